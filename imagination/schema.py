@@ -1,0 +1,128 @@
+"""Declaring and checking configuration: typed dataclass fields with bounds, one-line errors.
+
+Torch-free: the login node imports it. An experiment's config dataclass is the schema of its specs,
+its command line and its store columns; every check of a value happens here, once.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+Scalar = bool | int | float | str
+"""What a config value can be. Every one of them has one canonical JSON form."""
+
+C = TypeVar("C")
+
+
+class ConfigError(Exception):
+    """A value or key that a person got wrong; the message is one line that says what is allowed.
+
+    Attributes:
+        key: the config key that is at fault, so that a caller can add the file and line.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def setting(
+    default: Scalar,
+    *,
+    choices: tuple[str, ...] | None = None,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """A dataclass field with its allowed values.
+
+    Args:
+        default: the default value; its type is the field's type.
+        choices: the allowed words of a string field.
+        low: smallest allowed number, itself included.
+        above: the number must be larger than this.
+        high: largest allowed number, itself included.
+    """
+    rules = {"choices": choices, "low": low, "above": above, "high": high}
+    return dataclasses.field(default=default, metadata={k: v for k, v in rules.items() if v is not None})
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` if a valid word is close to `word`, else nothing."""
+    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def keys(config_type: type) -> tuple[str, ...]:
+    """The config keys of an experiment, in the order in which tables show them."""
+    return tuple(field.name for field in dataclasses.fields(config_type))
+
+
+def coerce(config_type: type, key: str, value: object) -> Scalar:
+    """`value` as the type of the config key `key`, checked against its bounds.
+
+    Integers are taken for floats (`lr: 1`) and whole floats for integers (`max_steps: 1e4`); nothing else is
+    converted, so that `rnn: "no"` or `gol: true` is an error and not a surprise.
+
+    Raises:
+        ConfigError: unknown key, wrong type, or a value out of bounds.
+    """
+    fields = {field.name: field for field in dataclasses.fields(config_type)}
+    if key not in fields:
+        hint = nearest(key, fields)
+        raise ConfigError(f"unknown key '{key}'{hint}; valid keys: {', '.join(fields)}", key=key)
+    field = fields[key]
+    kind = type(field.default)
+    converted = _convert(kind, value)
+    if converted is None:
+        raise ConfigError(f"{key}: {value!r} is not {_KINDS[kind]}", key=key)
+    _check_bounds(key, converted, field.metadata)
+    return converted
+
+
+_KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a word",
+}
+
+
+def _convert(kind: type, value: object) -> Scalar | None:
+    if isinstance(value, bool) or kind is bool:
+        return value if isinstance(value, bool) and kind is bool else None
+    if kind is str:
+        return str(value) if isinstance(value, str) else None
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    if kind is float:
+        return float(value) + 0.0  # -0.0 becomes 0.0: one number, one identity
+    return int(value) if value == int(value) else None
+
+
+def _check_bounds(key: str, value: Scalar, rules: Mapping[str, Any]) -> None:
+    if "choices" in rules and value not in rules["choices"]:
+        allowed = ", ".join(rules["choices"])
+        hint = nearest(str(value), rules["choices"])
+        raise ConfigError(f"{key}: '{value}' is not one of {allowed}{hint}", key=key)
+    if "low" in rules and value < rules["low"]:
+        raise ConfigError(f"{key}: {value} is below {rules['low']}, the smallest allowed", key=key)
+    if "above" in rules and value <= rules["above"]:
+        raise ConfigError(f"{key}: {value} must be above {rules['above']}", key=key)
+    if "high" in rules and value > rules["high"]:
+        raise ConfigError(f"{key}: {value} is above {rules['high']}, the largest allowed", key=key)
+
+
+def build(config_type: type[C], values: Mapping[str, object]) -> C:
+    """The config with these values, defaults for the rest; every value and their combination checked.
+
+    Raises:
+        ConfigError: see `coerce`; or the values contradict each other (the dataclass' own `check`).
+    """
+    config = config_type(**{key: coerce(config_type, key, value) for key, value in values.items()})
+    check = getattr(config, "check", None)
+    if check is not None:
+        check()
+    return config
