@@ -1,0 +1,76 @@
+"""The chain sampler: first states that have been alive for a random number of steps.
+
+With probability `reset` the first state of a sequence is a fresh board at density .5, otherwise it is the second
+state of the sequence before it. Every sequence of a batch carries on a chain of its own. Chains start in their
+stationary distribution (a first state's age is geometric), so that the first batch looks like every other.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from imagination.life import rules
+from imagination.training import philox
+
+_FRESH, _RESET, _AGE = 0, 1, 2  # random streams; the network's initial weights use another range
+_MAX_AGE = 1000
+
+EVALUATION_SEED = 2**62 + 2405_06409
+EVALUATION_RESET = 0.1
+
+
+def fresh(seeds: Tensor, steps: Tensor, *, batch: int, board: int) -> Tensor:
+    """Fresh boards at density .5: bool `[R, B, H, W]`, a function of each run's seed and step (`[R]`)."""
+    cells = philox.bits(seeds, steps, stream=_FRESH, lanes=batch, count=board * board)
+    return cells.reshape(seeds.shape[0], batch, board, board)
+
+
+def start(seeds: Tensor, reset: Tensor, *, batch: int, board: int) -> Tensor:
+    """First states of the first batch: bool `[R, B, H, W]`.
+
+    Args:
+        seeds: int64 `[R]`.
+        reset: float `[R]`, the probability of a fresh board, in (0, 1].
+        batch: sequences, B.
+        board: side of the board, H = W.
+    """
+    zero = torch.zeros_like(seeds)
+    boards = fresh(seeds, zero, batch=batch, board=board)
+    survival = (1 - reset.double()).log()[:, None]  # -inf for reset 1: every age is 0
+    draw = philox.uniform(seeds, zero, stream=_AGE, lanes=batch)[..., 0]
+    age = (draw.log() / survival).floor().clamp(max=_MAX_AGE)  # P(age >= k) = (1 - reset)^k
+    for elapsed in range(int(age.max())):
+        boards = torch.where((age > elapsed)[..., None, None], rules.step(boards), boards)
+    return boards
+
+
+def advance(second: Tensor, seeds: Tensor, reset: Tensor, steps: Tensor) -> Tensor:
+    """First states of the next batch.
+
+    Args:
+        second: bool `[R, B, H, W]`, the second states of this batch.
+        seeds: int64 `[R]`.
+        reset: float `[R]`.
+        steps: int64 `[R]`, the step of the next batch, from 1.
+
+    Returns:
+        bool `[R, B, H, W]`.
+    """
+    _, batch, board, _ = second.shape
+    draw = philox.uniform(seeds, steps, stream=_RESET, lanes=batch)[..., 0]
+    begins_anew = draw < reset.double()[:, None]
+    return torch.where(begins_anew[..., None, None], fresh(seeds, steps, batch=batch, board=board), second)
+
+
+@lru_cache(maxsize=8)
+def evaluation_states(gol: int, *, board: int, sequences: int, device: torch.device) -> Tensor:
+    """The one evaluation set of all runs with this (board, gol), whatever they trained on.
+
+    Returns:
+        bool `[N, m, H, W]`, m = gol + 1: chain-sampled sequences (`reset` .1).
+    """
+    seed = torch.tensor([EVALUATION_SEED], device=device)
+    reset = torch.tensor([EVALUATION_RESET], device=device)
+    first = start(seed, reset, batch=sequences, board=board)[0]
+    return rules.states(first, gol).transpose(0, 1).contiguous()
