@@ -35,6 +35,7 @@ def setting(
     low: float | None = None,
     above: float | None = None,
     high: float | None = None,
+    packs: bool = False,
 ) -> Any:
     """A dataclass field with its allowed values.
 
@@ -44,8 +45,9 @@ def setting(
         low: smallest allowed number, itself included.
         above: the number must be larger than this.
         high: largest allowed number, itself included.
+        packs: runs that differ in this key can train in one pack: it decides no tensor's shape or dtype.
     """
-    rules = {"choices": choices, "low": low, "above": above, "high": high}
+    rules = {"choices": choices, "low": low, "above": above, "high": high, "packs": packs or None}
     return dataclasses.field(default=default, metadata={k: v for k, v in rules.items() if v is not None})
 
 
@@ -58,6 +60,11 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 def keys(config_type: type) -> tuple[str, ...]:
     """The config keys of an experiment, in the order in which tables show them."""
     return tuple(field.name for field in dataclasses.fields(config_type))
+
+
+def pack_keys(config_type: type) -> tuple[str, ...]:
+    """The config keys that must be equal for runs to train in one pack."""
+    return tuple(f.name for f in dataclasses.fields(config_type) if not f.metadata.get("packs"))
 
 
 def coerce(config_type: type, key: str, value: object) -> Scalar:

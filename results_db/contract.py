@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pandas as pd
+if TYPE_CHECKING:  # half a second of import that `--help` need not wait for
+    import pandas as pd
 
 Scalar = bool | int | float | str
 
@@ -49,9 +50,7 @@ ACTIVE = frozenset({State.PENDING, State.RUNNING})
 FAILURES = frozenset({State.FAILED, State.OUT_OF_MEMORY})
 """The run itself is at fault; it is not tried again unless asked for."""
 
-INTERRUPTED = frozenset(
-    {State.CANCELLED, State.TIMEOUT, State.NODE_FAIL, State.PREEMPTED, State.LOST}
-)
+INTERRUPTED = frozenset({State.CANCELLED, State.TIMEOUT, State.NODE_FAIL, State.PREEMPTED, State.LOST})
 """The run was stopped from outside; the next launch goes on with it."""
 
 ARROWS: dict[State, frozenset[State]] = {
@@ -202,7 +201,7 @@ class Store(Protocol):
     def replace_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
         """Overwrite these metrics of a COMPLETED run; others stay. For `jobs.evaluate --write` alone."""
 
-    def runs(self) -> pd.DataFrame:
+    def runs(self) -> "pd.DataFrame":
         """One row per run: `run_id, state, outcome, attempts, seconds`, every config key, every metric."""
 
     def find(self, prefix: str) -> str:

@@ -1,0 +1,49 @@
+"""Files that are there whole or not at all, and where they lie beside the store."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` so that a crash at any moment leaves the old file or the new one, both complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The folder beside a store: everything that does not belong into a database.
+
+    Attributes:
+        folder: `Store.folder`.
+    """
+
+    folder: Path
+
+    @property
+    def packs(self) -> Path:
+        """Pack files, what workers are handed."""
+        return self.folder / "packs"
+
+    @property
+    def logs(self) -> Path:
+        """Log files of local workers."""
+        return self.folder / "logs"
+
+    def checkpoint(self, run_id: str) -> Path:
+        """Where an unfinished run goes on from."""
+        return self.folder / "checkpoints" / f"{run_id}.safetensors"
+
+    def weights(self, run_id: str, number: int) -> Path:
+        """Final weights that this attempt of the run ended with.
+
+        Named by the attempt, so that an attempt whose result the store refuses cannot replace the weights that
+        belong to the stored metrics.
+        """
+        return self.folder / "weights" / f"{run_id}.{number}.safetensors"

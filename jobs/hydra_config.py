@@ -1,0 +1,67 @@
+"""The configs of `jobs.config` for Hydra: `python -m jobs.train preset=paper_bce gol=3 model_t=3 seed=1`."""
+
+from collections.abc import Mapping
+from dataclasses import field, fields, make_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from imagination import registry
+from imagination.schema import Scalar
+from jobs.config import DEFAULT_PRESET, RunSettings, resolve
+
+PRIMARY = "train"
+"""The name of the primary config: `@hydra.main(config_name=PRIMARY, config_path=None, ...)`."""
+
+_DEFAULTS: list[Any] = [
+    {"experiment": next(iter(registry.EXPERIMENTS))},
+    {"preset": DEFAULT_PRESET},
+    {"preset_values": "${experiment}_${preset}"},
+    {"override hydra/job_logging": "stdout"},
+    "_self_",
+]
+"""Hydra's documented specialised config: a preset's values depend on the experiment that was chosen."""
+
+_HYDRA = {
+    "run": {"dir": "outputs"},
+    "output_subdir": None,
+    "sweep": {"dir": "outputs/multirun/${now:%Y-%m-%d_%H-%M-%S}"},
+    "job": {"chdir": False},
+}
+"""A run's record is the store's; Hydra shall neither write its own nor change the folder."""
+
+
+def register() -> None:
+    """Put the primary config and its groups into Hydra's ConfigStore. Doing it twice changes nothing."""
+    store = ConfigStore.instance()
+    for experiment, entry in registry.EXPERIMENTS.items():
+        store.store(group="experiment", name=experiment, node=_structured(experiment), package="_global_")
+        presets: Mapping[str, Mapping[str, Scalar]] = registry.load(entry.presets)
+        for preset, values in presets.items():
+            store.store(group="preset", name=preset, node={"preset": preset}, package="_global_")
+            store.store(
+                group="preset_values", name=f"{experiment}_{preset}", node=dict(values), package="_global_"
+            )
+    store.store(name=PRIMARY, node={"defaults": _DEFAULTS, "hydra": _HYDRA})
+
+
+def _structured(experiment: str) -> type:
+    """The experiment's config keys and `run`; thawed, for OmegaConf lets no preset change a frozen one."""
+    config_type = registry.config_type(experiment)
+    columns = [(key.name, key.type, field(default=key.default)) for key in fields(config_type)]
+    return make_dataclass(
+        config_type.__name__, [*columns, ("run", RunSettings, field(default_factory=RunSettings))]
+    )
+
+
+def split(composed: DictConfig) -> tuple[dict[str, Scalar], RunSettings]:
+    """A config that Hydra composed, as the checked config of the run and its execution settings.
+
+    Raises:
+        ConfigError: a value is out of bounds, or values contradict each other (Hydra checks types alone).
+    """
+    values = {str(key): value for key, value in composed.items() if key != "run"}
+    settings = OmegaConf.to_object(composed.run)
+    assert isinstance(settings, RunSettings)
+    return resolve(composed.experiment, composed.preset, values), settings

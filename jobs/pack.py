@@ -1,0 +1,68 @@
+"""Packs: runs with equal tensor shapes, trained together. Torch-free.
+
+A pack's file is all that a worker needs: it can begin without the store.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from imagination import registry
+from imagination.schema import Scalar, pack_keys
+from jobs.files import write_atomically
+
+
+@dataclass(frozen=True)
+class PackedRun:
+    """A run as a worker gets it."""
+
+    run_id: str
+    config: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Runs that one worker trains at once; all of them have the same experiment and tensor shapes."""
+
+    runs: tuple[PackedRun, ...]
+
+    @property
+    def pack_id(self) -> str:
+        """SHA-256 of the run ids in their order, 16 characters."""
+        text = " ".join(run.run_id for run in self.runs)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def experiment(self) -> str:
+        """The runs' experiment."""
+        return str(self.runs[0].config["experiment"])
+
+    def write(self, folder: Path) -> Path:
+        """The pack's file in `folder`, which is made if need be."""
+        path = folder / f"{self.pack_id}.json"
+        text = json.dumps({"runs": [asdict(run) for run in self.runs]})
+        write_atomically(path, text.encode())
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> "Pack":
+        """The pack that `write` wrote."""
+        data = json.loads(path.read_text())
+        return cls(tuple(PackedRun(**run) for run in data["runs"]))
+
+
+def group(runs: Iterable[PackedRun], *, size: int) -> list[Pack]:
+    """Packs of at most `size` runs, in the order of their first runs, so that early runs stay early."""
+    packs: list[list[PackedRun]] = []
+    filling: dict[tuple[object, ...], list[PackedRun]] = defaultdict(list)
+    for run in runs:
+        keys = pack_keys(registry.config_type(str(run.config["experiment"])))
+        key = tuple(run.config[name] for name in keys)
+        if len(filling[key]) % size == 0:
+            filling[key] = []
+            packs.append(filling[key])
+        filling[key].append(run)
+    return [Pack(tuple(members)) for members in packs]

@@ -1,0 +1,98 @@
+"""Who trains, where and with what: kept with every attempt. Torch-free."""
+
+import os
+import platform
+import socket
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from results_db.contract import Provenance
+
+_PACKAGES = ("imagine-sweep", "torch", "numpy", "submitit", "hydra-core")
+
+
+def provenance(*, launcher: str, device: str, job_id: str | None = None, log: str | None = None) -> Provenance:
+    """The provenance of attempts of this process.
+
+    Args:
+        launcher: what started the process: `local`, `hand`, `slurm`.
+        device: a person's name of the device, such as the GPU's.
+        job_id: the scheduler's id of the job, where there is one.
+        log: the path of the process' log, where there is one.
+    """
+    commit, dirty = _git()
+    return Provenance(
+        launcher=launcher,
+        host=socket.gethostname(),
+        process=process_name(os.getpid()),
+        device=device,
+        git_commit=commit,
+        git_dirty=dirty,
+        versions=_versions(),
+        job_id=job_id,
+        log=log,
+    )
+
+
+def process_name(pid: int) -> str:
+    """`pid:start time`: unlike a bare pid it never names a later process.
+
+    Raises:
+        psutil.NoSuchProcess: there is none.
+    """
+    return f"{pid}:{psutil.Process(pid).create_time():.2f}"
+
+
+def is_alive(process: str) -> bool:
+    """Whether the process that `process_name` named still runs on this host."""
+    try:
+        pid = int(process.split(":")[0])
+        return process_name(pid) == process and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, ValueError):
+        return False
+
+
+def cpu_name() -> str:
+    """The processor's model, as Linux names it; elsewhere the architecture."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@cache
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@cache
+def _git() -> tuple[str | None, bool | None]:
+    """Commit and dirty flag of the source tree; (None, None) where the package is not run from one."""
+    here = Path(__file__)
+    # A package installed below somebody's checkout must not be taken for a part of it.
+    if _output("git", "ls-files", "--error-unmatch", here.name, folder=here.parent) is None:
+        return None, None
+    commit = _output("git", "rev-parse", "HEAD", folder=here.parent)
+    changes = _output("git", "status", "--porcelain", "--untracked-files=no", folder=here.parent)
+    return commit, None if changes is None else bool(changes)
+
+
+def _output(*command: str, folder: Path) -> str | None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,145 @@
+"""The trainer's recorder over the store: buffers a run's results, checkpoints them, and commits them at the end."""
+
+import io
+import json
+import logging
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from imagination.recorder import Arrays
+from jobs.files import Files, write_atomically
+from results_db.contract import Attempt, RunRecord, Sample, State, Store
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[Mapping[str, object]], None]
+"""Receives a worker's events, each a flat JSON-able mapping with `event` and `run_id`."""
+
+_REPORT_EVERY_S = 0.5
+
+
+class RunRecorder:
+    """Implements `imagination.recorder.Recorder` for one attempt of one run.
+
+    Nothing reaches the store before the run ends; until then checkpoints carry what was recorded.
+
+    Attributes:
+        attempt: the attempt whose results these are.
+        checkpointed: the state to go on from, or None.
+        state: COMPLETED, FAILED, ... once the attempt has ended, else None.
+        superseded: a newer attempt exists; nothing more is written.
+    """
+
+    def __init__(self, attempt: Attempt, store: Store, *, max_steps: int, report: Report) -> None:
+        self.attempt = attempt
+        self.state: State | None = None
+        self.superseded = False
+        self.step = 0
+        self.values: Mapping[str, float] = {}
+        self._store = store
+        self._files = Files(store.folder)
+        self._path = self._files.checkpoint(attempt.run_id)
+        self._max_steps = max_steps
+        self._report = report
+        self._reported = 0.0
+        self._metrics: dict[str, float | None] = {}
+        self._traces: dict[str, tuple[list[int], list[float]]] = {}
+        self._samples: dict[str, Sample] = {}
+        self.checkpointed: Arrays | None = None
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Go back to the last checkpoint, or to the beginning: forget what was recorded since."""
+        self._metrics, self._samples = {}, {}
+        self._traces = defaultdict(lambda: ([], []))
+        self.checkpointed = self._restore()
+
+    def _restore(self) -> Arrays | None:
+        """The checkpoint, if there is one. A damaged one costs its steps, never the run."""
+        try:
+            with safe_open(self._path, framework="numpy") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                traces = json.loads(file.metadata()["traces"])
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            log.warning("run %s starts anew: checkpoint %s: %s", self.attempt.run_id[:10], self._path, error)
+            return None
+        self._traces.update({name: (steps, values) for name, (steps, values) in traces.items()})
+        return arrays
+
+    def trace(self, name: str, step: int, value: float) -> None:
+        """See `Recorder`."""
+        steps, values = self._traces[name]
+        steps.append(step)
+        values.append(value)
+
+    def metric(self, name: str, value: float | None) -> None:
+        """See `Recorder`."""
+        self._metrics[name] = value
+
+    def sample(self, name: str, arrays: Arrays) -> None:
+        """See `Recorder`."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        self._samples[name] = Sample(buffer.getvalue())
+
+    def checkpoint(self, state: Arrays) -> None:
+        """See `Recorder`. The file holds the state and the traces; it is replaced as a whole."""
+        write_atomically(self._path, save(dict(state), metadata={"traces": json.dumps(self._traces)}))
+
+    def progress(self, step: int, values: Mapping[str, float]) -> None:
+        """See `Recorder`."""
+        self.step, self.values = step, values
+        if time.monotonic() - self._reported >= _REPORT_EVERY_S:
+            self._reported = time.monotonic()
+            self._tell("progress", step=step, max_steps=self._max_steps, values=dict(values))
+
+    def finish(self, outcome: str, *, seconds: float, weights: Arrays) -> None:
+        """See `Recorder`: weights first, then the record in one transaction, then the checkpoint goes."""
+        run_id = self.attempt.run_id
+        write_atomically(self._files.weights(run_id, self.attempt.number), save(dict(weights)))
+        record = RunRecord(run_id, outcome, seconds, self._metrics, self._traces, self._samples)
+        self.superseded = not self._store.finish(self.attempt, record)
+        if self.superseded:
+            self._files.weights(run_id, self.attempt.number).unlink(missing_ok=True)
+            self._ended(State.LOST, error="a newer attempt of this run exists")
+            return
+        self._path.unlink(missing_ok=True)
+        self._ended(State.COMPLETED, outcome=outcome, seconds=seconds, metrics=dict(self._metrics))
+
+    def fail(self, error: BaseException) -> None:
+        """See `Recorder`."""
+        text = "".join(traceback.format_exception(error))
+        log.error("run %s failed\n%s", self.attempt.run_id[:10], text)
+        state = State.OUT_OF_MEMORY if is_out_of_memory(error) else State.FAILED
+        self.superseded = not self._store.end(self.attempt, state, error=text)
+        self._ended(state, error=text.strip().splitlines()[-1])
+
+    def interrupt(self) -> None:
+        """The attempt was told to stop; its checkpoint is written."""
+        self.superseded = not self._store.end(self.attempt, State.PREEMPTED)
+        self._ended(State.PREEMPTED)
+
+    def started(self) -> None:
+        """Tell who watches that the attempt began."""
+        step = 0 if self.checkpointed is None else int(self.checkpointed["step"])
+        self._tell("started", number=self.attempt.number, step=step, max_steps=self._max_steps)
+
+    def _ended(self, state: State, **details: object) -> None:
+        self.state = state
+        self._tell("ended", state=str(state), **details)
+
+    def _tell(self, event: str, **details: object) -> None:
+        self._report({"event": event, "run_id": self.attempt.run_id, **details})
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Memory of the host or of the device was exhausted."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -1,0 +1,164 @@
+"""Trains one pack: claims its runs, trains them, records each when it ends. The only module here with torch."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from imagination import registry
+from imagination.schema import build
+from imagination.training.loop import Experiment, Run, Trainer
+from jobs.pack import Pack, PackedRun
+from jobs.provenance import cpu_name
+from jobs.recording import Report, RunRecorder
+from results_db.contract import Provenance, State, Store
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_EVERY_S = 15.0
+CHECKPOINT_EVERY_S = 60.0
+
+
+def choose_device(name: str = "auto", *, threads: int = 0) -> torch.device:
+    """The device to train on: a GPU if there is one, else the CPU with this many threads (0: torch's choice).
+
+    Raises:
+        RuntimeError: there is no such device.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    torch.zeros(1, device=device)  # a device that is not there shall be noticed here
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """A person's name of the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
+def experiment_of(configs: Sequence[Any], device: torch.device) -> Experiment:
+    """What the trainer runs for these configs (of one experiment, with equal `pack_keys`)."""
+    experiment: Experiment = registry.load(registry.entry(configs[0].experiment).experiment)(configs, device)
+    return experiment
+
+
+def run_pack(
+    pack: Pack,
+    store: Store,
+    *,
+    device: torch.device,
+    provenance: Provenance,
+    report: Report,
+    stop: Callable[[], bool] = lambda: False,
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+) -> dict[str, State]:
+    """Train the runs of a pack that nobody else has and that are not complete.
+
+    Args:
+        pack: the runs.
+        store: where they are staged, and where their records go.
+        device: from `choose_device`.
+        provenance: who this is.
+        report: receives the events `started, progress, ended, skipped` of each run.
+        stop: asked before every step; True saves every run and ends.
+        checkpoint_every_s: seconds between checkpoints.
+
+    Returns:
+        run id to the state in which this worker left it; runs that were skipped are not in it.
+    """
+    recorders: dict[str, RunRecorder] = {}
+    for run in pack.runs:
+        attempt = store.start(run.run_id, provenance)
+        if attempt is None:
+            report({"event": "skipped", "run_id": run.run_id})
+            continue
+        steps = int(run.config.get("max_steps", 0))
+        recorders[run.run_id] = RunRecorder(attempt, store, max_steps=steps, report=report)
+        recorders[run.run_id].started()
+    runs = [run for run in pack.runs if run.run_id in recorders]
+    with Heartbeat(store, list(recorders.values())) as heartbeat:
+        _train(
+            runs,
+            recorders,
+            device=device,
+            stop=lambda: stop() or heartbeat.all_superseded(),
+            checkpoint_every_s=checkpoint_every_s,
+        )
+    return {run_id: recorder.state for run_id, recorder in recorders.items() if recorder.state is not None}
+
+
+def _train(
+    runs: Sequence[PackedRun],
+    recorders: dict[str, RunRecorder],
+    *,
+    device: torch.device,
+    stop: Callable[[], bool],
+    checkpoint_every_s: float,
+) -> None:
+    """Train these runs together; if that raises, those that have not ended are trained one at a time."""
+    if not runs:
+        return
+    try:
+        configs: list[Any] = [build(registry.config_type(str(run.config["experiment"])), run.config) for run in runs]
+        members = [
+            Run(config, recorders[run.run_id], recorders[run.run_id].checkpointed)
+            for config, run in zip(configs, runs, strict=True)
+        ]
+        trainer = Trainer(experiment_of(configs, device), members, checkpoint_every_s=checkpoint_every_s)
+        if not trainer.train(stop=stop):
+            for run in runs:
+                if recorders[run.run_id].state is None:
+                    recorders[run.run_id].interrupt()
+    except Exception as error:
+        left = [run for run in runs if recorders[run.run_id].state is None]
+        if len(runs) == 1:
+            for run in left:
+                recorders[run.run_id].fail(error)
+            return
+        log.warning("pack of %d runs: %s; training its %d open runs one by one", len(runs), error, len(left))
+        for run in left:
+            recorders[run.run_id].rewind()
+            _train([run], recorders, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s)
+
+
+class Heartbeat:
+    """Tells the store from a thread of its own that a pack's attempts are alive, and learns if they still count."""
+
+    def __init__(self, store: Store, recorders: Sequence[RunRecorder]) -> None:
+        self._store = store
+        self._recorders = recorders
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "Heartbeat":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def all_superseded(self) -> bool:
+        """No attempt of this pack counts any more."""
+        return all(r.superseded or r.state is not None for r in self._recorders)
+
+    def _beat(self) -> None:
+        while not self._over.wait(HEARTBEAT_EVERY_S):
+            for recorder in self._recorders:
+                if recorder.state is None and not recorder.superseded:
+                    self._beat_for(recorder)
+
+    def _beat_for(self, recorder: RunRecorder) -> None:
+        try:
+            alive = self._store.heartbeat(recorder.attempt, step=recorder.step, progress=recorder.values)
+        except Exception as error:  # a store that is away for a while must not end the training
+            log.warning("heartbeat of run %s: %s", recorder.attempt.run_id[:10], error)
+            return
+        # The run may have ended while its heartbeat was under way; then False says nothing.
+        if not alive and recorder.state is None:
+            recorder.superseded = True

@@ -1,0 +1,75 @@
+"""The columns of a run, in the order in which listings show them. A store may hold more; those follow.
+
+`results_db` does not import `imagination`; a test holds these names against its configs.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from results_db.contract import StoreError
+from results_db.words import nearest
+
+RUN_COLUMNS = ("run_id", "state", "outcome", "attempts", "seconds")
+
+CONFIG_COLUMNS = (
+    "experiment",
+    "preset",
+    "gol",
+    "model_t",
+    "ae",
+    "rnn",
+    "gan",
+    "channels",
+    "enc_layers",
+    "step_layers",
+    "dec_layers",
+    "kernel",
+    "residual",
+    "reset",
+    "board",
+    "batch",
+    "lr",
+    "schedule",
+    "warmup",
+    "loss",
+    "clip",
+    "clip_by",
+    "precision",
+    "max_steps",
+    "eval_every",
+    "trace_every",
+    "accuracy",
+    "eval_board",
+    "eval_sequences",
+    "seed",
+)
+
+METRIC_COLUMNS = (
+    "metric",
+    "metric_plain",
+    "metric_adv",
+    "metric_dataset",
+    "train_accuracy",
+    "eval_accuracy",
+    "autoencoder_accuracy",
+    "aligned_accuracy",
+    "baseline_repeat",
+    "baseline_dead",
+    "baseline_shifted",
+    "steps",
+)
+
+
+def in_order(names: Iterable[str], known: Sequence[str]) -> list[str]:
+    """The known names in their order, then those of `names` that are not known, sorted."""
+    return [*known, *sorted(set(names) - set(known))]
+
+
+def check(name: str, valid: Sequence[str], *, origin: str) -> None:
+    """Refuses a column that is not there.
+
+    Raises:
+        StoreError: `name` is not in `valid`.
+    """
+    if name not in valid:
+        hint = nearest(name, valid)
+        raise StoreError(f"{origin}: unknown column '{name}'{hint}; valid columns: {', '.join(valid)}")

@@ -1,0 +1,62 @@
+"""Engines: how connections and transactions behave, alike on both databases."""
+
+import json
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import NoSuchModuleError
+from sqlalchemy.pool import StaticPool
+
+from results_db.contract import StoreError
+
+BUSY_TIMEOUT_S = 30
+"""How long a writer waits for another before it gives up."""
+
+WRITE = "results_db_write"
+"""Execution option of engines and connections whose transactions write."""
+
+_JSON = partial(json.dumps, allow_nan=False, separators=(",", ":"))
+
+
+def make_engine(url: URL) -> Engine:
+    """An engine for a store; SQLite transactions with the option `WRITE` take the write lock as they begin.
+
+    Raises:
+        StoreError: the URL's driver is unknown or not installed.
+    """
+    options: dict[str, Any] = {"json_serializer": _JSON}
+    if url.database == ":memory:":  # one connection is one database, so all threads share it
+        options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+    try:
+        engine = create_engine(url, **options)
+    except NoSuchModuleError:
+        raise StoreError(
+            f"--db: unknown database driver '{url.drivername}'; write sqlite or postgresql"
+        ) from None
+    except ImportError as error:
+        raise StoreError(
+            f"--db: {url.drivername} needs the Python package {error.name}; run: pip install {error.name}"
+        ) from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure)
+        event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _configure(connection: Any, _record: Any) -> None:
+    # The driver would begin transactions late and commit before DDL; with None it leaves both to `_begin`.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that reads first and writes then can meet another of its kind and fail at once, however
+    # long the timeout; one that takes the lock first only waits.
+    write = connection.get_execution_options().get(WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

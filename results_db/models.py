@@ -1,0 +1,160 @@
+"""The tables, as typed SQLAlchemy models, alike on SQLite and PostgreSQL. Migrations follow them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.schema import MetaData
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A time with its zone, always UTC. SQLite keeps no zones, so it is given back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """The time in UTC.
+
+        Raises:
+            ValueError: the time has no zone.
+        """
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """The time with its zone."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """What the models have in common: names of constraints that no database makes up, and their types."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
+        datetime: UtcDateTime(),
+        dict[str, Any]: JSON(),
+        list[int]: JSON(),
+        list[float]: JSON(),
+        float: Double(),
+        bytes: LargeBinary(),
+    }
+
+
+class Sweep(Base):
+    """One launch of a spec, with the composed text that it was launched with."""
+
+    __tablename__ = "sweep"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), index=True)
+    spec: Mapped[str] = mapped_column(Text)
+    launched_at: Mapped[datetime]
+
+
+class Run(Base):
+    """One training: one config, one seed. `run_id` is the hash of the config."""
+
+    __tablename__ = "run"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(String(64), unique=True)
+    config: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    seconds: Mapped[float | None]
+    staged_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
+class SweepRun(Base):
+    """A sweep wants a run. The same run may be wanted by several sweeps."""
+
+    __tablename__ = "sweep_run"
+
+    sweep: Mapped[int] = mapped_column(ForeignKey("sweep.id", ondelete="CASCADE"), primary_key=True)
+    run: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+class Attempt(Base):
+    """One try of a run, with who made it, where and with what."""
+
+    __tablename__ = "attempt"
+    __table_args__ = (UniqueConstraint("run", "number", "restart"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    restart: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    step: Mapped[int]
+    progress: Mapped[dict[str, Any]]
+    error: Mapped[str | None] = mapped_column(Text)
+    exit_code: Mapped[int | None]
+    launcher: Mapped[str] = mapped_column(String(64))
+    host: Mapped[str] = mapped_column(String(255))
+    process: Mapped[str] = mapped_column(String(64))
+    device: Mapped[str] = mapped_column(String(255))
+    git_commit: Mapped[str | None] = mapped_column(String(64))
+    git_dirty: Mapped[bool | None]
+    versions: Mapped[dict[str, Any]]
+    job_id: Mapped[str | None] = mapped_column(String(64))
+    log: Mapped[str | None] = mapped_column(Text)
+
+
+class Metric(Base):
+    """A value per run; null where the metric does not exist for it."""
+
+    __tablename__ = "metric"
+
+    run: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[float | None]
+
+
+class Trace(Base):
+    """A value per training step. A whole trace is one row: it is only ever read and written whole."""
+
+    __tablename__ = "trace"
+
+    run: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    steps: Mapped[list[int]]
+    values: Mapped[list[float]]
+
+
+class Sample(Base):
+    """A few decoded boards of a run, as the bytes of a compressed .npz file."""
+
+    __tablename__ = "sample"
+
+    run: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    npz: Mapped[bytes]

@@ -1,0 +1,15 @@
+"""Words for one-line errors: the nearest valid word, and lists of valid ones."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` if a valid word is close to `word`, else nothing."""
+    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def one_line(text: object) -> str:
+    """The text with every run of white space, newlines too, as one space."""
+    return " ".join(str(text).split())

@@ -1,0 +1,301 @@
+"""The local launcher: one worker process per core or per GPU, fed with packs until none is left.
+
+Workers are processes of their own session and talk over pipes (`jobs.entry`). One that dies takes only its pack
+with it, and that pack is tried again. When the launcher dies its workers see their input end, save and stop.
+"""
+
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from jobs.files import Files
+from jobs.pack import Pack
+from jobs.progress import Display
+from jobs.provenance import is_alive
+from results_db.contract import Attempt, State, Store
+
+_SAVE_WITHIN_S = 20.0
+_TRIES = 3  # of a pack whose worker died; then its runs are FAILED
+_LOG_LINES = 5
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the workers of this machine get.
+
+    Attributes:
+        workers: processes.
+        threads: CPU threads of each.
+        gpus: the GPU of each worker, as CUDA_VISIBLE_DEVICES has it; empty: the CPU.
+    """
+
+    workers: int
+    threads: int
+    gpus: Sequence[str] = ()
+
+
+def resources(*, cpus_per_task: int | None = None, workers: int | None = None) -> Resources:
+    """One worker per GPU where there are any, else per `cpus_per_task` cores (default 1)."""
+    cores = len(os.sched_getaffinity(0))
+    gpus = visible_gpus()
+    if gpus:
+        count = workers or len(gpus)
+        return Resources(count, max(cores // count, 1), tuple(gpus[i % len(gpus)] for i in range(count)))
+    threads = min(cpus_per_task or 1, cores)
+    count = workers or max(cores // threads, 1)
+    return Resources(count, threads)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, counted without torch."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [gpu for gpu in named.split(",") if gpu.strip() not in ("", "-1", "NoDevFiles")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+    lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(index) for index in range(len(lines))] if listed.returncode == 0 else []
+
+
+def lose_dead_attempts(store: Store) -> list[str]:
+    """Mark attempts of this host as LOST whose worker process is gone; the run ids.
+
+    A killed launcher or a reboot leaves such attempts behind. Attempts of other hosts and launchers are left
+    alone: from here nothing is known of them.
+    """
+    lost = dead_attempts(store)
+    for attempt in lost:
+        store.end(attempt, State.LOST, error="its worker process is gone")
+    return [attempt.run_id for attempt in lost]
+
+
+def dead_attempts(store: Store) -> list[Attempt]:
+    """Attempts that the store holds for alive, of processes of this host that are gone."""
+    host = os.uname().nodename
+    return [
+        running.attempt
+        for running in store.running()
+        if running.provenance.host == host and not is_alive(running.provenance.process)
+    ]
+
+
+@dataclass
+class _Worker:
+    """A worker process and what it is doing."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    ready: bool = False
+    pack: Pack | None = None
+    open_attempts: dict[str, Attempt] = field(default_factory=dict)
+    rest: bytes = b""
+
+    def give(self, pack: Pack, path: Path) -> None:
+        """Hand it a pack."""
+        assert self.process.stdin is not None
+        self.pack = pack
+        self.process.stdin.write(f"{path}\n".encode())
+        self.process.stdin.flush()
+
+
+class LocalLauncher:
+    """Trains packs on this machine.
+
+    Args:
+        store: where the runs are staged.
+        machine: how many workers, and what each gets.
+        display: shows what they do.
+        labels: run id to a short description.
+
+    Attributes:
+        states: run id to the state in which this launcher's workers left it.
+        failure: why no worker could be started, or None.
+    """
+
+    def __init__(
+        self, store: Store, *, machine: Resources, display: Display, labels: Mapping[str, str]
+    ) -> None:
+        self._store = store
+        self._files = Files(store.folder)
+        self._machine = machine
+        self._display = display
+        self._labels = labels
+        self._waiting: deque[Pack] = deque()
+        self._tries: dict[str, int] = {}
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._stamp = time.strftime("%Y%m%d-%H%M%S")
+        self._started = 0
+        self._stopping: float | None = None
+        self.failure: str | None = None
+        self.states: dict[str, State] = {}
+
+    @property
+    def interrupted(self) -> bool:
+        """Somebody asked to stop before all packs were done."""
+        return self._stopping is not None
+
+    def run(self, packs: Sequence[Pack]) -> dict[str, State]:
+        """Train the packs; the state in which each run ended that was trained here."""
+        self._waiting.extend(packs)
+        previous = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for index in range(min(self._machine.workers, len(packs))):
+                self._start_worker(index)
+            while self._workers:
+                self._read(timeout=0.2)
+                self._enforce_stop()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            for worker in self._workers:
+                worker.process.kill()
+            self._selector.close()
+        return self.states
+
+    def _start_worker(self, index: int) -> None:
+        log = self._files.logs / f"{self._stamp}-{os.getpid()}-worker{self._started}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._started += 1
+        threads = str(self._machine.threads)
+        environment = {
+            **os.environ,
+            "IMAGINE_DB": self._store.url,
+            "IMAGINE_THREADS": threads,
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "IMAGINE_LOG": str(log),
+            "PYTHONSAFEPATH": "1",
+            "IMAGINE_FILES": str(self._files.folder.resolve()),
+        }
+        if self._machine.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self._machine.gpus[index]
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "jobs.entry"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the launcher alone
+            )
+        worker = _Worker(process, log)
+        self._workers.append(worker)
+        self._selector.register(_stdout(process), selectors.EVENT_READ, (worker, index))
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        """First signal: every worker saves and ends. Second: they are killed."""
+        if self._stopping is None:
+            self._stopping = time.monotonic()
+            self._waiting.clear()
+            self._display.say("stopping: saving the running runs (once more: kill them)")
+            for worker in self._workers:
+                worker.process.terminate()
+        else:
+            self._stopping = float("-inf")
+
+    def _enforce_stop(self) -> None:
+        if self._stopping is not None and time.monotonic() - self._stopping > _SAVE_WITHIN_S:
+            for worker in self._workers:
+                worker.process.kill()
+
+    def _read(self, *, timeout: float) -> None:
+        """Wait for workers to say something, and act on it."""
+        for key, _ in self._selector.select(timeout):
+            worker, index = key.data
+            data = os.read(key.fd, 1 << 16)
+            if not data:
+                self._selector.unregister(key.fileobj)
+                self._ended(worker, index)
+                continue
+            *lines, worker.rest = (worker.rest + data).split(b"\n")
+            for line in lines:
+                self._heard(worker, json.loads(line))
+
+    def _heard(self, worker: _Worker, event: dict[str, Any]) -> None:
+        """An event of a worker."""
+        if event["event"] in ("ready", "idle"):
+            worker.ready, worker.pack = True, None
+            self._give_work(worker)
+            return
+        run_id = event["run_id"]
+        if event["event"] == "started":
+            worker.open_attempts[run_id] = Attempt(run_id, event["number"])
+        elif event["event"] == "ended":
+            worker.open_attempts.pop(run_id, None)
+            self.states[run_id] = State(event["state"])
+        self._display.event(event, self._labels.get(run_id, ""))
+
+    def _give_work(self, worker: _Worker) -> None:
+        """The next pack, or the end of its input."""
+        try:
+            if self._waiting:
+                pack = self._waiting.popleft()
+                worker.give(pack, pack.write(self._files.packs))
+            elif worker.process.stdin is not None:
+                worker.process.stdin.close()
+        except BrokenPipeError:
+            pass  # it is dead; its end of output, read next, says so
+
+    def _ended(self, worker: _Worker, index: int) -> None:
+        """A worker's output ended: it is done, or dead."""
+        code = worker.process.wait()
+        self._workers.remove(worker)
+        if not worker.ready and self._stopping is None:
+            # It would happen to the next one as well: the store, the installation or the machine is at fault.
+            self.failure = f"a worker could not start: {last_lines(worker.log)}; its log: {worker.log}"
+            self._waiting.clear()
+        elif worker.pack is not None and self._stopping is None:
+            self._died(worker, worker.pack, code)
+        for attempt in worker.open_attempts.values():
+            self._close_attempt(attempt, State.LOST, code, worker)
+        if self._waiting:
+            self._start_worker(index)
+
+    def _died(self, worker: _Worker, pack: Pack, code: int) -> None:
+        """Try the pack of a dead worker again; after too many deaths its runs are at fault."""
+        tries = self._tries[pack.pack_id] = self._tries.get(pack.pack_id, 0) + 1
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        again = tries < _TRIES
+        plan = "trying its runs again" if again else "giving its runs up"
+        self._display.say(f"a worker died ({how}), {plan}; its log: {worker.log}")
+        if again:
+            self._waiting.append(pack)
+            return
+        for run in pack.runs:
+            attempt = worker.open_attempts.pop(run.run_id, None)
+            if attempt is not None:
+                self._close_attempt(attempt, State.FAILED, code, worker)
+
+    def _close_attempt(self, attempt: Attempt, state: State, code: int, worker: _Worker) -> None:
+        error = f"worker ended with {code}: {last_lines(worker.log)}"
+        self._store.end(attempt, state, error=error, exit_code=code)
+        self.states[attempt.run_id] = state
+        event = {"event": "ended", "run_id": attempt.run_id, "state": str(state), "error": error}
+        self._display.event(event, self._labels.get(attempt.run_id, ""))
+
+
+def last_lines(path: Path) -> str:
+    """The last lines of a log file, as one."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return " | ".join(lines[-_LOG_LINES:])
+
+
+def _stdout(process: "subprocess.Popen[bytes]") -> IO[bytes]:
+    assert process.stdout is not None
+    return process.stdout

@@ -1,0 +1,191 @@
+"""`imagine-sweep`: what should exist, and the launch of what does not yet."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from imagination.schema import ConfigError
+from results_db import console
+from results_db.contract import StoreError
+from sweeps.document import SpecError
+
+if TYPE_CHECKING:
+    from sweeps.expand import Expansion
+    from sweeps.model import Spec
+    from sweeps.plan import Plan
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SOME_FAILED = 1
+"""Exit code: the launch is over, and some runs of the spec are failed."""
+
+
+@click.group(cls=console.ConsoleGroup, name="imagine-sweep", no_args_is_help=True)
+@click.version_option(package_name="imagine-sweep")
+def cli() -> None:
+    """From a YAML spec to trained runs in the store.
+
+    SPEC is a YAML file, or the name of one that ships with the package (see `list`). After it come Hydra
+    overrides, such as channels=32, channels=20,32 or launcher.cpus_per_task=2, and options, in any order.
+    """
+
+
+def spec_arguments(command: F) -> F:
+    """Adds SPEC and the overrides after it: the arguments `spec` and `overrides`."""
+    command = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")(command)
+    return click.argument("spec", metavar="SPEC")(command)
+
+
+retry_option = click.option("--retry-failed", is_flag=True, help="Take failed runs, too.")
+
+
+@cli.command("list")
+@console.json_option
+def list_specs(as_json: bool) -> None:
+    """The specs that ship with the package."""
+    from sweeps.expand import expand
+    from sweeps.spec import load, shipped
+
+    rows = []
+    for name, path in shipped().items():
+        spec = load(path)
+        cells = expand(spec).cells
+        experiments = sorted({part.experiment for part in spec.parts})
+        runs = sum(len(cell.runs) for cell in cells)
+        rows.append(
+            {"name": name, "experiment": ", ".join(experiments), "cells": len(cells), "runs": runs, "file": str(path)}
+        )
+    _print_rows(rows, as_json=as_json)
+
+
+@cli.command()
+@spec_arguments
+@console.db_option
+@console.json_option
+@retry_option
+def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, retry_failed: bool) -> None:
+    """What a launch would do, per cell: wanted, stored, active, failed, to submit, expected time."""
+    loaded, expansion = _expand(spec, overrides)
+    _show_plan(loaded, _read_plan(expansion, db, retry_failed=retry_failed), as_json=as_json)
+
+
+@cli.command()
+@spec_arguments
+@console.db_option
+@console.json_option
+@retry_option
+@click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="Train the first N runs only.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, as `plan` does.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes. [default: per core or GPU]")
+@click.option("--pack-size", type=click.IntRange(min=1), metavar="N", help="Runs of one shape to train at once.")
+def launch(
+    spec: str,
+    overrides: tuple[str, ...],
+    db: str | None,
+    as_json: bool,
+    retry_failed: bool,
+    limit: int | None,
+    dry_run: bool,
+    workers: int | None,
+    pack_size: int | None,
+) -> int:
+    """Train the runs of SPEC that the store lacks; the same command again goes on where it stopped."""
+    loaded, expansion = _expand(spec, overrides)
+    if dry_run:
+        _show_plan(loaded, _read_plan(expansion, db, retry_failed=retry_failed), as_json=as_json)
+        return 0
+    from sweeps.launch import launch_locally
+
+    result = launch_locally(
+        loaded,
+        expansion,
+        db=db,
+        retry_failed=retry_failed,
+        limit=limit,
+        workers=workers,
+        pack_size=pack_size,
+    )
+    if as_json:
+        click.echo(json.dumps(result.as_dict(), indent=2))
+    return result.exit_code
+
+
+@cli.command()
+@spec_arguments
+@console.db_option
+@console.json_option
+def status(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool) -> None:
+    """How many runs of each cell are in which state (NEW: not in the store yet)."""
+    _, expansion = _expand(spec, overrides)
+    made = _read_plan(expansion, db)
+    rows = [{**cell.cell.columns, **cell.states} for cell in made.cells]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    full = [{column: row.get(column, 0) for column in columns} for row in rows]
+    _print_rows(full, as_json=as_json)
+
+
+def _expand(name: str, overrides: tuple[str, ...]) -> "tuple[Spec, Expansion]":
+    from sweeps.expand import expand
+    from sweeps.spec import apply_overrides, load
+
+    spec = apply_overrides(load(name), overrides)
+    return spec, expand(spec)
+
+
+def _read_plan(expansion: "Expansion", db: str | None, *, retry_failed: bool = False) -> "Plan":
+    from results_db.store import open_store
+    from slurm.local import dead_attempts
+    from sweeps.plan import make_plan
+
+    store = open_store(db, create=False)
+    try:
+        dead = [attempt.run_id for attempt in dead_attempts(store)]
+        return make_plan(expansion, store, dead=dead, retry_failed=retry_failed)
+    finally:
+        store.close()
+
+
+def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"name": spec.name, **plan.as_dict()}, indent=2))
+        return
+    from jobs.progress import duration
+
+    def row(columns: dict[str, Any], counts: dict[str, int], seconds: float | None) -> dict[str, Any]:
+        return {**columns, **counts, "expected": "?" if seconds is None else duration(seconds)}
+
+    rows = [
+        row({**cell.cell.columns, "wanted": cell.cell.wanted}, cell.counts.as_dict(), cell.expected_seconds)
+        for cell in plan.cells
+    ]
+    _print_rows(rows, as_json=False)
+    counts = plan.counts
+    time = plan.expected_seconds
+    expected = "no past runs to tell the time from" if time is None else f"{duration(time)} of training"
+    click.echo(
+        f"{spec.name}: {counts.total} runs = {counts.stored} stored + {counts.active} active + "
+        f"{counts.failed} failed + {counts.to_submit} to submit ({expected})"
+    )
+
+
+def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Rows as JSON, or as a table for a person."""
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    from results_db.tables import render
+
+    click.echo(render(rows, form="rich"))
+
+
+def main() -> None:
+    """The console command."""
+    console.run(cli, errors=(StoreError, SpecError, ConfigError))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""A YAML file whose every key and item knows its line, so that an error can name it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from imagination.schema import nearest
+
+
+class SpecError(Exception):
+    """A spec or an override that a person got wrong, in one line: what was given, what is allowed."""
+
+
+class Node:
+    """A part of a YAML file: its plain value, the file and the line (from 1)."""
+
+    def __init__(self, value: Any, file: str, line: int) -> None:
+        self.value = value
+        self.file = file
+        self.line = line
+
+    def fail(self, message: str) -> NoReturn:
+        """Raises SpecError, with file and line before the message."""
+        raise SpecError(f"{self.file}:{self.line}: {message}")
+
+    def mapping(self, what: str) -> dict[str, "Node"]:
+        """The entries of a mapping, in the file's order.
+
+        Raises:
+            SpecError: this is no mapping, is empty, or has a key that is no word.
+        """
+        if not isinstance(self.value, Mapping):
+            self.fail(f"{what}: {plain(self.value)} is not a mapping of keys to values")
+        if not self.value:
+            self.fail(f"{what} is empty; leave it out or give it a key")
+        for key in self.value:
+            if not isinstance(key, str):
+                self.fail(f"{what}: the key {plain(key)} is not a word")
+        return {str(key): self._child(key, value) for key, value in self.value.items()}
+
+    def items(self, what: str) -> list["Node"]:
+        """The items of a list.
+
+        Raises:
+            SpecError: this is no list, or it is empty.
+        """
+        if not isinstance(self.value, Sequence) or isinstance(self.value, str):
+            self.fail(f"{what}: {plain(self.value)} is not a list; write [{plain(self.value)}]")
+        if not self.value:
+            self.fail(f"{what} is an empty list; leave it out or give it a value")
+        return [self._child(index, value) for index, value in enumerate(self.value)]
+
+    def word(self, what: str) -> str:
+        """A string.
+
+        Raises:
+            SpecError: it is none.
+        """
+        if not isinstance(self.value, str):
+            self.fail(f"{what}: {plain(self.value)} is not a word")
+        return str(self.value)
+
+    def _child(self, key: Any, value: Any) -> "Node":
+        marks = getattr(getattr(self.value, "lc", None), "data", None) or {}
+        line = marks[key][0] + 1 if key in marks else self.line  # a merged (`<<`) key has no mark of its own
+        return Node(value, self.file, line)
+
+
+def plain(value: object) -> str:
+    """A YAML value as a short text on one line."""
+    text = re.sub(r"\s+", " ", str(_bare(value)))
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _bare(value: object) -> object:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "nothing"}[value]
+    if isinstance(value, str):
+        return f"'{value}'"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence):
+        return "[" + ", ".join(plain(item) for item in value) + "]"
+    return value
+
+
+def read(path: Path) -> Node:
+    """The document in a YAML 1.2 file: `1e-3` is a number, `no` a word, and a key twice an error.
+
+    Raises:
+        SpecError: the file cannot be read, is no text, or is no YAML.
+    """
+    name = str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise SpecError(f"{name} is not UTF-8 text; a spec is a YAML file") from None
+    except OSError as error:
+        raise SpecError(f"{name} cannot be read: {error.strerror}") from None
+    try:
+        return Node(YAML(typ="rt", pure=True).load(text), name, 1)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecError(f"{name}:{line}: YAML syntax: {_first_line(error.problem)}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise SpecError(f"{name}: YAML syntax: {_first_line(str(error))}") from None
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "the file ends too early").strip().splitlines()[0]
+
+
+def check_keys(entries: Mapping[str, Node], what: str, valid: Sequence[str]) -> None:
+    """Raises SpecError at the first key that is not among the valid ones."""
+    for key, node in entries.items():
+        if key not in valid:
+            node.fail(f"unknown {what} '{key}'{nearest(key, valid)}; valid: {', '.join(valid)}")

@@ -1,0 +1,228 @@
+"""From a parsed spec to its runs: what a finished table would have as rows, and each row's seeds."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from imagination import registry
+from imagination.schema import ConfigError, Scalar, build
+from jobs.config import resolve
+from jobs.identity import canonical_json, run_id
+from sweeps.document import SpecError
+from sweeps.model import Exclusion, Part, Row, Spec, Values
+from sweeps.sample import Distribution
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that ought to exist."""
+
+    run_id: str
+    config: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A row of the finished table.
+
+    Attributes:
+        columns: the keys that the spec varies, in its order, and their values here.
+        config: the complete config without the seed and without the sampled keys.
+        wanted: how many runs that reach the accuracy the cell wants.
+        runs: the runs that a launch makes, in seed order; one that stands in an earlier cell is left out.
+        template: the complete config that a run's seed and draws are put into.
+        sample: what is drawn per seed.
+    """
+
+    columns: Mapping[str, Scalar]
+    config: Mapping[str, Scalar]
+    wanted: int
+    runs: Sequence[PlannedRun]
+    template: Mapping[str, Scalar]
+    sample: Mapping[str, Distribution]
+
+    def run(self, seed: int) -> PlannedRun:
+        """The cell's run with this seed, planned or not.
+
+        Raises:
+            ConfigError: a drawn value contradicts the cell's other values.
+        """
+        return _run(self.template, self.sample, seed)
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """All cells of a spec; every run id appears once."""
+
+    cells: Sequence[Cell]
+
+    @property
+    def runs(self) -> list[PlannedRun]:
+        """All runs, cell by cell."""
+        return [run for cell in self.cells for run in cell.runs]
+
+
+def expand(spec: Spec) -> Expansion:
+    """The cells and runs of a spec, equal ones of included files united.
+
+    Raises:
+        SpecError: values contradict each other, a cell stands twice in a file, an exclusion matches nothing.
+    """
+    drafts: dict[str, _Draft] = {}
+    for part in spec.parts:
+        for draft in _drafts(part):
+            drafts[draft.key] = drafts[draft.key].united(draft) if draft.key in drafts else draft
+    named = _columns(spec, [draft.config for draft in drafts.values()])
+    taken: set[str] = set()
+    return Expansion([draft.cell(named, taken) for draft in drafts.values()])
+
+
+def in_breadth_first_order(expansion: Expansion) -> list[PlannedRun]:
+    """The first run of every cell, then the second, ...: an early stop leaves every cell with something."""
+    layers = itertools.zip_longest(*(cell.runs for cell in expansion.cells))
+    return [run for layer in layers for run in layer if run is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    """A cell before equal ones are united. `template` is the complete config, `key` says what is equal."""
+
+    template: dict[str, Scalar]
+    sample: Mapping[str, Distribution]
+    wanted: int
+    seeds: Sequence[int]
+    where: str
+
+    @property
+    def config(self) -> dict[str, Scalar]:
+        return {
+            key: value for key, value in self.template.items() if key != "seed" and key not in self.sample
+        }
+
+    @property
+    def key(self) -> str:
+        return canonical_json(self.template) + repr(sorted(self.sample.items()))
+
+    def united(self, other: "_Draft") -> "_Draft":
+        seeds = list(dict.fromkeys([*self.seeds, *other.seeds]))
+        return _Draft(
+            template=self.template,
+            sample=self.sample,
+            wanted=max(self.wanted, other.wanted),
+            seeds=seeds,
+            where=self.where,
+        )
+
+    def cell(self, named: Iterable[str], taken: set[str]) -> Cell:
+        config = self.config
+        return Cell(
+            columns={key: config[key] for key in named if key in config},
+            config=config,
+            wanted=self.wanted,
+            runs=list(self._runs(taken)),
+            template=self.template,
+            sample=self.sample,
+        )
+
+    def _runs(self, taken: set[str]) -> Iterator[PlannedRun]:
+        for seed in self.seeds:
+            try:
+                run = _run(self.template, self.sample, seed)
+            except ConfigError as error:
+                raise SpecError(f"{self.where}: seed {seed}: {error}") from None
+            if run.run_id not in taken:
+                taken.add(run.run_id)
+                yield run
+
+
+def _run(template: Mapping[str, Scalar], sample: Mapping[str, Distribution], seed: int) -> PlannedRun:
+    config = {**template, "seed": seed}
+    if sample:
+        undrawn = {key: value for key, value in template.items() if key != "seed"}
+        config |= {key: distribution.draw(undrawn, key, seed) for key, distribution in sample.items()}
+        build(registry.config_type(str(config["experiment"])), config)
+    return PlannedRun(run_id(config), config)
+
+
+def _drafts(part: Part) -> list[_Draft]:
+    """The cells of one file.
+
+    Raises:
+        SpecError: see `expand`.
+    """
+    found: dict[str, _Draft] = {}
+    matched: set[int] = set()
+    for row, axes in itertools.product(part.rows, _points(part)):
+        draft = _draft(part, row, axes)
+        hits = {index for index, each in enumerate(part.exclude) if _matches(each, draft.template)}
+        matched |= hits
+        if hits:
+            continue
+        if draft.key in found:
+            _fail_duplicate(part, draft, found[draft.key])
+        found[draft.key] = draft
+    _check_exclusions(part, matched, left=len(found))
+    return list(found.values())
+
+
+def _points(part: Part) -> list[Values]:
+    """Every combination of the grid, with every position of the zip."""
+    grid: list[Values] = [
+        dict(zip(part.grid, values, strict=True)) for values in itertools.product(*part.grid.values())
+    ]
+    if not part.zipped:
+        return grid
+    together = [
+        dict(zip(part.zipped, values, strict=True)) for values in zip(*part.zipped.values(), strict=True)
+    ]
+    return [{**point, **step} for point, step in itertools.product(grid, together)]
+
+
+def _draft(part: Part, row: Row, axes: Values) -> _Draft:
+    where = f"{part.file}:{row.line}"
+    try:
+        template = resolve(part.experiment, part.preset, part.base, axes, row.values)
+    except ConfigError as error:
+        raise SpecError(f"{where}: {_described({**axes, **row.values})}{error}") from None
+    seeds = part.seeds.of(part.runs if row.runs is None else row.runs)
+    return _Draft(template=template, sample=part.sample, wanted=len(seeds), seeds=seeds, where=where)
+
+
+def _described(values: Values) -> str:
+    return f"cell {', '.join(f'{key}={value}' for key, value in values.items())}: " if values else ""
+
+
+def _matches(exclusion: Exclusion, config: Values) -> bool:
+    return all(config[key] == value for key, value in exclusion.values.items())
+
+
+def _fail_duplicate(part: Part, draft: _Draft, first: _Draft) -> None:
+    values = {key: draft.template[key] for key in part.axes}
+    earlier = "the same line" if first.where == draft.where else first.where
+    raise SpecError(
+        f"{draft.where}: {_described(values)}the same as {earlier}; remove one (`runs` asks for more)"
+    )
+
+
+def _check_exclusions(part: Part, matched: set[int], *, left: int) -> None:
+    for index, exclusion in enumerate(part.exclude):
+        overridden = exclusion.values.keys() & part.overridden
+        if index not in matched and not overridden:
+            described = _described(exclusion.values).removeprefix("cell ").removesuffix(": ")
+            raise SpecError(
+                f"{part.file}:{exclusion.line}: exclude: no cell has {described}; remove the entry"
+            )
+    if not left:
+        raise SpecError(f"{part.file}: exclude leaves no cell")
+
+
+def _columns(spec: Spec, configs: Sequence[Values]) -> list[str]:
+    """What tells the cells apart: what rows and axes name, and of several files also where they differ."""
+    named = dict.fromkeys(key for part in spec.parts for key in part.axes)
+    stated = {key for part in spec.parts for key in (*part.base, "experiment", "preset")}
+    differing = [
+        key
+        for key in dict.fromkeys(key for config in configs for key in config)
+        if key in stated and len({config.get(key) for config in configs}) > 1
+    ]
+    return list(dict.fromkeys([*named, *differing]))

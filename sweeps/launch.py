@@ -1,0 +1,153 @@
+"""From a spec's expansion to trained runs on this machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jobs.pack import PackedRun, group
+from jobs.progress import Display, duration
+from results_db import console
+from results_db.contract import NewRun, NewSweep, State
+from results_db.store import open_store
+from slurm.local import LocalLauncher, dead_attempts, lose_dead_attempts, resources
+from sweeps.document import SpecError
+from sweeps.expand import Expansion
+from sweeps.model import Spec
+from sweeps.plan import Counts, Plan, make_plan
+
+_GPU_PACK = 16
+
+
+@dataclass(frozen=True)
+class LaunchResult:
+    """What a launch did.
+
+    Attributes:
+        name: the sweep.
+        states: run id to the state in which it ended, of the runs that were trained here.
+        counts: of the whole spec, afterwards.
+        interrupted: somebody stopped it.
+        failure: why nothing could be trained, or None.
+    """
+
+    name: str
+    states: Mapping[str, State]
+    counts: Counts
+    interrupted: bool
+    failure: str | None
+
+    @property
+    def exit_code(self) -> int:
+        """0: done; 1: some runs failed; 130: interrupted."""
+        if self.interrupted:
+            return console.INTERRUPTED
+        return 1 if self.failure or self.counts.failed else 0
+
+    def as_dict(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "name": self.name,
+            "trained": {run_id: str(state) for run_id, state in self.states.items()},
+            **self.counts.as_dict(),
+            "interrupted": self.interrupted,
+            "failure": self.failure,
+        }
+
+
+def launch_locally(
+    spec: Spec,
+    expansion: Expansion,
+    *,
+    db: str | None,
+    retry_failed: bool = False,
+    limit: int | None = None,
+    workers: int | None = None,
+    pack_size: int | None = None,
+) -> LaunchResult:
+    """Stage the spec's runs, and train on this machine those that the store lacks.
+
+    Args:
+        spec: the spec, overrides applied.
+        expansion: its cells and runs.
+        db: the store; see `results_db.address`.
+        retry_failed: train failed runs again, too.
+        limit: train the first so many runs alone.
+        workers: processes; default: one per GPU, or one per `launcher.cpus_per_task` cores.
+        pack_size: runs that one worker trains at once; default: 16 on a GPU, 1 on a CPU.
+
+    Raises:
+        SpecError: the spec asks for another launcher.
+        StoreError: see `open_store`.
+    """
+    launcher = str(spec.launcher.get("name", "local"))
+    if launcher != "local":
+        raise SpecError(f"launcher: '{launcher}' is not there yet; use launcher=local, which needs no cluster")
+    store = open_store(db, create=True)
+    try:
+        lose_dead_attempts(store)
+        staged = (NewRun(run.run_id, run.config) for run in expansion.runs)
+        store.stage(staged, sweep=NewSweep(spec.name, spec.composed))
+        plan = make_plan(expansion, store, retry_failed=retry_failed)
+        cpus = spec.launcher.get("cpus_per_task")
+        machine = resources(cpus_per_task=int(str(cpus)) if cpus else None, workers=workers)
+        size = pack_size or (_GPU_PACK if machine.gpus else 1)
+        chosen = [PackedRun(run.run_id, run.config) for run in plan.to_submit[:limit]]
+        packs = group(chosen, size=size)
+        parallel = min(machine.workers, len(packs))
+        display = Display(total=len(chosen), workers=parallel, expected_s=_expected(plan))
+        display.say(_opening(spec, plan, trained=len(chosen), workers=parallel, packs=len(packs)))
+        local = LocalLauncher(store, machine=machine, display=display, labels=_labels(expansion))
+        if packs:
+            with display:
+                local.run(packs)
+        dead = [attempt.run_id for attempt in dead_attempts(store)]
+        counts = make_plan(expansion, store, dead=dead).counts
+        result = LaunchResult(spec.name, local.states, counts, local.interrupted, local.failure)
+        display.say(_closing(result, chosen=len(chosen)))
+        return result
+    finally:
+        store.close()
+
+
+def _expected(plan: Plan) -> float | None:
+    """Mean seconds of a run to submit, by past runs."""
+    total, runs = plan.expected_seconds, plan.counts.to_submit
+    return total / runs if total is not None and runs else None
+
+
+def _opening(spec: Spec, plan: Plan, *, trained: int, workers: int, packs: int) -> str:
+    counts = plan.counts
+    if not trained:
+        hint = "; --retry-failed takes the failed ones" if counts.failed else ""
+        return (
+            f"{spec.name}: nothing to train: {counts.stored} stored, {counts.active} active, "
+            f"{counts.failed} failed of {counts.total} runs{hint}"
+        )
+    time = plan.expected_seconds
+    expected = "" if time is None else f", about {duration(time / workers)} by past runs"
+    return (
+        f"{spec.name}: training {trained} of {counts.total} runs ({counts.stored} stored, {counts.active} active, "
+        f"{counts.failed} failed) in {packs} packs on {workers} workers{expected}"
+    )
+
+
+def _closing(result: LaunchResult, *, chosen: int) -> str:
+    if result.failure:
+        return f"{result.name}: {result.failure}"
+    counts = result.counts
+    if result.interrupted:
+        return f"{result.name}: stopped with {counts.to_submit} runs open; the same command goes on from here"
+    line = f"{result.name}: {counts.stored} of {counts.total} runs stored"
+    if counts.failed:
+        line += f", {counts.failed} failed (imagine-results runs --state FAILED; launch --retry-failed)"
+    return line if chosen or counts.failed else line + "; see imagine-results table"
+
+
+def _labels(expansion: Expansion) -> dict[str, str]:
+    """Run id to what tells it from the others."""
+    return {
+        run.run_id: " ".join(
+            f"{key}={value}" for key, value in [*cell.columns.items(), ("seed", run.config["seed"])]
+        )
+        for cell in expansion.cells
+        for run in cell.runs
+    }

@@ -1,0 +1,103 @@
+"""What a spec says, as plain data: parsed and checked value by value, not yet composed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from imagination.schema import Scalar, setting
+from sweeps.sample import Distribution
+
+Values = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class SeedKeys:
+    """Schema of the numbers of `runs` and `seeds`."""
+
+    runs: int = setting(1, low=1, high=1_000_000)
+    seeds: int = setting(1, low=1, high=1_000_000)
+    start: int = setting(0, low=0, high=2**62)
+    stop: int = setting(1, low=1, high=2**62)
+    seed: int = setting(0, low=0, high=2**62)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Which seeds a cell trains: `fixed` ones, or as many from `start` as the cell's `runs` says."""
+
+    start: int = 0
+    fixed: Sequence[int] | None = None
+
+    def of(self, runs: int) -> Sequence[int]:
+        """The seeds of a cell that wants `runs` runs."""
+        return range(self.start, self.start + runs) if self.fixed is None else self.fixed
+
+
+@dataclass(frozen=True)
+class Row:
+    """An explicit cell: its values, its `runs` (None: the part's), and the line where it stands."""
+
+    values: Values
+    runs: int | None
+    line: int
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A partial config whose matches are dropped."""
+
+    values: Values
+    line: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One file's cells, with the experiment, preset, base and axes that they are made of.
+
+    Attributes:
+        file: the file, as errors name it.
+        rows: explicit cells; never empty (a spec without `cells` has one that says nothing).
+        grid: axes whose product is taken with every row.
+        zipped: axes of equal length that advance together.
+        runs: how many runs a row wants that does not say it itself.
+        overridden: keys that the command line set.
+    """
+
+    file: str
+    experiment: str
+    preset: str
+    base: Values
+    rows: Sequence[Row]
+    grid: Mapping[str, Sequence[Scalar]]
+    zipped: Mapping[str, Sequence[Scalar]]
+    exclude: Sequence[Exclusion]
+    sample: Mapping[str, Distribution]
+    seeds: Seeds
+    runs: int
+    overridden: frozenset[str] = frozenset()
+
+    @property
+    def axes(self) -> list[str]:
+        """The keys that rows, grid and zip name, in this order: the columns of the finished table."""
+        named = [key for row in self.rows for key in row.values]
+        return list(dict.fromkeys([*named, *self.grid, *self.zipped]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A parsed spec: its name, its own cells and those of the files it includes, and where to run.
+
+    Attributes:
+        name: of the sweep.
+        parts: included files first, in their order, then the spec's own cells.
+        launcher: settings of any launcher; `name` says which one is chosen.
+    """
+
+    name: str
+    parts: Sequence[Part]
+    launcher: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def composed(self) -> str:
+        """The text that a launch is recorded with: everything above, overrides and included files too."""
+        return json.dumps(asdict(self), default=sorted, indent=1)

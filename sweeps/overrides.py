@@ -1,0 +1,162 @@
+"""`KEY=VALUE` after a spec on the command line, in Hydra's grammar."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from imagination import registry
+from imagination.schema import ConfigError, Scalar, nearest
+from jobs.config import stack
+from sweeps.document import SpecError
+from sweeps.launcher_keys import LAUNCHER_KEYS
+from sweeps.model import Part, Row, Spec
+from sweeps.sections import config_value, launcher_value, runs_value, seeds_value
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+
+def apply_overrides(spec: Spec, overrides: Sequence[str]) -> Spec:
+    """The spec as the command line changes it.
+
+    `channels=32` sets a key, `channels=20,32` adds an axis; `preset=`, `runs=` and `seeds=` replace what the
+    spec says; `launcher=slurm` chooses the launcher and `launcher.KEY=VALUE` sets one of its keys.
+
+    Raises:
+        SpecError: wrong syntax, unknown key, wrong value, a key twice, or a key that the spec varies.
+    """
+    seen: set[str] = set()
+    for text, override in zip(overrides, _parse(overrides), strict=True):
+        key = str(override.key_or_group)
+        try:
+            _check_form(override, key, seen)
+            spec = _apply(spec, key, override)
+        except ConfigError as error:
+            raise SpecError(f"override '{text}': {error}") from None
+        seen.add(key)
+    return spec
+
+
+def _parse(overrides: Sequence[str]) -> "list[Override]":
+    if not overrides:
+        return []
+    from hydra.core.override_parser.overrides_parser import OverridesParser  # slow to import: only if needed
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise SpecError(f"override '{text}' is not KEY=VALUE in Hydra's grammar: {reason}") from None
+    return parsed
+
+
+def _check_form(override: "Override", key: str, seen: set[str]) -> None:
+    if override.is_delete() or override.is_add() or override.is_force_add() or override.package is not None:
+        raise ConfigError("write KEY=VALUE; '+', '~' and '@' have no use here, for every key exists")
+    if key in seen:
+        raise ConfigError(f"{key} is given twice")
+    if "runs" in seen | {key} and "seeds" in seen | {key}:
+        raise ConfigError("give `runs` or `seeds`, not both; `seeds.start=K` keeps the runs")
+
+
+def _apply(spec: Spec, key: str, override: "Override") -> Spec:
+    first, _, rest = key.partition(".")
+    if first == "launcher":
+        return replace(spec, launcher=_launcher(spec.launcher, rest, _one(override)))
+    if key == "runs":
+        runs = runs_value(_one(override))
+        return replace(spec, parts=[_with_runs(part, runs) for part in spec.parts])
+    if first == "seeds":
+        value = {rest: _one(override)} if rest else _one(override)
+        return replace(spec, parts=[_with_seeds(part, value) for part in spec.parts])
+    if key == "experiment":
+        raise ConfigError("a spec names its own experiment")
+    _check_not_varied(spec, key)
+    values = _values(override)
+    return replace(spec, parts=[_with_values(part, key, values) for part in spec.parts])
+
+
+def _values(override: "Override") -> list[object]:
+    """The values of a choice or range sweep; one of anything else."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    if not override.is_discrete_sweep():
+        raise ConfigError("only lists of values such as 20,32 and range(1,5) make an axis")
+    return list(override.sweep_iterator(transformer=lambda value: value))
+
+
+def _one(override: "Override") -> object:
+    values = _values(override)
+    if override.is_sweep_override():
+        raise ConfigError("takes one value (a list is written [1,2]); only config keys can be axes")
+    return values[0]
+
+
+def _launcher(settings: Mapping[str, object], path: str, value: object) -> dict[str, object]:
+    """The settings with the one at the dotted path changed; an empty path chooses the launcher."""
+    key, _, below = (path or "name").partition(".")
+    if key not in LAUNCHER_KEYS:
+        hint = nearest(key, LAUNCHER_KEYS)
+        raise ConfigError(f"unknown launcher key '{key}'{hint}; valid: {', '.join(LAUNCHER_KEYS)}", key=key)
+    if not below:
+        return {**settings, key: launcher_value(key, value)}
+    if key != "additional_parameters":
+        raise ConfigError(f"launcher.{key} is one value and has no '{below}'", key=key)
+    held = settings.get(key)
+    return {**settings, key: {**(held if isinstance(held, Mapping) else {}), below: value}}
+
+
+def _with_runs(part: Part, runs: int) -> Part:
+    if part.seeds.fixed is not None:
+        raise ConfigError(f"{part.file} says which seeds it wants; override `seeds`", key="runs")
+    return replace(part, runs=runs, rows=[replace(row, runs=None) for row in part.rows])
+
+
+def _with_seeds(part: Part, value: object) -> Part:
+    seeds = seeds_value(value)
+    if seeds.fixed is None and part.seeds.fixed is not None:
+        raise ConfigError(f"{part.file} says which seeds it wants; give a count, list or range", key="seeds")
+    return replace(part, seeds=seeds)
+
+
+def _check_not_varied(spec: Spec, key: str) -> None:
+    for part in spec.parts:
+        for section, named in (("grid", part.grid), ("zip", part.zipped), ("sample", part.sample)):
+            if key in named:
+                raise ConfigError(f"{part.file} varies {key} (in {section}); change the spec", key=key)
+    if not any(_mentions(part, key) for part in spec.parts):
+        return
+    said = dict.fromkeys(str(_effective(part, row, key)) for part in spec.parts for row in part.rows)
+    if len(said) > 1:
+        raise ConfigError(f"{spec.name} varies {key} ({', '.join(said)}); change the spec", key=key)
+
+
+def _mentions(part: Part, key: str) -> bool:
+    return key == "preset" or key in part.base or any(key in row.values for row in part.rows)
+
+
+def _effective(part: Part, row: Row, key: str) -> object:
+    default = getattr(registry.config_type(part.experiment), key, None)
+    return stack(part.experiment, part.preset, part.base, row.values).get(key, default)
+
+
+def _with_values(part: Part, key: str, values: Sequence[object]) -> Part:
+    """One value replaces the spec's own, wherever it stands; several become an axis in its stead."""
+    checked: list[Scalar] = [config_value(part.experiment, key, value) for value in values]
+    part = replace(part, overridden=part.overridden | {key})
+    if len(checked) == 1:
+        rows = [
+            replace(row, values={**row.values, key: checked[0]}) if key in row.values else row
+            for row in part.rows
+        ]
+        return replace(part, base={**part.base, key: checked[0]}, rows=rows)
+    rows = [replace(row, values=_without(row.values, key)) for row in part.rows]
+    return replace(part, base=_without(part.base, key), rows=rows, grid={**part.grid, key: checked})
+
+
+def _without(values: Mapping[str, Scalar], key: str) -> dict[str, Scalar]:
+    return {name: value for name, value in values.items() if name != key}

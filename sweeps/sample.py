@@ -1,0 +1,48 @@
+"""Values that are drawn for every seed, and come out the same whenever and wherever they are drawn."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from imagination.schema import Scalar
+from jobs.identity import canonical_json
+
+DIGITS = 6
+"""Significant digits of a drawn number: `exp` may differ in the last bit between two machines' libraries,
+and a run's identity must not."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """What is drawn from: `kind` is uniform, loguniform, randint (two ends) or choice (any values)."""
+
+    kind: str
+    values: Sequence[Scalar]
+
+    def draw(self, cell: Mapping[str, Scalar], key: str, seed: int) -> Scalar:
+        """The value of `key` in the run of `cell` with this seed: a function of these three alone.
+
+        Args:
+            cell: the cell's complete config without its seed and before anything is drawn.
+            key: the config key that is drawn.
+            seed: the run's seed.
+        """
+        text = f"{canonical_json(cell)}\n{key}\n{seed}"
+        number = int.from_bytes(hashlib.sha256(text.encode()).digest())
+        if self.kind == "choice":
+            return self.values[number % len(self.values)]
+        low, high = (float(value) for value in self.values)
+        if self.kind == "randint":
+            return int(low) + number % (int(high) - int(low) + 1)
+        return self._between(low, high, (number >> 203) / 2**53)
+
+    def _between(self, low: float, high: float, share: float) -> float:
+        if self.kind == "loguniform":
+            value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+        else:
+            value = low + share * (high - low)
+        return min(max(float(f"{value:.{DIGITS}g}"), low), high)
+
+
+KINDS = ("loguniform", "uniform", "randint", "choice")

@@ -1,0 +1,301 @@
+"""The sections of a spec file, each from YAML to checked plain data; errors name file, line and key."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
+
+from imagination import registry
+from imagination.schema import ConfigError, Scalar, coerce, keys
+from jobs.config import DEFAULT_PRESET
+from sweeps.document import Node, check_keys, plain
+from sweeps.launcher_keys import LAUNCHER_KEYS, LAUNCHERS, ONE_PROCESS
+from sweeps.model import Exclusion, Part, Row, SeedKeys, Seeds, Values
+from sweeps.sample import KINDS, Distribution
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PART_KEYS = (
+    "experiment",
+    "preset",
+    "base",
+    "cells",
+    "grid",
+    "zip",
+    "exclude",
+    "sample",
+    "seeds",
+    "runs",
+)
+TOP_KEYS = ("name", *PART_KEYS, "include", "launcher")
+
+_ELSEWHERE = {
+    "seed": "seed: runs are told apart by `seeds:`, a list, a range, a count or {start: ...}",
+    "experiment": "experiment: stands at the top of a spec, once per file",
+    "runs": "runs: stands in a cell, or at the top of a spec for all of its cells",
+}
+
+
+def config_value(experiment: str, key: str, value: object) -> Scalar:
+    """A value that a spec or an override gives to a config key, coerced and checked.
+
+    Raises:
+        ConfigError: unknown key or preset, a wrong value, or a key that has its own place in a spec.
+    """
+    if key in _ELSEWHERE:
+        raise ConfigError(_ELSEWHERE[key], key=key)
+    coerced = coerce(registry.config_type(experiment), key, value)
+    if key == "preset":
+        registry.preset(experiment, str(coerced))
+    return coerced
+
+
+def seeds_value(value: object) -> Seeds:
+    """Seeds as a count, a list, `{start: K, stop: L}` (L not included) or `{start: K}`.
+
+    Raises:
+        ConfigError: none of these, a number out of bounds, or a seed twice.
+    """
+    if isinstance(value, Mapping):
+        return _seed_range(value)
+    if not isinstance(value, list):
+        return Seeds(fixed=range(_number("seeds", value)))
+    seeds = [_number("seed", seed) for seed in value]
+    if not seeds:
+        raise ConfigError("seeds is an empty list; leave it out or give it a seed", key="seeds")
+    for seed, times in Counter(seeds).items():
+        if times > 1:
+            raise ConfigError(f"seeds: {seed} stands in the list more than once", key="seeds")
+    return Seeds(fixed=seeds)
+
+
+def _seed_range(value: Mapping[object, object]) -> Seeds:
+    unknown = [key for key in value if key not in ("start", "stop")]
+    if unknown or not value:
+        raise ConfigError(f"seeds: {plain(value)} is not {{start: K}} or {{start: K, stop: L}}", key="seeds")
+    start = _number("start", value.get("start", 0))
+    if "stop" not in value:
+        return Seeds(start=start)
+    stop = _number("stop", value["stop"])
+    if stop <= start:
+        raise ConfigError(f"seeds: from {start} up to, not including, {stop} there is none", key="seeds")
+    return Seeds(start=start, fixed=range(start, stop))
+
+
+def runs_value(value: object) -> int:
+    """How many runs a cell wants.
+
+    Raises:
+        ConfigError: no integer, or below 1.
+    """
+    return _number("runs", value)
+
+
+def _number(key: str, value: object) -> int:
+    return int(coerce(SeedKeys, key, value))
+
+
+def launcher_value(key: str, value: object) -> object:
+    """A launcher's setting, its name included.
+
+    Raises:
+        ConfigError: unknown launcher, or more than one process per job.
+    """
+    if key == "name" and value not in LAUNCHERS:
+        raise ConfigError(f"launcher: {plain(value)} is not one of {', '.join(LAUNCHERS)}", key=key)
+    if key in ONE_PROCESS and (value != 1 or isinstance(value, bool)):
+        raise ConfigError(f"launcher.{key}: {plain(value)} is not 1; a pack is one process", key=key)
+    return value
+
+
+def located(node: Node, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `check` returns; its ConfigError becomes a SpecError with the node's file and line."""
+    try:
+        return check(*args, **kwargs)
+    except ConfigError as error:
+        node.fail(str(error))
+
+
+def part(root: Node, entries: Mapping[str, Node]) -> Part:
+    """The cells that a spec file itself describes.
+
+    Raises:
+        SpecError: see the module.
+    """
+    experiment = _experiment(root, entries)
+    rows = _rows(experiment, entries["cells"]) if "cells" in entries else [Row({}, None, root.line)]
+    made = Part(
+        file=root.file,
+        experiment=experiment,
+        preset=_preset(experiment, entries.get("preset")),
+        base=_values(experiment, entries["base"], "base") if "base" in entries else {},
+        rows=rows,
+        grid=_axes(experiment, entries.get("grid"), "grid"),
+        zipped=_zip(experiment, entries.get("zip")),
+        exclude=_exclusions(experiment, entries.get("exclude")),
+        sample=_sample(experiment, entries.get("sample")),
+        seeds=_seeds(entries.get("seeds")),
+        runs=_runs(entries["runs"]) if "runs" in entries else 1,
+    )
+    _check_one_place(made, entries)
+    _check_runs(made, entries)
+    return made
+
+
+def _experiment(root: Node, entries: Mapping[str, Node]) -> str:
+    if "experiment" not in entries:
+        root.fail(f"experiment: missing; valid experiments: {', '.join(registry.EXPERIMENTS)}")
+    node = entries["experiment"]
+    name = node.word("experiment")
+    located(node, registry.entry, name)
+    return name
+
+
+def _preset(experiment: str, node: Node | None) -> str:
+    if node is None:
+        return DEFAULT_PRESET
+    name = node.word("preset")
+    located(node, registry.preset, experiment, name)
+    return name
+
+
+def _value(experiment: str, key: str, node: Node) -> Scalar:
+    if isinstance(node.value, list) and key in keys(registry.config_type(experiment)):
+        node.fail(f"{key}: {plain(node.value)} is a list; axes stand under `grid:`")
+    return located(node, config_value, experiment, key, node.value)
+
+
+def _values(experiment: str, node: Node, what: str) -> Values:
+    return {key: _value(experiment, key, child) for key, child in node.mapping(what).items()}
+
+
+def _rows(experiment: str, node: Node) -> list[Row]:
+    return [_row(experiment, item) for item in node.items("cells")]
+
+
+def _row(experiment: str, node: Node) -> Row:
+    entries = node.mapping("a cell")
+    runs = entries.pop("runs", None)
+    values = {key: _value(experiment, key, child) for key, child in entries.items()}
+    return Row(values, None if runs is None else _runs(runs), node.line)
+
+
+def _axes(experiment: str, node: Node | None, what: str) -> dict[str, list[Scalar]]:
+    if node is None:
+        return {}
+    return {
+        key: [_value(experiment, key, item) for item in child.items(f"{what}.{key}")]
+        for key, child in node.mapping(what).items()
+    }
+
+
+def _zip(experiment: str, node: Node | None) -> dict[str, list[Scalar]]:
+    axes = _axes(experiment, node, "zip")
+    lengths = {key: len(values) for key, values in axes.items()}
+    if node is not None and len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+        node.fail(f"zip: lists of unequal length ({listed}); they advance together")
+    return axes
+
+
+def _exclusions(experiment: str, node: Node | None) -> list[Exclusion]:
+    if node is None:
+        return []
+    return [Exclusion(_values(experiment, item, "exclude"), item.line) for item in node.items("exclude")]
+
+
+def _sample(experiment: str, node: Node | None) -> dict[str, Distribution]:
+    if node is None:
+        return {}
+    return {key: _distribution(experiment, key, child) for key, child in node.mapping("sample").items()}
+
+
+def _distribution(experiment: str, key: str, node: Node) -> Distribution:
+    if key in ("preset", *_ELSEWHERE):
+        node.fail(f"sample: {key} cannot be drawn")
+    entries = node.mapping(f"sample.{key}")
+    check_keys(entries, "distribution", KINDS)
+    if len(entries) > 1:
+        node.fail(f"sample.{key}: one distribution, not {' and '.join(entries)}")
+    kind, listed = next(iter(entries.items()))
+    values = [_value(experiment, key, item) for item in listed.items(f"sample.{key}.{kind}")]
+    if kind != "choice":
+        _check_ends(key, kind, values, listed)
+    return Distribution(kind, values)
+
+
+def _check_ends(key: str, kind: str, values: list[Scalar], node: Node) -> None:
+    wanted = int if kind == "randint" else float
+    if type(values[0]) is not wanted:
+        kinds = {float: "uniform, loguniform or choice", int: "randint or choice"}
+        node.fail(f"sample.{key}: {kind} does not fit; use {kinds.get(type(values[0]), 'choice')}")
+    if len(values) != 2 or not values[0] < values[1]:  # type: ignore[operator]
+        node.fail(f"sample.{key}.{kind}: {plain(node.value)} is not [low, high] with low below high")
+    if kind == "loguniform" and float(values[0]) <= 0:
+        node.fail(f"sample.{key}.{kind}: {plain(values[0])} has no logarithm; the low end must be above 0")
+
+
+def _seeds(node: Node | None) -> Seeds:
+    return Seeds() if node is None else located(node, seeds_value, node.value)
+
+
+def _runs(node: Node) -> int:
+    return located(node, runs_value, node.value)
+
+
+def _check_one_place(made: Part, entries: Mapping[str, Node]) -> None:
+    cells = {key: None for row in made.rows for key in row.values}
+    seen: dict[str, str] = {}
+    for section, named in (
+        ("cells", cells),
+        ("grid", made.grid),
+        ("zip", made.zipped),
+        ("sample", made.sample),
+    ):
+        for key in named:
+            if key in seen:
+                entries[section].fail(
+                    f"{key}: stands in {seen[key]} and in {section}; a key varies in one place"
+                )
+            seen[key] = section
+    for exclusion in made.exclude:
+        for key in exclusion.values:
+            if key in made.sample:
+                entries["exclude"].fail(f"exclude: {key} is drawn per seed; exclude takes whole cells")
+
+
+def _check_runs(made: Part, entries: Mapping[str, Node]) -> None:
+    if made.seeds.fixed is None:
+        return
+    if "runs" in entries or any(row.runs is not None for row in made.rows):
+        entries["seeds"].fail(
+            "seeds: a count, list or range of seeds together with `runs`; "
+            "keep one, or give `seeds: {start: ...}` alone"
+        )
+
+
+def launcher(node: Node) -> dict[str, object]:
+    """The launcher's settings, plain; `launcher: slurm` is short for `launcher: {name: slurm}`.
+
+    Raises:
+        SpecError: a key that no launcher knows, an unknown launcher, or more than one process per job.
+    """
+    if isinstance(node.value, str):
+        return {"name": located(node, launcher_value, "name", str(node.value))}
+    entries = node.mapping("launcher")
+    check_keys(entries, "launcher key", LAUNCHER_KEYS)
+    return {
+        key: located(child, launcher_value, key, _unwrapped(child.value)) for key, child in entries.items()
+    }
+
+
+def _unwrapped(value: object) -> object:
+    """A ruamel value as the plain Python one: what is pickled or printed later must not know ruamel."""
+    if isinstance(value, Mapping):
+        return {str(key): _unwrapped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unwrapped(item) for item in value]
+    for kind in (str, int, float):
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind(value)
+    return value

@@ -1,0 +1,128 @@
+"""Config resolution, and that Hydra composes the same."""
+
+from collections.abc import Iterator
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from imagination.life.config import LIFE_STATE_PRESETS, LifeStateConfig
+from imagination.schema import ConfigError, coerce, keys
+from jobs import hydra_config
+from jobs.config import RunSettings, resolve
+
+
+@pytest.fixture
+def composer() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    hydra_config.register()
+    with hydra.initialize(version_base="1.3", config_path=None):
+        yield
+
+
+def test_precedence_is_defaults_preset_layers_in_order() -> None:
+    config = resolve("life_state", "paper_l2", {"lr": 1e-2, "gol": 4}, {"gol": 5})
+    assert config["kernel"] == 3  # nobody says it: the default
+    assert config["board"] == 20  # the preset's; the default is 12
+    assert config["lr"] == 1e-2  # the layer's; the preset's is 5e-4
+    assert config["gol"] == 5  # the later layer's
+    assert (config["experiment"], config["preset"]) == ("life_state", "paper_l2")
+
+
+def test_a_layers_preset_stays_below_all_layers() -> None:
+    config = resolve("life_state", "fast", {"batch": 7}, {"preset": "paper_bce"})
+    # paper_bce would say batch 200 and board 20; only what a layer says outright is above it.
+    assert (config["preset"], config["batch"], config["board"]) == ("paper_bce", 7, 20)
+    assert config == resolve("life_state", "paper_bce", {"batch": 7})
+
+
+def test_a_resolved_config_is_complete_plain_and_in_field_order() -> None:
+    config = resolve("life_state", "fast", {"lr": 1, "max_steps": 1e4})
+    assert tuple(config) == keys(LifeStateConfig)
+    assert (type(config["lr"]), type(config["max_steps"])) == (float, int)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "preset", "layer", "message"),
+    [
+        ("life_stat", "fast", {}, "unknown experiment 'life_stat' (did you mean 'life_state'?)"),
+        ("life_state", "fst", {}, "unknown preset 'fst' of life_state (did you mean 'fast'?)"),
+        ("life_state", "fast", {"preset": "fst"}, "unknown preset 'fst' of life_state"),
+        ("life_state", "fast", {"gool": 3}, "unknown key 'gool' (did you mean 'gol'?)"),
+        ("life_state", "fast", {"kernel": 4}, "kernel: 4 is even"),
+        ("life_state", "fast", {"experiment": "chess"}, "experiment: 'chess' stands among"),
+    ],
+)
+def test_resolve_refuses(experiment: str, preset: str, layer: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(experiment, preset, layer)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("preset", LIFE_STATE_PRESETS)
+def test_presets_hold_what_coerce_would_make_of_them(preset: str) -> None:
+    for key, value in LIFE_STATE_PRESETS[preset].items():
+        coerced = coerce(LifeStateConfig, key, value)
+        assert (type(coerced), coerced) == (type(value), value)
+    assert resolve("life_state", preset)["preset"] == preset
+
+
+@pytest.mark.usefixtures("composer")
+@pytest.mark.parametrize(
+    ("preset", "layer"),
+    [
+        ("fast", {}),
+        ("fast", {"gol": 5, "model_t": 4, "seed": 9}),
+        ("paper_bce", {"gol": 3, "model_t": 3, "seed": 1}),
+        ("paper_l2", {"lr": 1e-3, "rnn": False, "loss": "bce", "clip": 1}),
+    ],
+)
+def test_hydra_composes_the_same(preset: str, layer: dict[str, object]) -> None:
+    overrides = [f"preset={preset}", *(f"{key}={value}" for key, value in layer.items())]
+    config, _ = hydra_config.split(hydra.compose(hydra_config.PRIMARY, overrides))
+    expected = resolve("life_state", preset, layer)
+    assert config == expected
+    assert list(config) == list(expected)
+    assert [type(value) for value in config.values()] == [type(value) for value in expected.values()]
+
+
+@pytest.mark.usefixtures("composer")
+def test_hydra_composes_before_it_is_split() -> None:
+    composed = hydra.compose(hydra_config.PRIMARY, ["preset=paper_bce", "gol=4"])
+    plain = OmegaConf.to_container(composed)
+    assert isinstance(plain, dict)
+    del plain["run"]
+    assert plain == resolve("life_state", "paper_bce", {"gol": 4})
+
+
+@pytest.mark.usefixtures("composer")
+@pytest.mark.parametrize("override", ["chanels=3", "preset=fst", "experiment=chess", "gol=three", "run.gpu=1"])
+def test_hydra_refuses_unknown_keys_groups_and_wrong_types(override: str) -> None:
+    with pytest.raises(HydraException):
+        hydra.compose(hydra_config.PRIMARY, [override])
+
+
+@pytest.mark.usefixtures("composer")
+def test_bounds_hold_for_hydra_too() -> None:
+    with pytest.raises(ConfigError, match="gol: 0 is below 1"):
+        hydra_config.split(hydra.compose(hydra_config.PRIMARY, ["gol=0"]))
+
+
+@pytest.mark.usefixtures("composer")
+def test_execution_settings_are_no_part_of_the_config() -> None:
+    plain, _ = hydra_config.split(hydra.compose(hydra_config.PRIMARY, []))
+    config, settings = hydra_config.split(
+        hydra.compose(hydra_config.PRIMARY, ["run.db=x.db", "run.device=cpu", "run.threads=2"])
+    )
+    assert settings == RunSettings(db="x.db", device="cpu", threads=2)
+    assert config == plain
+
+
+def test_the_store_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IMAGINE_DB", raising=False)
+    assert RunSettings().db == "sqlite:///outputs/imagine.db"
+    monkeypatch.setenv("IMAGINE_DB", "elsewhere.db")
+    assert RunSettings().db == "elsewhere.db"

@@ -1,0 +1,84 @@
+"""Run identity: it must never change silently, since every store is keyed by it."""
+
+import hashlib
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagination.life.config import LifeStateConfig
+from imagination.schema import coerce, keys
+from jobs.identity import canonical_json, run_id
+
+# Written by hand, keys in alphabetical order: what the golden id is the hash of.
+GOLDEN_TEXT = (
+    '{"config":{"accuracy":0.99,"ae":true,"batch":128,"board":12,"channels":20,"clip":1.0,"clip_by":"norm",'
+    '"dec_layers":1,"enc_layers":1,"eval_board":20,"eval_every":250,"eval_sequences":10000,'
+    '"experiment":"life_state","gan":"none","gol":3,"kernel":3,"loss":"bce","lr":0.002,"max_steps":5000,'
+    '"model_t":3,"precision":"float32","preset":"fast","reset":0.1,"residual":true,"rnn":true,'
+    '"schedule":"linear","seed":7,"step_layers":5,"trace_every":50,"warmup":200},"schema":1}'
+)
+GOLDEN_ID = "5a9a74f174fc1cbe71fb2943f3aaa75307ac64f2e6c734395c37c4309c8d07eb"
+
+floats = st.floats(min_value=1e-9, max_value=1e9)
+values = st.one_of(st.booleans(), st.integers(-(2**63), 2**63), floats, st.text())
+configs = st.dictionaries(st.text(min_size=1), values, max_size=8)
+
+
+def test_golden_id() -> None:
+    # If this fails, every stored run loses its name: raise SCHEMA_VERSION on purpose, or undo the change.
+    config = json.loads(GOLDEN_TEXT)["config"]
+    assert run_id(config) == hashlib.sha256(GOLDEN_TEXT.encode()).hexdigest() == GOLDEN_ID
+
+
+def test_golden_text_has_every_key_of_the_experiment() -> None:
+    # A new config key changes every id, and so belongs into the golden text (and is a reason to pause).
+    assert set(json.loads(GOLDEN_TEXT)["config"]) == set(keys(LifeStateConfig))
+
+
+@given(configs, st.randoms())
+def test_key_order_does_not_matter(config: dict[str, object], random: object) -> None:
+    items = list(config.items())
+    random.shuffle(items)  # type: ignore[attr-defined]
+    assert run_id(dict(items)) == run_id(config)  # type: ignore[arg-type]
+
+
+@given(configs, configs)
+def test_ids_are_equal_exactly_when_configs_are(one: dict[str, object], other: dict[str, object]) -> None:
+    # Python calls 1, 1.0 and True equal; identity, like JSON, does not (`coerce` decides which one it is).
+    same = {key: (type(value), value) for key, value in one.items()} == {
+        key: (type(value), value) for key, value in other.items()
+    }
+    assert (run_id(one) == run_id(other)) is same  # type: ignore[arg-type]
+
+
+@given(configs, st.data())
+def test_changing_any_one_value_changes_the_id(config: dict[str, object], data: st.DataObject) -> None:
+    config["key"] = data.draw(st.integers())
+    other = {**config, "key": data.draw(st.integers().filter(lambda value: value != config["key"]))}
+    assert run_id(config) != run_id(other)  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 10**6))
+def test_a_float_key_spelled_as_integer_is_the_same_run(lr: int) -> None:
+    spelled = [{"lr": coerce(LifeStateConfig, "lr", value)} for value in (lr, float(lr))]
+    assert run_id(spelled[0]) == run_id(spelled[1])
+
+
+@given(st.integers(1, 100))
+def test_an_integer_key_spelled_as_float_is_the_same_run(gol: int) -> None:
+    spelled = [{"gol": coerce(LifeStateConfig, "gol", value)} for value in (gol, float(gol))]
+    assert run_id(spelled[0]) == run_id(spelled[1])
+
+
+@given(configs)
+def test_canonical_json_gives_the_config_back(config: dict[str, object]) -> None:
+    assert json.loads(canonical_json(config)) == config  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_json_cannot_hold_has_no_identity(value: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        run_id({"lr": value})
