@@ -18,7 +18,7 @@ _DEFAULTS: list[Any] = [
     {"experiment": next(iter(registry.EXPERIMENTS))},
     {"preset": DEFAULT_PRESET},
     {"preset_values": "${experiment}_${preset}"},
-    {"override hydra/job_logging": "stdout"},
+    {"override hydra/job_logging": "none"},
     "_self_",
 ]
 """Hydra's documented specialised config: a preset's values depend on the experiment that was chosen."""

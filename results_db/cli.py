@@ -1,0 +1,184 @@
+"""The console command `imagine-results`: what a store holds, as tables and JSON."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from results_db import console
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from results_db.store import SqlStore
+
+_ID = 10
+"""Characters of a run id in tables; any unique prefix names a run."""
+
+_format_option = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["rich", "markdown", "csv"]),
+    default="rich",
+    show_default=True,
+    help="How to print.",
+)
+
+
+@click.group("imagine-results", cls=console.ConsoleGroup)
+def results() -> None:
+    """What the store holds: tables, runs, and every run in full."""
+
+
+@results.command()
+@click.option(
+    "--group",
+    default="gol,model_t,ae,rnn",
+    show_default=True,
+    metavar="COLUMNS",
+    help="Columns, with commas.",
+)
+@console.where_option
+@click.option(
+    "--min-accuracy",
+    type=click.FloatRange(0, 1),
+    metavar="A",
+    help="Keep runs with at least this training accuracy. [default: the experiment's, 0.99 for life_state]",
+)
+@console.json_option
+@_format_option
+@console.db_option
+def table(
+    *, group: str, where: str | None, min_accuracy: float | None, as_json: bool, style: str, db: str | None
+) -> None:
+    """The metric per group of runs.
+
+    Means, with 95% intervals, are over the runs that learned their task:
+
+    `run` counts the completed ones, `kept` those of them that reached the accuracy.
+    """
+    from results_db import tables
+    from results_db.aggregate import MEASURES, aggregate
+
+    store, frame = _open(db, where=where)
+    by = [name.strip() for name in group.split(",")]
+    rows = aggregate(frame, by, min_accuracy=min_accuracy)
+    if as_json:
+        click.echo(tables.as_json(rows))
+    elif style == "csv":
+        click.echo(tables.render(rows, [*by, *MEASURES], style=style))
+    elif not rows:
+        click.echo(_nothing(store, "no completed run", where=where))
+    else:
+        shown, names = tables.summary(rows, by)
+        click.echo(tables.render(shown, names, style=style))
+
+
+@results.command()
+@console.where_option
+@console.state_option
+@console.limit_option
+@console.json_option
+@_format_option
+@console.db_option
+def runs(
+    *,
+    where: str | None,
+    states: tuple[str, ...],
+    limit: int | None,
+    as_json: bool,
+    style: str,
+    db: str | None,
+) -> None:
+    """The runs, in the order of their launch.
+
+    Tables show the config keys in which the runs differ; JSON and CSV hold everything.
+    """
+    from results_db import tables
+
+    store, frame = _open(db, where=where)
+    if states:
+        frame = frame[frame["state"].isin(states)]
+    frame = frame.head(limit) if limit is not None else frame
+    rows = _records(frame)
+    if as_json:
+        click.echo(tables.as_json(rows))
+    elif style == "csv":
+        click.echo(tables.render(rows, list(frame.columns), style=style))
+    elif not rows:
+        click.echo(_nothing(store, "no run", where=where, states=states))
+    else:
+        short = [{**row, "run_id": row["run_id"][:_ID]} for row in rows]
+        click.echo(tables.render(short, _telling(frame), style=style))
+
+
+@results.command()
+@click.argument("run")
+@console.json_option
+@console.db_option
+def show(*, run: str, as_json: bool, db: str | None) -> None:
+    """Everything about one run.
+
+    RUN is its id, or the first characters of it.
+    """
+    from results_db import show as shown
+    from results_db import tables
+    from results_db.store import open_store
+
+    store = open_store(db, create=False)
+    found = shown.collect(store, store.find(run))
+    click.echo(tables.as_json(found) if as_json else shown.describe(found))
+
+
+@results.group(cls=console.ConsoleGroup)
+def db() -> None:
+    """The database itself."""
+
+
+@db.command()
+@console.db_option
+def upgrade(*, db: str | None) -> None:
+    """Bring a store of an older version to this version's tables."""
+    from results_db.store import upgrade_store
+
+    name, before, after = upgrade_store(db)
+    done = f"is at schema {after} already" if before == after else f"went from schema {before} to {after}"
+    click.echo(f"{name} {done}")
+
+
+def _open(db: str | None, *, where: str | None) -> "tuple[SqlStore, pd.DataFrame]":
+    from results_db import where as filters
+    from results_db.store import open_store
+
+    store = open_store(db, create=False)
+    return store, filters.apply(where, store.runs())
+
+
+def _records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
+    from results_db.aggregate import plain
+
+    columns = [[plain(value) for value in frame[name]] for name in frame.columns]
+    return [dict(zip(frame.columns, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _telling(frame: "pd.DataFrame") -> list[str]:
+    """The columns that tell these runs apart, and what became of them."""
+    from results_db.columns import METRIC_COLUMNS, RUN_COLUMNS
+
+    outcome = [name for name in ("train_accuracy", "metric", "steps") if frame[name].notna().any()]
+    keys = [name for name in frame.columns if name not in (*RUN_COLUMNS, *METRIC_COLUMNS)]
+    always = ("gol", "model_t", "seed")
+    differ = [name for name in keys if name in always or frame[name].nunique(dropna=False) > 1]
+    return [*RUN_COLUMNS, *differ, *outcome]
+
+
+def _nothing(store: "SqlStore", what: str, *, where: str | None, states: Sequence[str] = ()) -> str:
+    chosen = [f"--where '{where}'"] if where is not None else []
+    chosen += [f"--state {state}" for state in states]
+    matches = f" that matches {' '.join(chosen)}" if chosen else ""
+    return f"{what}{matches} is stored in {store.display_url}; launch some with: imagine-sweep launch SPEC"
+
+
+def main() -> None:
+    """The entry point of `imagine-results`."""
+    console.run(results)

@@ -1,0 +1,119 @@
+"""Rows as text: a table for a terminal, Markdown, CSV, or JSON."""
+
+import csv
+import io
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+Row = Mapping[str, Any]
+
+FORMATS = ("rich", "markdown", "csv")
+
+
+def render(rows: Sequence[Row], names: Sequence[str], *, style: str) -> str:
+    """The rows as text, one column per name.
+
+    Args:
+        rows: what to show; null and missing cells are empty.
+        names: the columns, in order.
+        style: one of `FORMATS`. CSV holds the values as they are, the others round them for reading.
+    """
+    if style == "csv":
+        return _csv(rows, names)
+    cells = [[text(row.get(name)) for name in names] for row in rows]
+    return _markdown(cells, names) if style == "markdown" else _rich(cells, names)
+
+
+def as_json(value: Any) -> str:
+    """The value as indented JSON; times in ISO form."""
+    return json.dumps(value, indent=2, allow_nan=False, default=_json_default)
+
+
+def summary(rows: Sequence[Row], by: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows of `aggregate` as a person reads them, and their columns.
+
+    `kept/run` is one column, a mean stands with its interval, and the means of the plain and the adversarial
+    decoder are there only if some run has them.
+    """
+    extra = [name for name in ("metric_plain", "metric_adv") if any(row[name] is not None for row in rows)]
+    shown = [
+        {
+            **{name: row[name] for name in by},
+            "kept/run": f"{row['kept']}/{row['run']}",
+            "metric": interval(row["metric"], row["metric_low"], row["metric_high"]),
+            **{name: decimals(row[name]) for name in extra},
+        }
+        for row in rows
+    ]
+    return shown, [*by, "kept/run", "metric", *extra]
+
+
+def interval(mean: float | None, low: float | None, high: float | None) -> str:
+    """`0.98 [0.96, 1.00]`; the mean alone where there is no interval."""
+    if low is None or high is None:
+        return decimals(mean)
+    return f"{decimals(mean)} [{decimals(low)}, {decimals(high)}]"
+
+
+def decimals(value: float | None) -> str:
+    """A mean with the paper's two decimals; empty for null."""
+    return "" if value is None else f"{value:.2f}"
+
+
+def text(value: Any) -> str:
+    """A cell for a person: four digits of a fraction, `true` and `false` as in filters, empty for null."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return str(value)
+
+
+def _csv(rows: Sequence[Row], names: Sequence[str]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        cells = [row.get(name) for name in names]
+        writer.writerow([text(cell) if isinstance(cell, bool) else cell for cell in cells])
+    return buffer.getvalue().rstrip("\n")
+
+
+def _markdown(cells: Sequence[Sequence[str]], names: Sequence[str]) -> str:
+    escaped = [[cell.replace("|", r"\|") for cell in row] for row in cells]
+    lines = [names, ["---"] * len(names), *escaped]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _rich(cells: Sequence[Sequence[str]], names: Sequence[str]) -> str:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        table.add_column(escape(name), overflow="fold")
+    for row in cells:
+        table.add_row(*map(escape, row))
+    terminal = sys.stdout.isatty()
+    # Into a pipe or a file a table is as wide as it is: nobody there folds or cuts it.
+    width = shutil.get_terminal_size().columns if terminal else 100_000
+    console = Console(file=io.StringIO(), width=width, force_terminal=terminal)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
+
+
+def _json_default(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

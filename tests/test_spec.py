@@ -1,0 +1,322 @@
+"""Reading a spec: what it says, and one line for everything that can be wrong with it."""
+
+import contextlib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sweeps.launcher_keys import LAUNCHER_KEYS
+from sweeps.model import Row, Seeds
+from sweeps.sample import Distribution
+from sweeps.spec import SpecError, find, load, shipped
+
+HEAD = "experiment: life_state\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, text: str, name: str = "s.yaml") -> str:
+    (folder / name).write_text(text)
+    return name
+
+
+def test_the_designs_example(folder: Path) -> None:
+    name = write(
+        folder,
+        """\
+name: table3
+experiment: life_state
+preset: paper_bce
+base: {gan: none, channels: 20}
+cells:
+  - {gol: 2, model_t: 3, runs: 16}
+  - {gol: 3, model_t: 3, rnn: false}
+grid: {step_layers: [5]}
+zip: {enc_layers: [1, 2], dec_layers: [3, 4]}
+exclude: [{enc_layers: 2, gol: 2}]
+sample: {lr: {loguniform: [5.0e-4, 2e-3]}}
+seeds: {start: 7}
+runs: 3
+launcher: {timeout_min: 120, setup: [module load cuda]}
+""",
+    )
+    spec = load(name)
+    (part,) = spec.parts
+    assert (spec.name, part.file, part.experiment, part.preset) == (
+        "table3",
+        "s.yaml",
+        "life_state",
+        "paper_bce",
+    )
+    assert part.base == {"gan": "none", "channels": 20}
+    assert part.rows == [
+        Row({"gol": 2, "model_t": 3}, 16, 6),
+        Row({"gol": 3, "model_t": 3, "rnn": False}, None, 7),
+    ]
+    assert (part.grid, part.zipped) == ({"step_layers": [5]}, {"enc_layers": [1, 2], "dec_layers": [3, 4]})
+    assert part.exclude[0].values == {"enc_layers": 2, "gol": 2}
+    assert part.sample == {"lr": Distribution("loguniform", [5e-4, 2e-3])}
+    assert (part.seeds, part.runs) == (Seeds(start=7), 3)
+    assert part.axes == ["gol", "model_t", "rnn", "step_layers", "enc_layers", "dec_layers"]
+    assert spec.launcher == {"timeout_min": 120, "setup": ["module load cuda"]}
+
+
+def test_what_a_spec_leaves_out(folder: Path) -> None:
+    spec = load(write(folder, HEAD, "my-spec.yaml"))
+    (part,) = spec.parts
+    assert (spec.name, part.preset, part.rows, part.seeds, part.runs) == (
+        "my-spec",
+        "fast",
+        [Row({}, None, 1)],
+        Seeds(start=0),
+        1,
+    )
+
+
+def test_numbers_are_yaml_1_2(folder: Path) -> None:
+    (part,) = load(write(folder, HEAD + "base: {lr: 1e-3, max_steps: 1e4, clip: 1}")).parts
+    assert part.base == {"lr": 0.001, "max_steps": 10_000, "clip": 1.0}
+    assert [type(value) for value in part.base.values()] == [float, int, float]
+
+
+def test_anchors_and_merges_are_read(folder: Path) -> None:
+    text = HEAD + "base: &b {channels: 8}\ncells:\n  - {<<: *b, gol: 2}\n"
+    (part,) = load(write(folder, text)).parts
+    assert part.rows[0].values == {"gol": 2, "channels": 8}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4", Seeds(fixed=range(4))),
+        ("[3, 1]", Seeds(fixed=[3, 1])),
+        ("{start: 2, stop: 5}", Seeds(start=2, fixed=range(2, 5))),
+        ("{stop: 5}", Seeds(fixed=range(5))),
+        ("{start: 2}", Seeds(start=2)),
+    ],
+)
+def test_seeds(folder: Path, text: str, expected: Seeds) -> None:
+    (part,) = load(write(folder, f"{HEAD}seeds: {text}")).parts
+    assert part.seeds == expected
+
+
+def test_seeds_of_a_cell() -> None:
+    assert list(Seeds(start=5).of(3)) == [5, 6, 7]
+    assert list(Seeds(fixed=[9, 2]).of(1)) == [9, 2]
+
+
+# Line 1 is `experiment: life_state`; what follows starts on line 2.
+WRONG = [
+    ("chanels: 3", "s.yaml:2: unknown key 'chanels'; valid: name, experiment"),
+    ("grids: {}", "s.yaml:2: unknown key 'grids' (did you mean 'grid'?); valid: name,"),
+    ("gol: 3", "s.yaml:2: 'gol' is a config key: it stands under `base:`, `cells:` or `grid:`"),
+    ("preset: fst", "s.yaml:2: unknown preset 'fst' of life_state (did you mean 'fast'?); valid presets: fast,"),
+    ("preset: 3", "s.yaml:2: preset: 3 is not a word"),
+    ("base:\n  chanels: 3", "s.yaml:3: unknown key 'chanels' (did you mean 'channels'?); valid keys: experi"),
+    ("cells:\n  - {gol: 2}\n  - {gool: 2}", "s.yaml:4: unknown key 'gool' (did you mean 'gol'?)"),
+    ("grid:\n  gol: [1]\n  lrr: [1]", "s.yaml:4: unknown key 'lrr' (did you mean 'lr'?)"),
+    ("base: {preset: fst}", "s.yaml:2: unknown preset 'fst' of life_state"),
+    ("base: {gol: three}", "s.yaml:2: gol: 'three' is not an integer"),
+    ("base: {gol: 2.5}", "s.yaml:2: gol: 2.5 is not an integer"),
+    ("base: {rnn: no}", "s.yaml:2: rnn: 'no' is not true or false"),
+    ("base: {lr: }", "s.yaml:2: lr: None is not a number"),
+    ("base: {lr: .nan}", "s.yaml:2: lr: nan is not a number"),
+    ("base: {gan: 2020-01-01}", "s.yaml:2: gan: "),
+    ("base: {gol: [1, 2]}", "s.yaml:2: gol: [1, 2] is a list; axes stand under `grid:`"),
+    ("base: {gol: {a: 1}}", "s.yaml:2: gol: "),
+    ("base: []", "s.yaml:2: base: [] is not a mapping of keys to values"),
+    ("base: {3: 4}", "s.yaml:2: base: the key 3 is not a word"),
+    ("base: {seed: 4}", "s.yaml:2: seed: runs are told apart by `seeds:`"),
+    ("base: {runs: 4}", "s.yaml:2: runs: stands in a cell, or at the top"),
+    ("base: {experiment: life_state}", "s.yaml:2: experiment: stands at the top of a spec"),
+    ("base: {gol: 0}", "s.yaml:2: gol: 0 is below 1"),
+    ("cells: [{gol: 0}]", "s.yaml:2: gol: 0 is below 1"),
+    ("grid: {model_t: [3, 0]}", "s.yaml:2: model_t: 0 is below 1"),
+    ("cells: [{gol: 2, runs: 0}]", "s.yaml:2: runs: 0 is below 1"),
+    ("cells: [{gol: 2, runs: two}]", "s.yaml:2: runs: 'two' is not an integer"),
+    ("runs: -1", "s.yaml:2: runs: -1 is below 1"),
+    ("runs: true", "s.yaml:2: runs: True is not an integer"),
+    ("cells: []", "s.yaml:2: cells is an empty list"),
+    ("cells:", "s.yaml:2: cells: nothing is not a list"),
+    ("cells: {gol: 2}", "s.yaml:2: cells: {gol: 2} is not a list; write [{gol: 2}]"),
+    ("cells:\n  - {gol: 2}\n  - 3", "s.yaml:4: a cell: 3 is not a mapping"),
+    ("cells: [{}]", "s.yaml:2: a cell is empty"),
+    ("grid: {}", "s.yaml:2: grid is empty"),
+    ("grid: {gol: []}", "s.yaml:2: grid.gol is an empty list"),
+    ("grid: {gol: 3}", "s.yaml:2: grid.gol: 3 is not a list; write [3]"),
+    ("grid: {gan: none}", "s.yaml:2: grid.gan: 'none' is not a list; write ['none']"),
+    ("zip: {gol: [1, 2], model_t: [1]}", "s.yaml:2: zip: lists of unequal length (gol has 2, model_t has 1)"),
+    ("exclude: []", "s.yaml:2: exclude is an empty list"),
+    ("exclude: [{}]", "s.yaml:2: exclude is empty"),
+    ("exclude: [{glo: 3}]", "s.yaml:2: unknown key 'glo'"),
+    ("seeds: []", "s.yaml:2: seeds is an empty list"),
+    ("seeds: [1, a]", "s.yaml:2: seed: 'a' is not an integer"),
+    ("seeds: [1, 2.5]", "s.yaml:2: seed: 2.5 is not an integer"),
+    ("seeds: [true]", "s.yaml:2: seed: True is not an integer"),
+    ("seeds: [-1]", "s.yaml:2: seed: -1 is below 0"),
+    ("seeds: [1, 2, 1]", "s.yaml:2: seeds: 1 stands in the list more than once"),
+    ("seeds: 0", "s.yaml:2: seeds: 0 is below 1"),
+    ("seeds: five", "s.yaml:2: seeds: 'five' is not an integer"),
+    ("seeds: {begin: 3}", "s.yaml:2: seeds: {begin: 3} is not {start: K} or {start: K, stop: L}"),
+    ("seeds: {}", "s.yaml:2: seeds: {} is not {start: K}"),
+    ("seeds: {start: 4, stop: 4}", "s.yaml:2: seeds: from 4 up to, not including, 4 there is none"),
+    ("runs: 3\nseeds: 3", "s.yaml:3: seeds: a count, list or range of seeds together with `runs`"),
+    ("cells: [{gol: 2, runs: 3}]\nseeds: [1]", "s.yaml:3: seeds: a count, list or range of seeds together"),
+    ("runs: 3\nseeds: {stop: 2}", "s.yaml:3: seeds: a count, list or range of seeds together with `runs`"),
+    ("cells: [{gol: 2}]\ngrid: {gol: [3]}", "s.yaml:3: gol: stands in cells and in grid; a key varies in one"),
+    ("grid: {gol: [3]}\nzip: {gol: [3]}", "s.yaml:3: gol: stands in grid and in zip"),
+    ("grid: {lr: [1]}\nsample: {lr: {uniform: [1, 2]}}", "s.yaml:3: lr: stands in grid and in sample"),
+    ("exclude: [{lr: 1}]\nsample: {lr: {uniform: [1, 2]}}", "s.yaml:2: exclude: lr is drawn per seed"),
+    ("sample: {lr: 3}", "s.yaml:2: sample.lr: 3 is not a mapping"),
+    ("sample: {lr: {normal: [0, 1]}}", "s.yaml:2: unknown distribution 'normal'; valid: loguniform, uniform"),
+    ("sample: {lr: {uniform: [1, 2], choice: [3]}}", "s.yaml:2: sample.lr: one distribution, not uniform and"),
+    ("sample: {lr: {uniform: [2, 1]}}", "s.yaml:2: sample.lr.uniform: [2, 1] is not [low, high]"),
+    ("sample: {lr: {uniform: [2]}}", "s.yaml:2: sample.lr.uniform: [2] is not [low, high]"),
+    ("sample: {lr: {loguniform: [0, 1]}}", "s.yaml:2: lr: 0.0 must be above 0"),
+    ("sample: {lr: {randint: [1, 2]}}", "s.yaml:2: sample.lr: randint does not fit; use uniform, loguniform"),
+    ("sample: {gol: {uniform: [1, 2]}}", "s.yaml:2: sample.gol: uniform does not fit; use randint or choice"),
+    ("sample: {rnn: {randint: [true, false]}}", "s.yaml:2: sample.rnn: randint does not fit; use choice"),
+    ("sample: {gol: {randint: [0, 2]}}", "s.yaml:2: gol: 0 is below 1"),
+    ("sample: {seed: {randint: [0, 2]}}", "s.yaml:2: sample: seed cannot be drawn"),
+    ("sample: {preset: {choice: [fast]}}", "s.yaml:2: sample: preset cannot be drawn"),
+    ("launcher: {partitoin: gpu}", "s.yaml:2: unknown launcher key 'partitoin' (did you mean 'partition'?)"),
+    ("launcher: {name: pbs}", "s.yaml:2: launcher: 'pbs' is not one of local, slurm"),
+    ("launcher: pbs", "s.yaml:2: launcher: 'pbs' is not one of local, slurm"),
+    ("launcher: {nodes: 2}", "s.yaml:2: launcher.nodes: 2 is not 1; a pack is one process"),
+    ("launcher: {tasks_per_node: 2}", "s.yaml:2: launcher.tasks_per_node: 2 is not 1"),
+    ("name: a/b", "s.yaml:2: name: 'a/b' has other characters"),
+    ("name: 3", "s.yaml:2: name: 3 is not a word"),
+    ("base: {gol: 2, gol: 3}", "s.yaml:2: YAML syntax: found duplicate key"),
+    ("base: {gol: 2", "s.yaml:3: YAML syntax: "),
+    ("base: a: b", "s.yaml:2: YAML syntax: mapping values are not allowed here"),
+    ("base: *nowhere", "s.yaml:2: YAML syntax: found undefined alias"),
+    ("---\nname: x", "s.yaml:2: YAML syntax: but found another document"),
+    ("include: [s.yaml]", "s.yaml:2: include: s.yaml -> s.yaml is a circle"),
+    ("include: [none.yaml]", "s.yaml:2: include: no spec none.yaml"),
+    ("include: quick", "s.yaml:2: include: 'quick' is not a list; write ['quick']"),
+    ("include: [3]", "s.yaml:2: include: 3 is not a word"),
+    ("include: [quick]", "s.yaml:1: experiment: has no effect here; included files keep their own"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), WRONG, ids=[text.replace("\n", " ") for text, _ in WRONG])
+def test_a_wrong_spec_is_one_line_with_file_and_line(folder: Path, text: str, expected: str) -> None:
+    name = write(folder, HEAD + text + "\n")
+    with pytest.raises(SpecError) as caught:
+        load(name)
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "s.yaml:1: the spec is empty"),
+        ("# only words\n", "s.yaml:1: the spec is empty"),
+        ("- 1\n", "s.yaml:1: the spec: [1] is not a mapping"),
+        ("{}\n", "s.yaml:1: the spec is empty"),
+        ("name: x\n", "s.yaml:1: experiment: missing; valid experiments: life_state"),
+        ("experiment: life_stat\n", "s.yaml:1: unknown experiment 'life_stat' (did you mean 'life_state'?)"),
+        ("experiment: [life_state]\n", "s.yaml:1: experiment: ['life_state'] is not a word"),
+        ("a: \x00\n", "s.yaml: YAML syntax: unacceptable character #x0000"),
+    ],
+)
+def test_a_spec_without_a_proper_head(folder: Path, text: str, expected: str) -> None:
+    name = write(folder, text)
+    with pytest.raises(SpecError) as caught:
+        load(name)
+    assert str(caught.value).startswith(expected)
+
+
+def test_a_file_that_is_no_text(folder: Path) -> None:
+    (folder / "s.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SpecError, match=r"^s\.yaml is not UTF-8 text"):
+        load("s.yaml")
+
+
+def test_missing_files_and_folders(folder: Path) -> None:
+    (folder / "specs").mkdir()
+    with pytest.raises(SpecError, match=r"^no spec quik\.yaml \(did you mean 'quick'\?\); .* shipped specs: .*quick"):
+        load("quik.yaml")
+    with pytest.raises(SpecError, match=r"^specs is a folder; name a YAML file in it"):
+        load("specs")
+
+
+def test_a_shipped_spec_has_a_name_and_a_file_of_that_name_wins(folder: Path) -> None:
+    assert find("quick") == find("quick.yaml") == shipped()["quick"]
+    (folder / "quick").mkdir()
+    assert find("quick") == shipped()["quick"]
+    write(folder, HEAD + "name: mine", "quick.yaml")
+    assert load("quick.yaml").name == "mine"
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_shipped_specs_load_under_their_own_name(name: str) -> None:
+    assert load(name).name == name
+
+
+def test_included_files_keep_their_own(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    write(folder, HEAD + "preset: paper_bce\nbase: {channels: 8}\nlauncher: {mem_gb: 4, qos: a}", "sub/a.yaml")
+    write(folder, HEAD + "seeds: 3\ninclude: [a.yaml]\ncells: [{gol: 5}]\nlauncher: {qos: b}", "sub/b.yaml")
+    spec = load(write(folder, "include: [sub/b.yaml, quick]\nlauncher: {name: slurm}"))
+    assert [Path(part.file).name for part in spec.parts] == ["a.yaml", "b.yaml", "quick.yaml"]
+    assert [part.preset for part in spec.parts] == ["paper_bce", "fast", "fast"]
+    assert [part.base for part in spec.parts[:2]] == [{"channels": 8}, {}]
+    assert (spec.name, spec.launcher) == ("s", {"mem_gb": 4, "qos": "b", "name": "slurm"})
+
+
+def test_a_long_circle_of_includes(folder: Path) -> None:
+    write(folder, "include: [b.yaml]", "a.yaml")
+    write(folder, "include: [c.yaml]", "b.yaml")
+    write(folder, "include: [a.yaml]", "c.yaml")
+    with pytest.raises(SpecError, match=r"^c\.yaml:1: include: a\.yaml -> b\.yaml -> c\.yaml -> a\.yaml is a circ"):
+        load("a.yaml")
+
+
+def test_a_mistake_in_an_included_file_names_that_file(folder: Path) -> None:
+    write(folder, HEAD + "base: {gol: 0}", "inner.yaml")
+    with pytest.raises(SpecError, match=r"^inner\.yaml:2: gol: 0 is below 1"):
+        load(write(folder, "include: [inner.yaml]"))
+
+
+def test_launcher_settings_are_plain_values(folder: Path) -> None:
+    text = HEAD + "launcher:\n  mem_gb: 0x10\n  additional_parameters: {gres: 'gpu:1', weight: 1e0, x: [true]}\n"
+    launcher = load(write(folder, text)).launcher
+    assert launcher == {"mem_gb": 16, "additional_parameters": {"gres": "gpu:1", "weight": 1.0, "x": [True]}}
+    inner = launcher["additional_parameters"]
+    assert isinstance(inner, dict)
+    kinds = [type(value) for value in (launcher["mem_gb"], inner, inner["gres"], inner["weight"], inner["x"])]
+    assert kinds == [int, dict, str, float, list]
+
+
+def test_launcher_keys_are_those_of_the_plugin() -> None:
+    from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
+
+    known = {field.name for conf in (LocalQueueConf, SlurmQueueConf) for field in fields(conf)}
+    assert set(LAUNCHER_KEYS) == known - {"_target_"}  # `name` is among them
+
+
+def test_the_composed_text_holds_included_files_too(folder: Path) -> None:
+    write(folder, HEAD + "base: {channels: 77}\nseeds: 3", "inner.yaml")
+    assert '"channels": 77' in load(write(folder, "include: [inner.yaml]")).composed
+
+
+fragments = st.sampled_from(
+    [*"{}[]:,-&*!|>'\"#%@`\n \t?", "gol", "cells", "grid", "seeds", "1e-3", "include", "null", "sample", "<<", "base: "]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@given(st.lists(fragments, max_size=25).map("".join))
+def test_whatever_is_written_gives_a_spec_or_one_line(folder: Path, text: str) -> None:
+    name = write(folder, HEAD + text)
+    with contextlib.suppress(SpecError):
+        load(name)
