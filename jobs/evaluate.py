@@ -37,11 +37,11 @@ def cli(
 ) -> int:
     """Compute metrics anew from final weights."""
     from results_db.store import open_store
-    from results_db.where import filter_frame
+    from results_db.where import apply
 
     store = open_store(db, create=False)
     try:
-        frame = filter_frame(store.runs(), where)
+        frame = apply(where, store.runs())
         completed = frame[(frame["state"] == State.COMPLETED) & (frame["outcome"] != "diverged")]
         chosen = completed.head(limit) if limit else completed
         if chosen.empty:

@@ -77,8 +77,10 @@ def _sqlite(url: URL, origin: str) -> Address:
 
 
 def _server(url: URL, origin: str) -> Address:
+    shown = url.render_as_string(hide_password=True)
     if not url.database:
-        shown = url.render_as_string(hide_password=True)
         raise StoreError(f"{origin}: '{shown}' names no database; write {url.drivername}://HOST/NAME")
+    if url.drivername == "postgresql":  # SQLAlchemy 2.0 and 2.1 choose different drivers
+        url = url.set(drivername="postgresql+psycopg")
     folder = Path(os.environ.get("IMAGINE_FILES") or f"outputs/{url.database}.files").absolute()
-    return Address(url=url, shown=url.render_as_string(hide_password=True), file=None, folder=folder)
+    return Address(url=url, shown=shown, file=None, folder=folder)

@@ -37,7 +37,7 @@ def make_engine(url: URL) -> Engine:
         ) from None
     except ImportError as error:
         raise StoreError(
-            f"--db: {url.drivername} needs the Python package {error.name}; run: pip install {error.name}"
+            f"--db: {url.drivername} needs the Python package {error.name}; run: pip install 'psycopg[binary]'"
         ) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure)

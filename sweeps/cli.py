@@ -57,7 +57,13 @@ def list_specs(as_json: bool) -> None:
         experiments = sorted({part.experiment for part in spec.parts})
         runs = sum(len(cell.runs) for cell in cells)
         rows.append(
-            {"name": name, "experiment": ", ".join(experiments), "cells": len(cells), "runs": runs, "file": str(path)}
+            {
+                "name": name,
+                "experiment": ", ".join(experiments),
+                "cells": len(cells),
+                "runs": runs,
+                "file": str(path),
+            }
         )
     _print_rows(rows, as_json=as_json)
 
@@ -80,8 +86,12 @@ def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, r
 @retry_option
 @click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="Train the first N runs only.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, as `plan` does.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes. [default: per core or GPU]")
-@click.option("--pack-size", type=click.IntRange(min=1), metavar="N", help="Runs of one shape to train at once.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes. [default: per core or GPU]"
+)
+@click.option(
+    "--pack-size", type=click.IntRange(min=1), metavar="N", help="Runs of one shape to train at once."
+)
 def launch(
     spec: str,
     overrides: tuple[str, ...],
@@ -173,13 +183,13 @@ def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
 
 
 def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Rows as JSON, or as a table for a person."""
+    """Rows with equal columns as JSON, or as a table for a person."""
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
     from results_db.tables import render
 
-    click.echo(render(rows, form="rich"))
+    click.echo(render(rows, list(rows[0]), style="rich"))
 
 
 def main() -> None:

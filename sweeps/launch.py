@@ -80,7 +80,9 @@ def launch_locally(
     """
     launcher = str(spec.launcher.get("name", "local"))
     if launcher != "local":
-        raise SpecError(f"launcher: '{launcher}' is not there yet; use launcher=local, which needs no cluster")
+        raise SpecError(
+            f"launcher: '{launcher}' is not there yet; use launcher=local, which needs no cluster"
+        )
     store = open_store(db, create=True)
     try:
         lose_dead_attempts(store)

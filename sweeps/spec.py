@@ -6,7 +6,7 @@ from pathlib import Path
 from imagination import registry
 from imagination.schema import keys, nearest
 from sweeps import sections
-from sweeps.document import Node, SpecError, check_keys, read
+from sweeps.document import Node, SpecError, read
 from sweeps.model import Part, Spec
 from sweeps.overrides import apply_overrides
 
@@ -77,12 +77,14 @@ def _load(path: Path, above: tuple[Path, ...]) -> Spec:
 
 
 def _check_top(entries: dict[str, Node]) -> None:
+    config_keys = [key for name in registry.EXPERIMENTS for key in keys(registry.config_type(name))]
     for key, node in entries.items():
-        if key not in sections.TOP_KEYS and any(
-            key in keys(registry.config_type(experiment)) for experiment in registry.EXPERIMENTS
-        ):
-            node.fail(f"'{key}' is a config key: it stands under `base:`, `cells:` or `grid:`")
-    check_keys(entries, "key", sections.TOP_KEYS)
+        if key not in sections.TOP_KEYS:
+            hint = "" if key in config_keys else nearest(key, [*sections.TOP_KEYS, *config_keys])
+            node.fail(
+                f"unknown key '{key}'{hint}; valid: {', '.join(sections.TOP_KEYS)}; "
+                "config keys stand under `base:`, `cells:` or `grid:`"
+            )
 
 
 def _name(path: Path, node: Node | None) -> str:
@@ -99,11 +101,10 @@ def _included(path: Path, node: Node, above: tuple[Path, ...]) -> list[Spec]:
     chain = (*above, path.resolve())
     specs = []
     for item in node.items("include"):
+        name = item.word("include")
         try:
-            file = find(item.word("include"), beside=path.parent)
+            file = find(name, beside=path.parent)
         except SpecError as error:
-            if str(error).startswith(f"{item.file}:"):
-                raise
             item.fail(f"include: {error}")
         if file.resolve() in chain:
             cycle = " -> ".join(link.name for link in (*chain[chain.index(file.resolve()) :], file))

@@ -99,7 +99,9 @@ def test_hydra_composes_before_it_is_split() -> None:
 
 
 @pytest.mark.usefixtures("composer")
-@pytest.mark.parametrize("override", ["chanels=3", "preset=fst", "experiment=chess", "gol=three", "run.gpu=1"])
+@pytest.mark.parametrize(
+    "override", ["chanels=3", "preset=fst", "experiment=chess", "gol=three", "run.gpu=1"]
+)
 def test_hydra_refuses_unknown_keys_groups_and_wrong_types(override: str) -> None:
     with pytest.raises(HydraException):
         hydra.compose(hydra_config.PRIMARY, [override])

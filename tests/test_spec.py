@@ -114,10 +114,16 @@ def test_seeds_of_a_cell() -> None:
 
 # Line 1 is `experiment: life_state`; what follows starts on line 2.
 WRONG = [
-    ("chanels: 3", "s.yaml:2: unknown key 'chanels'; valid: name, experiment"),
+    (
+        "chanels: 3",
+        "s.yaml:2: unknown key 'chanels' (did you mean 'channels'?); valid: name, experiment, pre",
+    ),
     ("grids: {}", "s.yaml:2: unknown key 'grids' (did you mean 'grid'?); valid: name,"),
-    ("gol: 3", "s.yaml:2: 'gol' is a config key: it stands under `base:`, `cells:` or `grid:`"),
-    ("preset: fst", "s.yaml:2: unknown preset 'fst' of life_state (did you mean 'fast'?); valid presets: fast,"),
+    ("gol: 3", "s.yaml:2: unknown key 'gol'; valid: name, experiment"),
+    (
+        "preset: fst",
+        "s.yaml:2: unknown preset 'fst' of life_state (did you mean 'fast'?); valid presets: fast,",
+    ),
     ("preset: 3", "s.yaml:2: preset: 3 is not a word"),
     ("base:\n  chanels: 3", "s.yaml:3: unknown key 'chanels' (did you mean 'channels'?); valid keys: experi"),
     ("cells:\n  - {gol: 2}\n  - {gool: 2}", "s.yaml:4: unknown key 'gool' (did you mean 'gol'?)"),
@@ -170,13 +176,22 @@ WRONG = [
     ("runs: 3\nseeds: 3", "s.yaml:3: seeds: a count, list or range of seeds together with `runs`"),
     ("cells: [{gol: 2, runs: 3}]\nseeds: [1]", "s.yaml:3: seeds: a count, list or range of seeds together"),
     ("runs: 3\nseeds: {stop: 2}", "s.yaml:3: seeds: a count, list or range of seeds together with `runs`"),
-    ("cells: [{gol: 2}]\ngrid: {gol: [3]}", "s.yaml:3: gol: stands in cells and in grid; a key varies in one"),
+    (
+        "cells: [{gol: 2}]\ngrid: {gol: [3]}",
+        "s.yaml:3: gol: stands in cells and in grid; a key varies in one",
+    ),
     ("grid: {gol: [3]}\nzip: {gol: [3]}", "s.yaml:3: gol: stands in grid and in zip"),
     ("grid: {lr: [1]}\nsample: {lr: {uniform: [1, 2]}}", "s.yaml:3: lr: stands in grid and in sample"),
     ("exclude: [{lr: 1}]\nsample: {lr: {uniform: [1, 2]}}", "s.yaml:2: exclude: lr is drawn per seed"),
     ("sample: {lr: 3}", "s.yaml:2: sample.lr: 3 is not a mapping"),
-    ("sample: {lr: {normal: [0, 1]}}", "s.yaml:2: unknown distribution 'normal'; valid: loguniform, uniform"),
-    ("sample: {lr: {uniform: [1, 2], choice: [3]}}", "s.yaml:2: sample.lr: one distribution, not uniform and"),
+    (
+        "sample: {lr: {normal: [0, 1]}}",
+        "s.yaml:2: unknown distribution 'normal' (did you mean 'uniform'?); valid: loguni",
+    ),
+    (
+        "sample: {lr: {uniform: [1, 2], choice: [3]}}",
+        "s.yaml:2: sample.lr: one distribution, not uniform and",
+    ),
     ("sample: {lr: {uniform: [2, 1]}}", "s.yaml:2: sample.lr.uniform: [2, 1] is not [low, high]"),
     ("sample: {lr: {uniform: [2]}}", "s.yaml:2: sample.lr.uniform: [2] is not [low, high]"),
     ("sample: {lr: {loguniform: [0, 1]}}", "s.yaml:2: lr: 0.0 must be above 0"),
@@ -243,7 +258,9 @@ def test_a_file_that_is_no_text(folder: Path) -> None:
 
 def test_missing_files_and_folders(folder: Path) -> None:
     (folder / "specs").mkdir()
-    with pytest.raises(SpecError, match=r"^no spec quik\.yaml \(did you mean 'quick'\?\); .* shipped specs: .*quick"):
+    with pytest.raises(
+        SpecError, match=r"^no spec quik\.yaml \(did you mean 'quick'\?\); .* shipped specs: .*quick"
+    ):
         load("quik.yaml")
     with pytest.raises(SpecError, match=r"^specs is a folder; name a YAML file in it"):
         load("specs")
@@ -264,7 +281,9 @@ def test_shipped_specs_load_under_their_own_name(name: str) -> None:
 
 def test_included_files_keep_their_own(folder: Path) -> None:
     (folder / "sub").mkdir()
-    write(folder, HEAD + "preset: paper_bce\nbase: {channels: 8}\nlauncher: {mem_gb: 4, qos: a}", "sub/a.yaml")
+    write(
+        folder, HEAD + "preset: paper_bce\nbase: {channels: 8}\nlauncher: {mem_gb: 4, qos: a}", "sub/a.yaml"
+    )
     write(folder, HEAD + "seeds: 3\ninclude: [a.yaml]\ncells: [{gol: 5}]\nlauncher: {qos: b}", "sub/b.yaml")
     spec = load(write(folder, "include: [sub/b.yaml, quick]\nlauncher: {name: slurm}"))
     assert [Path(part.file).name for part in spec.parts] == ["a.yaml", "b.yaml", "quick.yaml"]
@@ -277,7 +296,9 @@ def test_a_long_circle_of_includes(folder: Path) -> None:
     write(folder, "include: [b.yaml]", "a.yaml")
     write(folder, "include: [c.yaml]", "b.yaml")
     write(folder, "include: [a.yaml]", "c.yaml")
-    with pytest.raises(SpecError, match=r"^c\.yaml:1: include: a\.yaml -> b\.yaml -> c\.yaml -> a\.yaml is a circ"):
+    with pytest.raises(
+        SpecError, match=r"^c\.yaml:1: include: a\.yaml -> b\.yaml -> c\.yaml -> a\.yaml is a circ"
+    ):
         load("a.yaml")
 
 
@@ -288,7 +309,9 @@ def test_a_mistake_in_an_included_file_names_that_file(folder: Path) -> None:
 
 
 def test_launcher_settings_are_plain_values(folder: Path) -> None:
-    text = HEAD + "launcher:\n  mem_gb: 0x10\n  additional_parameters: {gres: 'gpu:1', weight: 1e0, x: [true]}\n"
+    text = (
+        HEAD + "launcher:\n  mem_gb: 0x10\n  additional_parameters: {gres: 'gpu:1', weight: 1e0, x: [true]}\n"
+    )
     launcher = load(write(folder, text)).launcher
     assert launcher == {"mem_gb": 16, "additional_parameters": {"gres": "gpu:1", "weight": 1.0, "x": [True]}}
     inner = launcher["additional_parameters"]
@@ -310,7 +333,19 @@ def test_the_composed_text_holds_included_files_too(folder: Path) -> None:
 
 
 fragments = st.sampled_from(
-    [*"{}[]:,-&*!|>'\"#%@`\n \t?", "gol", "cells", "grid", "seeds", "1e-3", "include", "null", "sample", "<<", "base: "]
+    [
+        *"{}[]:,-&*!|>'\"#%@`\n \t?",
+        "gol",
+        "cells",
+        "grid",
+        "seeds",
+        "1e-3",
+        "include",
+        "null",
+        "sample",
+        "<<",
+        "base: ",
+    ]
 )
 
 

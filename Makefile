@@ -1,0 +1,40 @@
+# Everything sets itself up: `make quickstart` and `make test` are all that a fresh machine needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: quickstart test check lint format bench
+
+quickstart: $(VENV)/.installed  ## install, train the small sweep, print its table
+	$(BIN)/imagine-sweep launch sweeps/quick.yaml
+	$(BIN)/imagine-results table --group gol,model_t
+
+test: $(VENV)/.installed-test lint  ## lint and every test that this machine can run
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: $(VENV)/.installed-test lint  ## lint and the fast tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-test  ## each benchmark beside its plain alternative, as a ratio
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+# The constraints pin torch, so that no install takes gigabytes of another build.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) install --quiet -c constraints.txt -e ".[test]"
+	touch $@

@@ -1,0 +1,91 @@
+"""10,000 runs of a generated spec: expanded and hashed, beside Hydra's own composition of the same runs.
+
+    python benchmarks/bench_plan.py [--repeats 5] [--hydra-runs 200]
+
+Hydra composes a sample of the runs, spread over all of them; its time is scaled to all and says so.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import hydra
+
+from jobs import hydra_config
+from jobs.identity import run_id
+from sweeps.expand import PlannedRun, expand
+from sweeps.spec import load
+
+MANY_SEEDS = """\
+name: many_seeds
+experiment: life_state
+preset: fast
+grid:
+  gol: [1, 2, 3, 4, 5]
+  model_t: [2, 3, 4, 5, 6]
+  channels: [8, 16, 20, 24, 32]
+  rnn: [true, false]
+  lr: [1e-3, 2e-3]
+runs: 20
+"""
+"""500 cells of 20 runs: the shape of a real sweep."""
+
+MANY_CELLS = MANY_SEEDS.replace("runs: 20", "runs: 1").replace(
+    "channels: [8, 16, 20, 24, 32]", f"channels: {list(range(1, 101))}"
+)
+"""10,000 cells of one run: the worst case, for composition is per cell."""
+
+DRAWN = MANY_SEEDS.replace("lr: [1e-3, 2e-3]", "ae: [true, false]") + (
+    "sample: {lr: {loguniform: [5e-4, 2e-3]}}\n"
+)
+"""500 cells of 20 runs, the learning rate of each drawn and checked."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--hydra-runs", type=int, default=200)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for text in (MANY_SEEDS, MANY_CELLS, DRAWN):
+            _compare(Path(folder) / "spec.yaml", text, options.repeats, options.hydra_runs)
+
+
+def _compare(path: Path, text: str, repeats: int, hydra_runs: int) -> None:
+    path.write_text(text)
+    runs = expand(load(path)).runs
+    ours = _median(lambda: expand(load(path)), repeats)
+    sample = runs[:: max(1, len(runs) // hydra_runs)]
+    theirs = _median(lambda: _by_hydra(sample), repeats) * len(runs) / len(sample)
+    print(
+        f"{text.split()[1]}: {len(runs):,} runs, median of {repeats}: load, expand and hash {ours:.2f} s; "
+        f"Hydra's compose and the same hash {theirs:.1f} s (measured on {len(sample)} runs and scaled); "
+        f"ratio {theirs / ours:.0f}"
+    )
+
+
+def _by_hydra(runs: Sequence[PlannedRun]) -> None:
+    hydra_config.register()
+    with hydra.initialize(version_base="1.3", config_path=None):
+        for run in runs:
+            overrides = [f"{key}={value}" for key, value in run.config.items()]
+            config, _ = hydra_config.split(hydra.compose(hydra_config.PRIMARY, overrides))
+            if run_id(config) != run.run_id:
+                raise SystemExit(f"Hydra composes another run than {run.config}")
+
+
+def _median(work: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()

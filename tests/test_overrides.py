@@ -1,0 +1,168 @@
+"""`KEY=VALUE` behind a spec."""
+
+from pathlib import Path
+
+import pytest
+
+from sweeps.expand import expand
+from sweeps.spec import Spec, SpecError, apply_overrides, load
+
+TEXT = """\
+name: demo
+experiment: life_state
+base: {channels: 20, rnn: true}
+cells:
+  - {gol: 2, ae: true, runs: 2}
+  - {gol: 3, ae: true, rnn: true}
+grid: {step_layers: [4, 5]}
+zip: {enc_layers: [1, 2], dec_layers: [1, 2]}
+exclude: [{channels: 20, gol: 3, enc_layers: 2}]
+sample: {lr: {choice: [1e-3, 2e-3]}}
+launcher: {timeout_min: 60}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spec:
+    monkeypatch.chdir(tmp_path)
+    Path("demo.yaml").write_text(TEXT)
+    return load("demo.yaml")
+
+
+def values(spec: Spec, key: str) -> list[object]:
+    return list(dict.fromkeys(run.config[key] for run in expand(spec).runs))
+
+
+def test_no_overrides_change_nothing(spec: Spec) -> None:
+    assert apply_overrides(spec, []) == spec
+
+
+def test_the_command_line_is_above_base_and_cells(spec: Spec) -> None:
+    assert values(apply_overrides(spec, ["channels=32"]), "channels") == [32]
+    # `rnn` stands in base and in one cell with the same value: not varied, and replaced in both.
+    assert values(apply_overrides(spec, ["rnn=false"]), "rnn") == [False]
+    assert values(apply_overrides(spec, ["clip=1"]), "clip") == [1.0]
+
+
+def test_the_preset_can_be_chosen(spec: Spec) -> None:
+    changed = apply_overrides(spec, ["preset=paper_bce"])
+    assert (values(changed, "preset"), values(changed, "board")) == (["paper_bce"], [20])
+
+
+@pytest.mark.parametrize("override", ["channels=20,32", "channels=choice(20,32)", "channels=range(20,33,12)"])
+def test_several_values_add_an_axis(spec: Spec, override: str) -> None:
+    changed = apply_overrides(spec, [override])
+    assert values(changed, "channels") == [20, 32]
+    assert expand(changed).cells[0].columns["channels"] == 20
+    # 2 cells x 2 x 2 without the excluded (gol 3, enc 2) pair: 6 at 20 channels, and all 8 at 32.
+    assert len(expand(changed).cells) == 14
+
+
+def test_an_axis_takes_the_place_of_a_cells_own_value(spec: Spec) -> None:
+    assert values(apply_overrides(spec, ["ae=true,false"]), "ae") == [True, False]
+
+
+def test_numbers_and_words_are_those_of_hydra(spec: Spec) -> None:
+    changed = apply_overrides(spec, ["max_steps=1e4", "schedule='constant'"])
+    assert (values(changed, "max_steps"), values(changed, "schedule")) == ([10_000], ["constant"])
+
+
+def test_runs_and_seeds_replace_what_the_spec_says(spec: Spec) -> None:
+    def seeds(*overrides: str) -> list[object]:
+        return [run.config["seed"] for run in expand(apply_overrides(spec, overrides)).cells[0].runs]
+
+    assert seeds() == [0, 1]
+    assert seeds("runs=3") == [0, 1, 2]
+    assert seeds("seeds=5") == [0, 1, 2, 3, 4]
+    assert seeds("seeds=[4,2]") == [4, 2]
+    assert seeds("seeds={start:3,stop:6}") == [3, 4, 5]
+    assert seeds("seeds.start=7") == [7, 8]
+
+
+def test_the_launcher_is_chosen_and_set(spec: Spec) -> None:
+    overrides = [
+        "launcher=slurm",
+        "launcher.partition=gpu",
+        "launcher.timeout_min=90",
+        "launcher.additional_parameters.gres=gpu:1",
+        "launcher.setup=[module load cuda]",
+    ]
+    assert apply_overrides(spec, overrides).launcher == {
+        "name": "slurm",
+        "partition": "gpu",
+        "timeout_min": 90,
+        "additional_parameters": {"gres": "gpu:1"},
+        "setup": ["module load cuda"],
+    }
+
+
+def test_an_exclusion_that_an_override_empties_is_no_error(spec: Spec) -> None:
+    assert len(expand(spec).cells) == 6
+    assert len(expand(apply_overrides(spec, ["channels=32"])).cells) == 8
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["gol=4"], "override 'gol=4': demo varies gol (2, 3); change the spec"),
+        (["step_layers=3"], "override 'step_layers=3': demo.yaml varies step_layers (in grid); change"),
+        (["step_layers=3,4"], "override 'step_layers=3,4': demo.yaml varies step_layers (in grid)"),
+        (["enc_layers=3"], "override 'enc_layers=3': demo.yaml varies enc_layers (in zip)"),
+        (["lr=1e-3"], "override 'lr=1e-3': demo.yaml varies lr (in sample)"),
+        (["chanels=3"], "override 'chanels=3': unknown key 'chanels' (did you mean 'channels'?); valid keys"),
+        (["channels=many"], "override 'channels=many': channels: 'many' is not an integer"),
+        (["channels=0"], "override 'channels=0': channels: 0 is below 1"),
+        (["channels=20,x"], "override 'channels=20,x': channels: 'x' is not an integer"),
+        (["channels=[20,32]"], "override 'channels=[20,32]': channels: [20, 32] is not an integer"),
+        (["preset=fst"], "override 'preset=fst': unknown preset 'fst' of life_state (did you mean 'fast'?)"),
+        (["experiment=chess"], "override 'experiment=chess': a spec names its own experiment"),
+        (["seed=3"], "override 'seed=3': seed: runs are told apart by `seeds:`"),
+        (["seeds=1,2"], "override 'seeds=1,2': takes one value (a list is written [1,2])"),
+        (["seeds.begin=1"], "override 'seeds.begin=1': seeds: {begin: 1} is not {start: K}"),
+        (["runs=0"], "override 'runs=0': runs: 0 is below 1"),
+        (["runs=2", "seeds=3"], "override 'seeds=3': give `runs` or `seeds`, not both"),
+        (["clip=1", "clip=2"], "override 'clip=2': clip is given twice"),
+        (["+clip=1"], "override '+clip=1': write KEY=VALUE; '+', '~' and '@' have no use here"),
+        (["~clip"], "override '~clip': write KEY=VALUE"),
+        (["clip@x=1"], "override 'clip@x=1': write KEY=VALUE"),
+        (["clip"], "override 'clip' is not KEY=VALUE in Hydra's grammar: "),
+        (["clip=[1"], "override 'clip=[1' is not KEY=VALUE in Hydra's grammar: "),
+        (["clip=interval(1,2)"], "override 'clip=interval(1,2)': only lists of values such as 20,32"),
+        (["launcher=pbs"], "override 'launcher=pbs': launcher: 'pbs' is not one of local, slurm"),
+        (["launcher.partitoin=a"], "override 'launcher.partitoin=a': unknown launcher key 'partitoin' (did"),
+        (["launcher.nodes=2"], "override 'launcher.nodes=2': launcher.nodes: 2 is not 1"),
+        (["launcher.qos.x=2"], "override 'launcher.qos.x=2': launcher.qos is one value"),
+        (["launcher.qos=a,b"], "override 'launcher.qos=a,b': takes one value"),
+        (["grid.gol=[1]"], "override 'grid.gol=[1]': unknown key 'grid.gol'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_override_is_one_line(spec: Spec, overrides: list[str], expected: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        apply_overrides(spec, overrides)
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_spec_of_fixed_seeds_takes_no_runs(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("experiment: life_state\nseeds: [4, 5]\n")
+    with pytest.raises(SpecError, match="says which seeds it wants; override `seeds`"):
+        apply_overrides(load(path), ["runs=3"])
+    with pytest.raises(SpecError, match="says which seeds it wants"):
+        apply_overrides(load(path), ["seeds.start=3"])
+    assert [run.config["seed"] for run in expand(apply_overrides(load(path), ["seeds=1"])).runs] == [0]
+
+
+def test_a_key_that_tells_included_files_apart_is_varied(tmp_path: Path) -> None:
+    for name, channels in (("a", 8), ("b", 16)):
+        text = f"experiment: life_state\nbase: {{channels: {channels}, clip: 2}}\nseeds: 2\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "both.yaml").write_text("include: [a.yaml, b.yaml]\n")
+    spec = load(tmp_path / "both.yaml")
+    with pytest.raises(SpecError, match=r"both varies channels \(8, 16\); change the spec"):
+        apply_overrides(spec, ["channels=32"])
+    assert values(apply_overrides(spec, ["clip=3"]), "clip") == [3.0]
+    with pytest.raises(SpecError, match="both varies gol"):
+        (tmp_path / "a.yaml").write_text("experiment: life_state\nbase: {gol: 5}\n")  # b: the default, 3
+        apply_overrides(load(tmp_path / "both.yaml"), ["gol=4"])
