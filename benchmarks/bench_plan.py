@@ -33,14 +33,32 @@ runs: 20
 """
 """500 cells of 20 runs: the shape of a real sweep."""
 
-MANY_CELLS = MANY_SEEDS.replace("runs: 20", "runs: 1").replace(
-    "channels: [8, 16, 20, 24, 32]", f"channels: {list(range(1, 101))}"
-)
+MANY_CELLS = f"""\
+name: many_cells
+experiment: life_state
+preset: fast
+grid:
+  gol: [1, 2, 3, 4, 5]
+  model_t: [2, 3, 4, 5, 6]
+  channels: {list(range(1, 101))}
+  rnn: [true, false]
+  lr: [1e-3, 2e-3]
+"""
 """10,000 cells of one run: the worst case, for composition is per cell."""
 
-DRAWN = MANY_SEEDS.replace("lr: [1e-3, 2e-3]", "ae: [true, false]") + (
-    "sample: {lr: {loguniform: [5e-4, 2e-3]}}\n"
-)
+DRAWN = """\
+name: drawn
+experiment: life_state
+preset: fast
+grid:
+  gol: [1, 2, 3, 4, 5]
+  model_t: [2, 3, 4, 5, 6]
+  channels: [8, 16, 20, 24, 32]
+  rnn: [true, false]
+  ae: [true, false]
+sample: {lr: {loguniform: [5e-4, 2e-3]}}
+runs: 20
+"""
 """500 cells of 20 runs, the learning rate of each drawn and checked."""
 
 
@@ -57,22 +75,25 @@ def main() -> None:
 
 def _compare(path: Path, text: str, repeats: int, hydra_runs: int) -> None:
     path.write_text(text)
-    runs = expand(load(path)).runs
+    spec = load(path)
+    runs = expand(spec).runs
+    stated = [*spec.parts[0].axes, *spec.parts[0].sample, "seed"]
     ours = _median(lambda: expand(load(path)), repeats)
     sample = runs[:: max(1, len(runs) // hydra_runs)]
-    theirs = _median(lambda: _by_hydra(sample), repeats) * len(runs) / len(sample)
+    theirs = _median(lambda: _by_hydra(sample, stated), repeats) * len(runs) / len(sample)
     print(
-        f"{text.split()[1]}: {len(runs):,} runs, median of {repeats}: load, expand and hash {ours:.2f} s; "
+        f"{spec.name}: {len(runs):,} runs, median of {repeats}: load, expand and hash {ours:.2f} s; "
         f"Hydra's compose and the same hash {theirs:.1f} s (measured on {len(sample)} runs and scaled); "
         f"ratio {theirs / ours:.0f}"
     )
 
 
-def _by_hydra(runs: Sequence[PlannedRun]) -> None:
+def _by_hydra(runs: Sequence[PlannedRun], stated: Sequence[str]) -> None:
+    """Compose the runs from what the spec states of them; the defaults and the preset are Hydra's to add."""
     hydra_config.register()
     with hydra.initialize(version_base="1.3", config_path=None):
         for run in runs:
-            overrides = [f"{key}={value}" for key, value in run.config.items()]
+            overrides = [f"{key}={run.config[key]}" for key in stated]
             config, _ = hydra_config.split(hydra.compose(hydra_config.PRIMARY, overrides))
             if run_id(config) != run.run_id:
                 raise SystemExit(f"Hydra composes another run than {run.config}")

@@ -65,6 +65,7 @@ def preset(experiment: str, name: str) -> dict[str, Scalar]:
     if name not in presets:
         hint = nearest(name, presets)
         raise ConfigError(
-            f"unknown preset '{name}' of {experiment}{hint}; valid presets: {', '.join(presets)}", key="preset"
+            f"unknown preset '{name}' of {experiment}{hint}; valid presets: {', '.join(presets)}",
+            key="preset",
         )
     return {"experiment": experiment, "preset": name, **presets[name]}

@@ -6,6 +6,7 @@ its command line and its store columns; every check of a value happens here, onc
 
 import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -76,7 +77,7 @@ def coerce(config_type: type, key: str, value: object) -> Scalar:
     Raises:
         ConfigError: unknown key, wrong type, or a value out of bounds.
     """
-    fields = {field.name: field for field in dataclasses.fields(config_type)}
+    fields = _fields(config_type)
     if key not in fields:
         hint = nearest(key, fields)
         raise ConfigError(f"unknown key '{key}'{hint}; valid keys: {', '.join(fields)}", key=key)
@@ -87,6 +88,11 @@ def coerce(config_type: type, key: str, value: object) -> Scalar:
         raise ConfigError(f"{key}: {value!r} is not {_KINDS[kind]}", key=key)
     _check_bounds(key, converted, field.metadata)
     return converted
+
+
+@functools.cache
+def _fields(config_type: type) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(config_type)}
 
 
 _KINDS: dict[type, str] = {

@@ -57,7 +57,9 @@ def main() -> int:
     os.dup2(2, 1)
     stop = Stop()
     signal.signal(signal.SIGTERM, stop.set)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launcher, which ends its workers in order
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the launcher, which ends its workers in order
     packs: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
     threading.Thread(target=read_packs, args=(sys.stdin, packs, stop), daemon=True).start()
 

@@ -6,7 +6,7 @@ a completed run.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from imagination.schema import ConfigError
 from jobs.identity import SHORT
 from results_db import console
 from results_db.contract import State, StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SAME = 1e-9
 
@@ -46,13 +49,17 @@ def cli(
         chosen = completed.head(limit) if limit else completed
         if chosen.empty:
             raise StoreError("no completed run matches; see imagine-results runs")
-        results, missing = _evaluate_all(store, chosen.to_dict("records"), device, threads, write=write)
+        results, missing = _evaluate_all(store, _rows(chosen), device, threads, write=write)
         _show(results, as_json=as_json)
         for run_id in missing:
             click.echo(f"run {run_id[:SHORT]}: its weights are not in {store.folder}", err=True)
         return 1 if missing else 0
     finally:
         store.close()
+
+
+def _rows(frame: "pd.DataFrame") -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _evaluate_all(
@@ -98,7 +105,7 @@ def evaluate(
         return None
     chosen = choose_device(device, threads=threads)
     config_type = registry.config_type(row["experiment"])
-    config = build(config_type, {key: row[key] for key in keys(config_type)})
+    config: Any = build(config_type, {key: row[key] for key in keys(config_type)})
     experiment = experiment_of([config], chosen)
     named = load_file(path)
     parameters = torch.cat([named[name].reshape(1, -1) for name in experiment.layout.shapes], dim=1)
@@ -125,7 +132,9 @@ def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
         for name, value in result["evaluated"].items():
             stored = result["stored"][name]
             same = value == stored or (None not in (value, stored) and abs(value - stored) <= _SAME)
-            click.echo(f"  {name:<22} {_text(value):>10}  stored {_text(stored):>10}{'' if same else '  differs'}")
+            click.echo(
+                f"  {name:<22} {_text(value):>10}  stored {_text(stored):>10}{'' if same else '  differs'}"
+            )
 
 
 def _number(value: Any) -> float | None:

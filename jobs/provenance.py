@@ -15,7 +15,9 @@ from results_db.contract import Provenance
 _PACKAGES = ("imagine-sweep", "torch", "numpy", "submitit", "hydra-core")
 
 
-def provenance(*, launcher: str, device: str, job_id: str | None = None, log: str | None = None) -> Provenance:
+def provenance(
+    *, launcher: str, device: str, job_id: str | None = None, log: str | None = None
+) -> Provenance:
     """The provenance of attempts of this process.
 
     Args:

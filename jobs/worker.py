@@ -104,7 +104,9 @@ def _train(
     if not runs:
         return
     try:
-        configs: list[Any] = [build(registry.config_type(str(run.config["experiment"])), run.config) for run in runs]
+        configs: list[Any] = [
+            build(registry.config_type(str(run.config["experiment"])), run.config) for run in runs
+        ]
         members = [
             Run(config, recorders[run.run_id], recorders[run.run_id].checkpointed)
             for config, run in zip(configs, runs, strict=True)

@@ -29,8 +29,8 @@ _GRAMMAR = r"""
 ?both: single (_AND single)*
 ?single: _NOT single                            -> negation
        | "(" either ")"
-       | WORD OPERATOR value                    -> compare
-       | WORD _IN "(" value ("," value)* ")"    -> member
+       | NAME OPERATOR value                    -> compare
+       | NAME _IN "(" value ("," value)* ")"    -> member
 
 value: NUMBER | TRUE | FALSE | NULL | WORD | QUOTED
 
@@ -42,6 +42,7 @@ TRUE.2: /true(?![\w.-])/i
 FALSE.2: /false(?![\w.-])/i
 NULL.2: /null(?![\w.-])/i
 NUMBER.2: /[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?(?![\w.])/i
+NAME: /[A-Za-z_][A-Za-z0-9_]*/
 WORD: /[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*/
 QUOTED: /"(\\.|[^"\\])*"|'(\\.|[^'\\])*'/s
 OPERATOR: /==|!=|<=|>=|=|<|>/

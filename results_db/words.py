@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 def nearest(word: str, valid: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` if a valid word is close to `word`, else nothing."""
-    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 

@@ -84,9 +84,15 @@ def _values(override: "Override") -> list[object]:
     """The values of a choice or range sweep; one of anything else."""
     if not override.is_sweep_override():
         return [override.value()]
-    if not override.is_discrete_sweep():
-        raise ConfigError("only lists of values such as 20,32 and range(1,5) make an axis")
-    return list(override.sweep_iterator(transformer=lambda value: value))
+    from hydra.errors import HydraException
+
+    try:
+        values: list[object] = list(override.sweep_iterator(transformer=lambda value: value))
+    except (HydraException, ValueError):  # interval(), glob(), a range with step 0
+        values = []
+    if not values:
+        raise ConfigError("gives no values; an axis is a list such as 20,32 or range(1,5)")
+    return values
 
 
 def _one(override: "Override") -> object:

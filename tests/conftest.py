@@ -23,6 +23,9 @@ def postgres() -> Iterator[Callable[[], str]]:
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         server = server_package.get_server(folder, cleanup_mode="delete")
         numbers = itertools.count()
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")  # nobody minds if these databases are lost
+            connection.execute("SELECT pg_reload_conf()")
 
         def fresh() -> str:
             name = f"test{next(numbers)}"

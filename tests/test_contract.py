@@ -133,7 +133,12 @@ def test_an_attempt_ends_only_in_an_ending(store: Store, state: State) -> None:
 def test_finish_writes_everything(store: Store) -> None:
     assert store.finish(started(store), RECORD)
     row = store.runs().iloc[0]
-    assert (row["state"], row["outcome"], row["attempts"], row["seconds"]) == ("COMPLETED", "reached", 1, 12.5)
+    assert (row["state"], row["outcome"], row["attempts"], row["seconds"]) == (
+        "COMPLETED",
+        "reached",
+        1,
+        12.5,
+    )
     assert (row["metric"], row["steps"]) == (0.75, 1500.0)
     assert row["metric_adv"] != row["metric_adv"]  # NaN stands for null
     assert store.traces(RUN) == {"decoded_1": ([0, 50], [0.5, 0.875])}
@@ -299,7 +304,9 @@ def test_every_arrow_stays_inside_the_states() -> None:
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-points = st.lists(st.tuples(st.integers(0, 10**9), numbers)).map(lambda p: ([a for a, _ in p], [b for _, b in p]))
+points = st.lists(st.tuples(st.integers(0, 10**9), numbers)).map(
+    lambda p: ([a for a, _ in p], [b for _, b in p])
+)
 
 
 @given(

@@ -75,7 +75,9 @@ class LifeStateConfig:
     def check(self) -> None:
         """Raises ConfigError where values that are each allowed make no sense together."""
         if self.kernel % 2 == 0:
-            raise ConfigError(f"kernel: {self.kernel} is even; an odd one keeps the board's size", key="kernel")
+            raise ConfigError(
+                f"kernel: {self.kernel} is even; an odd one keeps the board's size", key="kernel"
+            )
         if self.warmup >= self.max_steps:
             raise ConfigError(
                 f"warmup: {self.warmup} steps do not fit into max_steps {self.max_steps}", key="warmup"

@@ -158,7 +158,9 @@ class LifeState:
         chunks = list(self._decoded_chunks(parameters, truth))
         decoded = torch.cat(chunks)
         score = metrics.interpretability(decoded[:, 1:-1], truth[:, 1:-1])
-        aligned = _mean(metrics.pixel_accuracy(decoded[:, 1:-1], truth[:, 1:-1])) if self._is_aligned() else None
+        aligned = (
+            _mean(metrics.pixel_accuracy(decoded[:, 1:-1], truth[:, 1:-1])) if self._is_aligned() else None
+        )
         plain = _mean(score)
         values = {
             "metric": plain,
@@ -228,5 +230,3 @@ def _sample(decoded: Tensor, truth: Tensor, score: Tensor) -> Arrays:
         "truth": truth[chosen].byte().cpu().numpy(),
         "score": score[chosen].cpu().numpy().astype(np.float64),
     }
-
-

@@ -157,7 +157,9 @@ class Trainer:
         checkpoint_every_s: seconds between checkpoints.
     """
 
-    def __init__(self, experiment: Experiment, runs: Sequence[Run], *, checkpoint_every_s: float = 60) -> None:
+    def __init__(
+        self, experiment: Experiment, runs: Sequence[Run], *, checkpoint_every_s: float = 60
+    ) -> None:
         self._experiment = experiment
         self._runs = list(runs)
         self._checkpoint_every_s = checkpoint_every_s

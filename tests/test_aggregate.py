@@ -1,0 +1,155 @@
+"""Means and intervals per group, against values worked out by hand."""
+
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from results_db.aggregate import Interval, aggregate, mean_interval
+from results_db.contract import StoreError
+
+RUN: dict[str, Any] = {
+    "experiment": "life_state",
+    "state": "COMPLETED",
+    "outcome": "reached",
+    "train_accuracy": 1.0,
+    "gol": 3,
+    "ae": True,
+    "metric": 1.0,
+    "metric_plain": None,
+    "metric_adv": None,
+}
+
+
+def runs(*changes: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame([{**RUN, **change} for change in changes])
+
+
+def test_an_interval_by_hand() -> None:
+    # 1, 2, 3: mean 2; s = sqrt((1 + 0 + 1) / 2) = 1; t(2 degrees, .975) = 4.302653 (tables);
+    # half width 4.302653 * 1 / sqrt(3) = 2.484138.
+    found = mean_interval([1.0, 2.0, 3.0])
+    assert (found.mean, found.low, found.high) == pytest.approx((2, -0.484138, 4.484138), abs=1e-6)
+
+
+def test_an_interval_of_two_by_hand() -> None:
+    # .9, 1: mean .95; s = sqrt(2 * .05^2 / 1) = .0707107; t(1, .975) = 12.706205;
+    # half width 12.706205 * .0707107 / sqrt(2) = 12.706205 * .05 = .635310.
+    found = mean_interval([0.9, 1.0])
+    assert (found.mean, found.low, found.high) == pytest.approx((0.95, 0.314690, 1.585310), abs=1e-6)
+
+
+def test_too_few_values_have_no_interval() -> None:
+    assert mean_interval([]) == Interval(None, None, None)
+    assert mean_interval([0.5]) == Interval(0.5, None, None)
+
+
+def test_equal_values_have_an_interval_of_no_width() -> None:
+    assert mean_interval([0.1] * 10) == Interval(*[pytest.approx(0.1, abs=1e-15)] * 3)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
+def test_an_interval_lies_evenly_around_its_mean(values: list[float]) -> None:
+    found = mean_interval(values)
+    assert found.mean is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert min(values) - 1e-12 <= found.mean <= max(values) + 1e-12
+    assert found.high - found.mean == pytest.approx(found.mean - found.low, abs=1e-9)
+    assert found.high >= found.mean
+
+
+def test_a_row_per_group_with_its_counts() -> None:
+    frame = runs(
+        {"gol": 2, "metric": 1.0},
+        {"gol": 2, "metric": 2.0},
+        {"gol": 2, "metric": 3.0},
+        {"gol": 2, "metric": 100.0, "train_accuracy": 0.98},  # run, but not kept
+        {"gol": 2, "metric": 100.0, "outcome": "diverged"},  # run, but not kept
+        {"gol": 2, "metric": 100.0, "state": "FAILED"},  # not even run
+        {"gol": 3, "metric": 0.5},
+        {"gol": 4, "state": "RUNNING"},  # nothing completed: no row
+    )
+    first, second = aggregate(frame, ["gol"])
+    assert list(first) == [
+        "gol",
+        "kept",
+        "run",
+        "metric",
+        "metric_low",
+        "metric_high",
+        "metric_plain",
+        "metric_adv",
+    ]
+    assert (first["gol"], first["kept"], first["run"]) == (2, 3, 5)
+    assert (first["metric"], first["metric_low"]) == pytest.approx((2, -0.484138), abs=1e-6)
+    assert (second["gol"], second["kept"], second["run"], second["metric"]) == (3, 1, 1, 0.5)
+    assert second["metric_low"] is None
+    assert second["metric_high"] is None
+
+
+def test_a_group_of_which_none_is_kept_is_a_row_without_a_mean() -> None:
+    (row,) = aggregate(runs({"train_accuracy": 0.5}), ["gol"])
+    assert (row["kept"], row["run"], row["metric"]) == (0, 1, None)
+    (row,) = aggregate(runs({"train_accuracy": 0.5}), ["gol"], min_accuracy=0.5)
+    assert (row["kept"], row["run"], row["metric"]) == (1, 1, 1.0)
+
+
+def test_a_null_metric_is_kept_but_in_no_mean() -> None:
+    (row,) = aggregate(runs({"metric": None}, {"metric": 0.25}, {"metric": 0.75}), ["gol"])
+    assert (row["kept"], row["metric"]) == (3, 0.5)
+
+
+def test_plain_and_adversarial_means() -> None:
+    frame = runs({"metric_plain": 0.5, "metric_adv": 1.0}, {"metric_plain": 0.0}, {})
+    (row,) = aggregate(frame, ["gol"])
+    assert (row["metric_plain"], row["metric_adv"]) == (0.25, 1.0)
+    (row,) = aggregate(runs({}), ["gol"])
+    assert (row["metric_plain"], row["metric_adv"]) == (None, None)
+
+
+def test_group_values_are_plain_and_sorted_with_null_last() -> None:
+    frame = runs({"gol": 10}, {"gol": 2, "ae": False}, {"gol": 2}, {"gol": None})
+    frame["gol"] = pd.Series([10, 2, 2, None], dtype=object)
+    rows = aggregate(frame, ["gol", "ae"])
+    assert [(row["gol"], row["ae"]) for row in rows] == [(2, False), (2, True), (10, True), (None, True)]
+    assert [type(row["ae"]) for row in rows] == [bool] * 4
+    assert [type(row["gol"]) for row in rows[:3]] == [int] * 3
+
+
+def test_no_runs_no_rows() -> None:
+    assert aggregate(runs({}).iloc[:0], ["gol", "ae"]) == []
+
+
+@pytest.mark.parametrize(
+    ("by", "says"),
+    [
+        (["golf"], "--group: unknown column 'golf' (did you mean 'gol'?); valid columns: "),
+        ([""], "unknown column ''"),
+        (["metric"], "unknown column 'metric'"),
+        (["gol", "gol"], "'gol,gol' names a column twice"),
+    ],
+)
+def test_columns_that_cannot_be_grouped_by(by: list[str], says: str) -> None:
+    for frame in (runs({}), runs({}).iloc[:0]):
+        with pytest.raises(StoreError) as caught:
+            aggregate(frame, by)
+        assert says in str(caught.value)
+
+
+@given(st.lists(st.tuples(st.sampled_from([2, 3]), st.booleans(), st.floats(0, 1))))
+def test_every_run_is_in_one_group(cells: list[tuple[int, bool, float]]) -> None:
+    frame = (
+        runs(*({"gol": gol, "ae": ae, "metric": metric} for gol, ae, metric in cells))
+        if cells
+        else runs({})[:0]
+    )
+    rows = aggregate(frame, ["gol", "ae"])
+    assert sum(row["run"] for row in rows) == len(cells)
+    for row in rows:
+        mine = [metric for gol, ae, metric in cells if (gol, ae) == (row["gol"], row["ae"])]
+        assert row["kept"] == len(mine)
+        assert row["metric"] == pytest.approx(math.fsum(mine) / len(mine))

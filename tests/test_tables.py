@@ -1,0 +1,115 @@
+"""Rows as text: every format, and nothing lost on the way."""
+
+import csv
+import io
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from results_db import tables
+
+ROWS = [
+    {"gol": 3, "ae": True, "name": "a|b", "value": 1 / 3},
+    {"gol": 12, "ae": False, "name": "[red]", "value": None},
+]
+NAMES = ["gol", "ae", "name", "value"]
+
+
+def test_markdown() -> None:
+    assert tables.render(ROWS, NAMES, style="markdown").splitlines() == [
+        "| gol | ae | name | value |",
+        "| --- | --- | --- | --- |",
+        r"| 3 | true | a\|b | 0.3333 |",
+        "| 12 | false | [red] |  |",
+    ]
+
+
+def test_csv_holds_the_values_as_they_are() -> None:
+    assert tables.render(ROWS, NAMES, style="csv").splitlines() == [
+        "gol,ae,name,value",
+        "3,true,a|b,0.3333333333333333",
+        "12,false,[red],",
+    ]
+
+
+def test_a_table_outside_a_terminal_is_never_cut() -> None:
+    long = "x" * 300
+    text = tables.render([{"a": long, "b": "[bold]kept as it is[/bold]"}], ["a", "b"], style="rich")
+    assert long in text
+    assert "[bold]kept as it is[/bold]" in text
+    assert "\x1b" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_a_table_on_a_narrow_terminal_folds_but_keeps_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    text = tables.render([{"a": "x" * 50, "b": "y" * 50}], ["a", "b"], style="rich")
+    assert text.count("x") == 50
+    assert text.count("y") == 50
+    assert "…" not in text
+
+
+def row(metric: float | None, low: float | None, high: float | None, adv: float | None = None) -> dict:
+    return {
+        "gol": 3,
+        "kept": 4,
+        "run": 5,
+        "metric": metric,
+        "metric_low": low,
+        "metric_high": high,
+        "metric_plain": None,
+        "metric_adv": adv,
+    }
+
+
+def test_a_summary_is_what_a_person_reads() -> None:
+    shown, names = tables.summary(
+        [row(0.98, 0.96, 1.0), row(0.5, None, None), row(None, None, None)], ["gol"]
+    )
+    assert names == ["gol", "kept/run", "metric"]
+    assert shown[0] == {"gol": 3, "kept/run": "4/5", "metric": "0.98 [0.96, 1.00]"}
+    assert [line["metric"] for line in shown[1:]] == ["0.50", ""]
+
+
+def test_a_summary_has_the_adversarial_mean_where_there_is_one() -> None:
+    shown, names = tables.summary([row(0.98, 0.96, 1.0, adv=0.25), row(0.5, None, None)], ["gol"])
+    assert names == ["gol", "kept/run", "metric", "metric_adv"]
+    assert [line["metric_adv"] for line in shown] == ["0.25", ""]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, ""),
+        (True, "true"),
+        (3, "3"),
+        (0.99, "0.99"),
+        (0.0005, "0.0005"),
+        (1234.5678, "1235"),
+        ("x", "x"),
+    ],
+)
+def test_cells(value: object, expected: str) -> None:
+    assert tables.text(value) == expected
+
+
+def test_json_has_times_in_iso_form_and_refuses_nan() -> None:
+    when = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert json.loads(tables.as_json({"at": when})) == {"at": "2026-01-02T03:04:05+00:00"}
+    with pytest.raises(ValueError, match="Out of range"):
+        tables.as_json([float("nan")])
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(), st.text().filter(lambda t: "\0" not in t and "\r" not in t)), min_size=1
+    )
+)
+def test_csv_reads_back(cells: list[tuple[int, str]]) -> None:
+    text = tables.render([{"a": a, "b": b} for a, b in cells], ["a", "b"], style="csv")
+    read = list(csv.reader(io.StringIO(text + "\n", newline="")))
+    assert read == [["a", "b"], *([str(a), b] for a, b in cells)]

@@ -1,0 +1,75 @@
+"""Small training runs for tests."""
+
+from dataclasses import replace
+
+import torch
+
+from imagination.life.config import LifeStateConfig
+from imagination.life.experiment import LifeState
+from imagination.training.loop import Run, Trainer
+
+CPU = torch.device("cpu")
+
+TINY = LifeStateConfig(
+    gol=2,
+    model_t=2,
+    channels=4,
+    step_layers=2,
+    board=6,
+    batch=8,
+    warmup=5,
+    max_steps=40,
+    eval_every=10,
+    trace_every=5,
+    eval_board=8,
+    eval_sequences=40,
+)
+
+
+class MemoryRecorder:
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.traces, self.metrics, self.samples, self.checkpoints = {}, {}, {}, []
+        self.outcome = self.seconds = self.weights = self.error = None
+
+    def trace(self, name, step, value):
+        self.traces.setdefault(name, []).append((step, value))
+
+    def metric(self, name, value):
+        self.metrics[name] = value
+
+    def sample(self, name, arrays):
+        self.samples[name] = arrays
+
+    def checkpoint(self, state):
+        self.checkpoints.append(state)
+
+    def progress(self, step, values):
+        pass
+
+    def finish(self, outcome, *, seconds, weights):
+        self.outcome, self.seconds, self.weights = outcome, seconds, weights
+
+    def fail(self, error):
+        self.error = error
+
+
+def train(configs, *, experiment=None, checkpoints=None, **options):
+    """Train a pack to its end (or until `stop`); one recorder per run."""
+    recorders = [MemoryRecorder() for _ in configs]
+    checkpoints = checkpoints or [None] * len(configs)
+    runs = [Run(c, r, k) for c, r, k in zip(configs, recorders, checkpoints, strict=True)]
+    stop = options.pop("stop", lambda: False)
+    Trainer(experiment or LifeState(configs, CPU), runs, **options).train(stop=stop)
+    return recorders
+
+
+def tiny(**changes):
+    return replace(TINY, **changes)
+
+
+def after(steps):
+    """A `stop` that says so once it was asked this many times, which is once before every step."""
+    asked = iter(range(steps + 1))
+    return lambda: next(asked, None) in (None, steps)
