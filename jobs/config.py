@@ -3,15 +3,11 @@
 `jobs.hydra_config` tells Hydra the same; a test holds the two together.
 """
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, build
-
-DEFAULT_STORE = "sqlite:///outputs/imagine.db"
-"""The store where neither `--db` nor IMAGINE_DB names one."""
 
 DEFAULT_PRESET = "fast"
 
@@ -21,12 +17,12 @@ class RunSettings:
     """How a run is executed. Never part of its identity.
 
     Attributes:
-        db: the store: a URL, or a path that ends in .db.
+        db: the store: a URL, or a path that ends in .db; None: IMAGINE_DB, or the default.
         device: `auto`, or a torch device such as `cpu` or `cuda:1`.
         threads: threads of the trainer on a CPU; 0 leaves the choice to torch.
     """
 
-    db: str = field(default_factory=lambda: os.environ.get("IMAGINE_DB", DEFAULT_STORE))
+    db: str | None = None
     device: str = "auto"
     threads: int = 0
 

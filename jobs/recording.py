@@ -92,6 +92,8 @@ class RunRecorder:
 
     def checkpoint(self, state: Arrays) -> None:
         """See `Recorder`. The file holds the state and the traces; it is replaced as a whole."""
+        if self.superseded:
+            return  # the newer attempt's checkpoint stands here
         write_atomically(self._path, save(dict(state), metadata={"traces": json.dumps(self._traces)}))
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:

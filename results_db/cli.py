@@ -1,6 +1,7 @@
 """The console command `imagine-results`: what a store holds, as tables and JSON."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,8 +10,6 @@ from results_db import console
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from results_db.store import SqlStore
 
 _ID = 10
 """Characters of a run id in tables; any unique prefix names a run."""
@@ -60,7 +59,7 @@ def table(
     from results_db import tables
     from results_db.aggregate import MEASURES, aggregate
 
-    store, frame = _open(db, where=where)
+    store, frame = _read(db, where=where)
     by = [name.strip() for name in group.split(",")]
     rows = aggregate(frame, by, min_accuracy=min_accuracy)
     if as_json:
@@ -96,7 +95,7 @@ def runs(
     """
     from results_db import tables
 
-    store, frame = _open(db, where=where)
+    store, frame = _read(db, where=where)
     if states:
         frame = frame[frame["state"].isin(states)]
     frame = frame.head(limit) if limit is not None else frame
@@ -125,8 +124,8 @@ def show(*, run: str, as_json: bool, db: str | None) -> None:
     from results_db import tables
     from results_db.store import open_store
 
-    store = open_store(db, create=False)
-    found = shown.collect(store, store.find(run))
+    with closing(open_store(db, create=False)) as store:
+        found = shown.collect(store, store.find(run))
     click.echo(tables.as_json(found) if as_json else shown.describe(found))
 
 
@@ -146,12 +145,13 @@ def upgrade(*, db: str | None) -> None:
     click.echo(f"{name} {done}")
 
 
-def _open(db: str | None, *, where: str | None) -> "tuple[SqlStore, pd.DataFrame]":
+def _read(db: str | None, *, where: str | None) -> "tuple[str, pd.DataFrame]":
+    """How to name the store, and its runs that meet the filter."""
     from results_db import where as filters
     from results_db.store import open_store
 
-    store = open_store(db, create=False)
-    return store, filters.apply(where, store.runs())
+    with closing(open_store(db, create=False)) as store:
+        return store.display_url, filters.apply(where, store.runs())
 
 
 def _records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
@@ -172,11 +172,11 @@ def _telling(frame: "pd.DataFrame") -> list[str]:
     return [*RUN_COLUMNS, *differ, *outcome]
 
 
-def _nothing(store: "SqlStore", what: str, *, where: str | None, states: Sequence[str] = ()) -> str:
+def _nothing(store: str, what: str, *, where: str | None, states: Sequence[str] = ()) -> str:
     chosen = [f"--where '{where}'"] if where is not None else []
     chosen += [f"--state {state}" for state in states]
     matches = f" that matches {' '.join(chosen)}" if chosen else ""
-    return f"{what}{matches} is stored in {store.display_url}; launch some with: imagine-sweep launch SPEC"
+    return f"{what}{matches} is stored in {store}; launch some with: imagine-sweep launch SPEC"
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 Alembic is imported only to write a schema; to open a store takes one look at its version table.
 """
 
+import logging
 import sqlite3
 import time
 from contextlib import closing
@@ -102,6 +103,7 @@ def _run_alembic(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # to set up a store is no news
     config = Config()
     folder = Path(__file__).parent / "migrations"
     config.set_main_option("script_location", str(folder).replace("%", "%%"))

@@ -4,7 +4,7 @@ From Python: `from results_db.store import open_store; open_store("outputs/imagi
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -54,16 +54,18 @@ def open_store(db: str | None = None, *, create: bool) -> "SqlStore":
         elif not address.file.exists():
             return _empty_store(address)
     engine = make_engine(address.url)
-    try:
-        with engine.connect() as connection:
-            empty = schema.is_empty(connection, shown=address.shown)
-        if empty and create:
-            schema.create(engine, shown=address.shown)
-    except DBAPIError as error:
-        raise _cannot_open(address, error) from error
-    if empty and not create:
-        engine.dispose()
-        return _empty_store(address)
+    with ExitStack() as unless_used:
+        unless_used.callback(engine.dispose)
+        try:
+            with engine.connect() as connection:
+                empty = schema.is_empty(connection, shown=address.shown)
+            if empty and create:
+                schema.create(engine, shown=address.shown)
+        except DBAPIError as error:
+            raise _cannot_open(address, error) from error
+        if empty and not create:
+            return _empty_store(address)
+        unless_used.pop_all()
     return SqlStore(address, engine)
 
 

@@ -110,7 +110,7 @@ def _rich(cells: Sequence[Sequence[str]], names: Sequence[str]) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=terminal)
     with console.capture() as captured:
         console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
 
 
 def _json_default(value: Any) -> str:

@@ -121,10 +121,3 @@ def test_execution_settings_are_no_part_of_the_config() -> None:
     )
     assert settings == RunSettings(db="x.db", device="cpu", threads=2)
     assert config == plain
-
-
-def test_the_store_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("IMAGINE_DB", raising=False)
-    assert RunSettings().db == "sqlite:///outputs/imagine.db"
-    monkeypatch.setenv("IMAGINE_DB", "elsewhere.db")
-    assert RunSettings().db == "elsewhere.db"

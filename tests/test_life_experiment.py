@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from training_helpers import CPU, tiny, train
 
 from imagination import metrics
 from imagination.life import sampler
 from imagination.life.experiment import LifeState, trivial_decoders
-from training_helpers import CPU, tiny, train
 
 
 def evaluate(config, parameters=None):

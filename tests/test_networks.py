@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from training_helpers import tiny
 
 from imagination.life.networks import LifeNetwork
 from imagination.training import layers
-from training_helpers import tiny
 
 
 def parameters(network, *seeds):

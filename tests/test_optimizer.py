@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from training_helpers import CPU, tiny
 
 from imagination.training.optimizer import Optimizer
-from training_helpers import CPU, tiny
 
 
 def optimizer(*configs):

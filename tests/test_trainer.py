@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from training_helpers import CPU, TINY, after, tiny, train
 
 from imagination.life import rules
 from imagination.life.experiment import LifeState
 from imagination.training.loop import TrainState
-from training_helpers import CPU, TINY, after, tiny, train
 
 
 def parameters_after(configs, steps, **options):

@@ -1,0 +1,18 @@
+"""The columns that `results_db` knows by name, held against the packages that it does not import."""
+
+from imagination.life.config import LifeStateConfig
+from imagination.schema import keys
+from results_db.columns import CONFIG_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS, in_order
+
+
+def test_config_columns_are_the_config_keys_in_their_order() -> None:
+    assert keys(LifeStateConfig) == CONFIG_COLUMNS
+
+
+def test_no_column_has_two_meanings() -> None:
+    every = [*RUN_COLUMNS, *CONFIG_COLUMNS, *METRIC_COLUMNS]
+    assert len(set(every)) == len(every)
+
+
+def test_unknown_names_follow_the_known_ones() -> None:
+    assert in_order({"zeta", "b", "alpha"}, ("c", "b")) == ["c", "b", "alpha", "zeta"]

@@ -1,0 +1,182 @@
+"""What every console command shares: `--db` on either side, one-line errors, exit codes, pipes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from results_db import console
+from results_db.contract import StoreError
+
+
+class OtherError(Exception):
+    pass
+
+
+@click.group("tool", cls=console.ConsoleGroup)
+def tool() -> None:
+    """A tool."""
+
+
+@tool.command()
+@console.db_option
+@console.json_option
+@console.where_option
+@console.state_option
+@console.limit_option
+def echo(
+    *, db: str | None, as_json: bool, where: str | None, states: tuple[str, ...], limit: int | None
+) -> None:
+    click.echo(f"{db} {as_json} {where} {states} {limit}")
+
+
+@tool.group(cls=console.ConsoleGroup)
+def inner() -> None:
+    """Commands one level down."""
+
+
+@inner.command()
+@console.db_option
+def deep(*, db: str | None) -> None:
+    click.echo(db)
+
+
+@tool.command()
+@click.argument("how")
+def end(how: str) -> int | None:
+    match how:
+        case "store":
+            raise StoreError("no such\nthing")
+        case "other":
+            raise OtherError("other")
+        case "interrupt":
+            raise KeyboardInterrupt
+        case "bug":
+            raise ZeroDivisionError
+        case "one":
+            return 1
+        case "exit":
+            click.get_current_context().exit(3)
+    return None
+
+
+def run(
+    capsys: pytest.CaptureFixture[str], *args: str, errors: tuple = (StoreError,)
+) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        console.run(tool, errors=errors, args=args)
+    out, err = capsys.readouterr()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, out, err
+
+
+@pytest.mark.parametrize(
+    ("args", "db"),
+    [
+        (["echo"], "None"),
+        (["--db", "a.db", "echo"], "a.db"),
+        (["echo", "--db", "a.db"], "a.db"),
+        (["--db", "a.db", "echo", "--db", "b.db"], "b.db"),
+        (["--db=a.db", "inner", "deep"], "a.db"),
+        (["inner", "--db=a.db", "deep"], "a.db"),
+        (["inner", "deep", "--db=a.db"], "a.db"),
+    ],
+)
+def test_db_before_or_after_the_command(capsys: pytest.CaptureFixture[str], args: list[str], db: str) -> None:
+    code, out, _ = run(capsys, *args)
+    assert (code, out.split()[0]) == (0, db)
+
+
+def test_the_shared_options(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["echo", "--json", "--where", "gol=3", "--state", "failed", "--state", "LOST", "-n", "5"]
+    assert run(capsys, *args)[1] == "None True gol=3 ('FAILED', 'LOST') 5\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["ehco"], "unknown command 'ehco' (did you mean 'echo'?); valid commands: echo, end, inner"),
+        (["inner", "deeep"], "(did you mean 'deep'?)"),
+        (["echo", "--wher", "x=1"], "--where"),
+        (["--bd", "x", "echo"], "--db"),
+        (["echo", "--state", "broken"], "is not one of"),
+        (["echo", "-n", "0"], "0"),
+        (["echo", "-n", "many"], "many"),
+        (["echo", "extra"], "extra"),
+        (["end"], "HOW"),
+        (["end", "store"], "tool: error: no such thing"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], args: list[str], says: str
+) -> None:
+    code, out, err = run(capsys, *args)
+    assert (code, out) == (2, "")
+    assert err.startswith("tool: error: ")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_other_errors_can_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "end", "other", errors=(StoreError, OtherError))
+    assert (code, err) == (2, "tool: error: other\n")
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        console.run(tool, args=["end", "bug"])
+
+
+@pytest.mark.parametrize(("how", "code"), [("nothing", 0), ("one", 1), ("exit", 3), ("interrupt", 130)])
+def test_exit_codes(capsys: pytest.CaptureFixture[str], how: str, code: int) -> None:
+    assert run(capsys, "end", how) == (code, "", "")
+
+
+def test_help_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "--help")
+    assert (code, err) == (0, "")
+    assert "Usage: tool" in out
+    code, out, err = run(capsys)
+    assert (code, out) == (2, "")
+    assert "Usage: tool" in err
+
+
+WRITER = """
+import click
+from results_db import console
+
+@click.command("writer")
+def writer():
+    for n in range(100_000):
+        click.echo(f"line {n}")
+
+console.run(writer)
+"""
+
+
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "line 0\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=30) == 141
+
+
+def test_a_reader_that_never_read_is_no_error(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", WRITER.replace("100_000", "1")],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
