@@ -38,9 +38,7 @@ def main() -> None:
             )
 
 
-def _median(
-    runs: int, channels: int, form: torch.memory_format, device: torch.device, repeats: int
-) -> float:
+def _median(runs: int, channels: int, form: torch.memory_format, device: torch.device, repeats: int) -> float:
     """Milliseconds per run of a forward and backward pass."""
     shapes = layers.convolution_shapes(
         "step", layers=LAYERS, channels_in=channels, channels=channels, channels_out=channels, kernel=3

@@ -1,6 +1,6 @@
 """How fast the commands answer, beside a plain `import torch`, which they avoid.
 
-    python benchmarks/bench_startup.py [--repeats 7]
+python benchmarks/bench_startup.py [--repeats 7]
 """
 
 import argparse

@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -64,7 +65,8 @@ def main() -> int:
     threading.Thread(target=read_packs, args=(sys.stdin, packs, stop), daemon=True).start()
 
     def report(event: Mapping[str, object]) -> None:
-        print(json.dumps(event), file=events)
+        with suppress(BrokenPipeError):  # the launcher died; that must not count as a failure of the runs
+            print(json.dumps(event), file=events)
 
     worker: Any = importlib.import_module("jobs.worker")
     device = worker.choose_device(
@@ -77,7 +79,8 @@ def main() -> int:
     report({"event": "ready"})
     while (path := packs.get()) is not None and not stop():
         worker.run_pack(Pack.read(path), store, device=device, provenance=me, report=report, stop=stop)
-        report({"event": "idle"})
+        if not stop():
+            report({"event": "idle"})
     store.close()
     return 0
 

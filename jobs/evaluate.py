@@ -27,7 +27,9 @@ _SAME = 1e-9
 @console.json_option
 @console.limit_option
 @click.option("--device", default="auto", help="A torch device. [default: a GPU if there is one]")
-@click.option("--threads", default=0, help="CPU threads. [default: torch's choice]")
+@click.option(
+    "--threads", type=click.IntRange(min=0), default=0, help="CPU threads. [default: torch's choice]"
+)
 @click.option("--write", is_flag=True, help="Replace the stored metrics by the new ones.")
 def cli(
     where: str | None,

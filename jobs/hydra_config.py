@@ -19,17 +19,30 @@ _DEFAULTS: list[Any] = [
     {"preset": DEFAULT_PRESET},
     {"preset_values": "${experiment}_${preset}"},
     {"override hydra/job_logging": "none"},
+    {"override hydra/hydra_logging": "none"},
     "_self_",
 ]
 """Hydra's documented specialised config: a preset's values depend on the experiment that was chosen."""
 
 _HYDRA = {
-    "run": {"dir": "outputs"},
+    "run": {"dir": "."},
     "output_subdir": None,
     "sweep": {"dir": "outputs/multirun/${now:%Y-%m-%d_%H-%M-%S}"},
     "job": {"chdir": False},
 }
 """A run's record is the store's; Hydra shall neither write its own nor change the folder."""
+
+
+class TaskError(Exception):
+    """A run that Hydra started was not trained to its end; those of the same multirun go on.
+
+    Attributes:
+        exit_code: of the command.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
 
 
 def register() -> None:

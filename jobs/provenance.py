@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from results_db.contract import Provenance
+from results_db.contract import Attempt, Provenance, State, Store
 
 _PACKAGES = ("imagine-sweep", "torch", "numpy", "submitit", "hydra-core")
 
@@ -56,6 +56,28 @@ def is_alive(process: str) -> bool:
         return process_name(pid) == process and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, ValueError):
         return False
+
+
+def lose_dead_attempts(store: Store) -> list[str]:
+    """Mark attempts of this host as LOST whose worker process is gone; the run ids.
+
+    A killed launcher or a reboot leaves such attempts behind. Attempts of other hosts are left alone: from here
+    nothing is known of them.
+    """
+    lost = dead_attempts(store)
+    for attempt in lost:
+        store.end(attempt, State.LOST, error="its worker process is gone")
+    return [attempt.run_id for attempt in lost]
+
+
+def dead_attempts(store: Store) -> list[Attempt]:
+    """Attempts that the store holds for alive, of processes of this host that are gone."""
+    host = socket.gethostname()
+    return [
+        running.attempt
+        for running in store.running()
+        if running.provenance.host == host and not is_alive(running.provenance.process)
+    ]
 
 
 def cpu_name() -> str:

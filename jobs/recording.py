@@ -22,6 +22,7 @@ Report = Callable[[Mapping[str, object]], None]
 """Receives a worker's events, each a flat JSON-able mapping with `event` and `run_id`."""
 
 _REPORT_EVERY_S = 0.5
+_SUPERSEDED = "a newer attempt of this run exists"
 
 
 class RunRecorder:
@@ -68,7 +69,7 @@ class RunRecorder:
                 traces = json.loads(file.metadata()["traces"])
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             log.warning("run %s starts anew: checkpoint %s: %s", self.attempt.run_id[:10], self._path, error)
             return None
         self._traces.update({name: (steps, values) for name, (steps, values) in traces.items()})
@@ -111,7 +112,7 @@ class RunRecorder:
         self.superseded = not self._store.finish(self.attempt, record)
         if self.superseded:
             self._files.weights(run_id, self.attempt.number).unlink(missing_ok=True)
-            self._ended(State.LOST, error="a newer attempt of this run exists")
+            self._ended(State.LOST, error=_SUPERSEDED)
             return
         self._path.unlink(missing_ok=True)
         self._ended(State.COMPLETED, outcome=outcome, seconds=seconds, metrics=dict(self._metrics))
@@ -120,19 +121,23 @@ class RunRecorder:
         """See `Recorder`."""
         text = "".join(traceback.format_exception(error))
         log.error("run %s failed\n%s", self.attempt.run_id[:10], text)
-        state = State.OUT_OF_MEMORY if is_out_of_memory(error) else State.FAILED
-        self.superseded = not self._store.end(self.attempt, state, error=text)
-        self._ended(state, error=text.strip().splitlines()[-1])
+        self._end(State.OUT_OF_MEMORY if is_out_of_memory(error) else State.FAILED, text)
 
     def interrupt(self) -> None:
         """The attempt was told to stop; its checkpoint is written."""
-        self.superseded = not self._store.end(self.attempt, State.PREEMPTED)
-        self._ended(State.PREEMPTED)
+        self._end(State.PREEMPTED)
 
     def started(self) -> None:
         """Tell who watches that the attempt began."""
         step = 0 if self.checkpointed is None else int(self.checkpointed["step"])
         self._tell("started", number=self.attempt.number, step=step, max_steps=self._max_steps)
+
+    def _end(self, state: State, error: str | None = None) -> None:
+        self.superseded = not self._store.end(self.attempt, state, error=error)
+        if self.superseded:
+            self._ended(State.LOST, error=_SUPERSEDED)
+        else:
+            self._ended(state, error=error.strip().splitlines()[-1] if error else None)
 
     def _ended(self, state: State, **details: object) -> None:
         self.state = state
@@ -144,4 +149,9 @@ class RunRecorder:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Memory of the host or of the device was exhausted."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    # On the CPU torch raises a plain RuntimeError.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )

@@ -6,6 +6,7 @@ The same run of a sweep has the same run id, so it is trained once. An interrupt
 Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted (checkpoint kept).
 """
 
+import os
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, coerce, keys
@@ -27,10 +29,11 @@ from jobs.entry import Stop
 from jobs.identity import SHORT, run_id
 from jobs.pack import Pack, PackedRun
 from jobs.progress import Display
-from jobs.provenance import provenance
+from jobs.provenance import lose_dead_attempts, provenance
 from results_db import console
 from results_db.contract import NewRun, State, StoreError
 from results_db.store import SqlStore, open_store
+from results_db.words import one_line
 
 
 def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
@@ -41,15 +44,17 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
         settings: store, device and threads.
 
     Raises:
+        ConfigError: there is no such device.
         StoreError: see `open_store`.
     """
     from jobs import worker  # torch: not before the input is known to be good
 
     identity = run_id(config)
+    device = worker.choose_device(settings.device, threads=settings.threads)
     store = open_store(settings.db, create=True)
     try:
+        lose_dead_attempts(store)
         store.stage([NewRun(identity, config)])
-        device = worker.choose_device(settings.device, threads=settings.threads)
         label = _label(config)
         with _stop_on_signals() as stop, Display(total=1) as display:
             ended = worker.run_pack(
@@ -159,27 +164,33 @@ def _hydra_main(composed: DictConfig) -> None:
         code = train(config, settings)
     except (ConfigError, StoreError) as error:
         code = _complain(error)
+    if code == console.INTERRUPTED:
+        raise KeyboardInterrupt
     if code and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise RuntimeError(f"exit code {code}")  # the other runs of the multirun go on
+        raise hydra_config.TaskError(code)  # unlike an exit, it lets the other runs of the multirun go on
     if code:
-        sys.stdout.flush()
         sys.exit(code)
 
 
 def _complain(error: Exception) -> int:
-    sys.stderr.write(f"jobs.train: error: {error}\n")
+    sys.stderr.write(f"jobs.train: error: {one_line(error)}\n")
     return console.BAD_INPUT
 
 
 def main() -> None:
     """The command."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would answer with a page
     try:
         sys.argv[1:] = _with_db(sys.argv[1:])
         check_overrides(sys.argv[1:])
-    except ConfigError as error:
+        hydra_config.register()
+        _hydra_main()
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
         sys.exit(_complain(error))
-    hydra_config.register()
-    _hydra_main()
+    except hydra_config.TaskError as failed:
+        sys.exit(failed.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(console.INTERRUPTED)
 
 
 if __name__ == "__main__":

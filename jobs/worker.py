@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from imagination import registry
-from imagination.schema import build
+from imagination.schema import ConfigError, build
 from imagination.training.loop import Experiment, Run, Trainer
 from jobs.pack import Pack, PackedRun
 from jobs.provenance import cpu_name
@@ -25,14 +25,20 @@ def choose_device(name: str = "auto", *, threads: int = 0) -> torch.device:
     """The device to train on: a GPU if there is one, else the CPU with this many threads (0: torch's choice).
 
     Raises:
-        RuntimeError: there is no such device.
+        ConfigError: there is no such device, or no such number of threads.
     """
+    if threads < 0:
+        raise ConfigError(f"threads: {threads} is below 0; 0 leaves the choice to torch")
     if threads:
         torch.set_num_threads(threads)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    torch.zeros(1, device=device)  # a device that is not there shall be noticed here
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)  # a device that is not there shall be noticed here
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"device: '{name}' cannot be used here; try auto or cpu ({reason})") from None
     return device
 
 

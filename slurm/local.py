@@ -22,7 +22,6 @@ from typing import IO, Any
 from jobs.files import Files
 from jobs.pack import Pack
 from jobs.progress import Display
-from jobs.provenance import is_alive
 from results_db.contract import Attempt, State, Store
 
 _SAVE_WITHIN_S = 20.0
@@ -67,28 +66,6 @@ def visible_gpus() -> list[str]:
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
     lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
     return [str(index) for index in range(len(lines))] if listed.returncode == 0 else []
-
-
-def lose_dead_attempts(store: Store) -> list[str]:
-    """Mark attempts of this host as LOST whose worker process is gone; the run ids.
-
-    A killed launcher or a reboot leaves such attempts behind. Attempts of other hosts and launchers are left
-    alone: from here nothing is known of them.
-    """
-    lost = dead_attempts(store)
-    for attempt in lost:
-        store.end(attempt, State.LOST, error="its worker process is gone")
-    return [attempt.run_id for attempt in lost]
-
-
-def dead_attempts(store: Store) -> list[Attempt]:
-    """Attempts that the store holds for alive, of processes of this host that are gone."""
-    host = os.uname().nodename
-    return [
-        running.attempt
-        for running in store.running()
-        if running.provenance.host == host and not is_alive(running.provenance.process)
-    ]
 
 
 @dataclass
@@ -281,7 +258,8 @@ class LocalLauncher:
 
     def _close_attempt(self, attempt: Attempt, state: State, code: int, worker: _Worker) -> None:
         error = f"worker ended with {code}: {last_lines(worker.log)}"
-        self._store.end(attempt, state, error=error, exit_code=code)
+        if not self._store.end(attempt, state, error=error, exit_code=code):
+            return  # its result was stored, or another attempt goes on with it
         self.states[attempt.run_id] = state
         event = {"event": "ended", "run_id": attempt.run_id, "state": str(state), "error": error}
         self._display.event(event, self._labels.get(attempt.run_id, ""))

@@ -145,8 +145,8 @@ def _expand(name: str, overrides: tuple[str, ...]) -> "tuple[Spec, Expansion]":
 
 
 def _read_plan(expansion: "Expansion", db: str | None, *, retry_failed: bool = False) -> "Plan":
+    from jobs.provenance import dead_attempts
     from results_db.store import open_store
-    from slurm.local import dead_attempts
     from sweeps.plan import make_plan
 
     store = open_store(db, create=False)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from jobs.pack import PackedRun, group
 from jobs.progress import Display, duration
+from jobs.provenance import dead_attempts, lose_dead_attempts
 from results_db import console
 from results_db.contract import NewRun, NewSweep, State
 from results_db.store import open_store
-from slurm.local import LocalLauncher, dead_attempts, lose_dead_attempts, resources
+from slurm.local import LocalLauncher, resources
 from sweeps.document import SpecError
 from sweeps.expand import Expansion
 from sweeps.model import Spec

@@ -305,15 +305,16 @@ def test_ten_thousand_runs_are_staged_and_read_quickly() -> None:
     store = open_store("x.db", create=True)
     config = {f"key{n}": n * 0.5 for n in range(30)}
     runs = [NewRun(f"{n:064x}", {**config, "seed": n}) for n in range(10_000)]
-    began = time.perf_counter()
+    clock = time.process_time  # not the wall's, for this machine may be busy
+    began = clock()
     store.stage(runs, sweep=NewSweep("big", ""))
-    staged = time.perf_counter()
+    staged = clock()
     states = store.states([run.run_id for run in runs])
-    read = time.perf_counter()
+    read = clock()
     frame = store.runs()
-    framed = time.perf_counter()
+    framed = clock()
     assert len(states) == len(frame) == 10_000
-    # A few times what it takes on an idle machine (0.5, 0.05 and 0.3 s), for this one may be busy.
-    assert staged - began < 3
-    assert read - staged < 0.5
+    # Some three times what they were measured at: 0.3, 0.06 and 0.6 s (pandas' import included).
+    assert staged - began < 1
+    assert read - staged < 0.2
     assert framed - read < 2

@@ -1,0 +1,69 @@
+"""README and docs say what is true: their specs load, their commands and options exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from jobs.evaluate import cli as evaluate
+from results_db.cli import results
+from results_db.columns import METRIC_COLUMNS
+from sweeps.cli import cli as sweep
+from sweeps.expand import expand
+from sweeps.spec import load, shipped
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = {page.name: page.read_text() for page in PAGES}
+SPECS = [block for text in TEXT.values() for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+COMMANDS = sorted(
+    {
+        line.strip().removeprefix("$ ").split("  #")[0].split(" | ")[0]
+        for text in TEXT.values()
+        for line in text.splitlines()
+        if re.match(r"(    |\$ )(\$ )?(imagine-(sweep|results)|python -m jobs\.evaluate) ", line)
+    }
+)
+
+
+def test_there_is_something_to_check():
+    assert len(SPECS) >= 2 and len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("block", SPECS)
+def test_specs_in_the_docs_expand(block, tmp_path):
+    for path in shipped().values():
+        (tmp_path / path.name).write_text(path.read_text())
+    file = tmp_path / "spec.yaml"
+    file.write_text(block)
+    assert expand(load(file)).runs
+
+
+def resolve(words):
+    """The command that these words name, and the words after it."""
+    program, *rest = words
+    command = {"imagine-sweep": sweep, "imagine-results": results, "python": evaluate}[program]
+    if program == "python":
+        return command, rest[2:]
+    while isinstance(command, click.Group) and rest:
+        assert rest[0] in command.commands, f"{program} has no command {rest[0]}"
+        command, rest = command.commands[rest[0]], rest[1:]
+    return command, rest
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_in_the_docs_parse(line):
+    command, rest = resolve(shlex.split(line))
+    command.make_context(line, rest)  # a usage error if an option or an argument does not exist
+
+
+def test_every_metric_is_explained():
+    assert all(f"`{name}`" in TEXT["experiments.md"] for name in METRIC_COLUMNS)
+
+
+def test_pages_that_are_linked_exist():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", TEXT[page.name]):
+            assert (page.parent / target).exists(), f"{page.name} links {target}"
