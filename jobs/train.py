@@ -126,13 +126,14 @@ def check_overrides(arguments: Sequence[str]) -> None:
             raise ConfigError(f"'{argument}' is not KEY=VALUE in Hydra's grammar: {reason}") from None
         key = str(override.key_or_group)
         if key.split(".")[0].split("/")[0] not in ("hydra", "run"):
-            chosen[key] = None if override.is_sweep_override() else override.value()
-    experiment = str(chosen.get("experiment") or next(iter(registry.EXPERIMENTS)))
+            chosen[key] = override
+    named = chosen.get("experiment")
+    experiment = str(named.value()) if named else next(iter(registry.EXPERIMENTS))
     config_type = registry.config_type(experiment)
-    for key, value in chosen.items():
-        if value is None and key in keys(config_type):
+    for key, override in chosen.items():
+        if override.is_sweep_override() and key in keys(config_type):
             continue  # several values, for a multirun: each is checked when its run is composed
-        coerce(config_type, key, value)
+        value = coerce(config_type, key, override.value())
         if key == "preset":
             registry.preset(experiment, str(value))
 

@@ -64,6 +64,13 @@ def test_a_migration_that_fails_leaves_nothing(store_url: str, monkeypatch: pyte
     assert len(store.runs()) == 0
 
 
+def test_alembics_own_command_reaches_the_store(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGINE_DB", store_url)
+    command.upgrade(alembic_config(), "head")
+    command.check(alembic_config())  # raises if the models have changed without a migration
+    assert len(open_store(store_url, create=False).runs()) == 0
+
+
 def test_upgrading_a_store_of_this_version_does_nothing(store: SqlStore) -> None:
     _, before, after = upgrade_store(store.url)
     assert before == after == schema.REVISIONS[-1]
