@@ -96,7 +96,7 @@ def _compare(path: Path, text: str, repeats: int, hydra_runs: int) -> None:
     print(
         f"{spec.name}: {len(runs):,} runs, median of {repeats}: load, expand and hash {expanded:.2f} s; planned with "
         f"no store {new:.2f} s, with a store that has them all {stored:.2f} s; Hydra's compose {theirs:.0f} s "
-        f"(measured on {len(sample)} runs and scaled); ratio of Hydra to the slower plan {theirs / max(new, stored):.0f}"
+        f"(measured on {len(sample)} runs and scaled); Hydra to the slower plan: ratio {theirs / max(new, stored):.0f}"
     )
 
 

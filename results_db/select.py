@@ -6,7 +6,7 @@ import pandas as pd
 from results_db.contract import State, StoreError
 
 GATES = {"life_state": 0.99}
-"""Experiment to the training accuracy that a run must reach for its metric to count (paper, section 3.2)."""
+"""Experiment to the training accuracy that a run must reach for its metric to count (paper, section 3.1.1)."""
 
 DIVERGED = "diverged"
 

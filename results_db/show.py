@@ -21,7 +21,7 @@ def collect(store: SqlStore, run_id: str) -> dict[str, Any]:
         **run,
         "config": _ordered(run["config"], CONFIG_COLUMNS),
         "metrics": _ordered(run["metrics"], METRIC_COLUMNS),
-        "attempts": store.attempts(run_id),
+        "attempts": [{**attempt, "seconds": _seconds(attempt)} for attempt in store.attempts(run_id)],
         "traces": {
             name: {"points": len(steps), "step": steps[-1], "value": values[-1]}
             for name, (steps, values) in traces.items()
@@ -47,6 +47,12 @@ def describe(found: Mapping[str, Any]) -> str:
         *(_section(name, "\n".join(found[name])) for name in ("sweeps", "samples", "files")),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _seconds(attempt: Mapping[str, Any]) -> float | None:
+    """How long an attempt lasted, training and evaluation together; None while it runs."""
+    ended = attempt["ended_at"]
+    return None if ended is None else float((ended - attempt["started_at"]).total_seconds())
 
 
 def _attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:
