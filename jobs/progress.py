@@ -22,8 +22,8 @@ class _Seen:
     step: int
     max_steps: int
     first_step: int
-    since: float = field(default_factory=time.monotonic)
-    said: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=lambda: time.monotonic())
+    said: float = field(default_factory=lambda: time.monotonic())
     task: TaskID | None = None
 
     @property
@@ -115,6 +115,7 @@ class Display:
         if self._live_display:
             text = f"{run_id[:10]} {label}"
             seen.task = self._runs.add_task(text, total=max_steps, completed=step, rate=0.0, values="")
+            self._update_all()
         else:
             self.say(f"{_now()} {run_id[:10]} {label}: started at step {step}")
 
@@ -126,7 +127,7 @@ class Display:
         values = accuracies(event["values"])
         if seen.task is not None:
             self._runs.update(seen.task, completed=seen.step, rate=seen.rate, values=values)
-            self._all.update(self._overall, left=self._left())
+            self._update_all()
         elif time.monotonic() - seen.said >= _LINE_EVERY_S:
             seen.said = time.monotonic()
             self.say(
@@ -147,13 +148,17 @@ class Display:
         self._ended[run_id] = ok
         left, ended = self._left(), len(self._ended)
         if self._live_display:
-            not_ok = ended - sum(self._ended.values())
-            note = f"{not_ok} not completed" if not_ok else ""
-            self._all.update(self._overall, completed=ended, left=left, note=note)
+            self._update_all()
             self.say(line)
         else:
             eta = "" if left is None or ended >= self._total else f", ETA {duration(left)}"
             self.say(f"{line} ({ended}/{self._total}{eta})")
+
+    def _update_all(self) -> None:
+        ended = len(self._ended)
+        not_ok = ended - sum(self._ended.values())
+        note = f"{not_ok} not completed" if not_ok else ""
+        self._all.update(self._overall, completed=ended, left=self._left(), note=note)
 
     def _left(self) -> float | None:
         """Seconds until the last run ends: a mean run for each that is left, shared by the workers."""

@@ -61,6 +61,12 @@ class RunRecorder:
         self._traces = defaultdict(lambda: ([], []))
         self.checkpointed = self._restore()
 
+    def discard_checkpoint(self, why: object) -> None:
+        """Begin anew: the checkpoint is of no use. That costs its steps, never the run."""
+        log.warning("run %s starts anew: checkpoint %s: %s", self.attempt.run_id[:10], self._path, why)
+        self._path.unlink(missing_ok=True)
+        self.rewind()
+
     def _restore(self) -> Arrays | None:
         """The checkpoint, if there is one. A damaged one costs its steps, never the run."""
         try:

@@ -9,7 +9,7 @@ import torch
 
 from imagination import registry
 from imagination.schema import ConfigError, build
-from imagination.training.loop import Experiment, Run, Trainer
+from imagination.training.loop import CheckpointError, Experiment, Run, Trainer
 from jobs.pack import Pack, PackedRun
 from jobs.provenance import cpu_name
 from jobs.recording import Report, RunRecorder
@@ -126,7 +126,11 @@ def _train(
         left = [run for run in runs if recorders[run.run_id].state is None]
         if len(runs) == 1:
             for run in left:
-                recorders[run.run_id].fail(error)
+                if isinstance(error, CheckpointError):
+                    recorders[run.run_id].discard_checkpoint(error)
+                    _train([run], recorders, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s)
+                else:
+                    recorders[run.run_id].fail(error)
             return
         log.warning("pack of %d runs: %s; training its %d open runs one by one", len(runs), error, len(left))
         for run in left:

@@ -34,5 +34,8 @@ LAUNCHER_KEYS = (
     "setup",
 )
 
+COUNTS = ("timeout_min", "cpus_per_task", "mem_gb", "array_parallelism")
+"""Keys that hold a whole number from 1, or nothing."""
+
 ONE_PROCESS = ("nodes", "tasks_per_node")
 """Keys that stay 1: a pack is one process."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from imagination import registry
@@ -14,6 +15,9 @@ from sweeps.sections import config_value, launcher_value, runs_value, seeds_valu
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+
+_MOST = 100_000
+"""Values of one axis; a slip such as range(1,1000000000) shall not fill the memory."""
 
 
 def apply_overrides(spec: Spec, overrides: Sequence[str]) -> Spec:
@@ -87,9 +91,13 @@ def _values(override: "Override") -> list[object]:
     from hydra.errors import HydraException
 
     try:
-        values: list[object] = list(override.sweep_iterator(transformer=lambda value: value))
+        values: list[object] = list(
+            islice(override.sweep_iterator(transformer=lambda value: value), _MOST + 1)
+        )
     except (HydraException, ValueError):  # interval(), glob(), a range with step 0
         values = []
+    if len(values) > _MOST:
+        raise ConfigError(f"gives more than {_MOST:,} values")
     if not values:
         raise ConfigError("gives no values; an axis is a list such as 20,32 or range(1,5)")
     return values

@@ -8,7 +8,7 @@ from imagination import registry
 from imagination.schema import ConfigError, Scalar, coerce, keys
 from jobs.config import DEFAULT_PRESET
 from sweeps.document import Node, check_keys, plain
-from sweeps.launcher_keys import LAUNCHER_KEYS, LAUNCHERS, ONE_PROCESS
+from sweeps.launcher_keys import COUNTS, LAUNCHER_KEYS, LAUNCHERS, ONE_PROCESS
 from sweeps.model import Exclusion, Part, Row, SeedKeys, Seeds, Values
 from sweeps.sample import KINDS, Distribution
 
@@ -99,10 +99,12 @@ def launcher_value(key: str, value: object) -> object:
     """A launcher's setting, its name included.
 
     Raises:
-        ConfigError: unknown launcher, or more than one process per job.
+        ConfigError: unknown launcher, a count that is none, or more than one process per job.
     """
     if key == "name" and value not in LAUNCHERS:
         raise ConfigError(f"launcher: {plain(value)} is not one of {', '.join(LAUNCHERS)}", key=key)
+    if key in COUNTS and value is not None and (type(value) is not int or value < 1):
+        raise ConfigError(f"launcher.{key}: {plain(value)} is not a whole number from 1", key=key)
     if key in ONE_PROCESS and (value != 1 or isinstance(value, bool)):
         raise ConfigError(f"launcher.{key}: {plain(value)} is not 1; a pack is one process", key=key)
     return value

@@ -79,6 +79,10 @@ class Experiment(Protocol):
         """Metrics and samples of a single finished run (R = 1)."""
 
 
+class CheckpointError(Exception):
+    """A checkpoint does not fit the run, as after an update of this package."""
+
+
 @dataclass
 class TrainState:
     """All that changes while R runs train; the first axis of every tensor is the run. A checkpoint is a row of it.
@@ -132,10 +136,12 @@ class TrainState:
         """Put a checkpoint into a row.
 
         Raises:
-            KeyError, RuntimeError: the checkpoint is of another kind or shape.
+            CheckpointError: the checkpoint is of another kind or shape.
         """
         for f in fields(self):
             row = getattr(self, f.name)
+            if f.name not in arrays or arrays[f.name].shape != row[run].shape:
+                raise CheckpointError(f"the checkpoint's {f.name} is not this run's")
             row[run] = torch.from_numpy(np.asarray(arrays[f.name])).to(row)
 
 

@@ -1,0 +1,146 @@
+"""Small runs, packs, specs and command lines for tests of everything above the trainer."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from imagination.schema import Scalar
+from jobs.config import resolve
+from jobs.identity import run_id
+from jobs.pack import Pack, PackedRun
+from results_db.contract import Attempt, NewRun, Provenance, RunRecord, Store
+from results_db.store import SqlStore, open_store
+
+SMALL: dict[str, Scalar] = {
+    "gol": 2,
+    "model_t": 2,
+    "channels": 4,
+    "step_layers": 1,
+    "board": 6,
+    "batch": 8,
+    "warmup": 5,
+    "max_steps": 40,
+    "eval_every": 10,
+    "trace_every": 5,
+    "eval_board": 8,
+    "eval_sequences": 40,
+}
+"""A run of a fraction of a second, which never reaches the accuracy gate."""
+
+HOPELESS = 10**13
+"""A batch that no memory holds; asking for it fails at once."""
+
+ME = Provenance(
+    launcher="test", host="here", process="1:1", device="cpu", git_commit=None, git_dirty=None, versions={}
+)
+
+SWEEP = str(Path(sys.executable).with_name("imagine-sweep"))
+RESULTS = str(Path(sys.executable).with_name("imagine-results"))
+
+
+def small(**changes: Scalar) -> PackedRun:
+    """A small run with these changes."""
+    config = resolve("life_state", "fast", SMALL, changes)
+    return PackedRun(run_id(config), config)
+
+
+def staged(store: Store, *runs: PackedRun) -> Pack:
+    """The runs as a pack, staged."""
+    store.stage(NewRun(run.run_id, run.config) for run in runs)
+    return Pack(runs)
+
+
+def begun(store: Store, run: PackedRun) -> Attempt:
+    """The next attempt of a run, staged if need be."""
+    staged(store, run)
+    attempt = store.start(run.run_id, ME)
+    assert attempt is not None
+    return attempt
+
+
+def complete(store: Store, run: PackedRun, *, seconds: float = 1.0) -> None:
+    """Put a run into the store as trained in so many seconds."""
+    assert store.finish(begun(store, run), RunRecord(run.run_id, "reached", seconds, {"train_accuracy": 1.0}))
+
+
+def results(store: SqlStore, run: str) -> dict[str, Any]:
+    """What training decides, and nothing that time or place do."""
+    found = store.run(run)
+    return {
+        "outcome": found["outcome"],
+        "metrics": found["metrics"],
+        "traces": store.traces(run),
+        "samples": store.samples(run),
+    }
+
+
+def attempt_states(store: SqlStore, run: str) -> list[str]:
+    """The states of a run's attempts, oldest first."""
+    return [str(attempt["state"]) for attempt in store.attempts(run)]
+
+
+def write_spec(folder: Path, *, name: str = "s", runs: int = 2, cells: str = "", **base: Scalar) -> Path:
+    """A spec of small runs; `base` changes their config, `cells` is a YAML list."""
+    path = folder / f"{name}.yaml"
+    lines = ["experiment: life_state", f"base: {json.dumps(SMALL | base)}", f"runs: {runs}"]
+    path.write_text("\n".join([*lines, *([f"cells: {cells}"] if cells else [])]) + "\n")
+    return path
+
+
+def opened(folder: Path, name: str = "a.db") -> SqlStore:
+    """The store that a command wrote in `folder`."""
+    return open_store(str(folder / name), create=False)
+
+
+def run(*command: str, folder: Path, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a command in `folder` to its end."""
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=120, check=False, **options
+    )
+
+
+class Watched:
+    """A command that runs in `folder` while a test watches its standard error."""
+
+    def __init__(self, *command: str, folder: Path, **options: Any) -> None:
+        self._log = folder / f"stderr-{time.monotonic_ns()}.txt"
+        with self._log.open("w") as stderr:
+            self.process = subprocess.Popen(
+                command, cwd=folder, stdout=subprocess.DEVNULL, stderr=stderr, **options
+            )
+
+    @property
+    def said(self) -> str:
+        """What it said so far."""
+        return self._log.read_text()
+
+    def wait_for(self, text: str, *, times: int = 1) -> None:
+        """Wait until it has said `text` so many times."""
+        wait_until(lambda: self.said.count(text) >= times or self.process.poll() is not None)
+        assert self.said.count(text) >= times, self.said
+
+    def end(self, timeout: float = 120) -> int:
+        """Wait for its end; the exit code."""
+        return self.process.wait(timeout)
+
+
+def wait_until(happened: Callable[[], object], *, within_s: float = 60) -> None:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + within_s
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def tree(folder: Path) -> set[str]:
+    """Every file and folder below `folder`."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def ids(runs: Iterable[PackedRun]) -> list[str]:
+    """Run ids."""
+    return [run.run_id for run in runs]

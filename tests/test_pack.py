@@ -1,0 +1,91 @@
+"""Packs: which runs train together, in which order, and the file that a worker gets."""
+
+import hashlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+from sweep_helpers import ids, small
+
+from imagination.life.config import LifeStateConfig
+from imagination.schema import pack_keys
+from jobs.pack import Pack, PackedRun, group
+
+
+def test_a_pack_stands_where_its_first_run_stands() -> None:
+    wide = [small(channels=8, seed=seed) for seed in range(3)]
+    narrow = [small(channels=4, seed=seed) for seed in range(2)]
+    order = [wide[0], narrow[0], wide[1], narrow[1], wide[2]]
+    assert [list(pack.runs) for pack in group(order, size=16)] == [wide, narrow]
+
+
+def test_a_full_pack_is_followed_by_another_of_its_shape() -> None:
+    wide = [small(channels=8, seed=seed) for seed in range(5)]
+    narrow = small(channels=4)
+    packs = group([*wide[:3], narrow, *wide[3:]], size=2)
+    # The second wide pack begins with the third wide run, before the narrow one, and takes one from behind it.
+    assert [list(pack.runs) for pack in packs] == [wide[:2], [wide[2], wide[3]], [narrow], [wide[4]]]
+
+
+def test_of_size_one_every_run_is_a_pack() -> None:
+    runs = [small(seed=seed) for seed in range(3)]
+    assert group(runs, size=1) == [Pack((run,)) for run in runs]
+    assert group([], size=4) == []
+
+
+def test_what_may_differ_inside_a_pack_and_what_may_not() -> None:
+    # Shapes: these change a tensor's shape. Numbers: rates, losses, limits and seeds are columns of a pack.
+    together = [{"lr": 0.5}, {"loss": "l2"}, {"ae": False}, {"max_steps": 50}, {"reset": 1.0}, {"seed": 7}]
+    apart = [{"gol": 3}, {"rnn": False}, {"batch": 4}, {"board": 7}, {"kernel": 5}, {"precision": "bfloat16"}]
+    for changes in together:
+        assert len(group([small(), small(**changes)], size=2)) == 1, changes
+    for changes in apart:
+        assert len(group([small(), small(**changes)], size=2)) == 2, changes
+
+
+KEYS = pack_keys(LifeStateConfig)
+RUNS = st.builds(
+    small,
+    channels=st.integers(1, 3),
+    gol=st.integers(1, 2),
+    rnn=st.booleans(),
+    lr=st.sampled_from([1e-3, 2e-3]),
+    seed=st.integers(0, 50),
+)
+
+
+@given(st.lists(RUNS, unique_by=lambda run: run.run_id, max_size=30), st.integers(1, 5))
+def test_every_run_is_in_one_pack_of_equal_shapes(runs: list[PackedRun], size: int) -> None:
+    packs = group(runs, size=size)
+    members = [run for pack in packs for run in pack.runs]
+    assert sorted(ids(members)) == sorted(ids(runs))
+    for pack in packs:
+        assert 1 <= len(pack.runs) <= size
+        assert len({tuple(run.config[key] for key in KEYS) for run in pack.runs}) == 1
+        places = [runs.index(run) for run in pack.runs]
+        assert places == sorted(places)
+    firsts = [runs.index(pack.runs[0]) for pack in packs]
+    assert firsts == sorted(firsts)
+    # No more packs than needed: of each shape only the last one is not full.
+    shapes = [tuple(pack.runs[0].config[key] for key in KEYS) for pack in packs]
+    for shape in set(shapes):
+        sizes = [len(pack.runs) for pack, its in zip(packs, shapes, strict=True) if its == shape]
+        assert all(each == size for each in sizes[:-1])
+
+
+def test_the_file_gives_the_pack_back(tmp_path) -> None:
+    pack = Pack((small(lr=1e-3, ae=False), small(seed=2**62)))
+    path = pack.write(tmp_path / "packs" / "below")
+    assert Pack.read(path) == pack
+    assert path.name == f"{pack.pack_id}.json"
+    assert [each.name for each in path.parent.iterdir()] == [path.name]  # no temporary file is left
+    assert pack.write(path.parent) == path and Pack.read(path) == pack
+
+
+def test_the_id_depends_on_the_runs_and_their_order() -> None:
+    one, two = small(seed=1), small(seed=2)
+    assert Pack((one, two)).pack_id == hashlib.sha256(f"{one.run_id} {two.run_id}".encode()).hexdigest()[:16]
+    assert len({Pack(runs).pack_id for runs in [(one,), (two,), (one, two), (two, one)]}) == 4
+
+
+def test_the_experiment_is_that_of_the_runs() -> None:
+    assert Pack((small(),)).experiment == "life_state"

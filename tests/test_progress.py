@@ -1,0 +1,191 @@
+"""What a person sees while runs train, with and without a terminal."""
+
+import time
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from jobs.progress import Display, accuracies, duration, ending
+
+ONE, TWO = "a" * 64, "b" * 64
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (42.4, "42 s"),
+        (59.4, "59 s"),
+        (59.6, "1:00 min"),  # never "60 s"
+        (187, "3:07 min"),
+        (3599.6, "1:00 h"),
+        (7500, "2:05 h"),
+        (86_399, "23:59 h"),
+        (3 * 86_400 + 4 * 3600 + 59, "3 d 4 h"),
+    ],
+)
+def test_durations(seconds, text) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({}, ""),
+        ({"state1": 1.0}, "final ?"),
+        ({"state1": 0.5, "state2": 0.971}, "final 97.1%"),
+        ({"state1": 1, "state2": 0.998, "state3": 0.986, "state4": 0.971}, "final 97.1% | s2 99.8% s3 98.6%"),
+        # By number, not by letter: state10 is the last.
+        ({"state10": 0.9, "state2": 0.8, "state1": 1, "state9": 0.7}, "final 90.0% | s2 80.0% s9 70.0%"),
+    ],
+)
+def test_accuracies(values, text) -> None:
+    assert accuracies(values) == text
+
+
+COMPLETED = {
+    "event": "ended",
+    "state": "COMPLETED",
+    "outcome": "reached",
+    "seconds": 187.0,
+    "metrics": {"steps": 750, "train_accuracy": 0.99123, "metric": 0.25},
+}
+
+
+def test_endings() -> None:
+    assert ending(COMPLETED) == "reached at step 750, in 3:07 min, train_accuracy 0.9912, metric 0.2500"
+    without = COMPLETED | {"outcome": "diverged", "metrics": {"steps": 750, "metric": None}}
+    assert ending(without) == "diverged at step 750, in 3:07 min"
+    assert ending({"state": "PREEMPTED"}) == "PREEMPTED"
+    assert ending({"state": "PREEMPTED", "error": None}) == "PREEMPTED"
+    assert ending({"state": "FAILED", "error": "boom"}) == "FAILED: boom"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when a test says so."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def advance(seconds):
+        now[0] += seconds
+
+    return advance
+
+
+def started(run_id, *, step=0, max_steps=1000):
+    return {"event": "started", "run_id": run_id, "number": 1, "step": step, "max_steps": max_steps}
+
+
+def at(run_id, step):
+    values = {"state1": 1.0, "state2": 0.9, "state3": 0.8}
+    return {"event": "progress", "run_id": run_id, "step": step, "max_steps": 1000, "values": values}
+
+
+def lines_of(file):
+    """The lines without their time of day."""
+    return [line.split(" ", 1)[1] for line in file.getvalue().splitlines()]
+
+
+def test_without_a_terminal_there_are_lines(clock) -> None:
+    file = StringIO()
+    with Display(total=2, workers=1, console=Console(file=file, width=200)) as display:
+        display.event(started(ONE), "gol=3 seed=1")
+        clock(5)
+        display.event(at(ONE, 50), "gol=3 seed=1")  # too soon for a line
+        clock(15)
+        display.event(at(ONE, 200), "gol=3 seed=1")
+        display.event(at(ONE, 210), "gol=3 seed=1")
+        clock(10)
+        display.event(COMPLETED | {"run_id": ONE}, "gol=3 seed=1")
+        display.event({"event": "skipped", "run_id": TWO}, "gol=3 seed=2")
+    # 200 steps in 20 s; the run took 30 s, one like it is left.
+    assert lines_of(file) == [
+        "aaaaaaaaaa gol=3 seed=1: started at step 0",
+        "aaaaaaaaaa gol=3 seed=1: step 200/1000 10.0 steps/s final 80.0% | s2 90.0%",
+        f"aaaaaaaaaa gol=3 seed=1: {ending(COMPLETED)} (1/2, ETA 30 s)",
+        "bbbbbbbbbb gol=3 seed=2: complete, or running elsewhere (2/2)",
+    ]
+    assert "\x1b" not in file.getvalue()
+
+
+def test_the_rate_counts_from_where_a_resumed_run_began(clock) -> None:
+    file = StringIO()
+    display = Display(total=1, console=Console(file=file, width=200))
+    display.event(started(ONE, step=500), "")
+    clock(20)
+    display.event(at(ONE, 600), "")
+    assert "step 600/1000 5.0 steps/s" in file.getvalue()
+
+
+def test_markup_in_an_error_is_printed_as_it_is() -> None:
+    file = StringIO()
+    display = Display(total=1, console=Console(file=file, width=40))
+    display.event(
+        {"event": "ended", "run_id": ONE, "state": "FAILED", "error": "bad [/index] [1, 2] " + "x" * 60}, ""
+    )
+    assert lines_of(file) == [f"aaaaaaaaaa : FAILED: bad [/index] [1, 2] {'x' * 60} (1/1)"]
+
+
+def shown(*events, **options):
+    """The last picture on a terminal, line by line."""
+    file = StringIO()
+    console = Console(file=file, force_terminal=True, width=160, color_system=None, legacy_windows=False)
+    display = Display(console=console, **options)
+    with display:
+        for event, label in events:
+            display.event(event, label) if isinstance(event, dict) else event(label)
+        file.truncate(0)
+        display._live.refresh()
+        text = file.getvalue()
+    return [line.rstrip() for line in text.split("\x1b[2K")[-1].splitlines() if line.strip()]
+
+
+def test_a_terminal_shows_a_bar_per_running_run_and_one_over_all(clock) -> None:
+    picture = shown(
+        (started(ONE), "gol=3 seed=1"),
+        (started(TWO), "gol=3 seed=2"),
+        (clock, 20),
+        (at(ONE, 500), "gol=3 seed=1"),
+        (at(TWO, 100), "gol=3 seed=2"),
+        total=5,
+        workers=2,
+        expected_s=40,
+    )
+    one, two, overall = picture[-3:]
+    assert "aaaaaaaaaa gol=3 seed=1" in one and "bbbbbbbbbb gol=3 seed=2" in two
+    assert "step    500/1000" in one and "25.0 steps/s" in one and "final 80.0% | s2 90.0%" in one
+    assert "step    100/1000" in two and "5.0 steps/s" in two
+    assert one.count("━") == 20 and "╸" not in one[:30]
+    # 5 runs of 40 s are 200 s, of which two ran for 20 s; two workers share the rest: (200 - 40) / 2.
+    assert "all runs" in overall and "0/5" in overall and "ETA 1:20 min" in overall
+
+
+def test_a_terminal_counts_what_ended_and_what_did_not_complete(clock) -> None:
+    failed = {"event": "ended", "run_id": TWO, "state": "FAILED", "error": "boom"}
+    picture = shown(
+        (started(ONE), ""),
+        (started(TWO), ""),
+        (clock, 10),
+        (COMPLETED | {"run_id": ONE}, ""),
+        (failed, ""),
+        total=4,
+        workers=1,
+    )
+    (overall,) = [line for line in picture if "all runs" in line]
+    assert "2/4" in overall and "1 not completed" in overall
+    assert "ETA 20 s" in overall  # two runs took 10 s each
+    assert not any("step " in line for line in picture)  # no bar of a run that ended
+
+
+def test_without_past_or_ended_runs_there_is_no_eta() -> None:
+    picture = shown((started(ONE), ""), total=2)
+    assert "ETA ?" in picture[-1] and "0/2" in picture[-1]
+
+
+def test_a_run_that_is_tried_again_is_open_again(clock) -> None:
+    lost = {"event": "ended", "run_id": ONE, "state": "LOST", "error": "killed"}
+    picture = shown((started(ONE), ""), (lost, ""), (started(ONE), ""), total=1)
+    assert "0/1" in picture[-1] and "not completed" not in picture[-1]
+    assert "step      0/1000" in picture[-2]

@@ -1,0 +1,141 @@
+"""Who trains: processes that cannot be confused, attempts of dead ones, git facts of the source tree."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from sweep_helpers import ME, small
+
+import jobs.provenance
+from jobs.provenance import dead_attempts, is_alive, lose_dead_attempts, process_name, provenance
+from results_db.contract import NewRun, State
+from results_db.store import open_store
+
+ROOT = Path(jobs.provenance.__file__).parent.parent
+
+
+@pytest.fixture
+def process():
+    """A process that sleeps."""
+    started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    yield started
+    started.kill()
+    started.wait()
+
+
+def test_a_process_is_named_by_its_pid_and_start(process) -> None:
+    name = process_name(process.pid)
+    pid, began = name.split(":")
+    assert int(pid) == process.pid
+    assert float(began) == pytest.approx(psutil.Process(process.pid).create_time(), abs=0.01)
+    assert process_name(process.pid) == name
+    assert is_alive(name) and is_alive(process_name(os.getpid()))
+
+
+def test_a_process_that_ended_is_dead_even_before_anybody_waited_for_it(process) -> None:
+    name = process_name(process.pid)
+    process.kill()
+    psutil.wait_procs([psutil.Process(process.pid)], timeout=0.5)  # a zombie now: its parent is this test
+    assert not is_alive(name)
+    process.wait()
+    assert not is_alive(name)
+    with pytest.raises(psutil.NoSuchProcess):
+        process_name(process.pid)
+
+
+def test_a_reused_pid_is_another_process(process) -> None:
+    began = float(process_name(process.pid).split(":")[1])
+    assert not is_alive(f"{process.pid}:{began - 100:.2f}")
+
+
+@pytest.mark.parametrize("name", ["", "nobody", "12", ":5.00", "-1:0.00", f"{2**40}:1.00"])
+def test_a_name_of_nothing_is_dead(name) -> None:
+    assert not is_alive(name)
+
+
+def test_only_dead_attempts_of_this_host_are_lost(tmp_path, process) -> None:
+    store = open_store(str(tmp_path / "a.db"), create=True)
+    here = replace(ME, host=socket.gethostname())
+    alive = replace(here, process=process_name(process.pid))
+    dead = replace(here, process=f"{process.pid}:1.00")
+    elsewhere = replace(dead, host="another")
+    runs = [small(seed=seed) for seed in range(3)]
+    store.stage(NewRun(run.run_id, run.config) for run in runs)
+    for run, who in zip(runs, (alive, dead, elsewhere), strict=True):
+        store.start(run.run_id, who)
+    assert [attempt.run_id for attempt in dead_attempts(store)] == [runs[1].run_id]
+    assert store.states([runs[1].run_id]) == {runs[1].run_id: State.RUNNING}  # it only looked
+    assert lose_dead_attempts(store) == [runs[1].run_id]
+    states = store.states(run.run_id for run in runs)
+    assert [states[run.run_id] for run in runs] == [State.RUNNING, State.LOST, State.RUNNING]
+    assert store.attempts(runs[1].run_id)[0]["error"] == "its worker process is gone"
+    assert lose_dead_attempts(store) == []
+    store.close()
+
+
+def test_what_every_attempt_is_told() -> None:
+    made = provenance(launcher="hand", device="cpu", job_id="7", log="a.log")
+    assert (made.launcher, made.device, made.job_id, made.log) == ("hand", "cpu", "7", "a.log")
+    assert made.host == socket.gethostname() and made.process == process_name(os.getpid())
+    assert made.versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert {"torch", "numpy", "submitit", "hydra-core"} <= set(made.versions)
+
+
+def git(*arguments: str, folder: Path) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def facts(packages: Path) -> str:
+    """`commit dirty` as a process says them that takes the packages from this folder."""
+    code = "from jobs.provenance import _git; print(*_git())"
+    environment = {**os.environ, "PYTHONPATH": str(packages), "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A repository that has these packages as its source, committed."""
+    folder = tmp_path / "checkout"
+    for package in ("jobs", "imagination", "results_db"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, folder / package, ignore=ignored)
+    (folder / ".gitignore").write_text("__pycache__/\n")
+    git("init", "-q", folder=folder)
+    git("add", ".", folder=folder)
+    git("commit", "-qm", "all", folder=folder)
+    return folder
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not run from a checkout")
+def test_the_commit_of_this_checkout() -> None:
+    assert provenance(launcher="", device="").git_commit == git("rev-parse", "HEAD", folder=ROOT)
+
+
+def test_a_checkout_is_clean_or_dirty(checkout) -> None:
+    head = git("rev-parse", "HEAD", folder=checkout)
+    assert facts(checkout) == f"{head} False"
+    (checkout / "notes.txt").write_text("untracked files decide no result")
+    assert facts(checkout) == f"{head} False"
+    with (checkout / "imagination" / "metrics.py").open("a") as file:
+        file.write("# changed\n")
+    assert facts(checkout) == f"{head} True"
+
+
+def test_an_installed_copy_inside_somebody_elses_repository_has_no_commit(checkout) -> None:
+    installed = checkout / ".venv" / "site-packages"
+    for package in ("jobs", "imagination", "results_db"):
+        shutil.copytree(checkout / package, installed / package)
+    assert facts(installed) == "None None"
+
+
+def test_outside_of_any_repository_there_is_no_commit(checkout) -> None:
+    shutil.rmtree(checkout / ".git")
+    assert facts(checkout) == "None None"

@@ -1,0 +1,238 @@
+"""The recorder over a real store: checkpoints, the record, refusals."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from sweep_helpers import HOPELESS, ME, begun, small
+
+from jobs.files import Files
+from jobs.recording import RunRecorder, is_out_of_memory
+from results_db.contract import State
+from results_db.store import SqlStore, open_store
+
+RUN = small()
+STATE = {"step": np.array(7), "parameters": np.arange(5, dtype=np.float32)}
+WEIGHTS = {"step.0.weight": np.ones((2, 3), dtype=np.float32)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = open_store(str(tmp_path / "a.db"), create=True)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def events() -> list[dict]:
+    return []
+
+
+@pytest.fixture
+def record(store, events):
+    """Makes the recorder of the run's next attempt."""
+    return lambda: RunRecorder(begun(store, RUN), store, max_steps=40, report=events.append)
+
+
+def files(store: SqlStore) -> set[str]:
+    return {path.name for path in store.folder.rglob("*") if path.is_file()}
+
+
+def test_a_checkpoint_brings_back_state_and_traces(store, record) -> None:
+    first = record()
+    assert first.checkpointed is None
+    first.trace("state1", 0, 0.5)
+    first.trace("state1", 5, 0.75)
+    first.checkpoint(STATE)
+    first.trace("state1", 10, 0.875)  # after the checkpoint: not in it
+    first.interrupt()
+
+    second = record()
+    assert (second.attempt.number, set(second.checkpointed)) == (2, set(STATE))
+    assert all(np.array_equal(second.checkpointed[name], STATE[name]) for name in STATE)
+    second.trace("state1", 10, 0.9375)
+    second.finish("step_limit", seconds=1.5, weights=WEIGHTS)
+    assert store.traces(RUN.run_id) == {"state1": ([0, 5, 10], [0.5, 0.75, 0.9375])}
+
+
+def test_a_later_checkpoint_replaces_the_earlier_one(store, record) -> None:
+    recorder = record()
+    recorder.checkpoint(STATE)
+    recorder.checkpoint({**STATE, "step": np.array(9)})
+    recorder.rewind()
+    assert int(recorder.checkpointed["step"]) == 9
+    assert files(store) == {f"{RUN.run_id}.safetensors"}
+
+
+def test_rewinding_forgets_what_came_after_the_checkpoint(store, record) -> None:
+    recorder = record()
+    recorder.trace("state1", 0, 0.5)
+    recorder.checkpoint(STATE)
+    recorder.trace("state1", 5, 0.6)
+    recorder.metric("metric", 0.3)
+    recorder.sample("plain", {"score": np.zeros(1)})
+    recorder.rewind()
+    recorder.finish("step_limit", seconds=1, weights=WEIGHTS)
+    assert store.traces(RUN.run_id) == {"state1": ([0], [0.5])}
+    assert store.run(RUN.run_id)["metrics"] == {} and store.samples(RUN.run_id) == {}
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def without_traces(path):
+    save_file(load_file(path), path)
+
+
+def with_odd_traces(path):
+    save_file(load_file(path), path, metadata={"traces": "[1, 2"})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_in_half,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\xff" * 100),
+        lambda path: path.write_text("not a checkpoint"),
+        without_traces,
+        with_odd_traces,
+    ],
+    ids=["half", "empty", "noise", "text", "no traces", "odd traces"],
+)
+def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(store, record, caplog, damage) -> None:
+    first = record()
+    first.trace("state1", 0, 0.5)
+    first.checkpoint(STATE)
+    first.interrupt()
+    damage(Files(store.folder).checkpoint(RUN.run_id))
+    with caplog.at_level(logging.WARNING):
+        second = record()
+    assert second.checkpointed is None
+    (warning,) = [entry.getMessage() for entry in caplog.records]
+    assert warning.startswith(f"run {RUN.run_id[:10]} starts anew")
+    second.trace("state1", 0, 0.25)
+    second.finish("step_limit", seconds=1, weights=WEIGHTS)
+    assert store.traces(RUN.run_id) == {"state1": ([0], [0.25])}
+
+
+def test_finish_keeps_weights_and_record_and_removes_the_checkpoint(store, record, events) -> None:
+    recorder = record()
+    recorder.checkpoint(STATE)
+    recorder.metric("metric", 0.25)
+    recorder.metric("metric_adv", None)
+    recorder.sample("plain", {"score": np.array([0.5])})
+    recorder.finish("reached", seconds=2.5, weights=WEIGHTS)
+    assert recorder.state is State.COMPLETED and not recorder.superseded
+    found = store.run(RUN.run_id)
+    assert (found["state"], found["outcome"], found["seconds"]) == ("COMPLETED", "reached", 2.5)
+    assert found["metrics"] == {"metric": 0.25, "metric_adv": None}
+    assert list(store.samples(RUN.run_id)) == ["plain"]
+    assert files(store) == {f"{RUN.run_id}.1.safetensors"}
+    kept = load_file(Files(store.folder).weights(RUN.run_id, 1))
+    assert np.array_equal(kept["step.0.weight"], WEIGHTS["step.0.weight"])
+    assert events[-1] == {
+        "event": "ended",
+        "run_id": RUN.run_id,
+        "state": "COMPLETED",
+        "outcome": "reached",
+        "seconds": 2.5,
+        "metrics": {"metric": 0.25, "metric_adv": None},
+    }
+
+
+def superseded(store: SqlStore, record) -> tuple[RunRecorder, RunRecorder]:
+    """An attempt that was given up for lost, and the one that goes on instead of it."""
+    old = record()
+    store.end(old.attempt, State.LOST)
+    return old, record()
+
+
+def test_a_superseded_attempt_changes_nothing(store, record, events) -> None:
+    old, new = superseded(store, record)
+    new.checkpoint(STATE)
+    before, attempts = files(store), store.attempts(RUN.run_id)
+    old.metric("metric", 0.1)
+    old.finish("reached", seconds=1, weights=WEIGHTS)
+    assert old.superseded and old.state is State.LOST
+    assert events[-1]["state"] == "LOST"
+    assert files(store) == before
+    assert store.attempts(RUN.run_id) == attempts
+    assert store.states([RUN.run_id]) == {RUN.run_id: State.RUNNING}
+    old.checkpoint({**STATE, "step": np.array(1)})
+    new.rewind()
+    assert int(new.checkpointed["step"]) == 7
+
+
+def test_a_superseded_attempt_leaves_a_stored_result_alone(store, record) -> None:
+    old, new = superseded(store, record)
+    new.metric("metric", 0.75)
+    new.finish("reached", seconds=1, weights=WEIGHTS)
+    stored = (store.run(RUN.run_id), files(store))
+    old.metric("metric", 0.1)
+    old.finish("step_limit", seconds=9, weights=WEIGHTS)
+    assert (store.run(RUN.run_id), files(store)) == stored
+
+
+@pytest.mark.parametrize("way", ["fail", "interrupt"])
+def test_a_superseded_attempt_cannot_end_the_run_either(store, record, events, way) -> None:
+    old, _ = superseded(store, record)
+    old.fail(RuntimeError("late")) if way == "fail" else old.interrupt()
+    assert old.superseded and old.state is State.LOST and events[-1]["state"] == "LOST"
+    assert store.states([RUN.run_id]) == {RUN.run_id: State.RUNNING}
+
+
+def test_a_failure_keeps_its_traceback_and_says_its_last_line(store, record, events, caplog) -> None:
+    recorder = record()
+    try:
+        raise ValueError("the board is\ntoo small")
+    except ValueError as error:
+        recorder.fail(error)
+    assert recorder.state is State.FAILED
+    (attempt,) = store.attempts(RUN.run_id)
+    assert attempt["state"] == "FAILED"
+    assert "Traceback" in attempt["error"] and "test_recording.py" in attempt["error"]
+    assert events[-1]["error"] == "too small"
+    assert "too small" in caplog.text
+
+
+def test_out_of_memory_is_a_state_of_its_own(store, record) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.zeros(HOPELESS)
+    for error in (caught.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory")):
+        assert is_out_of_memory(error)
+        recorder = record()
+        recorder.fail(error)
+        assert recorder.state is State.OUT_OF_MEMORY
+        assert store.states([RUN.run_id]) == {RUN.run_id: State.OUT_OF_MEMORY}
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
+
+
+def test_progress_is_told_now_and_then_and_kept_for_the_heartbeat(store, record, events) -> None:
+    recorder = record()
+    for step in range(0, 50, 5):
+        recorder.progress(step, {"state1": step / 100})
+    assert (recorder.step, recorder.values) == (45, {"state1": 0.45})
+    told = [event for event in events if event["event"] == "progress"]
+    assert [event["step"] for event in told] == [0]  # ten within half a second
+    assert told[0] == {
+        "event": "progress",
+        "run_id": RUN.run_id,
+        "step": 0,
+        "max_steps": 40,
+        "values": {"state1": 0.0},
+    }
+
+
+def test_started_tells_where_it_goes_on(store, record, events) -> None:
+    first = record()
+    first.started()
+    first.checkpoint(STATE)
+    first.interrupt()
+    record().started()
+    told = [(event["number"], event["step"]) for event in events if event["event"] == "started"]
+    assert told == [(1, 0), (2, 7)]
+    assert store.start(RUN.run_id, ME) is None  # it is running

@@ -1,0 +1,261 @@
+"""The worker: a pack over a real store, from its first step to the records of its runs."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from sweep_helpers import HOPELESS, ME, attempt_states, begun, complete, ids, results, small, staged
+from training_helpers import after
+
+from imagination.life.experiment import LifeState
+from imagination.schema import ConfigError
+from jobs import worker
+from jobs.files import Files
+from results_db.contract import State
+from results_db.store import open_store
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def new_store(tmp_path):
+    """Opens stores, each in a file of its own."""
+    stores = []
+
+    def make():
+        stores.append(open_store(str(tmp_path / f"{len(stores)}.db"), create=True))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(new_store):
+    return new_store()
+
+
+def run_pack(store, *runs, report=lambda event: None, **options):
+    return worker.run_pack(staged(store, *runs), store, device=CPU, provenance=ME, report=report, **options)
+
+
+def members(count):
+    """Runs of one shape that differ in all sorts of ways."""
+    changes = [{}, {"loss": "l2", "lr": 1e-3}, {"ae": False, "max_steps": 30}]
+    return [small(seed=seed, **changes[seed]) for seed in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_run_is_trained_and_recorded_with_its_weights(store, count) -> None:
+    runs, events = members(count), []
+    assert run_pack(store, *runs, report=events.append) == dict.fromkeys(ids(runs), State.COMPLETED)
+    for run in runs:
+        found = results(store, run.run_id)
+        steps = run.config["max_steps"]
+        assert (found["outcome"], found["metrics"]["steps"]) == ("step_limit", steps)
+        assert {"metric", "train_accuracy", "eval_accuracy", "metric_dataset"} <= set(found["metrics"])
+        # gol = model_t = 2: three states, each with a point at every fifth step.
+        points = {name: points for name, (points, _) in found["traces"].items()}
+        assert points == {name: list(range(0, steps, 5)) for name in ("state1", "state2", "state3")}
+        assert list(found["samples"]) == ["plain"]
+        assert Files(store.folder).weights(run.run_id, 1).is_file()
+        assert not Files(store.folder).checkpoint(run.run_id).exists()
+        told = [event["event"] for event in events if event["run_id"] == run.run_id]
+        assert told[0] == "started" and told[-1] == "ended" and set(told[1:-1]) == {"progress"}
+
+
+def test_runs_that_are_complete_or_running_elsewhere_are_left_alone(store) -> None:
+    done, elsewhere, mine = (small(seed=seed) for seed in range(3))
+    complete(store, done)
+    begun(store, elsewhere)
+    before = store.run(done.run_id)
+    events = []
+    assert run_pack(store, done, elsewhere, mine, report=events.append) == {mine.run_id: State.COMPLETED}
+    skipped = [event["run_id"] for event in events if event["event"] == "skipped"]
+    assert skipped == [done.run_id, elsewhere.run_id]
+    assert store.run(done.run_id) == before
+    assert attempt_states(store, elsewhere.run_id) == ["RUNNING"]
+
+
+def test_a_pack_of_which_nothing_is_left_does_nothing(store) -> None:
+    run = small()
+    complete(store, run)
+    assert run_pack(store, run) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("steps", [0, 17])
+def test_stopped_and_resumed_is_as_if_undisturbed(new_store, count, steps) -> None:
+    undisturbed, disturbed = new_store(), new_store()
+    runs = members(count)
+    run_pack(undisturbed, *runs)
+    assert run_pack(disturbed, *runs, stop=after(steps)) == dict.fromkeys(ids(runs), State.PREEMPTED)
+    files = Files(disturbed.folder)
+    for run in runs:
+        assert int(load_file(files.checkpoint(run.run_id))["step"]) == steps
+        assert disturbed.traces(run.run_id) == {}  # nothing reaches the store before the end
+    events = []
+    run_pack(disturbed, *runs, report=events.append)
+    assert {event["step"] for event in events if event["event"] == "started"} == {steps}
+    for run in runs:
+        assert results(disturbed, run.run_id) == results(undisturbed, run.run_id)
+        assert attempt_states(disturbed, run.run_id) == ["PREEMPTED", "COMPLETED"]
+        assert not files.checkpoint(run.run_id).exists()
+        weights = load_file(files.weights(run.run_id, 2))
+        others = load_file(Files(undisturbed.folder).weights(run.run_id, 1))
+        assert all(np.array_equal(weights[name], others[name]) for name in others)
+
+
+def test_a_run_that_ended_before_the_stop_stays_complete(store) -> None:
+    short, long = small(seed=0, max_steps=10), small(seed=1)
+    ended = run_pack(store, short, long, stop=after(20))
+    assert ended == {short.run_id: State.COMPLETED, long.run_id: State.PREEMPTED}
+    assert run_pack(store, short, long) == {long.run_id: State.COMPLETED}
+
+
+def test_a_killed_worker_goes_on_from_its_last_checkpoint(new_store) -> None:
+    """What a checkpoint by the clock is for: the process ends without a word."""
+
+    class Killed(BaseException):
+        pass
+
+    undisturbed, disturbed = new_store(), new_store()
+    run = small()
+    run_pack(undisturbed, run)
+
+    over = after(20)
+
+    def stop():
+        if over():
+            raise Killed
+        return False
+
+    with pytest.raises(Killed):
+        run_pack(disturbed, run, stop=stop, checkpoint_every_s=0)
+    assert attempt_states(disturbed, run.run_id) == ["RUNNING"]
+    (dead,) = disturbed.running()
+    disturbed.end(dead.attempt, State.LOST)
+    run_pack(disturbed, run)
+    assert results(disturbed, run.run_id) == results(undisturbed, run.run_id)
+
+
+def raising(for_seed, at_step):
+    """An experiment whose forward pass raises for one seed; nobody is told which run of the pack it was."""
+
+    class Raising(LifeState):
+        passes = 0
+
+        def select(self, kept):
+            return Raising([self.configs[index] for index in kept], self.device)
+
+        def forward(self, parameters, data):
+            Raising.passes += 1
+            if Raising.passes > at_step and any(config.seed == for_seed for config in self.configs):
+                raise RuntimeError("no such kernel")
+            return super().forward(parameters, data)
+
+    return Raising
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_step", [0, 12])
+def test_a_run_that_raises_fails_alone(new_store, monkeypatch, caplog, at_step) -> None:
+    store, undisturbed = new_store(), new_store()
+    runs = members(3)
+    for run in runs:
+        run_pack(undisturbed, run)
+    monkeypatch.setattr(worker, "experiment_of", raising(1, at_step))
+    ended = run_pack(store, *runs)
+    assert [ended[run.run_id] for run in runs] == [State.COMPLETED, State.FAILED, State.COMPLETED]
+    assert "no such kernel" in store.attempts(runs[1].run_id)[0]["error"]
+    assert "training its 3 open runs one by one" in caplog.text
+    for run in (runs[0], runs[2]):  # trained anew and alone: nothing of the first try is left
+        assert results(store, run.run_id) == results(undisturbed, run.run_id)
+        assert attempt_states(store, run.run_id) == ["COMPLETED"]
+
+
+def test_what_no_memory_holds_is_out_of_memory(store) -> None:
+    run = small(batch=HOPELESS)
+    assert run_pack(store, run) == {run.run_id: State.OUT_OF_MEMORY}
+    # An evaluation that is too large ends its run alone, after the training.
+    large, fine = small(eval_sequences=HOPELESS), small()
+    assert run_pack(store, large, fine) == {large.run_id: State.OUT_OF_MEMORY, fine.run_id: State.COMPLETED}
+
+
+def test_a_checkpoint_of_another_shape_costs_its_steps_and_not_the_run(new_store, caplog) -> None:
+    store, undisturbed = new_store(), new_store()
+    run = small()
+    run_pack(undisturbed, run)
+    run_pack(store, run, stop=after(20))
+    path = Files(store.folder).checkpoint(run.run_id)
+    arrays = load_file(path)
+    save_file(arrays | {"mean": arrays["mean"][:-1]}, path, metadata={"traces": '{"state1": [[0], [0.5]]}'})
+    assert run_pack(store, run) == {run.run_id: State.COMPLETED}
+    assert "starts anew" in caplog.text
+    assert results(store, run.run_id) == results(undisturbed, run.run_id)
+
+
+def test_the_heartbeat_tells_the_step(store, monkeypatch) -> None:
+    monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.02)
+    seen = threading.Event()
+
+    def stop():
+        (running,) = store.running()
+        if running.step > 0:
+            assert set(running.progress) == {"state1", "state2", "state3"}
+            assert running.heartbeat_at > running.started_at
+            seen.set()
+        return seen.is_set()
+
+    run_pack(store, small(max_steps=10_000), stop=stop)
+    assert seen.is_set()
+
+
+def test_a_superseded_attempt_stops_training(store, monkeypatch) -> None:
+    monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.02)
+    run, events = small(max_steps=100_000), []
+
+    def report(event):
+        events.append(event)
+        if event["event"] == "progress" and len(store.attempts(run.run_id)) == 1:
+            (mine,) = store.running()
+            store.end(mine.attempt, State.LOST)  # somebody gave it up for lost,
+            begun(store, run)  # and somebody else goes on with it
+
+    assert run_pack(store, run, report=report) == {run.run_id: State.LOST}
+    assert events[-1]["state"] == "LOST"
+    assert attempt_states(store, run.run_id) == ["LOST", "RUNNING"]
+    assert not Files(store.folder).checkpoint(run.run_id).exists()
+
+
+def test_a_store_that_is_away_does_not_end_the_training(store, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.01)
+    beats = []
+
+    def away(*args, **kwargs):
+        beats.append(args)
+        raise OSError("connection refused")
+
+    monkeypatch.setattr(store, "heartbeat", away)
+    run = small(max_steps=100)
+    assert run_pack(store, run) == {run.run_id: State.COMPLETED}
+    assert beats and "connection refused" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "threads", "reason"),
+    [("quantum", 0, "device: 'quantum'"), ("cuda:99", 0, "device: 'cuda:99'"), ("cpu", -1, "threads: -1")],
+)
+def test_a_device_that_is_not_there(name, threads, reason) -> None:
+    with pytest.raises(ConfigError) as caught:
+        worker.choose_device(name, threads=threads)
+    assert str(caught.value).startswith(reason) and "\n" not in str(caught.value)
+
+
+def test_the_cpu_is_always_there() -> None:
+    assert worker.choose_device("cpu") == CPU
+    assert worker.device_name(CPU)
