@@ -1,21 +1,22 @@
-"""One weight set per run: which memory layout is fastest for a training step's convolutions, on this machine.
+"""One weight set per run: which memory layout is fastest for a whole training step's forward and backward pass.
 
     python benchmarks/bench_convolution.py [--repeats 9]
 
-Times forward and backward of one time step's five 3x3 convolutions (12x12 boards, batch 128), on one CPU thread or
-on the GPU, for one run and for a pack of four: PyTorch's default layout beside channels-last. `imagination.training.
-layers.memory_format` chooses by this.
+Times the state task (3/3 timesteps, five convolutions each, 12x12 boards, batch 128) on one CPU thread or on the GPU,
+for one run and for a pack of four, in PyTorch's default layout and in channels-last. By this
+`imagination.training.layers.memory_format` chooses.
 """
 
 import argparse
 import statistics
 import time
+from unittest import mock
 
 import torch
 
+from imagination.life.config import LifeStateConfig
+from imagination.life.experiment import LifeState
 from imagination.training import layers
-
-BOARD, BATCH, LAYERS = 12, 128, 5
 
 
 def main() -> None:
@@ -40,20 +41,19 @@ def main() -> None:
 
 def _median(runs: int, channels: int, form: torch.memory_format, device: torch.device, repeats: int) -> float:
     """Milliseconds per run of a forward and backward pass."""
-    shapes = layers.convolution_shapes(
-        "step", layers=LAYERS, channels_in=channels, channels=channels, channels_out=channels, kernel=3
-    )
-    layout = layers.ParameterLayout(shapes)
-    parameters = layout.glorot_uniform(torch.arange(runs, device=device)).requires_grad_()
-    x = torch.randn(BATCH, runs * channels, BOARD, BOARD, device=device).contiguous(memory_format=form)
+    configs = [LifeStateConfig(channels=channels, seed=seed) for seed in range(runs)]
+    experiment = LifeState(configs, device)
+    parameters, data = experiment.initial_parameters().requires_grad_(), experiment.initial_data()
+    steps = torch.zeros(runs, dtype=torch.int64, device=device)
     times = []
-    for _ in range(repeats + 2):  # two to warm up
-        started = time.perf_counter()
-        out = x + layers.convolutions(layout.unpack(parameters), "step", x, layers=LAYERS)
-        torch.autograd.grad(out.square().sum(), parameters)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
+    with mock.patch.object(layers, "memory_format", lambda *_: form):
+        for _ in range(repeats + 2):  # two to warm up
+            started = time.perf_counter()
+            loss = experiment.forward(parameters, data, steps).loss
+            torch.autograd.grad(loss.sum(), parameters)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - started)
     return 1000 * statistics.median(times[2:]) / runs
 
 

@@ -79,8 +79,9 @@ def main() -> int:
     report({"event": "ready"})
     while (path := packs.get()) is not None and not stop():
         worker.run_pack(Pack.read(path), store, device=device, provenance=me, report=report, stop=stop)
-        if not stop():
-            report({"event": "idle"})
+        if stop():
+            break  # a worker that was told to stop asks for no more work
+        report({"event": "idle"})
     store.close()
     return 0
 

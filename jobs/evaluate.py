@@ -16,7 +16,10 @@ from results_db import console
 from results_db.contract import State, StoreError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from collections.abc import Mapping
+
+    from imagination.schema import Scalar
+    from results_db.store import SqlStore
 
 _SAME = 1e-9
 
@@ -51,7 +54,7 @@ def cli(
         chosen = completed.head(limit) if limit else completed
         if chosen.empty:
             raise StoreError("no completed run matches; see imagine-results runs")
-        results, missing = _evaluate_all(store, _rows(chosen), device, threads, write=write)
+        results, missing = _evaluate_all(store, chosen["run_id"].tolist(), device, threads, write=write)
         _show(results, as_json=as_json)
         for run_id in missing:
             click.echo(f"run {run_id[:SHORT]}: its weights are not in {store.folder}", err=True)
@@ -60,38 +63,41 @@ def cli(
         store.close()
 
 
-def _rows(frame: "pd.DataFrame") -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-
-
 def _evaluate_all(
-    store: Any, rows: list[dict[str, Any]], device: str, threads: int, *, write: bool
+    store: "SqlStore", run_ids: list[str], device: str, threads: int, *, write: bool
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Per run its id, the stored and the new metrics; and the ids of runs whose weights are not there."""
     from rich.console import Console
     from rich.progress import track
 
     results, missing = [], []
-    for row in track(rows, description="evaluating", console=Console(stderr=True)):
-        metrics = evaluate(store, row, device=device, threads=threads)
+    for run_id in track(run_ids, description="evaluating", console=Console(stderr=True)):
+        run = store.run(run_id)
+        metrics = evaluate(store, run_id, run["config"], device=device, threads=threads)
         if metrics is None:
-            missing.append(row["run_id"])
+            missing.append(run_id)
             continue
         if write:
-            store.replace_metrics(row["run_id"], metrics)
-        stored = {name: _number(row.get(name)) for name in metrics}
-        results.append({"run_id": row["run_id"], "stored": stored, "evaluated": metrics})
+            store.replace_metrics(run_id, metrics)
+        stored = {name: run["metrics"].get(name) for name in metrics}
+        results.append({"run_id": run_id, "stored": stored, "evaluated": metrics})
     return results, missing
 
 
 def evaluate(
-    store: Any, row: dict[str, Any], *, device: str = "auto", threads: int = 0
+    store: "SqlStore",
+    run_id: str,
+    config: "Mapping[str, Scalar]",
+    *,
+    device: str = "auto",
+    threads: int = 0,
 ) -> dict[str, float | None] | None:
-    """The metrics of one stored run from its final weights, None if those are not there.
+    """The metrics of a completed run from its final weights, None if those are not there.
 
     Args:
         store: where the run is.
-        row: its row of `Store.runs`.
+        run_id: its id.
+        config: its complete config.
         device: a torch device, or `auto`.
         threads: CPU threads; 0: torch's choice.
     """
@@ -99,22 +105,21 @@ def evaluate(
     from safetensors.torch import load_file
 
     from imagination import registry
-    from imagination.schema import build, keys
+    from imagination.schema import build
     from jobs.worker import choose_device, experiment_of
 
-    path = weights_path(store, row["run_id"])
+    path = weights_path(store, run_id)
     if path is None:
         return None
     chosen = choose_device(device, threads=threads)
-    config_type = registry.config_type(row["experiment"])
-    config: Any = build(config_type, {key: row[key] for key in keys(config_type)})
-    experiment = experiment_of([config], chosen)
+    built: Any = build(registry.config_type(str(config["experiment"])), config)
+    experiment = experiment_of([built], chosen)
     named = load_file(path)
     parameters = torch.cat([named[name].reshape(1, -1) for name in experiment.layout.shapes], dim=1)
     return dict(experiment.evaluate(parameters.to(chosen)).metrics)
 
 
-def weights_path(store: Any, run_id: str) -> Path | None:
+def weights_path(store: "SqlStore", run_id: str) -> Path | None:
     """The final weights of a completed run, None if they are not there."""
     from jobs.files import Files
 
@@ -137,10 +142,6 @@ def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
             click.echo(
                 f"  {name:<22} {_text(value):>10}  stored {_text(stored):>10}{'' if same else '  differs'}"
             )
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or value != value else float(value)
 
 
 def _text(value: float | None) -> str:

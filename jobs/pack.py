@@ -1,6 +1,6 @@
 """Packs: runs with equal tensor shapes, trained together. Torch-free.
 
-A pack's file is all that a worker needs: it can begin without the store.
+A pack's file holds its runs' configs, so a worker need not ask the store for them.
 """
 
 import hashlib

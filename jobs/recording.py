@@ -7,6 +7,8 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -14,12 +16,15 @@ from safetensors.numpy import save
 
 from imagination.recorder import Arrays
 from jobs.files import Files, write_atomically
-from results_db.contract import Attempt, RunRecord, Sample, State, Store
+from jobs.identity import SHORT
+from results_db.contract import Attempt, RunRecord, Sample, State, Store, StoreError
 
 log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, object]], None]
 """Receives a worker's events, each a flat JSON-able mapping with `event` and `run_id`."""
+
+RETRY_AFTER_S = (0.5, 1, 2, 5, 10, 20, 20)
 
 _REPORT_EVERY_S = 0.5
 _SUPERSEDED = "a newer attempt of this run exists"
@@ -34,7 +39,7 @@ class RunRecorder:
         attempt: the attempt whose results these are.
         checkpointed: the state to go on from, or None.
         state: COMPLETED, FAILED, ... once the attempt has ended, else None.
-        superseded: a newer attempt exists; nothing more is written.
+        superseded: the heartbeat learned that a newer attempt exists; no checkpoint is written any more.
     """
 
     def __init__(self, attempt: Attempt, store: Store, *, max_steps: int, report: Report) -> None:
@@ -63,7 +68,7 @@ class RunRecorder:
 
     def discard_checkpoint(self, why: object) -> None:
         """Begin anew: the checkpoint is of no use. That costs its steps, never the run."""
-        log.warning("run %s starts anew: checkpoint %s: %s", self.attempt.run_id[:10], self._path, why)
+        log.warning("run %s starts anew: checkpoint %s: %s", self.attempt.run_id[:SHORT], self._path, why)
         self._path.unlink(missing_ok=True)
         self.rewind()
 
@@ -76,7 +81,9 @@ class RunRecorder:
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            log.warning("run %s starts anew: checkpoint %s: %s", self.attempt.run_id[:10], self._path, error)
+            log.warning(
+                "run %s starts anew: checkpoint %s: %s", self.attempt.run_id[:SHORT], self._path, error
+            )
             return None
         self._traces.update({name: (steps, values) for name, (steps, values) in traces.items()})
         return arrays
@@ -94,14 +101,18 @@ class RunRecorder:
     def sample(self, name: str, arrays: Arrays) -> None:
         """See `Recorder`."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        named: dict[str, Any] = dict(arrays)
+        np.savez_compressed(buffer, **named)
         self._samples[name] = Sample(buffer.getvalue())
 
     def checkpoint(self, state: Arrays) -> None:
         """See `Recorder`. The file holds the state and the traces; it is replaced as a whole."""
-        if self.superseded:
-            return  # the newer attempt's checkpoint stands here
-        write_atomically(self._path, save(dict(state), metadata={"traces": json.dumps(self._traces)}))
+        if self.superseded or self.state is not None:
+            return  # a newer attempt's checkpoint may stand here
+        try:
+            write_atomically(self._path, save(dict(state), metadata={"traces": json.dumps(self._traces)}))
+        except OSError as error:  # the one before still stands; a full disk must not end the training
+            log.warning("checkpoint of run %s: %s", self.attempt.run_id[:SHORT], error)
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
         """See `Recorder`."""
@@ -111,26 +122,43 @@ class RunRecorder:
             self._tell("progress", step=step, max_steps=self._max_steps, values=dict(values))
 
     def finish(self, outcome: str, *, seconds: float, weights: Arrays) -> None:
-        """See `Recorder`: weights first, then the record in one transaction, then the checkpoint goes."""
-        run_id = self.attempt.run_id
-        write_atomically(self._files.weights(run_id, self.attempt.number), save(dict(weights)))
+        """See `Recorder`: weights first, then the record in one transaction, then the checkpoint goes.
+
+        Where the store or the disk stays away too long the attempt ends as interrupted, and its checkpoint stays.
+        """
+        run_id, number = self.attempt.run_id, self.attempt.number
+        path = self._files.weights(run_id, number)
         record = RunRecord(run_id, outcome, seconds, self._metrics, self._traces, self._samples)
-        self.superseded = not self._store.finish(self.attempt, record)
-        if self.superseded:
-            self._files.weights(run_id, self.attempt.number).unlink(missing_ok=True)
+
+        def commit() -> bool:
+            write_atomically(path, save(dict(weights)))
+            return self._store.finish(self.attempt, record)
+
+        counts = _patiently(commit)
+        if counts is None:
+            self.interrupt()
+        elif counts:
+            self._clean_up(path)
+            self._ended(State.COMPLETED, outcome=outcome, seconds=seconds, metrics=dict(self._metrics))
+        else:
+            path.unlink(missing_ok=True)
             self._ended(State.LOST, error=_SUPERSEDED)
-            return
+
+    def _clean_up(self, weights: Path) -> None:
+        """The run is recorded: its checkpoint goes, and what attempts left that died before their commit."""
         self._path.unlink(missing_ok=True)
-        self._ended(State.COMPLETED, outcome=outcome, seconds=seconds, metrics=dict(self._metrics))
+        for path in weights.parent.glob(f"{self.attempt.run_id}.*"):
+            if path != weights:
+                path.unlink(missing_ok=True)
 
     def fail(self, error: BaseException) -> None:
         """See `Recorder`."""
         text = "".join(traceback.format_exception(error))
-        log.error("run %s failed\n%s", self.attempt.run_id[:10], text)
+        log.error("run %s failed\n%s", self.attempt.run_id[:SHORT], text)
         self._end(State.OUT_OF_MEMORY if is_out_of_memory(error) else State.FAILED, text)
 
     def interrupt(self) -> None:
-        """The attempt was told to stop; its checkpoint is written."""
+        """The attempt was told to stop, or its record could not be written; its checkpoint is kept."""
         self._end(State.PREEMPTED)
 
     def started(self) -> None:
@@ -139,8 +167,7 @@ class RunRecorder:
         self._tell("started", number=self.attempt.number, step=step, max_steps=self._max_steps)
 
     def _end(self, state: State, error: str | None = None) -> None:
-        self.superseded = not self._store.end(self.attempt, state, error=error)
-        if self.superseded:
+        if _patiently(lambda: self._store.end(self.attempt, state, error=error)) is False:
             self._ended(State.LOST, error=_SUPERSEDED)
         else:
             self._ended(state, error=error.strip().splitlines()[-1] if error else None)
@@ -151,6 +178,18 @@ class RunRecorder:
 
     def _tell(self, event: str, **details: object) -> None:
         self._report({"event": event, "run_id": self.attempt.run_id, **details})
+
+
+def _patiently(write: Callable[[], bool]) -> bool | None:
+    """What `write` says. A store or disk that is away is asked again for about a minute; None if it stays away."""
+    for delay_s in (*RETRY_AFTER_S, None):
+        try:
+            return write()
+        except (StoreError, OSError) as error:
+            log.warning("%s; %s", error, f"again in {delay_s} s" if delay_s else "giving up")
+            if delay_s:
+                time.sleep(delay_s)
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -182,8 +182,10 @@ def main() -> None:
     """The command."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would answer with a page
     try:
-        sys.argv[1:] = _with_db(sys.argv[1:])
-        check_overrides(sys.argv[1:])
+        arguments = _with_db(sys.argv[1:])
+        check_overrides(arguments)
+        # Hydra takes no options between overrides.
+        sys.argv[1:] = sorted(arguments, key=lambda argument: "=" in argument and argument[0] != "-")
         hydra_config.register()
         _hydra_main()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:

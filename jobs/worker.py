@@ -10,6 +10,7 @@ import torch
 from imagination import registry
 from imagination.schema import ConfigError, build
 from imagination.training.loop import CheckpointError, Experiment, Run, Trainer
+from jobs.files import Files
 from jobs.pack import Pack, PackedRun
 from jobs.provenance import cpu_name
 from jobs.recording import Report, RunRecorder
@@ -23,6 +24,9 @@ CHECKPOINT_EVERY_S = 60.0
 
 def choose_device(name: str = "auto", *, threads: int = 0) -> torch.device:
     """The device to train on: a GPU if there is one, else the CPU with this many threads (0: torch's choice).
+
+    On a GPU float32 is made to mean float32 and the convolutions deterministic, so that a resumed run is the
+    undisturbed one.
 
     Raises:
         ConfigError: there is no such device, or no such number of threads.
@@ -39,6 +43,10 @@ def choose_device(name: str = "auto", *, threads: int = 0) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"device: '{name}' cannot be used here; try auto or cpu ({reason})") from None
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
     return device
 
 
@@ -81,12 +89,14 @@ def run_pack(
     for run in pack.runs:
         attempt = store.start(run.run_id, provenance)
         if attempt is None:
-            report({"event": "skipped", "run_id": run.run_id})
+            _skip(run.run_id, store, report)
             continue
         steps = int(run.config.get("max_steps", 0))
         recorders[run.run_id] = RunRecorder(attempt, store, max_steps=steps, report=report)
         recorders[run.run_id].started()
     runs = [run for run in pack.runs if run.run_id in recorders]
+    if not runs:
+        return {}
     with Heartbeat(store, list(recorders.values())) as heartbeat:
         _train(
             runs,
@@ -98,6 +108,13 @@ def run_pack(
     return {run_id: recorder.state for run_id, recorder in recorders.items() if recorder.state is not None}
 
 
+def _skip(run_id: str, store: Store, report: Report) -> None:
+    if store.states([run_id]).get(run_id) is State.COMPLETED:
+        # An attempt that was killed right after its commit left it behind.
+        Files(store.folder).checkpoint(run_id).unlink(missing_ok=True)
+    report({"event": "skipped", "run_id": run_id})
+
+
 def _train(
     runs: Sequence[PackedRun],
     recorders: dict[str, RunRecorder],
@@ -106,36 +123,64 @@ def _train(
     stop: Callable[[], bool],
     checkpoint_every_s: float,
 ) -> None:
-    """Train these runs together; if that raises, those that have not ended are trained one at a time."""
-    if not runs:
+    """Train these runs together; if that goes wrong, in halves, until the run at fault fails alone."""
+    members = [recorders[run.run_id] for run in runs]
+    if _train_together(runs, members, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s):
         return
-    try:
-        configs: list[Any] = [
-            build(registry.config_type(str(run.config["experiment"])), run.config) for run in runs
-        ]
-        members = [
-            Run(config, recorders[run.run_id], recorders[run.run_id].checkpointed)
-            for config, run in zip(configs, runs, strict=True)
-        ]
-        trainer = Trainer(experiment_of(configs, device), members, checkpoint_every_s=checkpoint_every_s)
-        if not trainer.train(stop=stop):
-            for run in runs:
-                if recorders[run.run_id].state is None:
-                    recorders[run.run_id].interrupt()
-    except Exception as error:
-        left = [run for run in runs if recorders[run.run_id].state is None]
-        if len(runs) == 1:
-            for run in left:
-                if isinstance(error, CheckpointError):
-                    recorders[run.run_id].discard_checkpoint(error)
-                    _train([run], recorders, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s)
-                else:
-                    recorders[run.run_id].fail(error)
-            return
-        log.warning("pack of %d runs: %s; training its %d open runs one by one", len(runs), error, len(left))
-        for run in left:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what failed was perhaps too large, and the halves need its room
+    left = [run for run in runs if recorders[run.run_id].state is None]
+    middle = (len(left) + 1) // 2
+    for half in (left[:middle], left[middle:]):
+        for run in half:
             recorders[run.run_id].rewind()
-            _train([run], recorders, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s)
+        if half:
+            _train(half, recorders, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s)
+
+
+def _train_together(
+    runs: Sequence[PackedRun],
+    recorders: Sequence[RunRecorder],
+    *,
+    device: torch.device,
+    stop: Callable[[], bool],
+    checkpoint_every_s: float,
+) -> bool:
+    """Train these runs as one pack. False if it raised and there is more than one to blame."""
+    try:
+        trainer = _trainer(runs, recorders, device=device, checkpoint_every_s=checkpoint_every_s)
+        if not trainer.train(stop=stop):
+            for recorder in recorders:
+                if recorder.state is None:
+                    recorder.interrupt()
+    except Exception as error:
+        if len(runs) > 1:
+            log.warning("a pack of %d runs, to be trained in halves: %s", len(runs), error)
+            return False
+        recorders[0].fail(error)
+    return True
+
+
+def _trainer(
+    runs: Sequence[PackedRun],
+    recorders: Sequence[RunRecorder],
+    *,
+    device: torch.device,
+    checkpoint_every_s: float,
+) -> Trainer:
+    """The runs' trainer; a checkpoint that does not fit costs its own run's steps alone."""
+    configs: list[Any] = [
+        build(registry.config_type(str(run.config["experiment"])), run.config) for run in runs
+    ]
+    while True:
+        members = [
+            Run(config, recorder, recorder.checkpointed)
+            for config, recorder in zip(configs, recorders, strict=True)
+        ]
+        try:
+            return Trainer(experiment_of(configs, device), members, checkpoint_every_s=checkpoint_every_s)
+        except CheckpointError as error:
+            recorders[error.index].discard_checkpoint(error)
 
 
 class Heartbeat:

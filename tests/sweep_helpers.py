@@ -22,7 +22,7 @@ SMALL: dict[str, Scalar] = {
     "step_layers": 1,
     "board": 6,
     "batch": 8,
-    "warmup": 5,
+    "warmup": 0.1,
     "max_steps": 40,
     "eval_every": 10,
     "trace_every": 5,

@@ -78,6 +78,25 @@ def test_glorot_limits_zero_biases_and_own_seeds():
     assert torch.equal(alone["step.0.weight"][0], weight[1])
 
 
+@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize(("channels", "last"), [(16, False), (20, True)])
+def test_hidden_states_have_the_layout_that_measured_fastest(runs, channels, last):
+    network = LifeNetwork(tiny(channels=channels))
+    named = network.layout.unpack(parameters(network, *range(runs)))
+    for hidden in network.hidden_states(named, boards(runs)):
+        assert hidden.is_contiguous(memory_format=torch.channels_last) == last
+
+
+def test_a_layers_weights_depend_on_its_name_not_on_its_place():
+    shape = (4, 4, 3, 3)
+    one = layers.ParameterLayout({"decoder.0.weight": shape})
+    other = layers.ParameterLayout({"new.0.weight": shape, "decoder.0.weight": shape})
+    seed = torch.tensor([1])
+    named = other.unpack(other.glorot_uniform(seed))
+    assert torch.equal(named["decoder.0.weight"], one.unpack(one.glorot_uniform(seed))["decoder.0.weight"])
+    assert not torch.equal(named["decoder.0.weight"], named["new.0.weight"])
+
+
 def test_the_network_is_fully_convolutional():
     network = LifeNetwork(tiny())
     named = network.layout.unpack(parameters(network, 1))

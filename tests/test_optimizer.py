@@ -16,17 +16,18 @@ def rates(config, *steps):
 
 
 def test_warm_up_rises_to_the_peak_and_the_decay_ends_at_zero():
-    config = tiny(lr=1.0, warmup=4, max_steps=12, schedule="linear")
-    # Updates 1 to 4 take 1/4, 2/4, 3/4 and 4/4 of the peak; from step 4 on the rate falls by 1/8 a step.
+    config = tiny(lr=1.0, warmup=1 / 3, max_steps=12, schedule="linear")
+    # A third of 12 steps are 4: updates 1 to 4 take 1/4, 2/4, 3/4 and 4/4 of the peak; from step 4 on the rate
+    # falls by 1/8 a step.
     assert rates(config, 0, 1, 2, 3, 4, 5, 8, 11, 12) == pytest.approx(
         [0.25, 0.5, 0.75, 1.0, 1.0, 0.875, 0.5, 0.125, 0.0]
     )
 
 
 def test_a_constant_rate_stays_after_the_warm_up():
-    config = tiny(lr=2.0, warmup=2, schedule="constant")
+    config = tiny(lr=2.0, warmup=0.05, schedule="constant")  # 5% of 40 steps are 2
     assert rates(config, 0, 1, 2, 1000) == pytest.approx([1.0, 2.0, 2.0, 2.0])
-    assert rates(tiny(lr=2.0, warmup=0, schedule="constant"), 0) == [2.0]
+    assert rates(tiny(lr=2.0, warmup=0.0, schedule="constant"), 0) == [2.0]
 
 
 def test_clipping_is_each_runs_own():
@@ -44,7 +45,7 @@ def test_a_gradient_within_its_limit_or_zero_is_left_alone():
 
 
 def test_updates_are_torchs_adam():
-    config = tiny(lr=0.01, warmup=0, schedule="constant", clip_by="none")
+    config = tiny(lr=0.01, warmup=0.0, schedule="constant", clip_by="none")
     ours = torch.randn(1, 6, generator=torch.Generator().manual_seed(1))
     reference = ours.double().clone().requires_grad_()
     adam = torch.optim.Adam([reference], lr=0.01, eps=1e-7)

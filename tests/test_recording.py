@@ -126,7 +126,7 @@ def test_finish_keeps_weights_and_record_and_removes_the_checkpoint(store, recor
     recorder.metric("metric_adv", None)
     recorder.sample("plain", {"score": np.array([0.5])})
     recorder.finish("reached", seconds=2.5, weights=WEIGHTS)
-    assert recorder.state is State.COMPLETED and not recorder.superseded
+    assert recorder.state is State.COMPLETED
     found = store.run(RUN.run_id)
     assert (found["state"], found["outcome"], found["seconds"]) == ("COMPLETED", "reached", 2.5)
     assert found["metrics"] == {"metric": 0.25, "metric_adv": None}
@@ -157,7 +157,7 @@ def test_a_superseded_attempt_changes_nothing(store, record, events) -> None:
     before, attempts = files(store), store.attempts(RUN.run_id)
     old.metric("metric", 0.1)
     old.finish("reached", seconds=1, weights=WEIGHTS)
-    assert old.superseded and old.state is State.LOST
+    assert old.state is State.LOST
     assert events[-1]["state"] == "LOST"
     assert files(store) == before
     assert store.attempts(RUN.run_id) == attempts
@@ -181,7 +181,7 @@ def test_a_superseded_attempt_leaves_a_stored_result_alone(store, record) -> Non
 def test_a_superseded_attempt_cannot_end_the_run_either(store, record, events, way) -> None:
     old, _ = superseded(store, record)
     old.fail(RuntimeError("late")) if way == "fail" else old.interrupt()
-    assert old.superseded and old.state is State.LOST and events[-1]["state"] == "LOST"
+    assert old.state is State.LOST and events[-1]["state"] == "LOST"
     assert store.states([RUN.run_id]) == {RUN.run_id: State.RUNNING}
 
 

@@ -34,6 +34,15 @@ def test_reset_one_gives_fresh_boards_at_density_one_half():
     assert not torch.equal(start, after)
 
 
+def test_a_tiny_reset_probability_gives_old_boards():
+    # With 1e-17 nearly every age is beyond 1,000 steps, where it is cut off.
+    old = sampler.start(torch.tensor([1]), torch.tensor([1e-17]), batch=20, board=6)
+    fresh = sampler.fresh(torch.tensor([1]), torch.tensor([0]), batch=20, board=6)
+    for _ in range(1000):
+        fresh = rules.step(fresh)
+    assert torch.equal(old, fresh)
+
+
 def test_a_sequence_begins_anew_with_the_reset_probability_and_else_carries_on():
     seeds, reset = torch.tensor([1]), torch.tensor([0.25])
     second = rules.step(sampler.start(seeds, reset, batch=10_000, board=12))

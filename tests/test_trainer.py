@@ -10,6 +10,21 @@ from imagination.life import rules
 from imagination.life.experiment import LifeState
 from imagination.training.loop import TrainState
 
+START = torch.tensor([0])
+
+
+class Watched(LifeState):
+    """Notes the first run's training accuracy in every step."""
+
+    def __init__(self, configs):
+        super().__init__(configs, CPU)
+        self.seen = []
+
+    def forward(self, parameters, data, steps):
+        forward = super().forward(parameters, data, steps)
+        self.seen.append(forward.accuracy[0].item())
+        return forward
+
 
 def parameters_after(configs, steps, **options):
     """`[R, P]` parameters after so many steps."""
@@ -45,7 +60,7 @@ def one_step_in_float64(config):
         torch.nn.utils.clip_grad_value_(leaves.values(), config.clip)
     else:
         torch.nn.utils.clip_grad_norm_(leaves.values(), config.clip)
-    torch.optim.Adam(leaves.values(), lr=config.lr / max(config.warmup, 1), eps=1e-7).step()
+    torch.optim.Adam(leaves.values(), lr=config.lr, eps=1e-7).step()
     return torch.cat([leaf.detach().reshape(-1) for leaf in leaves.values()])
 
 
@@ -60,7 +75,7 @@ def one_step_in_float64(config):
     ],
 )
 def test_a_training_step_is_what_double_precision_computes(changes):
-    config = tiny(warmup=0, **changes)
+    config = tiny(warmup=0.0, **changes)
     ours = parameters_after([config], 1)[0].double()
     before = LifeState([config], CPU).initial_parameters()[0].double()
     expected = one_step_in_float64(config)
@@ -77,7 +92,7 @@ def test_packed_and_alone_agree_over_the_first_steps():
     configs = [
         tiny(seed=1),
         tiny(seed=2, ae=False, lr=1e-3, reset=0.5),
-        tiny(seed=3, loss="l2", clip_by="value", clip=0.1, schedule="constant", warmup=0),
+        tiny(seed=3, loss="l2", clip_by="value", clip=0.1, schedule="constant", warmup=0.0),
     ]
     packed = parameters_after(configs, 5)
     for index, config in enumerate(configs):
@@ -137,37 +152,52 @@ def test_stopped_and_resumed_is_as_if_undisturbed_to_the_bit(stops, runs):
 
 def test_checkpoints_come_by_the_clock_and_hold_the_whole_state():
     recorder = train([TINY], checkpoint_every_s=0)[0]
-    assert [int(c["step"]) for c in recorder.checkpoints] == list(range(40))
+    # Before every step but the first, which has only begun, and when training is over.
+    assert [int(c["step"]) for c in recorder.checkpoints] == [*range(40), 40]
     state = TrainState.initial(LifeState([TINY], CPU))
     state.restore(0, recorder.checkpoints[7])
     restored = state.arrays(0)
     assert all(np.array_equal(restored[name], value) for name, value in recorder.checkpoints[7].items())
 
 
-def test_the_stopping_rule_reads_the_mean_accuracy_of_the_last_interval():
-    experiment = LifeState([TINY], CPU)
-    seen = []
-
-    class Watched(LifeState):
-        def forward(self, parameters, data):
-            forward = super().forward(parameters, data)
-            seen.append(forward.accuracy.item())
-            return forward
-
-    means = []
-    for gate in (0.0001, 1.0):  # reached at the first chance; never reached
-        seen.clear()
-        config = tiny(accuracy=gate)
-        recorder = train([config], experiment=Watched([config], CPU))[0]
-        means.append((recorder.outcome, recorder.metrics["steps"], recorder.metrics["train_accuracy"]))
-        assert means[-1][2] == pytest.approx(np.mean(seen[-10:]))  # eval_every is 10
-    assert means[0][:2] == ("reached", 10) and means[1][:2] == ("step_limit", 40)
-    assert experiment.configs == [TINY]
+@pytest.mark.parametrize(("gate", "ending"), [(0.0001, ("reached", 10)), (1.0, ("step_limit", 40))])
+def test_the_stopping_rule_reads_the_mean_accuracy_of_the_last_interval(gate, ending):
+    watched = Watched([tiny(accuracy=gate)])
+    recorder = train(watched.configs, experiment=watched)[0]
+    assert (recorder.outcome, recorder.metrics["steps"]) == ending
+    assert recorder.metrics["train_accuracy"] == pytest.approx(
+        np.mean(watched.seen[-10:])
+    )  # eval_every is 10
 
 
-def test_a_step_limit_between_two_intervals_still_ends_the_run():
-    recorder = train([tiny(max_steps=13, eval_every=10)])[0]
-    assert (recorder.outcome, recorder.metrics["steps"]) == ("step_limit", 13)
+@pytest.mark.parametrize(
+    ("max_steps", "batches"),
+    [
+        (13, 13),  # 10 to 13 would be an interval of 3, so the interval from 0 goes on to the end
+        (29, 19),  # 0-10, then 10-29
+        (30, 10),
+        (7, 7),  # shorter than an interval: all there is
+        (1, 1),
+    ],
+)
+def test_the_last_interval_is_never_a_short_one(max_steps, batches):
+    watched = Watched([tiny(max_steps=max_steps, eval_every=10)])
+    recorder = train(watched.configs, experiment=watched)[0]
+    assert (recorder.outcome, recorder.metrics["steps"]) == ("step_limit", max_steps)
+    assert recorder.metrics["train_accuracy"] == pytest.approx(np.mean(watched.seen[-batches:]))
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_run_stopped_in_its_evaluation_only_evaluates_again(runs):
+    configs = [tiny(seed=seed) for seed in range(runs)]
+    undisturbed = train(configs)
+    # 40 steps ask 40 times; the next question comes from the evaluation of the first run.
+    stopped = train(configs, stop=after(40))
+    assert all(r.outcome is None and int(r.checkpoints[-1]["step"]) == 40 for r in stopped)
+    watched = Watched(configs)
+    resumed = train(configs, checkpoints=[r.checkpoints[-1] for r in stopped], experiment=watched)
+    assert not watched.seen
+    assert [r.metrics for r in resumed] == [r.metrics for r in undisturbed]
 
 
 def test_the_trace_has_every_state_at_every_trace_step_before_the_update():
@@ -215,10 +245,10 @@ def test_a_run_whose_evaluation_goes_wrong_fails_alone():
         def select(self, kept):
             return Broken([self.configs[index] for index in kept], self.device)
 
-        def evaluate(self, parameters):
+        def evaluate(self, parameters, **options):
             if self.configs[0].seed == 1:
                 raise RuntimeError("boom")
-            return super().evaluate(parameters)
+            return super().evaluate(parameters, **options)
 
     configs = [tiny(seed=1), tiny(seed=2)]
     broken, fine = train(configs, experiment=Broken(configs, CPU))
@@ -229,10 +259,12 @@ def test_a_run_whose_evaluation_goes_wrong_fails_alone():
 def test_training_lowers_the_loss():
     config = tiny(channels=8, batch=32, max_steps=300, eval_every=100, gol=1, model_t=1, lr=5e-3)
     experiment = LifeState([config], CPU)
-    before = experiment.forward(experiment.initial_parameters(), experiment.initial_data()).loss.item()
+    before = experiment.forward(experiment.initial_parameters(), experiment.initial_data(), START).loss.item()
     recorder = train([config])[0]
     weights = [torch.from_numpy(recorder.weights[name]).reshape(1, -1) for name in experiment.layout.shapes]
-    after_training = experiment.forward(torch.cat(weights, dim=1), experiment.initial_data()).loss.item()
+    after_training = experiment.forward(
+        torch.cat(weights, dim=1), experiment.initial_data(), START
+    ).loss.item()
     assert after_training < 0.5 * before
 
 

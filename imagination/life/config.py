@@ -28,12 +28,13 @@ class LifeStateConfig:
         batch: sequences per training step.
         lr: peak learning rate of Adam.
         schedule: `constant`, or `linear` decay from the peak to zero at `max_steps`.
-        warmup: steps of linear rise to the peak.
+        warmup: share of `max_steps` over which the rate rises linearly to the peak.
         loss: `bce` (with logits, threshold at logit 0) or `l2` (linear output, threshold .5).
         clip: gradient limit, of each entry (`clip_by: value`) or of the run's norm (`norm`); unused for `none`.
         precision: `float32`, or `bfloat16` for the convolutions of training steps (weights stay float32).
         max_steps: the run ends here if it never reaches `accuracy`.
-        eval_every: steps of one interval of the training accuracy, and so of the stopping rule.
+        eval_every: steps of one interval of the training accuracy, and so of the stopping rule. The last interval
+            is longer where `max_steps` is no multiple of it, never shorter.
         trace_every: steps between two points of the learning-order trace.
         accuracy: the run stops when its pixel accuracy over the last interval reaches this.
         eval_board: side of the boards that the metrics are computed on.
@@ -59,7 +60,7 @@ class LifeStateConfig:
     batch: int = setting(128, low=1)
     lr: float = setting(2e-3, above=0, packs=True)
     schedule: str = setting("linear", choices=("constant", "linear"), packs=True)
-    warmup: int = setting(200, low=0, packs=True)
+    warmup: float = setting(0.04, low=0, high=0.9, packs=True)
     loss: str = setting("bce", choices=("bce", "l2"), packs=True)
     clip: float = setting(1.0, above=0, packs=True)
     clip_by: str = setting("norm", choices=("none", "value", "norm"), packs=True)
@@ -78,16 +79,6 @@ class LifeStateConfig:
             raise ConfigError(
                 f"kernel: {self.kernel} is even; an odd one keeps the board's size", key="kernel"
             )
-        if self.warmup >= self.max_steps:
-            raise ConfigError(
-                f"warmup: {self.warmup} steps do not fit into max_steps {self.max_steps}", key="warmup"
-            )
-        if self.eval_every > self.max_steps:
-            raise ConfigError(
-                f"eval_every: {self.eval_every} is longer than max_steps {self.max_steps}; "
-                "the stopping rule would never be asked",
-                key="eval_every",
-            )
 
 
 LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
@@ -96,7 +87,7 @@ LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
         "batch": 128,
         "lr": 2e-3,
         "schedule": "linear",
-        "warmup": 200,
+        "warmup": 0.04,
         "loss": "bce",
         "clip": 1.0,
         "clip_by": "norm",
@@ -109,7 +100,7 @@ LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
         "batch": 200,
         "lr": 5e-4,
         "schedule": "constant",
-        "warmup": 0,
+        "warmup": 0.0,
         "loss": "bce",
         "clip": 0.1,
         "clip_by": "value",
@@ -122,7 +113,7 @@ LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
         "batch": 200,
         "lr": 5e-4,
         "schedule": "constant",
-        "warmup": 0,
+        "warmup": 0.0,
         "loss": "l2",
         "clip": 0.1,
         "clip_by": "value",

@@ -5,7 +5,7 @@ probability, the losses' kinds and weights may differ between them.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -32,13 +32,11 @@ class LifeForward(Forward):
     Attributes:
         sequence: s_1 .. s_m, bool `[m, R, B, H, W]`.
         hidden: h_0 .. h_T, each `[B, R*C, H, W]`.
-        first: decoder output at h_0, `[R, B, H, W]`.
         last: decoder output at h_T, `[R, B, H, W]`.
     """
 
     sequence: Tensor
     hidden: list[Tensor]
-    first: Tensor
     last: Tensor
 
 
@@ -58,8 +56,11 @@ class LifeState:
         self.layout = self._network.layout
         self._seeds = torch.tensor([c.seed for c in configs], dtype=torch.int64, device=device)
         self._reset = self._column([c.reset for c in configs])
-        self._autoencoder = self._column([float(c.ae) for c in configs])
+        self._autoencoder = torch.tensor([c.ae for c in configs], device=device)
         self._squared = torch.tensor([c.loss == "l2" for c in configs], device=device)
+        # Known on the host, so that no step has to wait for the device to learn it.
+        self._any_autoencoder = any(c.ae for c in configs)
+        self._losses = {c.loss for c in configs}
 
     def _column(self, values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -76,19 +77,21 @@ class LifeState:
         """First states of the first batch, bool `[R, B, H, W]`."""
         return sampler.start(self._seeds, self._reset, batch=self._shape.batch, board=self._shape.board)
 
-    def forward(self, parameters: Tensor, data: Tensor) -> LifeForward:
+    def forward(self, parameters: Tensor, data: Tensor, steps: Tensor) -> LifeForward:
         """Losses and training accuracy of a batch whose first states are `data` (bool `[R, B, H, W]`)."""
         named = self.layout.unpack(parameters)
         sequence = rules.states(data, self._shape.gol)
         with self._autocast():
             hidden = self._network.hidden_states(named, sequence[0])
             last = self._network.decode(named, hidden[-1])
-            first = self._network.decode(named, hidden[0])
-        weight = self._autoencoder.float()
-        final_loss = self._loss(last, sequence[-1])
-        loss = (final_loss + weight * self._loss(first, sequence[0])) / (1 + weight)
+        loss = self._loss(last, sequence[-1])
+        if self._any_autoencoder:
+            with self._autocast():
+                first = self._network.decode(named, hidden[0])
+            both = (loss + self._loss(first, sequence[0])) / 2
+            loss = torch.where(self._autoencoder, both, loss)
         accuracy = metrics.pixel_accuracy(self._decoded(last), sequence[-1]).mean(1)
-        return LifeForward(loss, accuracy, sequence, hidden, first, last)
+        return LifeForward(loss, accuracy, sequence, hidden, last)
 
     def _autocast(self) -> torch.autocast:
         enabled = self._shape.precision == "bfloat16"
@@ -97,14 +100,16 @@ class LifeState:
     def _loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean loss per run `[R]`: BCE with logits, or the squared error of the linear output."""
         wanted = target.float()
+        kinds = {
+            "bce": lambda: F.binary_cross_entropy_with_logits(output, wanted, reduction="none"),
+            "l2": lambda: (output - wanted).square(),
+        }
         # Runs with both losses may share a pack; where all agree, only theirs is computed.
-        if self._squared.all():
-            pixels = (output - wanted).square()
+        if len(self._losses) == 1:
+            (kind,) = self._losses
+            pixels = kinds[kind]()
         else:
-            pixels = F.binary_cross_entropy_with_logits(output, wanted, reduction="none")
-            if self._squared.any():
-                squares = (output - wanted).square()
-                pixels = torch.where(self._squared[:, None, None, None], squares, pixels)
+            pixels = torch.where(self._squared[:, None, None, None], kinds["l2"](), kinds["bce"]())
         return pixels.mean((1, 2, 3))
 
     def _decoded(self, output: Tensor) -> Tensor:
@@ -128,9 +133,9 @@ class LifeState:
         assert isinstance(forward, LifeForward)
         named = self.layout.unpack(parameters)
         with self._autocast():
-            between = [self._network.decode(named, hidden) for hidden in forward.hidden[1:-1]]
+            earlier = [self._network.decode(named, hidden) for hidden in forward.hidden[:-1]]
         similar: dict[str, Tensor] = {}
-        for index, output in enumerate([forward.first, *between, forward.last]):
+        for index, output in enumerate([*earlier, forward.last]):
             truth = self._truths_for(index, forward.sequence)
             if len(truth):
                 decoded = self._decoded(output)
@@ -149,14 +154,16 @@ class LifeState:
         return sequence[1:-1]
 
     @torch.no_grad()
-    def evaluate(self, parameters: Tensor) -> Evaluation:
-        """Metrics and samples of a single run (R = 1) on the evaluation set of its board and gol."""
+    def evaluate(self, parameters: Tensor, *, check: Callable[[], None] = lambda: None) -> Evaluation:
+        """Metrics and samples of a single run (R = 1) on the evaluation set of its board and gol, in float32.
+
+        `check` is called before every 500 sequences; what it raises goes through.
+        """
         config = self._shape
         truth = sampler.evaluation_states(
             config.gol, board=config.eval_board, sequences=config.eval_sequences, device=self.device
         )
-        chunks = list(self._decoded_chunks(parameters, truth))
-        decoded = torch.cat(chunks)
+        decoded = torch.cat(list(self._decoded_chunks(parameters, truth, check)))
         score = metrics.interpretability(decoded[:, 1:-1], truth[:, 1:-1])
         aligned = (
             _mean(metrics.pixel_accuracy(decoded[:, 1:-1], truth[:, 1:-1])) if self._is_aligned() else None
@@ -183,10 +190,13 @@ class LifeState:
     def _is_aligned(self) -> bool:
         return self._shape.gol == self._shape.model_t and self._shape.gol > 1
 
-    def _decoded_chunks(self, parameters: Tensor, truth: Tensor) -> Iterator[Tensor]:
+    def _decoded_chunks(
+        self, parameters: Tensor, truth: Tensor, check: Callable[[], None]
+    ) -> Iterator[Tensor]:
         """Decoded boards float32 `[n, T + 1, H, W]` of the sequences in `truth`, a chunk at a time."""
         named = self.layout.unpack(parameters)
         for states in truth.split(_CHUNK):
+            check()
             hidden = self._network.hidden_states(named, states[None, :, 0])
             outputs = [self._decoded(self._network.decode(named, h))[0] for h in hidden]
             yield torch.stack(outputs, dim=1)

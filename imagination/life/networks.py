@@ -52,9 +52,11 @@ class LifeNetwork:
             T + 1 tensors, each `[B, R*C, H, W]`.
         """
         config = self._config
+        x = layers.fold(first).float()
+        encoded = layers.convolutions(parameters, "encoder", x, layers=config.enc_layers)
+        # Here, not at the boards: a tensor of one channel has both layouts at once and passes neither on.
         form = layers.memory_format(config.channels, first.device)
-        x = layers.fold(first).float().contiguous(memory_format=form)
-        hidden = [layers.convolutions(parameters, "encoder", x, layers=config.enc_layers)]
+        hidden = [encoded.contiguous(memory_format=form)]
         for name in self._step_names():
             change = layers.convolutions(parameters, name, hidden[-1], layers=config.step_layers)
             hidden.append(hidden[-1] + change if config.residual else change)

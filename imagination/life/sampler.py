@@ -13,8 +13,8 @@ from torch import Tensor
 from imagination.life import rules
 from imagination.training import philox
 
-_FRESH, _RESET, _AGE = 0, 1, 2  # random streams; the network's initial weights use another range
 _MAX_AGE = 1000
+"""Oldest first state of a chain's start, in Life steps; it matters only for `reset` far below .01."""
 
 EVALUATION_SEED = 2**62 + 2405_06409
 EVALUATION_RESET = 0.1
@@ -22,12 +22,12 @@ EVALUATION_RESET = 0.1
 
 def fresh(seeds: Tensor, steps: Tensor, *, batch: int, board: int) -> Tensor:
     """Fresh boards at density .5: bool `[R, B, H, W]`, a function of each run's seed and step (`[R]`)."""
-    cells = philox.bits(seeds, steps, stream=_FRESH, lanes=batch, count=board * board)
+    cells = philox.bits(seeds, steps, stream="sampler.fresh", lanes=batch, count=board * board)
     return cells.reshape(seeds.shape[0], batch, board, board)
 
 
 def start(seeds: Tensor, reset: Tensor, *, batch: int, board: int) -> Tensor:
-    """First states of the first batch: bool `[R, B, H, W]`.
+    """First states of the first batch: bool `[R, B, H, W]`, their ages geometric and at most 1,000.
 
     Args:
         seeds: int64 `[R]`.
@@ -37,8 +37,8 @@ def start(seeds: Tensor, reset: Tensor, *, batch: int, board: int) -> Tensor:
     """
     zero = torch.zeros_like(seeds)
     boards = fresh(seeds, zero, batch=batch, board=board)
-    survival = (1 - reset.double()).log()[:, None]  # -inf for reset 1: every age is 0
-    draw = philox.uniform(seeds, zero, stream=_AGE, lanes=batch)[..., 0]
+    survival = torch.log1p(-reset.double())[:, None]  # -inf for reset 1: every age is 0
+    draw = philox.uniform(seeds, zero, stream="sampler.age", lanes=batch)[..., 0]
     age = (draw.log() / survival).floor().clamp(max=_MAX_AGE)  # P(age >= k) = (1 - reset)^k
     for elapsed in range(int(age.max())):
         boards = torch.where((age > elapsed)[..., None, None], rules.step(boards), boards)
@@ -58,7 +58,7 @@ def advance(second: Tensor, seeds: Tensor, reset: Tensor, steps: Tensor) -> Tens
         bool `[R, B, H, W]`.
     """
     _, batch, board, _ = second.shape
-    draw = philox.uniform(seeds, steps, stream=_RESET, lanes=batch)[..., 0]
+    draw = philox.uniform(seeds, steps, stream="sampler.reset", lanes=batch)[..., 0]
     begins_anew = draw < reset.double()[:, None]
     return torch.where(begins_anew[..., None, None], fresh(seeds, steps, batch=batch, board=board), second)
 

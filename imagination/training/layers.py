@@ -17,8 +17,6 @@ from imagination.training import philox
 LEAKY_SLOPE = 0.3
 """Slope of every LeakyReLU (the authors' code)."""
 
-_WEIGHT_STREAM = 1000  # first random stream of the initial weights; layer i uses stream 1000 + i
-
 
 class ParameterLayout:
     """Names and shapes of one run's parameters, in the order in which they lie in `[R, P]`.
@@ -43,19 +41,18 @@ class ParameterLayout:
         """Initial parameters float32 `[R, P]`: Glorot-uniform weights, zero biases.
 
         Args:
-            seeds: int64 `[R]`; a run's weights depend on its own seed alone.
+            seeds: int64 `[R]`; a run's weights depend on its own seed and the layers' names alone.
         """
         runs = seeds.shape[0]
         parts = []
-        for index, (shape, size) in enumerate(zip(self.shapes.values(), self._sizes, strict=True)):
+        for (name, shape), size in zip(self.shapes.items(), self._sizes, strict=True):
             if len(shape) == 1:
                 parts.append(torch.zeros(runs, size, device=seeds.device))
                 continue
             receptive = math.prod(shape[2:])
             limit = math.sqrt(6 / ((shape[0] + shape[1]) * receptive))
             zero = torch.zeros_like(seeds)
-            stream = _WEIGHT_STREAM + index
-            draw = philox.uniform(seeds, zero, stream=stream, lanes=1, count=size)
+            draw = philox.uniform(seeds, zero, stream=f"weights.{name}", lanes=1, count=size)
             parts.append(((2 * draw.reshape(runs, size) - 1) * limit).float())
         return torch.cat(parts, dim=1)
 

@@ -66,8 +66,8 @@ class Experiment(Protocol):
     def initial_data(self) -> Tensor:
         """What the first batch is made of, `[R, ...]`."""
 
-    def forward(self, parameters: Tensor, data: Tensor) -> Forward:
-        """Losses of the batch that `data` `[R, ...]` begins."""
+    def forward(self, parameters: Tensor, data: Tensor, steps: Tensor) -> Forward:
+        """Losses of the batch that `data` `[R, ...]` begins, in each run's step `steps` (int64 `[R]`, from 0)."""
 
     def next_data(self, forward: Forward, steps: Tensor) -> Tensor:
         """`data` of the batch of each run's step, `steps` int64 `[R]`."""
@@ -75,12 +75,24 @@ class Experiment(Protocol):
     def similarities(self, parameters: Tensor, forward: Forward) -> dict[str, Tensor]:
         """The traced values of a batch, by name, each `[R]`."""
 
-    def evaluate(self, parameters: Tensor) -> Evaluation:
-        """Metrics and samples of a single finished run (R = 1)."""
+    def evaluate(self, parameters: Tensor, *, check: Callable[[], None] = lambda: None) -> Evaluation:
+        """Metrics and samples of a single finished run (R = 1). Calls `check` often; what it raises goes through."""
+
+
+class Stopped(Exception):  # noqa: N818 - no error: somebody asked
+    """Training was asked to stop while a finished run was evaluated."""
 
 
 class CheckpointError(Exception):
-    """A checkpoint does not fit the run, as after an update of this package."""
+    """A checkpoint does not fit its run, as after an update of this package.
+
+    Attributes:
+        index: the run's place in its pack.
+    """
+
+    def __init__(self, message: str, *, index: int) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 @dataclass
@@ -141,11 +153,11 @@ class TrainState:
         for f in fields(self):
             row = getattr(self, f.name)
             if f.name not in arrays or arrays[f.name].shape != row[run].shape:
-                raise CheckpointError(f"the checkpoint's {f.name} is not this run's")
+                raise CheckpointError(f"the checkpoint's {f.name} is not this run's", index=run)
             row[run] = torch.from_numpy(np.asarray(arrays[f.name])).to(row)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One run of a pack: its config, where its results go, and a checkpoint to go on from."""
 
@@ -161,6 +173,9 @@ class Trainer:
         experiment: the runs' experiment, in the order of `runs`.
         runs: the pack.
         checkpoint_every_s: seconds between checkpoints.
+
+    Raises:
+        CheckpointError: a checkpoint does not fit its run.
     """
 
     def __init__(
@@ -175,30 +190,48 @@ class Trainer:
                 self._state.restore(index, run.checkpoint)
         self._steps: list[int] = self._state.step.tolist()  # the same on the host: asking it costs no wait
         self._optimizer = Optimizer.of([run.config for run in runs], experiment.device)
+        self._stop: Callable[[], bool] = lambda: False
+        self._charged = time.perf_counter()
 
     def train(self, *, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train. True if every run ended; False if `stop` said so first, all runs being checkpointed."""
+        """Train. True if every run ended; False if `stop` said so first, all open runs being checkpointed."""
+        self._stop = stop
+        self._charged = time.perf_counter()
         saved = time.monotonic()
-        while self._runs:
-            if stop():
-                self._checkpoint()
-                return False
-            if time.monotonic() - saved > self._checkpoint_every_s:
-                self._checkpoint()
-                saved = time.monotonic()
-            self._advance()
-        return True
+        try:
+            while True:
+                self._end_intervals()
+                if not self._runs:
+                    return True
+                self._check_stop()
+                if time.monotonic() - saved > self._checkpoint_every_s:
+                    self._checkpoint()
+                    saved = time.monotonic()
+                self._advance()
+        except Stopped:
+            self._checkpoint()
+            return False
+
+    def _check_stop(self) -> None:
+        if self._stop():
+            raise Stopped
 
     def _checkpoint(self) -> None:
+        self._charge()
         for index, run in enumerate(self._runs):
             run.recorder.checkpoint(self._state.arrays(index))
 
+    def _charge(self) -> None:
+        """Share the time since the last charge among the runs. Call it where the host has waited for the device."""
+        now = time.perf_counter()
+        self._state.seconds += (now - self._charged) / len(self._runs)
+        self._charged = now
+
     def _advance(self) -> None:
         """One step of every run."""
-        began = time.perf_counter()
         state = self._state
         parameters = state.parameters.requires_grad_()
-        forward = self._experiment.forward(parameters, state.data)
+        forward = self._experiment.forward(parameters, state.data, state.step)
         (gradient,) = torch.autograd.grad(forward.loss.sum(), parameters)
         state.parameters = parameters.detach()
         self._trace(forward)
@@ -210,8 +243,6 @@ class Trainer:
         state.accuracy_sum += forward.accuracy
         state.data = self._experiment.next_data(forward, state.step)
         self._steps = [step + 1 for step in self._steps]
-        state.seconds += (time.perf_counter() - began) / len(self._runs)
-        self._end_intervals(forward)
 
     def _trace(self, forward: Forward) -> None:
         """Record the trace of the runs whose turn it is; the values are those before this step's update."""
@@ -220,6 +251,7 @@ class Trainer:
             return
         similar = self._experiment.similarities(self._state.parameters, forward)
         values = {name: column.tolist() for name, column in similar.items()}
+        self._charge()
         for index in due:
             now = {name: column[index] for name, column in values.items()}
             recorder = self._runs[index].recorder
@@ -227,64 +259,84 @@ class Trainer:
                 recorder.trace(name, self._steps[index], value)
             recorder.progress(self._steps[index], now)
 
-    def _end_intervals(self, forward: Forward) -> None:
-        """Ask the stopping rule of the runs whose interval ended, and let go of those that are done."""
-        due = [
-            index
-            for index, run in enumerate(self._runs)
-            if self._steps[index] % run.config.eval_every == 0 or self._steps[index] >= run.config.max_steps
-        ]
-        if not due:
+    def _end_intervals(self) -> None:
+        """Ask the stopping rule of the runs whose interval ended, and let go of those that are done.
+
+        Done twice at the same step it does nothing more, so a run that was stopped in its evaluation takes it up again.
+        """
+        if not any(self._may_end_interval(index) for index in range(len(self._runs))):
             return
+        batches = self._state.interval.tolist()
         accuracies = (self._state.accuracy_sum / self._state.interval).tolist()
-        losses = forward.loss.detach().tolist()
-        ended = {}
-        for index in due:
-            outcome = self._outcome(index, accuracy=accuracies[index], loss=losses[index])
-            if outcome is not None:
-                ended[index] = outcome
-            else:
+        finite = self._state.parameters.isfinite().all(1).tolist()
+        self._charge()
+        ended: dict[Run, tuple[str, float]] = {}
+        for index, run in enumerate(self._runs):
+            if batches[index] == 0 or not self._may_end_interval(index):
+                continue
+            outcome = _outcome(
+                run.config, self._steps[index], accuracy=accuracies[index], is_finite=finite[index]
+            )
+            if outcome is None:
                 self._state.accuracy_sum[index] = 0
                 self._state.interval[index] = 0
-        for index, outcome in ended.items():
-            self._finish(index, outcome, accuracy=accuracies[index])
-        if ended:
-            self._keep([index for index in range(len(self._runs)) if index not in ended])
+            else:
+                ended[run] = (outcome, accuracies[index])
+        for run, (outcome, accuracy) in ended.items():
+            self._finish(self._runs.index(run), outcome, accuracy=accuracy)
+            self._charged = time.perf_counter()  # evaluation is no training time
 
-    def _outcome(self, index: int, *, accuracy: float, loss: float) -> str | None:
-        config = self._runs[index].config
-        if not np.isfinite(loss) or not bool(self._state.parameters[index].isfinite().all()):
-            return "diverged"
-        if accuracy >= config.accuracy:
-            return "reached"
-        return "step_limit" if self._steps[index] >= config.max_steps else None
+    def _may_end_interval(self, index: int) -> bool:
+        """At every multiple of `eval_every`, but for one so late that the last interval would be short."""
+        config, step = self._runs[index].config, self._steps[index]
+        left = config.max_steps - step
+        return bool(left <= 0 or (step % config.eval_every == 0 and left >= config.eval_every))
 
     def _finish(self, index: int, outcome: str, *, accuracy: float) -> None:
-        """Evaluate an ended run and hand over its record; if that goes wrong it fails alone."""
+        """Evaluate an ended run, hand over its record and let it go; if evaluation goes wrong it fails alone."""
         recorder = self._runs[index].recorder
+        recorder.checkpoint(
+            self._state.arrays(index)
+        )  # training is done: whatever follows can be repeated from here
+        parameters = self._state.parameters[index : index + 1]
         try:
+            evaluation = self._evaluate(index, parameters) if outcome != "diverged" else Evaluation({}, {})
+        except Stopped:
+            raise
+        except Exception as error:
+            recorder.fail(error)
+        else:
             recorder.metric("train_accuracy", accuracy)
             recorder.metric("steps", self._steps[index])
-            parameters = self._state.parameters[index : index + 1]
-            if outcome != "diverged":
-                evaluation = self._experiment.select([index]).evaluate(parameters)
-                for name, value in evaluation.metrics.items():
-                    recorder.metric(name, value)
-                for name, arrays in evaluation.samples.items():
-                    recorder.sample(name, arrays)
+            for name, value in evaluation.metrics.items():
+                recorder.metric(name, value)
+            for name, arrays in evaluation.samples.items():
+                recorder.sample(name, arrays)
             named = self._experiment.layout.unpack(parameters)
             weights = {name: value[0].cpu().numpy() for name, value in named.items()}
             recorder.finish(outcome, seconds=float(self._state.seconds[index]), weights=weights)
-        except Exception as error:
-            recorder.fail(error)
+        self._let_go(index)
 
-    def _keep(self, kept: list[int]) -> None:
-        """Go on with these runs alone."""
-        self._runs = [self._runs[index] for index in kept]
-        self._steps = [self._steps[index] for index in kept]
+    def _evaluate(self, index: int, parameters: Tensor) -> Evaluation:
+        return self._experiment.select([index]).evaluate(parameters, check=self._check_stop)
+
+    def _let_go(self, index: int) -> None:
+        """Go on without this run."""
+        kept = [other for other in range(len(self._runs)) if other != index]
+        self._runs = [self._runs[other] for other in kept]
+        self._steps = [self._steps[other] for other in kept]
         if kept:
             self._state = self._state.select(kept)
             self._experiment = self._experiment.select(kept)
             self._optimizer = self._optimizer.select(
                 torch.tensor(kept, dtype=torch.int64, device=self._experiment.device)
             )
+
+
+def _outcome(config: TrainingConfig, step: int, *, accuracy: float, is_finite: bool) -> str | None:
+    """Why a run ends after this interval, None if it goes on."""
+    if not is_finite:
+        return "diverged"
+    if accuracy >= config.accuracy:
+        return "reached"
+    return "step_limit" if step >= config.max_steps else None

@@ -10,7 +10,11 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7  # Keras' defaults, as in the authors' code
+BETA1, BETA2, EPSILON = (
+    0.9,
+    0.999,
+    1e-7,
+)  # Keras' defaults, as in the authors' code; epsilon stands where Kingma has it
 
 
 class OptimizerConfig(Protocol):
@@ -21,7 +25,7 @@ class OptimizerConfig(Protocol):
     @property
     def schedule(self) -> str: ...
     @property
-    def warmup(self) -> int: ...
+    def warmup(self) -> float: ...
     @property
     def max_steps(self) -> int: ...
     @property
@@ -58,7 +62,7 @@ class Optimizer:
 
         return cls(
             lr=column([c.lr for c in configs]),
-            warmup=column([c.warmup for c in configs]),
+            warmup=column([c.warmup * c.max_steps for c in configs]),
             decay_end=column([c.max_steps if c.schedule == "linear" else inf for c in configs]),
             value_limit=column([c.clip if c.clip_by == "value" else inf for c in configs]),
             norm_limit=column([c.clip if c.clip_by == "norm" else inf for c in configs]),

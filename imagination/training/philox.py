@@ -1,9 +1,11 @@
-"""Counter-based random numbers: a pure function of (seed, stream, step, lane), on any device.
+"""Counter-based random numbers: a pure function of (seed, stream, step, index), on any device.
 
 Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). Because
 a number depends on nothing but its own address, packing runs, resuming them and dropping finished ones from a
 pack leave every run's numbers as they were, to the bit.
 """
+
+import zlib
 
 import torch
 from torch import Tensor
@@ -39,13 +41,13 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor
     return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3), dim=-1)
 
 
-def words(seeds: Tensor, steps: Tensor, *, stream: int, lanes: int, count: int) -> Tensor:
+def words(seeds: Tensor, steps: Tensor, *, stream: str, lanes: int, count: int) -> Tensor:
     """Random 32-bit words, `count` for each of a run's lanes (the sequences of its batch).
 
     Args:
-        seeds: int64 `[R]`, one per run.
-        steps: int64 `[R]`, the training step of each run.
-        stream: what the numbers are for, below 2^16; equal addresses in different streams are independent.
+        seeds: int64 `[R]`, one per run, not negative.
+        steps: int64 `[R]`, the training step of each run, in [0, 2^32).
+        stream: what the numbers are for; equal addresses in streams of different names are independent.
         lanes: how many lanes, B.
         count: words per lane.
 
@@ -57,19 +59,19 @@ def words(seeds: Tensor, steps: Tensor, *, stream: int, lanes: int, count: int) 
     step = steps.reshape(-1, 1, 1)
     lane = torch.arange(lanes, device=seeds.device).reshape(1, -1, 1)
     block = torch.arange(blocks, device=seeds.device).reshape(1, 1, -1)
-    counter = (lane, block, step & _MASK, (step >> 32) * 2**16 + stream)
+    counter = (lane, block, step, torch.full_like(step, zlib.crc32(stream.encode())))
     drawn = philox4x32(counter, (column & _MASK, (column >> 32) & _MASK))
     return drawn.reshape(seeds.shape[0], lanes, blocks * 4)[..., :count]
 
 
-def bits(seeds: Tensor, steps: Tensor, *, stream: int, lanes: int, count: int) -> Tensor:
+def bits(seeds: Tensor, steps: Tensor, *, stream: str, lanes: int, count: int) -> Tensor:
     """Fair random bits: bool `[R, lanes, count]`. Arguments as in `words`."""
     drawn = words(seeds, steps, stream=stream, lanes=lanes, count=-(-count // 32))
     shifts = torch.arange(32, device=seeds.device)
     return ((drawn[..., None] >> shifts) & 1).flatten(-2)[..., :count].bool()
 
 
-def uniform(seeds: Tensor, steps: Tensor, *, stream: int, lanes: int, count: int = 1) -> Tensor:
+def uniform(seeds: Tensor, steps: Tensor, *, stream: str, lanes: int, count: int = 1) -> Tensor:
     """Uniform numbers in the open interval (0, 1): float64 `[R, lanes, count]`. Arguments as in `words`."""
     drawn = words(seeds, steps, stream=stream, lanes=lanes, count=count)
     return (drawn.double() + 0.5) / 2**32

@@ -1,0 +1,135 @@
+"""`python -m jobs.evaluate`: metrics anew from final weights."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from sweep_helpers import ME, opened, small, staged
+
+from imagination.schema import ConfigError
+from jobs.evaluate import cli
+from jobs.files import Files
+from jobs.worker import run_pack
+from results_db import console
+from results_db.contract import StoreError
+from results_db.store import open_store
+
+RUNS = [small(seed=1), small(seed=2, loss="l2", ae=False), small(seed=3, gol=1, model_t=1)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a store of three trained runs, to be copied."""
+    folder = tmp_path_factory.mktemp("trained")
+    store = open_store(str(folder / "a.db"), create=True)
+    for run in RUNS:
+        run_pack(
+            staged(store, run), store, device=torch.device("cpu"), provenance=ME, report=lambda event: None
+        )
+    store.close()
+    return folder
+
+
+@pytest.fixture
+def store(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    store = opened(tmp_path)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def evaluate(capfd, store):
+    """Runs the command; exit code, standard output, standard error."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            console.run(
+                cli, errors=(StoreError, ConfigError), args=["--db", "a.db", "--threads", "1", *arguments]
+            )
+        return ended.value.code, *capfd.readouterr()
+
+    return run
+
+
+def metrics(store):
+    return {run.run_id: store.run(run.run_id)["metrics"] for run in RUNS}
+
+
+def test_metrics_from_the_weights_are_the_stored_ones(store, evaluate) -> None:
+    before = metrics(store)
+    code, out, _ = evaluate("--json")
+    found = json.loads(out)
+    assert code == 0 and [each["run_id"] for each in found] == [run.run_id for run in RUNS]
+    for each in found:
+        stored = before[each["run_id"]]
+        assert each["evaluated"] == {
+            name: pytest.approx(stored[name], abs=1e-9) for name in each["evaluated"]
+        }
+        assert each["stored"] == {name: stored[name] for name in each["evaluated"]}
+        # All but what only the training knows.
+        assert set(stored) - set(each["evaluated"]) == {"train_accuracy", "steps"}
+    # Without an intermediate state there is no metric, then as now.
+    assert found[2]["evaluated"]["metric"] is None and found[0]["evaluated"]["metric"] is not None
+    assert metrics(store) == before
+
+
+def test_a_table_for_a_person_marks_what_differs(store, evaluate) -> None:
+    code, out, _ = evaluate("--where", "seed=1")
+    assert code == 0 and "differs" not in out and out.startswith(f"run {RUNS[0].run_id[:10]}\n")
+    store.replace_metrics(RUNS[0].run_id, {"metric": 0.123})
+    code, out, _ = evaluate("--where", "seed=1")
+    (line,) = [line for line in out.splitlines() if "differs" in line]
+    assert code == 0 and line.split()[0] == "metric" and "stored   0.123000" in line
+
+
+def test_writing_restores_what_was_tampered_with(store, evaluate) -> None:
+    before = metrics(store)
+    tampered = {"metric": 0.9, "aligned_accuracy": None, "eval_accuracy": 0.0}
+    store.replace_metrics(RUNS[0].run_id, tampered)
+    assert evaluate("--where", "seed=1")[0] == 0
+    assert metrics(store)[RUNS[0].run_id] == before[RUNS[0].run_id] | tampered  # looking changes nothing
+    assert evaluate("--where", "seed=1", "--write")[0] == 0
+    after = metrics(store)
+    assert after[RUNS[0].run_id] == {
+        name: value if value is None else pytest.approx(value, abs=1e-9)
+        for name, value in before[RUNS[0].run_id].items()
+    }
+    assert after[RUNS[1].run_id] == before[RUNS[1].run_id]
+
+
+def test_runs_without_weights_are_reported_and_the_others_evaluated(store, evaluate) -> None:
+    Files(store.folder).weights(RUNS[0].run_id, 1).unlink()
+    code, out, err = evaluate("--json")
+    assert code == 1
+    assert [each["run_id"] for each in json.loads(out)] == [run.run_id for run in RUNS[1:]]
+    assert f"run {RUNS[0].run_id[:10]}: its weights are not in {store.folder}" in err
+
+
+def test_limits_and_filters_choose(evaluate) -> None:
+    assert [each["run_id"] for each in json.loads(evaluate("--json", "-n", "1")[1])] == [RUNS[0].run_id]
+    code, out, _ = evaluate("--json", "--where", "loss=l2")
+    assert code == 0 and [each["run_id"] for each in json.loads(out)] == [RUNS[1].run_id]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--where", "seed=99"], "no completed run matches"),
+        (["--where", "sed=1"], "'sed'"),
+        (["--where", "1; drop table run"], "--where"),
+        (["--threads", "-1"], "-1"),
+        (["--device", "quantum"], "device: 'quantum'"),
+        (["-n", "0"], "0"),
+        (["--db", "nowhere.db"], "no completed run matches"),
+        (["--db", "nonsense"], "--db: 'nonsense'"),
+    ],
+)
+def test_bad_input_is_one_line(evaluate, store, tmp_path, arguments, reason) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = evaluate(*arguments)
+    *_, line = err.splitlines()
+    assert code == 2 and out == "" and reason in line and line.startswith("jobs.evaluate: error:")
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,252 @@
+"""Launches on this machine: real workers, stopped and killed in all ways; every launch is the command itself."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+from sweep_helpers import (
+    HOPELESS,
+    SWEEP,
+    Watched,
+    attempt_states,
+    ids,
+    opened,
+    results,
+    run,
+    wait_until,
+    write_spec,
+)
+
+from results_db.contract import State
+from sweeps.expand import expand
+from sweeps.spec import load
+
+pytestmark = pytest.mark.slow
+
+LAUNCH = (SWEEP, "launch", "s.yaml", "--db", "a.db")
+LONG = {"max_steps": 1500, "trace_every": 10}  # seconds, so that there is a middle to stop it in
+
+
+def planned(folder):
+    """Ids of the spec's runs."""
+    return ids(expand(load(folder / "s.yaml")).runs)
+
+
+def plan(folder):
+    return json.loads(run(SWEEP, "plan", "s.yaml", "--db", "a.db", "--json", folder=folder).stdout)
+
+
+def all_results(folder):
+    store = opened(folder)
+    return {run_id: results(store, run_id) for run_id in planned(folder)}
+
+
+def history(folder):
+    """The states of every run's attempts."""
+    store = opened(folder)
+    return [attempt_states(store, run_id) for run_id in planned(folder)]
+
+
+def workers(folder):
+    """Process id of each running attempt's worker, by run id."""
+    return {
+        running.attempt.run_id: int(running.provenance.process.split(":")[0])
+        for running in opened(folder).running()
+    }
+
+
+def is_gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A launch of the long spec that nobody disturbs: its folder and what it said."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_spec(folder, **LONG)
+    return folder, run(*LAUNCH, "--json", folder=folder)
+
+
+@pytest.fixture
+def long(tmp_path):
+    """A folder with the long spec."""
+    write_spec(tmp_path, **LONG)
+    return tmp_path
+
+
+@pytest.fixture
+def begin():
+    """Begins a launch; ends it with the test."""
+    begun = []
+
+    def launch(folder, *options, wait=True, **more):
+        begun.append(Watched(*LAUNCH, *options, folder=folder, **more))
+        if wait:
+            begun[-1].wait_for("started at step", times=2)
+            time.sleep(0.2)
+        return begun[-1]
+
+    yield launch
+    for watched in begun:
+        watched.process.kill()
+        watched.process.wait()
+
+
+def test_a_launch_trains_and_records_every_run(undisturbed) -> None:
+    folder, done = undisturbed
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["trained"] == dict.fromkeys(planned(folder), "COMPLETED")
+    assert [said[key] for key in ("total", "stored", "active", "failed", "to_submit")] == [2, 2, 0, 0, 0]
+    assert (said["name"], said["interrupted"], said["failure"]) == ("s", False, None)
+    store = opened(folder)
+    assert history(folder) == [["COMPLETED"], ["COMPLETED"]]
+    for number, run_id in enumerate(planned(folder)):
+        (attempt,) = store.attempts(run_id)
+        assert attempt["launcher"] == "local" and "worker" in attempt["log"]
+        assert f"seed={number}: step_limit at step 1500" in done.stderr
+        assert (store.folder / "weights" / f"{run_id}.1.safetensors").is_file()
+    assert done.stderr.splitlines()[0].startswith("s: training 2 of 2 runs (0 stored, 0 active, 0 failed)")
+    assert done.stderr.splitlines()[-1] == "s: 2 of 2 runs stored"
+
+
+def test_a_second_launch_trains_nothing(undisturbed) -> None:
+    folder, _ = undisturbed
+    store = opened(folder)
+    before = [store.attempts(run_id) for run_id in planned(folder)]
+    again = run(*LAUNCH, "--json", folder=folder)
+    assert again.returncode == 0 and json.loads(again.stdout)["trained"] == {}
+    assert "nothing to train: 2 stored" in again.stderr
+    assert [store.attempts(run_id) for run_id in planned(folder)] == before
+
+
+def test_the_limit_takes_the_first_runs_only(tmp_path) -> None:
+    write_spec(tmp_path, cells="[{gol: 1}, {gol: 2}]")
+    done = run(*LAUNCH, "-n", "1", "--json", folder=tmp_path)
+    first = planned(tmp_path)[0]
+    assert done.returncode == 0 and json.loads(done.stdout)["trained"] == {first: "COMPLETED"}
+    assert history(tmp_path) == [["COMPLETED"], [], [], []]
+    # The whole spec is noted, and the next launch goes on in breadth-first order: the other cell's first run.
+    assert set(opened(tmp_path).states(planned(tmp_path)).values()) == {State.COMPLETED, State.STAGED}
+    run(*LAUNCH, "-n", "1", folder=tmp_path)
+    assert history(tmp_path) == [["COMPLETED"], [], ["COMPLETED"], []]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_within_seconds_and_gone_on_with(long, undisturbed, begin, number) -> None:
+    launch = begin(long)
+    began = time.monotonic()
+    launch.process.send_signal(number)
+    assert launch.end() == 130
+    assert time.monotonic() - began < 10
+    assert launch.said.splitlines()[-1] == "s: stopped with 2 runs open; the same command goes on from here"
+    assert history(long) == [["PREEMPTED"], ["PREEMPTED"]]
+    assert len(list((long / "a.files" / "checkpoints").iterdir())) == 2
+    again = run(*LAUNCH, folder=long)
+    assert again.returncode == 0
+    assert history(long) == [["PREEMPTED", "COMPLETED"]] * 2
+    assert "started at step 0" not in again.stderr  # it went on, and did not begin anew
+    assert all_results(long) == all_results(undisturbed[0])
+    assert list((long / "a.files" / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_launch_survives_the_end_of_a_worker(long, undisturbed, begin, number) -> None:
+    launch = begin(long)
+    ended, pid = next(iter(workers(long).items()))
+    os.kill(pid, number)
+    assert launch.end() == 0
+    assert "a worker died" in launch.said and "trying its runs again" in launch.said
+    first = "LOST" if number == signal.SIGKILL else "PREEMPTED"
+    wanted = {run_id: [first, "COMPLETED"] if run_id == ended else ["COMPLETED"] for run_id in planned(long)}
+    assert dict(zip(planned(long), history(long), strict=True)) == wanted
+    assert all_results(long) == all_results(undisturbed[0])
+
+
+def test_a_killed_launcher_takes_its_workers_with_it(long, undisturbed, begin) -> None:
+    launch = begin(long)
+    (one, killed), (two, orphan) = workers(long).items()
+    launch.process.kill()
+    os.kill(killed, signal.SIGKILL)  # one dies with it, the other has to notice
+    launch.end()
+    wait_until(lambda: is_gone(orphan), within_s=10)
+    states = opened(long).states([one, two])
+    assert (states[one], states[two]) == (State.RUNNING, State.PREEMPTED)
+    assert plan(long)["to_submit"] == 2  # whom nobody trains is no longer active
+    assert run(*LAUNCH, folder=long).returncode == 0
+    attempts = {run_id: attempt_states(opened(long), run_id) for run_id in (one, two)}
+    assert attempts == {one: ["LOST", "COMPLETED"], two: ["PREEMPTED", "COMPLETED"]}
+    assert all_results(long) == all_results(undisturbed[0])
+
+
+def test_two_launches_at_once_train_every_run_once(tmp_path, begin) -> None:
+    write_spec(tmp_path, cells="[{gol: 1}, {gol: 2}]")
+    both = [begin(tmp_path, wait=False) for _ in range(2)]
+    assert [launch.end() for launch in both] == [0, 0], [launch.said for launch in both]
+    assert history(tmp_path) == [["COMPLETED"]] * 4
+    assert plan(tmp_path)["stored"] == 4
+    assert sum(launch.said.count("step_limit at step") for launch in both) == 4
+
+
+def test_packs_train_together(tmp_path) -> None:
+    write_spec(tmp_path, runs=3, cells="[{lr: 1.0e-3}, {lr: 2.0e-3}]")
+    done = run(*LAUNCH, "--pack-size", "4", "--workers", "1", folder=tmp_path)
+    assert done.returncode == 0 and "in 2 packs on 1 workers" in done.stderr
+    assert history(tmp_path) == [["COMPLETED"]] * 6
+
+
+def test_workers_that_cannot_start(tmp_path) -> None:
+    write_spec(tmp_path)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "torch.py").write_text("raise ImportError('libtorch is missing')\n")
+    done = run(*LAUNCH, folder=tmp_path, env={**os.environ, "PYTHONPATH": str(broken)})
+    assert done.returncode == 1 and "Traceback (most" not in done.stderr.splitlines()[0]
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("s: a worker could not start: ") and "libtorch is missing" in last
+    assert last.split("its log: ")[1].startswith(str(tmp_path))
+    assert history(tmp_path) == [[], []] and plan(tmp_path)["to_submit"] == 2
+    assert run(*LAUNCH, folder=tmp_path).returncode == 0  # mended, the same command goes on
+
+
+def test_a_pack_that_kills_its_workers_is_given_up(tmp_path) -> None:
+    write_spec(tmp_path, runs=1)
+    deadly = tmp_path / "deadly"
+    deadly.mkdir()
+    # As the kernel ends a process that takes all memory: in the middle of the training, without a word.
+    (deadly / "sitecustomize.py").write_text(
+        "import os\n"
+        "if 'IMAGINE_THREADS' in os.environ:\n"
+        "    import imagination.training.loop as loop\n"
+        "    loop.Trainer.train = lambda *args, **options: os.kill(os.getpid(), 9)\n"
+    )
+    done = run(*LAUNCH, "--json", folder=tmp_path, env={**os.environ, "PYTHONPATH": str(deadly)})
+    assert done.returncode == 1 and json.loads(done.stdout)["failed"] == 1
+    assert history(tmp_path) == [["LOST", "LOST", "FAILED"]]
+    assert done.stderr.count("a worker died (SIGKILL)") == 3
+    assert "giving its runs up" in done.stderr
+    assert opened(tmp_path).attempts(planned(tmp_path)[0])[-1]["exit_code"] == -9
+
+
+def test_failed_runs_are_left_alone_until_a_retry_is_asked_for(tmp_path) -> None:
+    write_spec(tmp_path, runs=1, cells=f"[{{batch: 8}}, {{batch: {HOPELESS}}}]")
+    first = run(*LAUNCH, folder=tmp_path)
+    assert first.returncode == 1
+    assert "s: 1 of 2 runs stored, 1 failed" in first.stderr.splitlines()[-1]
+    assert "OUT_OF_MEMORY: RuntimeError" in first.stderr
+    assert history(tmp_path) == [["COMPLETED"], ["OUT_OF_MEMORY"]]
+    counts = plan(tmp_path)
+    assert (counts["stored"], counts["failed"], counts["to_submit"]) == (1, 1, 0)
+    second = run(*LAUNCH, folder=tmp_path)
+    assert second.returncode == 1 and "--retry-failed takes the failed ones" in second.stderr
+    assert history(tmp_path) == [["COMPLETED"], ["OUT_OF_MEMORY"]]
+    dry = run(*LAUNCH, "--retry-failed", "--dry-run", "--json", folder=tmp_path)
+    assert dry.returncode == 0 and json.loads(dry.stdout)["to_submit"] == 1
+    assert run(*LAUNCH, "--retry-failed", folder=tmp_path).returncode == 1
+    assert history(tmp_path) == [["COMPLETED"], ["OUT_OF_MEMORY", "OUT_OF_MEMORY"]]
