@@ -2,8 +2,11 @@
 
 import os
 import secrets
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from results_db.contract import StoreError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -46,10 +49,23 @@ class Files:
 
     folder: Path
 
-    @property
-    def packs(self) -> Path:
-        """Pack files, what workers are handed."""
-        return self.folder / "packs"
+    def check_writable(self) -> None:
+        """Make the folder, before anything is trained whose weights it could not hold.
+
+        Raises:
+            StoreError: it cannot be made or written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to {self.folder}, where weights are kept: {error.strerror}; name another store with --db"
+            ) from None
+
+    def pack(self, pack_id: str) -> Path:
+        """What a worker is handed; gone when it is done."""
+        return self.folder / "packs" / f"{pack_id}.json"
 
     @property
     def logs(self) -> Path:

@@ -40,12 +40,10 @@ class Pack:
         """The runs' experiment."""
         return str(self.runs[0].config["experiment"])
 
-    def write(self, folder: Path) -> Path:
-        """The pack's file in `folder`, which is made if need be."""
-        path = folder / f"{self.pack_id}.json"
+    def write(self, path: Path) -> None:
+        """The pack's file; its folder is made if need be."""
         text = json.dumps({"runs": [asdict(run) for run in self.runs]})
         write_atomically(path, text.encode())
-        return path
 
     @classmethod
     def read(cls, path: Path) -> "Pack":

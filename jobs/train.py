@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -26,6 +27,7 @@ from imagination.schema import ConfigError, Scalar, coerce, keys
 from jobs import hydra_config
 from jobs.config import RunSettings, resolve
 from jobs.entry import Stop
+from jobs.files import Files
 from jobs.identity import SHORT, run_id
 from jobs.pack import Pack, PackedRun
 from jobs.progress import Display
@@ -53,6 +55,7 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
     device = worker.choose_device(settings.device, threads=settings.threads)
     store = open_store(settings.db, create=True)
     try:
+        Files(store.folder).check_writable()
         lose_dead_attempts(store)
         store.stage([NewRun(identity, config)])
         label = _label(config)
@@ -65,21 +68,30 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
                 report=lambda event: display.event(event, label),
                 stop=stop,
             )
+        state = ended.get(identity) or store.states([identity])[identity]
         if not ended:
-            sys.stderr.write(f"run {identity[:SHORT]}: nothing to do: {store.states([identity])[identity]}\n")
+            sys.stderr.write(f"run {identity[:SHORT]}: nothing to do: {state}\n")
         _print_metrics(store, identity)
-        return _exit_code(ended.get(identity, State.COMPLETED))
+        return _exit_code(state)
     finally:
         store.close()
 
 
 @contextmanager
 def _stop_on_signals() -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM ask the trainer to save and end. Only the main thread may listen to signals."""
+    """Ctrl-C and SIGTERM ask the trainer to save and end; a second one ends it at once.
+
+    Only the main thread may listen to signals.
+    """
     stop = Stop()
+
+    def once(number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, previous[signal.Signals(number)])
+
     listening = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if listening else ()
-    previous = {number: signal.signal(number, stop.set) for number in numbers}
+    previous = {number: signal.signal(number, once) for number in numbers}
     try:
         yield stop
     finally:

@@ -20,11 +20,13 @@ from types import FrameType
 from typing import IO, Any
 
 from jobs.files import Files
+from jobs.identity import SHORT
 from jobs.pack import Pack
 from jobs.progress import Display
 from results_db.contract import Attempt, State, Store
 
 _SAVE_WITHIN_S = 20.0
+_END_WITHIN_S = 10.0
 _TRIES = 3  # of a pack whose worker died; then its runs are FAILED
 _LOG_LINES = 5
 
@@ -98,7 +100,7 @@ class LocalLauncher:
 
     Attributes:
         states: run id to the state in which this launcher's workers left it.
-        failure: why no worker could be started, or None.
+        failure: why runs could not even be tried, or None.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class LocalLauncher:
         self._selector = selectors.DefaultSelector()
         self._stamp = time.strftime("%Y%m%d-%H%M%S")
         self._started = 0
+        self._signals = 0
         self._stopping: float | None = None
         self.failure: str | None = None
         self.states: dict[str, State] = {}
@@ -127,13 +130,13 @@ class LocalLauncher:
     def run(self, packs: Sequence[Pack]) -> dict[str, State]:
         """Train the packs; the state in which each run ended that was trained here."""
         self._waiting.extend(packs)
-        previous = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, self._signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for index in range(min(self._machine.workers, len(packs))):
                 self._start_worker(index)
             while self._workers:
                 self._read(timeout=0.2)
-                self._enforce_stop()
+                self._obey_signals()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -172,19 +175,19 @@ class LocalLauncher:
         self._workers.append(worker)
         self._selector.register(_stdout(process), selectors.EVENT_READ, (worker, index))
 
-    def _stop(self, number: int, _frame: FrameType | None) -> None:
-        """First signal: every worker saves and ends. Second: they are killed."""
-        if self._stopping is None:
+    def _signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._signals += 1  # acted upon in `run`'s loop: a handler may come in the middle of anything
+
+    def _obey_signals(self) -> None:
+        """First signal: every worker saves and ends. Second, or when that takes too long: they are killed."""
+        if self._signals and self._stopping is None:
             self._stopping = time.monotonic()
             self._waiting.clear()
             self._display.say("stopping: saving the running runs (once more: kill them)")
             for worker in self._workers:
                 worker.process.terminate()
-        else:
-            self._stopping = float("-inf")
-
-    def _enforce_stop(self) -> None:
-        if self._stopping is not None and time.monotonic() - self._stopping > _SAVE_WITHIN_S:
+        late = self._stopping is not None and time.monotonic() - self._stopping > _SAVE_WITHIN_S
+        if late or self._signals > 1:
             for worker in self._workers:
                 worker.process.kill()
 
@@ -204,6 +207,8 @@ class LocalLauncher:
     def _heard(self, worker: _Worker, event: dict[str, Any]) -> None:
         """An event of a worker."""
         if event["event"] in ("ready", "idle"):
+            if worker.pack is not None:
+                self._files.pack(worker.pack.pack_id).unlink(missing_ok=True)
             worker.ready, worker.pack = True, None
             self._give_work(worker)
             return
@@ -220,7 +225,9 @@ class LocalLauncher:
         try:
             if self._waiting:
                 pack = self._waiting.popleft()
-                worker.give(pack, pack.write(self._files.packs))
+                path = self._files.pack(pack.pack_id)
+                pack.write(path)
+                worker.give(pack, path)
             elif worker.process.stdin is not None:
                 worker.process.stdin.close()
         except BrokenPipeError:
@@ -228,7 +235,7 @@ class LocalLauncher:
 
     def _ended(self, worker: _Worker, index: int) -> None:
         """A worker's output ended: it is done, or dead."""
-        code = worker.process.wait()
+        code = _exit_code(worker.process)
         self._workers.remove(worker)
         if not worker.ready and self._stopping is None:
             # It would happen to the next one as well: the store, the installation or the machine is at fault.
@@ -242,19 +249,24 @@ class LocalLauncher:
             self._start_worker(index)
 
     def _died(self, worker: _Worker, pack: Pack, code: int) -> None:
-        """Try the pack of a dead worker again; after too many deaths its runs are at fault."""
+        """Try the pack of a dead worker again, after a second death run by run; then its run is at fault."""
         tries = self._tries[pack.pack_id] = self._tries.get(pack.pack_id, 0) + 1
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         again = tries < _TRIES
-        plan = "trying its runs again" if again else "giving its runs up"
+        plan = "trying its runs again" if again else "giving its run up"
         self._display.say(f"a worker died ({how}), {plan}; its log: {worker.log}")
         if again:
-            self._waiting.append(pack)
+            # A run that kills its process shall not take the others of its pack with it.
+            self._waiting.extend([pack] if tries == 1 else [Pack((run,)) for run in pack.runs])
             return
         for run in pack.runs:
             attempt = worker.open_attempts.pop(run.run_id, None)
             if attempt is not None:
                 self._close_attempt(attempt, State.FAILED, code, worker)
+            else:
+                self.failure = (
+                    f"run {run.run_id[:SHORT]}: its worker died before it began; {last_lines(worker.log)}"
+                )
 
     def _close_attempt(self, attempt: Attempt, state: State, code: int, worker: _Worker) -> None:
         error = f"worker ended with {code}: {last_lines(worker.log)}"
@@ -263,6 +275,15 @@ class LocalLauncher:
         self.states[attempt.run_id] = state
         event = {"event": "ended", "run_id": attempt.run_id, "state": str(state), "error": error}
         self._display.event(event, self._labels.get(attempt.run_id, ""))
+
+
+def _exit_code(process: "subprocess.Popen[bytes]") -> int:
+    """The exit code of a process that has closed its output, and so is about to end."""
+    try:
+        return process.wait(timeout=_END_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def last_lines(path: Path) -> str:

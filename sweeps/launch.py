@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from jobs.files import Files
 from jobs.pack import PackedRun, group
 from jobs.progress import Display, duration
 from jobs.provenance import dead_attempts, lose_dead_attempts
@@ -41,7 +42,8 @@ class LaunchResult:
         """0: done; 1: some runs failed; 130: interrupted."""
         if self.interrupted:
             return console.INTERRUPTED
-        return 1 if self.failure or self.counts.failed else 0
+        completed = all(state is State.COMPLETED for state in self.states.values())
+        return 1 if self.failure or self.counts.failed or not completed else 0
 
     def as_dict(self) -> dict[str, object]:
         """For `--json`."""
@@ -77,7 +79,7 @@ def launch_locally(
 
     Raises:
         SpecError: the spec asks for another launcher.
-        StoreError: see `open_store`.
+        StoreError: see `open_store`; or the folder beside the store cannot be written.
     """
     launcher = str(spec.launcher.get("name", "local"))
     if launcher != "local":
@@ -86,6 +88,7 @@ def launch_locally(
         )
     store = open_store(db, create=True)
     try:
+        Files(store.folder).check_writable()
         lose_dead_attempts(store)
         staged = (NewRun(run.run_id, run.config) for run in expansion.runs)
         store.stage(staged, sweep=NewSweep(spec.name, spec.composed))

@@ -224,7 +224,7 @@ BAD_COMMAND_LINES = {
     "no runs": (["ok.yaml", "runs=0"], ["runs=0", "below 1"]),
     "no override": (["ok.yaml", "channels"], ["'channels'", "KEY=VALUE"]),
     "an override twice": (["ok.yaml", "gol=1", "gol=2"], ["gol is given twice"]),
-    "override of what the spec varies": (["varied.yaml", "gol=1"], ["varied.yaml", "gol"]),
+    "override of what the spec varies": (["varied.yaml", "gol=1"], ["varied varies gol (1, 2)"]),
     "override of the seed": (["ok.yaml", "seed=1"], ["seeds"]),
     "cores that are no number": (["ok.yaml", "launcher.cpus_per_task=all"], ["cpus_per_task: 'all'"]),
     "a negative number of cores": (["ok.yaml", "launcher.cpus_per_task=-1"], ["cpus_per_task: -1"]),

@@ -191,3 +191,10 @@ def test_bad_input_is_one_line_and_writes_nothing(command, tmp_path, arguments, 
     (line,) = err.splitlines()
     assert (code, out) == (2, "") and line.startswith("jobs.train: error: ") and reason in line
     assert tree(tmp_path) == set()
+
+
+def test_a_store_whose_folder_cannot_be_written(command, tmp_path) -> None:
+    (tmp_path / "a.files").write_text("")
+    code, _, err = command("--db", "a.db", *overrides())
+    (line,) = err.splitlines()
+    assert code == 2 and "a.files" in line and (tmp_path / "a.files").read_text() == ""
