@@ -215,23 +215,31 @@ def test_workers_that_cannot_start(tmp_path) -> None:
     assert run(*LAUNCH, folder=tmp_path).returncode == 0  # mended, the same command goes on
 
 
-def test_a_pack_that_kills_its_workers_is_given_up(tmp_path) -> None:
-    write_spec(tmp_path, runs=1)
+def test_a_run_that_kills_its_workers_is_given_up_and_takes_no_other_with_it(tmp_path) -> None:
+    write_spec(tmp_path, runs=2)
     deadly = tmp_path / "deadly"
     deadly.mkdir()
     # As the kernel ends a process that takes all memory: in the middle of the training, without a word.
     (deadly / "sitecustomize.py").write_text(
         "import os\n"
         "if 'IMAGINE_THREADS' in os.environ:\n"
-        "    import imagination.training.loop as loop\n"
-        "    loop.Trainer.train = lambda *args, **options: os.kill(os.getpid(), 9)\n"
+        "    from imagination.training.loop import Trainer\n"
+        "    train = Trainer.train\n"
+        "    def deadly(self, **options):\n"
+        "        if any(run.config.seed == 1 for run in self._runs):\n"
+        "            os.kill(os.getpid(), 9)\n"
+        "        return train(self, **options)\n"
+        "    Trainer.train = deadly\n"
     )
-    done = run(*LAUNCH, "--json", folder=tmp_path, env={**os.environ, "PYTHONPATH": str(deadly)})
-    assert done.returncode == 1 and json.loads(done.stdout)["failed"] == 1
-    assert history(tmp_path) == [["LOST", "LOST", "FAILED"]]
-    assert done.stderr.count("a worker died (SIGKILL)") == 3
-    assert "giving its runs up" in done.stderr
-    assert opened(tmp_path).attempts(planned(tmp_path)[0])[-1]["exit_code"] == -9
+    environment = {**os.environ, "PYTHONPATH": str(deadly)}
+    done = run(*LAUNCH, "--json", "--workers", "1", "--pack-size", "2", folder=tmp_path, env=environment)
+    assert done.returncode == 1
+    said = json.loads(done.stdout)
+    assert (said["stored"], said["failed"]) == (1, 1)
+    # Twice together; then alone, where the one at fault has three tries.
+    assert history(tmp_path) == [["LOST", "LOST", "COMPLETED"], ["LOST"] * 4 + ["FAILED"]]
+    assert done.stderr.count("a worker died (SIGKILL)") == 5
+    assert opened(tmp_path).attempts(planned(tmp_path)[1])[-1]["exit_code"] == -9
 
 
 def test_failed_runs_are_left_alone_until_a_retry_is_asked_for(tmp_path) -> None:
