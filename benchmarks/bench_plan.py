@@ -18,9 +18,9 @@ import hydra
 
 from jobs import hydra_config
 from jobs.identity import run_id
-from results_db.contract import NewRun
+from results_db.contract import PlannedRun
 from results_db.store import open_store
-from sweeps.expand import PlannedRun, expand
+from sweeps.expand import expand
 from sweeps.plan import Plan, make_plan
 from sweeps.spec import load
 
@@ -112,7 +112,7 @@ def _plan(path: Path, database: Path) -> Plan:
 def _fill(database: Path, runs: Sequence[PlannedRun]) -> None:
     """A store in which every run is complete; by hand, for 10,000 trainings take too long."""
     store = open_store(str(database), create=True)
-    store.stage(NewRun(run.run_id, run.config) for run in runs)
+    store.stage(runs)
     store.close()
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE run SET state = 'COMPLETED', outcome = 'reached', seconds = 60.0")

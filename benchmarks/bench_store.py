@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from results_db.contract import NewRun
+from results_db.contract import PlannedRun
 from results_db.store import open_store
 
-RUNS = [NewRun(f"{n:064x}", {**{f"key{k}": k * 0.5 for k in range(30)}, "seed": n}) for n in range(10_000)]
+RUNS = [
+    PlannedRun(f"{n:064x}", {**{f"key{k}": k * 0.5 for k in range(30)}, "seed": n}) for n in range(10_000)
+]
 
 
 def main() -> None:

@@ -6,28 +6,21 @@ A pack's file holds its runs' configs, so a worker need not ask the store for th
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from imagination import registry
-from imagination.schema import Scalar, pack_keys
+from imagination.schema import pack_keys
 from jobs.files import write_atomically
-
-
-@dataclass(frozen=True)
-class PackedRun:
-    """A run as a worker gets it."""
-
-    run_id: str
-    config: Mapping[str, Scalar]
+from results_db.contract import PlannedRun
 
 
 @dataclass(frozen=True)
 class Pack:
     """Runs that one worker trains at once; all of them have the same experiment and tensor shapes."""
 
-    runs: tuple[PackedRun, ...]
+    runs: tuple[PlannedRun, ...]
 
     @property
     def pack_id(self) -> str:
@@ -49,13 +42,13 @@ class Pack:
     def read(cls, path: Path) -> "Pack":
         """The pack that `write` wrote."""
         data = json.loads(path.read_text())
-        return cls(tuple(PackedRun(**run) for run in data["runs"]))
+        return cls(tuple(PlannedRun(**run) for run in data["runs"]))
 
 
-def group(runs: Iterable[PackedRun], *, size: int) -> list[Pack]:
+def group(runs: Iterable[PlannedRun], *, size: int) -> list[Pack]:
     """Packs of at most `size` runs, in the order of their first runs, so that early runs stay early."""
-    packs: list[list[PackedRun]] = []
-    filling: dict[tuple[object, ...], list[PackedRun]] = defaultdict(list)
+    packs: list[list[PlannedRun]] = []
+    filling: dict[tuple[object, ...], list[PlannedRun]] = defaultdict(list)
     for run in runs:
         keys = pack_keys(registry.config_type(str(run.config["experiment"])))
         key = tuple(run.config[name] for name in keys)

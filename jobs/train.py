@@ -29,11 +29,11 @@ from jobs.config import RunSettings, resolve
 from jobs.entry import Stop
 from jobs.files import Files
 from jobs.identity import SHORT, run_id
-from jobs.pack import Pack, PackedRun
+from jobs.pack import Pack
 from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts, provenance
 from results_db import console
-from results_db.contract import NewRun, State, StoreError
+from results_db.contract import PlannedRun, State, StoreError
 from results_db.store import SqlStore, open_store
 from results_db.words import one_line
 
@@ -57,11 +57,12 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
     try:
         Files(store.folder).check_writable()
         lose_dead_attempts(store)
-        store.stage([NewRun(identity, config)])
+        run = PlannedRun(identity, config)
+        store.stage([run])
         label = _label(config)
         with _stop_on_signals() as stop, Display(total=1) as display:
             ended = worker.run_pack(
-                Pack((PackedRun(identity, config),)),
+                Pack((run,)),
                 store,
                 device=device,
                 provenance=provenance(launcher="hand", device=worker.device_name(device)),

@@ -11,10 +11,10 @@ from imagination import registry
 from imagination.schema import ConfigError, build
 from imagination.training.loop import CheckpointError, Experiment, Run, Trainer
 from jobs.files import Files
-from jobs.pack import Pack, PackedRun
+from jobs.pack import Pack
 from jobs.provenance import cpu_name
 from jobs.recording import Report, RunRecorder
-from results_db.contract import Provenance, State, Store
+from results_db.contract import PlannedRun, Provenance, State, Store
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def _skip(run_id: str, store: Store, report: Report) -> None:
 
 
 def _train(
-    runs: Sequence[PackedRun],
+    runs: Sequence[PlannedRun],
     recorders: dict[str, RunRecorder],
     *,
     device: torch.device,
@@ -139,7 +139,7 @@ def _train(
 
 
 def _train_together(
-    runs: Sequence[PackedRun],
+    runs: Sequence[PlannedRun],
     recorders: Sequence[RunRecorder],
     *,
     device: torch.device,
@@ -162,7 +162,7 @@ def _train_together(
 
 
 def _trainer(
-    runs: Sequence[PackedRun],
+    runs: Sequence[PlannedRun],
     recorders: Sequence[RunRecorder],
     *,
     device: torch.device,

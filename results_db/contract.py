@@ -64,8 +64,8 @@ ARROWS: dict[State, frozenset[State]] = {
 
 
 @dataclass(frozen=True)
-class NewRun:
-    """A run that ought to exist."""
+class PlannedRun:
+    """A run that ought to exist: its id and its complete config."""
 
     run_id: str
     config: Mapping[str, Scalar]
@@ -169,7 +169,7 @@ class Store(Protocol):
     url: str
     folder: Path
 
-    def stage(self, runs: Iterable[NewRun], *, sweep: NewSweep | None = None) -> None:
+    def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
         """Insert the runs that are not there yet as STAGED, and note the sweep that wants them, at once."""
 
     def states(self, run_ids: Iterable[str]) -> dict[str, State]:

@@ -20,8 +20,8 @@ from results_db.contract import (
     FAILURES,
     INTERRUPTED,
     Attempt,
-    NewRun,
     NewSweep,
+    PlannedRun,
     Provenance,
     RunningAttempt,
     RunRecord,
@@ -130,7 +130,7 @@ class SqlStore:
         self._writer = engine.execution_options(**{WRITE: True})
         self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
 
-    def stage(self, runs: Iterable[NewRun], *, sweep: NewSweep | None = None) -> None:
+    def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
         """Insert the runs that are not there yet as STAGED, and note the sweep that wants them, at once."""
         now = datetime.now(UTC)
         wanted = {run.run_id: dict(run.config) for run in runs}

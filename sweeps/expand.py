@@ -8,17 +8,10 @@ from imagination import registry
 from imagination.schema import ConfigError, Scalar, build
 from jobs.config import resolve
 from jobs.identity import canonical_json, run_id
+from results_db.contract import PlannedRun
 from sweeps.document import SpecError
 from sweeps.model import Exclusion, Part, Row, Spec, Values
 from sweeps.sample import Distribution
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run that ought to exist."""
-
-    run_id: str
-    config: Mapping[str, Scalar]
 
 
 @dataclass(frozen=True, kw_only=True)

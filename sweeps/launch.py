@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobs.files import Files
-from jobs.pack import PackedRun, group
+from jobs.pack import group
 from jobs.progress import Display, duration
 from jobs.provenance import dead_attempts, lose_dead_attempts
 from results_db import console
-from results_db.contract import NewRun, NewSweep, State
+from results_db.contract import NewSweep, State
 from results_db.store import open_store
 from slurm.local import LocalLauncher, resources
 from sweeps.document import SpecError
@@ -90,13 +90,12 @@ def launch_locally(
     try:
         Files(store.folder).check_writable()
         lose_dead_attempts(store)
-        staged = (NewRun(run.run_id, run.config) for run in expansion.runs)
-        store.stage(staged, sweep=NewSweep(spec.name, spec.composed))
+        store.stage(expansion.runs, sweep=NewSweep(spec.name, spec.composed))
         plan = make_plan(expansion, store, retry_failed=retry_failed)
         cpus = spec.launcher.get("cpus_per_task")
         machine = resources(cpus_per_task=int(str(cpus)) if cpus else None, workers=workers)
         size = pack_size or (_GPU_PACK if machine.gpus else 1)
-        chosen = [PackedRun(run.run_id, run.config) for run in plan.to_submit[:limit]]
+        chosen = plan.to_submit[:limit]
         packs = group(chosen, size=size)
         parallel = min(machine.workers, len(packs))
         display = Display(total=len(chosen), workers=parallel, expected_s=_expected(plan))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from imagination.schema import Scalar
 from jobs.identity import canonical_json
-from results_db.contract import ACTIVE, FAILURES, State, Store
-from sweeps.expand import Cell, Expansion, PlannedRun, in_breadth_first_order
+from results_db.contract import ACTIVE, FAILURES, PlannedRun, State, Store
+from sweeps.expand import Cell, Expansion, in_breadth_first_order
 
 if TYPE_CHECKING:  # takes half a second to import, and only `expected_seconds` of a filled store needs it
     import pandas as pd

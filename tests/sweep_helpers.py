@@ -11,8 +11,8 @@ from typing import Any
 from imagination.schema import Scalar
 from jobs.config import resolve
 from jobs.identity import run_id
-from jobs.pack import Pack, PackedRun
-from results_db.contract import Attempt, NewRun, Provenance, RunRecord, Store
+from jobs.pack import Pack
+from results_db.contract import Attempt, PlannedRun, Provenance, RunRecord, Store
 from results_db.store import SqlStore, open_store
 
 SMALL: dict[str, Scalar] = {
@@ -42,19 +42,19 @@ SWEEP = str(Path(sys.executable).with_name("imagine-sweep"))
 RESULTS = str(Path(sys.executable).with_name("imagine-results"))
 
 
-def small(**changes: Scalar) -> PackedRun:
+def small(**changes: Scalar) -> PlannedRun:
     """A small run with these changes."""
     config = resolve("life_state", "fast", SMALL, changes)
-    return PackedRun(run_id(config), config)
+    return PlannedRun(run_id(config), config)
 
 
-def staged(store: Store, *runs: PackedRun) -> Pack:
+def staged(store: Store, *runs: PlannedRun) -> Pack:
     """The runs as a pack, staged."""
-    store.stage(NewRun(run.run_id, run.config) for run in runs)
+    store.stage(run for run in runs)
     return Pack(runs)
 
 
-def begun(store: Store, run: PackedRun) -> Attempt:
+def begun(store: Store, run: PlannedRun) -> Attempt:
     """The next attempt of a run, staged if need be."""
     staged(store, run)
     attempt = store.start(run.run_id, ME)
@@ -62,7 +62,7 @@ def begun(store: Store, run: PackedRun) -> Attempt:
     return attempt
 
 
-def complete(store: Store, run: PackedRun, *, seconds: float = 1.0) -> None:
+def complete(store: Store, run: PlannedRun, *, seconds: float = 1.0) -> None:
     """Put a run into the store as trained in so many seconds."""
     assert store.finish(begun(store, run), RunRecord(run.run_id, "reached", seconds, {"train_accuracy": 1.0}))
 
@@ -141,6 +141,6 @@ def tree(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def ids(runs: Iterable[PackedRun]) -> list[str]:
+def ids(runs: Iterable[PlannedRun]) -> list[str]:
     """Run ids."""
     return [run.run_id for run in runs]

@@ -12,8 +12,8 @@ from results_db.contract import (
     FAILURES,
     INTERRUPTED,
     Attempt,
-    NewRun,
     NewSweep,
+    PlannedRun,
     Provenance,
     RunRecord,
     Sample,
@@ -47,7 +47,7 @@ RECORD = RunRecord(
 
 
 def staged(store: Store, *run_ids: str) -> None:
-    store.stage([NewRun(run_id, CONFIG) for run_id in run_ids or (RUN,)])
+    store.stage([PlannedRun(run_id, CONFIG) for run_id in run_ids or (RUN,)])
 
 
 def started(store: Store) -> Attempt:
@@ -59,7 +59,7 @@ def started(store: Store) -> Attempt:
 
 def test_staging_twice_leaves_one_run_as_it_was(store: Store) -> None:
     started(store)
-    store.stage([NewRun(RUN, {"gol": 99}), NewRun(OTHER, CONFIG), NewRun(OTHER, CONFIG)])
+    store.stage([PlannedRun(RUN, {"gol": 99}), PlannedRun(OTHER, CONFIG), PlannedRun(OTHER, CONFIG)])
     assert store.states([RUN, OTHER]) == {RUN: State.RUNNING, OTHER: State.STAGED}
     frame = store.runs()
     assert list(frame["run_id"]) == [RUN, OTHER]
@@ -261,8 +261,8 @@ def test_a_run_without_results_has_empty_parts(store: Store) -> None:
 def test_runs_keep_the_types_of_their_configs(store: Store) -> None:
     store.stage(
         [
-            NewRun(RUN, {"gol": 3, "ae": True, "lr": 1e-3, "loss": "bce", "seed": 2**62}),
-            NewRun(OTHER, {"gol": 2, "ae": False, "lr": 1.0, "loss": "l2", "own_key": 7}),
+            PlannedRun(RUN, {"gol": 3, "ae": True, "lr": 1e-3, "loss": "bce", "seed": 2**62}),
+            PlannedRun(OTHER, {"gol": 2, "ae": False, "lr": 1.0, "loss": "l2", "own_key": 7}),
         ]
     )
     frame = store.runs()

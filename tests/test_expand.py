@@ -66,15 +66,15 @@ def test_a_run_is_the_resolved_config_and_its_id(tmp_path: Path) -> None:
 def test_precedence(tmp_path: Path) -> None:
     text = HEAD + (
         "preset: paper_bce\n"  # batch 200, warmup 0, max_steps 80000
-        "base: {batch: 10, warmup: 10, max_steps: 300}\n"
-        "grid: {warmup: [20]}\n"
+        "base: {batch: 10, warmup: 0.1, max_steps: 300}\n"
+        "grid: {warmup: [0.2]}\n"
         "cells: [{max_steps: 400, gol: 4}]\n"
         "sample: {clip: {choice: [0.5]}}\n"
     )
-    (run,) = expanded(tmp_path, text.replace("base: {", "base: {eval_every: 100, ")).runs
+    (run,) = expanded(tmp_path, text).runs
     said = {key: run.config[key] for key in ("kernel", "board", "batch", "warmup", "max_steps", "clip")}
     # default, preset, base, grid over base, cell over base, sample over preset
-    assert said == {"kernel": 3, "board": 20, "batch": 10, "warmup": 20, "max_steps": 400, "clip": 0.5}
+    assert said == {"kernel": 3, "board": 20, "batch": 10, "warmup": 0.2, "max_steps": 400, "clip": 0.5}
 
 
 def test_a_preset_can_be_an_axis(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from sweep_helpers import ids, small
 
 from imagination.life.config import LifeStateConfig
 from imagination.schema import pack_keys
-from jobs.pack import Pack, PackedRun, group
+from jobs.pack import Pack, group
+from results_db.contract import PlannedRun
 
 
 def test_a_pack_stands_where_its_first_run_stands() -> None:
@@ -54,7 +55,7 @@ RUNS = st.builds(
 
 
 @given(st.lists(RUNS, unique_by=lambda run: run.run_id, max_size=30), st.integers(1, 5))
-def test_every_run_is_in_one_pack_of_equal_shapes(runs: list[PackedRun], size: int) -> None:
+def test_every_run_is_in_one_pack_of_equal_shapes(runs: list[PlannedRun], size: int) -> None:
     packs = group(runs, size=size)
     members = [run for pack in packs for run in pack.runs]
     assert sorted(ids(members)) == sorted(ids(runs))

@@ -15,7 +15,7 @@ from sweep_helpers import ME, small
 
 import jobs.provenance
 from jobs.provenance import dead_attempts, is_alive, lose_dead_attempts, process_name, provenance
-from results_db.contract import NewRun, State
+from results_db.contract import State
 from results_db.store import open_store
 
 ROOT = Path(jobs.provenance.__file__).parent.parent
@@ -79,7 +79,7 @@ def test_only_dead_attempts_of_this_host_are_lost(tmp_path, process) -> None:
     dead = replace(here, process=f"{process.pid}:1.00")
     elsewhere = replace(dead, host="another")
     runs = [small(seed=seed) for seed in range(3)]
-    store.stage(NewRun(run.run_id, run.config) for run in runs)
+    store.stage(run for run in runs)
     for run, who in zip(runs, (alive, dead, elsewhere), strict=True):
         store.start(run.run_id, who)
     assert [attempt.run_id for attempt in dead_attempts(store)] == [runs[1].run_id]

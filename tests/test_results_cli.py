@@ -12,7 +12,7 @@ import pytest
 
 from results_db import console
 from results_db.cli import results
-from results_db.contract import NewRun, NewSweep, Provenance, RunRecord, Sample, State
+from results_db.contract import NewSweep, PlannedRun, Provenance, RunRecord, Sample, State
 from results_db.store import SqlStore, open_store
 
 WHO = Provenance("local", "node1", "1:1", "cpu", "0123abc", True, {"torch": "2.6"})
@@ -39,7 +39,7 @@ def add(store: SqlStore, number: int, *, accuracy: float | None = 1.0, **config:
         "seed": number,
         **config,
     }
-    store.stage([NewRun(run_id(number), full)], sweep=NewSweep("quick", "name: quick"))
+    store.stage([PlannedRun(run_id(number), full)], sweep=NewSweep("quick", "name: quick"))
     attempt = store.start(run_id(number), WHO)
     assert attempt is not None
     if accuracy is not None:

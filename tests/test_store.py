@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from results_db.address import locate
-from results_db.contract import NewRun, NewSweep, Provenance, RunRecord, State, StoreError
+from results_db.contract import NewSweep, PlannedRun, Provenance, RunRecord, State, StoreError
 from results_db.store import SqlStore, open_store, upgrade_store
 
 WHO = Provenance("local", "h", "1:1", "cpu", None, None, {})
@@ -70,14 +70,14 @@ def test_a_missing_file_is_an_empty_store_and_stays_missing(tmp_path: Path) -> N
     assert store.display_url == "deep/er/x.db"
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(StoreError, match="readonly"):
-        store.stage([NewRun("ab" * 32, {})])
+        store.stage([PlannedRun("ab" * 32, {})])
 
 
 def test_a_file_without_tables_is_an_empty_store(tmp_path: Path) -> None:
     (tmp_path / "x.db").touch()
     assert len(open_store("x.db", create=False).runs()) == 0
     assert (tmp_path / "x.db").stat().st_size == 0
-    open_store("x.db", create=True).stage([NewRun("ab" * 32, {})])
+    open_store("x.db", create=True).stage([PlannedRun("ab" * 32, {})])
     assert len(open_store("x.db", create=False).runs()) == 1
 
 
@@ -93,7 +93,7 @@ def test_creating_makes_folders_and_durable_settings(tmp_path: Path) -> None:
 
 def test_foreign_keys_are_enforced() -> None:
     store = open_store("x.db", create=True)
-    store.stage([NewRun("ab" * 32, {})], sweep=NewSweep("quick", "name: quick"))
+    store.stage([PlannedRun("ab" * 32, {})], sweep=NewSweep("quick", "name: quick"))
     with pytest.raises(Exception, match="FOREIGN KEY"), store._writing() as connection:
         connection.exec_driver_sql("INSERT INTO metric (run, name, value) VALUES (99, 'metric', 1.0)")
 
@@ -200,20 +200,20 @@ def test_a_store_that_stays_busy_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     with sqlite3.connect("x.db") as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match=r"^x\.db: database is locked$"):
-            store.stage([NewRun("ab" * 32, {})])
+            store.stage([PlannedRun("ab" * 32, {})])
 
 
 CREATE = """
 import sys, time
 from pathlib import Path
-from results_db.contract import NewRun
+from results_db.contract import PlannedRun
 from results_db.store import open_store
 url, go, number = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 print("ready", flush=True)
 while not go.exists():
     time.sleep(0.001)
 store = open_store(url, create=True)
-store.stage([NewRun(number * 64, {"seed": int(number)})])
+store.stage([PlannedRun(number * 64, {"seed": int(number)})])
 """
 
 
@@ -253,7 +253,7 @@ print(sum(store.start(f"{n:064x}", who) is not None for n in range(20)))
 
 @pytest.mark.slow
 def test_processes_that_start_the_same_runs_at_once(store: SqlStore, tmp_path: Path) -> None:
-    store.stage([NewRun(f"{n:064x}", {}) for n in range(20)])
+    store.stage([PlannedRun(f"{n:064x}", {}) for n in range(20)])
     go = tmp_path / "go"
     processes = [
         subprocess.Popen([sys.executable, "-c", START, store.url, str(go)], stdout=subprocess.PIPE, text=True)
@@ -272,7 +272,7 @@ def test_processes_that_start_the_same_runs_at_once(store: SqlStore, tmp_path: P
 def test_a_writer_does_not_hinder_readers() -> None:
     store = open_store("x.db", create=True)
     run_id = "ab" * 32
-    store.stage([NewRun(run_id, {})])
+    store.stage([PlannedRun(run_id, {})])
     with store._writing() as connection:
         connection.exec_driver_sql("UPDATE run SET state = 'RUNNING'")
         states: list[dict[str, State]] = []
@@ -287,7 +287,7 @@ def test_a_writer_does_not_hinder_readers() -> None:
 def test_one_run_in_full(store: SqlStore) -> None:
     run_id = "ab" * 32
     for name in ("table1", "quick", "quick"):
-        store.stage([NewRun(run_id, {"seed": 3})], sweep=NewSweep(name, f"name: {name}"))
+        store.stage([PlannedRun(run_id, {"seed": 3})], sweep=NewSweep(name, f"name: {name}"))
     attempt = store.start(run_id, WHO)
     assert attempt is not None
     store.finish(attempt, RunRecord(run_id, "reached", 2.0, {"metric": 1.0, "metric_adv": None}))
