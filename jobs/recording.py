@@ -146,10 +146,13 @@ class RunRecorder:
 
     def _clean_up(self, weights: Path) -> None:
         """The run is recorded: its checkpoint goes, and what attempts left that died before their commit."""
-        self._path.unlink(missing_ok=True)
-        for path in weights.parent.glob(f"{self.attempt.run_id}.*"):
-            if path != weights:
-                path.unlink(missing_ok=True)
+        try:
+            self._path.unlink(missing_ok=True)
+            for path in weights.parent.glob(f"{self.attempt.run_id}.*"):
+                if path != weights:
+                    path.unlink(missing_ok=True)
+        except OSError as error:  # litter, no loss
+            log.warning("cleaning up after run %s: %s", self.attempt.run_id[:SHORT], error)
 
     def fail(self, error: BaseException) -> None:
         """See `Recorder`."""

@@ -1,6 +1,8 @@
 """The recorder over a real store: checkpoints, the record, refusals."""
 
 import logging
+import sqlite3
+import threading
 
 import numpy as np
 import pytest
@@ -183,6 +185,63 @@ def test_a_superseded_attempt_cannot_end_the_run_either(store, record, events, w
     old.fail(RuntimeError("late")) if way == "fail" else old.interrupt()
     assert old.state is State.LOST and events[-1]["state"] == "LOST"
     assert store.states([RUN.run_id]) == {RUN.run_id: State.RUNNING}
+
+
+@pytest.fixture
+def locked(tmp_path, monkeypatch):
+    """A store whose database another program has locked, that program's connection, and a recorder."""
+    monkeypatch.setattr("results_db.engine.BUSY_TIMEOUT_S", 0.05)  # SQLite's own patience, 30 s
+    monkeypatch.setattr("jobs.recording.RETRY_AFTER_S", (0.1,) * 10)
+    store = open_store(str(tmp_path / "locked.db"), create=True)
+    recorder = RunRecorder(begun(store, RUN), store, max_steps=40, report=lambda event: None)
+    recorder.checkpoint(STATE)
+    other = sqlite3.connect(tmp_path / "locked.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    yield store, other, recorder
+    other.close()
+    store.close()
+
+
+def test_a_store_that_comes_back_gets_the_result(locked, caplog) -> None:
+    store, other, recorder = locked
+    timer = threading.Timer(0.5, lambda: other.execute("ROLLBACK"))
+    timer.start()
+    recorder.finish("reached", seconds=1, weights=WEIGHTS)
+    timer.join()
+    assert recorder.state is State.COMPLETED and "database is locked" in caplog.text
+    assert store.states([RUN.run_id]) == {RUN.run_id: State.COMPLETED}
+    assert files(store) == {f"{RUN.run_id}.1.safetensors"}
+
+
+def test_a_store_that_stays_away_costs_no_training(locked) -> None:
+    store, other, recorder = locked
+    recorder.finish("reached", seconds=1, weights=WEIGHTS)
+    assert recorder.state is State.PREEMPTED
+    other.execute("ROLLBACK")
+    assert int(RunRecorder(recorder.attempt, store, max_steps=40, report=print).checkpointed["step"]) == 7
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(store, record, caplog) -> None:
+    recorder = record()
+    recorder.checkpoint(STATE)
+    folder = Files(store.folder).checkpoint(RUN.run_id).parent
+    folder.rename(store.folder / "aside")
+    folder.write_text("a file where the folder was")
+    recorder.checkpoint({**STATE, "step": np.array(9)})
+    assert f"checkpoint of run {RUN.run_id[:10]}" in caplog.text
+    assert recorder.state is None
+    recorder.finish("reached", seconds=1, weights=WEIGHTS)
+    assert recorder.state is State.COMPLETED
+
+
+def test_what_attempts_left_that_died_before_their_commit_goes(store, record) -> None:
+    dead = record()
+    orphan = Files(store.folder).weights(RUN.run_id, dead.attempt.number)
+    orphan.parent.mkdir(parents=True)
+    orphan.write_bytes(b"weights that no record knows")
+    store.end(dead.attempt, State.LOST)
+    record().finish("reached", seconds=1, weights=WEIGHTS)
+    assert files(store) == {f"{RUN.run_id}.2.safetensors"}
 
 
 def test_a_failure_keeps_its_traceback_and_says_its_last_line(store, record, events, caplog) -> None:

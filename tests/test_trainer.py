@@ -150,6 +150,19 @@ def test_stopped_and_resumed_is_as_if_undisturbed_to_the_bit(stops, runs):
             assert np.array_equal(weight, again.weights[name])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_resumed_is_as_undisturbed_on_a_gpu():
+    from jobs.worker import choose_device
+
+    configs = [tiny(seed=seed) for seed in range(3)]
+    experiments = [LifeState(configs, choose_device("cuda")) for _ in range(3)]
+    undisturbed = train(configs, experiment=experiments[0])
+    stopped = train(configs, experiment=experiments[1], stop=after(17))
+    checkpoints = [r.checkpoints[-1] for r in stopped]
+    resumed = train(configs, experiment=experiments[2], checkpoints=checkpoints)
+    assert [r.metrics for r in resumed] == [r.metrics for r in undisturbed]
+
+
 def test_checkpoints_come_by_the_clock_and_hold_the_whole_state():
     recorder = train([TINY], checkpoint_every_s=0)[0]
     # Before every step but the first, which has only begun, and when training is over.
