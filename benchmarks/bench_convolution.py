@@ -32,7 +32,7 @@ def main() -> None:
                 _median(runs, channels, form, device, repeats)
                 for form in (torch.contiguous_format, torch.channels_last)
             )
-            chosen = layers.memory_format(channels, device)
+            chosen = layers.memory_format(device)
             print(
                 f"{device} {channels} channels, pack of {runs}: default {default:.1f} ms a run, channels-last "
                 f"{last:.1f} ms a run, ratio {default / last:.2f}; chosen: {str(chosen).removeprefix('torch.')}"

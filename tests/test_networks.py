@@ -79,12 +79,12 @@ def test_glorot_limits_zero_biases_and_own_seeds():
 
 
 @pytest.mark.parametrize("runs", [1, 3])
-@pytest.mark.parametrize(("channels", "last"), [(16, False), (20, True)])
-def test_hidden_states_have_the_layout_that_measured_fastest(runs, channels, last):
-    network = LifeNetwork(tiny(channels=channels))
+def test_hidden_states_have_the_layout_that_measured_fastest(runs):
+    # A tensor of one channel has both layouts at once, so a solo run loses the layout if it is chosen too early.
+    network = LifeNetwork(tiny())
     named = network.layout.unpack(parameters(network, *range(runs)))
     for hidden in network.hidden_states(named, boards(runs)):
-        assert hidden.is_contiguous(memory_format=torch.channels_last) == last
+        assert hidden.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_layers_weights_depend_on_its_name_not_on_its_place():

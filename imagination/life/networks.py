@@ -55,7 +55,7 @@ class LifeNetwork:
         x = layers.fold(first).float()
         encoded = layers.convolutions(parameters, "encoder", x, layers=config.enc_layers)
         # Here, not at the boards: a tensor of one channel has both layouts at once and passes neither on.
-        form = layers.memory_format(config.channels, first.device)
+        form = layers.memory_format(first.device)
         hidden = [encoded.contiguous(memory_format=form)]
         for name in self._step_names():
             change = layers.convolutions(parameters, name, hidden[-1], layers=config.step_layers)

@@ -109,10 +109,6 @@ def unfold(x: Tensor) -> Tensor:
     return x.transpose(0, 1)
 
 
-def memory_format(channels: int, device: torch.device) -> torch.memory_format:
-    """The layout in which convolutions of this width measured fastest (`benchmarks/bench_convolution.py`).
-
-    On the CPU oneDNN has blocked kernels for multiples of 16 channels; other widths gain from channels-last.
-    """
-    blocked = device.type != "cpu" or channels % 16 == 0
-    return torch.contiguous_format if blocked else torch.channels_last
+def memory_format(device: torch.device) -> torch.memory_format:
+    """The layout in which convolutions measured fastest (`benchmarks/bench_convolution.py`)."""
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
