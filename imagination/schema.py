@@ -7,8 +7,9 @@ its command line and its store columns; every check of a value happens here, onc
 import dataclasses
 import difflib
 import functools
-import math
-from collections.abc import Iterable, Mapping
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 Scalar = bool | int | float | str
@@ -58,6 +59,26 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
+def plain(value: object) -> str:
+    """A value as YAML writes it, as a short text on one line."""
+    text = re.sub(r"\s+", " ", str(_bare(value)))
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _bare(value: object) -> object:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "nothing"}[value]
+    if isinstance(value, str):
+        return f"'{value}'"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence):
+        return "[" + ", ".join(plain(item) for item in value) + "]"
+    if isinstance(value, int) and value.bit_length() > 10_000:
+        return hex(value)  # Python refuses to write so long a number in decimal
+    return value
+
+
 def keys(config_type: type) -> tuple[str, ...]:
     """The config keys of an experiment, in the order in which tables show them."""
     return tuple(field.name for field in dataclasses.fields(config_type))
@@ -80,12 +101,12 @@ def coerce(config_type: type, key: str, value: object) -> Scalar:
     fields = _fields(config_type)
     if key not in fields:
         hint = nearest(key, fields)
-        raise ConfigError(f"unknown key '{key}'{hint}; valid keys: {', '.join(fields)}", key=key)
+        raise ConfigError(f"unknown key {plain(key)}{hint}; valid keys: {', '.join(fields)}", key=key)
     field = fields[key]
     kind = type(field.default)
     converted = _convert(kind, value)
     if converted is None:
-        raise ConfigError(f"{key}: {value!r} is not {_KINDS[kind]}", key=key)
+        raise ConfigError(f"{key}: {plain(value)} is not {_KINDS[kind]}", key=key)
     _check_bounds(key, converted, field.metadata)
     return converted
 
@@ -108,7 +129,7 @@ def _convert(kind: type, value: object) -> Scalar | None:
         return value if isinstance(value, bool) and kind is bool else None
     if kind is str:
         return str(value) if isinstance(value, str) else None
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:  # nan compares false
         return None
     if kind is float:
         return float(value) + 0.0  # -0.0 becomes 0.0: one number, one identity
@@ -119,13 +140,13 @@ def _check_bounds(key: str, value: Scalar, rules: Mapping[str, Any]) -> None:
     if "choices" in rules and value not in rules["choices"]:
         allowed = ", ".join(rules["choices"])
         hint = nearest(str(value), rules["choices"])
-        raise ConfigError(f"{key}: '{value}' is not one of {allowed}{hint}", key=key)
+        raise ConfigError(f"{key}: {plain(value)} is not one of {allowed}{hint}", key=key)
     if "low" in rules and value < rules["low"]:
-        raise ConfigError(f"{key}: {value} is below {rules['low']}, the smallest allowed", key=key)
+        raise ConfigError(f"{key}: {plain(value)} is below {rules['low']}, the smallest allowed", key=key)
     if "above" in rules and value <= rules["above"]:
-        raise ConfigError(f"{key}: {value} must be above {rules['above']}", key=key)
+        raise ConfigError(f"{key}: {plain(value)} must be above {rules['above']}", key=key)
     if "high" in rules and value > rules["high"]:
-        raise ConfigError(f"{key}: {value} is above {rules['high']}, the largest allowed", key=key)
+        raise ConfigError(f"{key}: {plain(value)} is above {rules['high']}, the largest allowed", key=key)
 
 
 def build(config_type: type[C], values: Mapping[str, object]) -> C:

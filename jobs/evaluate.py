@@ -13,10 +13,12 @@ import click
 from imagination.schema import ConfigError
 from jobs.identity import SHORT
 from results_db import console
-from results_db.contract import State, StoreError
+from results_db.contract import DIVERGED, State, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import torch
 
     from imagination.schema import Scalar
     from results_db.store import SqlStore
@@ -50,10 +52,11 @@ def cli(
     store = open_store(db, create=False)
     try:
         frame = apply(where, store.runs())
-        completed = frame[(frame["state"] == State.COMPLETED) & (frame["outcome"] != "diverged")]
+        completed = frame[(frame["state"] == State.COMPLETED) & (frame["outcome"] != DIVERGED)]
         chosen = completed.head(limit) if limit else completed
         if chosen.empty:
-            raise StoreError("no completed run matches; see imagine-results runs")
+            matches = f" that matches --where '{where}'" if where is not None else ""
+            raise StoreError(f"no completed run{matches} in {store.display_url}; see imagine-results runs")
         results, missing = _evaluate_all(store, chosen["run_id"].tolist(), device, threads, write=write)
         _show(results, as_json=as_json)
         for run_id in missing:
@@ -70,10 +73,13 @@ def _evaluate_all(
     from rich.console import Console
     from rich.progress import track
 
+    from jobs.worker import choose_device
+
+    chosen = choose_device(device, threads=threads)
     results, missing = [], []
     for run_id in track(run_ids, description="evaluating", console=Console(stderr=True)):
         run = store.run(run_id)
-        metrics = evaluate(store, run_id, run["config"], device=device, threads=threads)
+        metrics = evaluate(store, run_id, run["config"], device=chosen)
         if metrics is None:
             missing.append(run_id)
             continue
@@ -89,8 +95,7 @@ def evaluate(
     run_id: str,
     config: "Mapping[str, Scalar]",
     *,
-    device: str = "auto",
-    threads: int = 0,
+    device: "torch.device",
 ) -> dict[str, float | None] | None:
     """The metrics of a completed run from its final weights, None if those are not there.
 
@@ -98,25 +103,23 @@ def evaluate(
         store: where the run is.
         run_id: its id.
         config: its complete config.
-        device: a torch device, or `auto`.
-        threads: CPU threads; 0: torch's choice.
+        device: from `jobs.worker.choose_device`.
     """
     import torch
     from safetensors.torch import load_file
 
     from imagination import registry
     from imagination.schema import build
-    from jobs.worker import choose_device, experiment_of
+    from jobs.worker import experiment_of
 
     path = weights_path(store, run_id)
     if path is None:
         return None
-    chosen = choose_device(device, threads=threads)
     built: Any = build(registry.config_type(str(config["experiment"])), config)
-    experiment = experiment_of([built], chosen)
+    experiment = experiment_of([built], device)
     named = load_file(path)
     parameters = torch.cat([named[name].reshape(1, -1) for name in experiment.layout.shapes], dim=1)
-    return dict(experiment.evaluate(parameters.to(chosen)).metrics)
+    return dict(experiment.evaluate(parameters.to(device)).metrics)
 
 
 def weights_path(store: "SqlStore", run_id: str) -> Path | None:

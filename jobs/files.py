@@ -50,14 +50,16 @@ class Files:
     folder: Path
 
     def check_writable(self) -> None:
-        """Make the folder, before anything is trained whose weights it could not hold.
+        """Look whether the folder can be made and written, before anything is trained whose weights it could not hold.
 
         Raises:
-            StoreError: it cannot be made or written.
+            StoreError: it cannot.
         """
+        place = self.folder
+        while not place.exists() and place != place.parent:
+            place = place.parent
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.folder).close()
+            tempfile.TemporaryFile(dir=place).close()
         except OSError as error:
             raise StoreError(
                 f"cannot write to {self.folder}, where weights are kept: {error.strerror}; name another store with --db"

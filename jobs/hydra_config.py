@@ -24,11 +24,29 @@ _DEFAULTS: list[Any] = [
 ]
 """Hydra's documented specialised config: a preset's values depend on the experiment that was chosen."""
 
+_HELP = """\
+python -m jobs.train [KEY=VALUE]... [--db URL|PATH] [--multirun] [Hydra's options]
+
+Train one run, recorded in the store under the run id that a sweep would give it; the same command goes on where it
+stopped. --db is a URL or a path that ends in .db [IMAGINE_DB; default: sqlite:///outputs/imagine.db].
+
+  python -m jobs.train gol=3 model_t=3 seed=1
+  python -m jobs.train preset=paper_bce gol=2 model_t=2 run.device=cpu run.threads=2
+  python -m jobs.train --multirun seed=1,2,3 --db x.db
+
+Exit codes: 0 done, 1 the run failed or is trained elsewhere, 2 bad input, 130 interrupted (checkpoint kept).
+
+Keys and their values here (`run` is how the run is executed, the rest is what it is):
+
+$CONFIG
+"""
+
 _HYDRA = {
     "run": {"dir": "."},
     "output_subdir": None,
     "sweep": {"dir": "outputs/multirun/${now:%Y-%m-%d_%H-%M-%S}"},
     "job": {"chdir": False},
+    "help": {"app_name": "python -m jobs.train", "template": _HELP},
 }
 """A run's record is the store's; Hydra shall neither write its own nor change the folder."""
 

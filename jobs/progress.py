@@ -9,9 +9,11 @@ from typing import Any, Self
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 _LINE_EVERY_S = 15.0
+_WIDE = 120  # columns from which there is room for run ids, units and longer bars
 
 
 @dataclass
@@ -30,6 +32,10 @@ class _Seen:
     def rate(self) -> float:
         """Steps per second since it began here."""
         return (self.step - self.first_step) / max(time.monotonic() - self.since, 1e-9)
+
+
+def _text(form: str) -> TextColumn:
+    return TextColumn(form, table_column=Column(no_wrap=True))
 
 
 class _Remaining(ProgressColumn):
@@ -60,12 +66,17 @@ class Display:
         self._ended: dict[str, bool] = {}  # run id to: did it complete?
         self._took: list[float] = []
         self._seen: dict[str, _Seen] = {}
+        self._is_wide = self._console.width >= _WIDE
         self._runs = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("step {task.completed:>6.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[rate]:>6.1f} steps/s"),
-            TextColumn("{task.fields[values]}"),
+            _text("{task.description}"),
+            BarColumn(bar_width=20 if self._is_wide else 6),
+            _text(
+                "step {task.completed:>6.0f}/{task.total:.0f}"
+                if self._is_wide
+                else "{task.completed}/{task.total}"
+            ),
+            _text("{task.fields[rate]:>6.1f} steps/s" if self._is_wide else "{task.fields[rate]:.0f}/s"),
+            _text("{task.fields[values]}"),
             console=self._console,
         )
         self._all = Progress(
@@ -113,7 +124,7 @@ class Display:
         self._ended.pop(run_id, None)  # a run whose worker died is tried again
         self._seen[run_id] = seen
         if self._live_display:
-            text = f"{run_id[:10]} {label}"
+            text = f"{run_id[:10]} {label}" if self._is_wide else label
             seen.task = self._runs.add_task(text, total=max_steps, completed=step, rate=0.0, values="")
             self._update_all()
         else:
@@ -162,11 +173,20 @@ class Display:
 
     def _left(self) -> float | None:
         """Seconds until the last run ends: a mean run for each that is left, shared by the workers."""
-        mean = sum(self._took) / len(self._took) if self._took else self._expected_s
+        mean = self._mean_run_s()
         if mean is None:
             return None
         running = sum(min(time.monotonic() - seen.since, mean) for seen in self._seen.values())
         return max((self._total - len(self._ended)) * mean - running, 0.0) / self._workers
+
+    def _mean_run_s(self) -> float | None:
+        """Of the runs that ended here; before one has, of past ones; else of the running to their step limit."""
+        if self._took:
+            return sum(self._took) / len(self._took)
+        if self._expected_s is not None:
+            return self._expected_s
+        limits = [seen.max_steps / seen.rate for seen in self._seen.values() if seen.step > seen.first_step]
+        return sum(limits) / len(limits) if limits else None
 
 
 def accuracies(values: Mapping[str, float]) -> str:

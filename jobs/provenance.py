@@ -13,6 +13,7 @@ import psutil
 from results_db.contract import Attempt, Provenance, State, Store
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_SOURCES = ("imagination", "jobs", "results_db", "slurm", "sweeps", "pyproject.toml")
 _PACKAGES = ("imagine-sweep", "torch", "numpy", "submitit", "hydra-core")
 
 
@@ -131,7 +132,8 @@ def _git() -> tuple[str | None, bool | None]:
     if _output("git", "ls-files", "--error-unmatch", here.name, folder=here.parent) is None:
         return None, None
     commit = _output("git", "rev-parse", "HEAD", folder=here.parent)
-    changes = _output("git", "status", "--porcelain", "--untracked-files=no", folder=here.parent)
+    # A new module that is not committed yet makes the tree dirty as well; other files beside the code do not.
+    changes = _output("git", "status", "--porcelain", "--", *_SOURCES, folder=here.parent.parent)
     return commit, None if changes is None else bool(changes)
 
 

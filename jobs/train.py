@@ -1,30 +1,28 @@
 """`python -m jobs.train gol=3 model_t=3 seed=1`: one run by hand, recorded like any other.
 
-Any Hydra command line works, `--multirun hydra/launcher=submitit_slurm` included. `--db` is short for `run.db=`.
+Any Hydra command line works, `--multirun hydra/launcher=submitit_slurm` included; `--db` names the store.
 The same run of a sweep has the same run id, so it is trained once. An interrupted run goes on where it stopped.
 
-Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted (checkpoint kept).
+Exit codes: 0 done, 1 the run failed or is trained elsewhere, 2 bad input, 130 interrupted (checkpoint kept).
 """
 
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from imagination import registry
-from imagination.schema import ConfigError, Scalar, coerce, keys
-from jobs import hydra_config
+from imagination.schema import ConfigError, Scalar
+from jobs import command_line, hydra_config
 from jobs.config import RunSettings, resolve
 from jobs.entry import Stop
 from jobs.files import Files
@@ -33,6 +31,8 @@ from jobs.pack import Pack
 from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts, provenance
 from results_db import console
+from results_db.address import locate
+from results_db.columns import METRIC_COLUMNS
 from results_db.contract import PlannedRun, State, StoreError
 from results_db.store import SqlStore, open_store
 from results_db.words import one_line
@@ -53,9 +53,9 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
 
     identity = run_id(config)
     device = worker.choose_device(settings.device, threads=settings.threads)
+    Files(locate(settings.db).folder).check_writable()
     store = open_store(settings.db, create=True)
     try:
-        Files(store.folder).check_writable()
         lose_dead_attempts(store)
         run = PlannedRun(identity, config)
         store.stage([run])
@@ -72,7 +72,7 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
         state = ended.get(identity) or store.states([identity])[identity]
         if not ended:
             sys.stderr.write(f"run {identity[:SHORT]}: nothing to do: {state}\n")
-        _print_metrics(store, identity)
+        _print_run(store, identity)
         return _exit_code(state)
     finally:
         store.close()
@@ -112,62 +112,12 @@ def _exit_code(state: State) -> int:
     return 0 if state is State.COMPLETED else 1
 
 
-def _print_metrics(store: SqlStore, identity: str) -> None:
-    frame = store.runs()
-    row = frame[frame["run_id"] == identity].iloc[0]
-    config_and_run = set(keys(registry.config_type(str(row["experiment"])))) | {"attempts"}
-    print(f"run {identity[:SHORT]}  {row['state']}")
-    for name, value in row.items():
-        if name not in config_and_run and isinstance(value, float) and value == value:
-            print(f"  {name:<22} {value:.6g}")
-
-
-def check_overrides(arguments: Sequence[str]) -> None:
-    """Refuse what Hydra would answer with a page: wrong syntax, an unknown key, a value that is not allowed.
-
-    Raises:
-        ConfigError: in one line.
-    """
-    chosen = {}
-    for argument in arguments:
-        if argument.startswith("-"):
-            continue
-        try:
-            override = OverridesParser.create().parse_override(argument)
-        except HydraException as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError(f"'{argument}' is not KEY=VALUE in Hydra's grammar: {reason}") from None
-        key = str(override.key_or_group)
-        if key.split(".")[0].split("/")[0] not in ("hydra", "run"):
-            chosen[key] = override
-    named = chosen.get("experiment")
-    experiment = str(named.value()) if named else next(iter(registry.EXPERIMENTS))
-    config_type = registry.config_type(experiment)
-    for key, override in chosen.items():
-        if override.is_sweep_override() and key in keys(config_type):
-            continue  # several values, for a multirun: each is checked when its run is composed
-        value = coerce(config_type, key, override.value())
-        if key == "preset":
-            registry.preset(experiment, str(value))
-
-
-def _with_db(arguments: Sequence[str]) -> list[str]:
-    """`--db X` and `--db=X` as the override that they are short for.
-
-    Raises:
-        ConfigError: `--db` without a value.
-    """
-    result = []
-    rest = iter(arguments)
-    for argument in rest:
-        if argument == "--db" or argument.startswith("--db="):
-            value = next(rest, None) if argument == "--db" else argument[len("--db=") :]
-            if not value:
-                raise ConfigError("--db needs a URL or a path that ends in .db")
-            result.append(f"run.db='{value}'")
-        else:
-            result.append(argument)
-    return result
+def _print_run(store: SqlStore, identity: str) -> None:
+    run = store.run(identity)
+    print(f"run {identity[:SHORT]}  {run['state']}")
+    measured = {"seconds": run["seconds"], **run["metrics"]}
+    for name in [name for name in ("seconds", *METRIC_COLUMNS) if measured.get(name) is not None]:
+        print(f"  {name:<22} {measured[name]:.6g}")
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name=hydra_config.PRIMARY)
@@ -187,7 +137,11 @@ def _hydra_main(composed: DictConfig) -> None:
 
 
 def _complain(error: Exception) -> int:
-    sys.stderr.write(f"jobs.train: error: {one_line(error)}\n")
+    # Hydra says where, and its cause what.
+    cause = (
+        str(error.__cause__).splitlines()[0] if isinstance(error, HydraException) and error.__cause__ else ""
+    )
+    sys.stderr.write(f"jobs.train: error: {one_line(error)}{f': {cause}' if cause else ''}\n")
     return console.BAD_INPUT
 
 
@@ -195,13 +149,12 @@ def main() -> None:
     """The command."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would answer with a page
     try:
-        arguments = _with_db(sys.argv[1:])
-        check_overrides(arguments)
-        # Hydra takes no options between overrides.
-        sys.argv[1:] = sorted(arguments, key=lambda argument: "=" in argument and argument[0] != "-")
+        options, overrides = command_line.parse(sys.argv[1:])
+        command_line.check(overrides)
+        sys.argv[1:] = [*options, *overrides]  # Hydra takes no options between overrides
         hydra_config.register()
         _hydra_main()
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+    except (ConfigError, StoreError, HydraException, OmegaConfBaseException) as error:
         sys.exit(_complain(error))
     except hydra_config.TaskError as failed:
         sys.exit(failed.exit_code)

@@ -1,8 +1,13 @@
-"""Where a store is: from what a person wrote to a database URL and the folder beside it."""
+"""Where a store is: from what a person wrote to a database URL and the folder beside it.
+
+The folder of the SQLite file `X.db` is `X.files`. A server's is the one that IMAGINE_FILES names, on a disk that all
+its workers see; else `outputs/HOST-PORT-NAME.files` below the working directory.
+"""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -11,7 +16,7 @@ from results_db.contract import StoreError
 from results_db.words import nearest
 
 DEFAULT = "sqlite:///outputs/imagine.db"
-DIALECTS = ("sqlite", "postgresql")
+DRIVERS = ("sqlite", "postgresql", "sqlite+pysqlite", "postgresql+psycopg")
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,11 @@ def locate(db: str | None) -> Address:
         url = make_url(text)
     except (ArgumentError, ValueError):
         raise StoreError(f"{origin}: '{text}' is not a database URL, such as {DEFAULT}") from None
-    dialect = url.get_backend_name()
-    if dialect not in DIALECTS:
-        hint = nearest(dialect, DIALECTS)
-        raise StoreError(f"{origin}: unknown database '{dialect}'{hint}; valid ones: {', '.join(DIALECTS)}")
-    return _sqlite(url, origin) if dialect == "sqlite" else _server(url, origin)
+    driver = url.drivername
+    if driver not in DRIVERS:
+        hint = nearest(driver, DRIVERS)
+        raise StoreError(f"{origin}: unknown database '{driver}'{hint}; valid ones: {', '.join(DRIVERS)}")
+    return _sqlite(url, origin) if url.get_backend_name() == "sqlite" else _server(url, origin)
 
 
 def _given(db: str | None) -> tuple[str, str]:
@@ -63,9 +68,10 @@ def _given(db: str | None) -> tuple[str, str]:
 
 
 def _sqlite(url: URL, origin: str) -> Address:
-    if url.host:
+    if url != URL.create(url.drivername, database=url.database):
         raise StoreError(
-            f"{origin}: '{url}' names a host; a SQLite URL has three slashes and a path: {DEFAULT}"
+            f"{origin}: '{url.render_as_string(hide_password=True)}' names more than a file; "
+            f"a SQLite URL has three slashes, a path and nothing else: {DEFAULT}"
         )
     if url.database in (None, "", ":memory:") or str(url.database).startswith("file:"):
         raise StoreError(f"{origin}: '{url}' names no file; write sqlite:///PATH or a path that ends in .db")
@@ -80,7 +86,14 @@ def _server(url: URL, origin: str) -> Address:
     shown = url.render_as_string(hide_password=True)
     if not url.database:
         raise StoreError(f"{origin}: '{shown}' names no database; write {url.drivername}://HOST/NAME")
-    if url.drivername == "postgresql":  # SQLAlchemy 2.0 and 2.1 choose different drivers
-        url = url.set(drivername="postgresql+psycopg")
-    folder = Path(os.environ.get("IMAGINE_FILES") or f"outputs/{url.database}.files").absolute()
+    url = url.set(drivername="postgresql+psycopg")  # SQLAlchemy 2.0 and 2.1 choose different drivers
+    folder = Path(os.environ.get("IMAGINE_FILES") or f"outputs/{_server_name(url)}.files").absolute()
     return Address(url=url, shown=shown, file=None, folder=folder)
+
+
+def _server_name(url: URL) -> str:
+    """`HOST-PORT-NAME` as one file name: databases of equal name on two servers are two stores."""
+    query = url.normalized_query
+    host = url.host or ",".join(query.get("host", ("localhost",)))
+    port = url.port or ",".join(query.get("port", ("5432",)))
+    return quote(f"{host}-{port}-{url.database}", safe="")  # a socket's host is a path

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from results_db import console
+from results_db import console, tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,7 @@ _ID = 10
 _format_option = click.option(
     "--format",
     "style",
-    type=click.Choice(["rich", "markdown", "csv"]),
+    type=click.Choice(tables.FORMATS),
     default="rich",
     show_default=True,
     help="How to print.",
@@ -25,6 +25,7 @@ _format_option = click.option(
 
 
 @click.group("imagine-results", cls=console.ConsoleGroup)
+@click.version_option(package_name="imagine-sweep")
 def results() -> None:
     """What the store holds: tables, runs, and every run in full."""
 
@@ -56,7 +57,6 @@ def table(
 
     `run` counts the completed ones, `kept` those of them that reached the accuracy.
     """
-    from results_db import tables
     from results_db.aggregate import MEASURES, aggregate
 
     store, frame = _read(db, where=where)
@@ -93,8 +93,6 @@ def runs(
 
     Tables show the config keys in which the runs differ; JSON and CSV hold everything.
     """
-    from results_db import tables
-
     store, frame = _read(db, where=where)
     if states:
         frame = frame[frame["state"].isin(states)]
@@ -121,7 +119,6 @@ def show(*, run: str, as_json: bool, db: str | None) -> None:
     RUN is its id, or the first characters of it.
     """
     from results_db import show as shown
-    from results_db import tables
     from results_db.store import open_store
 
     with closing(open_store(db, create=False)) as store:
@@ -182,3 +179,7 @@ def _nothing(store: str, what: str, *, where: str | None, states: Sequence[str] 
 def main() -> None:
     """The entry point of `imagine-results`."""
     console.run(results)
+
+
+if __name__ == "__main__":
+    main()

@@ -73,3 +73,17 @@ def check(name: str, valid: Sequence[str], *, origin: str) -> None:
     if name not in valid:
         hint = nearest(name, valid)
         raise StoreError(f"{origin}: unknown column '{name}'{hint}; valid columns: {', '.join(valid)}")
+
+
+def run_prefix(text: str, *, origin: str) -> str:
+    """The beginning of a run id, in small letters.
+
+    Raises:
+        StoreError: no run id begins so.
+    """
+    prefix = text.lower()
+    if not prefix or set(prefix) - set("0123456789abcdef"):
+        raise StoreError(
+            f"{origin}: '{text}' is no run id: its first characters, of 0-9 and a-f; see imagine-results runs"
+        )
+    return prefix

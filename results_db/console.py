@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import click
 
@@ -25,8 +25,14 @@ INTERRUPTED = 128 + signal.SIGINT
 READER_GONE = 128 + signal.SIGPIPE
 """Exit code when whoever read the output stopped, as `head` does."""
 
+CANNOT_WRITE = 74
+"""Exit code when the output could not be written, as to a full disk: EX_IOERR of sysexits.h."""
+
 _DB = "results_db.console.db"
-_DB_HELP = "Store: a URL, or a path that ends in .db. [IMAGINE_DB; default: sqlite:///outputs/imagine.db]"
+_DB_HELP = (
+    "Store: a URL, or a path that ends in .db. [IMAGINE_DB; default: sqlite:///outputs/imagine.db] "
+    "IMAGINE_FILES names the folder for the weights of a server's runs."
+)
 
 
 def _shared_db(context: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -113,6 +119,8 @@ def _exit_code(
     command: click.Command, *, errors: tuple[type[Exception], ...], args: Sequence[str] | None
 ) -> int:
     name = command.name or "python"
+    if sys.stdout is None:
+        return _complain(name, "standard output is closed; redirect it to a file", code=CANNOT_WRITE)
     try:
         with command.make_context(name, list(sys.argv[1:] if args is None else args)) as context:
             code = command.invoke(context)
@@ -129,10 +137,28 @@ def _exit_code(
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        # Python flushes stdout once more on its way out, which would fail again and print that.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return READER_GONE
+    except OSError as error:
+        if _output_works():
+            raise
+        _discard(sys.stdout)
+        return _complain(name, f"cannot write the output: {error.strerror}", code=CANNOT_WRITE)
     return code if isinstance(code, int) else 0
+
+
+def _output_works() -> bool:
+    """Whether stdout takes a line end: what was written before may be lost, so that a flush alone succeeds."""
+    try:
+        click.echo()
+    except OSError:
+        return False
+    return True
+
+
+def _discard(stream: TextIO) -> None:
+    # Python flushes once more on its way out, which would fail again, print that and change the exit code.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _usage_message(error: click.ClickException) -> str:
@@ -141,6 +167,9 @@ def _usage_message(error: click.ClickException) -> str:
     return error.format_message().rstrip(".") + hint
 
 
-def _complain(name: str, message: str) -> int:
-    click.echo(f"{name}: error: {one_line(message)}", err=True)
-    return BAD_INPUT
+def _complain(name: str, message: str, *, code: int = BAD_INPUT) -> int:
+    try:
+        click.echo(f"{name}: error: {one_line(message)}", err=True)
+    except OSError:  # the exit code still tells
+        _discard(sys.stderr)
+    return code

@@ -122,13 +122,20 @@ class Sample:
     npz: bytes
 
 
+DIVERGED = "diverged"
+"""Outcome of a run whose numbers ran away: it counts in `run`, never in `kept`."""
+
+OUTCOMES = ("reached", "step_limit", DIVERGED)
+"""Why a run ended: at the accuracy gate, at its last step, or with numbers that are none."""
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """Everything that a run leaves behind when it ends.
 
     Attributes:
         run_id: the run.
-        outcome: why it ended: `reached` (the accuracy gate), `step_limit` or `diverged`.
+        outcome: one of `OUTCOMES`.
         seconds: training time over all attempts, in seconds, evaluation left out.
         metrics: name to value; null where the metric does not exist for this run.
         traces: name to (steps, values), equally long.
@@ -163,7 +170,8 @@ class Store(Protocol):
     Attributes:
         url: the SQLAlchemy URL, password included; `display_url` has it masked.
         folder: the folder beside the store that holds what does not belong into a database: final weights
-            (`weights/RUN_ID.safetensors`), checkpoints, job folders.
+            (`weights/RUN_ID.ATTEMPT.safetensors`), checkpoints of unfinished runs, packs handed to workers, and
+            the workers' logs.
     """
 
     url: str

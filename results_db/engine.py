@@ -6,10 +6,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import NoSuchModuleError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
 
 from results_db.contract import StoreError
+from results_db.words import one_line
 
 BUSY_TIMEOUT_S = 30
 """How long a writer waits for another before it gives up."""
@@ -24,17 +25,16 @@ def make_engine(url: URL) -> Engine:
     """An engine for a store; SQLite transactions with the option `WRITE` take the write lock as they begin.
 
     Raises:
-        StoreError: the URL's driver is unknown or not installed.
+        StoreError: the URL's driver is not installed, or refuses a part of the URL.
     """
     options: dict[str, Any] = {"json_serializer": _JSON}
     if url.database == ":memory:":  # one connection is one database, so all threads share it
         options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
     try:
         engine = create_engine(url, **options)
-    except NoSuchModuleError:
-        raise StoreError(
-            f"--db: unknown database driver '{url.drivername}'; write sqlite or postgresql"
-        ) from None
+    except ArgumentError as error:
+        shown = url.render_as_string(hide_password=True)
+        raise StoreError(f"--db: '{shown}': {one_line(error)}; name another with --db") from None
     except ImportError as error:
         raise StoreError(
             f"--db: {url.drivername} needs the Python package {error.name}; run: pip install 'psycopg[binary]'"

@@ -3,12 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from results_db.contract import State, StoreError
+from results_db.contract import DIVERGED, State, StoreError
 
 GATES = {"life_state": 0.99}
 """Experiment to the training accuracy that a run must reach for its metric to count (paper, section 3.1.1)."""
-
-DIVERGED = "diverged"
 
 
 def completed(frame: pd.DataFrame) -> pd.DataFrame:

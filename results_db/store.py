@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from results_db import models, rows, schema
 from results_db.address import Address, locate
+from results_db.columns import run_prefix
 from results_db.contract import (
     ARROWS,
     FAILURES,
@@ -34,6 +35,13 @@ from results_db.words import one_line
 
 if TYPE_CHECKING:  # only `runs` needs it, and it takes half a second
     import pandas as pd
+
+_ADVICE = {
+    "readonly database": "name another with --db",
+    "unable to open": "name another with --db",
+    "malformed": "restore a copy of it, or name another with --db",
+}
+"""From words in a database's message to what a person can do about it."""
 
 
 def open_store(db: str | None = None, *, create: bool) -> "SqlStore":
@@ -107,10 +115,15 @@ def _empty_store(address: Address) -> "SqlStore":
 
 
 def _cannot_open(address: Address, error: DBAPIError) -> StoreError:
-    reason = one_line(error.orig)
-    if "not a database" in reason:
+    if "not a database" in str(error.orig):
         return StoreError(f"{address.shown} is not a SQLite database; name another with --db")
-    return StoreError(f"cannot open {address.shown}: {reason}")
+    return StoreError(f"cannot open {address.shown}: {_reason(error)}")
+
+
+def _reason(error: DBAPIError) -> str:
+    """The database's own words, and what to do about them."""
+    reason = one_line(error.orig)
+    return "; ".join([reason, *(advice for words, advice in _ADVICE.items() if words in reason)])
 
 
 class SqlStore:
@@ -126,6 +139,7 @@ class SqlStore:
         self.url = address.url.render_as_string(hide_password=False)
         self.display_url = address.shown
         self.folder = address.folder
+        self._file = address.file
         self._reader = engine
         self._writer = engine.execution_options(**{WRITE: True})
         self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
@@ -213,7 +227,16 @@ class SqlStore:
             if State.COMPLETED not in ARROWS[run.state]:
                 return False
             now = datetime.now(UTC)
-            rows.set_attempt(connection, newest.id, state=State.COMPLETED, heartbeat_at=now, ended_at=now)
+            steps = record.metrics.get("steps")
+            rows.set_attempt(
+                connection,
+                newest.id,
+                state=State.COMPLETED,
+                heartbeat_at=now,
+                ended_at=now,
+                # No heartbeat is sent after the last step; a short run never sent one.
+                **({} if steps is None else {"step": int(steps)}),
+            )
             rows.set_run(
                 connection,
                 run.id,
@@ -312,11 +335,7 @@ class SqlStore:
         Raises:
             StoreError: no such run, or several.
         """
-        start = prefix.lower()
-        if not start or set(start) - set("0123456789abcdef"):
-            raise StoreError(
-                f"'{prefix}' is no run id: its first characters, of 0-9 and a-f; see imagine-results runs"
-            )
+        start = run_prefix(prefix, origin="RUN")
         # 'g' follows 'f': a range of ids, which the index answers.
         query = select(models.Run.run_id).where(models.Run.run_id >= start, models.Run.run_id < start + "g")
         with self._reading() as connection:
@@ -364,6 +383,9 @@ class SqlStore:
         return self._transaction(self._reader)
 
     def _writing(self) -> AbstractContextManager[Connection]:
+        if self._file is not None and not self._file.exists():
+            # An open SQLite database goes on in a file that has no name any more, and vanishes with its process.
+            raise StoreError(f"{self.display_url} does not exist; a launch creates it")
         return self._transaction(self._writer)
 
     @contextmanager
@@ -371,5 +393,7 @@ class SqlStore:
         try:
             with engine.begin() as connection:
                 yield connection
-        except OperationalError as error:
-            raise StoreError(f"{self.display_url}: {one_line(error.orig)}") from error
+        except IntegrityError:  # the mistake is this program's, and its traceback is wanted
+            raise
+        except DBAPIError as error:
+            raise StoreError(f"{self.display_url}: {_reason(error)}") from error

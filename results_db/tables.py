@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -101,13 +100,11 @@ def _rich(cells: Sequence[Sequence[str]], names: Sequence[str]) -> str:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
-        table.add_column(escape(name), overflow="fold")
+        table.add_column(escape(name))
     for row in cells:
         table.add_row(*map(escape, row))
-    terminal = sys.stdout.isatty()
-    # Into a pipe or a file a table is as wide as it is: nobody there folds or cuts it.
-    width = shutil.get_terminal_size().columns if terminal else 100_000
-    console = Console(file=io.StringIO(), width=width, force_terminal=terminal)
+    # A table is as wide as it is, on a narrow terminal too: a cell that is cut or folded cannot be copied.
+    console = Console(file=io.StringIO(), width=100_000, force_terminal=sys.stdout.isatty())
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")

@@ -3,12 +3,11 @@
 `ae=true and channels<=20`, `not (gol in (2, 3) or preset = fast)`, `metric != null`.
 
 A comparison with a missing value is false, `!=` too; only `= null` finds it. `not` turns that round.
+`matching` knows the columns that are compared in a way of their own.
 """
 
 import math
-import operator
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from lark import Lark, Token, Transformer, UnexpectedInput
 
 from results_db import columns
 from results_db.contract import StoreError
+from results_db.matching import AS_IT_STANDS, MATCHING
 
 Value = bool | int | float | str | None
 
@@ -32,7 +32,7 @@ _GRAMMAR = r"""
        | NAME OPERATOR value                    -> compare
        | NAME _IN "(" value ("," value)* ")"    -> member
 
-value: NUMBER | TRUE | FALSE | NULL | WORD | QUOTED
+?value: NUMBER | TRUE | FALSE | NULL | WORD | QUOTED
 
 _OR.2: /or(?![\w.-])/i
 _AND.2: /and(?![\w.-])/i
@@ -48,15 +48,6 @@ QUOTED: /"(\\.|[^"\\])*"|'(\\.|[^'\\])*'/s
 OPERATOR: /==|!=|<=|>=|=|<|>/
 %ignore /\s+/
 """
-
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 
 _KINDS = {bool: "true or false", float: "a number", str: "a word", type(None): "null"}
 
@@ -93,9 +84,11 @@ class Compare(Expression):
         if self.value is None:
             missing = np.array([kind is type(None) for kind in kinds], dtype=bool)
             return missing if self.operator == "=" else ~missing
-        fits = _fitting(kinds, self.value, self)
+        matching = MATCHING.get(self.column, AS_IT_STANDS)
+        value = matching.read(self.value) if isinstance(self.value, str) else self.value
+        fits = _fitting(kinds, value, self)
         mask = np.zeros(len(cells), dtype=bool)
-        mask[fits] = _OPERATORS[self.operator](cells[fits], self.value)
+        mask[fits] = matching.operators[self.operator](cells[fits], value)
         return mask
 
 
@@ -252,28 +245,29 @@ def _number(text: str) -> int | float:
     return int(text) if re.fullmatch(r"[+-]?\d+", text) else number
 
 
+def _value(token: Token, *, column: str) -> Value:
+    match token.type:
+        case "NUMBER" if column not in MATCHING:
+            return _number(token)
+        case "TRUE" | "FALSE":
+            return token.type == "TRUE"
+        case "NULL":
+            return None
+        case "QUOTED":
+            return re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL)
+    return str(token)
+
+
 class _Builder(Transformer[Token, Any]):
     """Builds the tree while the parser reads."""
 
-    def value(self, items: list[Token]) -> Value:
-        token = items[0]
-        match token.type:
-            case "NUMBER":
-                return _number(token)
-            case "TRUE" | "FALSE":
-                return token.type == "TRUE"
-            case "NULL":
-                return None
-            case "QUOTED":
-                return re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL)
-        return str(token)
-
-    def compare(self, items: list[Any]) -> Compare:
+    def compare(self, items: list[Token]) -> Compare:
         column, sign, value = items
-        return Compare(str(column), "=" if sign == "==" else str(sign), value)
+        return Compare(str(column), "=" if sign == "==" else str(sign), _value(value, column=column))
 
-    def member(self, items: list[Any]) -> Member:
-        return Member(str(items[0]), tuple(items[1:]))
+    def member(self, items: list[Token]) -> Member:
+        column, *values = items
+        return Member(str(column), tuple(_value(value, column=column) for value in values))
 
     def negation(self, items: list[Expression]) -> Not:
         return Not(items[0])

@@ -5,6 +5,7 @@ with it, and that pack is tried again. When the launcher dies its workers see th
 """
 
 import json
+import math
 import os
 import selectors
 import shutil
@@ -25,6 +26,7 @@ from jobs.pack import Pack
 from jobs.progress import Display
 from results_db.contract import Attempt, State, Store
 
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _SAVE_WITHIN_S = 20.0
 _END_WITHIN_S = 10.0
 _TRIES = 3  # of a pack whose worker died; then its runs are FAILED
@@ -48,7 +50,7 @@ class Resources:
 
 def resources(*, cpus_per_task: int | None = None, workers: int | None = None) -> Resources:
     """One worker per GPU where there are any, else per `cpus_per_task` cores (default 1)."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     gpus = visible_gpus()
     if gpus:
         count = workers or len(gpus)
@@ -56,6 +58,20 @@ def resources(*, cpus_per_task: int | None = None, workers: int | None = None) -
     threads = min(cpus_per_task or 1, cores)
     count = workers or max(cores // threads, 1)
     return Resources(count, threads)
+
+
+def usable_cores() -> int:
+    """The cores that this process may use: those it may run on, and no more than a container's share of time."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = _CPU_MAX.read_text().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no control groups, or no limit: `max`
+        pass
+    return max(cores, 1)
 
 
 def visible_gpus() -> list[str]:

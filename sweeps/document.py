@@ -1,6 +1,5 @@
 """A YAML file whose every key and item knows its line, so that an error can name it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -8,7 +7,7 @@ from typing import Any, NoReturn
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from imagination.schema import nearest
+from imagination.schema import nearest, plain
 
 
 class SpecError(Exception):
@@ -23,9 +22,14 @@ class Node:
         self.file = file
         self.line = line
 
+    @property
+    def where(self) -> str:
+        """File and line, as errors begin."""
+        return f"{self.file}:{self.line}"
+
     def fail(self, message: str) -> NoReturn:
         """Raises SpecError, with file and line before the message."""
-        raise SpecError(f"{self.file}:{self.line}: {message}")
+        raise SpecError(f"{self.where}: {message}")
 
     def mapping(self, what: str) -> dict[str, "Node"]:
         """The entries of a mapping, in the file's order.
@@ -68,24 +72,6 @@ class Node:
         marks = getattr(getattr(self.value, "lc", None), "data", None) or {}
         line = marks[key][0] + 1 if key in marks else self.line  # a merged (`<<`) key has no mark of its own
         return Node(value, self.file, line)
-
-
-def plain(value: object) -> str:
-    """A YAML value as a short text on one line."""
-    text = re.sub(r"\s+", " ", str(_bare(value)))
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _bare(value: object) -> object:
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "nothing"}[value]
-    if isinstance(value, str):
-        return f"'{value}'"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, Sequence):
-        return "[" + ", ".join(plain(item) for item in value) + "]"
-    return value
 
 
 def read(path: Path) -> Node:

@@ -1,17 +1,21 @@
 """From a parsed spec to its runs: what a finished table would have as rows, and each row's seeds."""
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imagination import registry
-from imagination.schema import ConfigError, Scalar, build
+from imagination.schema import ConfigError, Scalar, build, plain
 from jobs.config import resolve
 from jobs.identity import canonical_json, run_id
 from results_db.contract import PlannedRun
 from sweeps.document import SpecError
 from sweeps.model import Exclusion, Part, Row, Spec, Values
 from sweeps.sample import Distribution
+
+MOST_RUNS = 1_000_000
+"""Runs of one spec; a slip in an axis shall not fill the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +63,10 @@ def expand(spec: Spec) -> Expansion:
     """The cells and runs of a spec, equal ones of included files united.
 
     Raises:
-        SpecError: values contradict each other, a cell stands twice in a file, an exclusion matches nothing.
+        SpecError: values contradict each other, a cell stands twice in a file, an exclusion matches nothing,
+            or there are more than `MOST_RUNS`.
     """
+    _check_size(spec)
     drafts: dict[str, _Draft] = {}
     for part in spec.parts:
         for draft in _drafts(part):
@@ -81,10 +87,14 @@ class _Draft:
     """A cell before equal ones are united. `template` is the complete config, `key` says what is equal."""
 
     template: dict[str, Scalar]
-    sample: Mapping[str, Distribution]
     wanted: int
     seeds: Sequence[int]
-    where: str
+    part: Part
+    row: Row
+
+    @property
+    def sample(self) -> Mapping[str, Distribution]:
+        return self.part.sample
 
     @property
     def config(self) -> dict[str, Scalar]:
@@ -98,13 +108,7 @@ class _Draft:
 
     def united(self, other: "_Draft") -> "_Draft":
         seeds = list(dict.fromkeys([*self.seeds, *other.seeds]))
-        return _Draft(
-            template=self.template,
-            sample=self.sample,
-            wanted=max(self.wanted, other.wanted),
-            seeds=seeds,
-            where=self.where,
-        )
+        return replace(self, wanted=max(self.wanted, other.wanted), seeds=seeds)
 
     def cell(self, named: Iterable[str], taken: set[str]) -> Cell:
         config = self.config
@@ -122,7 +126,8 @@ class _Draft:
             try:
                 run = _run(self.template, self.sample, seed)
             except ConfigError as error:
-                raise SpecError(f"{self.where}: seed {seed}: {error}") from None
+                where = self.part.place(self.row, error.key)
+                raise SpecError(f"{where}: seed {seed}: {error}") from None
             if run.run_id not in taken:
                 taken.add(run.run_id)
                 yield run
@@ -135,6 +140,17 @@ def _run(template: Mapping[str, Scalar], sample: Mapping[str, Distribution], see
         config |= {key: distribution.draw(undrawn, key, seed) for key, distribution in sample.items()}
         build(registry.config_type(str(config["experiment"])), config)
     return PlannedRun(run_id(config), config)
+
+
+def _check_size(spec: Spec) -> None:
+    sizes = [math.prod(part.factors.values()) for part in spec.parts]
+    if sum(sizes) <= MOST_RUNS:
+        return
+    largest = spec.parts[sizes.index(max(sizes))]
+    factors = " x ".join(f"{name} ({count:,})" for name, count in largest.factors.items() if count > 1)
+    raise SpecError(
+        f"{largest.file}: {sum(sizes):,} runs are above {MOST_RUNS:,}, the most allowed; reduce {factors}"
+    )
 
 
 def _drafts(part: Part) -> list[_Draft]:
@@ -172,17 +188,17 @@ def _points(part: Part) -> list[Values]:
 
 
 def _draft(part: Part, row: Row, axes: Values) -> _Draft:
-    where = f"{part.file}:{row.line}"
     try:
         template = resolve(part.experiment, part.preset, part.base, axes, row.values)
     except ConfigError as error:
+        where = part.place(row, error.key)
         raise SpecError(f"{where}: {_described({**axes, **row.values})}{error}") from None
-    seeds = part.seeds.of(part.runs if row.runs is None else row.runs)
-    return _Draft(template=template, sample=part.sample, wanted=len(seeds), seeds=seeds, where=where)
+    seeds = part.seeds_of(row)
+    return _Draft(template=template, wanted=len(seeds), seeds=seeds, part=part, row=row)
 
 
 def _described(values: Values) -> str:
-    return f"cell {', '.join(f'{key}={value}' for key, value in values.items())}: " if values else ""
+    return f"cell {', '.join(f'{key}={plain(value)}' for key, value in values.items())}: " if values else ""
 
 
 def _matches(exclusion: Exclusion, config: Values) -> bool:
@@ -191,10 +207,9 @@ def _matches(exclusion: Exclusion, config: Values) -> bool:
 
 def _fail_duplicate(part: Part, draft: _Draft, first: _Draft) -> None:
     values = {key: draft.template[key] for key in part.axes}
-    earlier = "the same line" if first.where == draft.where else first.where
-    raise SpecError(
-        f"{draft.where}: {_described(values)}the same as {earlier}; remove one (`runs` asks for more)"
-    )
+    where, earlier = part.place(draft.row), part.place(first.row)
+    named = "another on this line" if where == earlier else earlier
+    raise SpecError(f"{where}: {_described(values)}the same as {named}; remove one (`runs` asks for more)")
 
 
 def _check_exclusions(part: Part, matched: set[int], *, left: int) -> None:

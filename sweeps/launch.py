@@ -8,6 +8,7 @@ from jobs.pack import group
 from jobs.progress import Display, duration
 from jobs.provenance import dead_attempts, lose_dead_attempts
 from results_db import console
+from results_db.address import locate
 from results_db.contract import NewSweep, State
 from results_db.store import open_store
 from slurm.local import LocalLauncher, resources
@@ -86,9 +87,9 @@ def launch_locally(
         raise SpecError(
             f"launcher: '{launcher}' is not there yet; use launcher=local, which needs no cluster"
         )
+    Files(locate(db).folder).check_writable()
     store = open_store(db, create=True)
     try:
-        Files(store.folder).check_writable()
         lose_dead_attempts(store)
         store.stage(expansion.runs, sweep=NewSweep(spec.name, spec.composed))
         plan = make_plan(expansion, store, retry_failed=retry_failed)
@@ -104,13 +105,30 @@ def launch_locally(
         if packs:
             with display:
                 local.run(packs)
-        dead = [attempt.run_id for attempt in dead_attempts(store)]
-        counts = make_plan(expansion, store, dead=dead).counts
-        result = LaunchResult(spec.name, local.states, counts, local.interrupted, local.failure)
-        display.say(_closing(result, chosen=len(chosen)))
-        return result
     finally:
         store.close()
+    result = _result(spec, expansion, local, db=db)
+    display.say(_closing(result, chosen=len(chosen)))
+    return result
+
+
+def _result(spec: Spec, expansion: Expansion, local: LocalLauncher, *, db: str | None) -> LaunchResult:
+    """What the store, opened anew, holds after the launch: an open one does not notice that its file was removed."""
+    store = open_store(db, create=False)
+    try:
+        dead = [attempt.run_id for attempt in dead_attempts(store)]
+        counts = make_plan(expansion, store, dead=dead).counts
+        stored = store.states(local.states)
+    finally:
+        store.close()
+    failure = local.failure
+    if any(
+        stored.get(run_id) is not State.COMPLETED
+        for run_id, s in local.states.items()
+        if s is State.COMPLETED
+    ):
+        failure = f"{store.display_url} lacks runs that were trained: was it removed meanwhile? launch again"
+    return LaunchResult(spec.name, local.states, counts, local.interrupted, failure)
 
 
 def _expected(plan: Plan) -> float | None:

@@ -35,11 +35,12 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Row:
-    """An explicit cell: its values, its `runs` (None: the part's), and the line where it stands."""
+    """An explicit cell: its values, its `runs` (None: the part's), the line where it and where each key stands."""
 
     values: Values
     runs: int | None
     line: int
+    said: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Part:
         grid: axes whose product is taken with every row.
         zipped: axes of equal length that advance together.
         runs: how many runs a row wants that does not say it itself.
+        said: where each key of base, axes and sample stands, as errors begin: file and line, or the override.
         overridden: keys that the command line set.
     """
 
@@ -74,6 +76,7 @@ class Part:
     sample: Mapping[str, Distribution]
     seeds: Seeds
     runs: int
+    said: Mapping[str, str]
     overridden: frozenset[str] = frozenset()
 
     @property
@@ -81,6 +84,26 @@ class Part:
         """The keys that rows, grid and zip name, in this order: the columns of the finished table."""
         named = [key for row in self.rows for key in row.values]
         return list(dict.fromkeys([*named, *self.grid, *self.zipped]))
+
+    @property
+    def factors(self) -> dict[str, int]:
+        """The numbers whose product is how many runs this comes to before exclusions, by what they count."""
+        runs = sum(len(self.seeds_of(row)) for row in self.rows)
+        zipped = min((len(values) for values in self.zipped.values()), default=1)
+        return {
+            "runs or seeds": runs,
+            **{key: len(values) for key, values in self.grid.items()},
+            "zip": zipped,
+        }
+
+    def seeds_of(self, row: Row) -> Sequence[int]:
+        """The seeds of each cell of a row."""
+        return self.seeds.of(self.runs if row.runs is None else row.runs)
+
+    def place(self, row: Row, key: str | None = None) -> str:
+        """Where the value of `key` in a row's cells is said, as errors begin; the row itself if nowhere."""
+        said = {**self.said, **row.said}
+        return said.get(key or "", f"{self.file}:{row.line}")
 
 
 @dataclass(frozen=True, kw_only=True)

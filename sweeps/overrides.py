@@ -3,18 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from imagination import registry
-from imagination.schema import ConfigError, Scalar, nearest
+from imagination.schema import ConfigError, Scalar, nearest, plain
 from jobs.config import stack
 from sweeps.document import SpecError
 from sweeps.launcher_keys import LAUNCHER_KEYS
 from sweeps.model import Part, Row, Spec
-from sweeps.sections import config_value, launcher_value, runs_value, seeds_value
+from sweeps.sections import check_distinct, config_value, launcher_value, runs_value, seeds_value
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+
+T = TypeVar("T")
 
 _MOST = 100_000
 """Values of one axis; a slip such as range(1,1000000000) shall not fill the memory."""
@@ -81,7 +83,8 @@ def _apply(spec: Spec, key: str, override: "Override") -> Spec:
         raise ConfigError("a spec names its own experiment")
     _check_not_varied(spec, key)
     values = _values(override)
-    return replace(spec, parts=[_with_values(part, key, values) for part in spec.parts])
+    said = f"override '{override.input_line}'"
+    return replace(spec, parts=[_with_values(part, key, values, said=said) for part in spec.parts])
 
 
 def _values(override: "Override") -> list[object]:
@@ -144,7 +147,7 @@ def _check_not_varied(spec: Spec, key: str) -> None:
                 raise ConfigError(f"{part.file} varies {key} (in {section}); change the spec", key=key)
     if not any(_mentions(part, key) for part in spec.parts):
         return
-    said = dict.fromkeys(str(_effective(part, row, key)) for part in spec.parts for row in part.rows)
+    said = dict.fromkeys(plain(_effective(part, row, key)) for part in spec.parts for row in part.rows)
     if len(said) > 1:
         raise ConfigError(f"{spec.name} varies {key} ({', '.join(said)}); change the spec", key=key)
 
@@ -158,19 +161,20 @@ def _effective(part: Part, row: Row, key: str) -> object:
     return stack(part.experiment, part.preset, part.base, row.values).get(key, default)
 
 
-def _with_values(part: Part, key: str, values: Sequence[object]) -> Part:
+def _with_values(part: Part, key: str, values: Sequence[object], *, said: str) -> Part:
     """One value replaces the spec's own, wherever it stands; several become an axis in its stead."""
     checked: list[Scalar] = [config_value(part.experiment, key, value) for value in values]
-    part = replace(part, overridden=part.overridden | {key})
+    check_distinct(key, checked)
+    rows = [replace(row, said=_without(row.said, key)) for row in part.rows]
+    part = replace(part, overridden=part.overridden | {key}, said={**part.said, key: said})
     if len(checked) == 1:
         rows = [
-            replace(row, values={**row.values, key: checked[0]}) if key in row.values else row
-            for row in part.rows
+            replace(row, values={**row.values, key: checked[0]}) if key in row.values else row for row in rows
         ]
         return replace(part, base={**part.base, key: checked[0]}, rows=rows)
-    rows = [replace(row, values=_without(row.values, key)) for row in part.rows]
+    rows = [replace(row, values=_without(row.values, key)) for row in rows]
     return replace(part, base=_without(part.base, key), rows=rows, grid={**part.grid, key: checked})
 
 
-def _without(values: Mapping[str, Scalar], key: str) -> dict[str, Scalar]:
+def _without(values: Mapping[str, T], key: str) -> dict[str, T]:
     return {name: value for name, value in values.items() if name != key}

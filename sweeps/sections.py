@@ -1,13 +1,12 @@
 """The sections of a spec file, each from YAML to checked plain data; errors name file, line and key."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import ParamSpec, TypeVar
 
 from imagination import registry
-from imagination.schema import ConfigError, Scalar, coerce, keys
+from imagination.schema import ConfigError, Scalar, coerce, keys, plain
 from jobs.config import DEFAULT_PRESET
-from sweeps.document import Node, check_keys, plain
+from sweeps.document import Node, check_keys
 from sweeps.launcher_keys import COUNTS, LAUNCHER_KEYS, LAUNCHERS, ONE_PROCESS
 from sweeps.model import Exclusion, Part, Row, SeedKeys, Seeds, Values
 from sweeps.sample import KINDS, Distribution
@@ -50,6 +49,15 @@ def config_value(experiment: str, key: str, value: object) -> Scalar:
     return coerced
 
 
+def check_distinct(what: str, values: Iterable[Hashable]) -> None:
+    """Raises ConfigError at the first value that stands in a list a second time."""
+    seen: set[Hashable] = set()
+    for value in values:
+        if value in seen:
+            raise ConfigError(f"{what}: {plain(value)} stands in the list twice; remove one")
+        seen.add(value)
+
+
 def seeds_value(value: object) -> Seeds:
     """Seeds as a count, a list, `{start: K, stop: L}` (L not included) or `{start: K}`.
 
@@ -63,9 +71,7 @@ def seeds_value(value: object) -> Seeds:
     seeds = [_number("seed", seed) for seed in value]
     if not seeds:
         raise ConfigError("seeds is an empty list; leave it out or give it a seed", key="seeds")
-    for seed, times in Counter(seeds).items():
-        if times > 1:
-            raise ConfigError(f"seeds: {seed} stands in the list more than once", key="seeds")
+    check_distinct("seeds", seeds)
     return Seeds(fixed=seeds)
 
 
@@ -125,23 +131,30 @@ def part(root: Node, entries: Mapping[str, Node]) -> Part:
         SpecError: see the module.
     """
     experiment = _experiment(root, entries)
-    rows = _rows(experiment, entries["cells"]) if "cells" in entries else [Row({}, None, root.line)]
+    rows = _rows(experiment, entries["cells"]) if "cells" in entries else [Row({}, None, root.line, {})]
     made = Part(
         file=root.file,
         experiment=experiment,
         preset=_preset(experiment, entries.get("preset")),
         base=_values(experiment, entries["base"], "base") if "base" in entries else {},
         rows=rows,
-        grid=_axes(experiment, entries.get("grid"), "grid"),
+        grid=_grid(experiment, entries.get("grid")),
         zipped=_zip(experiment, entries.get("zip")),
         exclude=_exclusions(experiment, entries.get("exclude")),
         sample=_sample(experiment, entries.get("sample")),
         seeds=_seeds(entries.get("seeds")),
         runs=_runs(entries["runs"]) if "runs" in entries else 1,
+        said=_said(entries),
     )
     _check_one_place(made, entries)
     _check_runs(made, entries)
     return made
+
+
+def _said(entries: Mapping[str, Node]) -> dict[str, str]:
+    """Where each key stands; of several places the one that counts, for later sections go over earlier ones."""
+    sections = [entries[name] for name in ("base", "grid", "zip", "sample") if name in entries]
+    return {key: child.where for node in sections for key, child in node.mapping("a section").items()}
 
 
 def _experiment(root: Node, entries: Mapping[str, Node]) -> str:
@@ -179,7 +192,8 @@ def _row(experiment: str, node: Node) -> Row:
     entries = node.mapping("a cell")
     runs = entries.pop("runs", None)
     values = {key: _value(experiment, key, child) for key, child in entries.items()}
-    return Row(values, None if runs is None else _runs(runs), node.line)
+    said = {key: child.where for key, child in entries.items()}
+    return Row(values, None if runs is None else _runs(runs), node.line, said)
 
 
 def _axes(experiment: str, node: Node | None, what: str) -> dict[str, list[Scalar]]:
@@ -191,12 +205,21 @@ def _axes(experiment: str, node: Node | None, what: str) -> dict[str, list[Scala
     }
 
 
+def _grid(experiment: str, node: Node | None) -> dict[str, list[Scalar]]:
+    axes = _axes(experiment, node, "grid")
+    for key, child in node.mapping("grid").items() if node is not None else ():
+        located(child, check_distinct, f"grid.{key}", axes[key])
+    return axes
+
+
 def _zip(experiment: str, node: Node | None) -> dict[str, list[Scalar]]:
     axes = _axes(experiment, node, "zip")
     lengths = {key: len(values) for key, values in axes.items()}
     if node is not None and len(set(lengths.values())) > 1:
         listed = ", ".join(f"{key} has {length}" for key, length in lengths.items())
         node.fail(f"zip: lists of unequal length ({listed}); they advance together")
+    if node is not None:
+        located(node, check_distinct, f"zip ({', '.join(axes)})", zip(*axes.values(), strict=True))
     return axes
 
 

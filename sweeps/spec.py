@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from imagination import registry
-from imagination.schema import keys, nearest
+from imagination.schema import keys, nearest, plain
 from sweeps import sections
 from sweeps.document import Node, SpecError, read
 from sweeps.model import Part, Spec
@@ -12,7 +12,7 @@ from sweeps.overrides import apply_overrides
 
 __all__ = ["Spec", "SpecError", "apply_overrides", "find", "load", "shipped"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # the store keeps 200 characters
 
 
 def shipped() -> dict[str, Path]:
@@ -90,7 +90,9 @@ def _check_top(entries: dict[str, Node]) -> None:
 def _name(path: Path, node: Node | None) -> str:
     name = path.stem if node is None else node.word("name")
     if not _NAME.fullmatch(name):
-        problem = f"name: '{name}' has other characters than letters, digits, '.', '_' and '-'"
+        problem = (
+            f"name: {plain(name)} is not 1 to 200 letters, digits, '.', '_' and '-', a letter or digit first"
+        )
         if node is None:
             raise SpecError(f"{path}: {problem}; give the spec a `name:`")
         node.fail(problem)

@@ -54,6 +54,8 @@ def end(how: str) -> int | None:
             raise OtherError("other")
         case "interrupt":
             raise KeyboardInterrupt
+        case "file":
+            Path("/nowhere/at/all").read_text()
         case "bug":
             raise ZeroDivisionError
         case "one":
@@ -125,9 +127,10 @@ def test_other_errors_can_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, err) == (2, "tool: error: other\n")
 
 
-def test_a_fault_of_ours_keeps_its_traceback() -> None:
-    with pytest.raises(ZeroDivisionError):
-        console.run(tool, args=["end", "bug"])
+@pytest.mark.parametrize(("how", "kind"), [("bug", ZeroDivisionError), ("file", FileNotFoundError)])
+def test_a_fault_of_ours_keeps_its_traceback(how: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        console.run(tool, args=["end", how])
 
 
 @pytest.mark.parametrize(("how", "code"), [("nothing", 0), ("one", 1), ("exit", 3), ("interrupt", 130)])
@@ -180,3 +183,36 @@ def test_a_reader_that_never_read_is_no_error(tmp_path: Path) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+# A short output stays in the buffer and fails again, a long one is lost at the first try.
+LONG = WRITER.replace('f"line {n}"', '"x" * 1_000_000').replace("100_000", "1")
+FAILS = WRITER.replace("for n in range(100_000):", "raise click.UsageError('bad')").replace(
+    '        click.echo(f"line {n}")', ""
+)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, where every write fails")
+@pytest.mark.parametrize("script", [WRITER, WRITER.replace("100_000", "1"), LONG])
+def test_an_output_that_cannot_be_written(script: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        74,
+        "writer: error: cannot write the output: No space left on device\n",
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, where every write fails")
+def test_an_error_that_cannot_be_written_keeps_its_exit_code() -> None:
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run([sys.executable, "-c", FAILS], stderr=full).returncode == 2
+
+
+def test_a_closed_output() -> None:
+    command = ["sh", "-c", '"$0" -c "$1" >&-', sys.executable, WRITER]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        74,
+        "writer: error: standard output is closed; redirect it to a file\n",
+    )

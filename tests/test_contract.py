@@ -146,6 +146,23 @@ def test_finish_writes_everything(store: Store) -> None:
     assert store.attempts(RUN)[0]["state"] == "COMPLETED"
 
 
+def test_a_finished_attempt_stands_at_the_last_step(store: Store) -> None:
+    attempt = started(store)
+    store.heartbeat(attempt, step=250, progress={})
+    store.finish(attempt, RECORD)
+    assert store.attempts(RUN)[0]["step"] == 1500  # the record's metric `steps`
+
+
+@pytest.mark.parametrize("metrics", [{}, {"steps": None}])
+def test_without_a_count_of_steps_the_last_heartbeats_stands(
+    store: Store, metrics: dict[str, float | None]
+) -> None:
+    attempt = started(store)
+    store.heartbeat(attempt, step=250, progress={})
+    store.finish(attempt, RunRecord(RUN, "reached", 1.0, metrics))
+    assert store.attempts(RUN)[0]["step"] == 250
+
+
 def test_finishing_twice_is_as_finishing_once(store: Store) -> None:
     attempt = started(store)
     assert store.finish(attempt, RECORD)

@@ -117,19 +117,19 @@ def test_limits_and_filters_choose(evaluate) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--where", "seed=99"], "no completed run matches"),
+        (["--where", "seed=99"], "no completed run that matches --where 'seed=99' in"),
         (["--where", "sed=1"], "'sed'"),
         (["--where", "1; drop table run"], "--where"),
         (["--threads", "-1"], "-1"),
         (["--device", "quantum"], "device: 'quantum'"),
         (["-n", "0"], "0"),
-        (["--db", "nowhere.db"], "no completed run matches"),
+        (["--db", "nowhere.db"], "no completed run in nowhere.db"),
         (["--db", "nonsense"], "--db: 'nonsense'"),
     ],
 )
 def test_bad_input_is_one_line(evaluate, store, tmp_path, arguments, reason) -> None:
     before = sorted(tmp_path.rglob("*"))
     code, out, err = evaluate(*arguments)
-    *_, line = err.splitlines()
+    (line,) = err.splitlines()
     assert code == 2 and out == "" and reason in line and line.startswith("jobs.evaluate: error:")
     assert sorted(tmp_path.rglob("*")) == before

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagination.schema import keys
+from imagination.schema import ConfigError, keys
 from jobs.config import resolve
 from jobs.identity import run_id
 from sweeps.expand import Expansion, expand, in_breadth_first_order
@@ -101,17 +101,21 @@ def test_exclude_drops_what_matches_all_its_keys(tmp_path: Path) -> None:
     [
         (
             "grid: {gol: [2]}\nexclude:\n  - {gol: 2, rnn: false}",
-            ":4: exclude: no cell has gol=2, rnn=False; re",
+            ":4: exclude: no cell has gol=2, rnn=false; re",
         ),
         ("grid: {gol: [2]}\nexclude: [{gol: 2}]", ": exclude leaves no cell"),
         ("cells:\n  - {gol: 2}\n  - {gol: 2}", ":4: cell gol=2: the same as "),
         ("cells:\n  - {gol: 2}\n  - {gol: 2, runs: 3}", ":4: cell gol=2: the same as "),
-        ("cells:\n  - {gol: 2}\n  - {gol: 2, rnn: true}", ":4: cell gol=2, rnn=True: the same as "),
-        ("grid: {gol: [2, 2.0]}", ":1: cell gol=2: the same as the same line"),
+        ("cells:\n  - {gol: 2}\n  - {gol: 2, rnn: true}", ":4: cell gol=2, rnn=true: the same as "),
+        ("cells: [{gol: 2}, {gol: 2}]", ":2: cell gol=2: the same as another on this line; remove one"),
         ("cells:\n  - {gol: 2}\n  - {kernel: 4}", ":4: cell kernel=4: kernel: 4 is even"),
-        ("base: {kernel: 4}", ":1: kernel: 4 is even"),
-        ("grid: {kernel: [3, 4]}", ":1: cell kernel=4: kernel: 4 is even"),
-        ("sample: {kernel: {choice: [4]}}", ":1: seed 0: kernel: 4 is even"),
+        ("cells:\n  - gol: 3\n    kernel: 4", ":4: cell gol=3, kernel=4: kernel: 4 is even"),
+        ("base: {kernel: 4}", ":2: kernel: 4 is even"),
+        ("base:\n  gol: 3\n  kernel: 4\ncells:\n  - {rnn: true}", ":4: cell rnn=true: kernel: 4 is even"),
+        ("base: {kernel: 3}\ngrid:\n  kernel: [3, 4]", ":4: cell kernel=4: kernel: 4 is even"),
+        ("base: {kernel: 3}\ncells:\n  - {kernel: 4}", ":4: cell kernel=4: kernel: 4 is even"),
+        ("zip:\n  gol: [2, 3]\n  kernel: [3, 4]", ":4: cell gol=3, kernel=4: kernel: 4 is even"),
+        ("sample:\n  lr: {uniform: [1, 2]}\n  kernel: {choice: [4]}", ":4: seed 0: kernel: 4 is even"),
     ],
 )
 def test_a_wrong_combination_is_one_line(tmp_path: Path, text: str, expected: str) -> None:
@@ -119,6 +123,68 @@ def test_a_wrong_combination_is_one_line(tmp_path: Path, text: str, expected: st
         expanded(tmp_path, HEAD + text + "\n")
     assert str(caught.value).startswith(f"{tmp_path / 's.yaml'}{expected}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_drawn_value_is_checked_in_every_run(tmp_path: Path) -> None:
+    text = HEAD + "sample: {kernel: {choice: [4, 3]}}\n"
+    (cell,) = expanded(tmp_path, text).cells  # seed 0 draws 3
+    wrong = []
+    for seed in range(1, 21):
+        try:
+            assert cell.run(seed).config["kernel"] == 3
+        except ConfigError:
+            wrong.append(seed)
+    assert 0 < len(wrong) < 20
+    with pytest.raises(SpecError, match=rf":2: seed {wrong[0]}: kernel: 4 is even"):
+        expanded(tmp_path, text + "runs: 21\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # 999 channels, kernels 1, 3, ... 13
+        (
+            f"grid: {{channels: {list(range(1, 1000))}, kernel: {list(range(1, 15, 2))}}}\nruns: 1000",
+            "s.yaml: 6,993,000 runs are above 1,000,000, the most allowed; "
+            "reduce runs or seeds (1,000) x channels (999) x kernel (7)",
+        ),
+        (
+            "cells: [{gol: 1, runs: 1000000}, {gol: 2}]",
+            "s.yaml: 1,000,001 runs are above 1,000,000, the most allowed; reduce runs or seeds (1,000,001)",
+        ),
+        (
+            "seeds: 400000\nzip: {gol: [1, 2, 3], model_t: [1, 2, 3]}",
+            "s.yaml: 1,200,000 runs are above 1,000,000, the most allowed; reduce runs or seeds (400,000) x zip (3)",
+        ),
+        (
+            f"seeds: {{stop: {2**62}}}",  # as many as a Python range can count
+            f"s.yaml: {2**62:,} runs are above 1,000,000, the most allowed; reduce runs or seeds ({2**62:,})",
+        ),
+        (
+            "include: [small.yaml, large.yaml]\ncells: [{gol: 3}]",
+            "large.yaml: 1,000,003 runs are above 1,000,000, the most allowed; reduce runs or seeds (1,000,000)",
+        ),
+    ],
+    ids=["grid", "cells", "zip", "seeds", "include"],
+)
+def test_too_many_runs_are_refused_before_any_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made: list[object] = []
+    monkeypatch.setattr("sweeps.expand.resolve", lambda *layers: made.append(layers))
+    with pytest.raises(SpecError) as caught:
+        expanded(Path(), HEAD + text, small=HEAD + "runs: 2\n", large=HEAD + "runs: 1000000\n")
+    assert str(caught.value) == expected
+    assert made == []
+
+
+def test_the_most_runs_are_counted_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.expand.MOST_RUNS", 12)
+    text = HEAD + "runs: 2\ngrid: {gol: [1, 2, 3]}\nzip: {enc_layers: [1, 2], dec_layers: [1, 2]}\n"
+    assert len(expanded(tmp_path, text).runs) == 12
+    with pytest.raises(SpecError, match=r"s\.yaml: 18 runs are above 12"):
+        expanded(tmp_path, text.replace("runs: 2", "runs: 3"))
 
 
 def drawn(expansion: Expansion, **where: object) -> dict[object, object]:

@@ -114,6 +114,13 @@ def test_an_exclusion_that_an_override_empties_is_no_error(spec: Spec) -> None:
         (["channels=0"], "override 'channels=0': channels: 0 is below 1"),
         (["channels=20,x"], "override 'channels=20,x': channels: 'x' is not an integer"),
         (["channels=[20,32]"], "override 'channels=[20,32]': channels: [20, 32] is not an integer"),
+        (["channels=4,4"], "override 'channels=4,4': channels: 4 stands in the list twice; remove one"),
+        (["channels=4,8,4.0"], "override 'channels=4,8,4.0': channels: 4 stands in the list twice"),
+        (["channels=null"], "override 'channels=null': channels: nothing is not an integer"),
+        (
+            [f"channels={10**309}"],
+            f"override 'channels={10**309}': channels: 1{'0' * 56}... is not an integer",
+        ),
         (["preset=fst"], "override 'preset=fst': unknown preset 'fst' of life_state (did you mean 'fast'?)"),
         (["experiment=chess"], "override 'experiment=chess': a spec names its own experiment"),
         (["seed=3"], "override 'seed=3': seed: runs are told apart by `seeds:`"),
@@ -138,13 +145,33 @@ def test_an_exclusion_that_an_override_empties_is_no_error(spec: Spec) -> None:
         (["launcher.qos=a,b"], "override 'launcher.qos=a,b': takes one value"),
         (["grid.gol=[1]"], "override 'grid.gol=[1]': unknown key 'grid.gol'"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
 def test_a_wrong_override_is_one_line(spec: Spec, overrides: list[str], expected: str) -> None:
     with pytest.raises(SpecError) as caught:
         apply_overrides(spec, overrides)
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "expected"),
+    [
+        ("base: {kernel: 3}", "kernel=4", "override 'kernel=4': kernel: 4 is even"),
+        ("runs: 1", "kernel=4", "override 'kernel=4': kernel: 4 is even"),
+        ("cells: [{kernel: 3}]", "kernel=4", "override 'kernel=4': cell kernel=4: kernel: 4 is even"),
+        ("cells: [{kernel: 3}]", "kernel=5,4", "override 'kernel=5,4': cell kernel=4: kernel: 4 is even"),
+        ("base: {kernel: 4}", "channels=2", "s.yaml:2: kernel: 4 is even"),
+    ],
+)
+def test_a_contradiction_names_the_override_that_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, override: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(f"experiment: life_state\n{text}\n")
+    with pytest.raises(SpecError) as caught:
+        expand(apply_overrides(load("s.yaml"), [override]))
+    assert str(caught.value).startswith(expected)
 
 
 def test_a_spec_of_fixed_seeds_takes_no_runs(tmp_path: Path) -> None:

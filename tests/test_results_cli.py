@@ -5,12 +5,13 @@ import io
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from results_db import console
+from results_db import console, tables
 from results_db.cli import results
 from results_db.contract import NewSweep, PlannedRun, Provenance, RunRecord, Sample, State
 from results_db.store import SqlStore, open_store
@@ -260,6 +261,30 @@ def test_db_upgrade_creates_no_store(capsys: pytest.CaptureFixture[str], tmp_pat
     assert (code, out) == (2, "")
     assert err == "imagine-results: error: no store at outputs/imagine.db; a launch creates it\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert output(capsys, "--version") == f"imagine-results, version {version('imagine-sweep')}\n"
+
+
+def test_run_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "results_db.cli", "runs", "--json"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_every_format_can_be_chosen(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
+    printed = {output(capsys, "runs", "--format", style) for style in tables.FORMATS}
+    assert len(printed) == len(tables.FORMATS)
+
+
+def test_a_run_is_chosen_by_the_id_that_is_listed(
+    capsys: pytest.CaptureFixture[str], filled: SqlStore
+) -> None:
+    shown = output(capsys, "runs").splitlines()[3].split()[0]
+    (row,) = json.loads(output(capsys, "runs", "--json", "--where", f"run_id={shown}"))
+    assert (len(shown), row["run_id"]) == (10, run_id(2))
 
 
 def test_the_store_from_the_environment(

@@ -1,12 +1,14 @@
 """Declaring and checking config values."""
 
+import contextlib
 import dataclasses
+import datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagination.schema import ConfigError, build, coerce, keys, nearest, setting
+from imagination.schema import ConfigError, build, coerce, keys, nearest, plain, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,13 +43,21 @@ def test_coerce_gives_the_fields_type(key: str, given_value: object, expected: o
 @pytest.mark.parametrize(
     ("key", "given_value", "message"),
     [
-        ("litres", True, "litres: True is not a number"),
+        ("litres", True, "litres: true is not a number"),
         ("litres", "1", "litres: '1' is not a number"),
         ("litres", float("nan"), "litres: nan is not a number"),
         ("litres", float("inf"), "litres: inf is not a number"),
-        ("litres", None, "litres: None is not a number"),
+        ("litres", None, "litres: nothing is not a number"),
         ("cups", 2.5, "cups: 2.5 is not an integer"),
-        ("cups", True, "cups: True is not an integer"),
+        # 10^308 is below the largest float, about 1.8 x 10^308; 10^309 and its like are above it.
+        ("litres", 10**309, f"litres: 1{'0' * 56}... is not a number"),
+        ("cups", 10**309, f"cups: 1{'0' * 56}... is not an integer"),
+        ("cups", -(10**309), f"cups: -1{'0' * 55}... is not an integer"),
+        ("cups", -(10**308), f"cups: -1{'0' * 55}... is below 1, the smallest allowed"),
+        ("cups", datetime.date(2020, 1, 1), "cups: 2020-01-01 is not an integer"),
+        ("cups", [1, None, {"a": False}], "cups: [1, nothing, {a: false}] is not an integer"),
+        ("colour", "gr\neen", "colour: 'gr een' is not one of red, green (did you mean 'green'?)"),
+        ("cups", True, "cups: true is not an integer"),
         ("whistle", "no", "whistle: 'no' is not true or false"),
         ("whistle", 1, "whistle: 1 is not true or false"),
         ("colour", 3, "colour: 3 is not a word"),
@@ -63,6 +73,37 @@ def test_coerce_refuses_in_one_line(key: str, given_value: object, message: str)
         coerce(Kettle, key, given_value)
     assert str(caught.value) == message
     assert caught.value.key == key
+
+
+def test_the_largest_numbers() -> None:
+    assert coerce(Kettle, "cups", 10**308) == 10**308  # an integer stays exact
+
+
+def test_plain_writes_integers_that_are_too_long_for_python_in_decimal() -> None:
+    assert plain(16**5000) == f"0x1{'0' * 54}..."
+
+
+def test_plain_cuts_at_60_characters() -> None:
+    assert plain("a" * 58) == f"'{'a' * 58}'"
+    assert plain("a" * 59) == f"'{'a' * 56}..."
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(values)
+def test_plain_is_short_and_on_one_line(value: object) -> None:
+    text = plain(value)
+    assert len(text) <= 60 and len(text.splitlines()) == 1
+
+
+@given(st.sampled_from(keys(Kettle)), values | st.integers(-(10**400), 10**400))
+def test_coerce_takes_a_value_or_says_no(key: str, value: object) -> None:
+    with contextlib.suppress(ConfigError):
+        assert coerce(Kettle, key, value) == value
 
 
 def test_bounds_include_their_ends_but_for_above() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from imagination.registry import EXPERIMENTS
 from results_db import select
-from results_db.contract import StoreError
+from results_db.contract import OUTCOMES, StoreError
 
 COMPLETED = {
     "experiment": "life_state",
@@ -51,3 +52,11 @@ def test_min_accuracy_replaces_the_gate_of_every_experiment() -> None:
 def test_an_experiment_without_a_gate_needs_one() -> None:
     with pytest.raises(StoreError, match="'unheard_of' has no accuracy gate; give one with --min-accuracy"):
         select.passed(runs({}, {"experiment": "unheard_of"}))
+
+
+def test_every_experiment_has_a_gate() -> None:
+    assert set(select.GATES) == set(EXPERIMENTS)
+
+
+def test_diverged_is_an_outcome() -> None:
+    assert select.DIVERGED in OUTCOMES

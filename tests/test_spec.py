@@ -57,8 +57,13 @@ launcher: {timeout_min: 120, setup: [module load cuda]}
     )
     assert part.base == {"gan": "none", "channels": 20}
     assert part.rows == [
-        Row({"gol": 2, "model_t": 3}, 16, 6),
-        Row({"gol": 3, "model_t": 3, "rnn": False}, None, 7),
+        Row({"gol": 2, "model_t": 3}, 16, 6, dict.fromkeys(["gol", "model_t"], "s.yaml:6")),
+        Row(
+            {"gol": 3, "model_t": 3, "rnn": False},
+            None,
+            7,
+            dict.fromkeys(["gol", "model_t", "rnn"], "s.yaml:7"),
+        ),
     ]
     assert (part.grid, part.zipped) == ({"step_layers": [5]}, {"enc_layers": [1, 2], "dec_layers": [3, 4]})
     assert part.exclude[0].values == {"enc_layers": 2, "gol": 2}
@@ -74,10 +79,17 @@ def test_what_a_spec_leaves_out(folder: Path) -> None:
     assert (spec.name, part.preset, part.rows, part.seeds, part.runs) == (
         "my-spec",
         "fast",
-        [Row({}, None, 1)],
+        [Row({}, None, 1, {})],
         Seeds(start=0),
         1,
     )
+
+
+def test_a_name_has_up_to_200_characters(folder: Path) -> None:
+    assert load(write(folder, f"{HEAD}name: {'a' * 200}")).name == "a" * 200
+    name = write(folder, HEAD, f"{'a' * 201}.yaml")
+    with pytest.raises(SpecError, match=r"is not 1 to 200 letters.*; give the spec a `name:`$"):
+        load(name)
 
 
 def test_numbers_are_yaml_1_2(folder: Path) -> None:
@@ -132,9 +144,11 @@ WRONG = [
     ("base: {gol: three}", "s.yaml:2: gol: 'three' is not an integer"),
     ("base: {gol: 2.5}", "s.yaml:2: gol: 2.5 is not an integer"),
     ("base: {rnn: no}", "s.yaml:2: rnn: 'no' is not true or false"),
-    ("base: {lr: }", "s.yaml:2: lr: None is not a number"),
+    ("base: {lr: }", "s.yaml:2: lr: nothing is not a number"),
     ("base: {lr: .nan}", "s.yaml:2: lr: nan is not a number"),
-    ("base: {gan: 2020-01-01}", "s.yaml:2: gan: "),
+    ("base: {gan: 2020-01-01}", "s.yaml:2: gan: 2020-01-01 is not a word"),
+    (f"base: {{lr: {10**309}}}", f"s.yaml:2: lr: 1{'0' * 56}... is not a number"),
+    (f"base: {{gol: 0x{'f' * 5000}}}", f"s.yaml:2: gol: 0x{'f' * 55}... is not an integer"),
     ("base: {gol: [1, 2]}", "s.yaml:2: gol: [1, 2] is a list; axes stand under `grid:`"),
     ("base: {gol: {a: 1}}", "s.yaml:2: gol: "),
     ("base: []", "s.yaml:2: base: [] is not a mapping of keys to values"),
@@ -148,7 +162,7 @@ WRONG = [
     ("cells: [{gol: 2, runs: 0}]", "s.yaml:2: runs: 0 is below 1"),
     ("cells: [{gol: 2, runs: two}]", "s.yaml:2: runs: 'two' is not an integer"),
     ("runs: -1", "s.yaml:2: runs: -1 is below 1"),
-    ("runs: true", "s.yaml:2: runs: True is not an integer"),
+    ("runs: true", "s.yaml:2: runs: true is not an integer"),
     ("cells: []", "s.yaml:2: cells is an empty list"),
     ("cells:", "s.yaml:2: cells: nothing is not a list"),
     ("cells: {gol: 2}", "s.yaml:2: cells: {gol: 2} is not a list; write [{gol: 2}]"),
@@ -158,6 +172,11 @@ WRONG = [
     ("grid: {gol: []}", "s.yaml:2: grid.gol is an empty list"),
     ("grid: {gol: 3}", "s.yaml:2: grid.gol: 3 is not a list; write [3]"),
     ("grid: {gan: none}", "s.yaml:2: grid.gan: 'none' is not a list; write ['none']"),
+    ("grid: {gol: [2, 2]}", "s.yaml:2: grid.gol: 2 stands in the list twice; remove one"),
+    ("grid:\n  ae: [true]\n  rnn: [true, true]", "s.yaml:4: grid.rnn: true stands in the list twice"),
+    ("grid: {gol: [2, 3, 2.0]}", "s.yaml:2: grid.gol: 2 stands in the list twice"),
+    ("grid: {preset: [fast, fast]}", "s.yaml:2: grid.preset: 'fast' stands in the list twice"),
+    ("zip: {gol: [1, 1, 1], ae: [true, false, true]}", "s.yaml:2: zip (gol, ae): [1, true] stands in the li"),
     ("zip: {gol: [1, 2], model_t: [1]}", "s.yaml:2: zip: lists of unequal length (gol has 2, model_t has 1)"),
     ("exclude: []", "s.yaml:2: exclude is an empty list"),
     ("exclude: [{}]", "s.yaml:2: exclude is empty"),
@@ -165,9 +184,9 @@ WRONG = [
     ("seeds: []", "s.yaml:2: seeds is an empty list"),
     ("seeds: [1, a]", "s.yaml:2: seed: 'a' is not an integer"),
     ("seeds: [1, 2.5]", "s.yaml:2: seed: 2.5 is not an integer"),
-    ("seeds: [true]", "s.yaml:2: seed: True is not an integer"),
+    ("seeds: [true]", "s.yaml:2: seed: true is not an integer"),
     ("seeds: [-1]", "s.yaml:2: seed: -1 is below 0"),
-    ("seeds: [1, 2, 1]", "s.yaml:2: seeds: 1 stands in the list more than once"),
+    ("seeds: [1, 2, 1]", "s.yaml:2: seeds: 1 stands in the list twice; remove one"),
     ("seeds: 0", "s.yaml:2: seeds: 0 is below 1"),
     ("seeds: five", "s.yaml:2: seeds: 'five' is not an integer"),
     ("seeds: {begin: 3}", "s.yaml:2: seeds: {begin: 3} is not {start: K} or {start: K, stop: L}"),
@@ -206,7 +225,10 @@ WRONG = [
     ("launcher: pbs", "s.yaml:2: launcher: 'pbs' is not one of local, slurm"),
     ("launcher: {nodes: 2}", "s.yaml:2: launcher.nodes: 2 is not 1; a pack is one process"),
     ("launcher: {tasks_per_node: 2}", "s.yaml:2: launcher.tasks_per_node: 2 is not 1"),
-    ("name: a/b", "s.yaml:2: name: 'a/b' has other characters"),
+    ("name: a/b", "s.yaml:2: name: 'a/b' is not 1 to 200 letters, digits, '.', '_' and '-', a letter or"),
+    ("name: .a", "s.yaml:2: name: '.a' is not 1 to 200 letters"),
+    ('name: "a\\nb"', "s.yaml:2: name: 'a b' is not 1 to 200 letters"),
+    (f"name: {'a' * 201}", f"s.yaml:2: name: '{'a' * 56}... is not 1 to 200 letters"),
     ("name: 3", "s.yaml:2: name: 3 is not a word"),
     ("base: {gol: 2, gol: 3}", "s.yaml:2: YAML syntax: found duplicate key"),
     ("base: {gol: 2", "s.yaml:3: YAML syntax: "),
@@ -221,7 +243,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("text", "expected"), WRONG, ids=[text.replace("\n", " ") for text, _ in WRONG])
+@pytest.mark.parametrize(("text", "expected"), WRONG, ids=[text.replace("\n", " ")[:60] for text, _ in WRONG])
 def test_a_wrong_spec_is_one_line_with_file_and_line(folder: Path, text: str, expected: str) -> None:
     name = write(folder, HEAD + text + "\n")
     with pytest.raises(SpecError) as caught:

@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from results_db.address import locate
 from results_db.contract import NewSweep, PlannedRun, Provenance, RunRecord, State, StoreError
@@ -44,9 +46,35 @@ def test_which_store_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_folder_beside_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert locate("x/imagine.db").folder == tmp_path / "x/imagine.files"
     server = "postgresql://me:secret@host/results"
-    assert locate(server).folder == tmp_path / "outputs/results.files"
+    assert locate(server).folder == tmp_path / "outputs/host-5432-results.files"
     monkeypatch.setenv("IMAGINE_FILES", "/shared/files")
     assert locate(server).folder == Path("/shared/files")
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgresql://host:6543/results", "host-6543-results.files"),
+        ("postgresql:///results", "localhost-5432-results.files"),
+        # The host of a socket is a folder, given in the query; / is %2F and cannot lead out of outputs/.
+        ("postgresql://me:@/results?host=/tmp/pg", "%2Ftmp%2Fpg-5432-results.files"),
+        ("postgresql://me:@/../x?host=a&port=7", "a-7-..%2Fx.files"),
+    ],
+)
+def test_two_servers_share_no_folder(tmp_path: Path, url: str, name: str) -> None:
+    assert locate(url).folder == tmp_path / "outputs" / name
+
+
+def test_the_driver_is_the_one_that_the_extra_installs() -> None:
+    for url in ("postgresql://host/results", "postgresql+psycopg://host/results"):
+        assert locate(url).url.drivername == "postgresql+psycopg"
+    assert locate("sqlite+pysqlite:///a.db").folder == locate("a.db").folder
+
+
+def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # so that its import fails
+    message = refusal("postgresql://host/results")
+    assert "needs the Python package psycopg; run: pip install 'psycopg[binary]'" in message
 
 
 def test_a_password_is_in_the_url_and_not_in_what_is_shown() -> None:
@@ -69,7 +97,7 @@ def test_a_missing_file_is_an_empty_store_and_stays_missing(tmp_path: Path) -> N
     assert store.states(["ab" * 32]) == {}
     assert store.display_url == "deep/er/x.db"
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(StoreError, match="readonly"):
+    with pytest.raises(StoreError, match=r"does not exist; a launch creates it$"):
         store.stage([PlannedRun("ab" * 32, {})])
 
 
@@ -149,10 +177,18 @@ def test_a_store_of_an_older_version(create: bool, monkeypatch: pytest.MonkeyPat
         ),
         ("results.sqlite", "neither a URL nor a path"),
         ("", "neither a URL nor a path"),
-        ("mysql://host/x", "unknown database 'mysql'; valid ones: sqlite, postgresql"),
+        (
+            "mysql://host/x",
+            "unknown database 'mysql' (did you mean 'sqlite'?); valid ones: sqlite, postgresql",
+        ),
         ("postgres://host/x", "unknown database 'postgres' (did you mean 'postgresql'?)"),
-        ("sqlite+nodriver:///x.db", "unknown database driver 'sqlite+nodriver'"),
-        ("postgresql+pg8000://host/x", "pip install"),
+        ("sqlite+nodriver:///x.db", "unknown database 'sqlite+nodriver'"),
+        ("sqlite+aiosqlite:///x.db", "unknown database 'sqlite+aiosqlite'"),
+        ("postgresql+pg8000://host/x", "(did you mean 'postgresql+psycopg'?)"),
+        ("postgresql://host/x?port=abc", "host/x?port=abc': Received non-integer port"),
+        ("sqlite:///x.db?timeout=abc", "'sqlite:///x.db?timeout=abc' names more than a file"),
+        ("sqlite:///x.db?foo=1", "names more than a file"),
+        ("sqlite://me:secret@/x.db", "'sqlite://me:***@/x.db' names more than a file"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
         ("sqlite://outputs/x.db", "three slashes"),
@@ -185,7 +221,9 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "x.db").mkdir()
-    assert refusal("x.db", create=True) == "cannot open x.db: unable to open database file"
+    assert refusal("x.db", create=True) == (
+        "cannot open x.db: unable to open database file; name another with --db"
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -201,6 +239,38 @@ def test_a_store_that_stays_busy_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match=r"^x\.db: database is locked$"):
             store.stage([PlannedRun("ab" * 32, {})])
+
+
+def test_damaged_pages_are_one_line() -> None:
+    open_store("x.db", create=True).close()  # closing moves everything from the log into the file
+    with sqlite3.connect("x.db") as connection:
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'run'").fetchone()
+    connection.close()
+    with Path("x.db").open("r+b") as file:
+        file.seek((page - 1) * size)  # pages count from 1
+        file.write(b"\xff" * size)
+    store = open_store("x.db", create=False)
+    with pytest.raises(StoreError, match=r"^x\.db: .* malformed; restore a copy of it, or name another"):
+        store.runs()
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_what_a_server_refuses_is_one_line(store: SqlStore) -> None:
+    with pytest.raises(StoreError, match="value too long") as caught:
+        store.stage([], sweep=NewSweep("x" * 300, "name: x"))  # the column holds 200
+    assert "\n" not in str(caught.value)
+    with store._writing() as connection:
+        connection.exec_driver_sql("DROP TABLE metric")
+    with pytest.raises(StoreError, match=r'relation "metric" does not exist') as caught:
+        store.runs()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_of_ours_keeps_its_own_exception(store: SqlStore) -> None:
+    twice = text("INSERT INTO imagine_version VALUES ('0001')")  # its primary key stands there already
+    with pytest.raises(IntegrityError), store._writing() as connection:
+        connection.execute(twice)
 
 
 CREATE = """
@@ -298,3 +368,13 @@ def test_one_run_in_full(store: SqlStore) -> None:
     assert run["staged_at"].utcoffset().total_seconds() == 0
     with pytest.raises(StoreError, match="no run"):
         store.run("cd" * 32)
+
+
+def test_a_store_whose_file_was_removed_refuses_to_write() -> None:
+    store = open_store("x.db", create=True)
+    store.stage([PlannedRun("ab" * 32, {})])
+    for path in Path().glob("x.db*"):
+        path.unlink()
+    with pytest.raises(StoreError, match=r"x\.db does not exist"):
+        store.start("ab" * 32, WHO)
+    assert not Path("x.db").exists()

@@ -213,7 +213,7 @@ BAD_SPECS = {
     ),
     "no cores": (f"{HEAD}launcher: {{cpus_per_task: 0}}\n", ["s.yaml:2:", "cpus_per_task: 0"]),
     "a missing include": (f"{HEAD}include: [gone.yaml]\n", ["s.yaml:2:", "gone.yaml"]),
-    "values that contradict each other": (f"{HEAD}base: {{kernel: 4}}\n", ["s.yaml:1:", "kernel: 4 is even"]),
+    "values that contradict each other": (f"{HEAD}base: {{kernel: 4}}\n", ["s.yaml:2:", "kernel: 4 is even"]),
 }
 BAD_COMMAND_LINES = {
     "a missing file": (["gone.yaml"], ["gone.yaml", "quick"]),

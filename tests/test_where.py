@@ -19,6 +19,9 @@ def frame() -> pd.DataFrame:
             "lr": [1e-3, 5e-4, 1.0, 2e-3],
             "loss": ["bce", "l2", "bce", "paper-x"],
             "metric": [0.5, np.nan, 1.0, 0.0],
+            "run_id": ["698bbec721aa", "1234567890ab", "12e9999999cd", "00120000ffff"],
+            "state": ["COMPLETED", "COMPLETED", "RUNNING", "FAILED"],
+            "outcome": ["reached", "step_limit", None, None],
             "own": pd.Series([None, 7, None, "seven"], dtype=object),
         }
     )
@@ -69,6 +72,27 @@ def rows(text: str) -> list[int]:
         ("own = 7", [1]),
         ("own = seven", [3]),
         ("own < 8", [1]),
+        # A run id is named by its first characters, also where they look like a number that is too large, has
+        # leading zeros, or is written in capitals.
+        ("run_id = 698bbec721", [0]),
+        ("run_id = 698BBEC", [0]),
+        ("run_id = 1234567890", [1]),
+        ("run_id = 12e9999999", [2]),
+        ("run_id = '0012'", [3]),
+        ("run_id = 0012", [3]),
+        ("run_id = 12", [1, 2]),
+        ("run_id != 12", [0, 3]),
+        ("run_id in (698b, 0012)", [0, 3]),
+        ("run_id = 698bbec721aaff", []),
+        ("run_id >= 12e9", [0, 2]),
+        ("run_id = null", []),
+        # States are read in any case, outcomes too.
+        ("state = completed", [0, 1]),
+        ("state in (Running, 'failed')", [2, 3]),
+        ("not state = COMPLETED", [2, 3]),
+        ("outcome = Reached", [0]),
+        ("outcome != reached", [1]),
+        ("outcome = null", [2, 3]),
     ],
 )
 def test_selects(text: str, expected: list[int]) -> None:
@@ -117,6 +141,17 @@ def test_a_comparison_on_no_rows_selects_none() -> None:
         ("own = true", "but own is a number or a word"),
         ("ae > false", "false can only be compared with = and !="),
         ("metric < null", "null can only be compared with = and !="),
+        ("outcome = reched", "'reched' (did you mean 'reached'?); valid ones: reached, step_limit, diverged"),
+        ("outcome in (reached, limit)", "unknown outcome 'limit' (did you mean 'step_limit'?)"),
+        (
+            "state = complete",
+            "unknown state 'complete' (did you mean 'COMPLETED'?); valid ones: STAGED, PEND",
+        ),
+        ("state = 3", "unknown state '3'; valid ones: STAGED"),
+        ("state = true", "true is true or false, but state is a word"),
+        ("run_id = gol", "--where: 'gol' is no run id: its first characters, of 0-9 and a-f"),
+        ("run_id = 1.5", "'1.5' is no run id"),
+        ("run_id = ''", "'' is no run id"),
         ("gol in (2, x)", '"x" is a word, but gol is a number'),
         ("not " * 5000 + "gol = 3", "nested too deeply"),
     ],
@@ -130,6 +165,11 @@ def test_refuses(text: str, says: str) -> None:
     assert "\n" not in message
 
 
+def test_an_unknown_word_is_refused_where_nothing_is_stored() -> None:
+    with pytest.raises(StoreError, match="unknown state 'done'"):
+        where.apply("state = done", frame().iloc[:0])
+
+
 def test_a_syntax_error_shows_what_is_allowed() -> None:
     with pytest.raises(StoreError, match="like 'ae=true and channels<=20'"):
         parse("gol like 3")
@@ -137,7 +177,8 @@ def test_a_syntax_error_shows_what_is_allowed() -> None:
 
 
 names = st.from_regex(r"[a-z_]{1,6}", fullmatch=True).filter(
-    lambda word: word not in ("and", "or", "not", "in", "true", "false", "null")
+    # of a run id and a state, a number is read as a word
+    lambda word: word not in ("and", "or", "not", "in", "true", "false", "null", "run_id", "state")
 )
 finite = st.floats(allow_nan=False, allow_infinity=False)
 values = st.booleans() | st.none() | st.integers(-(10**30), 10**30) | finite | st.text()
