@@ -29,7 +29,7 @@ format: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test  ## each benchmark beside its plain alternative, as a ratio
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
-# The constraints pin torch, so that no install takes gigabytes of another build.
+# The constraints give every machine the same versions, torch's among them.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet -c constraints.txt -e .

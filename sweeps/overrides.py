@@ -147,9 +147,11 @@ def _check_not_varied(spec: Spec, key: str) -> None:
                 raise ConfigError(f"{part.file} varies {key} (in {section}); change the spec", key=key)
     if not any(_mentions(part, key) for part in spec.parts):
         return
-    said = dict.fromkeys(plain(_effective(part, row, key)) for part in spec.parts for row in part.rows)
+    said = dict.fromkeys(_effective(part, row, key) for part in spec.parts for row in part.rows)
     if len(said) > 1:
-        raise ConfigError(f"{spec.name} varies {key} ({', '.join(said)}); change the spec", key=key)
+        raise ConfigError(
+            f"{spec.name} varies {key} ({', '.join(map(plain, said))}); change the spec", key=key
+        )
 
 
 def _mentions(part: Part, key: str) -> bool:

@@ -28,6 +28,11 @@ COMMANDS = sorted(
 )
 
 
+def test_nothing_is_left_to_fill_in():
+    for name, text in TEXT.items():
+        assert not re.search(r"@[A-Z]+@|TODO|TBD", text), name
+
+
 def test_there_is_something_to_check():
     assert len(SPECS) >= 2 and len(COMMANDS) >= 8
 
