@@ -141,14 +141,14 @@ def _check_bounds(key: str, value: Scalar, rules: Mapping[str, Any]) -> None:
         allowed = ", ".join(rules["choices"])
         hint = nearest(str(value), rules["choices"])
         raise ConfigError(f"{key}: {plain(value)} is not one of {allowed}{hint}", key=key)
-    if type(value) is int and abs(value) >= 2**63:
-        raise ConfigError(f"{key}: {plain(value)} has more than 64 bits", key=key)
     if "low" in rules and value < rules["low"]:
         raise ConfigError(f"{key}: {plain(value)} is below {rules['low']}, the smallest allowed", key=key)
     if "above" in rules and value <= rules["above"]:
         raise ConfigError(f"{key}: {plain(value)} must be above {rules['above']}", key=key)
     if "high" in rules and value > rules["high"]:
         raise ConfigError(f"{key}: {plain(value)} is above {rules['high']}, the largest allowed", key=key)
+    if type(value) is int and abs(value) >= 2**63:
+        raise ConfigError(f"{key}: {plain(value)} has more than 64 bits", key=key)
 
 
 def build(config_type: type[C], values: Mapping[str, object]) -> C:
