@@ -121,6 +121,16 @@ def test_a_multirun_trains_all_and_one_that_fails_does_not_stop_the_others(tmp_p
 
 
 @pytest.mark.slow
+def test_a_multirun_through_submitit(tmp_path) -> None:
+    arguments = ("-m", "hydra/launcher=submitit_local", "--db", "a.db", *overrides(), "seed=1,2")
+    done = run(*TRAIN, *arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    store = opened(tmp_path)
+    for seed in (1, 2):
+        assert attempt_states(store, small(seed=seed).run_id) == ["COMPLETED"]
+
+
+@pytest.mark.slow
 def test_an_interrupt_ends_a_multirun(tmp_path) -> None:
     watched = begin(tmp_path, "-m", *overrides(**long()), "seed=1,2,3")
     watched.process.send_signal(signal.SIGINT)
