@@ -206,6 +206,9 @@ class Store(Protocol):
     def running(self) -> list[RunningAttempt]:
         """Every attempt held for alive."""
 
+    def sweeps(self) -> dict[str, dict[State, int]]:
+        """Per sweep, how many of the runs that its launches wanted are in which state; a run counts once."""
+
     def replace_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
         """Overwrite these metrics of a COMPLETED run; others stay. For `jobs.evaluate --write` alone."""
 

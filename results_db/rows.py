@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, literal, select, update
+from sqlalchemy import Connection, distinct, func, insert, literal, select, update
 
 from results_db import models
 from results_db.contract import Attempt, NewSweep, Provenance, RunningAttempt, RunRecord, State, StoreError
@@ -131,16 +131,41 @@ def same_record(connection: Connection, run: int, record: RunRecord) -> bool:
     return tuple(head) == (record.outcome, record.seconds) and stored == given
 
 
-def running_attempt(row: Any) -> RunningAttempt:
-    """The attempt in a row that holds its columns and the `run_id`."""
-    return RunningAttempt(
-        attempt=Attempt(run_id=row.run_id, number=row.number, restart=row.restart),
-        provenance=Provenance(**{name: getattr(row, name) for name in PROVENANCE}),
-        started_at=row.started_at,
-        heartbeat_at=row.heartbeat_at,
-        step=row.step,
-        progress=row.progress,
+def running_attempts(connection: Connection) -> list[RunningAttempt]:
+    """Every attempt held for alive."""
+    query = (
+        select(models.Run.run_id, *models.Attempt.__table__.columns)
+        .join(models.Attempt, models.Attempt.run == models.Run.id)
+        .where(models.Attempt.state == State.RUNNING)
+        .order_by(models.Attempt.id)
     )
+    return [
+        RunningAttempt(
+            attempt=Attempt(run_id=row.run_id, number=row.number, restart=row.restart),
+            provenance=Provenance(**{name: getattr(row, name) for name in PROVENANCE}),
+            started_at=row.started_at,
+            heartbeat_at=row.heartbeat_at,
+            step=row.step,
+            progress=row.progress,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def sweep_states(connection: Connection) -> dict[str, dict[State, int]]:
+    """Per sweep, how many of the runs that its launches wanted are in which state; a run counts once."""
+    sweep, member, run = models.Sweep, models.SweepRun, models.Run
+    query = (
+        select(sweep.name, run.state, func.count(distinct(run.id)).label("runs"))
+        .join(member, member.sweep == sweep.id)
+        .join(run, run.id == member.run)
+        .group_by(sweep.name, run.state)
+        .order_by(sweep.name, run.state)
+    )
+    counts: dict[str, dict[State, int]] = {}
+    for row in connection.execute(query):
+        counts.setdefault(row.name, {})[State(row.state)] = row.runs
+    return counts
 
 
 def _insert_all(connection: Connection, model: type[models.Base], rows: list[dict[str, Any]]) -> None:

@@ -275,14 +275,13 @@ class SqlStore:
 
     def running(self) -> list[RunningAttempt]:
         """Every attempt held for alive."""
-        query = (
-            select(models.Run.run_id, *models.Attempt.__table__.columns)
-            .join(models.Attempt, models.Attempt.run == models.Run.id)
-            .where(models.Attempt.state == State.RUNNING)
-            .order_by(models.Attempt.id)
-        )
         with self._reading() as connection:
-            return [rows.running_attempt(row) for row in connection.execute(query)]
+            return rows.running_attempts(connection)
+
+    def sweeps(self) -> dict[str, dict[State, int]]:
+        """Per sweep, how many of the runs that its launches wanted are in which state."""
+        with self._reading() as connection:
+            return rows.sweep_states(connection)
 
     def replace_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
         """Overwrite these metrics of a COMPLETED run; others stay. For `jobs.evaluate --write` alone.

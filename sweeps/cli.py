@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -123,17 +124,38 @@ def launch(
 
 
 @cli.command()
-@spec_arguments
+@click.argument("spec", metavar="[SPEC]", required=False)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @console.db_option
 @console.json_option
-def status(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool) -> None:
-    """How many runs of each cell are in which state (NEW: not in the store yet)."""
-    _, expansion = _expand(spec, overrides)
-    made = _read_plan(expansion, db)
-    rows = [{**cell.cell.columns, **cell.states} for cell in made.cells]
+def status(spec: str | None, overrides: tuple[str, ...], db: str | None, as_json: bool) -> None:
+    """How many runs are in which state: of each cell of SPEC, or without it of each sweep that was launched.
+
+    NEW runs are not in the store yet.
+    """
+    rows = _sweep_states(db) if spec is None else _cell_states(spec, overrides, db)
+    if not rows and not as_json:
+        click.echo("no sweep was launched into this store; launch one with: imagine-sweep launch SPEC")
+        return
     columns = list(dict.fromkeys(key for row in rows for key in row))
     full = [{column: row.get(column, 0) for column in columns} for row in rows]
     _print_rows(full, as_json=as_json)
+
+
+def _sweep_states(db: str | None) -> list[dict[str, Any]]:
+    from results_db.store import open_store
+
+    with closing(open_store(db, create=False)) as store:
+        sweeps = store.sweeps()
+    return [
+        {"sweep": name} | {str(state): runs for state, runs in states.items()}
+        for name, states in sweeps.items()
+    ]
+
+
+def _cell_states(spec: str, overrides: tuple[str, ...], db: str | None) -> list[dict[str, Any]]:
+    _, expansion = _expand(spec, overrides)
+    return [{**cell.cell.columns, **cell.states} for cell in _read_plan(expansion, db).cells]
 
 
 def _expand(name: str, overrides: tuple[str, ...]) -> "tuple[Spec, Expansion]":
@@ -149,12 +171,9 @@ def _read_plan(expansion: "Expansion", db: str | None, *, retry_failed: bool = F
     from results_db.store import open_store
     from sweeps.plan import make_plan
 
-    store = open_store(db, create=False)
-    try:
+    with closing(open_store(db, create=False)) as store:
         dead = [attempt.run_id for attempt in dead_attempts(store)]
         return make_plan(expansion, store, dead=dead, retry_failed=retry_failed)
-    finally:
-        store.close()
 
 
 def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:

@@ -334,3 +334,17 @@ points = st.lists(st.tuples(st.integers(0, 10**9), numbers)).map(
 def test_a_record_survives_json(metrics: dict, traces: dict, samples: dict) -> None:
     record = RunRecord(RUN, "reached", 1.5, metrics, traces, samples)
     assert RunRecord.from_json(record.to_json()) == record
+
+
+def test_sweeps_count_each_run_once_and_by_its_state(store: Store) -> None:
+    # "one" is launched twice, the second time with a run more; "two" shares a run with it.
+    first, both = [PlannedRun(RUN, CONFIG)], [PlannedRun(RUN, CONFIG), PlannedRun(OTHER, CONFIG)]
+    assert store.sweeps() == {}
+    store.stage(first, sweep=NewSweep("one", ""))
+    store.stage(both, sweep=NewSweep("one", ""))
+    store.stage(first, sweep=NewSweep("two", ""))
+    started(store)
+    assert store.sweeps() == {
+        "one": {State.RUNNING: 1, State.STAGED: 1},
+        "two": {State.RUNNING: 1},
+    }

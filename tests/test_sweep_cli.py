@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sweep_helpers import HOPELESS, begun, complete, tree, write_spec
 
-from results_db.contract import State
+from results_db.contract import NewSweep, State
 from results_db.store import open_store
 from sweeps import cli
 from sweeps.expand import expand
@@ -122,6 +122,18 @@ def test_status(sweep, filled) -> None:
     ]
     code, out, _ = sweep("status", "s.yaml", "--db", "a.db")
     assert code == 0 and out.split()[:5] == ["gol", "COMPLETED", "FAILED", "RUNNING", "NEW"]
+
+
+def test_status_without_a_spec_shows_the_launched_sweeps(sweep, filled) -> None:
+    code, out, _ = sweep("status", "--db", "none.db")
+    assert code == 0 and "no sweep was launched" in out and not Path("none.db").exists()
+    with closing(open_store("a.db", create=True)) as store:
+        runs = expand(load("s.yaml")).runs
+        store.stage(runs, sweep=NewSweep("mine", ""))
+    # The fixture completed two runs, failed one and has one running; the one that was new is staged by now.
+    assert parsed(sweep("status", "--db", "a.db", "--json")) == [
+        {"sweep": "mine", "COMPLETED": 2, "FAILED": 1, "RUNNING": 1, "STAGED": len(runs) - 4}
+    ]
 
 
 def test_list_names_the_shipped_specs(sweep) -> None:
@@ -237,7 +249,6 @@ BAD_COMMAND_LINES = {
     "a folder for a database": (["ok.yaml", "--db", "folder.db"], ["folder.db"]),
     "unknown option": (["ok.yaml", "--bd", "a.db"], ["--bd", "--help"]),
     "an option without its value": (["ok.yaml", "--db"], ["--db"]),
-    "nothing": ([], ["SPEC"]),
 }
 BAD_LAUNCHES = {
     "an unwritable folder": (["ok.yaml", "--db", "/proc/nowhere/a.db"], ["/proc/nowhere"]),
@@ -266,7 +277,6 @@ def bad(folder) -> Path:
     open_store("newer.db", create=True).close()
     with closing(sqlite3.connect(folder / "newer.db")) as connection, connection:
         connection.execute("UPDATE imagine_version SET version_num = '9999'")
-    open_store("blocked.db", create=True).close()
     return folder
 
 
@@ -294,6 +304,11 @@ def test_a_bad_spec_is_one_line_and_writes_nothing(sweep, folder, command, what)
 def test_a_bad_command_line_is_one_line_and_writes_nothing(sweep, bad, command, what) -> None:
     arguments, says = BAD_COMMAND_LINES[what]
     check(sweep, bad, [command, *arguments], says)
+
+
+@pytest.mark.parametrize("command", ["plan", "launch"])
+def test_a_spec_has_to_be_named(sweep, bad, command) -> None:
+    check(sweep, bad, [command], ["SPEC"])
 
 
 @pytest.mark.parametrize("what", BAD_LAUNCHES)
