@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ class RunRecorder:
 
         counts = _patiently(commit)
         if counts is None:
-            self.interrupt()
+            self._end(State.PREEMPTED, retry_after_s=())  # enough patience
         elif counts:
             self._clean_up(path)
             self._ended(State.COMPLETED, outcome=outcome, seconds=seconds, metrics=dict(self._metrics))
@@ -169,8 +169,13 @@ class RunRecorder:
         step = 0 if self.checkpointed is None else int(self.checkpointed["step"])
         self._tell("started", number=self.attempt.number, step=step, max_steps=self._max_steps)
 
-    def _end(self, state: State, error: str | None = None) -> None:
-        if _patiently(lambda: self._store.end(self.attempt, state, error=error)) is False:
+    def _end(
+        self, state: State, error: str | None = None, *, retry_after_s: Sequence[float] | None = None
+    ) -> None:
+        def end() -> bool:
+            return self._store.end(self.attempt, state, error=error)
+
+        if _patiently(end, retry_after_s) is False:
             self._ended(State.LOST, error=_SUPERSEDED)
         else:
             self._ended(state, error=error.strip().splitlines()[-1] if error else None)
@@ -183,9 +188,9 @@ class RunRecorder:
         self._report({"event": event, "run_id": self.attempt.run_id, **details})
 
 
-def _patiently(write: Callable[[], bool]) -> bool | None:
+def _patiently(write: Callable[[], bool], retry_after_s: Sequence[float] | None = None) -> bool | None:
     """What `write` says. A store or disk that is away is asked again for about a minute; None if it stays away."""
-    for delay_s in (*RETRY_AFTER_S, None):
+    for delay_s in (*(RETRY_AFTER_S if retry_after_s is None else retry_after_s), None):
         try:
             return write()
         except (StoreError, OSError) as error:

@@ -122,11 +122,8 @@ def _result(spec: Spec, expansion: Expansion, local: LocalLauncher, *, db: str |
     finally:
         store.close()
     failure = local.failure
-    if any(
-        stored.get(run_id) is not State.COMPLETED
-        for run_id, s in local.states.items()
-        if s is State.COMPLETED
-    ):
+    trained = [run_id for run_id, state in local.states.items() if state is State.COMPLETED]
+    if any(stored.get(run_id) is not State.COMPLETED for run_id in trained):
         failure = f"{store.display_url} lacks runs that were trained: was it removed meanwhile? launch again"
     return LaunchResult(spec.name, local.states, counts, local.interrupted, failure)
 
@@ -145,8 +142,8 @@ def _opening(spec: Spec, plan: Plan, *, trained: int, workers: int, packs: int) 
             f"{spec.name}: nothing to train: {counts.stored} stored, {counts.active} active, "
             f"{counts.failed} failed of {counts.total} runs{hint}"
         )
-    time = plan.expected_seconds
-    expected = "" if time is None else f", about {duration(time / workers)} by past runs"
+    mean = _expected(plan)
+    expected = "" if mean is None else f", about {duration(mean * trained / workers)} by past runs"
     return (
         f"{spec.name}: training {trained} of {counts.total} runs ({counts.stored} stored, {counts.active} active, "
         f"{counts.failed} failed) in {packs} packs on {workers} workers{expected}"

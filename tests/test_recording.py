@@ -221,6 +221,17 @@ def test_a_store_that_stays_away_costs_no_training(locked) -> None:
     assert int(RunRecorder(recorder.attempt, store, max_steps=40, report=print).checkpointed["step"]) == 7
 
 
+def test_a_store_that_was_removed_costs_no_training(store, record, monkeypatch) -> None:
+    monkeypatch.setattr("jobs.recording.RETRY_AFTER_S", (0.01,))
+    recorder = record()
+    recorder.checkpoint(STATE)
+    for path in store.folder.parent.glob("a.db*"):
+        path.unlink()
+    recorder.finish("reached", seconds=1, weights=WEIGHTS)
+    assert recorder.state is State.PREEMPTED
+    assert Files(store.folder).checkpoint(RUN.run_id).exists()
+
+
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(store, record, caplog) -> None:
     recorder = record()
     recorder.checkpoint(STATE)

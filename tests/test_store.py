@@ -47,8 +47,8 @@ def test_the_folder_beside_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert locate("x/imagine.db").folder == tmp_path / "x/imagine.files"
     server = "postgresql://me:secret@host/results"
     assert locate(server).folder == tmp_path / "outputs/host-5432-results.files"
-    monkeypatch.setenv("IMAGINE_FILES", "/shared/files")
-    assert locate(server).folder == Path("/shared/files")
+    monkeypatch.setenv("IMAGINE_FILES", "/team/files")
+    assert locate(server).folder == Path("/team/files")
 
 
 @pytest.mark.parametrize(
