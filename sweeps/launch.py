@@ -9,7 +9,7 @@ from jobs.progress import Display, duration
 from jobs.provenance import dead_attempts, lose_dead_attempts
 from results_db import console
 from results_db.address import locate
-from results_db.contract import NewSweep, State
+from results_db.contract import INTERRUPTED, NewSweep, State
 from results_db.store import open_store
 from slurm.local import LocalLauncher, resources
 from sweeps.document import SpecError
@@ -159,6 +159,11 @@ def _closing(result: LaunchResult, *, chosen: int) -> str:
     line = f"{result.name}: {counts.stored} of {counts.total} runs stored"
     if counts.failed:
         line += f", {counts.failed} failed (imagine-results runs --state FAILED; launch --retry-failed)"
+    stopped = sum(state in INTERRUPTED for state in result.states.values())
+    if stopped:
+        line += (
+            f", {stopped} stopped by something else (imagine-results show RUN names their log); launch again"
+        )
     return line if chosen or counts.failed else line + "; see imagine-results table"
 
 
