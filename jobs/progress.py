@@ -46,6 +46,14 @@ class _Remaining(ProgressColumn):
         return Text("ETA " + (duration(left) if left is not None else "?"), style="progress.remaining")
 
 
+class _Console(Console):
+    """Falls silent when nobody reads any more, as after `| head`: what is shown must not end what is trained."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process."""
+        self.quiet = True
+
+
 class Display:
     """Shows the events of workers (see `jobs.entry`). Use as a context manager.
 
@@ -59,7 +67,7 @@ class Display:
     def __init__(
         self, *, total: int, workers: int = 1, expected_s: float | None = None, console: Console | None = None
     ) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or _Console(stderr=True)
         self._live_display = self._console.is_terminal
         self._total, self._workers = total, max(workers, 1)
         self._expected_s = expected_s
@@ -103,7 +111,10 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        try:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        except OSError:  # such as a full disk under a log
+            self._console.quiet = True
 
     def event(self, event: Mapping[str, Any], label: str) -> None:
         """Show an event of the run that `label` describes, such as `gol=3 seed=1`."""

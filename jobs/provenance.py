@@ -4,14 +4,16 @@ import os
 import platform
 import socket
 import subprocess
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 import psutil
 
-from results_db.contract import Attempt, Provenance, State, Store
+from results_db.contract import Attempt, Provenance, RunningAttempt, State, Store
 
+_OVERDUE = timedelta(minutes=5)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SOURCES = ("imagination", "jobs", "results_db", "slurm", "sweeps", "pyproject.toml")
 _PACKAGES = ("imagine-sweep", "torch", "numpy", "submitit", "hydra-core")
@@ -83,8 +85,7 @@ def _start(pid: int) -> str:
 def lose_dead_attempts(store: Store) -> list[str]:
     """Mark attempts of this host as LOST whose worker process is gone; the run ids.
 
-    A killed launcher or a reboot leaves such attempts behind. Attempts of other hosts are left alone: from here
-    nothing is known of them.
+    A killed launcher or a reboot leaves such attempts behind.
     """
     lost = dead_attempts(store)
     for attempt in lost:
@@ -93,13 +94,20 @@ def lose_dead_attempts(store: Store) -> list[str]:
 
 
 def dead_attempts(store: Store) -> list[Attempt]:
-    """Attempts that the store holds for alive, of processes of this host that are gone."""
-    host = socket.gethostname()
-    return [
-        running.attempt
-        for running in store.running()
-        if running.provenance.host == host and not is_alive(running.provenance.process)
-    ]
+    """Attempts that the store holds for alive though their process is gone.
+
+    Of this host's processes that is known. Of another host's, such as a container that is no more, it is taken from a
+    heartbeat (every 15 s) that is long overdue, but only where no scheduler can be asked; should the worker be alive
+    after all, the store refuses its writes from the next attempt on.
+    """
+    return [running.attempt for running in store.running() if _is_dead(running)]
+
+
+def _is_dead(running: RunningAttempt) -> bool:
+    if running.provenance.host == socket.gethostname():
+        return not is_alive(running.provenance.process)
+    overdue = datetime.now(UTC) - running.heartbeat_at > _OVERDUE
+    return overdue and running.provenance.launcher in ("local", "hand")
 
 
 def cpu_name() -> str:

@@ -35,6 +35,7 @@ from results_db.address import locate
 from results_db.columns import METRIC_COLUMNS
 from results_db.contract import PlannedRun, State, StoreError
 from results_db.store import SqlStore, open_store
+from results_db.tables import text
 from results_db.words import one_line
 
 
@@ -103,7 +104,8 @@ def _stop_on_signals() -> Iterator[Stop]:
 def _label(config: Mapping[str, Scalar]) -> str:
     """What tells this run from the preset's."""
     usual = resolve(str(config["experiment"]), str(config["preset"]))
-    return " ".join(f"{key}={value}" for key, value in config.items() if value != usual[key] or key == "seed")
+    told = {key: value for key, value in config.items() if value != usual[key] or key == "seed"}
+    return " ".join(f"{key}={text(value)}" for key, value in told.items())
 
 
 def _exit_code(state: State) -> int:

@@ -64,13 +64,16 @@ def decimals(value: float | None) -> str:
 
 
 def text(value: Any) -> str:
-    """A cell for a person: four digits of a fraction, `true` and `false` as in filters, empty for null."""
+    """A cell for a person: `true` and `false` as in filters, empty for null.
+
+    Of a fraction four digits, of a whole number all.
+    """
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
     return str(value)

@@ -156,10 +156,20 @@ class LocalLauncher:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            for worker in self._workers:
-                worker.process.kill()
             self._selector.close()
+            self._end_workers()
         return self.states
+
+    def _end_workers(self) -> None:
+        """None is left, unless something went wrong here: then they still get the time to save."""
+        for worker in self._workers:
+            worker.process.terminate()
+        deadline = time.monotonic() + _SAVE_WITHIN_S
+        for worker in self._workers:
+            try:
+                worker.process.wait(timeout=max(deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
 
     def _start_worker(self, index: int) -> None:
         log = self._files.logs / f"{self._stamp}-{os.getpid()}-worker{self._started}.log"
@@ -199,9 +209,9 @@ class LocalLauncher:
         if self._signals and self._stopping is None:
             self._stopping = time.monotonic()
             self._waiting.clear()
-            self._display.say("stopping: saving the running runs (once more: kill them)")
             for worker in self._workers:
                 worker.process.terminate()
+            self._display.say("stopping: saving the running runs (once more: kill them)")
         late = self._stopping is not None and time.monotonic() - self._stopping > _SAVE_WITHIN_S
         if late or self._signals > 1:
             for worker in self._workers:

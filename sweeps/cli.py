@@ -83,7 +83,7 @@ def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, r
 @console.db_option
 @console.json_option
 @retry_option
-@click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="Train the first N runs only.")
+@click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="The first N runs only.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, as `plan` does.")
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Processes. [default: per core or GPU]"

@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobs.files import Files
-from jobs.pack import group
+from jobs.pack import Pack, group
 from jobs.progress import Display, duration
 from jobs.provenance import dead_attempts, lose_dead_attempts
 from results_db import console
 from results_db.address import locate
-from results_db.contract import INTERRUPTED, NewSweep, State
+from results_db.contract import FAILURES, INTERRUPTED, NewSweep, State
 from results_db.store import open_store
+from results_db.tables import text
 from slurm.local import LocalLauncher, resources
 from sweeps.document import SpecError
-from sweeps.expand import Expansion
+from sweeps.expand import Expansion, in_breadth_first_order
 from sweeps.model import Spec
 from sweeps.plan import Counts, Plan, make_plan
 
@@ -74,7 +75,7 @@ def launch_locally(
         expansion: its cells and runs.
         db: the store; see `results_db.address`.
         retry_failed: train failed runs again, too.
-        limit: train the first so many runs alone.
+        limit: train only what is missing of the first so many runs.
         workers: processes; default: one per GPU, or one per `launcher.cpus_per_task` cores.
         pack_size: runs that one worker trains at once; default: 16 on a GPU, 1 on a CPU.
 
@@ -96,8 +97,8 @@ def launch_locally(
         cpus = spec.launcher.get("cpus_per_task")
         machine = resources(cpus_per_task=int(str(cpus)) if cpus else None, workers=workers)
         size = pack_size or (_GPU_PACK if machine.gpus else 1)
-        chosen = plan.to_submit[:limit]
-        packs = group(chosen, size=size)
+        packs = _packs(expansion, plan, size=size, limit=limit)
+        chosen = [run for pack in packs for run in pack.runs]
         parallel = min(machine.workers, len(packs))
         display = Display(total=len(chosen), workers=parallel, expected_s=_expected(plan))
         display.say(_opening(spec, plan, trained=len(chosen), workers=parallel, packs=len(packs)))
@@ -110,6 +111,18 @@ def launch_locally(
     result = _result(spec, expansion, local, db=db)
     display.say(_closing(result, chosen=len(chosen)))
     return result
+
+
+def _packs(expansion: Expansion, plan: Plan, *, size: int, limit: int | None) -> list[Pack]:
+    """What there is to train of the first `limit` runs.
+
+    Packs are formed of all runs, and those that are done then left out: so a run that is resumed has the partners
+    that it had, and its result is the undisturbed one.
+    """
+    first = in_breadth_first_order(expansion)[:limit]
+    open_ids = {run.run_id for run in plan.to_submit}
+    left = (tuple(run for run in pack.runs if run.run_id in open_ids) for pack in group(first, size=size))
+    return [Pack(runs) for runs in left if runs]
 
 
 def _result(spec: Spec, expansion: Expansion, local: LocalLauncher, *, db: str | None) -> LaunchResult:
@@ -125,7 +138,8 @@ def _result(spec: Spec, expansion: Expansion, local: LocalLauncher, *, db: str |
     trained = [run_id for run_id, state in local.states.items() if state is State.COMPLETED]
     if any(stored.get(run_id) is not State.COMPLETED for run_id in trained):
         failure = f"{store.display_url} lacks runs that were trained: was it removed meanwhile? launch again"
-    return LaunchResult(spec.name, local.states, counts, local.interrupted, failure)
+    interrupted = local.interrupted and counts.to_submit > 0
+    return LaunchResult(spec.name, local.states, counts, interrupted, failure)
 
 
 def _expected(plan: Plan) -> float | None:
@@ -146,7 +160,7 @@ def _opening(spec: Spec, plan: Plan, *, trained: int, workers: int, packs: int) 
     expected = "" if mean is None else f", about {duration(mean * trained / workers)} by past runs"
     return (
         f"{spec.name}: training {trained} of {counts.total} runs ({counts.stored} stored, {counts.active} active, "
-        f"{counts.failed} failed) in {packs} packs on {workers} workers{expected}"
+        f"{counts.failed} failed), packs: {packs}, workers: {workers}{expected}"
     )
 
 
@@ -158,7 +172,8 @@ def _closing(result: LaunchResult, *, chosen: int) -> str:
         return f"{result.name}: stopped with {counts.to_submit} runs open; the same command goes on from here"
     line = f"{result.name}: {counts.stored} of {counts.total} runs stored"
     if counts.failed:
-        line += f", {counts.failed} failed (imagine-results runs --state FAILED; launch --retry-failed)"
+        states = " ".join(f"--state {state}" for state in sorted(FAILURES))
+        line += f", {counts.failed} failed (imagine-results runs {states}; launch --retry-failed)"
     stopped = sum(state in INTERRUPTED for state in result.states.values())
     if stopped:
         line += (
@@ -171,7 +186,7 @@ def _labels(expansion: Expansion) -> dict[str, str]:
     """Run id to what tells it from the others."""
     return {
         run.run_id: " ".join(
-            f"{key}={value}" for key, value in [*cell.columns.items(), ("seed", run.config["seed"])]
+            f"{key}={text(value)}" for key, value in [*cell.columns.items(), ("seed", run.config["seed"])]
         )
         for cell in expansion.cells
         for run in cell.runs

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from sweep_helpers import (
     SWEEP,
     Watched,
     attempt_states,
+    complete,
     ids,
     opened,
     results,
@@ -20,7 +22,10 @@ from sweep_helpers import (
 )
 
 from results_db.contract import State
+from results_db.store import open_store
 from sweeps.expand import expand
+from sweeps.launch import _packs
+from sweeps.plan import make_plan
 from sweeps.spec import load
 
 pytestmark = pytest.mark.slow
@@ -132,10 +137,42 @@ def test_the_limit_takes_the_first_runs_only(tmp_path) -> None:
     first = planned(tmp_path)[0]
     assert done.returncode == 0 and json.loads(done.stdout)["trained"] == {first: "COMPLETED"}
     assert history(tmp_path) == [["COMPLETED"], [], [], []]
-    # The whole spec is noted, and the next launch goes on in breadth-first order: the other cell's first run.
+    # The whole spec is noted; the same command again finds the first run stored.
     assert set(opened(tmp_path).states(planned(tmp_path)).values()) == {State.COMPLETED, State.STAGED}
-    run(*LAUNCH, "-n", "1", folder=tmp_path)
+    again = run(*LAUNCH, "-n", "1", "--json", folder=tmp_path)
+    assert again.returncode == 0 and json.loads(again.stdout)["trained"] == {}
+    # The first two in breadth-first order: the other cell's first run is the one that is missing.
+    run(*LAUNCH, "-n", "2", folder=tmp_path)
     assert history(tmp_path) == [["COMPLETED"], [], ["COMPLETED"], []]
+
+
+def test_a_relaunch_forms_the_packs_of_the_first_launch(tmp_path) -> None:
+    # Six runs in packs of two: 0+1, 2+3, 4+5. Runs 0 and 3 are done; 1 and 2 must not become partners.
+    write_spec(tmp_path, runs=6)
+    expansion = expand(load(tmp_path / "s.yaml"))
+    store = open_store(str(tmp_path / "a.db"), create=True)
+    runs = expansion.runs
+    store.stage(runs)
+    for done in (runs[0], runs[3]):
+        complete(store, done)
+    packs = _packs(expansion, make_plan(expansion, store), size=2, limit=None)
+    assert [pack.runs for pack in packs] == [(runs[1],), (runs[2],), (runs[4], runs[5])]
+    packs = _packs(expansion, make_plan(expansion, store), size=2, limit=3)
+    assert [pack.runs for pack in packs] == [(runs[1],), (runs[2],)]
+
+
+def test_nobody_reads_what_a_launch_says(long, undisturbed) -> None:
+    # As in `launch ... 2>&1 | tee log` when Ctrl-C ends tee as well.
+    launch = subprocess.Popen(LAUNCH, cwd=long, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_until(lambda: (long / "a.db").exists() and len(workers(long)) == 2)
+    launch.stderr.close()
+    time.sleep(1)
+    launch.send_signal(signal.SIGINT)
+    assert launch.wait(30) == 130
+    assert history(long) == [["PREEMPTED"], ["PREEMPTED"]]
+    assert len(list((long / "a.files" / "checkpoints").iterdir())) == 2
+    assert run(*LAUNCH, folder=long).returncode == 0
+    assert all_results(long) == all_results(undisturbed[0])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -197,7 +234,7 @@ def test_two_launches_at_once_train_every_run_once(tmp_path, begin) -> None:
 def test_packs_train_together(tmp_path) -> None:
     write_spec(tmp_path, runs=3, cells="[{lr: 1.0e-3}, {lr: 2.0e-3}]")
     done = run(*LAUNCH, "--pack-size", "4", "--workers", "1", folder=tmp_path)
-    assert done.returncode == 0 and "in 2 packs on 1 workers" in done.stderr
+    assert done.returncode == 0 and "packs: 2, workers: 1" in done.stderr
     assert history(tmp_path) == [["COMPLETED"]] * 6
 
 

@@ -3,10 +3,13 @@
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -70,6 +73,25 @@ def test_a_name_outlives_a_change_of_the_systems_clock(process, monkeypatch) -> 
 @pytest.mark.parametrize("name", ["", "nobody", "12", ":5.00", "-1:0.00", f"{2**40}:1.00"])
 def test_a_name_of_nothing_is_dead(name) -> None:
     assert not is_alive(name)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "silent_for", "is_lost"),
+    [("local", 6, True), ("hand", 6, True), ("local", 4, False), ("slurm", 600, False)],
+)
+def test_an_attempt_of_another_host_is_lost_when_it_is_long_silent(
+    tmp_path, launcher, silent_for, is_lost
+) -> None:
+    # Heartbeats come every 15 s, and 5 minutes is the limit; of a scheduler's job its scheduler is asked instead.
+    store = open_store(str(tmp_path / "a.db"), create=True)
+    run = small()
+    store.stage([run])
+    store.start(run.run_id, replace(ME, host="another", launcher=launcher))
+    last = datetime.now(UTC) - timedelta(minutes=silent_for)
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        connection.execute("UPDATE attempt SET heartbeat_at = ?", [last.strftime("%Y-%m-%d %H:%M:%S.%f")])
+    assert bool(dead_attempts(store)) is is_lost
+    store.close()
 
 
 def test_only_dead_attempts_of_this_host_are_lost(tmp_path, process) -> None:

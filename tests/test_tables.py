@@ -113,3 +113,8 @@ def test_csv_reads_back(cells: list[tuple[int, str]]) -> None:
     text = tables.render([{"a": a, "b": b} for a, b in cells], ["a", "b"], style="csv")
     read = list(csv.reader(io.StringIO(text + "\n", newline="")))
     assert read == [["a", "b"], *([str(a), b] for a, b in cells)]
+
+
+def test_whole_numbers_are_shown_whole() -> None:
+    shown = [tables.text(value) for value in (20000.0, 12345.0, 12345.678, 0.123456)]
+    assert shown == ["20000", "12345", "1.235e+04", "0.1235"]
