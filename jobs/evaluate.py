@@ -61,7 +61,7 @@ def cli(
         _show(results, as_json=as_json)
         for run_id in missing:
             click.echo(f"run {run_id[:SHORT]}: its weights are not in {store.folder}", err=True)
-        return 1 if missing else 0
+        return console.SOME_FAILED if missing else 0
     finally:
         store.close()
 

@@ -111,7 +111,7 @@ def _label(config: Mapping[str, Scalar]) -> str:
 def _exit_code(state: State) -> int:
     if state is State.PREEMPTED:
         return console.INTERRUPTED
-    return 0 if state is State.COMPLETED else 1
+    return 0 if state is State.COMPLETED else console.SOME_FAILED
 
 
 def _print_run(store: SqlStore, identity: str) -> None:

@@ -16,6 +16,9 @@ from results_db.words import nearest, one_line
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+SOME_FAILED = 1
+"""Exit code: the work is over, and some runs failed or are missing."""
+
 BAD_INPUT = 2
 """Exit code: a person has something to correct."""
 

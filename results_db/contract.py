@@ -9,10 +9,8 @@ Every store implements `Store`; one test suite runs the promises over all of the
 * `finish` writes everything of a run in one transaction, or nothing.
 """
 
-import base64
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -148,20 +146,6 @@ class RunRecord:
     metrics: Mapping[str, float | None]
     traces: Mapping[str, tuple[Sequence[int], Sequence[float]]] = field(default_factory=dict)
     samples: Mapping[str, Sample] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """The record as one JSON text."""
-        data = asdict(self)
-        data["samples"] = {name: base64.b64encode(s.npz).decode() for name, s in self.samples.items()}
-        return json.dumps(data, sort_keys=True, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> "RunRecord":
-        """The record that `to_json` wrote."""
-        data: dict[str, Any] = json.loads(text)
-        data["samples"] = {name: Sample(base64.b64decode(b)) for name, b in data["samples"].items()}
-        data["traces"] = {name: (steps, values) for name, (steps, values) in data["traces"].items()}
-        return cls(**data)
 
 
 class Store(Protocol):

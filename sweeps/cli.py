@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SOME_FAILED = 1
-"""Exit code: the launch is over, and some runs of the spec are failed."""
-
 
 @click.group(cls=console.ConsoleGroup, name="imagine-sweep", no_args_is_help=True)
 @click.version_option(package_name="imagine-sweep")

@@ -45,7 +45,7 @@ class LaunchResult:
         if self.interrupted:
             return console.INTERRUPTED
         completed = all(state is State.COMPLETED for state in self.states.values())
-        return 1 if self.failure or self.counts.failed or not completed else 0
+        return console.SOME_FAILED if self.failure or self.counts.failed or not completed else 0
 
     def as_dict(self) -> dict[str, object]:
         """For `--json`."""

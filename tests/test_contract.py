@@ -4,8 +4,6 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from results_db.contract import (
     ARROWS,
@@ -318,22 +316,6 @@ def test_every_arrow_stays_inside_the_states() -> None:
     # Whatever was stopped or failed can go on, and nothing but RUNNING leads to COMPLETED.
     assert all(State.RUNNING in ARROWS[state] for state in FAILURES | INTERRUPTED)
     assert [state for state, after in ARROWS.items() if State.COMPLETED in after] == [State.RUNNING]
-
-
-numbers = st.floats(allow_nan=False, allow_infinity=False)
-points = st.lists(st.tuples(st.integers(0, 10**9), numbers)).map(
-    lambda p: ([a for a, _ in p], [b for _, b in p])
-)
-
-
-@given(
-    metrics=st.dictionaries(st.text(), st.none() | numbers),
-    traces=st.dictionaries(st.text(), points),
-    samples=st.dictionaries(st.text(), st.binary().map(Sample)),
-)
-def test_a_record_survives_json(metrics: dict, traces: dict, samples: dict) -> None:
-    record = RunRecord(RUN, "reached", 1.5, metrics, traces, samples)
-    assert RunRecord.from_json(record.to_json()) == record
 
 
 def test_sweeps_count_each_run_once_and_by_its_state(store: Store) -> None:
