@@ -60,7 +60,9 @@ def cli(
         results, missing = _evaluate_all(store, chosen["run_id"].tolist(), device, threads, write=write)
         _show(results, as_json=as_json)
         for run_id in missing:
-            click.echo(f"run {run_id[:SHORT]}: its weights are not in {store.folder}", err=True)
+            click.echo(
+                f"run {run_id[:SHORT]}: its weights in {store.folder} are missing or damaged", err=True
+            )
         return console.SOME_FAILED if missing else 0
     finally:
         store.close()
@@ -97,7 +99,7 @@ def evaluate(
     *,
     device: "torch.device",
 ) -> dict[str, float | None] | None:
-    """The metrics of a completed run from its final weights, None if those are not there.
+    """The metrics of a completed run from its final weights, None if those are not there or damaged.
 
     Args:
         store: where the run is.
@@ -106,6 +108,7 @@ def evaluate(
         device: from `jobs.worker.choose_device`.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from imagination import registry
@@ -117,8 +120,11 @@ def evaluate(
         return None
     built: Any = build(registry.config_type(str(config["experiment"])), config)
     experiment = experiment_of([built], device)
-    named = load_file(path)
-    parameters = torch.cat([named[name].reshape(1, -1) for name in experiment.layout.shapes], dim=1)
+    try:
+        named = load_file(path)
+        parameters = torch.cat([named[name].reshape(1, -1) for name in experiment.layout.shapes], dim=1)
+    except (SafetensorError, KeyError):
+        return None
     return dict(experiment.evaluate(parameters.to(device)).metrics)
 
 

@@ -161,7 +161,7 @@ class RunRecorder:
         self._end(State.OUT_OF_MEMORY if is_out_of_memory(error) else State.FAILED, text)
 
     def interrupt(self) -> None:
-        """The attempt was told to stop, or its record could not be written; its checkpoint is kept."""
+        """The attempt was told to stop; its checkpoint is kept."""
         self._end(State.PREEMPTED)
 
     def started(self) -> None:

@@ -1,6 +1,6 @@
 """`python -m jobs.train gol=3 model_t=3 seed=1`: one run by hand, recorded like any other.
 
-Any Hydra command line works, `--multirun hydra/launcher=submitit_slurm` included; `--db` names the store.
+Any Hydra command line works, `--multirun` with submitit's launchers included; `--db` names the store.
 The same run of a sweep has the same run id, so it is trained once. An interrupted run goes on where it stopped.
 
 Exit codes: 0 done, 1 the run failed or is trained elsewhere, 2 bad input, 130 interrupted (checkpoint kept).

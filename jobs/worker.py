@@ -11,6 +11,7 @@ from imagination import registry
 from imagination.schema import ConfigError, build
 from imagination.training.loop import CheckpointError, Experiment, Run, Trainer
 from jobs.files import Files
+from jobs.identity import SHORT
 from jobs.pack import Pack
 from jobs.provenance import cpu_name
 from jobs.recording import Report, RunRecorder
@@ -214,7 +215,7 @@ class Heartbeat:
         try:
             alive = self._store.heartbeat(recorder.attempt, step=recorder.step, progress=recorder.values)
         except Exception as error:  # a store that is away for a while must not end the training
-            log.warning("heartbeat of run %s: %s", recorder.attempt.run_id[:10], error)
+            log.warning("heartbeat of run %s: %s", recorder.attempt.run_id[:SHORT], error)
             return
         # The run may have ended while its heartbeat was under way; then False says nothing.
         if not alive and recorder.state is None:

@@ -97,7 +97,7 @@ def launch_locally(
         cpus = spec.launcher.get("cpus_per_task")
         machine = resources(cpus_per_task=int(str(cpus)) if cpus else None, workers=workers)
         size = pack_size or (_GPU_PACK if machine.gpus else 1)
-        packs = _packs(expansion, plan, size=size, limit=limit)
+        packs = open_packs(expansion, plan, size=size, limit=limit)
         chosen = [run for pack in packs for run in pack.runs]
         parallel = min(machine.workers, len(packs))
         display = Display(total=len(chosen), workers=parallel, expected_s=_expected(plan))
@@ -113,7 +113,7 @@ def launch_locally(
     return result
 
 
-def _packs(expansion: Expansion, plan: Plan, *, size: int, limit: int | None) -> list[Pack]:
+def open_packs(expansion: Expansion, plan: Plan, *, size: int, limit: int | None) -> list[Pack]:
     """What there is to train of the first `limit` runs.
 
     Packs are formed of all runs, and those that are done then left out: so a run that is resumed has the partners

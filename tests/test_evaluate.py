@@ -3,8 +3,10 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 from sweep_helpers import ME, opened, small, staged
 
 from imagination.schema import ConfigError
@@ -100,12 +102,22 @@ def test_writing_restores_what_was_tampered_with(store, evaluate) -> None:
     assert after[RUNS[1].run_id] == before[RUNS[1].run_id]
 
 
+@pytest.mark.parametrize("damage", ["cut short", "of another network"])
+def test_damaged_weights_are_reported(store, evaluate, damage) -> None:
+    path = Files(store.folder).weights(RUNS[0].run_id, 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if damage == "cut short" else save({"x": np.zeros(3)}))
+    code, _, err = evaluate("--where", f"run_id={RUNS[0].run_id}")
+    assert code == 1 and "Traceback" not in err
+    assert f"run {RUNS[0].run_id[:10]}: its weights in {store.folder} are missing or damaged" in err
+
+
 def test_runs_without_weights_are_reported_and_the_others_evaluated(store, evaluate) -> None:
     Files(store.folder).weights(RUNS[0].run_id, 1).unlink()
     code, out, err = evaluate("--json")
     assert code == 1
     assert [each["run_id"] for each in json.loads(out)] == [run.run_id for run in RUNS[1:]]
-    assert f"run {RUNS[0].run_id[:10]}: its weights are not in {store.folder}" in err
+    assert f"run {RUNS[0].run_id[:10]}: its weights in {store.folder} are missing or damaged" in err
 
 
 def test_limits_and_filters_choose(evaluate) -> None:

@@ -24,7 +24,7 @@ from sweep_helpers import (
 from results_db.contract import State
 from results_db.store import open_store
 from sweeps.expand import expand
-from sweeps.launch import _packs
+from sweeps.launch import open_packs
 from sweeps.plan import make_plan
 from sweeps.spec import load
 
@@ -155,9 +155,9 @@ def test_a_relaunch_forms_the_packs_of_the_first_launch(tmp_path) -> None:
     store.stage(runs)
     for done in (runs[0], runs[3]):
         complete(store, done)
-    packs = _packs(expansion, make_plan(expansion, store), size=2, limit=None)
+    packs = open_packs(expansion, make_plan(expansion, store), size=2, limit=None)
     assert [pack.runs for pack in packs] == [(runs[1],), (runs[2],), (runs[4], runs[5])]
-    packs = _packs(expansion, make_plan(expansion, store), size=2, limit=3)
+    packs = open_packs(expansion, make_plan(expansion, store), size=2, limit=3)
     assert [pack.runs for pack in packs] == [(runs[1],), (runs[2],)]
 
 

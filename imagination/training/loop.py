@@ -80,7 +80,7 @@ class Experiment(Protocol):
 
 
 class Stopped(Exception):  # noqa: N818 - no error: somebody asked
-    """Training was asked to stop while a finished run was evaluated."""
+    """Training was asked to stop."""
 
 
 class CheckpointError(Exception):
@@ -295,9 +295,7 @@ class Trainer:
     def _finish(self, index: int, outcome: str, *, accuracy: float) -> None:
         """Evaluate an ended run, hand over its record and let it go; if evaluation goes wrong it fails alone."""
         recorder = self._runs[index].recorder
-        recorder.checkpoint(
-            self._state.arrays(index)
-        )  # training is done: whatever follows can be repeated from here
+        recorder.checkpoint(self._state.arrays(index))  # whatever follows can be repeated from here
         parameters = self._state.parameters[index : index + 1]
         try:
             evaluation = self._evaluate(index, parameters) if outcome != "diverged" else Evaluation({}, {})
@@ -328,9 +326,7 @@ class Trainer:
         if kept:
             self._state = self._state.select(kept)
             self._experiment = self._experiment.select(kept)
-            self._optimizer = self._optimizer.select(
-                torch.tensor(kept, dtype=torch.int64, device=self._experiment.device)
-            )
+            self._optimizer = Optimizer.of([run.config for run in self._runs], self._experiment.device)
 
 
 def _outcome(config: TrainingConfig, step: int, *, accuracy: float, is_finite: bool) -> str | None:

@@ -4,7 +4,7 @@ Every setting is a tensor with the runs as first axis, so runs with different ra
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 import torch
@@ -67,10 +67,6 @@ class Optimizer:
             value_limit=column([c.clip if c.clip_by == "value" else inf for c in configs]),
             norm_limit=column([c.clip if c.clip_by == "norm" else inf for c in configs]),
         )
-
-    def select(self, kept: Tensor) -> Self:
-        """The settings of the runs with these indices."""
-        return type(self)(**{f.name: getattr(self, f.name)[kept] for f in fields(self)})
 
     def rate(self, steps: Tensor) -> Tensor:
         """Learning rate float32 `[R]` of the update after `steps` (int64 `[R]`) updates."""

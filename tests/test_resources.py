@@ -1,0 +1,58 @@
+"""What the workers of this machine get: cores, a container's share of them, GPUs."""
+
+import os
+
+import pytest
+
+from slurm import local
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Pretends a number of cores, and what the container's limit file says."""
+
+    def pretend(cores, limit):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+        (tmp_path / "cpu.max").write_text(limit)
+        monkeypatch.setattr(local, "_CPU_MAX", tmp_path / "cpu.max")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("cores", "limit", "usable"),
+    [
+        (8, "max 100000\n", 8),  # no limit
+        (64, "200000 100000\n", 2),  # 200 ms of every 100 ms: two cores
+        (64, "150000 100000\n", 2),  # one and a half, rounded up
+        (2, "400000 100000\n", 2),  # a limit above what there is
+        (4, "50000 100000\n", 1),
+    ],
+)
+def test_cores_are_those_that_may_be_used(machine, cores, limit, usable) -> None:
+    machine(cores, limit)
+    assert local.usable_cores() == usable
+
+
+def test_a_worker_per_core_or_per_so_many_cores(machine) -> None:
+    machine(8, "max 100000")
+    assert local.resources() == local.Resources(workers=8, threads=1)
+    assert local.resources(cpus_per_task=3) == local.Resources(workers=2, threads=3)
+    assert local.resources(cpus_per_task=16) == local.Resources(workers=1, threads=8)
+    assert local.resources(workers=3) == local.Resources(workers=3, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("named", "gpus"), [("0,2", ["0", "2"]), ("", []), ("-1", []), ("GPU-1a", ["GPU-1a"])]
+)
+def test_gpus_that_the_environment_names(monkeypatch, named, gpus) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert local.visible_gpus() == gpus
+
+
+def test_a_worker_per_gpu_with_its_share_of_the_cores(machine, monkeypatch) -> None:
+    machine(8, "max 100000")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert local.resources() == local.Resources(workers=2, threads=4, gpus=("4", "7"))
+    assert local.resources(workers=3) == local.Resources(workers=3, threads=2, gpus=("4", "7", "4"))
