@@ -15,7 +15,7 @@ from unittest import mock
 import torch
 
 from imagination.life.config import LifeStateConfig
-from imagination.life.experiment import LifeState
+from imagination.life.state import LifeState
 from imagination.training import layers
 
 

@@ -1,4 +1,4 @@
-"""The paper's interpretability metric (section 2.3, Eq. 1), its data-set variant, and aligned accuracy."""
+"""The paper's interpretability metric (section 2.3, Eq. 1), its data-set variant, pixel accuracy, correlation."""
 
 import math
 from fractions import Fraction
@@ -52,6 +52,51 @@ def interpretability_dataset(
     return float(per_state.sum() / divisor)
 
 
+def matthews(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) -> Tensor:
+    """Matthews' correlation coefficient of every decoded state with every true state, pooled over all boards.
+
+    From the counts of true and false, positive and negative pixels:
+    (TP TN - FP FN) / sqrt((TP + FP)(TP + FN)(TN + FP)(TN + FN)), clipped at 0 as in the authors' code; 0 where the
+    denominator is 0 (a state that is all dead or all alive).
+
+    Args:
+        decoded: float `[N, n, H, W]`; alive above `threshold`.
+        truth: 0/1 `[N, k, H, W]`.
+        threshold: a decoded pixel above it is alive.
+
+    Returns:
+        float64 `[n, k]`, each in [0, 1].
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    _check_frames(decoded, truth)
+    # Counts as sums of 0/1 per board, exact in float32 up to 2^24 pixels a board.
+    alive = (decoded > threshold).float().flatten(2)
+    true = truth.bool().float().flatten(2)
+    tp = torch.bmm(alive, true.transpose(1, 2)).double().sum(0)  # [n, k]
+    positive, wanted = alive.sum(2).double().sum(0)[:, None], true.sum(2).double().sum(0)
+    return _coefficient(tp, positive, wanted, pixels=alive.shape[0] * alive.shape[2])
+
+
+def matthews_per_board(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) -> Tensor:
+    """`matthews` of each board by itself: float64 `[N, n, k]`."""
+    _check_frames(decoded, truth)
+    alive = (decoded > threshold).float().flatten(2)
+    true = truth.bool().float().flatten(2)
+    tp = torch.bmm(alive, true.transpose(1, 2)).double()
+    positive, wanted = alive.sum(2).double()[:, :, None], true.sum(2).double()[:, None]
+    return _coefficient(tp, positive, wanted, pixels=alive.shape[2])
+
+
+def _coefficient(tp: Tensor, positive: Tensor, wanted: Tensor, *, pixels: int) -> Tensor:
+    """Matthews' coefficient, clipped at 0, from hits, decoded and true living pixels, and all pixels."""
+    # TP TN - FP FN = TP * pixels - positive * wanted
+    above = tp * pixels - positive * wanted
+    below = (positive * wanted * (pixels - positive) * (pixels - wanted)).sqrt()
+    return torch.where(below > 0, above / below, torch.zeros_like(above)).clamp(min=0)
+
+
 def pixel_accuracy(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) -> Tensor:
     """Share of equal pixels per board.
 
@@ -67,11 +112,7 @@ def pixel_accuracy(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) ->
 
 def _matches(decoded: Tensor, truth: Tensor, *, threshold: float, similarity: float) -> Tensor:
     """bool `[N, n, m - 2]`: does generated board i match true state j?"""
-    if decoded.ndim != 4 or truth.ndim != 4 or _frame(decoded) != _frame(truth):
-        raise ValueError(
-            f"decoded {tuple(decoded.shape)} and truth {tuple(truth.shape)} must be [N, n, H, W] and "
-            "[N, m-2, H, W] with equal N, H and W"
-        )
+    _check_frames(decoded, truth)
     alive, true = decoded > threshold, truth.bool()
     height, width = decoded.shape[-2:]
     # Whole pixels, from the decimal that was written: .95 of 400 is 380, not 380.00000000000006.
@@ -80,6 +121,14 @@ def _matches(decoded: Tensor, truth: Tensor, *, threshold: float, similarity: fl
     if not columns:
         return alive.new_zeros((*alive.shape[:2], 0))
     return torch.stack(columns, dim=2)
+
+
+def _check_frames(decoded: Tensor, truth: Tensor) -> None:
+    if decoded.ndim != 4 or truth.ndim != 4 or _frame(decoded) != _frame(truth):
+        raise ValueError(
+            f"decoded {tuple(decoded.shape)} and truth {tuple(truth.shape)} must be [N, n, H, W] and "
+            "[N, k, H, W] with equal N, H and W"
+        )
 
 
 def _frame(boards: Tensor) -> tuple[int, ...]:

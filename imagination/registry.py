@@ -23,7 +23,12 @@ EXPERIMENTS = {
     "life_state": Entry(
         config="imagination.life.config:LifeStateConfig",
         presets="imagination.life.config:LIFE_STATE_PRESETS",
-        experiment="imagination.life.experiment:LifeState",
+        experiment="imagination.life.state:LifeState",
+    ),
+    "life_count": Entry(
+        config="imagination.life.config:LifeCountConfig",
+        presets="imagination.life.config:LIFE_COUNT_PRESETS",
+        experiment="imagination.life.count:LifeCount",
     ),
 }
 

@@ -23,11 +23,13 @@ class ConfigError(Exception):
 
     Attributes:
         key: the config key that is at fault, so that a caller can add the file and line.
+        keys: that one and the others that it contradicts: whichever of them was said is the place to look.
     """
 
-    def __init__(self, message: str, *, key: str | None = None) -> None:
+    def __init__(self, message: str, *, key: str | None = None, against: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.key = key
+        self.keys = (*(() if key is None else (key,)), *against)
 
 
 def setting(

@@ -107,7 +107,6 @@ def evaluate(
         config: its complete config.
         device: from `jobs.worker.choose_device`.
     """
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -121,11 +120,13 @@ def evaluate(
     built: Any = build(registry.config_type(str(config["experiment"])), config)
     experiment = experiment_of([built], device)
     try:
-        named = load_file(path)
-        parameters = torch.cat([named[name].reshape(1, -1) for name in experiment.layout.shapes], dim=1)
-    except (SafetensorError, KeyError):
+        weights = {name: value[None].to(device) for name, value in load_file(path).items()}
+    except SafetensorError:
         return None
-    return dict(experiment.evaluate(parameters.to(device)).metrics)
+    shapes = {name: tuple(value.shape[1:]) for name, value in weights.items()}
+    if not experiment.layout.shapes.items() <= shapes.items():  # a later stage's stand beside the network's
+        return None
+    return dict(experiment.evaluate(weights).metrics)
 
 
 def weights_path(store: "SqlStore", run_id: str) -> Path | None:

@@ -9,7 +9,9 @@ import torch
 
 from imagination import registry
 from imagination.schema import ConfigError, build
-from imagination.training.loop import CheckpointError, Experiment, Run, Trainer
+from imagination.training.experiment import Experiment
+from imagination.training.loop import Run, Trainer
+from imagination.training.state import CheckpointError
 from jobs.files import Files
 from jobs.identity import SHORT
 from jobs.pack import Pack
@@ -92,8 +94,7 @@ def run_pack(
         if attempt is None:
             _skip(run.run_id, store, report)
             continue
-        steps = int(run.config.get("max_steps", 0))
-        recorders[run.run_id] = RunRecorder(attempt, store, max_steps=steps, report=report)
+        recorders[run.run_id] = RunRecorder(attempt, store, max_steps=_total_steps(run), report=report)
         recorders[run.run_id].started()
     runs = [run for run in pack.runs if run.run_id in recorders]
     if not runs:
@@ -107,6 +108,12 @@ def run_pack(
             checkpoint_every_s=checkpoint_every_s,
         )
     return {run_id: recorder.state for run_id, recorder in recorders.items() if recorder.state is not None}
+
+
+def _total_steps(run: PlannedRun) -> int:
+    """Steps of the training and of what follows it, at most: what a progress bar counts to."""
+    later = run.config.get("adv_steps", 0) if run.config.get("gan") == "posthoc" else 0
+    return int(run.config.get("max_steps", 0)) + int(later)
 
 
 def _skip(run_id: str, store: Store, report: Report) -> None:

@@ -1,27 +1,14 @@
 """The console command `imagine-results`: what a store holds, as tables and JSON."""
 
-from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from results_db import console, tables
+from results_db import console, options, pictures, tables
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_ID = 10
-"""Characters of a run id in tables; any unique prefix names a run."""
-
-_format_option = click.option(
-    "--format",
-    "style",
-    type=click.Choice(tables.FORMATS),
-    default="rich",
-    show_default=True,
-    help="How to print.",
-)
 
 
 @click.group("imagine-results", cls=console.ConsoleGroup)
@@ -39,19 +26,14 @@ def results() -> None:
     help="Columns, with commas.",
 )
 @console.where_option
-@click.option(
-    "--min-accuracy",
-    type=click.FloatRange(0, 1),
-    metavar="A",
-    help="Keep runs with at least this training accuracy. [default: the experiment's, 0.99 for life_state]",
-)
+@options.gate_option
 @console.json_option
-@_format_option
+@options.format_option
 @console.db_option
 def table(
     *, group: str, where: str | None, min_accuracy: float | None, as_json: bool, style: str, db: str | None
 ) -> None:
-    """The metric per group of runs.
+    """The metric, or the correlation, per group of runs.
 
     Means, with 95% intervals, are over the runs that learned their task:
 
@@ -67,10 +49,55 @@ def table(
     elif style == "csv":
         click.echo(tables.render(rows, [*by, *MEASURES], style=style))
     elif not rows:
-        click.echo(_nothing(store, "no completed run", where=where))
+        click.echo(options.nothing(store, "no completed run", where=where))
     else:
         shown, names = tables.summary(rows, by)
         click.echo(tables.render(shown, names, style=style))
+
+
+@results.command()
+@click.argument("table", required=False)
+@console.where_option
+@options.gate_option
+@console.json_option
+@options.format_option
+@console.db_option
+def compare(
+    *,
+    table: str | None,
+    where: str | None,
+    min_accuracy: float | None,
+    as_json: bool,
+    style: str,
+    db: str | None,
+) -> None:
+    """The paper's numbers beside those of the stored runs, with a verdict.
+
+    TABLE is table1, table2, table3, table4, learning_order, channels, coder_layers, or all.
+    """
+    from results_db import paper
+    from results_db import where as filters
+    from results_db.compare import compare as compared
+    from results_db.store import open_store
+
+    names = paper.chosen(table)
+    with closing(open_store(db, create=False)) as store:
+        frame = filters.apply(where, store.runs())
+        found = {
+            name: compared(name, frame, traces_of=store.traces_of, min_accuracy=min_accuracy)
+            for name in names
+        }
+    rows = [row for part in found.values() for row in part]
+    if as_json:
+        click.echo(tables.as_json(rows))
+    elif style == "csv":
+        click.echo(tables.render(rows, list(dict.fromkeys(key for row in rows for key in row)), style=style))
+    else:
+        parts = []
+        for name, part in found.items():
+            shown, columns = tables.comparison(part, list(paper.TABLES[name][0].cell))
+            parts.append(f"{name}: {paper.ABOUT[name]}\n\n{tables.render(shown, columns, style=style)}")
+        click.echo("\n\n".join(parts))
 
 
 @results.command()
@@ -78,7 +105,7 @@ def table(
 @console.state_option
 @console.limit_option
 @console.json_option
-@_format_option
+@options.format_option
 @console.db_option
 def runs(
     *,
@@ -103,9 +130,9 @@ def runs(
     elif style == "csv":
         click.echo(tables.render(rows, list(frame.columns), style=style))
     elif not rows:
-        click.echo(_nothing(store, "no run", where=where, states=states))
+        click.echo(options.nothing(store, "no run", where=where, states=states))
     else:
-        short = [{**row, "run_id": row["run_id"][:_ID]} for row in rows]
+        short = [{**row, "run_id": row["run_id"][: options.SHORT]} for row in rows]
         click.echo(tables.render(short, _telling(frame), style=style))
 
 
@@ -124,6 +151,10 @@ def show(*, run: str, as_json: bool, db: str | None) -> None:
     with closing(open_store(db, create=False)) as store:
         found = shown.collect(store, store.find(run))
     click.echo(tables.as_json(found) if as_json else shown.describe(found))
+
+
+results.add_command(pictures.trace)
+results.add_command(pictures.figure)
 
 
 @results.group(cls=console.ConsoleGroup)
@@ -162,18 +193,13 @@ def _telling(frame: "pd.DataFrame") -> list[str]:
     """The columns that tell these runs apart, and what became of them."""
     from results_db.columns import METRIC_COLUMNS, RUN_COLUMNS
 
-    outcome = [name for name in ("train_accuracy", "metric", "steps") if frame[name].notna().any()]
+    outcome = [
+        name for name in ("train_accuracy", "metric", "correlation", "steps") if frame[name].notna().any()
+    ]
     keys = [name for name in frame.columns if name not in (*RUN_COLUMNS, *METRIC_COLUMNS)]
     always = ("gol", "model_t", "seed")
     differ = [name for name in keys if name in always or frame[name].nunique(dropna=False) > 1]
     return [*RUN_COLUMNS, *differ, *outcome]
-
-
-def _nothing(store: str, what: str, *, where: str | None, states: Sequence[str] = ()) -> str:
-    chosen = [f"--where '{where}'"] if where is not None else []
-    chosen += [f"--state {state}" for state in states]
-    matches = f" that matches {' '.join(chosen)}" if chosen else ""
-    return f"{what}{matches} is stored in {store}; launch some with: imagine-sweep launch SPEC"
 
 
 def main() -> None:

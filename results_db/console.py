@@ -112,7 +112,8 @@ def run(
 
     Args:
         command: the command; its name is the program's name in messages.
-        errors: the exceptions that are a person's mistake: one line, exit code 2.
+        errors: the exceptions that are a person's mistake: one line, exit code 2. One that has `lines` is as many
+            mistakes.
         args: the command line; default: this process's.
     """
     sys.exit(_exit_code(command, errors=errors, args=args))
@@ -134,7 +135,7 @@ def _exit_code(
     except click.ClickException as error:
         return _complain(name, _usage_message(error))
     except errors as error:
-        return _complain(name, str(error))
+        return _complain(name, *getattr(error, "lines", (str(error),)))
     except click.exceptions.Exit as done:
         return done.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -170,9 +171,10 @@ def _usage_message(error: click.ClickException) -> str:
     return error.format_message().rstrip(".") + hint
 
 
-def _complain(name: str, message: str, *, code: int = BAD_INPUT) -> int:
+def _complain(name: str, *messages: str, code: int = BAD_INPUT) -> int:
     try:
-        click.echo(f"{name}: error: {one_line(message)}", err=True)
+        for message in messages:
+            click.echo(f"{name}: error: {one_line(message)}", err=True)
     except OSError:  # the exit code still tells
         _discard(sys.stderr)
     return code

@@ -123,8 +123,8 @@ class Sample:
 DIVERGED = "diverged"
 """Outcome of a run whose numbers ran away: it counts in `run`, never in `kept`."""
 
-OUTCOMES = ("reached", "step_limit", DIVERGED)
-"""Why a run ended: at the accuracy gate, at its last step, or with numbers that are none."""
+OUTCOMES = ("reached", "step_limit", "given_up", DIVERGED)
+"""Why a run ended: at the accuracy gate, at its last step, early as hopeless, or with numbers that are none."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,9 @@ class Store(Protocol):
 
     def traces(self, run_id: str) -> dict[str, tuple[list[int], list[float]]]:
         """The traces of a run, by name."""
+
+    def traces_of(self, run_ids: Iterable[str]) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
+        """The traces of each of these runs that has any, by name."""
 
     def samples(self, run_id: str) -> dict[str, Sample]:
         """The samples of a run, by name."""

@@ -168,6 +168,21 @@ def sweep_states(connection: Connection) -> dict[str, dict[State, int]]:
     return counts
 
 
+def traces_of(
+    connection: Connection, run_ids: Sequence[str]
+) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
+    """Run id to trace name to (steps, values), of the runs that have traces."""
+    run, trace = models.Run, models.Trace
+    query = select(run.run_id, trace.name, trace.steps, trace.values).join(run, run.id == trace.run)
+    found: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
+    for chunk in chunks(run_ids):
+        for run_id, name, steps, values in connection.execute(
+            query.where(run.run_id.in_(chunk)).order_by(trace.name)
+        ):
+            found.setdefault(run_id, {})[name] = (steps, values)
+    return found
+
+
 def _insert_all(connection: Connection, model: type[models.Base], rows: list[dict[str, Any]]) -> None:
     if rows:  # without any, SQLAlchemy would insert one row of defaults
         connection.execute(insert(model), rows)

@@ -350,11 +350,12 @@ class SqlStore:
 
     def traces(self, run_id: str) -> dict[str, tuple[list[int], list[float]]]:
         """The traces of a run, by name."""
-        trace = models.Trace
-        found = self._of_run(
-            run_id, trace, select(trace.name, trace.steps, trace.values).order_by(trace.name)
-        )
-        return {name: (steps, values) for name, steps, values in found}
+        return self.traces_of([run_id]).get(run_id, {})
+
+    def traces_of(self, run_ids: Iterable[str]) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
+        """The traces of each of these runs that has any, by name."""
+        with self._reading() as connection:
+            return rows.traces_of(connection, list(run_ids))
 
     def samples(self, run_id: str) -> dict[str, Sample]:
         """The samples of a run, by name."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from results_db.paper import LEADS
+
 Row = Mapping[str, Any]
 
 FORMATS = ("rich", "markdown", "csv")
@@ -35,32 +37,74 @@ def as_json(value: Any) -> str:
 def summary(rows: Sequence[Row], by: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows of `aggregate` as a person reads them, and their columns.
 
-    `kept/run` is one column, a mean stands with its interval, and the means of the plain and the adversarial
-    decoder are there only if some run has them.
+    `kept/run` is one column, a mean stands with its interval, and a column is there only if some row has a value
+    in it.
     """
-    extra = [name for name in ("metric_plain", "metric_adv") if any(row[name] is not None for row in rows)]
     shown = [
         {
             **{name: row[name] for name in by},
             "kept/run": f"{row['kept']}/{row['run']}",
-            "metric": interval(row["metric"], row["metric_low"], row["metric_high"]),
-            **{name: decimals(row[name]) for name in extra},
+            **_means({name: value for name, value in row.items() if name not in (*by, "kept", "run")}),
         }
         for row in rows
     ]
-    return shown, [*by, "kept/run", "metric", *extra]
+    return _with_values(shown, list(shown[0]) if shown else [])
 
 
-def interval(mean: float | None, low: float | None, high: float | None) -> str:
+def _with_values(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows and the names, without the columns in which no row has a value."""
+    kept = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
+    return [{name: row.get(name) for name in kept} for row in rows], kept
+
+
+def _means(row: Row) -> dict[str, str]:
+    bounds = {f"{name}_{end}" for name in row for end in ("low", "high")}
+    return {
+        name: interval(value, row.get(f"{name}_low"), row.get(f"{name}_high"))
+        for name, value in row.items()
+        if name not in bounds
+    }
+
+
+def comparison(rows: Sequence[Row], by: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows of `compare` as a person reads them, and their columns; `by` are those of the groups."""
+    shown = [_compared(row, by) for row in rows]
+    order = [*by, "quantity", "paper", "paper_runs", "ours", "difference", "share", "first", "second"]
+    order += ["kept/run", "baseline", "verdict"]
+    return _with_values(shown, order)
+
+
+def _compared(row: Row, by: Sequence[str]) -> dict[str, Any]:
+    places = 0 if row["quantity"] in LEADS else 2
+    return {
+        **{name: row[name] for name in (*by, "quantity", "paper_runs", "verdict")},
+        "paper": decimals(row["paper"], places=places),
+        "ours": interval(row["ours"], row["low"], row["high"], places=places),
+        "difference": decimals(row["difference"], places=places, signed=True),
+        "share": interval(row.get("share"), row.get("share_low"), row.get("share_high")),
+        **{side: _side(row, side) for side in ("first", "second") if side in row},
+        "kept/run": f"{row['kept']}/{row['run']}",
+        "baseline": decimals(row["baseline"]),
+    }
+
+
+def _side(row: Row, side: str) -> str:
+    parts = [f"{row[side]}:", decimals(row[f"{side}_mean"]), f"({row[f'{side}_kept']}/{row[f'{side}_run']})"]
+    return " ".join(part for part in parts if part)
+
+
+def interval(mean: float | None, low: float | None, high: float | None, *, places: int = 2) -> str:
     """`0.98 [0.96, 1.00]`; the mean alone where there is no interval."""
     if low is None or high is None:
-        return decimals(mean)
-    return f"{decimals(mean)} [{decimals(low)}, {decimals(high)}]"
+        return decimals(mean, places=places)
+    return (
+        f"{decimals(mean, places=places)} [{decimals(low, places=places)}, {decimals(high, places=places)}]"
+    )
 
 
-def decimals(value: float | None) -> str:
-    """A mean with the paper's two decimals; empty for null."""
-    return "" if value is None else f"{value:.2f}"
+def decimals(value: float | None, *, places: int = 2, signed: bool = False) -> str:
+    """A mean with the paper's two decimals, or so many; empty for null."""
+    return "" if value is None else f"{value:{'+' if signed else ''}.{places}f}"
 
 
 def text(value: Any) -> str:

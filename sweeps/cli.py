@@ -44,7 +44,7 @@ retry_option = click.option("--retry-failed", is_flag=True, help="Take failed ru
 def list_specs(as_json: bool) -> None:
     """The specs that ship with the package."""
     from sweeps.expand import expand
-    from sweeps.spec import load, shipped
+    from sweeps.spec import about, load, shipped
 
     rows = []
     for name, path in shipped().items():
@@ -58,6 +58,7 @@ def list_specs(as_json: bool) -> None:
                 "experiment": ", ".join(experiments),
                 "cells": len(cells),
                 "runs": runs,
+                "about": about(path),
                 "file": str(path),
             }
         )
@@ -197,13 +198,14 @@ def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
 
 
 def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Rows with equal columns as JSON, or as a table for a person."""
+    """Rows as JSON, or as a table for a person; the longest row's columns come first."""
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
     from results_db.tables import render
 
-    click.echo(render(rows, list(rows[0]), style="rich"))
+    columns = dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row)
+    click.echo(render(rows, list(columns), style="rich"))
 
 
 def main() -> None:

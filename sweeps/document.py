@@ -11,7 +11,38 @@ from imagination.schema import nearest, plain
 
 
 class SpecError(Exception):
-    """A spec or an override that a person got wrong, in one line: what was given, what is allowed."""
+    """A spec or an override that a person got wrong, one line per mistake: what was given, what is allowed.
+
+    Attributes:
+        lines: the mistakes.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+MOST_LINES = 100
+"""Mistakes that are shown; a slip in an axis of thousands shall not fill the terminal."""
+
+
+class Mistakes:
+    """Collects mistakes, so that a person sees them all at once and not the first alone."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._count = 0
+
+    def note(self, error: SpecError) -> None:
+        """One more."""
+        self._count += len(error.lines)
+        self._lines += error.lines[: MOST_LINES - len(self._lines)]
+
+    def check(self) -> None:
+        """Raises SpecError if there is any."""
+        more = self._count - len(self._lines)
+        if self._lines:
+            raise SpecError(*self._lines, *([f"and {more:,} more of this kind"] if more else []))
 
 
 class Node:

@@ -3,14 +3,14 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, build, plain
-from jobs.config import resolve
+from jobs.config import resolve, stack
 from jobs.identity import canonical_json, run_id
 from results_db.contract import PlannedRun
-from sweeps.document import SpecError
+from sweeps.document import Mistakes, SpecError
 from sweeps.model import Exclusion, Part, Row, Spec, Values
 from sweeps.sample import Distribution
 
@@ -63,17 +63,26 @@ def expand(spec: Spec) -> Expansion:
     """The cells and runs of a spec, equal ones of included files united.
 
     Raises:
-        SpecError: values contradict each other, a cell stands twice in a file, an exclusion matches nothing,
-            or there are more than `MOST_RUNS`.
+        SpecError: values contradict each other, a range is turned round, a cell stands twice in a file, an
+            exclusion matches nothing (a line for each cell or entry), or there are more than `MOST_RUNS`.
     """
     _check_size(spec)
+    mistakes = Mistakes()
     drafts: dict[str, _Draft] = {}
     for part in spec.parts:
-        for draft in _drafts(part):
+        for draft in _drafts(part, mistakes):
             drafts[draft.key] = drafts[draft.key].united(draft) if draft.key in drafts else draft
+    mistakes.check()
     named = _columns(spec, [draft.config for draft in drafts.values()])
     taken: set[str] = set()
-    return Expansion([draft.cell(named, taken) for draft in drafts.values()])
+    cells: list[Cell] = []
+    for draft in drafts.values():
+        try:
+            cells.append(draft.cell(named, taken))
+        except SpecError as error:
+            mistakes.note(error)
+    mistakes.check()
+    return Expansion(cells)
 
 
 def in_breadth_first_order(expansion: Expansion) -> list[PlannedRun]:
@@ -91,6 +100,7 @@ class _Draft:
     seeds: Sequence[int]
     part: Part
     row: Row
+    axes: Values
 
     @property
     def sample(self) -> Mapping[str, Distribution]:
@@ -126,8 +136,9 @@ class _Draft:
             try:
                 run = _run(self.template, self.sample, seed)
             except ConfigError as error:
-                where = self.part.place(self.row, error.key)
-                raise SpecError(f"{where}: seed {seed}: {error}") from None
+                where = self.part.place(self.row, error.keys)
+                described = _described({**self.axes, **self.row.values})
+                raise SpecError(f"{where}: {described}seed {seed}: {error}") from None
             if run.run_id not in taken:
                 taken.add(run.run_id)
                 yield run
@@ -153,25 +164,57 @@ def _check_size(spec: Spec) -> None:
     )
 
 
-def _drafts(part: Part) -> list[_Draft]:
-    """The cells of one file.
-
-    Raises:
-        SpecError: see `expand`.
-    """
+def _drafts(part: Part, mistakes: Mistakes) -> list[_Draft]:
+    """The cells of one file that make sense; what is wrong with the others is noted."""
+    _check_ranges(part, mistakes)
     found: dict[str, _Draft] = {}
-    matched: set[int] = set()
-    for row, axes in itertools.product(part.rows, _points(part)):
-        draft = _draft(part, row, axes)
-        hits = {index for index, each in enumerate(part.exclude) if _matches(each, draft.template)}
-        matched |= hits
-        if hits:
-            continue
-        if draft.key in found:
-            _fail_duplicate(part, draft, found[draft.key])
-        found[draft.key] = draft
-    _check_exclusions(part, matched, left=len(found))
+    for row, axes in _combinations(part, mistakes):
+        try:
+            draft = _draft(part, row, axes)
+            if draft.key in found:
+                _fail_duplicate(part, draft, found[draft.key])
+            found[draft.key] = draft
+        except SpecError as error:
+            mistakes.note(error)
     return list(found.values())
+
+
+def _combinations(part: Part, mistakes: Mistakes) -> list[tuple[Row, Values]]:
+    """Every row with every point of the axes, those left out that an exclusion names, sense or not."""
+    every = list(itertools.product(part.rows, _points(part)))
+    if not part.exclude:
+        return every
+    matched: set[int] = set()
+    left = []
+    for row, axes in every:
+        config = _unchecked(part, row, axes)
+        hits = {index for index, each in enumerate(part.exclude) if _matches(each, config)}
+        matched |= hits
+        if not hits:
+            left.append((row, axes))
+    for problem in _idle_exclusions(part, matched):
+        mistakes.note(problem)
+    if not left:
+        mistakes.note(SpecError(f"{part.file}: exclude leaves no cell"))
+    return left
+
+
+def _unchecked(part: Part, row: Row, axes: Values) -> dict[str, object]:
+    """The complete config of a cell, whether or not its values go together."""
+    defaults = {key.name: key.default for key in fields(registry.config_type(part.experiment))}
+    return {**defaults, **stack(part.experiment, part.preset, part.base, axes, row.values)}
+
+
+def _check_ranges(part: Part, mistakes: Mistakes) -> None:
+    for key, drawn in part.sample.items():
+        if not drawn.is_range:
+            continue
+        low, high = (float(value) for value in drawn.values)
+        if low >= high:
+            turned = f"is turned round; write {plain(drawn.values[::-1])}"
+            problem = "holds one value; give it under `base:`" if low == high else turned
+            given = f"sample.{key}.{drawn.kind}: {plain(drawn.values)}"
+            mistakes.note(SpecError(f"{part.said[key]}: every cell: {given} {problem}"))
 
 
 def _points(part: Part) -> list[Values]:
@@ -191,17 +234,17 @@ def _draft(part: Part, row: Row, axes: Values) -> _Draft:
     try:
         template = resolve(part.experiment, part.preset, part.base, axes, row.values)
     except ConfigError as error:
-        where = part.place(row, error.key)
+        where = part.place(row, error.keys)
         raise SpecError(f"{where}: {_described({**axes, **row.values})}{error}") from None
     seeds = part.seeds_of(row)
-    return _Draft(template=template, wanted=len(seeds), seeds=seeds, part=part, row=row)
+    return _Draft(template=template, wanted=len(seeds), seeds=seeds, part=part, row=row, axes=axes)
 
 
 def _described(values: Values) -> str:
     return f"cell {', '.join(f'{key}={plain(value)}' for key, value in values.items())}: " if values else ""
 
 
-def _matches(exclusion: Exclusion, config: Values) -> bool:
+def _matches(exclusion: Exclusion, config: Mapping[str, object]) -> bool:
     return all(config[key] == value for key, value in exclusion.values.items())
 
 
@@ -212,16 +255,15 @@ def _fail_duplicate(part: Part, draft: _Draft, first: _Draft) -> None:
     raise SpecError(f"{where}: {_described(values)}the same as {named}; remove one (`runs` asks for more)")
 
 
-def _check_exclusions(part: Part, matched: set[int], *, left: int) -> None:
+def _idle_exclusions(part: Part, matched: set[int]) -> Iterator[SpecError]:
+    """What is to be said of exclusions that match nothing, and not because of an override."""
     for index, exclusion in enumerate(part.exclude):
         overridden = exclusion.values.keys() & part.overridden
         if index not in matched and not overridden:
             described = _described(exclusion.values).removeprefix("cell ").removesuffix(": ")
-            raise SpecError(
+            yield SpecError(
                 f"{part.file}:{exclusion.line}: exclude: no cell has {described}; remove the entry"
             )
-    if not left:
-        raise SpecError(f"{part.file}: exclude leaves no cell")
 
 
 def _columns(spec: Spec, configs: Sequence[Values]) -> list[str]:

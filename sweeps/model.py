@@ -100,10 +100,14 @@ class Part:
         """The seeds of each cell of a row."""
         return self.seeds.of(self.runs if row.runs is None else row.runs)
 
-    def place(self, row: Row, key: str | None = None) -> str:
-        """Where the value of `key` in a row's cells is said, as errors begin; the row itself if nowhere."""
+    def place(self, row: Row, keys: Sequence[str] = ()) -> str:
+        """Where the values of `keys` in a row's cells are said, as errors begin; the row itself if nowhere.
+
+        Of several places the command line counts most, then the row, then the first key's.
+        """
         said = {**self.said, **row.said}
-        return said.get(key or "", f"{self.file}:{row.line}")
+        ranked = sorted(keys, key=lambda key: (key not in self.overridden, key not in row.said))
+        return next((said[key] for key in ranked if key in said), f"{self.file}:{row.line}")
 
 
 @dataclass(frozen=True, kw_only=True)

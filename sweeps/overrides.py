@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from imagination import registry
-from imagination.schema import ConfigError, Scalar, nearest, plain
+from imagination.schema import ConfigError, Scalar, keys, nearest, plain
 from jobs.config import stack
 from sweeps.document import SpecError
 from sweeps.launcher_keys import LAUNCHER_KEYS
@@ -26,21 +26,28 @@ def apply_overrides(spec: Spec, overrides: Sequence[str]) -> Spec:
     """The spec as the command line changes it.
 
     `channels=32` sets a key, `channels=20,32` adds an axis; `preset=`, `runs=` and `seeds=` replace what the
-    spec says; `launcher=slurm` chooses the launcher and `launcher.KEY=VALUE` sets one of its keys.
+    spec says; `launcher=slurm` chooses the launcher and `launcher.KEY=VALUE` sets one of its keys. An experiment's
+    name before a key (`life_count.preset=paper`) changes the cells of that experiment alone.
 
     Raises:
         SpecError: wrong syntax, unknown key, wrong value, a key twice, or a key that the spec varies.
     """
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for text, override in zip(overrides, _parse(overrides), strict=True):
-        key = str(override.key_or_group)
+        scope, key = _scoped(str(override.key_or_group))
         try:
-            _check_form(override, key, seen)
-            spec = _apply(spec, key, override)
+            _check_form(override, scope, key, seen)
+            spec = _apply_within(spec, scope, key, override) if scope else _apply(spec, key, override)
         except ConfigError as error:
             raise SpecError(f"override '{text}': {error}") from None
-        seen.add(key)
+        seen.add((scope, key))
     return spec
+
+
+def _scoped(path: str) -> tuple[str, str]:
+    """The experiment that a key is meant for, empty for all of them, and the key."""
+    first, _, rest = path.partition(".")
+    return (first, rest) if rest and first in registry.EXPERIMENTS else ("", path)
 
 
 def _parse(overrides: Sequence[str]) -> "list[Override]":
@@ -60,13 +67,27 @@ def _parse(overrides: Sequence[str]) -> "list[Override]":
     return parsed
 
 
-def _check_form(override: "Override", key: str, seen: set[str]) -> None:
+def _check_form(override: "Override", scope: str, key: str, seen: set[tuple[str, str]]) -> None:
     if override.is_delete() or override.is_add() or override.is_force_add() or override.package is not None:
         raise ConfigError("write KEY=VALUE; '+', '~' and '@' have no use here, for every key exists")
-    if key in seen:
+    before = {name for other, name in seen if not scope or other in ("", scope)}
+    if key in before:
         raise ConfigError(f"{key} is given twice")
-    if "runs" in seen | {key} and "seeds" in seen | {key}:
+    if {"runs", "seeds"} <= before | {key}:
         raise ConfigError("give `runs` or `seeds`, not both; `seeds.start=K` keeps the runs")
+
+
+def _apply_within(spec: Spec, experiment: str, key: str, override: "Override") -> Spec:
+    """The spec with its cells of one experiment changed."""
+    own = [part for part in spec.parts if part.experiment == experiment]
+    if not own:
+        raise ConfigError(f"{spec.name} has no cells of {experiment}; leave '{experiment}.' out")
+    if key.partition(".")[0] == "launcher":
+        raise ConfigError(f"one launcher takes all runs; leave '{experiment}.' out")
+    changed = iter(_apply(replace(spec, parts=own), key, override).parts)
+    return replace(
+        spec, parts=[next(changed) if part.experiment == experiment else part for part in spec.parts]
+    )
 
 
 def _apply(spec: Spec, key: str, override: "Override") -> Spec:
@@ -83,8 +104,24 @@ def _apply(spec: Spec, key: str, override: "Override") -> Spec:
         raise ConfigError("a spec names its own experiment")
     _check_not_varied(spec, key)
     values = _values(override)
+    _check_for_all(spec, key, values, override)
     said = f"override '{override.input_line}'"
     return replace(spec, parts=[_with_values(part, key, values, said=said) for part in spec.parts])
+
+
+def _check_for_all(spec: Spec, key: str, values: Sequence[object], override: "Override") -> None:
+    """Raises ConfigError where an experiment of the spec does not take the values; names one that does."""
+    refused: ConfigError | None = None
+    takes: list[str] = []
+    for experiment in dict.fromkeys(part.experiment for part in spec.parts):
+        try:
+            for value in values:
+                config_value(experiment, key, value)
+            takes.append(experiment)
+        except ConfigError as error:
+            refused = refused or ConfigError(f"{experiment}: {error}", key=key)
+    if refused and takes:
+        raise ConfigError(f"{refused}; {takes[0]}.{override.input_line} is for {takes[0]} alone", key=key)
 
 
 def _values(override: "Override") -> list[object]:
@@ -147,7 +184,8 @@ def _check_not_varied(spec: Spec, key: str) -> None:
                 raise ConfigError(f"{part.file} varies {key} (in {section}); change the spec", key=key)
     if not any(_mentions(part, key) for part in spec.parts):
         return
-    said = dict.fromkeys(_effective(part, row, key) for part in spec.parts for row in part.rows)
+    parts = [part for part in spec.parts if key in keys(registry.config_type(part.experiment))]
+    said = dict.fromkeys(_effective(part, row, key) for part in parts for row in part.rows)
     if len(said) > 1:
         raise ConfigError(
             f"{spec.name} varies {key} ({', '.join(map(plain, said))}); change the spec", key=key
@@ -159,7 +197,7 @@ def _mentions(part: Part, key: str) -> bool:
 
 
 def _effective(part: Part, row: Row, key: str) -> object:
-    default = getattr(registry.config_type(part.experiment), key, None)
+    default = getattr(registry.config_type(part.experiment), key)
     return stack(part.experiment, part.preset, part.base, row.values).get(key, default)
 
 

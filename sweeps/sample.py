@@ -20,6 +20,11 @@ class Distribution:
     kind: str
     values: Sequence[Scalar]
 
+    @property
+    def is_range(self) -> bool:
+        """Whether the values are a low and a high end."""
+        return self.kind != "choice"
+
     def draw(self, cell: Mapping[str, Scalar], key: str, seed: int) -> Scalar:
         """The value of `key` in the run of `cell` with this seed: a function of these three alone.
 

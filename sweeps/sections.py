@@ -6,7 +6,7 @@ from typing import ParamSpec, TypeVar
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, coerce, keys, plain
 from jobs.config import DEFAULT_PRESET
-from sweeps.document import Node, check_keys
+from sweeps.document import Mistakes, Node, SpecError, check_keys
 from sweeps.launcher_keys import COUNTS, LAUNCHER_KEYS, LAUNCHERS, ONE_PROCESS
 from sweeps.model import Exclusion, Part, Row, SeedKeys, Seeds, Values
 from sweeps.sample import KINDS, Distribution
@@ -185,7 +185,15 @@ def _values(experiment: str, node: Node, what: str) -> Values:
 
 
 def _rows(experiment: str, node: Node) -> list[Row]:
-    return [_row(experiment, item) for item in node.items("cells")]
+    rows: list[Row] = []
+    mistakes = Mistakes()
+    for item in node.items("cells"):
+        try:
+            rows.append(_row(experiment, item))
+        except SpecError as error:
+            mistakes.note(error)
+    mistakes.check()
+    return rows
 
 
 def _row(experiment: str, node: Node) -> Row:
@@ -244,9 +252,10 @@ def _distribution(experiment: str, key: str, node: Node) -> Distribution:
         node.fail(f"sample.{key}: one distribution, not {' and '.join(entries)}")
     kind, listed = next(iter(entries.items()))
     values = [_value(experiment, key, item) for item in listed.items(f"sample.{key}.{kind}")]
-    if kind != "choice":
+    distribution = Distribution(kind, values)
+    if distribution.is_range:
         _check_ends(key, kind, values, listed)
-    return Distribution(kind, values)
+    return distribution
 
 
 def _check_ends(key: str, kind: str, values: list[Scalar], node: Node) -> None:
@@ -254,10 +263,11 @@ def _check_ends(key: str, kind: str, values: list[Scalar], node: Node) -> None:
     if type(values[0]) is not wanted:
         kinds = {float: "uniform, loguniform or choice", int: "randint or choice"}
         node.fail(f"sample.{key}: {kind} does not fit; use {kinds.get(type(values[0]), 'choice')}")
-    if len(values) != 2 or not values[0] < values[1]:  # type: ignore[operator]
-        node.fail(f"sample.{key}.{kind}: {plain(node.value)} is not [low, high] with low below high")
-    if kind == "loguniform" and float(values[0]) <= 0:
-        node.fail(f"sample.{key}.{kind}: {plain(values[0])} has no logarithm; the low end must be above 0")
+    if len(values) != 2:
+        node.fail(f"sample.{key}.{kind}: {plain(node.value)} is not [low, high]")
+    low = min(float(value) for value in values)
+    if kind == "loguniform" and low <= 0:
+        node.fail(f"sample.{key}.{kind}: {plain(low)} has no logarithm; the low end must be above 0")
 
 
 def _seeds(node: Node | None) -> Seeds:

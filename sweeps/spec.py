@@ -10,7 +10,7 @@ from sweeps.document import Node, SpecError, read
 from sweeps.model import Part, Spec
 from sweeps.overrides import apply_overrides
 
-__all__ = ["Spec", "SpecError", "apply_overrides", "find", "load", "shipped"]
+__all__ = ["Spec", "SpecError", "about", "apply_overrides", "find", "load", "shipped"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # the store keeps 200 characters
 
@@ -18,6 +18,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # the store keeps 200 c
 def shipped() -> dict[str, Path]:
     """The specs that come with the package, by name."""
     return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
+
+
+def about(path: Path) -> str:
+    """What a spec is for: its first line, if that is a comment."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 def find(name: str, *, beside: Path | None = None) -> Path:

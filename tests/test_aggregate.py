@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results_db.aggregate import Interval, aggregate, mean_interval
+from results_db.aggregate import (
+    MEASURES,
+    Interval,
+    aggregate,
+    difference_interval,
+    mean_interval,
+    ratio_interval,
+)
 from results_db.contract import StoreError
 
 RUN: dict[str, Any] = {
@@ -21,6 +28,10 @@ RUN: dict[str, Any] = {
     "metric": 1.0,
     "metric_plain": None,
     "metric_adv": None,
+    "correlation": None,
+    "correlation_plain": None,
+    "correlation_adv": None,
+    "correlation_aligned": None,
 }
 
 
@@ -62,6 +73,74 @@ def test_an_interval_lies_evenly_around_its_mean(values: list[float]) -> None:
     assert found.high >= found.mean
 
 
+def test_how_far_an_interval_reaches() -> None:
+    assert Interval(0.5, 0.25, 0.75).half == 0.25
+    assert Interval(0.5, None, None).half is None
+
+
+def test_a_difference_by_hand() -> None:
+    # 1, 2, 3: mean 2, variance 1, squared error a = 1/3. 13, 8, 9, 10, 10, 10, 10: mean 10, deviations 3, -2, -1 and
+    # zeros, variance (9 + 4 + 1) / 6 = 7/3, squared error b = 7/3 / 7 = 1/3.
+    # Degrees of freedom (2/3)^2 / ((1/9) / 2 + (1/9) / 6) = (4/9) / (2/27) = 6; t(6, .975) = 2.446912 (tables);
+    # half width 2.446912 * sqrt(2/3) = 1.997895. (Pooled variances would give 8 degrees, and another width.)
+    found = difference_interval([1, 2, 3], [13, 8, 9, 10, 10, 10, 10])
+    assert (found.mean, found.low, found.high) == pytest.approx((-8, -9.997895, -6.002105), abs=1e-6)
+
+
+def test_a_difference_from_equal_values_has_the_others_interval() -> None:
+    # b = 0, so the degrees of freedom are a^2 / (a^2 / 2) = 2 and the half width is that of 1, 2, 3 alone.
+    for size in (1.0, 1e-150, 1e150):
+        found = difference_interval([1 * size, 2 * size, 3 * size], [0.0] * 9)
+        assert found.half == pytest.approx(2.484138 * size, rel=1e-6)
+    assert difference_interval([2.0] * 3, [0.5] * 4) == Interval(1.5, 1.5, 1.5)
+
+
+def test_a_difference_of_too_few_values_has_no_interval() -> None:
+    assert difference_interval([1.0], [0.25, 0.25]) == Interval(0.75, None, None)
+    assert difference_interval([1.0, 1.0], []) == Interval(None, None, None)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.lists(st.floats(0, 1), min_size=2, max_size=20))
+def test_a_difference_turns_round_with_its_sides(first: list[float], second: list[float]) -> None:
+    there, back = difference_interval(first, second), difference_interval(second, first)
+    assert None not in (there.mean, there.half, back.mean)
+    assert there.mean == -back.mean
+    assert there.half == pytest.approx(back.half, rel=1e-9, abs=1e-12)
+
+
+def test_a_ratio_by_hand() -> None:
+    # Means 1 and 2: ratio 1/2. Residuals 1 - 1/2 * (1, 2, 3) = .5, 0, -.5: s = .5, t(2, .975) = 4.302653; half width
+    # 4.302653 * .5 / sqrt(3) / 2 = .621035.
+    found = ratio_interval([1, 1, 1], [1, 2, 3])
+    assert (found.mean, found.low, found.high) == pytest.approx((0.5, -0.121035, 1.121035), abs=1e-6)
+
+
+def test_pairs_of_one_ratio_have_an_interval_of_no_width() -> None:
+    assert ratio_interval([0.5, 1, 1.5], [1, 2, 3]) == Interval(0.5, 0.5, 0.5)
+
+
+def test_a_ratio_that_has_no_meaning_is_null() -> None:
+    assert ratio_interval([], []) == Interval(None, None, None)
+    assert ratio_interval([1, 2], [1, -1]) == Interval(None, None, None)
+    assert ratio_interval([1], [4]) == Interval(0.25, None, None)
+
+
+def test_a_correlation_has_its_interval_and_what_stands_beside_it() -> None:
+    count = {"experiment": "life_count", "metric": None, "correlation_plain": 0.5}
+    frame = runs(
+        {**count, "correlation": 0.9, "correlation_aligned": 0.25},
+        {**count, "correlation": 1.0, "correlation_aligned": 0.75},
+        {**count, "correlation": 0.1, "train_accuracy": 0.9989},  # the gate of life_count is .999
+    )
+    (row,) = aggregate(frame, ["gol"])
+    assert (row["kept"], row["run"], row["metric"]) == (2, 3, None)
+    # As test_an_interval_of_two_by_hand.
+    assert [row[f"correlation{end}"] for end in ("", "_low", "_high")] == pytest.approx(
+        [0.95, 0.314690, 1.585310], abs=1e-6
+    )
+    assert (row["correlation_plain"], row["correlation_adv"], row["correlation_aligned"]) == (0.5, None, 0.5)
+
+
 def test_a_row_per_group_with_its_counts() -> None:
     frame = runs(
         {"gol": 2, "metric": 1.0},
@@ -75,15 +154,11 @@ def test_a_row_per_group_with_its_counts() -> None:
     )
     first, second = aggregate(frame, ["gol"])
     assert list(first) == [
-        "gol",
-        "kept",
-        "run",
-        "metric",
-        "metric_low",
-        "metric_high",
-        "metric_plain",
-        "metric_adv",
+        *("gol", "kept", "run", "metric", "metric_low", "metric_high", "metric_plain", "metric_adv"),
+        *("correlation", "correlation_low", "correlation_high"),
+        *("correlation_plain", "correlation_adv", "correlation_aligned"),
     ]
+    assert tuple(first)[1:] == MEASURES
     assert (first["gol"], first["kept"], first["run"]) == (2, 3, 5)
     assert (first["metric"], first["metric_low"]) == pytest.approx((2, -0.484138), abs=1e-6)
     assert (second["gol"], second["kept"], second["run"], second["metric"]) == (3, 1, 1, 0.5)

@@ -3,14 +3,15 @@
 import pytest
 
 from imagination import schema
-from imagination.life.config import LifeStateConfig
+from imagination.registry import EXPERIMENTS, config_type
 from imagination.schema import keys
 from results_db import words
 from results_db.columns import CONFIG_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS, in_order
 
 
-def test_config_columns_are_the_config_keys_in_their_order() -> None:
-    assert keys(LifeStateConfig) == CONFIG_COLUMNS
+def test_config_columns_are_the_config_keys_of_all_experiments() -> None:
+    assert set(CONFIG_COLUMNS) == {key for name in EXPERIMENTS for key in keys(config_type(name))}
+    assert (CONFIG_COLUMNS[:4], CONFIG_COLUMNS[-1]) == (("experiment", "preset", "gol", "model_t"), "seed")
 
 
 def test_no_column_has_two_meanings() -> None:

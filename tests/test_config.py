@@ -8,8 +8,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from imagination.life.config import LIFE_STATE_PRESETS, LifeStateConfig
-from imagination.schema import ConfigError, coerce, keys
+from imagination.life.config import (
+    LIFE_COUNT_PRESETS,
+    LIFE_STATE_PRESETS,
+    LifeConfig,
+    LifeCountConfig,
+    LifeStateConfig,
+)
+from imagination.schema import ConfigError, Scalar, coerce, keys
 from jobs import hydra_config
 from jobs.config import RunSettings, resolve
 
@@ -53,6 +59,13 @@ def test_a_resolved_config_is_complete_plain_and_in_field_order() -> None:
         ("life_state", "fast", {"gool": 3}, "unknown key 'gool' (did you mean 'gol'?)"),
         ("life_state", "fast", {"kernel": 4}, "kernel: 4 is even"),
         ("life_state", "fast", {"experiment": "chess"}, "experiment: 'chess' stands among"),
+        ("life_count", "paper_bce", {}, "unknown preset 'paper_bce' of life_count (did you mean 'paper'?)"),
+        ("life_count", "fast", {"gan": "joint"}, "gan: 'joint' is not one of none, posthoc"),
+        ("life_count", "fast", {"ae": True}, "unknown key 'ae'"),
+        ("life_count", "paper", {"model_t": 1, "gan": "posthoc"}, "gan: 'posthoc' with model_t 1"),
+        ("life_count", "paper", {"max_steps": 150_000}, "give_up_at: 200000 is longer than the whole run"),
+        ("life_count", "paper", {"decay": 1}, "schedule: 'exponential' with decay 1 never decays"),
+        ("life_count", "paper", {"accuracy": 0.8}, "give_up_accuracy: 0.9 is above accuracy, 0.8"),
     ],
 )
 def test_resolve_refuses(experiment: str, preset: str, layer: dict[str, object], message: str) -> None:
@@ -62,12 +75,49 @@ def test_resolve_refuses(experiment: str, preset: str, layer: dict[str, object],
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("preset", LIFE_STATE_PRESETS)
-def test_presets_hold_what_coerce_would_make_of_them(preset: str) -> None:
-    for key, value in LIFE_STATE_PRESETS[preset].items():
-        coerced = coerce(LifeStateConfig, key, value)
+@pytest.mark.parametrize(
+    ("config_type", "preset", "values"),
+    [
+        *((LifeStateConfig, name, values) for name, values in LIFE_STATE_PRESETS.items()),
+        *((LifeCountConfig, name, values) for name, values in LIFE_COUNT_PRESETS.items()),
+    ],
+)
+def test_presets_hold_what_coerce_would_make_of_them(
+    config_type: type[LifeConfig], preset: str, values: dict[str, Scalar]
+) -> None:
+    for key, value in values.items():
+        coerced = coerce(config_type, key, value)
         assert (type(coerced), coerced) == (type(value), value)
-    assert resolve("life_state", preset)["preset"] == preset
+    assert resolve(config_type().experiment, preset, {"gan": "posthoc"})["preset"] == preset
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys_at_fault"),
+    [
+        ({"gan": "posthoc", "model_t": 1}, ("gan", "model_t")),
+        ({"max_steps": 100, "eval_every": 200, "trace_every": 100}, ("eval_every", "max_steps")),
+        (
+            {"max_steps": 9, "eval_every": 9, "trace_every": 10, "give_up_at": 11, "give_up_accuracy": 0.5},
+            ("trace_every", "give_up_at", "max_steps"),
+        ),
+        ({"schedule": "exponential"}, ("schedule", "decay")),
+        ({"give_up_at": 5}, ("give_up_at", "give_up_accuracy")),
+        ({"give_up_accuracy": 0.995}, ("give_up_accuracy", "accuracy")),
+    ],
+)
+def test_values_that_contradict_each_other_are_all_named(
+    changes: dict[str, object], keys_at_fault: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve("life_state", "fast", changes)
+    assert caught.value.keys == keys_at_fault
+    assert caught.value.key == keys_at_fault[0]
+
+
+def test_intervals_as_long_as_the_run_are_fine() -> None:
+    config = resolve("life_state", "fast", {"max_steps": 100, "eval_every": 100, "trace_every": 100})
+    assert config["max_steps"] == 100
+    assert resolve("life_state", "fast", {"gan": "posthoc", "model_t": 2})["model_t"] == 2
 
 
 @pytest.mark.usefixtures("composer")

@@ -273,6 +273,15 @@ def test_a_run_without_results_has_empty_parts(store: Store) -> None:
     assert (store.traces(RUN), store.samples(RUN), store.attempts(RUN)) == ({}, {}, [])
 
 
+def test_traces_of_several_runs(store: Store) -> None:
+    store.finish(started(store), RECORD)
+    staged(store, OTHER)
+    assert store.traces_of([RUN, OTHER, "ef" * 32]) == {RUN: store.traces(RUN)}
+    assert store.traces_of([]) == {}
+    # More ids than one statement may hold.
+    assert store.traces_of([*(f"{number:064x}" for number in range(2000)), RUN]) == {RUN: store.traces(RUN)}
+
+
 def test_runs_keep_the_types_of_their_configs(store: Store) -> None:
     store.stage(
         [

@@ -66,7 +66,7 @@ def test_a_run_is_the_resolved_config_and_its_id(tmp_path: Path) -> None:
 def test_precedence(tmp_path: Path) -> None:
     text = HEAD + (
         "preset: paper_bce\n"  # batch 200, warmup 0, max_steps 80000
-        "base: {batch: 10, warmup: 0.1, max_steps: 300}\n"
+        "base: {batch: 10, warmup: 0.1, max_steps: 300, eval_every: 100}\n"
         "grid: {warmup: [0.2]}\n"
         "cells: [{max_steps: 400, gol: 4}]\n"
         "sample: {clip: {choice: [0.5]}}\n"
@@ -116,6 +116,59 @@ def test_exclude_drops_what_matches_all_its_keys(tmp_path: Path) -> None:
         ("base: {kernel: 3}\ncells:\n  - {kernel: 4}", ":4: cell kernel=4: kernel: 4 is even"),
         ("zip:\n  gol: [2, 3]\n  kernel: [3, 4]", ":4: cell gol=3, kernel=4: kernel: 4 is even"),
         ("sample:\n  lr: {uniform: [1, 2]}\n  kernel: {choice: [4]}", ":4: seed 0: kernel: 4 is even"),
+        (
+            "cells: [{gol: 2}]\nsample:\n  kernel: {choice: [4]}",
+            ":4: cell gol=2: seed 0: kernel: 4 is even",
+        ),
+        (
+            "sample:\n  lr:\n    uniform: [2e-3, 1e-3]",
+            ":3: every cell: sample.lr.uniform: [0.002, 0.001] is turned round; write [0.001, 0.002]",
+        ),
+        (
+            "sample: {channels: {randint: [40, 2]}}",
+            ":2: every cell: sample.channels.randint: [40, 2] is turned round; write [2, 40]",
+        ),
+        (
+            "sample: {lr: {loguniform: [1, 1.0]}}",
+            ":2: every cell: sample.lr.loguniform: [1.0, 1.0] holds one value; give it under `base:`",
+        ),
+        # An adversary without intermediate states: whichever of the two keys the row says is the place.
+        (
+            "base: {gan: posthoc}\ncells:\n  - {model_t: 2}\n  - {gol: 1, model_t: 1}",
+            ":5: cell gol=1, model_t=1: gan: 'posthoc' with model_t 1 has no intermediate states to work on; "
+            "set gan to none, or model_t to at least 2",
+        ),
+        (
+            "base:\n  lr: 1e-3\n  model_t: 1\n  gan: joint\ncells:\n  - {gol: 1}",
+            ":5: cell gol=1: gan: 'joint' with model_t 1",
+        ),
+        # What is longer than the run: the preset's interval of 1000 steps, and both with the trace's of 100.
+        (
+            "preset: paper_bce\nbase:\n  batch: 8\n  max_steps: 900\ncells: [{gol: 2}]",
+            ":5: cell gol=2: eval_every: 1000 is longer than the whole run, max_steps 900; "
+            "set eval_every to at most 900, or max_steps to at least 1000",
+        ),
+        (
+            "preset: paper_bce\nbase: {max_steps: 90}",
+            ":3: eval_every: 1000, trace_every: 100 are longer than the whole run, max_steps 90; "
+            "set eval_every and trace_every to at most 90, or max_steps to at least 1000",
+        ),
+        (
+            "base: {max_steps: 900, give_up_accuracy: 0.5}\ncells: [{give_up_at: 901}]",
+            ":3: cell give_up_at=901: give_up_at: 901 is longer than the whole run, max_steps 900; set give_up_at",
+        ),
+        (
+            "base: {give_up_at: 900}",
+            ":2: give_up_at: 900 with give_up_accuracy 0 gives no run up; set give_up_accuracy above 0, or",
+        ),
+        (
+            "base: {accuracy: 0.9}\ngrid:\n  give_up_accuracy: [0.8, 0.95]",
+            ":4: cell give_up_accuracy=0.95: give_up_accuracy: 0.95 is above accuracy, 0.9, at which runs stop",
+        ),
+        (
+            "base: {schedule: exponential}",
+            ":2: schedule: 'exponential' with decay 1 never decays; set decay below 1, or schedule to constant",
+        ),
     ],
 )
 def test_a_wrong_combination_is_one_line(tmp_path: Path, text: str, expected: str) -> None:
@@ -123,6 +176,55 @@ def test_a_wrong_combination_is_one_line(tmp_path: Path, text: str, expected: st
         expanded(tmp_path, HEAD + text + "\n")
     assert str(caught.value).startswith(f"{tmp_path / 's.yaml'}{expected}")
     assert "\n" not in str(caught.value)
+
+
+def test_every_senseless_cell_has_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (
+        "cells:\n"
+        "  - {gol: 3, model_t: 1, gan: posthoc}\n"
+        "  - {gol: 2}\n"
+        "  - {gol: 2}\n"
+        "  - {gol: 4, kernel: 4}\n"
+        "sample:\n"
+        "  lr: {uniform: [2, 1]}\n"
+    )
+    other = HEAD + "base: {kernel: 2}\n"
+    with pytest.raises(SpecError) as caught:
+        expanded(Path(), HEAD + "include: [other.yaml]\n" + text, other=other)
+    # The fourth line names all of the spec's columns: it says of a whole cell that it is there already.
+    assert [line.split(";")[0] for line in caught.value.lines] == [
+        "other.yaml:2: kernel: 2 is even",
+        "s.yaml:9: every cell: sample.lr.uniform: [2.0, 1.0] is turned round",
+        "s.yaml:4: cell gol=3, model_t=1, gan='posthoc': gan: 'posthoc' with model_t 1 has no intermediate states to"
+        " work on",
+        "s.yaml:6: cell gol=2, model_t=3, gan='none', kernel=3: the same as s.yaml:5",
+        "s.yaml:7: cell gol=4, kernel=4: kernel: 4 is even",
+    ]
+
+
+def test_of_very_many_senseless_cells_the_first_are_shown(tmp_path: Path) -> None:
+    text = HEAD + f"base: {{kernel: 4}}\ngrid: {{channels: {list(range(1, 1001))}}}\n"
+    with pytest.raises(SpecError) as caught:
+        expanded(tmp_path, text)
+    *shown, last = caught.value.lines
+    assert (len(shown), last) == (100, "and 900 more of this kind")
+    assert "cell channels=100: kernel: 4 is even" in shown[-1]
+
+
+def test_what_is_excluded_need_not_make_sense(tmp_path: Path) -> None:
+    text = HEAD + "grid: {gan: [none, posthoc], model_t: [1, 2]}\n"
+    with pytest.raises(SpecError, match="cell gan='posthoc', model_t=1"):
+        expanded(tmp_path, text)
+    assert len(expanded(tmp_path, text + "exclude: [{gan: posthoc, model_t: 1}]\n").cells) == 3
+
+
+def test_exclusions_see_defaults_and_preset(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + "grid: {gol: [2, 3], preset: [fast, paper_bce]}\nexclude: [{gol: 2, board: 20}, {gol: 3, kernel: 3}]\n"
+    )
+    assert columns(expanded(tmp_path, text)) == [{"gol": 2, "preset": "fast"}]  # its board is 12
 
 
 def test_a_drawn_value_is_checked_in_every_run(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from training_helpers import tiny
 
-from imagination.life.networks import LifeNetwork
+from imagination.life.networks import StateNetwork, decode
 from imagination.training import layers
 
 
@@ -48,7 +48,7 @@ def plain(named, run, first, config):
 @pytest.mark.parametrize("runs", [1, 3])
 def test_every_run_is_a_plain_stack_of_layers(changes, runs):
     config = tiny(**changes)
-    network = LifeNetwork(config)
+    network = StateNetwork(config)
     named = network.layout.unpack(parameters(network, *range(runs)))
     first = boards(runs)
     hidden = network.hidden_states(named, first)
@@ -56,17 +56,22 @@ def test_every_run_is_a_plain_stack_of_layers(changes, runs):
     for run in range(runs):
         expected = plain(named, run, first, config)
         for state, wanted in zip(hidden, expected, strict=True):
-            torch.testing.assert_close(network.decode(named, state)[run], wanted, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                decode(named, state, name="decoder", depth=config.dec_layers)[run],
+                wanted,
+                rtol=1e-4,
+                atol=1e-5,
+            )
 
 
 def test_parameters_are_counted_by_hand():
     # 3x3 kernels, 4 channels: encoder 1*4*9 + 4 = 40; a step of two layers 2 * (4*4*9 + 4) = 296; decoder 4*9 + 1 = 37.
-    assert LifeNetwork(tiny()).layout.size == 40 + 296 + 37
-    assert LifeNetwork(tiny(rnn=False)).layout.size == 40 + 2 * 296 + 37  # one step network per timestep
+    assert StateNetwork(tiny()).layout.size == 40 + 296 + 37
+    assert StateNetwork(tiny(rnn=False)).layout.size == 40 + 2 * 296 + 37  # one step network per timestep
 
 
 def test_glorot_limits_zero_biases_and_own_seeds():
-    network = LifeNetwork(tiny(channels=16))
+    network = StateNetwork(tiny(channels=16))
     both = network.layout.unpack(parameters(network, 1, 2))
     weight = both["step.0.weight"]
     limit = (6 / (16 * 9 + 16 * 9)) ** 0.5  # Glorot and Bengio, 2010: sqrt(6 / (fan in + fan out))
@@ -81,7 +86,7 @@ def test_glorot_limits_zero_biases_and_own_seeds():
 @pytest.mark.parametrize("runs", [1, 3])
 def test_hidden_states_have_the_layout_that_measured_fastest(runs):
     # A tensor of one channel has both layouts at once, so a solo run loses the layout if it is chosen too early.
-    network = LifeNetwork(tiny())
+    network = StateNetwork(tiny())
     named = network.layout.unpack(parameters(network, *range(runs)))
     for hidden in network.hidden_states(named, boards(runs)):
         assert hidden.is_contiguous(memory_format=torch.channels_last)
@@ -98,9 +103,10 @@ def test_a_layers_weights_depend_on_its_name_not_on_its_place():
 
 
 def test_the_network_is_fully_convolutional():
-    network = LifeNetwork(tiny())
+    network = StateNetwork(tiny())
     named = network.layout.unpack(parameters(network, 1))
-    assert network.decode(named, network.hidden_states(named, boards(1, side=11))[-1]).shape == (1, 5, 11, 11)
+    last = network.hidden_states(named, boards(1, side=11))[-1]
+    assert decode(named, last, name="decoder", depth=1).shape == (1, 5, 11, 11)
 
 
 def test_unpacked_parameters_are_views_in_order():

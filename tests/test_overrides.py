@@ -174,6 +174,78 @@ def test_a_contradiction_names_the_override_that_makes_it(
     assert str(caught.value).startswith(expected)
 
 
+TWO = "include: [state.yaml, count.yaml]\n"
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spec:
+    """A spec of two experiments."""
+    monkeypatch.chdir(tmp_path)
+    Path("state.yaml").write_text("experiment: life_state\ncells: [{gol: 2, runs: 2}]\n")
+    Path("count.yaml").write_text("experiment: life_count\ncells: [{gol: 2, runs: 3}]\n")
+    Path("two.yaml").write_text(TWO)
+    return load("two.yaml")
+
+
+def test_an_override_can_be_meant_for_one_experiment(two: Spec) -> None:
+    def said(key: str, *overrides: str) -> list[object]:
+        return [cell.runs[0].config[key] for cell in expand(apply_overrides(two, overrides)).cells]
+
+    assert said("batch", "life_count.batch=7", "life_state.batch=9") == [9, 7]
+    assert said("preset", "life_state.preset=paper_bce", "life_count.preset=paper") == ["paper_bce", "paper"]
+    assert said("gan", "life_count.gan=none,posthoc") == ["none", "none", "posthoc"]
+    changed = expand(apply_overrides(two, ["life_state.runs=1", "batch=5"]))
+    assert [len(cell.runs) for cell in changed.cells] == [1, 3]
+    assert values(apply_overrides(two, ["batch=5"]), "batch") == [5]  # both know this key
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["preset=paper_bce"],
+            "override 'preset=paper_bce': life_count: unknown preset 'paper_bce' of life_count "
+            "(did you mean 'paper'?); valid presets: fast, paper; "
+            "life_state.preset=paper_bce is for life_state alone",
+        ),
+        (
+            ["gan=none,joint"],
+            "override 'gan=none,joint': life_count: gan: 'joint' is not one of none, posthoc",
+        ),
+        (["lstm_layers=3"], "override 'lstm_layers=3': life_state: unknown key 'lstm_layers'"),
+        (["chanels=3"], "override 'chanels=3': unknown key 'chanels' (did you mean 'channels'?)"),
+        (["life_state.chanels=3"], "override 'life_state.chanels=3': unknown key 'chanels' (did you mean"),
+        (["life_count.gol=3", "gol=3"], "override 'gol=3': gol is given twice"),
+        (["gol=3", "life_count.gol=3"], "override 'life_count.gol=3': gol is given twice"),
+        (["life_count.runs=3", "seeds=3"], "override 'seeds=3': give `runs` or `seeds`, not both"),
+        (
+            ["life_count.launcher=slurm"],
+            "override 'life_count.launcher=slurm': one launcher takes all runs; ",
+        ),
+        (["life_state=3"], "override 'life_state=3': unknown key 'life_state'"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_a_wrong_override_of_two_experiments(two: Spec, overrides: list[str], expected: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        apply_overrides(two, overrides)
+    assert str(caught.value).startswith(expected)
+    assert len(caught.value.lines) == 1
+
+
+def test_an_experiment_that_the_spec_has_not(spec: Spec) -> None:
+    with pytest.raises(SpecError, match=r"demo has no cells of life_count; leave 'life_count\.' out"):
+        apply_overrides(spec, ["life_count.gol=3"])
+    assert values(apply_overrides(spec, ["life_state.clip=3"]), "clip") == [3.0]
+
+
+def test_a_key_is_varied_only_among_the_experiments_that_have_it(two: Spec) -> None:
+    assert values(apply_overrides(two, ["life_state.ae=false"]), "gol") == [2]
+    Path("state.yaml").write_text("experiment: life_state\ncells: [{ae: false}, {ae: true}]\n")
+    with pytest.raises(SpecError, match=r"two varies ae \(false, true\); change the spec"):
+        apply_overrides(load("two.yaml"), ["ae=true"])
+
+
 def test_a_spec_of_fixed_seeds_takes_no_runs(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("experiment: life_state\nseeds: [4, 5]\n")

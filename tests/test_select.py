@@ -33,6 +33,21 @@ def test_the_gate_itself_is_inside() -> None:
     assert select.passed(frame).tolist() == [True, False, True]
 
 
+def test_the_gate_of_counting() -> None:
+    count = {"experiment": "life_count"}
+    frame = runs(
+        {**count, "train_accuracy": 0.999}, {**count, "train_accuracy": 0.9989}, {"train_accuracy": 0.9989}
+    )
+    assert select.passed(frame).tolist() == [True, False, True]
+
+
+def test_a_run_that_was_given_up_is_kept_only_if_it_passes() -> None:
+    frame = runs({"outcome": "given_up", "train_accuracy": 0.9}, {"outcome": "given_up"})
+    assert "given_up" in OUTCOMES
+    assert len(select.completed(frame)) == 2
+    assert select.passed(frame).tolist() == [False, True]
+
+
 def test_a_run_without_an_accuracy_does_not_pass() -> None:
     frame = runs({"train_accuracy": None}, {})
     assert select.passed(frame).tolist() == [False, True]

@@ -211,8 +211,9 @@ WRONG = [
         "sample: {lr: {uniform: [1, 2], choice: [3]}}",
         "s.yaml:2: sample.lr: one distribution, not uniform and",
     ),
-    ("sample: {lr: {uniform: [2, 1]}}", "s.yaml:2: sample.lr.uniform: [2, 1] is not [low, high]"),
     ("sample: {lr: {uniform: [2]}}", "s.yaml:2: sample.lr.uniform: [2] is not [low, high]"),
+    ("sample: {lr: {uniform: [1, 2, 3]}}", "s.yaml:2: sample.lr.uniform: [1, 2, 3] is not [low, high]"),
+    ("sample: {warmup: {loguniform: [0.5, 0]}}", "s.yaml:2: sample.warmup.loguniform: 0.0 has no logarithm"),
     ("sample: {lr: {loguniform: [0, 1]}}", "s.yaml:2: lr: 0.0 must be above 0"),
     ("sample: {lr: {randint: [1, 2]}}", "s.yaml:2: sample.lr: randint does not fit; use uniform, loguniform"),
     ("sample: {gol: {uniform: [1, 2]}}", "s.yaml:2: sample.gol: uniform does not fit; use randint or choice"),
@@ -250,6 +251,15 @@ def test_a_wrong_spec_is_one_line_with_file_and_line(folder: Path, text: str, ex
         load(name)
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
+
+
+def test_every_wrong_cell_has_its_line(folder: Path) -> None:
+    text = "cells:\n  - {gol: 0}\n  - {gol: 2}\n  - {gol: 3, chanels: 8}\n  - {gol: 4, runs: 0}\n"
+    with pytest.raises(SpecError) as caught:
+        load(write(folder, HEAD + text))
+    begins = ["s.yaml:3: gol: 0 is below 1", "s.yaml:5: unknown key 'chanels'", "s.yaml:6: runs: 0 is below"]
+    assert len(caught.value.lines) == 3
+    assert all(line.startswith(begin) for line, begin in zip(caught.value.lines, begins, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -139,12 +139,20 @@ def test_status_without_a_spec_shows_the_launched_sweeps(sweep, filled) -> None:
 def test_list_names_the_shipped_specs(sweep) -> None:
     rows = parsed(sweep("list", "--json"))
     (quick,) = [row for row in rows if row["name"] == "quick"]
-    assert set(quick) == {"name", "experiment", "cells", "runs", "file"}
+    assert set(quick) == {"name", "experiment", "cells", "runs", "about", "file"}
     assert quick["experiment"] == "life_state" and Path(quick["file"]).is_file()
     planned = parsed(sweep("plan", "quick", "--json"))
     assert (quick["runs"], quick["cells"]) == (planned["total"], len(planned["cells"]))
     code, out, _ = sweep("list")
-    assert code == 0 and "quick" in out
+    assert code == 0 and all(row["name"] in out and row["about"] in out for row in rows)
+
+
+def test_the_plan_of_two_experiments_has_the_columns_of_both(sweep) -> None:
+    code, out, _ = sweep("plan", "paper")
+    head, _, *rows, total = out.strip().splitlines()
+    assert code == 0 and head.split()[:4] == ["gol", "model_t", "ae", "rnn"] and "experiment" in head
+    assert len(rows) == 18 and all("life_count" in row for row in rows[-7:])
+    assert total.startswith("paper: ")
 
 
 @pytest.mark.parametrize(
@@ -304,6 +312,35 @@ def test_a_bad_spec_is_one_line_and_writes_nothing(sweep, folder, command, what)
 def test_a_bad_command_line_is_one_line_and_writes_nothing(sweep, bad, command, what) -> None:
     arguments, says = BAD_COMMAND_LINES[what]
     check(sweep, bad, [command, *arguments], says)
+
+
+@pytest.mark.parametrize("command", ["plan", "launch", "status"])
+def test_every_senseless_cell_is_one_line_and_nothing_is_written(sweep, folder, command) -> None:
+    cells = "[{gan: posthoc, model_t: 1}, {gol: 1}, {kernel: 4}, {max_steps: 7}]"
+    write_spec(folder, cells=cells)
+    code, out, err = sweep(command, "s.yaml", "--db", "x.db")
+    assert (code, out, tree(folder)) == (2, "", {"s.yaml"})
+    lines = err.splitlines()
+    assert len(lines) == 3 and all(line.startswith("imagine-sweep: error: s.yaml:4: cell ") for line in lines)
+    assert ["gan='posthoc', model_t=1:" in lines[0], "kernel=4:" in lines[1]] == [True, True]
+    # The small spec has intervals of 10 and 5 steps.
+    assert lines[2].endswith(
+        "cell max_steps=7: eval_every: 10 is longer than the whole run, max_steps 7; "
+        "set eval_every to at most 7, or max_steps to at least 10"
+    )
+
+
+def test_an_override_that_makes_cells_senseless_is_named_with_what_to_add(sweep, folder) -> None:
+    code, out, err = sweep("launch", "quick", "max_steps=10", "--db", "x.db")
+    assert (code, out, tree(folder)) == (2, "", set())
+    begin = "imagine-sweep: error: override 'max_steps=10': cell "
+    one, two = err.splitlines()
+    assert one.startswith(begin + "gol=2, model_t=2: eval_every: ")
+    assert two.startswith(begin + "gol=3, model_t=3: eval_every: ")
+    assert all(
+        "; set eval_every and trace_every to at most 10, or max_steps to at least " in x for x in (one, two)
+    )
+    assert sweep("plan", "quick", "max_steps=10", "eval_every=10", "trace_every=10", "--db", "x.db")[0] == 0
 
 
 @pytest.mark.parametrize("command", ["plan", "launch"])

@@ -75,6 +75,95 @@ def test_a_summary_is_what_a_person_reads() -> None:
     assert [line["metric"] for line in shown[1:]] == ["0.50", ""]
 
 
+def test_a_summary_leaves_out_columns_without_a_value() -> None:
+    count = {
+        "gol": 3,
+        "ae": None,
+        "rnn": False,
+        "kept": 2,
+        "run": 2,
+        "metric": None,
+        "metric_low": None,
+        "metric_high": None,
+        "metric_plain": None,
+        "correlation": 0.0,
+        "correlation_low": -0.1,
+        "correlation_high": 0.1,
+        "correlation_aligned": 0.25,
+    }
+    shown, names = tables.summary([count], ["gol", "ae", "rnn"])
+    assert names == ["gol", "rnn", "kept/run", "correlation", "correlation_aligned"]
+    assert (shown[0]["correlation"], shown[0]["correlation_aligned"]) == ("0.00 [-0.10, 0.10]", "0.25")
+    assert tables.summary([], ["gol"]) == ([], [])
+
+
+COMPARED = {
+    "table": "table1",
+    "quantity": "metric",
+    "gol": 3,
+    "ae": False,
+    "paper": 0.99,
+    "paper_runs": 42,
+    "ours": 0.95,
+    "low": 0.9,
+    "high": 1.0,
+    "difference": -0.04,
+    "kept": 5,
+    "run": 6,
+    "baseline": 0.54,
+    "verdict": "reproduced",
+}
+
+
+def test_a_comparison_is_what_a_person_reads() -> None:
+    shown, names = tables.comparison([COMPARED], ["gol", "ae"])
+    assert [(name, shown[0][name]) for name in names] == [
+        ("gol", 3),
+        ("ae", False),
+        ("quantity", "metric"),
+        ("paper", "0.99"),
+        ("paper_runs", 42),
+        ("ours", "0.95 [0.90, 1.00]"),
+        ("difference", "-0.04"),
+        ("kept/run", "5/6"),
+        ("baseline", "0.54"),
+        ("verdict", "reproduced"),
+    ]
+
+
+def test_a_comparison_of_steps_is_in_whole_steps_and_shares() -> None:
+    steps = {
+        **COMPARED,
+        "quantity": "lead_state2",
+        "paper": 5533,
+        "ours": 1800.4,
+        "low": 622.0,
+        "high": 2978.0,
+        "difference": -3732.6,
+        "share": 0.6,
+        "share_low": 0.5,
+        "share_high": 0.7,
+        "verdict": None,
+    }
+    (shown,), names = tables.comparison([steps], ["gol"])
+    assert [shown[name] for name in ("paper", "ours", "difference", "share")] == [
+        "5533",
+        "1800 [622, 2978]",
+        "-3733",
+        "0.60 [0.50, 0.70]",
+    ]
+    assert "verdict" not in names
+
+
+def test_a_comparison_of_an_effect_has_both_sides() -> None:
+    first = {"first": "channels = 20", "first_mean": 0.988, "first_kept": 5, "first_run": 6}
+    second = {"second": "channels > 20", "second_mean": None, "second_kept": 0, "second_run": 2}
+    (shown,), names = tables.comparison([{**COMPARED, "difference": 0.01, **first, **second}], ["gol"])
+    assert (shown["first"], shown["second"]) == ("channels = 20: 0.99 (5/6)", "channels > 20: (0/2)")
+    assert shown["difference"] == "+0.01"
+    assert names.index("first") + 1 == names.index("second") < names.index("verdict")
+
+
 def test_a_summary_has_the_adversarial_mean_where_there_is_one() -> None:
     shown, names = tables.summary([row(0.98, 0.96, 1.0, adv=0.25), row(0.5, None, None)], ["gol"])
     assert names == ["gol", "kept/run", "metric", "metric_adv"]

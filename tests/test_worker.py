@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 from sweep_helpers import HOPELESS, ME, attempt_states, begun, complete, ids, results, small, staged
 from training_helpers import after
 
-from imagination.life.experiment import LifeState
+from imagination.life.state import LifeState
 from imagination.schema import ConfigError
 from jobs import worker
 from jobs.files import Files

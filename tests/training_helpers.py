@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from imagination.life.config import LifeStateConfig
-from imagination.life.experiment import LifeState
+from imagination.life.state import LifeState
 from imagination.training.loop import Run, Trainer
 
 CPU = torch.device("cpu")

@@ -6,62 +6,68 @@ from imagination.schema import ConfigError, Scalar, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class LifeStateConfig:
-    """An encoder-RNN-decoder network that predicts a later state of Life (paper sections 2 and 3.1).
+class LifeConfig:
+    """What the experiments on the Game of Life share: data, width, optimiser, stopping rule and adversary.
 
-    The field order is the column order of listings. Every field is part of the run's identity.
+    Every field is part of a run's identity.
 
     Attributes:
         experiment: the registry's name of this experiment.
         preset: the named values that the run started from.
         gol: Life timesteps T between the given state s_1 and the predicted state s_{T+1} (m = gol + 1 states).
         model_t: timesteps of the network; n = model_t - 1 hidden states are the imagination.
-        ae: train the decoder to give back s_1 from h_0 as well (autoencoder).
-        rnn: share one step network between the timesteps (else one per timestep).
-        gan: adversarial training of the decoder.
+        gan: adversarial training: `none`; `posthoc`, of a new decoder on the frozen hidden states of the trained
+            network; or `joint` (life_state alone), of the network itself, so that the generator's gradient reaches
+            the hidden states.
         channels: width of every hidden layer.
-        enc_layers, step_layers, dec_layers: convolutions of the encoder, of one timestep and of the decoder.
+        enc_layers, dec_layers: convolutions of the encoder and of the decoder.
         kernel: side of the convolution kernels, odd.
-        residual: h <- h + step(h) instead of h <- step(h).
         reset: probability that the chain sampler begins a new board (1.0: every sequence starts fresh).
         board: side of the square training boards.
         batch: sequences per training step.
+        optimizer: `adam` for everything, or `muon` for the kernels between hidden layers and Adam for the rest.
         lr: peak learning rate of Adam.
-        schedule: `constant`, or `linear` decay from the peak to zero at `max_steps`.
+        muon_lr: peak learning rate of Muon (`optimizer: muon`; unused otherwise).
+        schedule: `constant`, `linear` decay from the peak to zero at `max_steps`, or `exponential` by `decay`.
         warmup: share of `max_steps` over which the rate rises linearly to the peak.
-        loss: `bce` (with logits, threshold at logit 0) or `l2` (linear output, threshold .5).
-        clip: gradient limit, of each entry (`clip_by: value`) or of the run's norm (`norm`); unused for `none`.
+        decay: factor of the rate per 100,000 steps (`schedule: exponential`; unused otherwise).
+        clip: limit of Adam's gradient, of each entry (`clip_by: value`) or of its norm (`norm`); unused for `none`.
         precision: `float32`, or `bfloat16` for the convolutions of training steps (weights stay float32).
         max_steps: the run ends here if it never reaches `accuracy`.
         eval_every: steps of one interval of the training accuracy, and so of the stopping rule. The last interval
             is longer where `max_steps` is no multiple of it, never shorter.
-        trace_every: steps between two points of the learning-order trace.
-        accuracy: the run stops when its pixel accuracy over the last interval reaches this.
-        eval_board: side of the boards that the metrics are computed on.
+        trace_every: steps between two points of the traces.
+        accuracy: the run stops when its training accuracy over the last interval reaches this.
+        give_up_at: from this step on, a run below `give_up_accuracy` ends (0: never).
+        give_up_accuracy: see `give_up_at`.
+        adv_steps: updates of the post-hoc adversarial decoder.
+        adv_weight: weight of the generator's loss; the supervised loss weighs 1.
+        adv_ramp: share of the adversarial training over which that weight rises linearly from 0 (0: it never rises).
+        adv_layers: convolutions of the post-hoc adversarial decoder.
+        adv_lr: its peak learning rate; `schedule` and `warmup` are the model's, over `adv_steps`.
+        disc_lr: learning rate of the discriminator, constant.
         eval_sequences: how many sequences the metrics average over.
-        seed: seed of the run's own random streams (weights, boards).
+        seed: seed of the run's own random streams (weights, boards, dropout).
     """
 
-    experiment: str = setting("life_state", choices=("life_state",))
+    experiment: str = setting("")
     preset: str = setting("fast", packs=True)
     gol: int = setting(3, low=1, high=100)
     model_t: int = setting(3, low=1, high=100)
-    ae: bool = setting(True, packs=True)
-    rnn: bool = setting(True)
     gan: str = setting("none", choices=("none",))
     channels: int = setting(20, low=1, high=1024)
     enc_layers: int = setting(1, low=1, high=100)
-    step_layers: int = setting(5, low=1, high=100)
     dec_layers: int = setting(1, low=1, high=100)
     kernel: int = setting(3, low=1, high=15)
-    residual: bool = setting(True)
     reset: float = setting(0.1, above=0, high=1, packs=True)
     board: int = setting(12, low=3, high=256)
     batch: int = setting(128, low=1)
+    optimizer: str = setting("adam", choices=("adam", "muon"))
     lr: float = setting(2e-3, above=0, packs=True)
-    schedule: str = setting("linear", choices=("constant", "linear"), packs=True)
+    muon_lr: float = setting(0.02, above=0, packs=True)
+    schedule: str = setting("linear", choices=("constant", "linear", "exponential"), packs=True)
     warmup: float = setting(0.04, low=0, high=0.9, packs=True)
-    loss: str = setting("bce", choices=("bce", "l2"), packs=True)
+    decay: float = setting(1.0, above=0, high=1, packs=True)
     clip: float = setting(1.0, above=0, packs=True)
     clip_by: str = setting("norm", choices=("none", "value", "norm"), packs=True)
     precision: str = setting("float32", choices=("float32", "bfloat16"))
@@ -69,7 +75,14 @@ class LifeStateConfig:
     eval_every: int = setting(250, low=1, packs=True)
     trace_every: int = setting(50, low=1, packs=True)
     accuracy: float = setting(0.99, above=0, high=1, packs=True)
-    eval_board: int = setting(20, low=3, high=256, packs=True)
+    give_up_at: int = setting(0, low=0, packs=True)
+    give_up_accuracy: float = setting(0.0, low=0, high=1, packs=True)
+    adv_steps: int = setting(2000, low=1, packs=True)
+    adv_weight: float = setting(0.034, low=0, packs=True)
+    adv_ramp: float = setting(1.0, low=0, high=1, packs=True)
+    adv_layers: int = setting(2, low=1, high=100)
+    adv_lr: float = setting(2e-3, above=0, packs=True)
+    disc_lr: float = setting(1e-3, above=0, packs=True)
     eval_sequences: int = setting(10_000, low=1, packs=True)
     seed: int = setting(0, low=0, high=2**63 - 1, packs=True)
 
@@ -79,6 +92,97 @@ class LifeStateConfig:
             raise ConfigError(
                 f"kernel: {self.kernel} is even; an odd one keeps the board's size", key="kernel"
             )
+        if self.gan != "none" and self.model_t == 1:
+            raise ConfigError(
+                f"gan: '{self.gan}' with model_t 1 has no intermediate states to work on; "
+                "set gan to none, or model_t to at least 2",
+                key="gan",
+                against=("model_t",),
+            )
+        if self.schedule == "exponential" and self.decay == 1:
+            raise ConfigError(
+                "schedule: 'exponential' with decay 1 never decays; set decay below 1, or schedule to constant",
+                key="schedule",
+                against=("decay",),
+            )
+        self._check_intervals()
+        self._check_giving_up()
+
+    def _check_intervals(self) -> None:
+        steps = {key: getattr(self, key) for key in ("eval_every", "trace_every", "give_up_at")}
+        long = {key: count for key, count in steps.items() if count > self.max_steps}
+        if long:
+            given = ", ".join(f"{key}: {count}" for key, count in long.items())
+            raise ConfigError(
+                f"{given} {'is' if len(long) == 1 else 'are'} longer than the whole run, max_steps {self.max_steps}; "
+                f"set {' and '.join(long)} to at most {self.max_steps}, or max_steps to at least {max(long.values())}",
+                key=next(iter(long)),
+                against=(*list(long)[1:], "max_steps"),
+            )
+
+    def _check_giving_up(self) -> None:
+        if self.give_up_at and not self.give_up_accuracy:
+            raise ConfigError(
+                f"give_up_at: {self.give_up_at} with give_up_accuracy 0 gives no run up; "
+                "set give_up_accuracy above 0, or give_up_at to 0",
+                key="give_up_at",
+                against=("give_up_accuracy",),
+            )
+        if self.give_up_accuracy > self.accuracy:
+            raise ConfigError(
+                f"give_up_accuracy: {self.give_up_accuracy} is above accuracy, {self.accuracy}, at which runs stop; "
+                "set give_up_accuracy to at most that",
+                key="give_up_accuracy",
+                against=("accuracy",),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LifeStateConfig(LifeConfig):
+    """An encoder-RNN-decoder network that predicts a later state of Life (paper sections 2 and 3.1).
+
+    Attributes:
+        ae: train the decoder to give back s_1 from h_0 as well (autoencoder).
+        rnn: share one step network between the timesteps (else one per timestep).
+        step_layers: convolutions of one timestep.
+        residual: h <- h + step(h) instead of h <- step(h).
+        loss: `bce` (with logits, threshold at logit 0) or `l2` (linear output, threshold .5).
+        eval_board: side of the boards that the metrics are computed on.
+    """
+
+    experiment: str = setting("life_state", choices=("life_state",))
+    gan: str = setting("none", choices=("none", "posthoc", "joint"))
+    ae: bool = setting(True, packs=True)
+    rnn: bool = setting(True)
+    step_layers: int = setting(5, low=1, high=100)
+    residual: bool = setting(True)
+    loss: str = setting("bce", choices=("bce", "l2"), packs=True)
+    eval_board: int = setting(20, low=3, high=256, packs=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LifeCountConfig(LifeConfig):
+    """A convolutional LSTM that predicts how many cells will live (paper section 3.2).
+
+    Training and evaluation use boards of the same side: the count head ends in a linear layer over the whole board.
+
+    Attributes:
+        lstm_layers: stacked convolutional LSTM layers.
+        count_layers: convolutions of the count head before its linear layer.
+        count_weight: weight of the count losses (in shares of the board's area); the board decoder's loss weighs 1.
+        disc_layers, disc_width: the discriminator's convolution i (from 1) has i * `disc_width` channels.
+        accuracy: share of boards whose rounded count is right.
+    """
+
+    experiment: str = setting("life_count", choices=("life_count",))
+    gan: str = setting("none", choices=("none", "posthoc"))
+    board: int = setting(10, low=3, high=256)
+    accuracy: float = setting(0.999, above=0, high=1, packs=True)
+    lstm_layers: int = setting(2, low=1, high=100)
+    count_layers: int = setting(1, low=1, high=100)
+    count_weight: float = setting(1.0, above=0, packs=True)
+    disc_layers: int = setting(3, low=1, high=8)
+    disc_width: int = setting(8, low=1, high=1024)
 
 
 LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
@@ -107,6 +211,10 @@ LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
         "max_steps": 80_000,
         "eval_every": 1000,
         "trace_every": 100,
+        "adv_steps": 50_000,
+        "adv_weight": 1.0,
+        "adv_ramp": 0.0,
+        "adv_lr": 5e-4,
     },
     "paper_l2": {
         "board": 20,
@@ -120,7 +228,50 @@ LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
         "max_steps": 120_000,
         "eval_every": 5000,
         "trace_every": 100,
+        "adv_steps": 50_000,
+        "adv_weight": 0.034,
+        "adv_ramp": 1.0,
+        "adv_lr": 5e-4,
     },
 }
 """Named values. `paper_bce` is the authors' code of 2020, `paper_l2` that of 2021 (which the text describes);
 `fast` is the same science on smaller boards with a warm-up, a linear decay and clipping by norm."""
+
+LIFE_COUNT_PRESETS: dict[str, dict[str, Scalar]] = {
+    "fast": {
+        "channels": 24,
+        "enc_layers": 2,
+        "batch": 64,
+        "lr": 2e-3,
+        "schedule": "linear",
+        "warmup": 0.02,
+        "clip": 1.0,
+        "clip_by": "norm",
+        "max_steps": 30_000,
+        "eval_every": 500,
+        "trace_every": 100,
+        "adv_layers": 3,
+    },
+    "paper": {
+        "channels": 24,
+        "enc_layers": 2,
+        "batch": 200,
+        "lr": 1e-3,
+        "schedule": "exponential",
+        "warmup": 0.0,
+        "decay": 0.3,
+        "clip": 0.1,
+        "clip_by": "value",
+        "max_steps": 400_000,
+        "eval_every": 5000,
+        "trace_every": 100,
+        "give_up_at": 200_000,
+        "give_up_accuracy": 0.9,
+        "adv_steps": 100_000,
+        "adv_weight": 0.5,
+        "adv_ramp": 1.0,
+        "adv_layers": 3,
+        "adv_lr": 1e-3,
+    },
+}
+"""Named values of the counting task. `paper` lies inside the ranges that the authors searched."""

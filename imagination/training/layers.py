@@ -6,7 +6,7 @@ where in P each layer lies. So the optimiser, compaction and checkpoints each ha
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from imagination.training import philox
 
 LEAKY_SLOPE = 0.3
 """Slope of every LeakyReLU (the authors' code)."""
+
+FORGET_BIAS = 1.0
+"""Added to the forget gate, so that an untrained LSTM remembers (Jozefowicz et al., 2015; Keras' default)."""
 
 
 class ParameterLayout:
@@ -30,6 +33,17 @@ class ParameterLayout:
         self.shapes = dict(shapes)
         self._sizes = [math.prod(shape) for shape in self.shapes.values()]
         self.size = sum(self._sizes)
+
+    def columns(self, names: Collection[str]) -> slice:
+        """Where in P these parameters lie, which lie side by side.
+
+        Raises:
+            ValueError: they do not, or there is none.
+        """
+        chosen = [index for index, name in enumerate(self.shapes) if name in names]
+        if not chosen or chosen != list(range(chosen[0], chosen[-1] + 1)):
+            raise ValueError(f"the parameters {', '.join(names)} do not lie side by side")
+        return slice(sum(self._sizes[: chosen[0]]), sum(self._sizes[: chosen[-1] + 1]))
 
     def unpack(self, parameters: Tensor) -> dict[str, Tensor]:
         """`[R, P]` as views by name, each `[R, *shape]`."""
@@ -57,6 +71,17 @@ class ParameterLayout:
         return torch.cat(parts, dim=1)
 
 
+def hidden_kernels(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The kernels between hidden layers, which have several channels on both sides: what Muon is for."""
+    return {name: shape for name, shape in shapes.items() if len(shape) == 4 and min(shape[:2]) > 1}
+
+
+def kernels_first(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The same parameters in an order that puts hidden kernels in front, those of one shape side by side."""
+    kernels = hidden_kernels(shapes)
+    return {**dict(sorted(kernels.items(), key=lambda item: item[1])), **shapes}
+
+
 def convolution_shapes(
     name: str, *, layers: int, channels_in: int, channels: int, channels_out: int, kernel: int
 ) -> dict[str, tuple[int, ...]]:
@@ -70,19 +95,21 @@ def convolution_shapes(
     return shapes
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A convolution per run, zero padded to the same size.
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1) -> Tensor:
+    """A convolution per run, zero padded: by half a kernel on every side.
 
     Args:
         x: `[B, R*C_in, H, W]`.
         weight: `[R, C_out, C_in, k, k]`, k odd.
-        bias: `[R, C_out]`.
+        bias: `[R, C_out]`, or None.
+        stride: of the kernel; H and W become ceil(H / stride) and ceil(W / stride).
 
     Returns:
         `[B, R*C_out, H, W]`.
     """
     runs, kernel = weight.shape[0], weight.shape[-1]
-    return F.conv2d(x, weight.flatten(0, 1), bias.flatten(), padding=kernel // 2, groups=runs)
+    flat = None if bias is None else bias.flatten()
+    return F.conv2d(x, weight.flatten(0, 1), flat, padding=kernel // 2, stride=stride, groups=runs)
 
 
 def convolutions(
@@ -97,6 +124,54 @@ def convolutions(
         if not (linear_end and layer == layers - 1):
             x = F.leaky_relu(x, LEAKY_SLOPE)
     return x
+
+
+def lstm_shapes(name: str, *, channels: int, kernel: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of a convolutional LSTM cell: gates in the order input, forget, cell, output."""
+    gates = (4 * channels, channels, kernel, kernel)
+    return {f"{name}.input.weight": gates, f"{name}.hidden.weight": gates, f"{name}.bias": (4 * channels,)}
+
+
+def lstm_step(
+    parameters: Mapping[str, Tensor],
+    name: str,
+    x: Tensor | None,
+    state: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """One step of a convolutional LSTM cell (Shi et al., 2015, without peepholes).
+
+    i, f, o = sigmoid(W_x * x + W_h * h + b), with 1 added to f's; g = tanh(...); c <- f c + i g; h <- o tanh(c).
+
+    Args:
+        parameters: by name, each `[R, ...]`.
+        name: of the cell.
+        x: input `[B, R*C, H, W]`; None: zeros, whose convolution need not be computed.
+        state: (h, c), each `[B, R*C, H, W]`; None: zeros. One of the two is given.
+
+    Returns:
+        The new (h, c).
+    """
+    bias = parameters[f"{name}.bias"]
+    terms = []
+    if x is not None:
+        terms.append(convolve(x, parameters[f"{name}.input.weight"], bias))
+    if state is not None:
+        terms.append(convolve(state[0], parameters[f"{name}.hidden.weight"], None if terms else bias))
+    gates = (terms[0] if len(terms) == 1 else terms[0] + terms[1]).unflatten(1, (bias.shape[0], 4, -1))
+    i, f, g, o = (gates[:, :, k].flatten(1, 2) for k in range(4))
+    new = i.sigmoid() * g.tanh()
+    c = new if state is None else (f + FORGET_BIAS).sigmoid() * state[1] + new
+    return o.sigmoid() * c.tanh(), c
+
+
+def linear(parameters: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """One number per board, from all channels and pixels: `[B, R*C, H, W]` to `[R, B]`.
+
+    The weight is `[R, 1, C*H*W]`, the bias `[R, 1]`.
+    """
+    weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
+    flat = x.unflatten(1, (weight.shape[0], -1)).transpose(0, 1).flatten(2)  # [R, B, C*H*W]
+    return torch.bmm(flat, weight.transpose(1, 2).to(flat.dtype))[..., 0].float() + bias
 
 
 def fold(x: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
-"""Adam, clipping and the learning-rate schedule, for all runs of a pack at once.
+"""Adam, Muon, clipping and learning-rate schedules, for all runs of a pack at once.
 
-Every setting is a tensor with the runs as first axis, so runs with different rates and limits share a pack.
+Every setting is a tensor with the runs as first axis, so runs with different rates and limits share a pack. An
+optimiser updates a *group*: a range of columns of the parameters `[R, P]`, with settings of its own.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol, Self
 
 import torch
@@ -16,39 +19,121 @@ BETA1, BETA2, EPSILON = (
     1e-7,
 )  # Keras' defaults, as in the authors' code; epsilon stands where Kingma has it
 
+MOMENTUM = 0.95
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_STEPS = 5
 
-class OptimizerConfig(Protocol):
-    """The config keys that the optimiser reads."""
+_DECAY_STEPS = 100_000
+"""Steps over which an exponential schedule's `decay` is meant (the authors' code)."""
 
-    @property
-    def lr(self) -> float: ...
+
+class ScheduleConfig(Protocol):
+    """The config keys that a schedule reads."""
+
     @property
     def schedule(self) -> str: ...
     @property
     def warmup(self) -> float: ...
     @property
+    def decay(self) -> float: ...
+    @property
     def max_steps(self) -> int: ...
+
+
+class OptimizerConfig(ScheduleConfig, Protocol):
+    """The config keys that Adam reads."""
+
+    @property
+    def lr(self) -> float: ...
     @property
     def clip(self) -> float: ...
     @property
     def clip_by(self) -> str: ...
 
 
+class MuonConfig(ScheduleConfig, Protocol):
+    """The config keys that Muon reads."""
+
+    @property
+    def muon_lr(self) -> float: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamSettings:
+    """Settings of a group whose are not its config's: an `OptimizerConfig`."""
+
+    lr: float
+    schedule: str = "constant"
+    warmup: float = 0.0
+    decay: float = 1.0
+    max_steps: int
+    clip: float = 1.0
+    clip_by: str = "none"
+
+
+class Optimizer(Protocol):
+    """What updates a group."""
+
+    def update(
+        self, parameters: Tensor, gradient: Tensor, *, mean: Tensor, variance: Tensor, steps: Tensor
+    ) -> None:
+        """One update of `parameters` and the moments, in place.
+
+        Args:
+            parameters: the group's columns, float32 `[R, p]`.
+            gradient: `[R, p]`.
+            mean: first moment `[R, p]`.
+            variance: second moment `[R, p]`.
+            steps: int64 `[R]`, updates done before this one.
+        """
+
+
 @dataclass(frozen=True)
-class Optimizer:
-    """Settings of R runs; each attribute is float32 `[R]`, and infinite where it does not apply.
+class Schedule:
+    """How the learning rate of R runs changes; each attribute is float32 `[R]`.
 
     Attributes:
-        lr: peak learning rate.
         warmup: steps of linear rise.
-        decay_end: step at which a linear decay arrives at zero.
+        decay_end: step at which a linear decay arrives at zero; infinite where there is none.
+        decay: factor of the rate per 100,000 steps; 1 where the decay is not exponential.
+    """
+
+    warmup: Tensor
+    decay_end: Tensor
+    decay: Tensor
+
+    @classmethod
+    def of(cls, configs: Sequence[ScheduleConfig], device: torch.device) -> Self:
+        """The schedules of these runs."""
+        inf = float("inf")
+        return cls(
+            warmup=_column([c.warmup * c.max_steps for c in configs], device),
+            decay_end=_column([c.max_steps if c.schedule == "linear" else inf for c in configs], device),
+            decay=_column([c.decay if c.schedule == "exponential" else 1.0 for c in configs], device),
+        )
+
+    def factor(self, steps: Tensor) -> Tensor:
+        """The share `[R]` of the peak rate in the update after `steps` (int64 `[R]`) updates."""
+        done = steps.float()
+        rise = ((done + 1) / self.warmup.clamp(min=1)).clamp(max=1)
+        fall = (self.decay_end - done) / (self.decay_end - self.warmup)
+        fall = torch.where(self.decay_end.isinf(), torch.ones_like(fall), fall.clamp(0, 1))
+        return torch.minimum(rise, fall) * self.decay ** (done / _DECAY_STEPS)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam of R runs (Kingma and Ba, 2015); each limit is float32 `[R]`, and infinite where it does not apply.
+
+    Attributes:
+        lr: peak learning rate, `[R]`.
+        schedule: of the rate.
         value_limit: largest gradient entry.
-        norm_limit: largest gradient norm.
+        norm_limit: largest norm of the group's gradient.
     """
 
     lr: Tensor
-    warmup: Tensor
-    decay_end: Tensor
+    schedule: Schedule
     value_limit: Tensor
     norm_limit: Tensor
 
@@ -56,28 +141,15 @@ class Optimizer:
     def of(cls, configs: Sequence[OptimizerConfig], device: torch.device) -> Self:
         """The settings of these runs."""
         inf = float("inf")
-
-        def column(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device)
-
         return cls(
-            lr=column([c.lr for c in configs]),
-            warmup=column([c.warmup * c.max_steps for c in configs]),
-            decay_end=column([c.max_steps if c.schedule == "linear" else inf for c in configs]),
-            value_limit=column([c.clip if c.clip_by == "value" else inf for c in configs]),
-            norm_limit=column([c.clip if c.clip_by == "norm" else inf for c in configs]),
+            lr=_column([c.lr for c in configs], device),
+            schedule=Schedule.of(configs, device),
+            value_limit=_column([c.clip if c.clip_by == "value" else inf for c in configs], device),
+            norm_limit=_column([c.clip if c.clip_by == "norm" else inf for c in configs], device),
         )
 
-    def rate(self, steps: Tensor) -> Tensor:
-        """Learning rate float32 `[R]` of the update after `steps` (int64 `[R]`) updates."""
-        done = steps.float()
-        rise = ((done + 1) / self.warmup.clamp(min=1)).clamp(max=1)
-        fall = (self.decay_end - done) / (self.decay_end - self.warmup)
-        fall = torch.where(self.decay_end.isinf(), torch.ones_like(fall), fall.clamp(0, 1))
-        return self.lr * torch.minimum(rise, fall)
-
     def clipped(self, gradient: Tensor) -> Tensor:
-        """The gradient `[R, P]`, each run's entries or norm within its limit."""
+        """The gradient `[R, p]`, each run's entries or norm within its limit."""
         limit = self.value_limit[:, None]
         gradient = torch.minimum(torch.maximum(gradient, -limit), limit)
         norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
@@ -88,20 +160,68 @@ class Optimizer:
     def update(
         self, parameters: Tensor, gradient: Tensor, *, mean: Tensor, variance: Tensor, steps: Tensor
     ) -> None:
-        """One Adam update of `parameters` `[R, P]` and its moments, in place (Kingma and Ba, 2015).
-
-        Args:
-            parameters: float32 `[R, P]`.
-            gradient: `[R, P]`.
-            mean: first moment `[R, P]`.
-            variance: second moment `[R, P]`.
-            steps: int64 `[R]`, updates done before this one.
-        """
+        """See `Optimizer`."""
         gradient = self.clipped(gradient)
         mean.lerp_(gradient, 1 - BETA1)
         variance.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
         time = (steps + 1).double()[:, None]
         correction1, correction2 = 1 - BETA1**time, 1 - BETA2**time
-        size = (self.rate(steps)[:, None].double() / correction1).float()
+        rate = self.lr * self.schedule.factor(steps)
+        size = (rate[:, None].double() / correction1).float()
         denominator = (variance / correction2.float()).sqrt_().add_(EPSILON)
         parameters.sub_(size * mean / denominator)
+
+
+class Muon:
+    """Muon of R runs (Jordan et al., 2024): a kernel moves by its momentum's nearest orthogonal matrix.
+
+    A convolution kernel is the matrix `[out, in * k * k]`. Its gradient's size plays no part, so nothing is clipped.
+
+    Args:
+        configs: one per run.
+        kernels: names and shapes `(out, in, k, k)` of the group's parameters, kernels alone, in their order.
+        device: where the tensors live.
+    """
+
+    def __init__(
+        self, configs: Sequence[MuonConfig], kernels: Mapping[str, tuple[int, ...]], device: torch.device
+    ) -> None:
+        self._lr = _column([c.muon_lr for c in configs], device)
+        self._schedule = Schedule.of(configs, device)
+        # Neighbours of one shape are orthogonalised in one batched product.
+        self._stacks: list[tuple[slice, tuple[int, int]]] = []
+        end = 0
+        for shape, same in groupby(kernels.values()):
+            start, end = end, end + math.prod(shape) * len(list(same))
+            self._stacks.append((slice(start, end), (shape[0], math.prod(shape[1:]))))
+
+    def update(
+        self, parameters: Tensor, gradient: Tensor, *, mean: Tensor, variance: Tensor, steps: Tensor
+    ) -> None:
+        """See `Optimizer`; `mean` is the momentum, `variance` is not used."""
+        mean.mul_(MOMENTUM).add_(gradient)
+        wanted = gradient + MOMENTUM * mean  # Nesterov's
+        rate = (self._lr * self._schedule.factor(steps))[:, None]
+        for columns, (rows, width) in self._stacks:
+            matrices = wanted[:, columns].reshape(-1, rows, width)
+            step = orthogonalised(matrices) * math.sqrt(max(1.0, rows / width))
+            parameters[:, columns] -= rate * step.reshape(parameters.shape[0], -1)
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """About the nearest semi-orthogonal matrix of each: `[N, a, b]`, singular values pushed to about 1 (.7 to 1.2).
+
+    Five steps of the quintic Newton-Schulz iteration with Jordan's coefficients, on the smaller side.
+    """
+    a, b, c = _NEWTON_SCHULZ
+    x: Tensor = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + EPSILON)
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.mT if tall else x
+
+
+def _column(values: Sequence[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)

@@ -6,21 +6,23 @@ import torch
 from training_helpers import CPU, tiny, train
 
 from imagination import metrics
-from imagination.life import sampler
-from imagination.life.experiment import LifeState, trivial_decoders
+from imagination.life import networks, sampler
+from imagination.life.baselines import trivial_metric
+from imagination.life.state import LifeState
 
 
 def evaluate(config, parameters=None):
     experiment = LifeState([config], CPU)
-    return experiment.evaluate(experiment.initial_parameters() if parameters is None else parameters)
+    parameters = experiment.initial_parameters() if parameters is None else parameters
+    return experiment.evaluate(experiment.layout.unpack(parameters))
 
 
-def test_trivial_decoders_get_what_was_published_for_them():
+def test_trivial_metric_get_what_was_published_for_them():
     # Chain sampler, 20x20, 2 / 3 / 4 timesteps; the figures are rounded to two digits and hold for 10,000
     # sequences, whose mean moves by less than .01 with the draw.
     table = {2: (0.04, 0.01, 0.04), 3: (0.05, 0.02, 0.54), 4: (0.06, 0.03, 0.72)}
     for timesteps, (repeat, dead, shifted) in table.items():
-        ours = trivial_decoders(timesteps, timesteps, board=20, sequences=10_000, device=CPU)
+        ours = trivial_metric(timesteps, timesteps, board=20, sequences=10_000, device=CPU)
         assert ours["baseline_repeat"] == pytest.approx(repeat, abs=0.012)
         assert ours["baseline_dead"] == pytest.approx(dead, abs=0.012)
         assert ours["baseline_shifted"] == pytest.approx(shifted, abs=0.012)
@@ -31,7 +33,7 @@ def test_the_shifted_decoder_stops_at_the_final_state():
     truth = sampler.evaluation_states(2, board=8, sequences=60, device=CPU)
     both = truth[:, 2:3].expand(-1, 2, -1, -1).float()
     expected = metrics.interpretability(both, truth[:, 1:2]).mean().item()
-    ours = trivial_decoders(2, 3, board=8, sequences=60, device=CPU)
+    ours = trivial_metric(2, 3, board=8, sequences=60, device=CPU)
     assert ours["baseline_shifted"] == pytest.approx(expected)
 
 
@@ -51,8 +53,8 @@ def test_metrics_are_those_of_the_decoded_boards():
     parameters = experiment.initial_parameters()
     named = experiment.layout.unpack(parameters)
     truth = sampler.evaluation_states(3, board=8, sequences=40, device=CPU)
-    hidden = experiment._network.hidden_states(named, truth[None, :, 0])
-    boards = torch.stack([experiment._network.decode(named, h)[0] for h in hidden], dim=1)
+    hidden = experiment.network.hidden_states(named, truth[None, :, 0])
+    boards = torch.stack([networks.decode(named, h, name="decoder", depth=1)[0] for h in hidden], dim=1)
     found = evaluate(config).metrics
     alive = (boards > 0.5).numpy()  # the linear output itself, for the squared error
     equal = alive == truth.numpy()

@@ -1,0 +1,145 @@
+"""The adversary of a decoder: a discriminator that tells real boards from decoded ones (paper section 2.2).
+
+Generator and discriminator lie in one parameter vector and are updated in one step: each loss sees the other
+side's parameters detached, so that the sum of the losses gives each its own gradient.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagination.training import layers, philox
+from imagination.training.optimizer import Adam, AdamSettings
+
+DROPOUT = 0.3
+NAME = "discriminator"
+
+_HALF_WORD = 2**16
+
+
+class AdversaryConfig(Protocol):
+    """The config keys that an adversary reads."""
+
+    @property
+    def adv_weight(self) -> float: ...
+    @property
+    def adv_ramp(self) -> float: ...
+    @property
+    def disc_lr(self) -> float: ...
+    @property
+    def max_steps(self) -> int: ...
+
+
+class Discriminator:
+    """Stride-2 convolutions, LeakyReLU and dropout after each, then one linear output: the logit of "real".
+
+    Args:
+        widths: channels of each convolution; the authors': 4, 8, 16.
+        board: side of the boards.
+        kernel: side of the kernels.
+
+    Attributes:
+        widths: as given.
+        shapes: names and shapes of one run's parameters.
+    """
+
+    def __init__(self, widths: Sequence[int], *, board: int, kernel: int = 3) -> None:
+        self.widths = list(widths)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        width_in, side = 1, board
+        for layer, width in enumerate(widths):
+            self.shapes[f"{NAME}.{layer}.weight"] = (width, width_in, kernel, kernel)
+            self.shapes[f"{NAME}.{layer}.bias"] = (width,)
+            width_in, side = width, -(-side // 2)
+        self.shapes[f"{NAME}.linear.weight"] = (1, width_in * side * side)
+        self.shapes[f"{NAME}.linear.bias"] = (1,)
+
+    def logits(
+        self, parameters: Mapping[str, Tensor], boards: Tensor, *, seeds: Tensor, steps: Tensor, stream: str
+    ) -> Tensor:
+        """The logit of every board.
+
+        Args:
+            parameters: by name, each `[R, ...]`.
+            boards: float `[R, N, H, W]`.
+            seeds: int64 `[R]`, and
+            steps: int64 `[R]`: what the dropout masks are functions of, with
+            stream: what the boards are.
+
+        Returns:
+            `[R, N]`.
+        """
+        x = layers.fold(boards)
+        for layer in range(len(self.widths)):
+            named = f"{NAME}.{layer}"
+            x = layers.convolve(x, parameters[f"{named}.weight"], parameters[f"{named}.bias"], stride=2)
+            x = F.leaky_relu(x, layers.LEAKY_SLOPE)
+            x = x * _mask(x, seeds, steps, stream=f"dropout.{stream}.{layer}")
+        return layers.linear(parameters, f"{NAME}.linear", x)
+
+    def losses(
+        self, parameters: Mapping[str, Tensor], *, real: Tensor, fake: Tensor, seeds: Tensor, steps: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The generator's and the discriminator's loss, each `[R]`: binary cross-entropy with logits.
+
+        The generator's has gradients for `fake` alone, the discriminator's for its own parameters alone. Both see
+        the fake boards through the same dropout masks.
+
+        Args:
+            parameters: by name, each `[R, ...]`.
+            real: boards of another batch, float `[R, N, H, W]`.
+            fake: decoded boards, on the same scale, float `[R, M, H, W]`.
+            seeds: int64 `[R]`.
+            steps: int64 `[R]`.
+        """
+        frozen = {name: value.detach() for name, value in parameters.items() if name.startswith(NAME)}
+        fooled = self.logits(frozen, fake, seeds=seeds, steps=steps, stream="fake")
+        judged = self.logits(parameters, fake.detach(), seeds=seeds, steps=steps, stream="fake")
+        known = self.logits(parameters, real, seeds=seeds, steps=steps, stream="real")
+        generator = F.softplus(-fooled).mean(1)
+        discriminator = F.softplus(-known).mean(1) + F.softplus(judged).mean(1)
+        return generator, discriminator
+
+
+class Ramp:
+    """The weight of the generator's loss, which may rise linearly from 0.
+
+    Args:
+        configs: one per run.
+        updates: how many updates each run's adversarial training has at most.
+        device: where the tensors live.
+    """
+
+    def __init__(
+        self, configs: Sequence[AdversaryConfig], updates: Sequence[int], device: torch.device
+    ) -> None:
+        def column(values: list[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device)
+
+        self._weight = column([config.adv_weight for config in configs])
+        self._rise = column([c.adv_ramp * count for c, count in zip(configs, updates, strict=True)])
+
+    def weight(self, steps: Tensor) -> Tensor:
+        """The weight `[R]` of the update after `steps` (int64 `[R]`) updates."""
+        done = steps.float()
+        risen = torch.where(self._rise > 0, (done / self._rise.clamp(min=1)).clamp(max=1), 1.0)
+        return self._weight * risen
+
+
+def discriminator_optimizer(configs: Sequence[AdversaryConfig], device: torch.device) -> Adam:
+    """Adam at a constant rate of its own, nothing clipped (the authors' code)."""
+    return Adam.of([AdamSettings(lr=c.disc_lr, max_steps=c.max_steps) for c in configs], device)
+
+
+def _mask(x: Tensor, seeds: Tensor, steps: Tensor, *, stream: str) -> Tensor:
+    """Dropout factors (0 or 1 / keep probability) for `x` `[N, R*C, H, W]`, from 16 random bits each."""
+    runs = seeds.shape[0]
+    per_lane = x[0].numel() // runs
+    words = philox.words(seeds, steps, stream=stream, lanes=x.shape[0], count=-(-per_lane // 2))
+    halves = torch.stack((words & (_HALF_WORD - 1), words >> 16), dim=-1).flatten(2)[..., :per_lane]
+    dropped = round(DROPOUT * _HALF_WORD)
+    kept = (halves >= dropped).to(x.dtype) / (1 - dropped / _HALF_WORD)  # [R, N, C*H*W]
+    return kept.transpose(0, 1).reshape(x.shape)

@@ -1,0 +1,91 @@
+"""What the trainer trains: R runs of one kind, in one stage of their training."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from imagination.recorder import Arrays
+from imagination.training.layers import ParameterLayout
+from imagination.training.optimizer import Optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forward:
+    """One batch of every run.
+
+    Attributes:
+        loss: `[R]`, with gradient.
+        accuracy: training accuracy of the batch, `[R]`.
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a finished run is worth: metrics (None where one does not exist) and boards for pictures."""
+
+    metrics: Mapping[str, float | None]
+    samples: Mapping[str, Arrays]
+
+
+class Experiment(Protocol):
+    """R runs of one kind. Parameters are `[R, P]`; no method lets one run's data reach another's results.
+
+    A run's training has one stage or more. The first (0) ends by the stopping rule; a later one begins with the
+    parameters of the one before it in its first columns, and ends after a fixed number of updates.
+
+    Attributes:
+        stage: which one this is.
+        configs: one per run.
+        layout: names and shapes of one run's parameters.
+        device: where the tensors live.
+    """
+
+    stage: int
+    configs: list[Any]
+    device: torch.device
+
+    @property
+    def layout(self) -> ParameterLayout: ...
+
+    def select(self, kept: Sequence[int]) -> "Experiment":
+        """The same experiment with these runs alone."""
+
+    def next_stage(self) -> "Experiment | None":
+        """What these runs go on with when this stage has ended; None: nothing."""
+
+    def updates(self, config: Any) -> int:
+        """How many updates a run of this stage has at most."""
+
+    def optimizers(self) -> list[tuple[slice, Optimizer]]:
+        """The optimiser of every group of parameters (columns of P); columns of no group stay as they are."""
+
+    def initial_parameters(self) -> Tensor:
+        """Fresh parameters `[R, P]`."""
+
+    def initial_data(self) -> Tensor:
+        """What the first batch is made of, `[R, ...]`."""
+
+    def forward(self, parameters: Tensor, data: Tensor, steps: Tensor) -> Forward:
+        """Losses of the batch that `data` `[R, ...]` begins, in each run's step `steps` (int64 `[R]`, from 0)."""
+
+    def next_data(self, forward: Forward, steps: Tensor) -> Tensor:
+        """`data` of the batch of each run's step, `steps` int64 `[R]`."""
+
+    def traced(self, parameters: Tensor, forward: Forward) -> dict[str, Tensor]:
+        """The traced values of a batch, by name, each `[R]`."""
+
+    def evaluate(
+        self, weights: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None
+    ) -> Evaluation:
+        """Metrics and samples of a single finished run (R = 1). Calls `check` often; what it raises goes through.
+
+        Args:
+            weights: the run's parameters by name, each `[1, ...]`, of this stage or of a later one.
+            check: see above.
+        """

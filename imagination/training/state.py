@@ -1,0 +1,121 @@
+"""All that changes while runs train, and the checkpoints that are made of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imagination.recorder import Arrays
+from imagination.training.experiment import Experiment
+
+
+class CheckpointError(Exception):
+    """A checkpoint does not fit its run, as after an update of this package.
+
+    Attributes:
+        index: the run's place in its pack.
+    """
+
+    def __init__(self, message: str, *, index: int) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+def stage_of(checkpoint: Arrays) -> int:
+    """The stage in which a run was checkpointed."""
+    return int(checkpoint["stage"]) if "stage" in checkpoint else 0
+
+
+@dataclass
+class TrainState:
+    """All that changes while R runs train; the first axis of every tensor is the run. A checkpoint is a row of it.
+
+    Attributes:
+        parameters: float32 `[R, P]`.
+        mean: Adam's first moment, `[R, P]`.
+        variance: Adam's second moment, `[R, P]`.
+        data: the next batch' beginning, `[R, ...]`.
+        stage: of the run's training, int64 `[R]`.
+        step: updates done in this stage, int64 `[R]`.
+        earlier: updates done in the stages before it, int64 `[R]`.
+        accuracy_sum: sum of the batches' training accuracies in this interval (of the first stage), float64 `[R]`.
+        interval: batches in this interval, int64 `[R]`.
+        seconds: each run's share of the training time, float64 `[R]`.
+    """
+
+    parameters: Tensor
+    mean: Tensor
+    variance: Tensor
+    data: Tensor
+    stage: Tensor
+    step: Tensor
+    earlier: Tensor
+    accuracy_sum: Tensor
+    interval: Tensor
+    seconds: Tensor
+
+    @classmethod
+    def initial(cls, experiment: Experiment) -> "TrainState":
+        """The state before the experiment's first step."""
+        parameters = experiment.initial_parameters()
+        runs, device = parameters.shape[0], parameters.device
+
+        def zeros(dtype: torch.dtype) -> Tensor:
+            return torch.zeros(runs, dtype=dtype, device=device)
+
+        return cls(
+            parameters=parameters,
+            mean=torch.zeros_like(parameters),
+            variance=torch.zeros_like(parameters),
+            data=experiment.initial_data(),
+            stage=zeros(torch.int64) + experiment.stage,
+            step=zeros(torch.int64),
+            earlier=zeros(torch.int64),
+            accuracy_sum=zeros(torch.float64),
+            interval=zeros(torch.int64),
+            seconds=zeros(torch.float64),
+        )
+
+    def successor(self, run: int, experiment: Experiment) -> "TrainState":
+        """The state `[1, ...]` in which one of these runs begins its next stage.
+
+        Its parameters so far stand in front, and how its training ended goes with it.
+
+        Args:
+            run: which one.
+            experiment: the next stage of that run alone.
+        """
+        begun = TrainState.initial(experiment)
+        begun.parameters[0, : self.parameters.shape[1]] = self.parameters[run]
+        begun.earlier[0] = self.earlier[run] + self.step[run]
+        for name in ("accuracy_sum", "interval", "seconds"):
+            getattr(begun, name)[0] = getattr(self, name)[run]
+        return begun
+
+    @classmethod
+    def joined(cls, states: Sequence["TrainState"]) -> "TrainState":
+        """The runs of several states (of one stage and shape) in one."""
+        return cls(**{f.name: torch.cat([getattr(s, f.name) for s in states]) for f in fields(cls)})
+
+    def select(self, kept: Sequence[int]) -> "TrainState":
+        """The state of the runs with these indices."""
+        index = torch.tensor(kept, dtype=torch.int64, device=self.step.device)
+        return TrainState(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    def arrays(self, run: int) -> Arrays:
+        """One run's row as numpy arrays: its checkpoint."""
+        return {f.name: getattr(self, f.name)[run].cpu().numpy().copy() for f in fields(self)}
+
+    def restore(self, run: int, arrays: Arrays) -> None:
+        """Put a checkpoint into a row.
+
+        Raises:
+            ValueError: the checkpoint is of another kind or shape.
+        """
+        for f in fields(self):
+            row = getattr(self, f.name)
+            if f.name not in arrays or arrays[f.name].shape != row[run].shape:
+                raise ValueError(f"the checkpoint's {f.name} is not this run's")
+            row[run] = torch.from_numpy(np.asarray(arrays[f.name])).to(row)

@@ -1,0 +1,191 @@
+"""The stored boards of a run, and what can be said of each: which sequence, which score, which match."""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from results_db.contract import Sample, StoreError
+
+Array = NDArray[Any]
+
+RANKS = {"best": -3, "median": -2, "worst": -1}
+"""The rows of a sample that were chosen by their score; those before them are the first sequences."""
+
+PICKS = (*RANKS, "all", "first")
+"""The words by which sequences are picked; `all` is the three ranks."""
+
+_DECODERS = ("plain", "adversarial")
+_ARRAYS = ("decoded", "truth", "score", "index")
+_MATCH_PERCENT = 95
+"""Boards match if at least this share of their pixels is equal (paper, Eq. 1)."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One sequence as one decoder sees it.
+
+    Attributes:
+        decoder: `plain` or `adversarial`.
+        boards: float `[T + 1, H, W]`, decoded from h_0 to h_T; alive above .5.
+        score: the sequence's metric (`life_state`) or correlation (`life_count`); null where not defined.
+    """
+
+    decoder: str
+    boards: Array
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Picked:
+    """A sequence to show: why it was picked, its number in the evaluation set, and its boards.
+
+    Attributes:
+        name: `best`, `median`, `worst`, or nothing for one picked by its place.
+        truth: 0/1 `[m, H, W]`, the true states s_1 to s_m.
+    """
+
+    name: str
+    index: int
+    truth: Array
+    decoded: tuple[Decoded, ...]
+
+
+class Kind(Enum):
+    """What a note says of its board."""
+
+    MATCH = "it matches a true state"
+    OTHER = "the true state that it is nearest to"
+    OUTSIDE = "the score leaves it out"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A few words under a decoded board, in matplotlib's mathtext."""
+
+    text: str
+    kind: Kind
+
+
+def read(samples: Mapping[str, Sample], *, run: str) -> dict[str, dict[str, Array]]:
+    """The arrays of each decoder's sample, the plain one first.
+
+    Args:
+        samples: as `Store.samples` gives them.
+        run: how to name the run in an error.
+
+    Raises:
+        StoreError: there is none, or one is not as the trainer writes it today.
+    """
+    found = {name: _arrays(samples[name], run=run, name=name) for name in _DECODERS if name in samples}
+    if not found:
+        raise StoreError(
+            f"run {run} has no decoded boards: they are stored when a run ends without diverging; "
+            "see imagine-results runs --state COMPLETED"
+        )
+    return found
+
+
+def pick(arrays: Mapping[str, Mapping[str, Array]], wanted: str) -> list[Picked]:
+    """The sequences that a person asked for.
+
+    Args:
+        arrays: what `read` gave; all decoders hold the same sequences.
+        wanted: one of `PICKS`, or the number of a stored sequence in the evaluation set.
+
+    Raises:
+        StoreError: neither.
+    """
+    index = [int(number) for number in next(iter(arrays.values()))["index"]]
+    if wanted == "all":
+        return [_picked(arrays, len(index) + row, name=name) for name, row in RANKS.items()]
+    if wanted in RANKS:
+        return [_picked(arrays, len(index) + RANKS[wanted], name=wanted)]
+    if wanted == "first":
+        return [_picked(arrays, 0, name="")]
+    if wanted.isdecimal() and int(wanted) in index:
+        return [_picked(arrays, index.index(int(wanted)), name="")]
+    stored = ", ".join(map(str, sorted(set(index))))
+    raise StoreError(f"--pick: '{wanted}' is none of {', '.join(PICKS)}, nor a stored sequence: {stored}")
+
+
+def notes(boards: Array, truth: Array, *, config: Mapping[str, Any]) -> list[Note]:
+    """What to write under each decoded board of a sequence.
+
+    Args:
+        boards: float `[T + 1, H, W]`.
+        truth: 0/1 `[m, H, W]`.
+        config: the run's, for its experiment and what its decoder was trained on.
+    """
+    alive, true = boards > 0.5, truth.astype(bool)
+    if config.get("experiment") == "life_count":  # trained on s_1 alone; every later state counts
+        return [Note("trained", Kind.OUTSIDE), *(_most_correlated(board, true) for board in alive[1:])]
+    first = "trained" if config.get("ae", True) else "ignored"
+    between = [_most_equal(board, true) for board in alive[1:-1]]
+    return [Note(first, Kind.OUTSIDE), *between, Note("trained", Kind.OUTSIDE)]
+
+
+def correlation(decoded: Array, truth: Array) -> float:
+    """The Matthews coefficient of two boards' living cells; 0 where one of them is uniform."""
+    size = decoded.size
+    both, alive, true = int((decoded & truth).sum()), int(decoded.sum()), int(truth.sum())
+    spread = alive * (size - alive) * true * (size - true)
+    return float((both * size - alive * true) / np.sqrt(spread)) if spread else 0.0
+
+
+def _arrays(sample: Sample, *, run: str, name: str) -> dict[str, Array]:
+    try:
+        with np.load(io.BytesIO(sample.npz)) as file:
+            return {key: file[key] for key in _ARRAYS}
+    except KeyError as error:
+        reason = f"lacks the array '{error.args[0].split()[0]}', as those of older versions do"
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        reason = "is damaged"
+    raise StoreError(
+        f"run {run}: its sample '{name}' {reason}; choose another run, or train it in a new store"
+    )
+
+
+def _picked(arrays: Mapping[str, Mapping[str, Array]], row: int, *, name: str) -> Picked:
+    one = next(iter(arrays.values()))
+    decoded = tuple(
+        Decoded(decoder, found["decoded"][row].astype(float), _defined(found["score"][row]))
+        for decoder, found in arrays.items()
+    )
+    return Picked(name, int(one["index"][row]), one["truth"][row], decoded)
+
+
+def _defined(score: float) -> float | None:
+    return None if np.isnan(score) else float(score)
+
+
+def _most_equal(board: Array, true: Array) -> Note:
+    """The true intermediate states that a board matches, else the nearest, and how many pixels are equal."""
+    equal = (board == true[1:-1]).sum((1, 2))
+    if not len(equal):
+        return Note("", Kind.OTHER)
+    matched = [j + 2 for j, pixels in enumerate(equal) if 100 * pixels >= _MATCH_PERCENT * board.size]
+    states = matched or [int(equal.argmax()) + 2]
+    # Rounded down, so that 94.9% does not read as a match.
+    percent = 100 * int(equal.max()) // board.size
+    return Note(rf"{_named(states)} {percent}%", Kind.MATCH if matched else Kind.OTHER)
+
+
+def _most_correlated(board: Array, true: Array) -> Note:
+    values = [correlation(board, state) for state in true[1:]]
+    best = int(np.argmax(values))
+    return Note(f"{_named([best + 2])} {values[best]:.2f}", Kind.OTHER)
+
+
+def _named(states: list[int]) -> str:
+    """States in mathtext; from three on, the first and the last: neighbours in time are what resembles."""
+    names = [f"$s_{{{state}}}$" for state in states]
+    if len(names) < 3:
+        return ",".join(names)
+    whole = states[-1] - states[0] == len(states) - 1
+    return f"{names[0]}–{names[-1]}" if whole else f"{len(names)} states"

@@ -1,0 +1,100 @@
+"""Runs with traces and decoded boards, as a worker stores them, for tests of pictures."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from results_db.contract import PlannedRun, Provenance, RunRecord, Sample
+from results_db.store import SqlStore
+
+Array = NDArray[Any]
+
+WHO = Provenance("local", "node1", "1:1", "cpu", "0123abc", True, {})
+
+CONFIG = {
+    **{"experiment": "life_state", "gol": 3, "model_t": 3, "ae": True, "rnn": True, "gan": "none"},
+    **{"kernel": 3, "residual": True, "reset": 0.1, "eval_board": 20},
+}
+
+FIRST = [0, 1, 2, 3]
+RANKED = [9123, 4711, 77]
+"""Numbers of the best, the median and the worst sequence in the evaluation set."""
+
+
+def run_id(number: int) -> str:
+    return f"{number:02x}" * 32
+
+
+def step(board: Array) -> Array:
+    """The next state of Life; cells outside the board are dead."""
+    padded = np.pad(board.astype(int), 1)
+    height, width = board.shape
+    near = sum(padded[y : y + height, x : x + width] for y in range(3) for x in range(3) if (y, x) != (1, 1))
+    return ((near == 3) | ((board == 1) & (near == 2))).astype(np.uint8)
+
+
+def life(states: int, *, seed: int = 0, board: int = 20) -> Array:
+    """A board of density .4 and what follows it: uint8 `[states, board, board]`."""
+    found = [(np.random.default_rng(seed).random((board, board)) < 0.4).astype(np.uint8)]
+    for _ in range(states - 1):
+        found.append(step(found[-1]))
+    return np.stack(found)
+
+
+def sample(
+    truth: Sequence[Array], decoded: Sequence[Array], score: Sequence[float], index: Sequence[int]
+) -> Sample:
+    """Boards of several sequences, as the trainer writes them."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        truth=np.stack(truth).astype(np.uint8),
+        decoded=np.stack(decoded).astype(np.float16),
+        score=np.array(score, dtype=np.float64),
+        index=np.array(index, dtype=np.int64),
+    )
+    return Sample(buffer.getvalue())
+
+
+def seven(gol: int, model_t: int, *, noise: float = 0.0) -> Sample:
+    """Seven sequences; decoded are the true states as far as there are, then the last one, plus noise."""
+    truth = [life(gol + 1, seed=seed) for seed in range(7)]
+    random = np.random.default_rng(1)
+    decoded = []
+    for states in truth:
+        boards = np.stack([states[min(place, gol)] for place in range(model_t + 1)])
+        decoded.append(np.abs(boards - noise * random.random(boards.shape)))
+    return sample(truth, decoded, [1.0, 0.5, 1.0, 0.0, 1.5, 0.75, 0.25], FIRST + RANKED)
+
+
+def add(
+    store: SqlStore,
+    number: int,
+    *,
+    traces: Mapping[str, tuple[list[int], list[float]]] | None = None,
+    samples: Mapping[str, Sample] | None = None,
+    accuracy: float = 0.995,
+    outcome: str = "reached",
+    **config: Any,
+) -> str:
+    """A COMPLETED run, and its id."""
+    store.stage([PlannedRun(run_id(number), {**CONFIG, "seed": number, **config})])
+    attempt = store.start(run_id(number), WHO)
+    assert attempt is not None
+    metrics = {"metric": 1.0, "train_accuracy": accuracy, "steps": 300.0}
+    record = RunRecord(run_id(number), outcome, 2.5, metrics, traces or {}, samples or {})
+    assert store.finish(attempt, record)
+    return run_id(number)
+
+
+def curves(*learned: int | None, until: int = 1000) -> dict[str, tuple[list[int], list[float]]]:
+    """Traces at every 100 steps: `state1` is right at once, the next ones reach 98% at these steps (None: never)."""
+    steps = list(range(0, until + 1, 100))
+    found = {"state1": (steps, [1.0] * len(steps))}
+    for place, at in enumerate(learned, start=2):
+        values = [0.98 if at is not None and step >= at else 0.85 for step in steps]
+        found[f"state{place}"] = (steps, values)
+    return found

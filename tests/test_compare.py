@@ -1,0 +1,313 @@
+"""The paper's numbers beside ours: verdicts at their borders, which runs count, and every table by hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compare_helpers import FIVE, HALF, WHO, config, store_five, store_run
+
+from jobs.identity import run_id
+from results_db.aggregate import Interval
+from results_db.compare import compare, verdict
+from results_db.contract import PlannedRun
+from results_db.store import SqlStore, open_store
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IMAGINE_DB", raising=False)
+
+
+@pytest.fixture
+def db() -> SqlStore:
+    return open_store(None, create=True)
+
+
+def compared(db: SqlStore, table: str, **options: Any) -> list[dict[str, Any]]:
+    return compare(table, db.runs(), traces_of=db.traces_of, **options)
+
+
+def counts(db: SqlStore, table: str = "table1", row: int = 1, **options: Any) -> tuple[int, int]:
+    """`kept` and `run` of a row; Table 1's row 1 is that of 3/3."""
+    found = compared(db, table, **options)[row]
+    return found["kept"], found["run"]
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "kept", "expected"),
+    [
+        (0.99, 0.02, 5, "reproduced"),
+        (0.99, 0.02, 4, "too few runs"),  # fewer than 5, though all is well
+        (0.99, 0.10, 5, "reproduced"),  # .10 itself is not above .10
+        (0.99, 0.101, 5, "too few runs"),
+        (0.92, 0.07, 5, "reproduced"),  # the paper's value is the interval's end
+        (0.92, 0.069, 5, "lower"),
+        (0.94, 0.0, 5, "reproduced"),  # .05 away, which as binary fractions is a little more
+        (0.939, 0.0, 5, "lower"),
+        (1.04, 0.01, 9, "reproduced"),
+        (1.041, 0.01, 9, "higher"),
+    ],
+)
+def test_verdicts(mean: float, half: float, kept: int, expected: str) -> None:
+    assert verdict(0.99, Interval(mean, mean - half, mean + half), kept=kept) == expected
+
+
+def test_no_verdict_without_an_interval() -> None:
+    assert verdict(0.99, Interval(None, None, None), kept=9) == "too few runs"
+    assert verdict(0.99, Interval(0.99, None, None), kept=9) == "too few runs"
+
+
+def test_a_row_of_table_1(db: SqlStore) -> None:
+    store_five(db)
+    store_run(db, config(seed=5), metric=0.1, train_accuracy=0.98)  # counted in `run` alone
+    store_run(db, config(seed=6), metric=0.1, baseline_shifted=0.54, outcome="diverged")
+    row = compared(db, "table1")[1]
+    assert list(row.items()) == [
+        ("table", "table1"),
+        ("quantity", "metric"),
+        *{"gol": 3, "model_t": 3, "ae": True, "rnn": True}.items(),
+        ("paper", 0.99),
+        ("paper_runs", 42),
+        ("ours", pytest.approx(0.988)),
+        ("low", pytest.approx(0.988 - HALF, abs=1e-6)),
+        ("high", pytest.approx(0.988 + HALF, abs=1e-6)),
+        ("difference", pytest.approx(-0.002)),
+        ("kept", 5),
+        ("run", 7),
+        ("baseline", 0.54),
+        ("verdict", "reproduced"),
+    ]
+
+
+def test_other_cells_are_other_rows(db: SqlStore) -> None:
+    store_five(db, [0.5] * 5, ae=False)
+    store_five(db, [0.5] * 5, rnn=False)
+    store_five(db, [0.5] * 5, gol=2, model_t=2)
+    rows = compared(db, "table1")
+    assert [row["kept"] for row in rows] == [5, 0, 0, 5, 5]
+    assert [row["verdict"] for row in rows] == [
+        *("lower", "too few runs", "too few runs"),
+        "lower",  # .56 is .06 away
+        "higher",  # than .40
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"reset": 0.2}, {"residual": False}, {"kernel": 5}, {"eval_board": 12}),
+        *({"gan": "none"}, {"gan": "joint"}, {"gol": 4}, {"model_t": 4}),
+    ],
+)
+def test_runs_of_something_else_do_not_leak_in(db: SqlStore, change: dict[str, Any]) -> None:
+    store_run(db, config(**change))
+    assert counts(db) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"preset": "paper_bce"}, {"preset": "paper_l2"}, {"channels": 32}, {"enc_layers": 2}, {"lr": 1e-4}),
+        *({"board": 20}, {"step_layers": 9}, {"accuracy": 0.999}, {"eval_sequences": 100}),
+    ],
+)
+def test_what_the_authors_searched_over_is_pooled(db: SqlStore, change: dict[str, Any]) -> None:
+    store_run(db, config(**change))
+    assert counts(db) == (1, 1)
+
+
+def test_a_run_from_before_a_key_existed_counts(db: SqlStore) -> None:
+    old = config()
+    del old["reset"], old["residual"]
+    store_run(db, old)
+    assert counts(db) == (1, 1)
+
+
+def test_a_run_that_did_not_complete_does_not_count(db: SqlStore) -> None:
+    of = config()
+    db.stage([PlannedRun(run_id(of), of)])
+    db.start(run_id(of), WHO)
+    assert counts(db) == (0, 0)
+
+
+def test_min_accuracy_moves_the_gate(db: SqlStore) -> None:
+    store_run(db, config(), train_accuracy=0.97, outcome="given_up")
+    assert counts(db) == (0, 1)
+    assert counts(db, min_accuracy=0.97) == (1, 1)
+
+
+def test_table_3_measures_the_same_runs_with_both_decoders(db: SqlStore) -> None:
+    for seed in range(5):
+        store_run(db, config(gol=2, seed=seed), metric_plain=0.58, metric_adv=0.75)
+    plain, adversarial, *_ = compared(db, "table3")
+    assert (plain["quantity"], plain["ours"], plain["verdict"]) == ("metric_plain", 0.58, "reproduced")
+    assert (adversarial["quantity"], adversarial["verdict"]) == ("metric_adv", "higher")
+    assert (adversarial["paper"], adversarial["paper_runs"], adversarial["kept"]) == (0.65, 16, 5)
+    (unequal, _) = compared(db, "table2")
+    assert (unequal["gol"], unequal["model_t"], unequal["kept"]) == (2, 3, 5)
+
+
+def test_a_value_that_a_kept_run_lacks_is_in_no_count_of_ours(db: SqlStore) -> None:
+    store_run(db, config(gol=2), metric_adv=None)
+    assert (counts(db, "table3", 0), counts(db, "table3", 1)) == ((1, 1), (0, 1))
+
+
+def test_table_4_is_of_counting_and_has_its_gate(db: SqlStore) -> None:
+    count = {"metric": None, "baseline_repeat": 0.49}
+    for seed in range(5):
+        of = config("life_count", gol=2, model_t=2, seed=seed)
+        store_run(db, of, correlation=0.80, **{**count, "train_accuracy": 0.999})
+    store_run(db, config("life_count", gol=2, model_t=2, seed=5), correlation=0.1, train_accuracy=0.998)
+    store_run(db, config("life_count", gol=2, model_t=2, board=12), correlation=0.1)
+    store_run(db, config("life_count", gol=2, model_t=2, gan="none"), correlation=0.1)
+    store_run(db, config(gol=2, model_t=2))
+    row = compared(db, "table4")[0]
+    assert list(row)[:5] == ["table", "quantity", "gol", "model_t", "paper"]
+    assert (row["ours"], row["kept"], row["run"], row["baseline"]) == (pytest.approx(0.8), 5, 6, 0.49)
+    assert row["verdict"] == "reproduced"
+
+
+def learned(second: int, third: int, final: int) -> dict[str, tuple[list[int], list[float]]]:
+    """Traces in which the states reach .98 at these steps, and stay below it before."""
+    steps = sorted({0, second, third, final})
+    at = {"state1": 0, "state2": second, "state3": third, "state4": final}
+    traces = {
+        name: (steps, [0.98 if step >= first else 0.979 for step in steps]) for name, first in at.items()
+    }
+    return {**traces, "adv_state2": ([0], [1.0])}
+
+
+def test_the_learning_order_by_hand(db: SqlStore) -> None:
+    # Five runs, each longer than the one before, all alike: state 2 at 40% and state 3 at 70% of the final
+    # state's step. Leads of state 2: 600, 1200, .. 3000, mean 1800, s = 600 * sqrt(2.5) = 948.683, half width
+    # 2.776445 * 948.683 / sqrt(5) = 1177.945. Shares .6 and .3 throughout, so the ratio is .5 without error.
+    for n in range(1, 6):
+        gan = ("none", "posthoc", "joint")[n % 3]
+        store_run(db, config(gan=gan, seed=n), traces=learned(400 * n, 700 * n, 1000 * n))
+    second, third, ratio = compared(db, "learning_order")
+    assert (second["quantity"], second["paper"], second["paper_runs"]) == ("lead_state2", 5533, 15)
+    assert [second[key] for key in ("ours", "low", "high", "difference")] == pytest.approx(
+        [1800, 622.055, 2977.945, -3733], abs=1e-2
+    )
+    assert [second[key] for key in ("share", "share_low", "share_high")] == pytest.approx([0.6] * 3)
+    assert (third["quantity"], third["ours"], third["share"]) == ("lead_state3", 900, pytest.approx(0.3))
+    assert (second["kept"], second["run"], second["baseline"], second["verdict"]) == (5, 5, None, None)
+    assert [ratio[key] for key in ("ours", "low", "high")] == pytest.approx([0.5] * 3)
+    assert (ratio["paper"], ratio["verdict"]) == (pytest.approx(0.50117, abs=1e-5), "reproduced")
+    assert set(second) == set(ratio)
+
+
+@pytest.mark.parametrize(
+    ("third", "expected"),
+    [
+        # Final state at 1000, state 2 at 500. The paper's ratio is .50117; a fifth of it is .10023.
+        (700, "reproduced"),  # 300 / 500 = .6, .0988 away
+        (690, "higher"),  # .62
+        (800, "lower"),  # .4, .1012 away
+        (1000, "lower"),  # no lead at all
+        (1100, "lower"),  # after the final state: -.2
+    ],
+)
+def test_verdicts_on_the_learning_order(db: SqlStore, third: int, expected: str) -> None:
+    for seed in range(5):
+        store_run(db, config(seed=seed), traces=learned(500, third, 1000))
+    assert compared(db, "learning_order")[2]["verdict"] == expected
+
+
+def test_there_is_no_ratio_where_state_2_is_not_ahead(db: SqlStore) -> None:
+    for seed in range(5):
+        store_run(db, config(seed=seed), traces=learned(1000, 900, 1000))
+    rows = compared(db, "learning_order")
+    assert [(row["ours"], row["kept"]) for row in rows] == [(0, 5), (100, 5), (None, 0)]
+    assert [row["verdict"] for row in rows] == [None, None, "too few runs"]
+
+
+def test_leads_that_scatter_are_too_few_runs(db: SqlStore) -> None:
+    # Shares of state 2: .1, .3, .5, .7, .9: s = sqrt(.1) = .316, half width 2.776 * .316 / sqrt(5) = .393.
+    # State 3's are all .1, but over state 2's the ratio is as uncertain: .2 with residuals .1 - .2 * share.
+    for seed, second in enumerate((900, 700, 500, 300, 100)):
+        store_run(db, config(seed=seed), traces=learned(second, 900, 1000))
+    rows = compared(db, "learning_order")
+    assert [row["kept"] for row in rows] == [5, 5, 5]
+    assert [row["verdict"] for row in rows] == ["too few runs", None, "too few runs"]
+
+
+def test_a_state_that_is_never_learned_has_no_lead(db: SqlStore) -> None:
+    for seed in range(5):
+        store_run(db, config(seed=seed), traces=learned(500, 750, 1000))
+    never = {**learned(500, 750, 1000), "state2": ([0], [0.5])}
+    store_run(db, config(seed=5), traces=never)
+    store_run(db, config(seed=6))  # no traces
+    store_run(db, config(seed=7), traces=learned(1, 2, 3), train_accuracy=0.5)  # below the gate
+    rows = compared(db, "learning_order")
+    assert [(row["kept"], row["run"]) for row in rows] == [(5, 8), (6, 8), (5, 8)]
+    assert [row["share"] for row in rows] == [0.5, 0.25, None]
+
+
+def test_all_traces_are_read_at_once(db: SqlStore) -> None:
+    asked: list[list[str]] = []
+
+    def traces_of(run_ids: Sequence[str]) -> Any:
+        asked.append(list(run_ids))
+        return db.traces_of(run_ids)
+
+    store_five(db)
+    compare("learning_order", db.runs(), traces_of=traces_of)
+    assert [len(run_ids) for run_ids in asked] == [5]
+
+
+def test_an_effect_by_hand(db: SqlStore) -> None:
+    # Both sides have a squared error of 14e-6, so Welch and Satterthwaite's degrees of freedom are
+    # (2a)^2 / (a^2 / 4 + a^2 / 4) = 8: t(8, .975) = 2.306004 (tables), half width 2.306004 * sqrt(28e-6) = .0122022.
+    store_five(db)
+    for seed, metric in enumerate(FIVE):
+        store_run(db, config(channels=32 if seed < 3 else 64, seed=seed), metric=metric - 0.1)
+    store_run(db, config(channels=16), metric=0.0)  # neither 20 nor more
+    store_run(db, config(channels=64, seed=9), metric=0.0, train_accuracy=0.5)
+    (row,) = compared(db, "channels")
+    assert [row[key] for key in ("ours", "low", "high", "difference")] == pytest.approx(
+        [0.1, 0.1 - 0.0122022, 0.1 + 0.0122022, 0.01], abs=1e-6
+    )
+    assert (row["quantity"], row["paper"], row["paper_runs"]) == ("effect", 0.09, None)
+    assert (row["gol"], row["model_t"], row["baseline"]) == (3, 3, None)
+    assert (row["kept"], row["run"], row["verdict"]) == (5, 5, "reproduced")
+    assert [row[f"first{end}"] for end in ("", "_kept", "_run")] == ["channels = 20", 5, 5]
+    assert [row[f"second{end}"] for end in ("", "_kept", "_run")] == ["channels > 20", 5, 6]
+    assert (row["first_mean"], row["second_mean"]) == (pytest.approx(0.988), pytest.approx(0.888))
+
+
+def test_the_smaller_side_decides_on_too_few_runs(db: SqlStore) -> None:
+    store_five(db, enc_layers=1, dec_layers=1)
+    for seed in range(4):
+        store_run(db, config(enc_layers=3, dec_layers=3, seed=seed), metric=0.85)
+    store_run(db, config(enc_layers=3, dec_layers=3, seed=4), metric=0.85, train_accuracy=0.5)
+    store_run(db, config(enc_layers=3, dec_layers=1), metric=0.0)
+    (row,) = compared(db, "coder_layers")
+    assert (row["kept"], row["run"], row["verdict"]) == (4, 5, "too few runs")
+    store_run(db, config(enc_layers=3, dec_layers=3, seed=5), metric=0.85)
+    (row,) = compared(db, "coder_layers")
+    assert (row["kept"], row["ours"], row["verdict"]) == (5, pytest.approx(0.138), "reproduced")
+
+
+@pytest.mark.parametrize(
+    "change", [{"preset": "paper_bce"}, {"gan": "none"}, {"enc_layers": 2}, {"step_layers": 9}]
+)
+def test_an_effect_compares_like_with_like(db: SqlStore, change: dict[str, Any]) -> None:
+    """Runs that have no counterpart on the other side would mix another effect into this one."""
+    store_five(db)
+    store_five(db, [0.9] * 5, channels=32)
+    before = compared(db, "channels")
+    store_five(db, [0.0] * 5, **change)
+    assert compared(db, "channels") == before
+    store_five(db, [0.0] * 5, channels=48, **change)  # now they have one
+    (row,) = compared(db, "channels")
+    assert (row["first_kept"], row["second_kept"]) == (10, 10)
+
+
+def test_one_sided_effects_have_nothing_to_say(db: SqlStore) -> None:
+    store_five(db)
+    (row,) = compared(db, "channels")
+    assert (row["ours"], row["first_kept"], row["second_kept"]) == (None, 0, 0)
+    assert row["verdict"] == "too few runs"

@@ -1,0 +1,102 @@
+"""`imagine-results compare` from the outside: its tables, its JSON and CSV, its refusals."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from compare_helpers import config, store_five, store_run
+
+from results_db import console, paper
+from results_db.cli import results
+from results_db.store import SqlStore, open_store
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IMAGINE_DB", raising=False)
+
+
+@pytest.fixture
+def db() -> SqlStore:
+    return open_store(None, create=True)
+
+
+def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        console.run(results, args=args)
+    out, err = capsys.readouterr()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, out, err
+
+
+def output(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    code, out, err = call(capsys, *args)
+    assert (code, err) == (0, "")
+    return out
+
+
+def test_all_of_an_empty_store(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rows = json.loads(output(capsys, "compare", "all", "--json"))
+    assert [row["table"] for row in rows] == [
+        number.table for numbers in paper.TABLES.values() for number in numbers
+    ]
+    assert len(rows) == 5 + 2 + 8 + 7 + 3 + 1 + 1
+    for row in rows:
+        assert (row["kept"], row["run"], row["verdict"]) == (0, 0, "too few runs")
+        assert [row[key] for key in ("ours", "low", "high", "difference", "baseline")] == [None] * 5
+    assert "too few runs" in output(capsys, "compare", "table1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_for_a_person(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
+    store_five(db)
+    said = output(capsys, "compare", "table1").splitlines()
+    assert said[:2] == [f"table1: {paper.ABOUT['table1']}", ""]
+    lines = [" ".join(line.split()) for line in said]
+    assert lines[2] == (
+        "gol model_t ae rnn quantity paper paper_runs ours difference kept/run baseline verdict"
+    )
+    assert "3 3 true true metric 0.99 42 0.99 [0.98, 1.00] -0.00 5/5 0.05 reproduced" in lines
+
+
+def test_every_table_has_its_heading(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
+    said = output(capsys, "compare", "all", "--format", "markdown")
+    assert [line.split(":")[0] for line in said.splitlines() if line and line[0] != "|"] == [*paper.TABLES]
+
+
+def test_where_and_min_accuracy(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
+    store_five(db, preset="paper_bce")
+    store_run(db, config(), train_accuracy=0.9)
+    args = ["compare", "table1", "--json", "--where", "preset=fast", "--min-accuracy", "0.9"]
+    row = json.loads(output(capsys, *args))[1]
+    assert (row["kept"], row["run"]) == (1, 1)
+
+
+def test_as_csv(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
+    store_five(db)
+    read = list(csv.DictReader(io.StringIO(output(capsys, "compare", "all", "--format", "csv"))))
+    assert len(read) == 27
+    assert (read[1]["table"], read[1]["ae"], read[1]["kept"]) == ("table1", "true", "5")
+    assert float(read[1]["ours"]) == pytest.approx(0.988)
+    assert (read[-1]["quantity"], read[-1]["paper_runs"], read[-1]["first_kept"]) == ("effect", "", "0")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["compare"], "TABLE is missing; one of table1, table2, "),
+        (["compare", "tabel1"], "unknown table 'tabel1' (did you mean 'table1'?)"),
+        (["compare", "table1", "table2"], "table2"),
+        (["compare", "all", "--where", "golf=3"], "unknown column 'golf'"),
+        (["compare", "all", "--min-accuracy", "1.5"], "1.5"),
+    ],
+)
+def test_bad_input(capsys: pytest.CaptureFixture[str], tmp_path: Path, args: list[str], says: str) -> None:
+    code, out, err = call(capsys, *args)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,384 @@
+"""Pictures: what they show, that nothing in them overlaps, and how they become files."""
+
+import io
+import itertools
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from picture_helpers import CONFIG, FIRST, RANKED, curves, life, run_id, sample, seven
+
+from results_db.contract import Sample, StoreError
+from results_db.figures import boards, files, strip
+from results_db.figures.curves import draw as draw_curves
+from results_db.learning_order import first_steps, leads, states
+from results_db.trace import Order
+
+COUNT = {**CONFIG, "experiment": "life_count"}
+
+
+def texts(figure):
+    """Every text that is drawn, with its extent in pixels at 300 dpi."""
+    figure.set_dpi(300)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    beyond = set()  # labels of ticks outside the panel exist and are not drawn
+    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
+        low, high = axis.get_view_interval()
+        beyond |= {tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high}
+    found = figure.findobj(lambda artist: hasattr(artist, "get_fontsize"))
+    shown = [text for text in found if text.get_text() and text.get_visible() and text not in beyond]
+    return [(text, text.get_window_extent(canvas.get_renderer())) for text in shown]
+
+
+def assert_legible(figure):
+    """A column wide, no text below 6 pt, none over another's or the edge."""
+    found = [(text, box) for text, box in texts(figure) if box.width]
+    assert found
+    right, top = figure.get_size_inches() * 300
+    for text, box in found:
+        assert text.get_fontsize() >= 6
+        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= right + 1 and box.y1 <= top + 1, text.get_text()
+    for (one, first), (two, second) in itertools.combinations(found, 2):
+        assert not first.padded(-2).overlaps(second.padded(-2)), (one.get_text(), two.get_text())
+
+
+def words(figure):
+    return [text.get_text() for text in figure.texts]
+
+
+def picked(gol, model_t, *, both=False, wanted="all"):
+    samples = {"plain": seven(gol, model_t)}
+    if both:
+        samples["adversarial"] = seven(gol, model_t, noise=0.4)
+    return boards.pick(boards.read(samples, run="00"), wanted)
+
+
+# --- which sequences
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("all", [("best", 9123, 1.5), ("median", 4711, 0.75), ("worst", 77, 0.25)]),
+        ("best", [("best", 9123, 1.5)]),
+        ("median", [("median", 4711, 0.75)]),
+        ("worst", [("worst", 77, 0.25)]),
+        ("first", [("", 0, 1.0)]),
+        ("3", [("", 3, 0.0)]),
+        ("4711", [("", 4711, 0.75)]),
+    ],
+)
+def test_pick(wanted, expected):
+    assert [(one.name, one.index, one.decoded[0].score) for one in picked(3, 3, wanted=wanted)] == expected
+
+
+@pytest.mark.parametrize("wanted", ["4", "-1", "1.0", "bset", "", "²"])
+def test_what_is_not_stored_cannot_be_picked(wanted):
+    with pytest.raises(StoreError, match=r"nor a stored sequence: 0, 1, 2, 3, 77, 4711, 9123$"):
+        picked(3, 3, wanted=wanted)
+
+
+def test_the_plain_decoder_comes_first_and_alone_the_adversarial_one_is_enough():
+    assert [one.decoder for one in picked(3, 3, both=True)[0].decoded] == ["plain", "adversarial"]
+    alone = boards.pick(boards.read({"adversarial": seven(3, 3)}, run="00"), "first")
+    assert [one.decoder for one in alone[0].decoded] == ["adversarial"]
+    assert "adversarial" in words(strip.draw(alone, config=CONFIG))
+
+
+def test_a_score_that_is_not_defined_is_said_to_be():
+    states_ = life(2)
+    alone = {"plain": sample([states_] * 4, [states_] * 4, [float("nan")] * 4, range(4))}
+    (one,) = boards.pick(boards.read(alone, run="00"), "best")
+    assert one.decoded[0].score is None
+    assert "best: metric undefined (no. 1)" in words(strip.draw([one], config=CONFIG))
+
+
+def npz(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return Sample(buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ({}, "run 00 has no decoded boards"),
+        ({"other": Sample(b"")}, "run 00 has no decoded boards"),
+        ({"plain": Sample(b"npz")}, "sample 'plain' is damaged"),
+        ({"plain": Sample(seven(3, 3).npz[:200])}, "sample 'plain' is damaged"),
+        ({"plain": npz(decoded=[0], truth=[0], score=[0])}, "sample 'plain' lacks the array 'index'"),
+    ],
+)
+def test_samples_that_cannot_be_read(samples, message):
+    with pytest.raises(StoreError, match=message):
+        boards.read(samples, run="00")
+
+
+# --- what is said of each board
+
+
+def said(decoded, truth, config=CONFIG):
+    return [
+        (note.text, note.kind.name)
+        for note in boards.notes(np.stack(decoded).astype(float), truth, config=config)
+    ]
+
+
+def test_notes_of_the_papers_figure_3():
+    """3/3; the third decoded board matches the third true state, the second matches none."""
+    truth = life(4)
+    wrong = truth[1].copy()
+    wrong[0, :] = 1 - wrong[0, :]  # 20 of 400 cells: 95% are equal, which still matches
+    wrong[1, 0] = 1 - wrong[1, 0]  # 379 of 400 are 94.75%: no match, and it must not read as 95%
+    assert said([truth[0], wrong, truth[2], truth[3]], truth) == [
+        ("trained", "OUTSIDE"),
+        ("$s_{2}$ 94%", "OTHER"),
+        ("$s_{3}$ 100%", "MATCH"),
+        ("trained", "OUTSIDE"),
+    ]
+    wrong[1, 0] = truth[1][1, 0]
+    assert said([truth[0], wrong, truth[2], truth[3]], truth)[1] == ("$s_{2}$ 95%", "MATCH")
+
+
+def test_notes_of_the_papers_figure_6():
+    """2/3: both decoded boards between match the only intermediate state; the final one does not count."""
+    truth = life(3)
+    assert said([truth[0], truth[1], truth[1], truth[2]], truth)[1:3] == [("$s_{2}$ 100%", "MATCH")] * 2
+    # A decoded board equal to the final state (Figure 5) is compared with s_2, from which it is far.
+    text, kind = said([truth[0], truth[1], truth[2], truth[2]], truth)[2]
+    assert text.startswith("$s_{2}$ ") and kind == "OTHER"
+
+
+def test_a_board_that_matches_several_states():
+    still = np.zeros((6, 20, 20), dtype=np.uint8)
+    still[:, 4:6, 4:6] = 1  # a block does not change
+    assert said(still[:4], still[:4])[1] == ("$s_{2}$,$s_{3}$ 100%", "MATCH")
+    assert said(still, still)[1] == ("$s_{2}$–$s_{5}$ 100%", "MATCH")
+    apart = still.copy()
+    apart[2] = 1  # s_3 is another, so that of s_2 to s_5 the first and the last two match
+    assert said([still[0]] * 4, apart)[1] == ("3 states 100%", "MATCH")
+
+
+def test_exactly_half_alive_is_dead():
+    truth = np.zeros((3, 4, 4), dtype=np.uint8)
+    grey = np.full((4, 4), 0.5)
+    assert said([grey, grey, grey], truth)[1] == ("$s_{2}$ 100%", "MATCH")
+
+
+def test_without_autoencoder_the_first_board_is_not_trained():
+    truth = life(4)
+    assert said(truth, truth, {**CONFIG, "ae": False})[0] == ("ignored", "OUTSIDE")
+
+
+def test_without_intermediate_states_nothing_is_said():
+    truth = life(2)
+    assert said([truth[0], truth[1], truth[1]], truth)[1] == ("", "OTHER")
+
+
+def test_counting_runs_are_judged_by_correlation_the_final_state_included():
+    truth = life(3, board=10)
+    assert said(truth, truth, COUNT) == [
+        ("trained", "OUTSIDE"),
+        ("$s_{2}$ 1.00", "OTHER"),
+        ("$s_{3}$ 1.00", "OTHER"),
+    ]
+
+
+def test_correlation_by_hand():
+    # 4 cells: true 1 1 0 0, decoded 1 0 0 0: TP 1, FP 0, FN 1, TN 2; (1*2 - 0*1) / sqrt(1 * 2 * 2 * 3) = 2 / sqrt 12.
+    decoded, truth = np.array([[True, False, False, False]]), np.array([[True, True, False, False]])
+    assert boards.correlation(decoded, truth) == pytest.approx(2 / 12**0.5)
+    assert boards.correlation(~truth, truth) == -1
+    assert boards.correlation(np.zeros_like(truth), truth) == 0
+
+
+# --- strips
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize(("gol", "model_t"), [(3, 3), (2, 3), (3, 2), (4, 4), (1, 1), (1, 3), (10, 10)])
+def test_strips_are_legible(gol, model_t, both):
+    assert_legible(strip.draw(picked(gol, model_t, both=both), config=CONFIG))
+
+
+def test_the_longest_titles_fit():
+    assert_legible(strip.draw(picked(3, 3, both=True), config=COUNT))
+    states_ = life(2)
+    one = sample([states_] * 4, [states_] * 4, [float("nan")] * 4, [9999] * 4)
+    median = boards.pick(boards.read({"plain": one, "adversarial": one}, run="00"), "median")
+    assert_legible(strip.draw(median, config=CONFIG))
+
+
+def test_a_strip_is_a_column_wide_and_fits_a_page():
+    for both in (False, True):
+        width, height = strip.draw(picked(4, 4, both=both), config=CONFIG).get_size_inches()
+        assert width == 3.25
+        assert height < 9
+
+
+def test_true_states_stand_over_decoded_ones_from_the_first_column_on():
+    (one,) = picked(2, 3, wanted="best")
+    shown = strip.draw([one], config=CONFIG).axes
+    true, decoded = shown[:3], shown[3:]
+    assert len(decoded) == 4
+    for above, below in zip(true, decoded, strict=False):
+        assert above.get_position().x0 == below.get_position().x0
+        assert above.get_position().y0 > below.get_position().y1
+    for axes, board in zip(shown, [*one.truth, *one.decoded[0].boards], strict=True):
+        (image,) = axes.images
+        assert np.array_equal(image.get_array(), board)
+        assert image.get_clim() == (0, 1)
+
+
+def test_titles_and_heads():
+    said = words(strip.draw(picked(3, 3, both=True), config=CONFIG))
+    assert "best: metric 1.50 plain, 1.50 adversarial (no. 9123)" in said
+    assert said.count("$s_{1}$ given") == said.count("$s_{4}$ target") == 3
+    assert said.count("trained") == 12  # two boards of two decoders in three sequences
+    (first,) = picked(3, 3, wanted="first")
+    assert "no. 0: metric 1.00" in words(strip.draw([first], config=CONFIG))
+    assert "no. 0: correlation 1.00" in words(strip.draw([first], config=COUNT))
+
+
+def test_matching_boards_have_a_green_frame_and_those_left_out_a_dashed_one():
+    (one,) = picked(3, 3, wanted="best")
+    frames = [axes.patches[0] for axes in strip.draw([one], config=CONFIG).axes]
+    green = [frame.get_edgecolor()[1] > frame.get_edgecolor()[0] for frame in frames]
+    assert green == [False] * 4 + [False, True, True, False]
+    dashed = [frame.get_linestyle() != "solid" for frame in frames]
+    assert dashed == [True, False, False, True] * 2
+
+
+# --- curves
+
+
+def order(number, traces, *, gol=3, model_t=3):
+    named = {name: traces[name] for name in states(traces)}
+    first = first_steps(traces)
+    return Order(run_id(number), (gol, model_t), number, named, first, leads(first))
+
+
+def test_one_run_over_its_steps():
+    figure = draw_curves([order(1, curves(200, 500, 800))], similarity=0.98)
+    (axes,) = figure.axes
+    assert_legible(figure)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "$s_{2}$ at 200",
+        "$s_{3}$ at 500",
+        "$s_{4}$ at 800",
+    ]
+    points = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert points == [[[200, 0.98]], [[500, 0.98]], [[800, 0.98]]]
+    assert any(set(line.get_ydata()) == {0.98} and line.get_linestyle() == "--" for line in axes.lines)
+
+
+def test_several_runs_on_the_scale_of_their_final_state():
+    """Runs that learn the final state at 400 and at 800: both reach it at 1, and state 2 at a half."""
+    runs = [
+        order(1, curves(200, 300, 400)),
+        order(2, curves(400, 600, 800)),
+        order(3, curves(100, 200, None)),
+    ]
+    figure = draw_curves(runs, similarity=0.98)
+    (axes,) = figure.axes
+    assert_legible(figure)
+    points = [tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() == "o"]
+    assert points == [(0.5, 0.98)] * 2 + [(0.75, 0.98)] * 2 + [(1.0, 0.98)] * 2
+    assert "(2 runs; 1 that never get there left out)" in axes.get_xlabel()
+    mean = max(
+        (line for line in axes.lines if line.get_linewidth() > 1), key=lambda line: len(line.get_xdata())
+    )
+    # At .45: the first run is at step 180, 80% of the way from .85 (100) to .98 (200), so .954; the second at step
+    # 360, 60% of the way from .85 (300) to .98 (400), so .928; the mean is .941.
+    assert np.interp(0.45, mean.get_xdata(), mean.get_ydata()) == pytest.approx(0.941, abs=1e-3)
+
+
+def test_runs_that_never_learn_the_final_state_are_shown_over_steps():
+    figure = draw_curves(
+        [order(1, curves(200, None, None)), order(2, curves(None, None, None))], similarity=0.98
+    )
+    assert figure.axes[0].get_xlabel() == "training step"
+    assert_legible(figure)
+
+
+def test_a_panel_for_each_pair_of_timesteps():
+    runs = [order(1, curves(200, 300, 400)), order(2, curves(100, 200), gol=2, model_t=2)]
+    figure = draw_curves(runs, similarity=0.98)
+    assert [axes.get_legend().get_title().get_text() for axes in figure.axes] == [
+        "gol 2, model_t 2",
+        "gol 3, model_t 3",
+    ]
+    assert_legible(figure)
+
+
+@pytest.mark.parametrize("learned", [(None,), (0, 0), (100, 200, 300, 400, 500, 600, 700, 800, 900)])
+def test_few_and_many_states(learned):
+    assert_legible(draw_curves([order(1, curves(*learned))], similarity=0.98))
+
+
+def test_a_curve_that_ends_low_is_inside_the_panel():
+    steps = [0, 100, 200]
+    low = {"state2": (steps, [0.1, 0.2, 0.3]), "state3": (steps, [0.5, 0.6, float("nan")])}
+    (axes,) = draw_curves([order(1, low)], similarity=0.98).axes
+    assert axes.get_ylim()[0] <= 0.3
+
+
+# --- files
+
+
+def test_png_has_three_hundred_pixels_an_inch(tmp_path):
+    files.save(strip.draw(picked(3, 3), config=CONFIG), tmp_path / "a.png")
+    assert imread(tmp_path / "a.png").shape[1] == 975  # 3.25 inches
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_svg_is_the_same_for_the_same_boards(tmp_path):
+    for name in ("a.SVG", "b.svg"):
+        files.save(strip.draw(picked(3, 3, wanted="best"), config=CONFIG), tmp_path / name)
+    assert (tmp_path / "a.SVG").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert ElementTree.parse(tmp_path / "a.SVG").getroot().tag.endswith("svg")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.pdf", "neither .png nor .svg"),
+        ("a", "neither .png nor .svg"),
+        ("png", "neither .png nor .svg"),
+        ("none/a.png", "does not exist"),
+        ("folder.png", "is a folder"),
+    ],
+)
+def test_paths_that_are_no_picture(tmp_path, name, message):
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(StoreError, match=message):
+        files.check(tmp_path / name)
+
+
+def test_a_picture_that_fails_leaves_the_old_one(tmp_path):
+    old = tmp_path / "a.png"
+    old.write_bytes(b"old")
+
+    class Broken(Figure):
+        def savefig(self, name, **options):
+            super().savefig(name, **options)
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(StoreError, match=r"cannot write .*a\.png: No space left on device"):
+        files.save(Broken(), old)
+    assert old.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [old]
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    with pytest.raises(StoreError, match="cannot write"):
+        files.save(Figure(), tmp_path / f"{'x' * 300}.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_index_numbers_of_the_helpers_are_those_of_the_sample():
+    assert list(boards.read({"plain": seven(3, 3)}, run="00")["plain"]["index"]) == FIRST + RANKED

@@ -1,0 +1,273 @@
+"""`imagine-results trace` and `figure strip` from the outside: tables, JSON, files, and refusals of one line."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+from picture_helpers import add, curves, run_id, seven
+
+from results_db import console
+from results_db.cli import results
+from results_db.contract import PlannedRun, Sample
+from results_db.store import SqlStore, open_store
+
+SHORT = {number: run_id(number)[:10] for number in range(10)}
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IMAGINE_DB", raising=False)
+
+
+@pytest.fixture
+def filled() -> SqlStore:
+    """Kept runs of 3/3 (1, 2) and 2/2 (3), one of 3/3 below the gate (4), a diverged one (5), a STAGED one (6),
+    a 3/3 without RNN (7), one on fresh boards (8)."""
+    store = open_store(None, create=True)
+    boards = {"plain": seven(3, 3), "adversarial": seven(3, 3, noise=0.4)}
+    add(store, 1, traces=curves(200, 300, 400), samples=boards, gan="posthoc")
+    add(store, 2, traces=curves(400, 700, 800), samples={"plain": seven(3, 3)})
+    add(store, 3, traces=curves(100, 200), gol=2, model_t=2, samples={"plain": seven(2, 2)})
+    add(store, 4, traces=curves(500, None, None), accuracy=0.9, outcome="step_limit")
+    add(store, 5, accuracy=0.5, outcome="diverged")
+    store.stage([PlannedRun(run_id(6), {"experiment": "life_state", "gol": 3, "model_t": 3, "seed": 6})])
+    add(store, 7, traces=curves(300, 600, 900), rnn=False)
+    add(store, 8, traces=curves(300, 600, 900), reset=1.0)
+    return store
+
+
+def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        console.run(results, args=args)
+    out, err = capsys.readouterr()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, out, err
+
+
+def output(capsys: pytest.CaptureFixture[str], *args: str, says: str = "") -> str:
+    code, out, err = call(capsys, *args)
+    assert (code, err.strip()) == (0, says)
+    return out
+
+
+def here() -> set[str]:
+    return {path.name for path in Path.cwd().iterdir()} - {"outputs"}
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("| ").split("|")]
+
+
+# --- trace
+
+
+def test_the_papers_runs_with_their_means(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
+    """By default those of `compare learning_order`: 3/3 with autoencoder and RNN, kept, so runs 1 and 2.
+
+    Leads of state 2: 200 of 400 and 400 of 800, mean 300. Of state 3: 100 of 400 (.25) and 100 of 800 (.125), mean
+    100, and shares .1875 +- t(1) * .0884 / sqrt(2) = 12.706 * .0625 = .794.
+    """
+    out = output(capsys, "trace", "--format", "markdown", says="wrote trace.png")
+    runs, means = out.strip().split("\n\n")
+    assert [cells(line) for line in runs.splitlines()] == [
+        ["run", "gol", "model_t", "seed", "state2", "state3", "state4", "state2 leads by", "state3 leads by"],
+        ["---"] * 9,
+        [SHORT[1], "3", "3", "1", "200", "300", "400", "200 (50%)", "100 (25%)"],
+        [SHORT[2], "3", "3", "2", "400", "700", "800", "400 (50%)", "100 (12%)"],
+    ]
+    head, _, two, three = [cells(line) for line in means.splitlines()]
+    assert head == ["gol", "model_t", "state", "runs", "leads by, steps", "leads by, share"]
+    # 300 +- 12.706 * 141.42 / sqrt(2) = 12.706 * 100.
+    assert two == ["3", "3", "state2", "2", "300 [-971, 1,571]", "0.50 [0.50, 0.50]"]
+    assert three == ["3", "3", "state3", "2", "100 [100, 100]", "0.19 [-0.61, 0.98]"]
+    assert here() == {"trace.png"}
+    assert imread("trace.png").shape[1] == 975
+
+
+def test_a_named_run_whatever_it_reached(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
+    out = output(capsys, "trace", SHORT[4], "--format", "markdown", says=f"wrote trace-{SHORT[4]}.png")
+    assert "| 500 | never | never |" in out
+    assert "leads by, steps" not in out  # a mean of one run is that run
+    assert here() == {f"trace-{SHORT[4]}.png"}
+
+
+def test_json(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
+    found = json.loads(output(capsys, "trace", SHORT[1], SHORT[4], SHORT[1][:3], "--json", "--no-plot"))
+    assert found["similarity"] == 0.98
+    assert found["runs"] == [
+        {
+            "run_id": run_id(1),
+            "gol": 3,
+            "model_t": 3,
+            "seed": 1,
+            "state2": 200,
+            "state3": 300,
+            "state4": 400,
+            "lead_state2": 200,
+            "lead_state3": 100,
+            "share_state2": 0.5,
+            "share_state3": 0.25,
+        },
+        {
+            "run_id": run_id(4),
+            "gol": 3,
+            "model_t": 3,
+            "seed": 4,
+            "state2": 500,
+            "state3": None,
+            "state4": None,
+            **dict.fromkeys(("lead_state2", "lead_state3", "share_state2", "share_state3")),
+        },
+    ]
+    first = found["means"][0]
+    assert (first["state"], first["runs"], first["lead"], first["lead_low"], first["share"]) == (
+        "state2",
+        1,
+        200,
+        None,
+        0.5,
+    )
+    assert here() == set()
+
+
+def test_csv_has_a_column_for_every_state(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
+    out = output(capsys, "trace", "--where", "gol<9", "--format", "csv", "--no-plot")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["run_id"] for row in rows] == [run_id(number) for number in (1, 2, 3, 7, 8)]
+    assert list(rows[0])[4:] == [
+        *("state2", "state3", "state4", "lead_state2", "lead_state3", "share_state2", "share_state3")
+    ]
+    assert [row["state4"] for row in rows] == ["400", "800", "", "900", "900"]
+
+
+def test_gate_similarity_and_filter(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
+    def chosen(*args: str) -> list[int]:
+        found = json.loads(output(capsys, "trace", *args, "--json", "--no-plot"))
+        return [row["seed"] for row in found["runs"]]
+
+    assert chosen() == [1, 2]
+    assert chosen("--min-accuracy", "0.5") == [1, 2, 4]  # 5 has diverged
+    assert chosen("--where", "rnn=false") == [7]
+    assert chosen("--where", "gol=3") == [1, 2, 7, 8]
+    assert chosen(SHORT[1], SHORT[3], "--where", "gol=2") == [3]
+    easy = json.loads(output(capsys, "trace", SHORT[1], "--similarity", "0.8", "--json", "--no-plot"))
+    assert easy["runs"][0]["state4"] == 0  # every curve begins at .85
+    assert easy["runs"][0]["share_state2"] is None
+
+
+def test_several_cells_and_a_name_of_ones_own(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
+    Path("pictures").mkdir()
+    output(
+        capsys,
+        "trace",
+        "--where",
+        "rnn=true and reset=.1",
+        "-o",
+        "pictures/all.svg",
+        says="wrote pictures/all.svg",
+    )
+    text = Path("pictures/all.svg").read_text()
+    assert text.startswith("<?xml") and "gol 2, model_t 2" in text
+    assert [path.name for path in Path("pictures").iterdir()] == ["all.svg"]
+
+
+def test_nothing_to_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no run with a learning order that matches --where 'experiment=life_state and" in output(
+        capsys, "trace"
+    )
+    assert json.loads(output(capsys, "trace", "--json")) == {"similarity": 0.98, "runs": [], "means": []}
+    assert output(capsys, "trace", "--format", "csv") == "run_id,gol,model_t,seed\n"
+    assert list(Path.cwd().iterdir()) == []
+
+
+# --- figure strip
+
+
+def test_strip_prints_where_it_drew(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
+    assert output(capsys, "figure", "strip", SHORT[1]) == f"strip-{SHORT[1]}-all.png\n"
+    assert output(capsys, "figure", "strip", SHORT[2], "--pick", "best", "-o", "a.svg") == "a.svg\n"
+    assert output(capsys, "figure", "strip", SHORT[3], "--pick", "4711") == f"strip-{SHORT[3]}-4711.png\n"
+    assert here() == {f"strip-{SHORT[1]}-all.png", "a.svg", f"strip-{SHORT[3]}-4711.png"}
+    both, one = (imread(name).shape for name in (f"strip-{SHORT[1]}-all.png", f"strip-{SHORT[3]}-4711.png"))
+    assert both[1] == one[1] == 975
+    assert both[0] > 3 * one[0]  # nine rows and two, smaller ones so that they fit a page
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["trace", "abc"], "no run begins with 'abc'"),
+        (["trace", "0"], "8 runs begin with '0'"),
+        (["trace", SHORT[6]], f"run {SHORT[6]} is STAGED and has no traces of its states"),
+        (
+            ["trace", SHORT[1], SHORT[5]],
+            f"run {SHORT[5]} is COMPLETED and has no traces of its states (diverged)",
+        ),
+        (["trace", "-o", "a.pdf"], "'a.pdf' ends in neither .png nor .svg"),
+        (["trace", "-o", "none/a.png"], "the folder none does not exist"),
+        (["trace", "-o", "outputs"], "'outputs' ends in neither"),
+        (["trace", "-o", "a.png", "--no-plot"], "-o names a file for the picture that --no-plot leaves out"),
+        (["trace", "--similarity", "98"], "98.0 is not in the range 0<=x<=1"),
+        (["trace", "--where", "depth=3"], "unknown column 'depth'"),
+        (["figure", "strip", "abc"], "no run begins with 'abc'"),
+        (["figure", "strip", "0"], "8 runs begin with '0'"),
+        (["figure", "strip", SHORT[4]], f"run {SHORT[4]} has no decoded boards"),
+        (["figure", "strip", SHORT[6]], f"run {SHORT[6]} has no decoded boards"),
+        (
+            ["figure", "strip", SHORT[1], "--pick", "12"],
+            "--pick: '12' is none of best, median, worst, all, first",
+        ),
+        (["figure", "strip", SHORT[1], "-o", "a.jpeg"], "'a.jpeg' ends in neither .png nor .svg"),
+        (["figure", "strip", SHORT[1], "-o", "none/a.svg"], "the folder none does not exist"),
+        (["figure", "stripe", SHORT[1]], "unknown command 'stripe' (did you mean 'strip'?)"),
+    ],
+)
+def test_refusals_are_one_line_and_write_nothing(
+    capsys: pytest.CaptureFixture[str], filled: SqlStore, args: list[str], says: str
+) -> None:
+    code, out, err = call(capsys, *args)
+    assert (code, out) == (2, "")
+    assert err.startswith("imagine-results: error: ") and err.count("\n") == 1
+    assert says in err
+    assert here() == set()
+
+
+def test_a_damaged_sample_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    add(open_store(None, create=True), 1, samples={"plain": Sample(b"npz")})
+    code, out, err = call(capsys, "figure", "strip", SHORT[1])
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "its sample 'plain' is damaged" in err
+
+
+def test_matplotlib_is_loaded_for_drawing_alone(tmp_path: Path, filled: SqlStore) -> None:
+    """And pyplot, which keeps figures in a global state, never."""
+
+    def loaded(*args: str) -> set[str]:
+        script = (
+            "import atexit, sys\n"
+            "atexit.register(lambda: print('LOADED', *sys.modules, file=sys.stderr))\n"
+            "from results_db.cli import main\n"
+            "main()\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, *args], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("LOADED ")]
+        return set(line.split())
+
+    heavy = {"matplotlib", "pandas", "numpy", "scipy", "sqlalchemy", "rich"}
+    for command in (["trace"], ["figure"], ["figure", "strip"]):
+        assert not loaded(*command, "--help") & heavy
+    assert "matplotlib" not in loaded("trace", "--no-plot")
+    drawn = loaded("figure", "strip", SHORT[1])
+    assert "matplotlib" in drawn and not {"matplotlib.pyplot", "torch"} & drawn
