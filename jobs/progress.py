@@ -1,5 +1,6 @@
 """What a person sees while runs train: a bar per running run and one over all, or log lines without a terminal."""
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from rich.text import Text
 
 _LINE_EVERY_S = 15.0
 _WIDE = 120  # columns from which there is room for run ids, units and longer bars
+_STATE = re.compile(r"(adv_)?state(\d+)")  # the names of decoded states in traces
 
 
 @dataclass
@@ -201,14 +203,27 @@ class Display:
 
 
 def accuracies(values: Mapping[str, float]) -> str:
-    """Pixel accuracies of the final and the intermediate states: `final 97.1% | s2 99.8% s3 98.6%`."""
-    if not values:
-        return ""
+    """What is predicted, then the decoded states in between: `final 97.1% | s2 99.8% s3 98.6%`.
+
+    Of a run that counts cells `count` stands in front, and of the adversarial stage `adversary: `.
+    """
+    found = [match for match in map(_STATE.fullmatch, values) if match]
     # state1 is what the autoencoder gives back; it is neither imagined nor predicted.
-    states = sorted((name for name in values if name != "state1"), key=lambda name: int(name[5:]))
-    *between, final = [f"{100 * values[name]:.1f}%" for name in states] or ["?"]
-    named = [f"s{name[5:]} {value}" for name, value in zip(states[:-1], between, strict=True)]
-    return f"final {final}" + (" | " + " ".join(named) if named else "")
+    states = sorted((int(match[2]), match[0]) for match in found if match[2] != "1")
+    named = [f"s{number} {_percent(values[name])}" for number, name in states]
+    if "count" in values:
+        front = f"count {_percent(values['count'])}"
+    elif found:
+        front = f"final {_percent(values[states[-1][1]]) if states else '?'}"
+        named = named[:-1]
+    else:
+        return ""
+    adversary = "adversary: " if found and found[0][1] else ""
+    return adversary + front + (" | " + " ".join(named) if named else "")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
 
 
 def ending(event: Mapping[str, Any]) -> str:
@@ -217,7 +232,7 @@ def ending(event: Mapping[str, Any]) -> str:
         return str(event["state"]) + (f": {event['error']}" if event.get("error") else "")
     metrics = event["metrics"]
     parts = [f"{event['outcome']} at step {metrics.get('steps', 0):.0f}", f"in {duration(event['seconds'])}"]
-    for name in ("train_accuracy", "metric"):
+    for name in ("train_accuracy", "metric", "correlation"):
         if metrics.get(name) is not None:
             parts.append(f"{name} {metrics[name]:.4f}")
     return ", ".join(parts)

@@ -1,8 +1,7 @@
 """The paper's numbers beside ours: which runs each is held against, and a plain verdict.
 
-A verdict is `too few runs`, `reproduced`, `higher` or `lower`. The leads of the learning order, in steps, have none
-of the last three: runs of different length compare only by shares, and the paper's fix a single one, the ratio of
-the two leads.
+A verdict is `too few runs`, `reproduced`, `higher` or `lower`. Runs of different length compare only by shares, and
+the paper does not say how long its runs were; so each lead of the learning order is judged by its share of the other.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -95,8 +94,11 @@ def verdict(wanted: float, ours: Interval, *, kept: int, close: float = CLOSE) -
         kept: how many runs that is over.
         close: how far from the paper's value our mean may be, whatever its interval.
     """
-    if ours.mean is None or ours.half is None or _too_few(ours, kept=kept):
-        return TOO_FEW
+    return TOO_FEW if _too_few(ours, kept=kept) else _judged(wanted, ours, close=close)
+
+
+def _judged(wanted: float, ours: Interval, *, close: float) -> str:
+    assert ours.mean is not None and ours.half is not None
     if abs(ours.mean - wanted) <= max(ours.half, close) + _ROUNDING:
         return "reproduced"
     return "higher" if ours.mean > wanted else "lower"
@@ -140,12 +142,8 @@ def _baseline(runs: pd.DataFrame) -> float | None:
 
 def _learning_order(numbers: Sequence[paper.Number], traces: Sequence[Traces], *, run: int) -> list[Row]:
     found = [_leads(of_run) for of_run in traces]
-    return [
-        _ratio(number, found, run=run)
-        if number.quantity == paper.LEAD_RATIO
-        else _lead(number, found, run=run)
-        for number in numbers
-    ]
+    two, three = numbers
+    return [_lead(two, three, found, run=run), _lead(three, two, found, run=run)]
 
 
 def _leads(traces: Traces) -> Leads:
@@ -157,23 +155,20 @@ def _leads(traces: Traces) -> Leads:
     }
 
 
-def _lead(number: paper.Number, found: Sequence[Leads], *, run: int) -> Row:
-    measured = [of_run[number.quantity] for of_run in found if number.quantity in of_run]
-    steps = mean_interval([steps for steps, _ in measured])
-    share = mean_interval([share for _, share in measured])
-    ours = Ours(steps, len(measured), run, beside=_shares(share))
-    return _row(number, ours, verdict=TOO_FEW if _too_few(share, kept=ours.kept) else None)
-
-
-def _ratio(number: paper.Number, found: Sequence[Leads], *, run: int) -> Row:
-    two, three = paper.LEADS
-    both = [of_run for of_run in found if two in of_run and three in of_run]
+def _lead(number: paper.Number, other: paper.Number, found: Sequence[Leads], *, run: int) -> Row:
+    both = [of_run for of_run in found if number.quantity in of_run and other.quantity in of_run]
+    steps = mean_interval([of_run[number.quantity][0] for of_run in both])
+    shares = [of_run[number.quantity][1] for of_run in both]
+    share = mean_interval(shares)
+    ours = Ours(steps, len(both), run, beside=_shares(share))
+    if share.mean is None or _too_few(share, kept=ours.kept):
+        return _row(number, ours, verdict=TOO_FEW)
     # Of shares, not of steps: a mean of steps would be that of the longest runs.
-    interval = ratio_interval([of_run[three][1] for of_run in both], [of_run[two][1] for of_run in both])
-    kept = len(both) if interval.mean is not None else 0  # no ratio where state 2 is not ahead in the mean
-    ours = Ours(interval, kept, run, beside=_shares(Interval(None, None, None)))
-    judged = verdict(number.value, interval, kept=kept, close=CLOSE_RATIO * number.value)
-    return _row(number, ours, verdict=judged)
+    ratio = ratio_interval(shares, [of_run[other.quantity][1] for of_run in both])
+    wanted = number.value / other.value
+    if ratio.mean is None:  # the other state is not ahead of the final one at all
+        return _row(number, ours, verdict="higher" if share.mean > 0 else "lower")
+    return _row(number, ours, verdict=_judged(wanted, ratio, close=CLOSE_RATIO * wanted))
 
 
 def _shares(share: Interval) -> Row:
@@ -211,7 +206,7 @@ def _side(name: str, runs: str, metrics: Sequence[float], *, run: int) -> Row:
     return {name: runs, f"{name}_mean": mean, f"{name}_kept": len(metrics), f"{name}_run": run}
 
 
-def _row(number: paper.Number, ours: Ours, *, verdict: str | None) -> Row:
+def _row(number: paper.Number, ours: Ours, *, verdict: str) -> Row:
     mean = ours.interval.mean
     return {
         "table": number.table,

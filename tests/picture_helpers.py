@@ -15,8 +15,16 @@ Array = NDArray[Any]
 WHO = Provenance("local", "node1", "1:1", "cpu", "0123abc", True, {})
 
 CONFIG = {
-    **{"experiment": "life_state", "gol": 3, "model_t": 3, "ae": True, "rnn": True, "gan": "none"},
-    **{"kernel": 3, "residual": True, "reset": 0.1, "eval_board": 20},
+    "experiment": "life_state",
+    "gol": 3,
+    "model_t": 3,
+    "ae": True,
+    "rnn": True,
+    "gan": "none",
+    "kernel": 3,
+    "residual": True,
+    "reset": 0.1,
+    "eval_board": 20,
 }
 
 FIRST = [0, 1, 2, 3]

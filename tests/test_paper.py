@@ -79,12 +79,11 @@ def test_table_4() -> None:
 
 def test_section_3_1_1() -> None:
     # "15 versions ... the 3rd state reaches 98% accuracy 2773 training steps before the 4th state. The 2nd
-    # state ... 5533": so state 3 is learned when about half of state 2's lead is over, 2773 / 5533 = .50118.
+    # state ... 5533".
     three = cell("3", "3")
     assert ours("learning_order") == [
         ("lead_state2", three, 15, 5533),
         ("lead_state3", three, 15, 2773),
-        ("lead_state3/lead_state2", three, 15, pytest.approx(0.50118, abs=1e-5)),
     ]
     # "20 channels ... improves the metric by 0.09 over larger numbers", "1 layer in the encoder and decoder ...
     # by 0.14 compared to 3": of how many runs is not said.
