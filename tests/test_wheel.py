@@ -118,8 +118,7 @@ def test_a_launch_writes_its_store_with_the_wheels_migrations(installed, tmp_pat
     spec.write_text(
         "experiment: life_state\n"
         "base: {gol: 1, model_t: 1, channels: 2, step_layers: 1, board: 5, batch: 4, max_steps: 4, eval_every: 2, "
-        "trace_every: 2, 
-        "eval_board: 5, eval_sequences: 4}\n"
+        "trace_every: 2, eval_board: 5, eval_sequences: 4}\n"
     )
     target, environment = installed
     # The workers are started as `python -m jobs.entry`, so -S would not reach them; PYTHONPATH does.
