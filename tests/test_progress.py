@@ -36,7 +36,10 @@ def test_durations(seconds, text) -> None:
         ({"state1": 1.0}, "final ?"),
         ({"state1": 0.5, "state2": 0.971}, "final 97.1%"),
         ({"state1": 1, "state2": 0.998, "state3": 0.986, "state4": 0.971}, "final 97.1% | s2 99.8% s3 98.6%"),
-        ({"adv_state1": 1, "adv_state2": 0.7, "adv_state3": 0.9, "adv_loss": 2}, "adversary: final 90.0% | s2 70.0%"),
+        (
+            {"adv_state1": 1, "adv_state2": 0.7, "adv_state3": 0.9, "adv_loss": 2},
+            "adversary: final 90.0% | s2 70.0%",
+        ),
         ({"count": 0.25, "state1": 1, "state2": 0.7, "state3": 0.6}, "count 25.0% | s2 70.0% s3 60.0%"),
         # By number, not by letter: state10 is the last.
         ({"state10": 0.9, "state2": 0.8, "state1": 1, "state9": 0.7}, "final 90.0% | s2 80.0% s9 70.0%"),

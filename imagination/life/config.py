@@ -187,17 +187,24 @@ class LifeCountConfig(LifeConfig):
 
 LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
     "fast": {
-        "board": 12,
-        "batch": 128,
-        "lr": 2e-3,
+        "board": 10,
+        "batch": 64,
+        "optimizer": "muon",
+        "lr": 6e-3,
+        "muon_lr": 0.01,
         "schedule": "linear",
-        "warmup": 0.04,
+        "warmup": 0.05,
         "loss": "bce",
         "clip": 1.0,
         "clip_by": "norm",
-        "max_steps": 5000,
-        "eval_every": 250,
-        "trace_every": 50,
+        "max_steps": 3000,
+        "eval_every": 100,
+        "trace_every": 25,
+        "adv_steps": 3000,
+        "adv_weight": 0.3,
+        "adv_ramp": 1.0,
+        "adv_layers": 2,
+        "adv_lr": 3e-3,
     },
     "paper_bce": {
         "board": 20,
@@ -235,7 +242,7 @@ LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
     },
 }
 """Named values. `paper_bce` is the authors' code of 2020, `paper_l2` that of 2021 (which the text describes);
-`fast` is the same science on smaller boards with a warm-up, a linear decay and clipping by norm."""
+`fast` is the same science on smaller boards with Muon, a warm-up and a linear decay; see docs/experiments.md."""
 
 LIFE_COUNT_PRESETS: dict[str, dict[str, Scalar]] = {
     "fast": {

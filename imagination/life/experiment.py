@@ -119,8 +119,10 @@ class LifeExperiment(ABC, Generic[C]):
         config = self.shape
         own = "adversarial" if config.gan == "joint" else "plain"
         found = {own: (networks.DECODER, config.dec_layers)}
-        trained = weights.get(f"{networks.ADVERSARY}.0.weight")
-        if trained is not None and bool(trained.isfinite().all()):  # one that ran away shows nothing
+        trained = [value for name, value in weights.items() if name.startswith(f"{networks.ADVERSARY}.")]
+        if trained and all(
+            bool(value.isfinite().all()) for value in trained
+        ):  # one that ran away shows nothing
             found["adversarial"] = (networks.ADVERSARY, config.adv_layers)
         return found
 

@@ -5,6 +5,7 @@ early stop and record. A run whose stage has ended leaves the pack, and the othe
 last has left, those with a further stage train that together.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,7 +139,10 @@ class Trainer:
     def _begin_stage(self) -> None:
         """Take up the runs that wait for the earliest stage."""
         stage = min(entry.stage for entry in self._waiting)
-        entering = [entry for entry in self._waiting if entry.stage == stage]
+        # In the pack's order, whichever ended its last stage first.
+        entering = sorted(
+            (entry for entry in self._waiting if entry.stage == stage), key=lambda entry: entry.place
+        )
         self._waiting = [entry for entry in self._waiting if entry.stage != stage]
         self._places = [entry.place for entry in entering]
         self._experiment = self._at_stage(self._places, stage)
@@ -213,7 +217,8 @@ class Trainer:
         values = {name: column.tolist() for name, column in traced.items()}
         self._charge()
         for index in due:
-            now = {name: column[index] for name, column in values.items()}
+            # A loss that ran away has no value.
+            now = {name: column[index] for name, column in values.items() if math.isfinite(column[index])}
             recorder, config = runs[index].recorder, runs[index].config
             for name, value in now.items():
                 recorder.trace(name, self._steps[index], value)
