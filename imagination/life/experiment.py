@@ -120,9 +120,7 @@ class LifeExperiment(ABC, Generic[C]):
         own = "adversarial" if config.gan == "joint" else "plain"
         found = {own: (networks.DECODER, config.dec_layers)}
         trained = [value for name, value in weights.items() if name.startswith(f"{networks.ADVERSARY}.")]
-        if trained and all(
-            bool(value.isfinite().all()) for value in trained
-        ):  # one that ran away shows nothing
+        if trained and all(bool(value.isfinite().all()) for value in trained):  # else it ran away
             found["adversarial"] = (networks.ADVERSARY, config.adv_layers)
         return found
 

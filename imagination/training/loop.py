@@ -19,7 +19,7 @@ from imagination.training.experiment import Evaluation, Experiment, Forward
 from imagination.training.optimizer import OptimizerConfig
 from imagination.training.state import CheckpointError, TrainState, stage_of
 
-DIVERGED = "diverged"
+DIVERGED, GIVEN_UP = "diverged", "given_up"
 
 
 class TrainingConfig(OptimizerConfig, Protocol):
@@ -269,7 +269,8 @@ class Trainer:
     def _end(self, index: int, end: _End) -> None:
         """A run's stage has ended: it waits for the next, or is evaluated and recorded."""
         alone = self._experiment.select([index])
-        following = alone.next_stage() if end.outcome != DIVERGED else None
+        hopeless = end.outcome in (DIVERGED, GIVEN_UP)
+        following = None if hopeless else alone.next_stage()
         if following is None:
             self._finish(index, end)
         else:
@@ -325,4 +326,4 @@ def _outcome(config: TrainingConfig, step: int, *, accuracy: float, is_finite: b
     if step >= config.max_steps:
         return "step_limit"
     hopeless = 0 < config.give_up_at <= step and accuracy < config.give_up_accuracy
-    return "given_up" if hopeless else None
+    return GIVEN_UP if hopeless else None
