@@ -24,7 +24,7 @@ LEARNING_ORDER = [(3, 3, True, True, 15)]
 TABLE4 = [(2, 2, 8), (2, 3, 5), (2, 4, 9), (3, 2, 7), (3, 3, 8), (3, 4, 4), (4, 3, 3)]
 
 STATE_SPECS = ["table1", "table2", "table3", "learning_order", "channels", "coder_layers"]
-OURS = ["data_matters", "paper_search", "paper_search_4", "quick"]
+OURS = ["data_matters", "fast_search", "paper_search", "paper_search_4", "quick"]
 PAPER_PRESET = {
     "table4": ["preset=paper"],
     "paper": ["life_state.preset=paper_bce", "life_count.preset=paper"],
