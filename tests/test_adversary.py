@@ -11,7 +11,7 @@ import torch
 from training_helpers import CPU, after, experiment_of, tiny, tiny_count, train
 
 from imagination.life import rules
-from imagination.training import adversary, philox
+from imagination.training import philox
 from imagination.training.adversary import Discriminator, Ramp
 from imagination.training.layers import ParameterLayout
 from imagination.training.state import TrainState
@@ -66,7 +66,8 @@ def discriminator(widths, *, board, runs):
 def test_the_discriminator_is_what_double_precision_computes(widths, board, runs):
     made, named = discriminator(widths, board=board, runs=runs)
     x = boards(runs, 5, board, board)
-    found = made.logits(named, x, seeds=SEEDS[:runs], steps=STEPS[:runs], stream="fake")
+    masks = made.masks(x, seeds=SEEDS[:runs], steps=STEPS[:runs], stream="fake")
+    found = made.logits(named, x, masks)
     assert found.shape == (runs, 5)
     for run in range(runs):
         wanted = logits(
@@ -117,7 +118,9 @@ def test_neither_sides_loss_reaches_the_other():
 
 
 def test_dropout_leaves_out_three_in_ten_and_scales_the_rest():
-    found = adversary._mask(torch.ones(50, 2 * 8, 5, 5), SEEDS, STEPS, stream="x")
+    made = Discriminator([8], board=10)
+    (found,) = made.masks(torch.ones(2, 50, 10, 10), seeds=SEEDS, steps=STEPS, stream="x")
+    assert found.shape == (50, 2 * 8, 5, 5)
     assert sorted(found.unique().tolist()) == pytest.approx([0.0, 1 / 0.7], rel=1e-4)
     for run in (found[:, :8], found[:, 8:]):  # 10,000 draws: their standard deviation is .0046
         assert (run == 0).double().mean().item() == pytest.approx(0.3, abs=0.02)
@@ -126,8 +129,12 @@ def test_dropout_leaves_out_three_in_ten_and_scales_the_rest():
 
 def test_dropout_is_a_function_of_seed_step_stream_and_board_not_of_the_pack():
     def draw(seeds=(7, 8), steps=(3, 5), stream="x", lanes=6):
-        ones = torch.ones(lanes, len(seeds) * 2, 5, 5)
-        drawn = adversary._mask(ones, torch.tensor(seeds), torch.tensor(steps), stream=stream)
+        (drawn,) = Discriminator([2], board=10).masks(
+            torch.ones(len(seeds), lanes, 10, 10),
+            seeds=torch.tensor(seeds),
+            steps=torch.tensor(steps),
+            stream=stream,
+        )
         return drawn.unflatten(1, (len(seeds), 2)).transpose(0, 1)  # [R, N, C, H, W]
 
     usual = draw()
@@ -140,11 +147,13 @@ def test_dropout_is_a_function_of_seed_step_stream_and_board_not_of_the_pack():
 
 def test_the_generators_weight_rises_as_configured():
     configs = [
-        tiny(adv_weight=2.0, adv_ramp=0.5),  # half of 10 updates: from 0 by .4 each to 2 after the fifth
-        tiny(adv_weight=0.034, adv_ramp=1.0),  # all of 20
-        tiny(adv_weight=3.0, adv_ramp=0.0),  # never less
+        tiny(
+            adv_weight=2.0, adv_ramp=0.5, adv_steps=10
+        ),  # half of 10 updates: from 0 by .4 each to 2 after the fifth
+        tiny(adv_weight=0.034, adv_ramp=1.0, adv_steps=20),  # all of 20
+        tiny(adv_weight=3.0, adv_ramp=0.0, adv_steps=10),  # never less
     ]
-    ramp = Ramp(configs, [10, 20, 10], CPU)
+    ramp = Ramp(configs, CPU)
     for steps, wanted in {
         (0, 0, 0): [0.0, 0.0, 3.0],
         (1, 10, 1): [0.4, 0.017, 3.0],
@@ -304,7 +313,7 @@ def test_an_adversarial_update_is_what_double_precision_computes(config):
     assert (int(found["stage"]), int(found["step"])) == (int(posthoc), STEP + 1)
 
     named = reference.plain(layout.unpack(torch.from_numpy(before["parameters"])[None]))
-    name, depth = ("adversary", config.adv_layers) if posthoc else ("decoder", config.dec_layers)
+    name, depth = ("adversary", config.adv_depth) if posthoc else ("decoder", config.dec_layers)
     ours = Reference(config, before, decoder=name, depth=depth)
     judges = [each for each in named if each.startswith("discriminator")]
     network = list(experiment_of(replace(config, gan="none")).layout.shapes)

@@ -50,7 +50,7 @@ def test_the_adversary_begins_with_the_trained_network_and_parameters_of_its_own
     named = layout.unpack(torch.from_numpy(checkpoint["parameters"])[None])
     fresh = layout.unpack(layout.glorot_uniform(torch.tensor([config.seed])))
     judges = len(experiment_of(config).discriminator_widths())
-    parts = [f"adversary.{layer}" for layer in range(config.adv_layers)]
+    parts = [f"adversary.{layer}" for layer in range(config.adv_depth)]
     parts += [f"discriminator.{layer}" for layer in [*range(judges), "linear"]]
     assert set(named) - set(without.weights) == {f"{p}.{kind}" for p in parts for kind in ("weight", "bias")}
     for name, value in named.items():
@@ -220,7 +220,7 @@ def test_the_value_of_a_run_is_the_larger_of_both_decoders(config):
     expected = {}
     for key, name, depth in (
         ("plain", "decoder", config.dec_layers),
-        ("adv", "adversary", config.adv_layers),
+        ("adv", "adversary", config.adv_depth),
     ):
         decoded = torch.stack([networks.decode(named, h, name=name, depth=depth)[0] for h in hidden], dim=1)
         boards = decoded.sigmoid()

@@ -121,7 +121,7 @@ class LifeExperiment(ABC, Generic[C]):
         found = {own: (networks.DECODER, config.dec_layers)}
         trained = [value for name, value in weights.items() if name.startswith(f"{networks.ADVERSARY}.")]
         if trained and all(bool(value.isfinite().all()) for value in trained):  # else it ran away
-            found["adversarial"] = (networks.ADVERSARY, config.adv_layers)
+            found["adversarial"] = (networks.ADVERSARY, config.adv_depth)
         return found
 
     def evaluation_chunks(

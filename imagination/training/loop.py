@@ -201,7 +201,7 @@ class Trainer:
                 steps=state.step,
             )
         state.step += 1
-        if self._experiment.stage == 0:  # how that stage ended is kept through the later ones
+        if forward.accuracy is not None:  # how the first stage ended is kept through the later ones
             state.interval += 1
             state.accuracy_sum += forward.accuracy
         state.data = self._experiment.next_data(forward, state.step)
@@ -215,15 +215,15 @@ class Trainer:
             return
         traced = self._experiment.traced(self._state.parameters, forward)
         values = {name: column.tolist() for name, column in traced.items()}
+        earlier = self._state.earlier.tolist()
         self._charge()
         for index in due:
             # A loss that ran away has no value.
             now = {name: column[index] for name, column in values.items() if math.isfinite(column[index])}
-            recorder, config = runs[index].recorder, runs[index].config
+            recorder = runs[index].recorder
             for name, value in now.items():
                 recorder.trace(name, self._steps[index], value)
-            before = config.max_steps if self._experiment.stage else 0
-            recorder.progress(before + self._steps[index], now)
+            recorder.progress(earlier[index] + self._steps[index], now)
 
     def _end_intervals(self) -> None:
         """Ask the stopping rule of the runs whose interval ended, and let go of those whose stage is done.
