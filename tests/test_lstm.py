@@ -54,7 +54,9 @@ def test_one_step_is_what_double_precision_computes(runs, has_input, has_state):
     layout = layers.ParameterLayout(layers.lstm_shapes("cell", channels=3, kernel=3))
     named = layout.unpack(random(runs, layout.size, seed=1) / 2)
     x, h, c = (random(4, runs * 3, 5, 5, seed=seed) for seed in (2, 3, 4))
-    new = layers.lstm_step(named, "cell", x if has_input else None, (h, c) if has_state else None)
+    state = (h, c.unflatten(1, (runs, 3))) if has_state else None
+    new_h, new_c = layers.lstm_step(named, "cell", x if has_input else None, state)
+    new = new_h, new_c.flatten(1, 2)
     # What is left out is zero.
     x, h, c = x * has_input, h * has_state, c * has_state
     for run in range(runs):
@@ -70,7 +72,7 @@ def test_an_untrained_cell_remembers():
     # whatever h: c' = .7311 * 1 + .5 * tanh(0), h' = .5 * tanh(.7311).
     layout = layers.ParameterLayout(layers.lstm_shapes("cell", channels=1, kernel=3))
     named = layout.unpack(torch.zeros(1, layout.size))
-    h, c = layers.lstm_step(named, "cell", None, (random(1, 1, 2, 2), torch.ones(1, 1, 2, 2)))
+    h, c = layers.lstm_step(named, "cell", None, (random(1, 1, 2, 2), torch.ones(1, 1, 1, 2, 2)))
     assert c.flatten().tolist() == pytest.approx([0.7310586] * 4)
     assert h.flatten().tolist() == pytest.approx([0.5 * math.tanh(0.7310586)] * 4)
 
@@ -79,7 +81,7 @@ def test_the_gates_are_input_forget_cell_output():
     # Biases alone, one channel: i = sigmoid(.1), f = sigmoid(.2 + 1), g = tanh(.3), o = sigmoid(.4); c was 2.
     layout = layers.ParameterLayout(layers.lstm_shapes("cell", channels=1, kernel=1))
     named = layout.unpack(torch.tensor([[0.0] * 8 + [0.1, 0.2, 0.3, 0.4]]))
-    h, c = layers.lstm_step(named, "cell", None, (torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0)))
+    h, c = layers.lstm_step(named, "cell", None, (torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1, 1), 2.0)))
     wanted = 2 / (1 + math.exp(-1.2)) + math.tanh(0.3) / (1 + math.exp(-0.1))
     assert c.item() == pytest.approx(wanted)
     assert h.item() == pytest.approx(math.tanh(wanted) / (1 + math.exp(-0.4)))

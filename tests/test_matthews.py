@@ -48,8 +48,14 @@ def test_by_hand_on_two_by_two(decoded, truth, expected):
 @pytest.mark.parametrize("constant", [[0, 0, 0, 0], [1, 1, 1, 1]])
 @pytest.mark.parametrize("other", [[0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 1]])
 def test_a_board_all_dead_or_all_alive_has_correlation_zero(constant, other):
-    assert both(boards(constant), boards(other)) == 0
-    assert both(boards(other), boards(constant)) == 0
+    decoded, truth = boards(constant), boards(other)
+    assert matthews(decoded, truth).item() == matthews(truth.float(), decoded.bool()).item() == 0
+
+
+@pytest.mark.parametrize("constant", [[0, 0, 0, 0], [1, 1, 1, 1]])
+def test_a_true_board_all_dead_or_all_alive_has_no_coefficient_of_its_own(constant):
+    assert matthews_per_board(boards([1, 0, 0, 1]), boards(constant)).isnan().all()
+    assert matthews_per_board(boards(constant), boards([1, 0, 0, 1])).item() == 0
 
 
 def test_a_pixel_at_the_threshold_is_dead():
@@ -59,9 +65,9 @@ def test_a_pixel_at_the_threshold_is_dead():
 
 
 def test_pooled_is_not_the_mean_of_the_boards():
-    # The first board is right; of the second, all dead in truth, one pixel is wrong and its own coefficient 0.
-    decoded, truth = boards([1, 1, 0, 0], [1, 0, 0, 0]), boards([1, 1, 0, 0], [0, 0, 0, 0])
-    # Pooled: TP 2, FP 1, FN 0, TN 5: 2 * 5 / sqrt(3 * 2 * 6 * 5) = 10 / sqrt(180)
+    # The first board is right; the second is decoded as all dead, and its own coefficient is 0.
+    decoded, truth = boards([1, 1, 0, 0], [0, 0, 0, 0]), boards([1, 1, 0, 0], [1, 0, 0, 0])
+    # Pooled: TP 2, FP 0, FN 1, TN 5: 2 * 5 / sqrt(2 * 3 * 5 * 6) = 10 / sqrt(180)
     assert matthews(decoded, truth).item() == pytest.approx(10 / math.sqrt(180))
     assert matthews_per_board(decoded, truth).flatten().tolist() == pytest.approx([1.0, 0.0])
 
@@ -81,7 +87,9 @@ def test_against_numpys_correlation_on_random_boards(seed):
         for j in range(3):
             pooled[i, j] = np.corrcoef(alive[:, i].ravel(), truth[:, j].ravel())[0, 1]
             for n in range(30):
-                if alive[n, i].std() and truth[n, j].std():
+                if not truth[n, j].std():
+                    single[n, i, j] = np.nan
+                elif alive[n, i].std():
                     single[n, i, j] = np.corrcoef(alive[n, i].ravel(), truth[n, j].ravel())[0, 1]
     assert pooled.min() < -0.1 and pooled.max() > 0.5
     ours = [f(torch.from_numpy(decoded), torch.from_numpy(truth)) for f in (matthews, matthews_per_board)]

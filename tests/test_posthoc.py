@@ -19,7 +19,7 @@ from jobs.worker import run_pack
 from results_db.contract import PlannedRun
 from results_db.store import open_store
 
-STAGES = {"gan": "posthoc", "max_steps": 10, "eval_every": 5, "adv_steps": 6, "trace_every": 4}
+STAGES = {"gan": "posthoc", "max_steps": 10, "eval_every": 5, "adv_steps": 6, "trace_every": 4, "adv_layers": 2}
 STATE, COUNT = tiny(**STAGES), tiny_count(**STAGES)
 BOTH = pytest.mark.parametrize("config", [STATE, COUNT], ids=["state", "count"])
 PLAIN, ADVERSARIAL = (  # the metrics of either decoder
