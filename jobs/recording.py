@@ -167,8 +167,8 @@ class RunRecorder:
     def started(self) -> None:
         """Tell who watches that the attempt began."""
         reached = self.checkpointed or {}
-        step = sum(int(reached[name]) for name in ("earlier", "step") if name in reached)
-        self._tell("started", number=self.attempt.number, step=step, max_steps=self._max_steps)
+        self.step = sum(int(reached[name]) for name in ("earlier", "step") if name in reached)
+        self._tell("started", number=self.attempt.number, step=self.step, max_steps=self._max_steps)
 
     def _end(
         self, state: State, error: str | None = None, *, retry_after_s: Sequence[float] | None = None

@@ -1,56 +1,23 @@
-"""Discriminator and generator, and whole adversarial updates, against plain numpy in float64."""
+"""Discriminator and generator against plain numpy in float64, and what reaches what."""
 
 import math
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import numpy_helpers as reference
 import pytest
 import torch
-from training_helpers import CPU, after, experiment_of, tiny, tiny_count, train
+from adversary_helpers import adversarial, boards, logits, random
+from training_helpers import CPU, experiment_of, tiny, tiny_count
 
 from imagination.life import rules
-from imagination.training import philox
 from imagination.training.adversary import Discriminator, Ramp
 from imagination.training.layers import ParameterLayout
-from imagination.training.state import TrainState
 
 SEEDS, STEPS = torch.tensor([7, 8]), torch.tensor([3, 5])
 
 
-def random(*shape, seed=0, draw=torch.randn):
-    return draw(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-boards = partial(random, draw=torch.rand)
-
-
 # --- the parts ---
-
-
-def mask(shape, *, seed, step, stream):
-    """Dropout factors of one run `[N, C, H, W]`: two of 16 bits per random word, low half first; 30% are dropped."""
-    count = math.prod(shape[1:])
-    words = philox.words(
-        torch.tensor([seed]),
-        torch.tensor([step]),
-        stream=f"dropout.{stream}",
-        lanes=shape[0],
-        count=-(-count // 2),
-    )[0].numpy()
-    halves = np.stack([words % 2**16, words // 2**16], axis=-1).reshape(shape[0], -1)[:, :count]
-    return (halves >= round(0.3 * 2**16)).reshape(shape) / 0.7
-
-
-def logits(named, x, *, seed, step, stream):
-    """The discriminator of the protocol: stride-2 convolutions, LeakyReLU and dropout, flatten, one linear output."""
-    x = x[:, None]
-    for layer in range(sum(name.startswith("discriminator") for name in named) // 2 - 1):
-        weight, bias = (named[f"discriminator.{layer}.{part}"] for part in ("weight", "bias"))
-        x = reference.leaky(reference.convolution(x, weight, bias, stride=2))
-        x = x * mask(x.shape, seed=seed, step=step, stream=f"{stream}.{layer}")
-    return reference.linear(named, "discriminator.linear", x)
 
 
 def discriminator(widths, *, board, runs):
@@ -164,6 +131,27 @@ def test_the_generators_weight_rises_as_configured():
         assert ramp.weight(torch.tensor(steps)).tolist() == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize("max_steps", [10, 80])
+def test_a_joint_generators_weight_rises_over_its_share_of_the_adversarys_steps(max_steps):
+    # Half of 40 adversarial steps are 20, whether the network's training ends before (10) or goes on (80).
+    settings = {"gan": "joint", "adv_steps": 40, "max_steps": max_steps}
+    rising, there, absent = (
+        experiment_of(tiny(**settings, adv_weight=weight, adv_ramp=ramp))
+        for weight, ramp in [(0.8, 0.5), (0.8, 0.0), (0.0, 0.0)]
+    )
+    parameters, data = there.initial_parameters(), there.initial_data()
+
+    def losses(step):
+        return [
+            e.forward(parameters, data, torch.tensor([step])).loss.item() for e in (rising, there, absent)
+        ]
+
+    for step, share in {0: 0.0, 1: 0.05, 9: 0.45, 20: 1.0, 39: 1.0}.items():
+        risen, whole, without = losses(step)
+        assert whole - without > 0.1  # .8 * log 2 or so
+        assert (risen - without) / (whole - without) == pytest.approx(share, abs=1e-5)
+
+
 def test_the_new_decoders_rate_follows_the_models_schedule_over_its_own_updates():
     config = tiny(gan="posthoc", schedule="linear", warmup=0.5, adv_steps=8, adv_lr=0.3, disc_lr=0.2)
     (_, decoder), (_, judge) = experiment_of(config).next_stage().optimizers()
@@ -172,173 +160,6 @@ def test_the_new_decoders_rate_follows_the_models_schedule_over_its_own_updates(
     for step, share in {0: 0.25, 3: 1.0, 4: 1.0, 6: 0.5, 8: 0.0}.items():
         assert decoder.schedule.factor(torch.tensor([step])).item() == share
         assert judge.schedule.factor(torch.tensor([step])).item() == 1.0
-
-
-# --- one update, through the trainer ---
-
-STEP = 3  # the update after three others, so that Adam's moments and the ramp matter
-TINIEST = {
-    "channels": 2,
-    "board": 5,
-    "batch": 3,
-    "gol": 3,
-    "model_t": 3,
-    "warmup": 0.0,
-    "schedule": "constant",
-    "adv_weight": 0.8,
-    "adv_ramp": 0.5,
-    "adv_steps": 10,
-    "max_steps": 10,
-    "clip": 0.05,
-    "adv_lr": 0.01,
-    "lr": 0.02,
-    "disc_lr": 0.003,
-    "seed": 5,
-}
-RISEN = 0.8 * 3 / 5  # half of the ten updates are five
-
-
-def adversarial(config):
-    """The experiment in which this config's discriminator trains."""
-    return experiment_of(config).next_stage() or experiment_of(config)
-
-
-def begun(experiment):
-    """A checkpoint in the middle of the experiment's stage: everything in it is random."""
-    state = TrainState.initial(experiment)
-    state.parameters += 0.1 * random(*state.parameters.shape)
-    state.mean[:] = 0.01 * random(*state.mean.shape, seed=1)
-    state.variance[:] = 1e-6 * (0.5 + boards(*state.mean.shape, seed=2))
-    state.data[:] = boards(*state.data.shape, seed=3) < 0.5
-    state.step[:] = STEP
-    return state.arrays(0)
-
-
-class Reference:
-    """One run's batch: its losses as functions of the parameters by name, in float64."""
-
-    def __init__(self, config, checkpoint, *, decoder, depth):
-        data = torch.from_numpy(checkpoint["data"])
-        self.config, self._decoder, self._depth = config, decoder, depth
-        self._sequence = rules.states(data[: config.batch], config.gol).double().numpy()
-        self._real = data[config.batch :].double().numpy()
-
-    def _boards(self, named):
-        """Decoded h_0 .. h_T."""
-        is_count = self.config.experiment == "life_count"
-        hidden_states = reference.count_hidden if is_count else reference.state_hidden
-        decoded = []
-        for hidden in hidden_states(self.config, named, self._sequence[0]):
-            output = reference.stack(named, self._decoder, hidden, self._depth, linear_end=True)[:, 0]
-            decoded.append(output if getattr(self.config, "loss", "") == "l2" else reference.sigmoid(output))
-        return decoded
-
-    def _supervised(self, first, last):
-        """The protocol's targets: s_1 at h_0 and s_m at h_T; for the counting task s_1 alone."""
-        if self.config.experiment == "life_count":
-            return ((first - self._sequence[0]) ** 2).mean()
-        pairs = [(last, self._sequence[-1])] + [(first, self._sequence[0])] * self.config.ae
-        return np.mean([self._loss(*pair) for pair in pairs])
-
-    def _loss(self, board, truth):
-        if self.config.loss == "l2":
-            return ((board - truth) ** 2).mean()
-        return -(truth * np.log(board) + (1 - truth) * np.log(1 - board)).mean()
-
-    def fake(self, named):
-        """Decoded intermediate states, timestep by timestep."""
-        return np.concatenate(self._boards(named)[1:-1])
-
-    def generator(self, named):
-        """The loss of the decoder, and of whatever else is trained with it."""
-        first, *between, last = self._boards(named)
-        judged = logits(named, np.concatenate(between), seed=5, step=STEP, stream="fake")
-        return self._supervised(first, last) + RISEN * reference.softplus(-judged).mean()
-
-    def discriminator(self, named, fake):
-        """The discriminator's loss for these decoded boards."""
-        judged = logits(named, fake, seed=5, step=STEP, stream="fake")
-        known = logits(named, self._real, seed=5, step=STEP, stream="real")
-        return reference.softplus(-known).mean() + reference.softplus(judged).mean()
-
-
-def clipped(gradient, config):
-    """By value or by the norm of all that is passed."""
-    if config.clip_by == "value":
-        assert np.abs(gradient).max() > config.clip  # or the test would show nothing
-        return gradient.clip(-config.clip, config.clip)
-    norm = np.linalg.norm(gradient)
-    assert norm > config.clip
-    return gradient * config.clip / norm
-
-
-def updated(columns, gradient, checkpoint, *, lr):
-    """Adam's parameters, mean and variance of these columns."""
-    value, *moments = (
-        checkpoint[name][columns].astype(np.float64) for name in ("parameters", "mean", "variance")
-    )
-    return reference.adam(value, gradient, *moments, lr=lr, step=STEP)
-
-
-def assert_updated(found, before, columns, expected, *, lr):
-    """The columns of the checkpoint `found` are what was expected, up to rounding."""
-    moved = expected[0] - before["parameters"][columns]
-    assert np.abs(moved).max() > 0.1 * lr
-    np.testing.assert_allclose(
-        found["parameters"][columns] - before["parameters"][columns], moved, atol=1e-3 * lr
-    )
-    for name, wanted in zip(("mean", "variance"), expected[1:], strict=True):
-        np.testing.assert_allclose(found[name][columns], wanted, rtol=1e-4, atol=1e-6)
-
-
-UPDATES = [
-    tiny(**TINIEST, gan="posthoc", clip_by="norm"),
-    tiny(**TINIEST, gan="posthoc", clip_by="norm", ae=False, loss="l2", adv_layers=1, rnn=False),
-    replace(tiny(**TINIEST, gan="posthoc", clip_by="value", step_layers=1), clip=0.005),
-    tiny_count(**TINIEST, gan="posthoc", clip_by="norm"),
-    tiny(**TINIEST, gan="joint", clip_by="norm", step_layers=1),
-    tiny(**TINIEST, gan="joint", clip_by="norm", step_layers=1, loss="l2", ae=False),
-]
-
-
-@pytest.mark.parametrize(
-    "config", UPDATES, ids=["posthoc", "l2 without ae", "by value", "count", "joint", "joint l2 without ae"]
-)
-def test_an_adversarial_update_is_what_double_precision_computes(config):
-    posthoc = config.gan == "posthoc"
-    experiment = adversarial(config)
-    layout, before = experiment.layout, begun(experiment)
-    (recorder,) = train([config], checkpoints=[before], stop=after(1))
-    found = recorder.checkpoints[-1]
-    assert (int(found["stage"]), int(found["step"])) == (int(posthoc), STEP + 1)
-
-    named = reference.plain(layout.unpack(torch.from_numpy(before["parameters"])[None]))
-    name, depth = ("adversary", config.adv_depth) if posthoc else ("decoder", config.dec_layers)
-    ours = Reference(config, before, decoder=name, depth=depth)
-    judges = [each for each in named if each.startswith("discriminator")]
-    network = list(experiment_of(replace(config, gan="none")).layout.shapes)
-    generates = [each for each in named if each.startswith("adversary")] if posthoc else network
-
-    # The generator's side: the whole gradient, because its norm is what is clipped.
-    gradient = np.concatenate(
-        [reference.derivative(lambda: ours.generator(named), named[n]) for n in generates]
-    )
-    lr, columns = (config.adv_lr if posthoc else config.lr), layout.columns(generates)
-    expected = updated(columns, clipped(gradient, config), before, lr=lr)
-    assert_updated(found, before, columns, expected, lr=lr)
-
-    # The discriminator's side, not clipped; decoded boards are given. Some entries of every parameter will do.
-    fake = ours.fake(named)
-    for each in judges:
-        entries = np.random.default_rng(0).permutation(named[each].size)[:12]
-        gradient = reference.derivative(lambda: ours.discriminator(named, fake), named[each], entries=entries)
-        columns = layout.columns([each]).start + entries
-        expected = updated(columns, gradient, before, lr=config.disc_lr)
-        assert_updated(found, before, columns, expected, lr=config.disc_lr)
-
-    if posthoc:  # the network has not moved by a bit
-        for each in ("parameters", "mean", "variance"):
-            assert np.array_equal(found[each][layout.columns(network)], before[each][layout.columns(network)])
 
 
 # --- what reaches what ---
@@ -391,6 +212,29 @@ def test_real_boards_are_first_states_of_another_batch_of_the_same_chains(config
     assert len({board.numpy().tobytes() for board in fresh}) == 2 * config.batch  # 16 boards, none twice
     forward = experiment.forward(experiment.initial_parameters(), data, torch.tensor([0]))
     assert torch.equal(experiment.next_data(forward, torch.tensor([1])), rules.step(data))
+
+
+def first_states(experiment, steps):
+    """First states of the stage's first batches `[steps, L, H, W]`, as training goes through them."""
+    parameters, data, found = experiment.initial_parameters(), experiment.initial_data(), []
+    for step in range(1, steps + 1):
+        found.append(data[0])
+        forward = experiment.forward(parameters, data, torch.tensor([step - 1]))
+        data = experiment.next_data(forward, torch.tensor([step]))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("config", POSTHOC)
+@pytest.mark.parametrize("reset", [0.1, 1.0])
+def test_the_adversarial_stage_has_boards_of_its_own(config, reset):
+    config = replace(config, reset=reset)
+    trained = first_states(experiment_of(config), 12)
+    own, real = first_states(adversarial(config), 3).split(config.batch, dim=1)
+    batches = [*trained, *own, *real]
+    assert len({batch.numpy().tobytes() for batch in batches}) == 12 + 3 + 3
+    if reset == 1.0:  # every board is fresh, and no two of 144 boards of 36 random cells are equal
+        boards_of = {board.numpy().tobytes() for batch in batches for board in batch}
+        assert len(boards_of) == (12 + 3 + 3) * config.batch
 
 
 @pytest.mark.parametrize("config", POSTHOC)

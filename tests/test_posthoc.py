@@ -19,7 +19,14 @@ from jobs.worker import run_pack
 from results_db.contract import PlannedRun
 from results_db.store import open_store
 
-STAGES = {"gan": "posthoc", "max_steps": 10, "eval_every": 5, "adv_steps": 6, "trace_every": 4, "adv_layers": 2}
+STAGES = {
+    "gan": "posthoc",
+    "max_steps": 10,
+    "eval_every": 5,
+    "adv_steps": 6,
+    "trace_every": 4,
+    "adv_layers": 2,
+}
 STATE, COUNT = tiny(**STAGES), tiny_count(**STAGES)
 BOTH = pytest.mark.parametrize("config", [STATE, COUNT], ids=["state", "count"])
 PLAIN, ADVERSARIAL = (  # the metrics of either decoder
@@ -80,6 +87,23 @@ def test_how_the_networks_training_ended_is_what_is_recorded(config, accuracy, e
     for name, points in without.traces.items():
         assert points == with_adversary.traces[name]
     assert [step for step, _ in with_adversary.traces["adv_state1"]] == [0, 4]  # of 6 steps, counted from 0
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("accuracy", "steps", "adversarial"), [(1e-9, [0, 4], [5, 9]), (1.0, [0, 4, 8], [10, 14])]
+)
+def test_progress_counts_on_from_where_the_networks_training_ended(config, accuracy, steps, adversarial):
+    # Traces of the second stage count from its own beginning, at 0 and 4; who watches sees one run go on.
+    watched = replace(config, batch=64, accuracy=accuracy)
+    recorders = train(
+        [watched, replace(watched, seed=2, adv_steps=4)]
+    )  # the second has left before its step 4
+    for recorder, last in zip(recorders, (adversarial, adversarial[:1]), strict=True):
+        assert [step for step, _ in recorder.progressed] == steps + last
+        shown = [any(name.startswith("adv_state") for name in values) for _, values in recorder.progressed]
+        assert shown == [False] * len(steps) + [True] * len(last)
+    assert watched.total_steps == 10 + 6 > adversarial[-1]
 
 
 def test_a_run_given_up_has_no_adversary():
@@ -181,6 +205,7 @@ def test_stopped_and_resumed_is_as_if_undisturbed_to_the_bit(config, runs, steps
         assert [0, 1] in sessions.stages and [1, 1] in sessions.stages and [1] in sessions.stages
     for once, again in zip(undisturbed, sessions.recorders, strict=True):
         assert (again.outcome, again.metrics, again.traces) == (once.outcome, once.metrics, once.traces)
+        assert again.progressed == once.progressed
         assert set(again.weights) == set(once.weights)
         for name, weight in once.weights.items():
             assert np.array_equal(weight, again.weights[name])

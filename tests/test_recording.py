@@ -306,3 +306,19 @@ def test_started_tells_where_it_goes_on(store, record, events) -> None:
     told = [(event["number"], event["step"]) for event in events if event["event"] == "started"]
     assert told == [(1, 0), (2, 7)]
     assert store.start(RUN.run_id, ME) is None  # it is running
+
+
+def test_a_run_resumed_in_its_second_stage_stands_behind_its_first(record, events) -> None:
+    first = record()
+    first.checkpoint({**STATE, "stage": np.array(1), "earlier": np.array(30), "step": np.array(4)})
+    first.interrupt()
+    second = record()
+    second.started()
+    assert events[-1] == {
+        "event": "started",
+        "run_id": RUN.run_id,
+        "number": 2,
+        "step": 34,
+        "max_steps": 40,
+    }
+    assert second.step == 34  # what the heartbeat tells before the next trace

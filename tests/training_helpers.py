@@ -49,6 +49,7 @@ class MemoryRecorder:
 
     def __init__(self):
         self.traces, self.metrics, self.samples, self.checkpoints = {}, {}, {}, []
+        self.progressed = []
         self.outcome = self.seconds = self.weights = self.error = None
 
     def trace(self, name, step, value):
@@ -64,7 +65,7 @@ class MemoryRecorder:
         self.checkpoints.append(state)
 
     def progress(self, step, values):
-        pass
+        self.progressed.append((step, values))
 
     def finish(self, outcome, *, seconds, weights):
         self.outcome, self.seconds, self.weights = outcome, seconds, weights
