@@ -30,7 +30,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         db = options.db or f"{folder}/bench.db"
-        _command(SWEEP, "launch", str(SPEC), f"runs={options.seeds}", "--workers", options.workers, "--db", db)
+        _command(
+            SWEEP, "launch", str(SPEC), f"runs={options.seeds}", "--workers", options.workers, "--db", db
+        )
         for gol in (2, 3, 4):
             where = f"gol = {gol} and model_t = {gol} and seed < {options.seeds}"
             runs = json.loads(_command(RESULTS, "runs", "--json", "--where", where, "--db", db))
@@ -49,15 +51,23 @@ def _print(gol: int, runs: list[dict[str, Any]]) -> None:
         return
     medians = [statistics.median(run["seconds"] for run in side) for side in (pilot, fast)]
     print(f"{gol}/{gol}: ratio {medians[1] / medians[0]:.3f}")
-    for name, side, median in (("pilot", pilot, medians[0]), ("fast", fast, medians[1])):
-        seconds = sorted(run["seconds"] for run in side)
-        reached = sum(run["outcome"] == "reached" for run in side)
-        steps = statistics.median(run["steps"] for run in side)
-        metric = statistics.mean(run["metric"] for run in side)
-        print(
-            f"  {name:<5} median {median:.0f} s ({seconds[0]:.0f} to {seconds[-1]:.0f}), {steps:.0f} steps, "
-            f"{reached} of {len(side)} reached 99%, mean metric {metric:.2f}"
-        )
+    for name, side in (("pilot", pilot), ("fast", fast)):
+        print(f"  {name:<5} {describe(side)}")
+
+
+def describe(runs: list[dict[str, Any]]) -> str:
+    """Times, steps and metric of one side; a run that diverged has no metric and is counted."""
+    seconds = sorted(run["seconds"] for run in runs)
+    steps = [run["steps"] for run in runs if run["steps"] is not None]
+    metrics = [run["metric"] for run in runs if run["metric"] is not None]
+    reached = sum(run["outcome"] == "reached" for run in runs)
+    diverged = sum(run["outcome"] == "diverged" for run in runs)
+    said = [f"median {statistics.median(seconds):.0f} s ({seconds[0]:.0f} to {seconds[-1]:.0f})"]
+    said += [f"{statistics.median(steps):.0f} steps"] if steps else []
+    said += [f"{reached} of {len(runs)} reached 99%"]
+    said += [f"{diverged} diverged"] if diverged else []
+    said += [f"mean metric {statistics.mean(metrics):.2f}"] if metrics else []
+    return ", ".join(said)
 
 
 if __name__ == "__main__":

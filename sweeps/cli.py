@@ -27,6 +27,7 @@ def cli() -> None:
 
     SPEC is a YAML file, or the name of one that ships with the package (see `list`). After it come Hydra
     overrides, such as channels=32, channels=20,32 or launcher.cpus_per_task=2, and options, in any order.
+    EXPERIMENT.KEY=VALUE, such as life_count.preset=paper, changes that experiment's cells alone.
     """
 
 
@@ -71,7 +72,10 @@ def list_specs(as_json: bool) -> None:
 @console.json_option
 @retry_option
 def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, retry_failed: bool) -> None:
-    """What a launch would do, per cell: wanted, stored, active, failed, to submit, expected time."""
+    """What a launch would do, per cell: wanted, stored, active, failed, to submit, expected time.
+
+    KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE is for that experiment's cells alone.
+    """
     loaded, expansion = _expand(spec, overrides)
     _show_plan(loaded, _read_plan(expansion, db, retry_failed=retry_failed), as_json=as_json)
 
@@ -100,7 +104,10 @@ def launch(
     workers: int | None,
     pack_size: int | None,
 ) -> int:
-    """Train the runs of SPEC that the store lacks; the same command again goes on where it stopped."""
+    """Train the runs of SPEC that the store lacks; the same command again goes on where it stopped.
+
+    KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE is for that experiment's cells alone.
+    """
     loaded, expansion = _expand(spec, overrides)
     if dry_run:
         _show_plan(loaded, _read_plan(expansion, db, retry_failed=retry_failed), as_json=as_json)

@@ -127,6 +127,24 @@ def test_table_as_markdown_and_csv(capsys: pytest.CaptureFixture[str], filled: S
     assert [(row["gol"], row["kept"], row["run"]) for row in read] == [("2", "1", "1"), ("3", "3", "4")]
 
 
+def test_experiments_are_never_mixed(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
+    add(filled, 7, experiment="life_count", ae=None, rnn=None)
+    rows = json.loads(output(capsys, "table", "--group", "gol,model_t", "--json"))
+    assert [(row["experiment"], row["gol"], row["run"]) for row in rows] == [
+        ("life_count", 3, 1),
+        ("life_state", 2, 1),
+        ("life_state", 3, 4),
+    ]
+    text = output(capsys, "table", "--group", "gol,model_t", "--format", "csv")
+    assert text.startswith("experiment,gol,model_t,kept,run,")
+    # Of one experiment the column would say nothing, and where a person names it its place is theirs.
+    args = ["table", "--group", "gol", "--where", "experiment=life_state", "--json"]
+    assert "experiment" not in json.loads(output(capsys, *args))[0]
+    assert (
+        list(json.loads(output(capsys, "table", "--group", "gol,experiment", "--json"))[0])[1] == "experiment"
+    )
+
+
 def test_where_and_min_accuracy(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
     args = ["table", "--group", "gol", "--json", "--where", "ae=true and seed<=4", "--min-accuracy", "0.9"]
     (row,) = json.loads(output(capsys, *args))
