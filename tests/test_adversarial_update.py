@@ -77,13 +77,14 @@ class Reference:
         return -(truth * np.log(board) + (1 - truth) * np.log(1 - board)).mean()
 
     def fake(self, named):
-        """Decoded intermediate states, timestep by timestep."""
-        return np.concatenate(self._boards(named)[1:-1])
+        """Decoded states that have no target, timestep by timestep; of the counting task the last has none either."""
+        end = None if self.config.experiment == "life_count" else -1
+        return np.concatenate(self._boards(named)[1:end])
 
     def generator(self, named):
         """The loss of the decoder, and of whatever else is trained with it."""
-        first, *between, last = self._boards(named)
-        judged = logits(named, np.concatenate(between), seed=5, step=STEP, stream="fake")
+        first, *_, last = self._boards(named)
+        judged = logits(named, self.fake(named), seed=5, step=STEP, stream="fake")
         return self._supervised(first, last) + RISEN * reference.softplus(-judged).mean()
 
     def discriminator(self, named, fake):

@@ -50,6 +50,11 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
         """See `LifeExperiment`."""
         return self.network.layout
 
+    @property
+    def untrained(self) -> slice:
+        """See `LifeExperiment`: all but the first, for the decoder never sees the final board."""
+        return slice(1, None)
+
     def discriminator_widths(self) -> list[int]:
         """See `LifeExperiment`."""
         return [layer * self.shape.disc_width for layer in range(1, self.shape.disc_layers + 1)]

@@ -51,6 +51,11 @@ class LifeExperiment(ABC, Generic[C]):
     def layout(self) -> ParameterLayout:
         """Names and shapes of one run's parameters."""
 
+    @property
+    @abstractmethod
+    def untrained(self) -> slice:
+        """Which of h_0 .. h_T have no target: those that a post-hoc adversary's generator is judged by."""
+
     @abstractmethod
     def discriminator_widths(self) -> list[int]:
         """Channels of the discriminator's convolutions."""

@@ -1,6 +1,6 @@
 """The adversarial decoder: trained on the frozen hidden states of a trained network (paper section 2.2).
 
-A new decoder learns the network decoder's targets, and to decode the intermediate hidden states into boards that a
+A new decoder learns the network decoder's targets, and to decode the hidden states that have none into boards that a
 discriminator takes for real ones. Nothing of it reaches the network.
 """
 
@@ -116,7 +116,8 @@ class PosthocAdversary:
         sequence, real, second = self._data.unfold(data)
         outputs = self._outputs(named, sequence[0])
         loss = self._model.supervised([outputs[0], outputs[-1]], sequence)
-        fake = self._model.decoded(outputs[1:-1].transpose(0, 1)).flatten(1, 2)  # [R, (T - 1) B, H, W]
+        judged = outputs[self._model.untrained].transpose(0, 1)
+        fake = self._model.decoded(judged).flatten(1, 2)  # [R, k B, H, W]
         generator, discriminator = self._discriminator.losses(
             named, real=real.float(), fake=fake, seeds=self._data.seeds, steps=steps
         )

@@ -60,6 +60,11 @@ class LifeState(LifeExperiment[LifeStateConfig]):
         """See `LifeExperiment`."""
         return self._layout
 
+    @property
+    def untrained(self) -> slice:
+        """See `LifeExperiment`: the intermediate states."""
+        return slice(1, -1)
+
     def discriminator_widths(self) -> list[int]:
         """See `LifeExperiment`."""
         return _DISCRIMINATOR_WIDTHS
