@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from cli_helpers import call, output
 from compare_helpers import config, store_five, store_run
 
-from results_db import console, paper
-from results_db.cli import results
+from results_db import paper
 from results_db.store import SqlStore, open_store
 
 
@@ -22,20 +22,6 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def db() -> SqlStore:
     return open_store(None, create=True)
-
-
-def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as caught:
-        console.run(results, args=args)
-    out, err = capsys.readouterr()
-    assert isinstance(caught.value.code, int)
-    return caught.value.code, out, err
-
-
-def output(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    code, out, err = call(capsys, *args)
-    assert (code, err) == (0, "")
-    return out
 
 
 def test_all_of_an_empty_store(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_helpers import call, output
 
-from results_db import console, tables
+from results_db import tables
 from results_db.aggregate import MEASURES
-from results_db.cli import results
 from results_db.contract import NewSweep, PlannedRun, Provenance, RunRecord, Sample, State
 from results_db.store import SqlStore, open_store
 
@@ -61,20 +61,6 @@ def filled() -> SqlStore:
     add(store, 5, gol=2, ae=False)
     add(store, 6, accuracy=None, gol=2)
     return store
-
-
-def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as caught:
-        console.run(results, args=args)
-    out, err = capsys.readouterr()
-    assert isinstance(caught.value.code, int)
-    return caught.value.code, out, err
-
-
-def output(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    code, out, err = call(capsys, *args)
-    assert (code, err) == (0, "")
-    return out
 
 
 def test_table_as_json(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_helpers import call
 from matplotlib.image import imread
 from picture_helpers import add, curves, run_id, seven
 
-from results_db import console
-from results_db.cli import results
 from results_db.contract import PlannedRun, Sample
 from results_db.store import SqlStore, open_store
 
@@ -40,14 +39,6 @@ def filled() -> SqlStore:
     add(store, 7, traces=curves(300, 600, 900), rnn=False)
     add(store, 8, traces=curves(300, 600, 900), reset=1.0)
     return store
-
-
-def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as caught:
-        console.run(results, args=args)
-    out, err = capsys.readouterr()
-    assert isinstance(caught.value.code, int)
-    return caught.value.code, out, err
 
 
 def output(capsys: pytest.CaptureFixture[str], *args: str, says: str = "") -> str:
