@@ -1,7 +1,6 @@
 """The paper's numbers beside ours: verdicts at their borders, which runs count, and every table by hand."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +12,7 @@ from results_db.compare import compare, verdict
 from results_db.contract import PlannedRun
 from results_db.store import SqlStore, open_store
 
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("IMAGINE_DB", raising=False)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 @pytest.fixture

@@ -24,10 +24,7 @@ def run_id(number: int) -> str:
     return f"{number:02x}" * 32
 
 
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("IMAGINE_DB", raising=False)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def add(store: SqlStore, number: int, *, accuracy: float | None = 1.0, **config: Any) -> None:
