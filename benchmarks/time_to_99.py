@@ -1,6 +1,6 @@
 """Training time to 99% of the preset `fast`, beside the settings that the project began with.
 
-python benchmarks/bench_fast.py [--seeds 5] [--workers 1] [--db bench_fast.db]
+python benchmarks/time_to_99.py [--seeds 5] [--workers 1] [--db time_to_99.db]
 
 Trains with the tool itself (`imagine-sweep launch`), one thread per run, both settings in turn, so it can be stopped
 and goes on. A run that is not there at its last step counts with its whole time.
