@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "bench_fast.py"
-spec = importlib.util.spec_from_file_location("bench_fast", FILE)
+FILE = Path(__file__).parents[1] / "benchmarks" / "time_to_99.py"
+spec = importlib.util.spec_from_file_location("time_to_99", FILE)
 assert spec is not None and spec.loader is not None
 bench = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(bench)
