@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from results_db.contract import StoreError
+from results_db.contract import Attempt, StoreError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -78,10 +78,11 @@ class Files:
         """Where an unfinished run goes on from."""
         return self.folder / "checkpoints" / f"{run_id}.safetensors"
 
-    def weights(self, run_id: str, number: int) -> Path:
-        """Final weights that this attempt of the run ended with.
+    def weights(self, attempt: Attempt) -> Path:
+        """Final weights that this attempt ended with.
 
         Named by the attempt, so that an attempt whose result the store refuses cannot replace the weights that
         belong to the stored metrics.
         """
-        return self.folder / "weights" / f"{run_id}.{number}.safetensors"
+        restart = f".{attempt.restart}" if attempt.restart else ""
+        return self.folder / "weights" / f"{attempt.run_id}.{attempt.number}{restart}.safetensors"

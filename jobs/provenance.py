@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from results_db.contract import Attempt, Provenance, RunningAttempt, State, Store
+from results_db.contract import Attempt, OpenAttempt, Provenance, State, Store
 
 _OVERDUE = timedelta(minutes=5)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -100,14 +100,16 @@ def dead_attempts(store: Store) -> list[Attempt]:
     heartbeat (every 15 s) that is long overdue, but only where no scheduler can be asked; should the worker be alive
     after all, the store refuses its writes from the next attempt on.
     """
-    return [running.attempt for running in store.running() if _is_dead(running)]
+    running = [one for one in store.open_attempts() if one.state is State.RUNNING]
+    return [one.attempt for one in running if _is_dead(one)]
 
 
-def _is_dead(running: RunningAttempt) -> bool:
-    if running.provenance.host == socket.gethostname():
-        return not is_alive(running.provenance.process)
-    overdue = datetime.now(UTC) - running.heartbeat_at > _OVERDUE
-    return overdue and running.provenance.launcher in ("local", "hand")
+def _is_dead(running: OpenAttempt) -> bool:
+    if running.host == socket.gethostname():
+        return not is_alive(running.process or "")
+    last = running.heartbeat_at or running.intended_at
+    overdue = datetime.now(UTC) - last > _OVERDUE
+    return overdue and running.launcher in ("local", "hand")
 
 
 def cpu_name() -> str:

@@ -126,11 +126,11 @@ class RunRecorder:
 
         Where the store or the disk stays away too long the attempt ends as interrupted, and its checkpoint stays.
         """
-        run_id, number = self.attempt.run_id, self.attempt.number
-        path = self._files.weights(run_id, number)
+        run_id = self.attempt.run_id
+        path = self._files.weights(self.attempt)
         record = RunRecord(run_id, outcome, seconds, self._metrics, self._traces, self._samples)
 
-        def commit() -> bool:
+        def commit() -> bool | None:
             write_atomically(path, save(dict(weights)))
             return self._store.finish(self.attempt, record)
 
@@ -172,7 +172,7 @@ class RunRecorder:
     def _end(
         self, state: State, error: str | None = None, *, retry_after_s: Sequence[float] | None = None
     ) -> None:
-        def end() -> bool:
+        def end() -> bool | None:
             return self._store.end(self.attempt, state, error=error)
 
         if _patiently(end, retry_after_s) is False:
@@ -188,7 +188,7 @@ class RunRecorder:
         self._report({"event": event, "run_id": self.attempt.run_id, **details})
 
 
-def _patiently(write: Callable[[], bool], retry_after_s: Sequence[float] | None = None) -> bool | None:
+def _patiently(write: Callable[[], bool | None], retry_after_s: Sequence[float] | None = None) -> bool | None:
     """What `write` says. A store or disk that is away is asked again for about a minute; None if it stays away."""
     for delay_s in (*(RETRY_AFTER_S if retry_after_s is None else retry_after_s), None):
         try:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from results_db.contract import StoreError
 from results_db.engine import BUSY_TIMEOUT_S, WRITE
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every revision of the schema, oldest first; the last is the one that this version reads and writes."""
 
 VERSION_TABLE = "imagine_version"

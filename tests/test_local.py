@@ -58,7 +58,7 @@ def workers(folder):
     """Process id of each running attempt's worker, by run id."""
     return {
         running.attempt.run_id: int(running.provenance.process.split(":")[0])
-        for running in opened(folder).running()
+        for running in opened(folder).open_attempts()
     }
 
 

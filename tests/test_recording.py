@@ -12,7 +12,7 @@ from sweep_helpers import HOPELESS, ME, begun, small
 
 from jobs.files import Files
 from jobs.recording import RunRecorder, is_out_of_memory
-from results_db.contract import State
+from results_db.contract import Attempt, State
 from results_db.store import SqlStore, open_store
 
 RUN = small()
@@ -134,7 +134,7 @@ def test_finish_keeps_weights_and_record_and_removes_the_checkpoint(store, recor
     assert found["metrics"] == {"metric": 0.25, "metric_adv": None}
     assert list(store.samples(RUN.run_id)) == ["plain"]
     assert files(store) == {f"{RUN.run_id}.1.safetensors"}
-    kept = load_file(Files(store.folder).weights(RUN.run_id, 1))
+    kept = load_file(Files(store.folder).weights(Attempt(RUN.run_id, 1)))
     assert np.array_equal(kept["step.0.weight"], WEIGHTS["step.0.weight"])
     assert events[-1] == {
         "event": "ended",
@@ -247,7 +247,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(store, record,
 
 def test_what_attempts_left_that_died_before_their_commit_goes(store, record) -> None:
     dead = record()
-    orphan = Files(store.folder).weights(RUN.run_id, dead.attempt.number)
+    orphan = Files(store.folder).weights(dead.attempt)
     orphan.parent.mkdir(parents=True)
     orphan.write_bytes(b"weights that no record knows")
     store.end(dead.attempt, State.LOST)

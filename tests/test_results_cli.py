@@ -248,7 +248,7 @@ def test_show_for_a_person(capsys: pytest.CaptureFixture[str], filled: SqlStore)
 
 
 def test_show_of_a_failed_run_has_its_error(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
-    attempt = filled.running()[0].attempt
+    attempt = filled.open_attempts()[0].attempt
     filled.end(attempt, State.OUT_OF_MEMORY, error="CUDA out of memory", exit_code=137)
     out = output(capsys, "show", run_id(6))
     assert "CUDA out of memory" in out

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from results_db.address import locate
 from results_db.contract import NewSweep, PlannedRun, Provenance, RunRecord, State, StoreError
+from results_db.schema import REVISIONS
 from results_db.store import SqlStore, open_store, upgrade_store
 
 WHO = Provenance("local", "h", "1:1", "cpu", None, None, {})
@@ -164,7 +165,7 @@ def test_a_store_of_a_newer_version(create: bool) -> None:
 @pytest.mark.parametrize("create", [False, True])
 def test_a_store_of_an_older_version(create: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store("x.db", create=True).close()
-    monkeypatch.setattr("results_db.schema.REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr("results_db.schema.REVISIONS", (*REVISIONS, "9999"))
     assert "imagine-results db upgrade" in refusal("x.db", create=create)
 
 
@@ -268,7 +269,7 @@ def test_what_a_server_refuses_is_one_line(store: SqlStore) -> None:
 
 
 def test_a_mistake_of_ours_keeps_its_own_exception(store: SqlStore) -> None:
-    twice = text("INSERT INTO imagine_version VALUES ('0001')")  # its primary key stands there already
+    twice = text(f"INSERT INTO imagine_version VALUES ('{REVISIONS[-1]}')")  # its primary key stands there already
     with pytest.raises(IntegrityError), store._writing() as connection:
         connection.execute(twice)
 
@@ -336,7 +337,7 @@ def test_processes_that_start_the_same_runs_at_once(store: SqlStore, tmp_path: P
     started = [int(process.communicate(timeout=60)[0]) for process in processes]
     # Every one of the 20 runs went to one process, whichever.
     assert sum(started) == 20
-    assert len(store.running()) == 20
+    assert len(store.open_attempts()) == 20
 
 
 def test_a_writer_does_not_hinder_readers() -> None:

@@ -13,7 +13,7 @@ from imagination.life.state import LifeState
 from imagination.schema import ConfigError
 from jobs import worker
 from jobs.files import Files
-from results_db.contract import State
+from results_db.contract import Attempt, State
 from results_db.store import open_store
 
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def test_every_run_is_trained_and_recorded_with_its_weights(store, count) -> Non
         points = {name: points for name, (points, _) in found["traces"].items()}
         assert points == {name: list(range(0, steps, 5)) for name in ("state1", "state2", "state3")}
         assert list(found["samples"]) == ["plain"]
-        assert Files(store.folder).weights(run.run_id, 1).is_file()
+        assert Files(store.folder).weights(Attempt(run.run_id, 1)).is_file()
         assert not Files(store.folder).checkpoint(run.run_id).exists()
         told = [event["event"] for event in events if event["run_id"] == run.run_id]
         assert told[0] == "started" and told[-1] == "ended" and set(told[1:-1]) == {"progress"}
@@ -105,8 +105,8 @@ def test_stopped_and_resumed_is_as_if_undisturbed(new_store, count, steps) -> No
         assert results(disturbed, run.run_id) == results(undisturbed, run.run_id)
         assert attempt_states(disturbed, run.run_id) == ["PREEMPTED", "COMPLETED"]
         assert not files.checkpoint(run.run_id).exists()
-        weights = load_file(files.weights(run.run_id, 2))
-        others = load_file(Files(undisturbed.folder).weights(run.run_id, 1))
+        weights = load_file(files.weights(Attempt(run.run_id, 2)))
+        others = load_file(Files(undisturbed.folder).weights(Attempt(run.run_id, 1)))
         assert all(np.array_equal(weights[name], others[name]) for name in others)
 
 
@@ -137,7 +137,7 @@ def test_a_killed_worker_goes_on_from_its_last_checkpoint(new_store) -> None:
     with pytest.raises(Killed):
         run_pack(disturbed, run, stop=stop, checkpoint_every_s=0)
     assert attempt_states(disturbed, run.run_id) == ["RUNNING"]
-    (dead,) = disturbed.running()
+    (dead,) = disturbed.open_attempts()
     disturbed.end(dead.attempt, State.LOST)
     run_pack(disturbed, run)
     assert results(disturbed, run.run_id) == results(undisturbed, run.run_id)
@@ -204,7 +204,7 @@ def test_the_heartbeat_tells_the_step(store, monkeypatch) -> None:
     seen = threading.Event()
 
     def stop():
-        (running,) = store.running()
+        (running,) = store.open_attempts()
         if running.step > 0:
             assert set(running.progress) == {"state1", "state2", "state3"}
             assert running.heartbeat_at > running.started_at
@@ -222,7 +222,7 @@ def test_a_superseded_attempt_stops_training(store, monkeypatch) -> None:
     def report(event):
         events.append(event)
         if event["event"] == "progress" and len(store.attempts(run.run_id)) == 1:
-            (mine,) = store.running()
+            (mine,) = store.open_attempts()
             store.end(mine.attempt, State.LOST)  # somebody gave it up for lost,
             begun(store, run)  # and somebody else goes on with it
 
