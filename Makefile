@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: quickstart test check lint format bench
+.PHONY: quickstart test check lint format bench slurm-install slurm-demo
 
 quickstart: $(VENV)/.installed  ## install, train the small sweep, print its table
 	$(BIN)/imagine-sweep launch sweeps/quick.yaml
@@ -29,6 +29,17 @@ format: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test  ## each benchmark beside its plain alternative, as a ratio
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+slurm-install: $(VENV)/.installed  ## the Debian packages of a real Slurm (root, or sudo without a password)
+	$(BIN)/python -m slurm.testbed install
+
+# In a folder of its own, so that a testbed that is up for other reasons stays.
+slurm-demo: $(VENV)/.installed  ## a real Slurm on this machine, up and down again
+	export SLURM_TESTBED=/tmp/slurm-demo-$$(id -u); \
+	trap '$(BIN)/python -m slurm.testbed wipe' EXIT; trap 'exit 130' INT TERM; \
+	$(BIN)/python -m slurm.testbed up && \
+	eval "$$($(BIN)/python -m slurm.testbed env)" && \
+	sinfo --Node --long
 
 # The constraints give every machine the same versions, torch's among them.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from slurm_fixtures import slurm, slurm_cluster, slurm_with
 
 from results_db.store import SqlStore, open_store
+
+__all__ = ["slurm", "slurm_cluster", "slurm_with"]  # fixtures, which pytest finds here
 
 # A deadline per example would fail tests on a busy machine, and where an example is the first to import scipy.
 settings.register_profile("no deadline", deadline=None)
