@@ -354,6 +354,9 @@ class Store(WorkerStore, Protocol):
     def sweeps(self) -> dict[str, dict[State, int]]:
         """Per sweep, how many of the runs that its launches wanted are in which state; a run counts once."""
 
+    def launches(self) -> list[NewSweep]:
+        """Every distinct name and text that was launched, the last launched last."""
+
     def replace_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
         """Overwrite these metrics of a COMPLETED run; others stay. For `jobs.evaluate --write` alone."""
 

@@ -177,6 +177,13 @@ def sweep_states(connection: Connection) -> dict[str, dict[State, int]]:
     return counts
 
 
+def launches(connection: Connection) -> list[NewSweep]:
+    """Every distinct name and text that was launched, the last launched last."""
+    sweep = models.Sweep
+    query = select(sweep.name, sweep.spec).group_by(sweep.name, sweep.spec).order_by(func.max(sweep.id))
+    return [NewSweep(name, spec) for name, spec in connection.execute(query)]
+
+
 def traces_of(
     connection: Connection, run_ids: Sequence[str]
 ) -> dict[str, dict[str, tuple[list[int], list[float]]]]:

@@ -136,6 +136,11 @@ class SqlStore(AttemptStore):
         with self._reading() as connection:
             return rows.sweep_states(connection)
 
+    def launches(self) -> list[NewSweep]:
+        """Every distinct name and text that was launched, the last launched last."""
+        with self._reading() as connection:
+            return rows.launches(connection)
+
     def replace_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
         """Overwrite these metrics of a COMPLETED run; others stay. For `jobs.evaluate --write` alone.
 

@@ -1,23 +1,21 @@
 """`imagine-sweep`: what should exist, and the launch of what does not yet."""
 
 import json
-from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imagination.schema import ConfigError
 from results_db import console
 from results_db.contract import StoreError
+from sweeps import cli_coverage, cli_retry, options
 from sweeps.document import SpecError
 
 if TYPE_CHECKING:
     from sweeps.expand import Expansion
     from sweeps.model import Spec
     from sweeps.plan import Plan
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group(cls=console.ConsoleGroup, name="imagine-sweep", no_args_is_help=True)
@@ -28,12 +26,6 @@ def cli() -> None:
     SPEC is a YAML file, or the name of one that ships with the package (see `list`). After it come Hydra
     overrides, such as channels=32, channels=20,32 or launcher.cpus_per_task=2, and options, in any order.
     """
-
-
-def spec_arguments(command: F) -> F:
-    """Adds SPEC and the overrides after it: the arguments `spec` and `overrides`."""
-    command = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")(command)
-    return click.argument("spec", metavar="SPEC")(command)
 
 
 retry_option = click.option("--retry-failed", is_flag=True, help="Take failed runs, too.")
@@ -62,33 +54,26 @@ def list_specs(as_json: bool) -> None:
                 "file": str(path),
             }
         )
-    _print_rows(rows, as_json=as_json)
+    options.print_rows(rows, as_json=as_json)
 
 
 @cli.command()
-@spec_arguments
+@options.spec_arguments
 @console.db_option
 @console.json_option
 @retry_option
 def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, retry_failed: bool) -> None:
     """What a launch would do, per cell: wanted, stored, active, failed, to submit, expected time."""
-    loaded, expansion = _expand(spec, overrides)
+    loaded, expansion = options.expand_spec(spec, overrides)
     _show_plan(loaded, _read_plan(expansion, db, retry_failed=retry_failed), as_json=as_json)
 
 
 @cli.command()
-@spec_arguments
+@options.spec_arguments
 @console.db_option
 @console.json_option
 @retry_option
-@click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="The first N runs only.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done, as `plan` does.")
-@click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes. [default: per core or GPU]"
-)
-@click.option(
-    "--pack-size", type=click.IntRange(min=1), metavar="N", help="Runs of one shape to train at once."
-)
+@options.launch_options
 def launch(
     spec: str,
     overrides: tuple[str, ...],
@@ -101,7 +86,7 @@ def launch(
     pack_size: int | None,
 ) -> int:
     """Train the runs of SPEC that the store lacks; the same command again goes on where it stopped."""
-    loaded, expansion = _expand(spec, overrides)
+    loaded, expansion = options.expand_spec(spec, overrides)
     if dry_run:
         _show_plan(loaded, _read_plan(expansion, db, retry_failed=retry_failed), as_json=as_json)
         return 0
@@ -122,8 +107,7 @@ def launch(
 
 
 @cli.command()
-@click.argument("spec", metavar="[SPEC]", required=False)
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@options.optional_spec_arguments
 @console.db_option
 @console.json_option
 def status(spec: str | None, overrides: tuple[str, ...], db: str | None, as_json: bool) -> None:
@@ -133,11 +117,11 @@ def status(spec: str | None, overrides: tuple[str, ...], db: str | None, as_json
     """
     rows = _sweep_states(db) if spec is None else _cell_states(spec, overrides, db)
     if not rows and not as_json:
-        click.echo("no sweep was launched into this store; launch one with: imagine-sweep launch SPEC")
+        click.echo(options.NO_SWEEP)
         return
     columns = list(dict.fromkeys(key for row in rows for key in row))
     full = [{column: row.get(column, 0) for column in columns} for row in rows]
-    _print_rows(full, as_json=as_json)
+    options.print_rows(full, as_json=as_json)
 
 
 def _sweep_states(db: str | None) -> list[dict[str, Any]]:
@@ -152,26 +136,16 @@ def _sweep_states(db: str | None) -> list[dict[str, Any]]:
 
 
 def _cell_states(spec: str, overrides: tuple[str, ...], db: str | None) -> list[dict[str, Any]]:
-    _, expansion = _expand(spec, overrides)
+    _, expansion = options.expand_spec(spec, overrides)
     return [{**cell.cell.columns, **cell.states} for cell in _read_plan(expansion, db).cells]
 
 
-def _expand(name: str, overrides: tuple[str, ...]) -> "tuple[Spec, Expansion]":
-    from sweeps.expand import expand
-    from sweeps.spec import apply_overrides, load
-
-    spec = apply_overrides(load(name), overrides)
-    return spec, expand(spec)
-
-
 def _read_plan(expansion: "Expansion", db: str | None, *, retry_failed: bool = False) -> "Plan":
-    from jobs.provenance import dead_attempts
     from results_db.store import open_store
     from sweeps.plan import make_plan
 
     with closing(open_store(db, create=False)) as store:
-        dead = [attempt.run_id for attempt in dead_attempts(store)]
-        return make_plan(expansion, store, dead=dead, retry_failed=retry_failed)
+        return make_plan(expansion, store, dead=options.dead_runs(store), retry_failed=retry_failed)
 
 
 def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
@@ -187,7 +161,7 @@ def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
         row({**cell.cell.columns, "wanted": cell.cell.wanted}, cell.counts.as_dict(), cell.expected_seconds)
         for cell in plan.cells
     ]
-    _print_rows(rows, as_json=False)
+    options.print_rows(rows, as_json=False)
     counts = plan.counts
     time = plan.expected_seconds
     expected = "no past runs to tell the time from" if time is None else f"{duration(time)} of training"
@@ -197,15 +171,9 @@ def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
     )
 
 
-def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Rows as JSON, or as a table for a person; the longest row's columns come first."""
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    from results_db.tables import render
-
-    columns = dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row)
-    click.echo(render(rows, list(columns), style="rich"))
+cli.add_command(cli_coverage.coverage)
+cli.add_command(cli_coverage.top_up)
+cli.add_command(cli_retry.retry)
 
 
 def main() -> None:
