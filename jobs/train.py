@@ -34,6 +34,7 @@ from results_db import console
 from results_db.address import locate
 from results_db.columns import METRIC_COLUMNS
 from results_db.contract import PlannedRun, State, StoreError
+from results_db.spooled import SpooledStore
 from results_db.store import SqlStore, open_store
 from results_db.tables import text
 from results_db.words import one_line
@@ -64,7 +65,7 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
         with _stop_on_signals() as stop, Display(total=1) as display:
             ended = worker.run_pack(
                 Pack((run,)),
-                store,
+                SpooledStore(store.folder, lambda: store),
                 device=device,
                 provenance=provenance(launcher="hand", device=worker.device_name(device)),
                 report=lambda event: display.event(event, label),

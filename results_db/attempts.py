@@ -130,7 +130,9 @@ class AttemptStore(Database):
             rows.set_run(connection, run.id, state=State.RUNNING)
         return True
 
-    def heartbeat(self, attempt: Attempt, *, step: int, progress: Mapping[str, float]) -> bool:
+    def heartbeat(
+        self, attempt: Attempt, *, step: int, progress: Mapping[str, float], at: datetime | None = None
+    ) -> bool:
         """Say that the attempt is alive. False if it no longer counts, and its worker should stop."""
         with self._writing() as connection:
             run, newest = rows.fence(connection, attempt)
@@ -140,7 +142,7 @@ class AttemptStore(Database):
             if newest.state is State.LOST:  # it was given up too early
                 values |= {"state": State.RUNNING, "ended_at": None, "error": None}
                 rows.set_run(connection, run.id, state=State.RUNNING)
-            rows.set_attempt(connection, newest.id, heartbeat_at=rows.now(connection), **values)
+            rows.set_attempt(connection, newest.id, heartbeat_at=at or rows.now(connection), **values)
         return True
 
     def finish(self, attempt: Attempt, record: RunRecord, *, at: datetime | None = None) -> bool:
@@ -215,9 +217,9 @@ class AttemptStore(Database):
                 newest.id,
                 state=state,
                 ended_at=ended_at,
-                error=error,
+                error=_plain(error),
                 exit_code=exit_code,
-                log_tail=log_tail,
+                log_tail=_plain(log_tail),
             )
             rows.set_run(connection, run.id, state=state, ended_at=ended_at)
         return True
@@ -292,6 +294,11 @@ def _begun(provenance: Provenance, at: datetime) -> dict[str, Any]:
     values = {name: getattr(provenance, name) for name in _PROVENANCE}
     known = {name: value for name, value in values.items() if value is not None}
     return {**known, "started_at": at, "heartbeat_at": at}
+
+
+def _plain(text: str | None) -> str | None:
+    """The text without what PostgreSQL cannot hold, and a log may: the character 0, and halves of characters."""
+    return None if text is None else text.replace("\0", "").encode(errors="replace").decode()
 
 
 def _go_on(

@@ -36,6 +36,10 @@ class UnknownRunError(StoreError):
     """A run that was never staged in this store."""
 
 
+class UnfitError(StoreError):
+    """A value that the store will never take, though it can be reached."""
+
+
 class State(StrEnum):
     """States of a run and of an attempt: Slurm's own words, and STAGED and LOST."""
 
@@ -268,8 +272,10 @@ class WorkerStore(Protocol):
             StoreError: the run was never staged.
         """
 
-    def heartbeat(self, attempt: Attempt, *, step: int, progress: Mapping[str, float]) -> bool | None:
-        """Say that the attempt is alive, even if it was given up for LOST.
+    def heartbeat(
+        self, attempt: Attempt, *, step: int, progress: Mapping[str, float], at: datetime | None = None
+    ) -> bool | None:
+        """Say that the attempt is alive, or was at a given time, even if it was given up for LOST.
 
         False if it no longer counts, and its worker should stop.
         """
@@ -298,15 +304,20 @@ class WorkerStore(Protocol):
             at: when it ended, if not now.
         """
 
+    def close(self) -> None:
+        """Give back connections."""
+
 
 class Store(WorkerStore, Protocol):
     """Where runs and what they left behind are kept. See the module for the promises.
 
     Attributes:
-        url: the SQLAlchemy URL, password included; `display_url` has it masked.
+        url: the SQLAlchemy URL, password included.
+        display_url: how to name the store to a person: its path, or its URL with the password masked.
     """
 
     url: str
+    display_url: str
 
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
         """Insert the runs that are not there yet as STAGED, and note the sweep that wants them, at once."""
@@ -381,6 +392,3 @@ class Store(WorkerStore, Protocol):
 
     def attempts(self, run_id: str) -> list[dict[str, Any]]:
         """The attempts of a run, oldest first: number, state, times, provenance, error."""
-
-    def close(self) -> None:
-        """Give back connections."""

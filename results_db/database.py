@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 from results_db.address import Address
-from results_db.contract import StoreError
+from results_db.contract import StoreError, UnfitError
 from results_db.engine import WRITE
 from results_db.words import one_line
 
@@ -62,5 +62,9 @@ class Database:
                 yield connection
         except IntegrityError:  # the mistake is this program's, and its traceback is wanted
             raise
+        except DataError as error:
+            raise UnfitError(f"{self.display_url}: {reason(error)}") from error
         except DBAPIError as error:
             raise StoreError(f"{self.display_url}: {reason(error)}") from error
+        except StatementError as error:  # it did not even reach the database
+            raise UnfitError(f"{self.display_url}: {one_line(error.orig)}") from error

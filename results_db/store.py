@@ -25,13 +25,14 @@ if TYPE_CHECKING:  # only `runs` needs it, and it takes half a second
     import pandas as pd
 
 
-def open_store(db: str | None = None, *, create: bool) -> "SqlStore":
+def open_store(db: str | None = None, *, create: bool, read_only: bool = False) -> "SqlStore":
     """The store at `db`: a URL or a path that ends in .db; else IMAGINE_DB; else the default.
 
     Args:
         db: what a person gave as `--db`.
         create: make the folder and the tables that are missing. Otherwise a database that is not there, or
             holds no tables, is an empty store that cannot be written, and nothing is created.
+        read_only: of SQLite: see `make_engine`.
 
     Raises:
         StoreError: the database cannot be reached, is not ours, or is of another version.
@@ -42,7 +43,7 @@ def open_store(db: str | None = None, *, create: bool) -> "SqlStore":
             _make_folder(address)
         elif not address.file.exists():
             return _empty_store(address)
-    engine = make_engine(address.url)
+    engine = make_engine(address.url, read_only=read_only)
     with ExitStack() as unless_used:
         unless_used.callback(engine.dispose)
         try:
