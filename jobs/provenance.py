@@ -9,12 +9,10 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-import psutil
-
 from results_db.contract import Attempt, OpenAttempt, Provenance, State, Store
+from results_db.process import is_alive, process_name
 
 _OVERDUE = timedelta(minutes=5)
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SOURCES = ("imagination", "jobs", "results_db", "slurm", "sweeps", "pyproject.toml")
 _PACKAGES = ("imagine-sweep", "torch", "numpy", "submitit", "hydra-core")
 
@@ -42,44 +40,6 @@ def provenance(
         job_id=job_id,
         log=log,
     )
-
-
-def process_name(pid: int) -> str:
-    """`pid:start`: unlike a bare pid it never names a later process, nor one of another boot.
-
-    Raises:
-        ProcessLookupError: there is none.
-    """
-    return f"{pid}:{_start(pid)}"
-
-
-def is_alive(process: str) -> bool:
-    """Whether the process that `process_name` named still runs on this host."""
-    try:
-        return process_name(int(process.partition(":")[0])) == process
-    except (ProcessLookupError, ValueError):
-        return False
-
-
-def _start(pid: int) -> str:
-    """When the process started, by a clock that nobody sets.
-
-    Raises:
-        ProcessLookupError: there is none, or it is dead and only waits to be reaped.
-    """
-    if not _BOOT_ID.exists():  # not Linux
-        try:
-            return f"{psutil.Process(pid).create_time():.2f}"
-        except psutil.NoSuchProcess:
-            raise ProcessLookupError(f"no process {pid}") from None
-    try:
-        # After the name in parentheses, which may hold anything: the state is field 3, the start time field 22.
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        raise ProcessLookupError(f"no process {pid}") from None
-    if state == "Z":
-        raise ProcessLookupError(f"process {pid} is dead")
-    return f"{_BOOT_ID.read_text().strip()}/{fields[18]}"
 
 
 def lose_dead_attempts(store: Store) -> list[str]:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from results_db.address import Address
 from results_db.contract import StoreError, UnfitError
 from results_db.engine import WRITE
+from results_db.lock import lock_file, only_writer
 from results_db.words import one_line
 
 _ADVICE = {
@@ -39,6 +40,7 @@ class Database:
         self.display_url = address.shown
         self.folder = address.folder
         self._file = address.file
+        self._lock = lock_file(address.file)
         self._reader = engine
         self._writer = engine.execution_options(**{WRITE: True})
 
@@ -49,11 +51,13 @@ class Database:
     def _reading(self) -> AbstractContextManager[Connection]:
         return self._transaction(self._reader)
 
-    def _writing(self) -> AbstractContextManager[Connection]:
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
         if self._file is not None and not self._file.exists():
             # An open SQLite database goes on in a file that has no name any more, and vanishes with its process.
             raise StoreError(f"{self.display_url} does not exist; a launch creates it")
-        return self._transaction(self._writer)
+        with only_writer(self._lock), self._transaction(self._writer) as connection:
+            yield connection
 
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Connection]:
@@ -66,5 +70,9 @@ class Database:
             raise UnfitError(f"{self.display_url}: {reason(error)}") from error
         except DBAPIError as error:
             raise StoreError(f"{self.display_url}: {reason(error)}") from error
-        except StatementError as error:  # it did not even reach the database
-            raise UnfitError(f"{self.display_url}: {one_line(error.orig)}") from error
+        except (
+            StatementError,
+            ValueError,
+        ) as error:  # it did not reach the database: the driver cannot write it
+            words = one_line(getattr(error, "orig", error))
+            raise UnfitError(f"{self.display_url}: {words}") from error

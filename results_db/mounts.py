@@ -51,7 +51,7 @@ def on_network(path: Path, mounts: Path | None = None) -> bool:
     """
     table = mounts or Path(os.environ.get("IMAGINE_MOUNTS") or "/proc/self/mountinfo")
     try:
-        lines = table.read_text(errors="surrogateescape").splitlines()
+        lines = os.fsdecode(table.read_bytes()).split("\n")  # a folder's name may hold any other line end
     except OSError:
         return False
     place = path.resolve()

@@ -13,13 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from results_db.contract import Attempt, Provenance, RunRecord, Sample, State
+from results_db.contract import FAILURES, INTERRUPTED, Attempt, Provenance, RunRecord, Sample, State
 from results_db.files import Files, write_atomically
 
 FORMAT = "imagine-spool"
 VERSION = 1
 
 _NAME = re.compile(r"(?P<run_id>[0-9a-f]+)\.(?P<number>[0-9]+)\.(?P<restart>[0-9]+)\.json")
+
+_ENDED = FAILURES | INTERRUPTED | {State.COMPLETED}
 
 
 class DamagedError(Exception):
@@ -141,7 +143,13 @@ class Spool:
         """
         entry = decode(self.path(attempt).read_bytes())
         if entry.attempt != attempt:
-            raise DamagedError("it is of another attempt")
+            raise DamagedError(f"it is of another attempt, {entry.attempt}")
+        if entry.record is not None and entry.record.run_id != attempt.run_id:
+            raise DamagedError(f"its record is that of run {entry.record.run_id}")
+        if (entry.record is None) == (entry.state is State.COMPLETED) or entry.state not in _ENDED:
+            raise DamagedError(
+                f"nothing ends as {entry.state} {'without' if entry.record is None else 'with'} a record"
+            )
         return entry
 
     def written_at(self, attempt: Attempt) -> datetime:

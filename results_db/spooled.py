@@ -181,10 +181,10 @@ class SpooledStore:
         try:
             counts = self._asked(lambda store: deliver(store, entry), patience_s=PATIENCE_S)
         except (UnfitError, UnknownRunError):
-            self._spool.remove(attempt)
+            self._remove(attempt)
             raise
         if counts is not None:
-            self._spool.remove(attempt)
+            self._remove(attempt)
             self._catch_up()
         elif full is not None:
             raise full
@@ -206,7 +206,14 @@ class SpooledStore:
             if self._asked(partial(deliver, entry=entry)) is None:
                 self._left.append(attempt)
             else:
-                self._spool.remove(attempt)
+                self._remove(attempt)
+
+    def _remove(self, attempt: Attempt) -> None:
+        """The store has it. A file that cannot be removed is litter: taken in again, it changes nothing."""
+        try:
+            self._spool.remove(attempt)
+        except OSError as error:
+            log.warning("spool of run %s: %s", attempt.run_id[:10], error)
 
     def _begin(
         self, store: WorkerStore, attempt: Attempt, own: _Own, *, at: datetime | None = None

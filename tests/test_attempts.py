@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from store_helpers import ThroughSpool
 
 from results_db.contract import (
     FAILURES,
@@ -22,6 +23,13 @@ from results_db.contract import (
     StoreError,
 )
 from results_db.store import SqlStore
+
+
+@pytest.fixture(params=["direct", "spooled"])
+def store(request: pytest.FixtureRequest, store: SqlStore) -> SqlStore | ThroughSpool:
+    """The store; and once more with its attempts ending by way of the spool."""
+    return store if request.param == "direct" else ThroughSpool(store)
+
 
 RUN, OTHER, THIRD = "ab" * 32, "cd" * 32, "ef" * 32
 WHO = Provenance("slurm", "n1", "7:1", "gpu", "0abc", False, {"torch": "2.6"}, job_id="12_3", log="/l")

@@ -1,9 +1,11 @@
-"""The promises of `results_db.contract`, over every kind of store. What SQL adds is in test_store.py."""
+"""The promises of `results_db.contract`, over every kind of store, and by way of the spool. What SQL adds is in
+test_store.py; what dispatch adds in test_attempts.py."""
 
 import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from store_helpers import ThroughSpool
 
 from results_db.contract import (
     ARROWS,
@@ -19,6 +21,14 @@ from results_db.contract import (
     Store,
     StoreError,
 )
+from results_db.store import SqlStore
+
+
+@pytest.fixture(params=["direct", "spooled"])
+def store(request: pytest.FixtureRequest, store: SqlStore) -> SqlStore | ThroughSpool:
+    """The store; and once more with its attempts ending by way of the spool."""
+    return store if request.param == "direct" else ThroughSpool(store)
+
 
 RUN = "ab" * 32
 OTHER = "cd" * 32
@@ -227,9 +237,8 @@ def test_writes_of_an_older_attempt_are_refused(store: Store) -> None:
     assert not store.finish(old, RECORD)
 
 
-def test_a_restart_that_the_store_does_not_know_is_refused(store: Store) -> None:
+def test_an_attempt_that_the_store_never_granted_is_refused(store: Store) -> None:
     attempt = started(store)
-    assert not store.finish(Attempt(RUN, attempt.number, restart=1), RECORD)
     assert not store.finish(Attempt(RUN, attempt.number + 1), RECORD)
 
 

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -269,7 +270,9 @@ def test_what_a_server_refuses_is_one_line(store: SqlStore) -> None:
 
 
 def test_a_mistake_of_ours_keeps_its_own_exception(store: SqlStore) -> None:
-    twice = text(f"INSERT INTO imagine_version VALUES ('{REVISIONS[-1]}')")  # its primary key stands there already
+    twice = text(
+        f"INSERT INTO imagine_version VALUES ('{REVISIONS[-1]}')"
+    )  # its primary key stands there already
     with pytest.raises(IntegrityError), store._writing() as connection:
         connection.execute(twice)
 
@@ -379,3 +382,31 @@ def test_a_store_whose_file_was_removed_refuses_to_write() -> None:
     with pytest.raises(StoreError, match=r"x\.db does not exist"):
         store.start("ab" * 32, WHO)
     assert not Path("x.db").exists()
+
+
+def test_a_restart_that_never_began_is_refused(store: SqlStore) -> None:
+    run_id = "ab" * 32
+    store.stage([PlannedRun(run_id, {})])
+    attempt = store.start(run_id, WHO)
+    assert attempt is not None
+    assert not store.finish(replace(attempt, restart=1), RunRecord(run_id, "reached", 1.0, {}))
+
+
+def test_logs_may_hold_what_no_database_can(store: SqlStore) -> None:
+    run_id = "ab" * 32
+    store.stage([PlannedRun(run_id, {})])
+    attempt = store.start(run_id, WHO)
+    assert attempt is not None
+    # PostgreSQL stores no NUL, and no encoder takes half of a surrogate pair.
+    assert store.end(attempt, State.FAILED, error="a\0b", log_tail="c\ud800d")
+    (ended,) = store.ended_attempts()
+    assert (ended.error, ended.log_tail) == ("ab", "c?d")
+
+
+def test_a_read_only_store_cannot_write(tmp_path: Path) -> None:
+    open_store("a %3f.db", create=True).stage([PlannedRun("ab" * 32, {})])
+    store = open_store("a %3f.db", create=False, read_only=True)
+    assert store.states(["ab" * 32]) == {"ab" * 32: State.STAGED}
+    with pytest.raises(StoreError, match="readonly database"):
+        store.stage([PlannedRun("cd" * 32, {})])
+    assert not (tmp_path / "a ?.db").exists()
