@@ -74,6 +74,7 @@ def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, r
 @console.json_option
 @retry_option
 @options.launch_options
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def launch(
     spec: str,
     overrides: tuple[str, ...],
@@ -84,15 +85,19 @@ def launch(
     dry_run: bool,
     workers: int | None,
     pack_size: int | None,
+    check: bool,
+    ask_above: float,
+    yes: bool,
 ) -> int:
-    """Train the runs of SPEC that the store lacks; the same command again goes on where it stopped."""
+    """Train the runs of SPEC that the store lacks; the same command again goes on where it stopped.
+
+    With launcher=slurm, or a launcher file of your own, it returns as soon as the jobs are queued.
+    """
     loaded, expansion = options.expand_spec(spec, overrides)
     if dry_run:
         _show_plan(loaded, _read_plan(expansion, db, retry_failed=retry_failed), as_json=as_json)
         return 0
-    from sweeps.launch import launch_locally
-
-    result = launch_locally(
+    result = options.train(
         loaded,
         expansion,
         db=db,
@@ -100,6 +105,9 @@ def launch(
         limit=limit,
         workers=workers,
         pack_size=pack_size,
+        check=check,
+        ask_above=ask_above,
+        yes=yes,
     )
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))

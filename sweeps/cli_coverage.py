@@ -106,6 +106,8 @@ def top_up(
     dry_run: bool,
     workers: int | None,
     pack_size: int | None,
+    check: bool,
+    ask_above: float,
     yes: bool,
     as_json: bool,
     db: str | None,
@@ -133,7 +135,16 @@ def top_up(
         options.confirm(what, len(chosen.runs), yes=yes)
     else:
         click.echo(f"{loaded.name}: nothing to launch; see imagine-sweep coverage", err=True)
-    result = options.train(loaded, chosen, db=db, workers=workers, pack_size=pack_size)
+    result = options.train(
+        loaded,
+        chosen,
+        db=db,
+        workers=workers,
+        pack_size=pack_size,
+        check=check,
+        ask_above=ask_above,
+        yes=yes,
+    )
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))
     return result.exit_code or (console.SOME_FAILED if held_back else 0)

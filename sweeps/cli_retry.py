@@ -52,6 +52,8 @@ def retry(
     dry_run: bool,
     workers: int | None,
     pack_size: int | None,
+    check: bool,
+    ask_above: float,
     yes: bool,
     as_json: bool,
     db: str | None,
@@ -77,24 +79,20 @@ def retry(
     if dry_run:
         return 0
     options.confirm(f"{len(runs)} failed runs to train again", len(runs), yes=yes)
-    results = _train(retries, db=db, workers=workers, pack_size=pack_size)
+    results = _train(
+        retries, db=db, workers=workers, pack_size=pack_size, check=check, ask_above=ask_above, yes=yes
+    )
     if as_json:
         said = [result.as_dict() for result in results]
         click.echo(json.dumps(said if spec is None else said[0], indent=2))
     return max([console.SOME_FAILED if left else 0, *(result.exit_code for result in results)])
 
 
-def _train(
-    retries: Sequence[Retry], *, db: str | None, workers: int | None, pack_size: int | None
-) -> "list[LaunchResult]":
+def _train(retries: Sequence[Retry], **how: Any) -> "list[LaunchResult]":
     """Sweep by sweep, each where its spec says, until all are done or somebody stops it."""
     results: list[LaunchResult] = []
     for retry in retries:
-        results.append(
-            options.train(
-                retry.spec, retry.expansion, db=db, retry_failed=True, workers=workers, pack_size=pack_size
-            )
-        )
+        results.append(options.train(retry.spec, retry.expansion, retry_failed=True, **how))
         if results[-1].interrupted:
             break
     return results

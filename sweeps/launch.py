@@ -1,6 +1,6 @@
 """From a spec's expansion to trained runs on this machine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.files import Files
@@ -12,13 +12,14 @@ from results_db.address import locate
 from results_db.contract import FAILURES, INTERRUPTED, NewSweep, State
 from results_db.store import open_store
 from results_db.tables import text
+from slurm.launchers import Launcher
 from slurm.local import LocalLauncher, resources
-from sweeps.document import SpecError
 from sweeps.expand import Expansion, in_breadth_first_order
 from sweeps.model import Spec
 from sweeps.plan import Counts, Plan, make_plan
 
-_GPU_PACK = 16
+GPU_PACK = 16
+"""Runs that a GPU trains at once unless somebody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,17 @@ class LaunchResult:
         counts: of the whole spec, afterwards.
         interrupted: somebody stopped it.
         failure: why nothing could be trained, or None.
+        submitted: how many runs were put into a scheduler's queue.
+        jobs: the scheduler's ids of the jobs that train them.
     """
 
     name: str
     states: Mapping[str, State]
     counts: Counts
-    interrupted: bool
-    failure: str | None
+    interrupted: bool = False
+    failure: str | None = None
+    submitted: int = 0
+    jobs: Sequence[str] = ()
 
     @property
     def exit_code(self) -> int:
@@ -52,6 +57,8 @@ class LaunchResult:
         return {
             "name": self.name,
             "trained": {run_id: str(state) for run_id, state in self.states.items()},
+            "submitted": self.submitted,
+            "jobs": list(self.jobs),
             **self.counts.as_dict(),
             "interrupted": self.interrupted,
             "failure": self.failure,
@@ -62,6 +69,7 @@ def launch_locally(
     spec: Spec,
     expansion: Expansion,
     *,
+    launcher: Launcher,
     db: str | None,
     retry_failed: bool = False,
     limit: int | None = None,
@@ -73,6 +81,7 @@ def launch_locally(
     Args:
         spec: the spec, overrides applied.
         expansion: its cells and runs.
+        launcher: a local one.
         db: the store; see `results_db.address`.
         retry_failed: train failed runs again, too.
         limit: train only what is missing of the first so many runs.
@@ -80,23 +89,17 @@ def launch_locally(
         pack_size: runs that one worker trains at once; default: 16 on a GPU, 1 on a CPU.
 
     Raises:
-        SpecError: the spec asks for another launcher.
         StoreError: see `open_store`; or the folder beside the store cannot be written.
     """
-    launcher = str(spec.launcher.get("name", "local"))
-    if launcher != "local":
-        raise SpecError(
-            f"launcher: '{launcher}' is not there yet; use launcher=local, which needs no cluster"
-        )
     Files(locate(db).folder).check_writable()
     store = open_store(db, create=True)
     try:
         lose_dead_attempts(store)
         store.stage(expansion.runs, sweep=NewSweep(spec.name, spec.composed))
         plan = make_plan(expansion, store, retry_failed=retry_failed)
-        cpus = spec.launcher.get("cpus_per_task")
+        cpus = launcher.settings.get("cpus_per_task")
         machine = resources(cpus_per_task=int(str(cpus)) if cpus else None, workers=workers)
-        size = pack_size or (_GPU_PACK if machine.gpus else 1)
+        size = pack_size or (GPU_PACK if machine.gpus else 1)
         packs = open_packs(expansion, plan, size=size, limit=limit)
         chosen = [run for pack in packs for run in pack.runs]
         parallel = min(machine.workers, len(packs))
@@ -151,16 +154,21 @@ def _expected(plan: Plan) -> float | None:
 def _opening(spec: Spec, plan: Plan, *, trained: int, workers: int, packs: int) -> str:
     counts = plan.counts
     if not trained:
-        hint = "; --retry-failed takes the failed ones" if counts.failed else ""
-        return (
-            f"{spec.name}: nothing to train: {counts.stored} stored, {counts.active} active, "
-            f"{counts.failed} failed of {counts.total} runs{hint}"
-        )
+        return nothing_to_train(spec, counts)
     mean = _expected(plan)
     expected = "" if mean is None else f", about {duration(mean * trained / workers)} by past runs"
     return (
         f"{spec.name}: training {trained} of {counts.total} runs ({counts.stored} stored, {counts.active} active, "
         f"{counts.failed} failed), packs: {packs}, workers: {workers}{expected}"
+    )
+
+
+def nothing_to_train(spec: Spec, counts: Counts) -> str:
+    """What is said where no run is left to train."""
+    hint = "; --retry-failed takes the failed ones" if counts.failed else ""
+    return (
+        f"{spec.name}: nothing to train: {counts.stored} stored, {counts.active} active, "
+        f"{counts.failed} failed of {counts.total} runs{hint}"
     )
 
 

@@ -17,6 +17,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 NO_SWEEP = "no sweep was launched into this store; launch one with: imagine-sweep launch SPEC"
 
+ASK_ABOVE_H = 100.0
+"""GPU-hours that past runs suggest, above which a launch on a cluster asks."""
+
 MOST_UNASKED = 10
 """Runs that are launched again or in addition without a question."""
 
@@ -34,9 +37,22 @@ def optional_spec_arguments(command: F) -> F:
 
 
 def launch_options(command: F) -> F:
-    """Adds what every command takes that trains: `limit`, `dry_run`, `workers` and `pack_size`."""
+    """Adds what every command takes that trains: `limit`, `dry_run`, `workers`, `pack_size`, `check`, `ask_above`."""
     positive = click.IntRange(min=1)
     for option in (
+        click.option(
+            "--ask-above",
+            type=click.FloatRange(min=0),
+            default=ASK_ABOVE_H,
+            show_default=True,
+            envvar="IMAGINE_ASK_ABOVE",
+            show_envvar=True,
+            metavar="HOURS",
+            help="On Slurm: ask above so many GPU-hours.",
+        ),
+        click.option(
+            "--check/--no-check", default=True, help="On Slurm: let a node look first. [default: check]"
+        ),
         click.option("--pack-size", type=positive, metavar="N", help="Runs of one shape to train at once."),
         click.option("--workers", type=positive, metavar="N", help="Processes. [default: per core or GPU]"),
         click.option("--dry-run", is_flag=True, help="Only say what would be done."),
@@ -94,10 +110,13 @@ def confirm(what: str, runs: int, *, yes: bool) -> None:
         click.UsageError: there is nobody to ask.
         click.Abort: the answer is no.
     """
-    if yes or runs <= MOST_UNASKED:
-        return
+    if not yes and runs > MOST_UNASKED:
+        _ask(what, f"more than {MOST_UNASKED} runs")
+
+
+def _ask(what: str, why: str) -> None:
     if sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError(f"{what}: more than {MOST_UNASKED} runs, and no terminal to ask at; give -y")
+        raise click.UsageError(f"{what}: {why}, and no terminal to ask at; give -y")
     click.confirm(f"{what}; go on?", abort=True, err=True)
 
 
@@ -107,17 +126,48 @@ def train(
     *,
     db: str | None,
     retry_failed: bool = False,
+    limit: int | None = None,
     workers: int | None,
     pack_size: int | None,
+    check: bool,
+    ask_above: float,
+    yes: bool,
 ) -> "LaunchResult":
-    """Launches these runs of a spec; without any nothing is done, and nothing written."""
+    """Launches these runs of a spec where it says; without any nothing is done, and nothing written."""
+    from slurm.launchers import LOCAL, choose
     from sweeps.launch import LaunchResult, launch_locally
     from sweeps.plan import Counts
 
+    launcher = choose(spec.launcher)
     if not expansion.runs:
-        return LaunchResult(spec.name, {}, Counts(), interrupted=False, failure=None)
-    return launch_locally(
-        spec, expansion, db=db, retry_failed=retry_failed, workers=workers, pack_size=pack_size
+        return LaunchResult(spec.name, {}, Counts())
+    if launcher.kind == LOCAL:
+        return launch_locally(
+            spec,
+            expansion,
+            launcher=launcher,
+            db=db,
+            retry_failed=retry_failed,
+            limit=limit,
+            workers=workers,
+            pack_size=pack_size,
+        )
+    from sweeps.submit import launch_on_slurm
+
+    def approve(what: str, hours: float) -> None:
+        if not yes and hours > ask_above:
+            _ask(what, f"more than {ask_above:g} hours")
+
+    return launch_on_slurm(
+        spec,
+        expansion,
+        launcher=launcher,
+        db=db,
+        retry_failed=retry_failed,
+        limit=limit,
+        pack_size=pack_size,
+        check=check,
+        approve=approve,
     )
 
 

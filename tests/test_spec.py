@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sweeps.launcher_keys import LAUNCHER_KEYS
+from slurm.launcher_keys import LAUNCHER_KEYS
 from sweeps.model import Row, Seeds
 from sweeps.sample import Distribution
 from sweeps.spec import SpecError, find, load, shipped

@@ -1,0 +1,94 @@
+"""Slurm's commands as dispatch needs them, each with what it may answer."""
+
+import os
+import shutil
+import subprocess
+from datetime import datetime, timedelta
+
+from imagination.schema import ConfigError
+from results_db.words import one_line
+
+_ANSWER_S = 60
+
+
+class SlurmError(Exception):
+    """Slurm did not answer, or refused: its own words, in one line."""
+
+
+def check_here() -> None:
+    """Whether jobs can be submitted from this machine.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if missing := [command for command in ("sbatch", "srun", "scontrol") if shutil.which(command) is None]:
+        raise ConfigError(
+            f"launcher: no {missing[0]} on PATH, so there is no Slurm here; launch on a login node of the cluster, "
+            "or use launcher=local, which needs none"
+        )
+
+
+def said(text: str) -> str:
+    """The last line that a command of Slurm said, without its own name before it."""
+    lines = [line.strip() for line in text.splitlines() if "error:" in line] or text.strip().splitlines()
+    return one_line(lines[-1]) if lines else "nothing"
+
+
+def max_array_size() -> int:
+    """How many tasks an array may have: the cluster's MaxArraySize, which limits the index.
+
+    Raises:
+        SlurmError: the controller does not say.
+    """
+    for line in _run("scontrol", "show", "config").splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "MaxArraySize":
+            return max(int(value), 1)
+    raise SlurmError("scontrol show config: no MaxArraySize")
+
+
+def job_named(name: str, *, since: datetime) -> str | None:
+    """The id of the job (of the array) with this name; None if there is none, or none any more.
+
+    Args:
+        name: a name that was given once.
+        since: it was not submitted before this.
+
+    Raises:
+        SlurmError: neither squeue nor sacct could tell.
+    """
+    queued = _run("squeue", "--noheader", "--me", "--states=all", f"--name={name}", "--format=%F")
+    found = queued.split() or _accounted(name, since)
+    return found[-1] if found else None
+
+
+def _accounted(name: str, since: datetime) -> list[str]:
+    """Ids by sacct, which knows jobs that squeue has forgotten. A cluster without accounting knows none."""
+    start = (since - timedelta(hours=1)).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
+    options = ("--noheader", "--parsable2", "--allocations", f"--name={name}", f"--starttime={start}")
+    try:
+        lines = _run("sacct", *options, "--format=JobID").splitlines()
+    except SlurmError:
+        return []
+    return [line.partition("_")[0] for line in lines if line]
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SlurmError(f"{command[0]}: {one_line(error)}") from None
+    if done.returncode:
+        raise SlurmError(said(done.stderr))
+    return done.stdout
+
+
+def outside_of_jobs() -> dict[str, str]:
+    """This process's environment as it is outside of jobs: within one, srun would take the job's own nodes."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return dict(os.environ)
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SLURM_", "SLURMD_", "SRUN_", "SBATCH_")) or name == "SLURM_CONF"
+    }

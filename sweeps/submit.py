@@ -1,0 +1,130 @@
+"""From a spec's expansion to jobs in the queue of a cluster."""
+
+from collections.abc import Callable
+from contextlib import closing
+
+import click
+
+from jobs.files import Files
+from jobs.pack import Pack
+from results_db.address import locate
+from results_db.contract import NewSweep, Store
+from results_db.ingest import ingest
+from results_db.store import open_store
+from slurm.commands import check_here
+from slurm.dispatch import Submitted, dispatch
+from slurm.launchers import Launcher, Resources
+from slurm.probe import probe
+from slurm.recovery import recover
+from sweeps.expand import Expansion
+from sweeps.launch import GPU_PACK, LaunchResult, nothing_to_train, open_packs
+from sweeps.model import Spec
+from sweeps.plan import Plan, make_plan
+
+
+def launch_on_slurm(
+    spec: Spec,
+    expansion: Expansion,
+    *,
+    launcher: Launcher,
+    db: str | None,
+    retry_failed: bool = False,
+    limit: int | None = None,
+    pack_size: int | None = None,
+    check: bool = True,
+    approve: Callable[[str, float], None] = lambda what, hours: None,
+) -> LaunchResult:
+    """Submit the runs that the store lacks, and return as soon as they are queued.
+
+    Args:
+        spec: the spec, overrides applied.
+        expansion: its cells and runs.
+        launcher: one of Slurm's.
+        db: the store; see `results_db.address`.
+        retry_failed: submit failed runs again, too.
+        limit: submit only what is missing of the first so many runs.
+        pack_size: runs of one job; default: 16 on a GPU, 1 on a CPU.
+        check: let a node look first whether it can do the jobs' work.
+        approve: called with what is about to be submitted and the hours that past runs suggest; raises if not.
+
+    Raises:
+        ConfigError: no Slurm here, a setting that is wrong, a node that cannot do it, or Slurm refused.
+        StoreError: see `open_store`; or the folder beside the store cannot be written.
+    """
+    check_here()
+    resources = Resources.of(launcher)
+    Files(locate(db).folder).check_writable()
+    with closing(open_store(db, create=True)) as store:
+        _take_up(store)
+        plan = make_plan(expansion, store, retry_failed=retry_failed)
+        packs = open_packs(
+            expansion, plan, size=pack_size or (GPU_PACK if resources.gpus else 1), limit=limit
+        )
+        if not packs:
+            _say(nothing_to_train(spec, plan.counts))
+            return LaunchResult(spec.name, {}, plan.counts)
+        _approve(spec, plan, packs, resources, approve)
+        if check:
+            _check(store, resources)
+        store.stage(expansion.runs, sweep=NewSweep(spec.name, spec.composed))
+        done = dispatch(store, packs, resources=resources, sweep=spec.name, retry_failed=retry_failed)
+        counts = make_plan(expansion, store).counts
+    _say(_closing(spec, done))
+    return LaunchResult(spec.name, {}, counts, submitted=done.runs, jobs=done.jobs)
+
+
+def expected_hours(plan: Plan, *, runs: int, resources: Resources) -> float | None:
+    """GPU-hours, or core-hours without GPUs, that past runs suggest for so many of the runs to submit."""
+    if plan.expected_seconds is None or not plan.counts.to_submit:
+        return None
+    each = plan.expected_seconds / plan.counts.to_submit
+    return each * runs * (resources.gpus or resources.cpus) / 3600
+
+
+def _take_up(store: Store) -> None:
+    """What earlier launches and jobs left on their way."""
+    found = ingest(store)
+    for line in (*found.damaged, *found.left):
+        _say(line)
+    recovered = recover(store)
+    for line in recovered.unclear:
+        _say(line)
+    if recovered.adopted or recovered.withdrawn:
+        _say(
+            f"a launch before this one died: jobs found: {', '.join(recovered.adopted) or 'none'}; "
+            f"runs that it never submitted: {len(recovered.withdrawn)}"
+        )
+
+
+def _approve(
+    spec: Spec, plan: Plan, packs: list[Pack], resources: Resources, approve: Callable[[str, float], None]
+) -> None:
+    runs = sum(len(pack.runs) for pack in packs)
+    hours = expected_hours(plan, runs=runs, resources=resources)
+    unit = "GPU-hours" if resources.gpus else "core-hours"
+    if hours is None:
+        expected = f"no past runs to tell the {unit} from"
+    else:
+        expected = f"about {hours:.3g} {unit} by past runs"
+    what = f"{spec.name}: {runs} of {plan.counts.total} runs in {len(packs)} packs, {expected}"
+    approve(what, hours or 0.0)
+    _say(what)
+
+
+def _check(store: Store, resources: Resources) -> None:
+    unseen = probe(store, resources)
+    if unseen is not None:
+        _say(f"{unseen}; submitting all the same, every job looks for itself")
+
+
+def _closing(spec: Spec, done: Submitted) -> str:
+    if not done.jobs:
+        return f"{spec.name}: nothing submitted: another launch was granted these runs"
+    return (
+        f"{spec.name}: submitted {done.runs} runs as {done.packs} tasks, job {', '.join(done.jobs)}; "
+        f"see imagine-sweep watch {spec.name}"
+    )
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
