@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,20 @@ class Spooled:
 
 def encode(entry: Spooled) -> bytes:
     """The file of an entry."""
-    plain = asdict(entry)
-    if entry.record is not None:
-        samples = {name: base64.b64encode(one.npz).decode() for name, one in entry.record.samples.items()}
-        plain["record"] = {**plain["record"], "samples": samples}
+    plain = {
+        **vars(entry),
+        "attempt": vars(entry.attempt),
+        "provenance": vars(entry.provenance),
+        "record": None if entry.record is None else _plain(entry.record),
+    }
     body = json.dumps(plain, separators=(",", ":")).encode()
     head = {"format": FORMAT, "version": VERSION, "sha256": hashlib.sha256(body).hexdigest()}
     return json.dumps(head).encode() + b"\n" + body + b"\n"
+
+
+def _plain(record: RunRecord) -> dict[str, Any]:
+    samples = {name: base64.b64encode(sample.npz).decode() for name, sample in record.samples.items()}
+    return {**vars(record), "samples": samples}
 
 
 def decode(data: bytes) -> Spooled:

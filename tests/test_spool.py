@@ -1,5 +1,6 @@
 """The files of the spool: what is written is read, and damage is noticed."""
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,15 @@ entries = st.builds(
 @given(entries)
 def test_what_is_written_is_read(entry: Spooled) -> None:
     assert decode(encode(entry)) == entry
+
+
+def test_a_records_mappings_may_be_of_any_kind() -> None:
+    traces: defaultdict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
+    traces["state1"][0].append(5)
+    traces["state1"][1].append(0.5)
+    entry = replace(DONE, record=replace(RECORD, traces=traces))
+    read = decode(encode(entry)).record
+    assert read is not None and read.traces == {"state1": ([5], [0.5])}
 
 
 @given(st.binary())

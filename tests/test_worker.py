@@ -1,6 +1,7 @@
 """The worker: a pack over a real store, from its first step to the records of its runs."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from imagination.life.state import LifeState
 from imagination.schema import ConfigError
 from jobs import worker
 from jobs.files import Files
+from jobs.pack import Pack
 from results_db.contract import Attempt, State
+from results_db.ingest import ingest
+from results_db.spooled import worker_store
 from results_db.store import open_store
 
 CPU = torch.device("cpu")
@@ -259,3 +263,79 @@ def test_a_device_that_is_not_there(name, threads, reason) -> None:
 def test_the_cpu_is_always_there() -> None:
     assert worker.choose_device("cpu") == CPU
     assert worker.device_name(CPU)
+
+
+def dispatched(store, *runs):
+    """The attempts that a job of these runs was submitted for."""
+    store.stage(run for run in runs)
+    granted = store.intend(ids(runs), job_name="j", launcher="slurm")
+    return {attempt.run_id: attempt for attempt in granted}
+
+
+def test_a_job_trains_the_attempts_that_it_was_submitted_for(store) -> None:
+    mine, withdrawn, not_mine = (small(seed=seed, max_steps=10) for seed in range(3))
+    attempts = dispatched(store, mine, withdrawn)
+    store.withdraw([attempts[withdrawn.run_id]])
+    events = []
+    ended = run_pack(store, mine, withdrawn, not_mine, dispatched=attempts, report=events.append)
+    assert ended == {mine.run_id: State.COMPLETED}
+    skipped = [event["run_id"] for event in events if event["event"] == "skipped"]
+    assert skipped == [withdrawn.run_id, not_mine.run_id]
+    assert store.states(ids([withdrawn, not_mine])) == dict.fromkeys(ids([withdrawn, not_mine]), State.STAGED)
+
+
+@pytest.mark.slow
+def test_a_requeued_job_goes_on_from_its_checkpoint(new_store) -> None:
+    store, undisturbed = new_store(), new_store()
+    run = small()
+    run_pack(undisturbed, run)
+    attempts = dispatched(store, run)
+    assert run_pack(store, run, dispatched=attempts, stop=after(17)) == {run.run_id: State.PREEMPTED}
+    again = {run_id: replace(attempt, restart=1) for run_id, attempt in attempts.items()}
+    events = []
+    assert run_pack(store, run, dispatched=again, report=events.append) == {run.run_id: State.COMPLETED}
+    assert events[0]["step"] == 17
+    assert attempt_states(store, run.run_id) == ["PREEMPTED", "COMPLETED"]
+    assert results(store, run.run_id) == results(undisturbed, run.run_id)
+    assert run_pack(store, run, dispatched=again) == {}
+
+
+@pytest.mark.slow
+def test_a_pack_is_trained_without_the_store(new_store, tmp_path, monkeypatch) -> None:
+    """From its first step to its last the store is away; what was trained comes in later."""
+    monkeypatch.setattr("results_db.spooled.PATIENCE_S", 0.0)
+    monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.02)
+    store, undisturbed = new_store(), new_store()
+    runs = members(2)
+    run_pack(undisturbed, *runs)
+    attempts = dispatched(store, *runs)
+    pack, away = Pack(tuple(runs)), tmp_path / "away"
+    (tmp_path / "0.db").rename(away)
+    view = worker_store(store.url, scheduled=True)
+    ended = worker.run_pack(pack, view, device=CPU, provenance=ME, report=lambda _: None, dispatched=attempts)
+    view.close()
+    assert ended == dict.fromkeys(ids(runs), State.COMPLETED)
+    away.rename(tmp_path / "0.db")
+    assert store.states(ids(runs)) == dict.fromkeys(ids(runs), State.PENDING)
+    ingest(store)
+    for run in runs:
+        assert results(store, run.run_id) == results(undisturbed, run.run_id)
+        assert not Files(store.folder).checkpoint(run.run_id).exists()
+
+
+def test_who_began_without_the_store_stops_when_it_hears_of_a_newer(store, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.02)
+    run = small(max_steps=100_000)
+    attempts, away = dispatched(store, run), tmp_path / "away"
+    (tmp_path / "0.db").rename(away)
+    view = worker_store(store.url, scheduled=True)
+
+    def report(event):
+        if event["event"] == "progress" and away.exists():
+            away.rename(tmp_path / "0.db")
+            assert store.begin(replace(attempts[run.run_id], restart=1), ME)
+
+    ended = worker.run_pack(Pack((run,)), view, device=CPU, provenance=ME, report=report, dispatched=attempts)
+    view.close()
+    assert ended == {run.run_id: State.LOST}
+    assert attempt_states(store, run.run_id) == ["RUNNING"]  # the store heard of the newer copy alone
