@@ -58,7 +58,10 @@ class PackJob:
 
 
 class Signals:
-    """What this process was told, asked before every step: may it go on?
+    """What this process was told; called before every step: shall it stop?
+
+    The first step is always made. Slurm may send its signal a minute early, so under a short time limit perhaps before
+    there was anything to save, and a job that is requeued again and again must come to an end.
 
     Attributes:
         go_on_later: by the signal ahead of the time limit or of a preemption.
@@ -68,14 +71,21 @@ class Signals:
     def __init__(self) -> None:
         self.go_on_later = False
         self.end = False
+        self._asked = 0
 
     def listen(self) -> None:
         """Take over from submitit."""
         signal.signal(getattr(signal, f"SIG{JobEnvironment.USR_SIG}"), self._go_on_later)
         signal.signal(signal.SIGTERM, self._end)
 
-    def __call__(self) -> bool:
+    @property
+    def told(self) -> bool:
+        """Any signal came."""
         return self.go_on_later or self.end
+
+    def __call__(self) -> bool:
+        self._asked += 1
+        return self.told and self._asked > 1
 
     def _go_on_later(self, *_: object) -> None:
         self.go_on_later = True
@@ -113,7 +123,7 @@ class _Job:
             states = self._train(task, task.attempts(restart), store)
         finally:
             store.close()
-        if self._signals() and State.PREEMPTED in states.values():
+        if self._signals.told and State.PREEMPTED in states.values():
             self._go_on(dispatch, restart)
         return {run_id: str(state) for run_id, state in states.items()}
 

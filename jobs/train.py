@@ -150,6 +150,8 @@ def _complain(error: Exception) -> int:
 
 def main() -> None:
     """The command."""
+    # Jobs of a multirun on a cluster: their Python would put the folder they were submitted from first on its path.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would answer with a page
     try:
         options, overrides = command_line.parse(sys.argv[1:])

@@ -29,9 +29,10 @@ def check_here() -> None:
 
 
 def said(text: str) -> str:
-    """The last line that a command of Slurm said, without its own name before it."""
-    lines = [line.strip() for line in text.splitlines() if "error:" in line] or text.strip().splitlines()
-    return one_line(lines[-1]) if lines else "nothing"
+    """Why a command of Slurm failed, by its own words: its last error, else the first line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line.partition("error:")[2].strip() for line in lines if "error:" in line]
+    return one_line((errors[-1:] or lines[:1] or ["it said nothing"])[0])
 
 
 def max_array_size() -> int:
@@ -50,6 +51,8 @@ def max_array_size() -> int:
 def job_named(name: str, *, since: datetime) -> str | None:
     """The id of the job (of the array) with this name; None if there is none, or none any more.
 
+    A job that sbatch refused is none, though Slurm may keep it as one that failed without ever having had a node.
+
     Args:
         name: a name that was given once.
         since: it was not submitted before this.
@@ -57,8 +60,11 @@ def job_named(name: str, *, since: datetime) -> str | None:
     Raises:
         SlurmError: neither squeue nor sacct could tell.
     """
-    queued = _run("squeue", "--noheader", "--me", "--states=all", f"--name={name}", "--format=%F")
-    found = queued.split() or _accounted(name, since)
+    # %F is an array's id, the same for all of its tasks.
+    options = ("--noheader", "--me", "--states=all", f"--name={name}", "--format=%F|%T|%r")
+    lines = _run("squeue", *options).splitlines()
+    queued = [line.partition("|")[0] for line in lines if not line.endswith("|FAILED|BadConstraints")]
+    found = queued or ([] if lines else _accounted(name, since))
     return found[-1] if found else None
 
 
@@ -67,10 +73,11 @@ def _accounted(name: str, since: datetime) -> list[str]:
     start = (since - timedelta(hours=1)).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
     options = ("--noheader", "--parsable2", "--allocations", f"--name={name}", f"--starttime={start}")
     try:
-        lines = _run("sacct", *options, "--format=JobID").splitlines()
+        lines = _run("sacct", *options, "--format=JobID,State,NodeList").splitlines()
     except SlurmError:
         return []
-    return [line.partition("_")[0] for line in lines if line]
+    jobs = [line for line in lines if not line.endswith("|FAILED|None assigned")]
+    return [line.partition("|")[0].partition("_")[0] for line in jobs]
 
 
 def _run(*command: str) -> str:

@@ -5,12 +5,14 @@ that is never used again; then sbatch; then the ids are noted. What a crash leav
 that name. After sbatch the jobs need nothing more of the launcher, not even submitit's naming of its files.
 """
 
+import io
 import os
 import secrets
 import shlex
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -183,7 +185,8 @@ class _Submission:
                     "slurm_additional_parameters": self._additional(),
                 }
             )
-            jobs = executor.submit_array([job] * tasks)
+            with redirect_stderr(io.StringIO()):  # submitit prints what sbatch says; we say it in one line
+                jobs = executor.submit_array([job] * tasks)
         except (FailedJobError, FailedSubmissionError) as error:
             raise SlurmError(said(str(error))) from None
         return str(jobs[0].job_id).partition("_")[0]

@@ -154,6 +154,7 @@ class Resources:
                 "give a path, or leave it out",
                 key="submitit_folder",
             )
+        _set_signal_delay(values, given)
         return cls(
             {key: value for key, value in values.items() if key not in ("_target_", "name")}, frozenset(given)
         )
@@ -207,6 +208,23 @@ class Resources:
             for key, value in self.values.items()
             if key not in own and value is not None
         }
+
+
+def _set_signal_delay(values: dict[str, Any], given: Mapping[str, object]) -> None:
+    """The signal comes after the job began: the plugin's 2 minutes ahead of the limit are too much for short limits.
+
+    Raises:
+        ConfigError: somebody asked for more than the limit.
+    """
+    limit_s = values["timeout_min"] * 60
+    if "signal_delay_s" not in given:
+        values["signal_delay_s"] = min(values["signal_delay_s"], limit_s // 3)
+    elif values["signal_delay_s"] >= limit_s:
+        raise ConfigError(
+            f"launcher.signal_delay_s: {given['signal_delay_s']} is not below the time limit, "
+            f"{limit_s} s; a job would be told to stop before it began",
+            key="signal_delay_s",
+        )
 
 
 def _number(count: object) -> int:
