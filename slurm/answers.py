@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 
 SEPARATOR = "\x1f"
 """Between fields: a job's name or path may hold any character that a person types."""
@@ -76,17 +77,18 @@ class Answer:
         found = self.jobs.get(job_id)
         return found if found is not None else self.jobs.get(base(job_id))
 
-    def names_array(self, job_id: str) -> bool:
-        """Whether the answer knows any job of the array that this task is of."""
-        return base(job_id) in self._bases
+    def knows_array(self, job_id: str, name: str | None) -> bool:
+        """Whether it names any job of the array that this task is of; under that name, if one is given."""
+        names = self._arrays.get(base(job_id), frozenset())
+        return bool(names) if name is None else name in names
 
-    @property
-    def _bases(self) -> frozenset[str]:
-        cached: frozenset[str] | None = self.__dict__.get("_known")
-        if cached is None:
-            cached = frozenset(map(base, self.jobs))
-            object.__setattr__(self, "_known", cached)
-        return cached
+    @cached_property
+    def _arrays(self) -> Mapping[str, frozenset[str]]:
+        """Array to the names of its jobs."""
+        names: dict[str, set[str]] = {}
+        for job_id, job in self.jobs.items():
+            names.setdefault(base(job_id), set()).add(job.name)
+        return {array: frozenset(found) for array, found in names.items()}
 
 
 def base(job_id: str) -> str:

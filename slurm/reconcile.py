@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jobs.dispatched import DispatchFolder
 from jobs.provenance import dead_attempts
 from results_db.contract import Attempt, OpenAttempt, State, Store, StoreError
 from results_db.files import last_lines
@@ -22,6 +21,7 @@ from slurm import recovery
 from slurm.answers import Answer, Job, Unknown
 from slurm.commands import SlurmError
 from slurm.hold import HOLD_AFTER, Hold, hold_hopeless
+from slurm.logs import guess_log
 from slurm.queries import Slurm
 from slurm.states import Verdict, Word, judge, with_log
 
@@ -225,7 +225,8 @@ class Reconciler:
                 word_on(one, everybodys),
                 word_on(one, accounts),
                 now=now,
-                array_known=isinstance(accounts, Answer) and accounts.names_array(one.job_id or ""),
+                array_known=isinstance(accounts, Answer)
+                and accounts.knows_array(one.job_id or "", one.job_name),
             )
             for one in silent
         }
@@ -261,23 +262,9 @@ def word_on(one: OpenAttempt, answer: Answer | Unknown) -> Word:
     return job if job is None or one.job_name is None or job.name == one.job_name else None
 
 
-def log_path(one: OpenAttempt, folder: Path) -> Path | None:
-    """The log of an attempt, also of one whose worker never said where it is.
-
-    Args:
-        one: the attempt.
-        folder: `Store.folder`.
-    """
-    if one.log is not None:
-        return Path(one.log)
-    if one.job_name is None or one.job_id is None:
-        return None
-    return DispatchFolder.beside(folder, one.job_name).path / f"{one.job_id}_0_log.err"
-
-
 def log_tail(one: OpenAttempt, folder: Path) -> str | None:
     """The last lines of its log; None without any."""
-    path = log_path(one, folder)
+    path = Path(one.log) if one.log else guess_log(folder, one.job_name, one.job_id)
     return None if path is None else last_lines(path)
 
 

@@ -9,7 +9,8 @@ import click
 from imagination.schema import ConfigError
 from results_db import console
 from results_db.contract import StoreError
-from sweeps import cli_coverage, cli_retry, options
+from slurm.commands import SlurmError
+from sweeps import cli_coverage, cli_jobs, cli_retry, cli_watch, options
 from sweeps.document import SpecError
 
 if TYPE_CHECKING:
@@ -114,40 +115,6 @@ def launch(
     return result.exit_code
 
 
-@cli.command()
-@options.optional_spec_arguments
-@console.db_option
-@console.json_option
-def status(spec: str | None, overrides: tuple[str, ...], db: str | None, as_json: bool) -> None:
-    """How many runs are in which state: of each cell of SPEC, or without it of each sweep that was launched.
-
-    NEW runs are not in the store yet.
-    """
-    rows = _sweep_states(db) if spec is None else _cell_states(spec, overrides, db)
-    if not rows and not as_json:
-        click.echo(options.NO_SWEEP)
-        return
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    full = [{column: row.get(column, 0) for column in columns} for row in rows]
-    options.print_rows(full, as_json=as_json)
-
-
-def _sweep_states(db: str | None) -> list[dict[str, Any]]:
-    from results_db.store import open_store
-
-    with closing(open_store(db, create=False)) as store:
-        sweeps = store.sweeps()
-    return [
-        {"sweep": name} | {str(state): runs for state, runs in states.items()}
-        for name, states in sweeps.items()
-    ]
-
-
-def _cell_states(spec: str, overrides: tuple[str, ...], db: str | None) -> list[dict[str, Any]]:
-    _, expansion = options.expand_spec(spec, overrides)
-    return [{**cell.cell.columns, **cell.states} for cell in _read_plan(expansion, db).cells]
-
-
 def _read_plan(expansion: "Expansion", db: str | None, *, retry_failed: bool = False) -> "Plan":
     from results_db.store import open_store
     from sweeps.plan import make_plan
@@ -179,14 +146,19 @@ def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
     )
 
 
+cli.add_command(cli_watch.status)
+cli.add_command(cli_watch.watch)
 cli.add_command(cli_coverage.coverage)
 cli.add_command(cli_coverage.top_up)
 cli.add_command(cli_retry.retry)
+cli.add_command(cli_jobs.logs)
+cli.add_command(cli_jobs.cancel)
+cli.add_command(cli_jobs.reconcile)
 
 
 def main() -> None:
     """The console command."""
-    console.run(cli, errors=(StoreError, SpecError, ConfigError))
+    console.run(cli, errors=(StoreError, SpecError, ConfigError, SlurmError))
 
 
 if __name__ == "__main__":

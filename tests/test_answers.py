@@ -70,7 +70,9 @@ def test_squeue() -> None:
     assert answer.jobs["1_2"] == answer.jobs["1_3"]
     assert answer.jobs["1_2"].reason == "Priority" and answer.jobs["1_2"].node == ""
     assert answer.jobs["1_0"].restarts == 2 and answer.jobs["1_0"].reason == ""
-    assert answer.find("1_9") is None and answer.names_array("1_9") and not answer.names_array("9_1")
+    assert answer.find("1_9") is None
+    assert answer.knows_array("1_9", None) and answer.knows_array("1_9", "x")
+    assert not answer.knows_array("1_9", "y") and not answer.knows_array("9_1", None)
 
 
 @pytest.mark.parametrize(
