@@ -50,7 +50,7 @@ def postgres() -> Iterator[Callable[[], str]]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of an empty database, once for each kind."""
-    if request.param == "sqlite":
+    if request.param != "postgresql":
         return f"sqlite:///{tmp_path}/imagine.db"
     monkeypatch.setenv("IMAGINE_FILES", str(tmp_path / "imagine.files"))
     fresh: Callable[[], str] = request.getfixturevalue("postgres")

@@ -24,11 +24,13 @@ from results_db.contract import (
 )
 from results_db.store import SqlStore
 
+pytestmark = pytest.mark.parametrize("store_url", ["sqlite", "postgresql", "spooled"], indirect=True)
 
-@pytest.fixture(params=["direct", "spooled"])
+
+@pytest.fixture
 def store(request: pytest.FixtureRequest, store: SqlStore) -> SqlStore | ThroughSpool:
-    """The store; and once more with its attempts ending by way of the spool."""
-    return store if request.param == "direct" else ThroughSpool(store)
+    """The store; and once with its attempts ending by way of the spool."""
+    return ThroughSpool(store) if request.node.callspec.params["store_url"] == "spooled" else store
 
 
 RUN, OTHER, THIRD = "ab" * 32, "cd" * 32, "ef" * 32
