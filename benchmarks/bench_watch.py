@@ -1,4 +1,4 @@
-"""`watch` and `status` at 10,000 runs, on a real Slurm with 5,800 of them in its queue, beside plain SQL and one squeue.
+"""`watch` and `status` at 10,000 runs, 5,800 of them queued on a real Slurm; beside plain SQL and one squeue.
 
     python benchmarks/bench_watch.py [--looks 10]
 
@@ -6,6 +6,7 @@ A testbed of its own is brought up and taken down. CPU time is that of this proc
 """
 
 import argparse
+import io
 import os
 import sqlite3
 import statistics
@@ -15,6 +16,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from rich.console import Console
 
 from results_db.contract import Attempt, NewSweep, Provenance, State
 from results_db.store import SqlStore, open_store
@@ -71,32 +74,26 @@ def _measure(folder: Path, testbed: Testbed, looks: int) -> None:
     slurm = Slurm()
     watch = Watch("many", lambda: [("many", expansion)], store=store, slurm=slurm)
     watch.look()  # reads the sweep, once
-    cpu = [_cpu(lambda: screen(watch.look(), width=160, height=50)) for _ in range(looks)]
+    console = Console(file=io.StringIO(), force_terminal=True, width=160, height=50)
+    cpu = [_cpu(lambda: console.print(screen(watch.look(), width=160, height=50))) for _ in range(looks)]
     plain = [_cpu(lambda: _plain(folder / "a.db")) for _ in range(looks)]
-    counted = [command for _, command in slurm.asked]
-    command = [
-        sys.executable,
-        "-m",
-        "sweeps.cli",
-        "--db",
-        str(folder / "a.db"),
-        "status",
-        str(folder / "many.yaml"),
-    ]
-    status = [_wall(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)) for _ in range(3)]
+    asked = [command for _, command in slurm.asked]
+    squeues, saccts = (asked.count(name) / (looks + 1) for name in ("squeue", "sacct"))
     store.close()
+    command = [sys.executable, "-m", "sweeps.cli", "--db", str(folder / "a.db"), "status", "many.yaml"]
+    taken = [_status(command, folder) for _ in range(3)]
+    wall, used = (statistics.median(column) for column in zip(*taken, strict=True))
+    ours, theirs = statistics.median(cpu), statistics.median(plain)
     print(
-        f"watch at {len(expansion.runs):,} runs, {len(expansion.cells)} cells: {statistics.median(cpu):.2f} s of CPU a "
-        f"refresh (median of {looks}); plain SQL and one squeue {statistics.median(plain):.2f} s, "
-        f"ratio {statistics.median(cpu) / statistics.median(plain):.1f}"
-    )
-    every = 60 / 10
-    print(
-        f"queries: {counted.count('squeue') / (looks + 1):.1f} squeue and {counted.count('sacct') / (looks + 1):.1f} "
-        f"sacct a refresh, so {every * counted.count('squeue') / (looks + 1):.0f} squeue a minute at the default of 10 s"
+        f"watch at {len(expansion.runs):,} runs, {len(expansion.cells)} cells: {ours:.2f} s of CPU a refresh "
+        f"(median of {looks}); plain SQL and one squeue {theirs:.2f} s, ratio {ours / theirs:.1f}"
     )
     print(
-        f"status of {len(expansion.runs):,} runs: {statistics.median(status):.2f} s (median of 3, as a process)"
+        f"queries: {squeues:.1f} squeue and {saccts:.1f} sacct a refresh; at the default of 10 s "
+        f"{6 * squeues:.0f} squeue a minute"
+    )
+    print(
+        f"status of {len(expansion.runs):,} runs: {wall:.2f} s, {used:.2f} s of CPU (median of 3, as a process)"
     )
 
 
@@ -115,9 +112,9 @@ def _fill(store: SqlStore, expansion: Expansion, testbed: Testbed) -> None:
         for attempt in attempts[: RUNNING * TASKS // len(queued)]:
             _train(store, attempt)
     for run_id in run_ids[COMPLETED : COMPLETED + FAILED]:
-        attempt = store.start(run_id, WORKER)
-        assert attempt is not None
-        store.end(attempt, State.FAILED, error="RuntimeError: something")
+        failed = store.start(run_id, WORKER)
+        assert failed is not None
+        store.end(failed, State.FAILED, error="RuntimeError: something")
     store.close()
     with sqlite3.connect(str(store.folder).replace(".files", ".db")) as connection:
         ids = ", ".join(f"'{run_id}'" for run_id in run_ids[:COMPLETED])
@@ -146,10 +143,11 @@ def _cpu(work: Callable[[], object]) -> float:
     return sum(after[:4]) - sum(before[:4])
 
 
-def _wall(work: Callable[[], object]) -> float:
+def _status(command: list[str], folder: Path) -> tuple[float, float]:
+    """Seconds, and seconds of CPU."""
     start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    used = _cpu(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder))
+    return time.perf_counter() - start, used
 
 
 if __name__ == "__main__":
