@@ -65,6 +65,8 @@ def dead_attempts(store: Store) -> list[Attempt]:
 
 
 def _is_dead(running: OpenAttempt) -> bool:
+    if running.job_id is not None:
+        return False  # its scheduler knows, and may start it again
     if running.host == socket.gethostname():
         return not is_alive(running.process or "")
     last = running.heartbeat_at or running.intended_at

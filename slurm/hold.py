@@ -1,24 +1,30 @@
 """Holds what waits of a launch whose first runs all failed alike, before the rest of it does.
 
-Whoever looks decides: `watch`, `reconcile`, and a worker whose run failed. The jobs stay in the queue, held by
-`scontrol hold`, and a file in their dispatch's folder says why. A launch is held once: where that file is, nobody holds
-it again, so that a person's release (by `imagine-sweep reconcile --release`, or by Slurm's own command) stands.
+Whoever looks decides, from what the store says: `watch`, `reconcile`, and a job whose run failed (`from_a_job`), so
+that it needs neither a person nor a daemon. A job that cannot start its worker is seen by the first two alone. The jobs
+stay in the queue, held by `scontrol hold`, and a file in their dispatch's folder says why. A launch is held once: where
+that file is, nobody holds it again, so that a person's release (by `imagine-sweep reconcile --release`, or by Slurm's
+own command) stands.
 """
 
 import json
+import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jobs.dispatched import DispatchFolder
-from results_db.contract import EndedAttempt, OpenAttempt, State, Store
+from results_db.contract import EndedAttempt, OpenAttempt, State, Store, StoreError
 from results_db.failures import Cause, by_cause
 from results_db.files import write_atomically
-from slurm.answers import Answer, base
+from slurm.answers import Answer, Unknown, base
+from slurm.commands import SlurmError
 from slurm.queries import Slurm
+
+log = logging.getLogger(__name__)
 
 HOLD_AFTER = 5
 """Identical failures at the start of a launch after which the rest of it is held."""
@@ -196,6 +202,24 @@ def _read(path: Path) -> Hold | None:
     return None
 
 
-def describe(holds: Iterable[Hold]) -> Iterator[str]:
-    """A line for each."""
-    return (hold.describe() for hold in holds)
+def from_a_job(db: str | None) -> list[Hold]:
+    """For a job whose run failed: hold what is hopeless. Whatever goes wrong with that is a line in its log, no more.
+
+    Args:
+        db: the store; read, and not written.
+    """
+    from results_db.store import open_store  # which `--help` need not wait for
+
+    try:
+        slurm = Slurm()
+        queue = slurm.queue()
+        if isinstance(queue, Unknown):
+            raise SlurmError(queue.why)
+        with closing(open_store(db, create=False)) as store:
+            found = hold_hopeless(store, store.open_attempts(), queue=queue, slurm=slurm)
+    except (StoreError, SlurmError, OSError) as error:
+        log.warning("whether this launch should be held: %s", error)
+        return []
+    for hold in found:
+        log.warning("%s", hold.describe())
+    return found

@@ -8,7 +8,7 @@ from sweep_helpers import answer
 
 from results_db.contract import Attempt, EndedAttempt, RunRecord, State
 from results_db.store import open_store
-from slurm.hold import held, hopeless
+from slurm.hold import from_a_job, held, hopeless
 from slurm.queries import Slurm
 from slurm.reconcile import Reconciler
 from slurm.testbed.processes import wait_for
@@ -80,6 +80,25 @@ def test_what_completes_something_is_never_held(slurm, own) -> None:
         wait_for_state(slurm, job_of(own, attempt), "FAILED")
     assert Reconciler(own, Slurm()).look().held == []
     assert [state_of(own, attempt) for attempt in packs[1:6]] == [State.FAILED] * 5
+
+
+@pytest.mark.slow
+def test_a_job_whose_run_failed_holds_the_rest(slurm, own, tmp_path, caplog) -> None:
+    """What its worker does when it has told the store; nobody watches."""
+    packs = [
+        pack[0] for pack in submitted(own, slurm, "sleep 300", tasks=[[run] for run in runs(7)], parallel=1)
+    ]
+    database = str(tmp_path / "a.db")
+    for attempt in packs[:5]:
+        assert from_a_job(database) == []
+        begun(own, attempt)
+        assert own.end(attempt, State.FAILED, error="ValueError: lr")
+    assert [hold.cause for hold in from_a_job(database)] == ["ValueError: lr"]
+    assert "is held: its first 5 runs failed alike" in caplog.text
+    assert "JobHeld" in slurm.run("squeue", "-h", "-t", "PD", "-o", "%r")
+    assert from_a_job(database) == []
+    slurm.kill_controller()
+    assert from_a_job(database) == [] and "whether this launch should be held" in caplog.text
 
 
 @pytest.mark.slow
