@@ -95,7 +95,7 @@ def plan(
     members += [
         _Member(one.attempt, State.PENDING, one.job_id, over=True)
         for one in interrupted
-        if one.job_id is not None and _goes_on(one.job_id, queue)
+        if one.job_id is not None and _comes_back(one, queue)
     ]
     found = Cancellation()
     jobs: dict[str | None, list[_Member]] = defaultdict(list)
@@ -119,6 +119,14 @@ def plan(
 def _goes_on(job_id: str, queue: Answer) -> bool:
     job = queue.find(job_id)
     return job is not None and job.state not in ENDS
+
+
+def _comes_back(one: EndedAttempt, queue: Answer) -> bool:
+    """Whether its job is in the queue though the attempt is over; one that was cancelled only takes its time to end."""
+    job = queue.find(one.job_id or "")
+    if job is None or job.state in ENDS:
+        return False
+    return one.state is not State.CANCELLED or job.state != "COMPLETING"
 
 
 def _sort_in(one: _Member, found: Cancellation) -> None:

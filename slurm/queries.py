@@ -6,7 +6,7 @@ Questions are counted, since a controller serves a whole cluster.
 import os
 import subprocess
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 
@@ -41,7 +41,6 @@ class Slurm:
 
     def __init__(self) -> None:
         self.asked: deque[tuple[float, str]] = deque(maxlen=10_000)
-        self._since = time.monotonic()
 
     def queue(self, job_ids: Collection[str] | None = None) -> Answer | Unknown:
         """The user's jobs that Slurm still knows, ended ones of the last minutes included.
@@ -109,15 +108,10 @@ class Slurm:
         """
         self._tell(["scontrol", "release"], job_ids)
 
-    def per_minute(self) -> dict[str, float]:
-        """How often each command was run in the last minute; before one is over, what that comes to."""
-        now = time.monotonic()
-        span = min(max(now - self._since, 1.0), 60.0)
-        counts: dict[str, float] = {}
-        for at, command in self.asked:
-            if now - at <= span:
-                counts[command] = counts.get(command, 0.0) + 60.0 / span
-        return {command: round(count, 1) for command, count in counts.items()}
+    def per_minute(self) -> dict[str, int]:
+        """How often each command was run in the last minute."""
+        since = time.monotonic() - 60.0
+        return dict(Counter(command for at, command in self.asked if at >= since))
 
     def _tell(self, command: Sequence[str], job_ids: Collection[str]) -> None:
         if not job_ids:

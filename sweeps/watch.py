@@ -90,7 +90,7 @@ class Snapshot:
         causes: why runs failed, the most frequent first.
         found: what reconciling found and changed.
         held: a line for every job that is held.
-        queries: how often Slurm is asked, per minute.
+        queries: how often which command of Slurm was run in the last minute.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Snapshot:
     causes: Sequence[CauseNow]
     found: Reconciled
     held: Sequence[str]
-    queries: Mapping[str, float]
+    queries: Mapping[str, int]
 
     @property
     def active(self) -> int:

@@ -112,8 +112,8 @@ def screen(
     if snapshot.running:
         parts.append(_running(snapshot.running, limit=for_running, wide=width >= _WIDE))
     parts += [Text(line, style=_note_style(line), overflow="ellipsis", no_wrap=True) for line in remarks]
-    asked = ", ".join(f"{name} {count:g}" for name, count in sorted(snapshot.queries.items())) or "nothing"
-    parts.append(Text(f"asked of Slurm per minute: {asked}{footer}", style="dim", no_wrap=True))
+    asked = ", ".join(f"{name} {count}" for name, count in sorted(snapshot.queries.items())) or "nothing"
+    parts.append(Text(f"asked of Slurm in the last minute: {asked}{footer}", style="dim", no_wrap=True))
     return Group(*parts)
 
 

@@ -1,6 +1,7 @@
 """Cancel: which attempts and jobs, as plain data; and on a real Slurm, by explicit ids alone."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -63,6 +64,13 @@ def test_a_job_that_was_preempted_and_waits_again_is_cancelled_though_the_store_
         run_ids={"a", "b"},
     )
     assert found.jobs == ["1_0"] and found.run_ids == ["a"]
+
+
+def test_what_was_cancelled_and_takes_its_time_to_end_is_not_cancelled_again() -> None:
+    cancelled = replace(stopped("a", "1_0"), state=State.CANCELLED)
+    assert plan([], [cancelled], queue=Answer({"1_0": Job("COMPLETING")}), run_ids={"a"}).jobs == []
+    # But it is, if scancel did not reach the controller the first time.
+    assert plan([], [cancelled], queue=Answer({"1_0": WAITS}), run_ids={"a"}).jobs == ["1_0"]
 
 
 def test_intents_and_local_runs_have_no_job_to_cancel() -> None:
