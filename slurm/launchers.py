@@ -197,6 +197,15 @@ class Resources:
                 counts.append(entry.rpartition(":")[2])
         return max((_number(count) for count in counts if count), default=0)
 
+    @property
+    def unit(self) -> str:
+        """What `hours` counts."""
+        return "GPU-hours" if self.gpus else "core-hours"
+
+    def hours(self, seconds: float) -> float:
+        """GPU-hours of so many seconds of training; core-hours where the jobs ask for no GPU."""
+        return seconds * (self.gpus or self.cpus) / 3600
+
     def submitit(self) -> dict[str, Any]:
         """The keywords of `AutoExecutor.update_parameters`, as the plugin itself makes them."""
         from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf

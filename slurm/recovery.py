@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psutil
 
@@ -115,6 +116,8 @@ def _is_submitting(folder: DispatchFolder) -> bool:
     """Whether an sbatch of that launcher outlives it."""
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
-        if any(word.startswith(f"{folder.path}/") for word in command) and "sbatch" in command[0]:
+        # Some sites have a script of that name, so it need not be the first word.
+        submits = any(Path(word).name == "sbatch" for word in command)
+        if submits and any(word.startswith(f"{folder.path}/") for word in command):
             return True
     return False

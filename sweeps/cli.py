@@ -124,8 +124,12 @@ def _read_plan(expansion: "Expansion", db: str | None, *, retry_failed: bool = F
 
 
 def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
+    hours = _expected_hours(spec, plan)
     if as_json:
-        click.echo(json.dumps({"name": spec.name, **plan.as_dict()}, indent=2))
+        said = {"name": spec.name, **plan.as_dict()} | (
+            {hours[1].replace("-", "_"): hours[0]} if hours else {}
+        )
+        click.echo(json.dumps(said, indent=2))
         return
     from jobs.progress import duration
 
@@ -140,6 +144,8 @@ def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
     counts = plan.counts
     time = plan.expected_seconds
     expected = "no past runs to tell the time from" if time is None else f"{duration(time)} of training"
+    if hours:
+        expected += f", {hours[0]:.3g} {hours[1]}"
     click.echo(
         f"{spec.name}: {counts.total} runs = {counts.stored} stored + {counts.active} active + "
         f"{counts.failed} failed + {counts.to_submit} to submit ({expected})"
@@ -148,6 +154,19 @@ def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
 
 cli.add_command(cli_watch.status)
 cli.add_command(cli_watch.watch)
+
+
+def _expected_hours(spec: "Spec", plan: "Plan") -> tuple[float, str] | None:
+    """What the runs to submit take on a cluster, by past runs, and its unit."""
+    from slurm.launchers import SLURM, Resources, choose
+
+    launcher = choose(spec.launcher)
+    if launcher.kind != SLURM or plan.expected_seconds is None:
+        return None
+    resources = Resources.of(launcher)
+    return resources.hours(plan.expected_seconds), resources.unit
+
+
 cli.add_command(cli_coverage.coverage)
 cli.add_command(cli_coverage.top_up)
 cli.add_command(cli_retry.retry)

@@ -73,14 +73,6 @@ def launch_on_slurm(
     return LaunchResult(spec.name, {}, counts, submitted=done.runs, jobs=done.jobs)
 
 
-def expected_hours(plan: Plan, *, runs: int, resources: Resources) -> float | None:
-    """GPU-hours, or core-hours without GPUs, that past runs suggest for so many of the runs to submit."""
-    if plan.expected_seconds is None or not plan.counts.to_submit:
-        return None
-    each = plan.expected_seconds / plan.counts.to_submit
-    return each * runs * (resources.gpus or resources.cpus) / 3600
-
-
 def _take_up(store: Store) -> None:
     """What earlier launches and jobs left on their way."""
     found = ingest(store)
@@ -100,14 +92,12 @@ def _approve(
     spec: Spec, plan: Plan, packs: list[Pack], resources: Resources, approve: Callable[[str, float], None]
 ) -> None:
     runs = sum(len(pack.runs) for pack in packs)
-    hours = expected_hours(plan, runs=runs, resources=resources)
-    unit = "GPU-hours" if resources.gpus else "core-hours"
-    if hours is None:
-        expected = f"no past runs to tell the {unit} from"
-    else:
-        expected = f"about {hours:.3g} {unit} by past runs"
+    hours, expected = 0.0, f"no past runs to tell the {resources.unit} from"
+    if plan.expected_seconds is not None:
+        hours = resources.hours(plan.expected_seconds * runs / plan.counts.to_submit)
+        expected = f"about {hours:.3g} {resources.unit} by past runs"
     what = f"{spec.name}: {runs} of {plan.counts.total} runs in {len(packs)} packs, {expected}"
-    approve(what, hours or 0.0)
+    approve(what, hours)
     _say(what)
 
 

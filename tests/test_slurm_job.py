@@ -20,6 +20,9 @@ from results_db.contract import State
 
 pytestmark = pytest.mark.slow
 
+LONGER = {**LONG, "max_steps": 20_000}
+"""Longer than the half minute after which Slurm looks at time limits again."""
+
 ON_N1 = "launcher.additional_parameters={nodelist: n1}"
 
 
@@ -74,18 +77,24 @@ def test_preempted_by_sigterm_alone_it_comes_back_as_well(slurm_with, long, undi
     assert all_results(long) == undisturbed
 
 
-def test_at_its_time_limit_it_goes_on_until_it_is_done(slurm, long, undisturbed) -> None:
+def test_at_its_time_limit_it_goes_on_until_it_is_done(slurm, tmp_path) -> None:
     """A limit of a minute, at which submitit would take any signal for one time-out too many."""
+    here, long = tmp_path / "here", tmp_path / "there"
+    for folder in (here, long):
+        folder.mkdir()
+        write_spec(folder, runs=1, **LONGER)
     launch(long, "launcher.timeout_min=1", "launcher.signal_delay_s=58")
     wait_for_log(long, "saved and requeued")
     wait_for_states(long, State.COMPLETED)
     found = tries(long)
     assert len(found) > 1 and found[-1] == (1, len(found) - 1, "COMPLETED")
     assert {state for *_, state in found[:-1]} == {"PREEMPTED"}
-    assert all_results(long) == undisturbed
+    assert all_results(long) == train_here(here)
 
 
-def test_with_max_num_timeout_it_stops_there(slurm, long) -> None:
+def test_with_max_num_timeout_it_stops_there(slurm, tmp_path) -> None:
+    long = tmp_path
+    write_spec(long, runs=1, **LONGER)
     launch(long, "launcher.timeout_min=1", "launcher.signal_delay_s=58", "launcher.max_num_timeout=0")
     wait_for_log(long, "saved; not requeued: max_num_timeout is 0")
     wait_for_no_jobs(slurm)

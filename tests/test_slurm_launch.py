@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from slurm_helpers import (
+    WITHIN_S,
     all_results,
     attempts,
     command,
@@ -21,7 +22,7 @@ from slurm_helpers import (
     wait_for_no_jobs,
     wait_for_states,
 )
-from sweep_helpers import SWEEP, complete, run, small, wait_until, write_spec
+from sweep_helpers import SMALL, SWEEP, complete, run, wait_until, write_spec
 
 from results_db.contract import State
 from results_db.store import open_store
@@ -294,15 +295,19 @@ def test_above_a_limit_it_asks(slurm, tmp_path) -> None:
 def test_a_multirun_by_hydras_own_launcher(slurm, tmp_path) -> None:
     (tmp_path / "jobs").mkdir()  # a folder of that name must not hide the package
     (tmp_path / "jobs" / "__init__.py").touch()
-    small_run = small()
-    config = [f"{key}={value}" for key, value in small_run.config.items() if key not in ("seed", "preset")]
-    asked = ["timeout_min=5", "cpus_per_task=1", "partition=urgent", "comment=x", "array_parallelism=1"]
-    done = run(
-        *(sys.executable, "-P", "-m", "jobs.train", "--multirun", "hydra/launcher=submitit_slurm"),
-        *(f"hydra.launcher.{key}" for key in asked),
-        *("gol=2", "model_t=2", *[item for item in config if item.split("=")[0] in _SMALL_KEYS], "seed=0,1"),
-        *("--db", "a.db"),
-        folder=tmp_path,
+    asked = ["timeout_min=5", "cpus_per_task=1", "partition=urgent", "comment=x", "array_parallelism=2"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-P", "-m", "jobs.train", "--multirun", "hydra/launcher=submitit_slurm"),
+            *(f"hydra.launcher.{key}" for key in asked),
+            *(f"{key}={value}" for key, value in SMALL.items()),
+            *("seed=0,1", "--db", "a.db"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     write_spec(tmp_path, runs=2)
@@ -311,8 +316,3 @@ def test_a_multirun_by_hydras_own_launcher(slurm, tmp_path) -> None:
     here.mkdir()
     write_spec(here, runs=2)
     assert all_results(tmp_path) == train_here(here)
-
-
-_SMALL_KEYS = frozenset(
-    {"channels", "step_layers", "board", "batch", "warmup", "max_steps", "eval_every"}
-) | {*("trace_every", "eval_board", "eval_sequences")}
