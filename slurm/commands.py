@@ -15,37 +15,40 @@ class SlurmError(Exception):
     """Slurm did not answer, or refused: its own words, in one line."""
 
 
-def check_here() -> None:
-    """Whether jobs can be submitted from this machine.
+def array_limit() -> int:
+    """How many tasks an array may have on this machine's cluster: its MaxArraySize, which limits the index.
 
     Raises:
-        ConfigError: they cannot.
+        ConfigError: there is no Slurm here, or it does not answer.
     """
     if missing := [command for command in ("sbatch", "srun", "scontrol") if shutil.which(command) is None]:
         raise ConfigError(
             f"launcher: no {missing[0]} on PATH, so there is no Slurm here; launch on a login node of the cluster, "
             "or use launcher=local, which needs none"
         )
+    try:
+        return _max_array_size()
+    except SlurmError as error:
+        raise ConfigError(
+            f"launcher: Slurm does not answer ({error}); try again when it does, or use launcher=local, "
+            "which needs none"
+        ) from None
 
 
 def said(text: str) -> str:
     """Why a command of Slurm failed, by its own words: its last error, else the first line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line.partition("error:")[2].strip() for line in lines if "error:" in line]
+    # `sbatch: error: ...`, `scontrol: fatal: ...`
+    errors = [line.split(": ", 2)[-1] for line in lines if ": error: " in line or ": fatal: " in line]
     return one_line((errors[-1:] or lines[:1] or ["it said nothing"])[0])
 
 
-def max_array_size() -> int:
-    """How many tasks an array may have: the cluster's MaxArraySize, which limits the index.
-
-    Raises:
-        SlurmError: the controller does not say.
-    """
+def _max_array_size() -> int:
     for line in _run("scontrol", "show", "config").splitlines():
         key, _, value = line.partition("=")
         if key.strip() == "MaxArraySize":
             return max(int(value), 1)
-    raise SlurmError("scontrol show config: no MaxArraySize")
+    raise SlurmError("scontrol show config names no MaxArraySize")
 
 
 def job_named(name: str, *, since: datetime) -> str | None:
@@ -81,8 +84,12 @@ def _accounted(name: str, since: datetime) -> list[str]:
 
 
 def _run(*command: str) -> str:
+    # A person's settings for their own squeue would hide jobs from ours.
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("SQUEUE_", "SACCT_"))}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+        done = subprocess.run(
+            command, env=clean, capture_output=True, text=True, timeout=_ANSWER_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SlurmError(f"{command[0]}: {one_line(error)}") from None
     if done.returncode:

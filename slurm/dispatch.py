@@ -28,7 +28,7 @@ from jobs.slurm_entry import PackJob
 from results_db.contract import Attempt, Store
 from results_db.process import process_name
 from slurm import recovery
-from slurm.commands import SlurmError, max_array_size, said
+from slurm.commands import SlurmError, said
 from slurm.launchers import Resources
 
 _NAME_LENGTH = 40
@@ -86,20 +86,33 @@ def deal(packs: Sequence[Pack], *, limit: int, parallelism: int) -> list[Part]:
 
 
 def dispatch(
-    store: Store, packs: Sequence[Pack], *, resources: Resources, sweep: str, retry_failed: bool = False
+    store: Store,
+    packs: Sequence[Pack],
+    *,
+    resources: Resources,
+    limit: int,
+    sweep: str,
+    retry_failed: bool = False,
 ) -> Submitted:
     """Submit the packs, array by array.
 
     Runs that somebody else has been granted meanwhile are left out: of two launches at once each run is submitted by
     one.
 
+    Args:
+        store: where the runs are staged.
+        packs: in the order in which they shall start.
+        resources: what each job asks for.
+        limit: tasks of an array, at most.
+        sweep: its jobs' names begin with it.
+        retry_failed: failed runs, too.
+
     Raises:
-        ConfigError: Slurm refused an array or does not answer. What was queued before stays.
+        ConfigError: Slurm refused an array. What was queued before stays.
     """
     done = Submitted()
     ids: list[str | None] = []
     try:
-        limit = max_array_size()
         for part in deal(packs, limit=limit, parallelism=int(resources.values["array_parallelism"])):
             after = None if part.after is None else ids[part.after]
             submission = _Submission(store, resources, sweep=sweep, after=after)
@@ -110,9 +123,9 @@ def dispatch(
                 done.runs += submission.runs
     except SlurmError as error:
         before = (
-            f"; before that {done.runs} runs were submitted as {', '.join(done.jobs)}" if done.jobs else ""
+            f"before that, {done.runs} runs were submitted as {', '.join(done.jobs)}" if done.jobs else ""
         )
-        raise ConfigError(f"Slurm refused the jobs: {error}{before or '; nothing was submitted'}") from None
+        raise ConfigError(f"Slurm refused the jobs: {error}; {before or 'nothing was submitted'}") from None
     return done
 
 

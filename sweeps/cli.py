@@ -152,10 +152,6 @@ def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
     )
 
 
-cli.add_command(cli_watch.status)
-cli.add_command(cli_watch.watch)
-
-
 def _expected_hours(spec: "Spec", plan: "Plan") -> tuple[float, str] | None:
     """What the runs to submit take on a cluster, by past runs, and its unit."""
     from slurm.launchers import SLURM, Resources, choose
@@ -167,6 +163,8 @@ def _expected_hours(spec: "Spec", plan: "Plan") -> tuple[float, str] | None:
     return resources.hours(plan.expected_seconds), resources.unit
 
 
+cli.add_command(cli_watch.status)
+cli.add_command(cli_watch.watch)
 cli.add_command(cli_coverage.coverage)
 cli.add_command(cli_coverage.top_up)
 cli.add_command(cli_retry.retry)

@@ -11,7 +11,7 @@ from results_db.address import locate
 from results_db.contract import NewSweep, Store
 from results_db.ingest import ingest
 from results_db.store import open_store
-from slurm.commands import check_here
+from slurm.commands import array_limit
 from slurm.dispatch import Submitted, dispatch
 from slurm.launchers import Launcher, Resources
 from slurm.probe import probe
@@ -51,7 +51,7 @@ def launch_on_slurm(
         ConfigError: no Slurm here, a setting that is wrong, a node that cannot do it, or Slurm refused.
         StoreError: see `open_store`; or the folder beside the store cannot be written.
     """
-    check_here()
+    limit_per_array = array_limit()
     resources = Resources.of(launcher)
     Files(locate(db).folder).check_writable()
     with closing(open_store(db, create=True)) as store:
@@ -67,7 +67,14 @@ def launch_on_slurm(
         if check:
             _check(store, resources)
         store.stage(expansion.runs, sweep=NewSweep(spec.name, spec.composed))
-        done = dispatch(store, packs, resources=resources, sweep=spec.name, retry_failed=retry_failed)
+        done = dispatch(
+            store,
+            packs,
+            resources=resources,
+            limit=limit_per_array,
+            sweep=spec.name,
+            retry_failed=retry_failed,
+        )
         counts = make_plan(expansion, store).counts
     _say(_closing(spec, done))
     return LaunchResult(spec.name, {}, counts, submitted=done.runs, jobs=done.jobs)

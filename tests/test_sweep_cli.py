@@ -262,7 +262,7 @@ BAD_LAUNCHES = {
     "an unwritable folder": (["ok.yaml", "--db", "/proc/nowhere/a.db"], ["/proc/nowhere"]),
     "a file for a folder": (["ok.yaml", "--db", "ok.yaml/a.db"], ["ok.yaml"]),
     "a file for the store's folder": (["ok.yaml", "--db", "blocked.db"], ["blocked.files"]),
-    "no cluster": (["ok.yaml", "launcher=slurm"], ["launcher", "slurm"]),
+    "no cluster": (["ok.yaml", "launcher=slurm"], ["launcher=local", "Slurm"]),
     "no runs": (["ok.yaml", "-n", "0"], ["-n", "0"]),
     "no workers": (["ok.yaml", "--workers", "0"], ["--workers", "0"]),
     "no size": (["ok.yaml", "--pack-size", "big"], ["--pack-size", "big"]),
