@@ -207,6 +207,8 @@ class _Submission:
     def _additional(self) -> dict[str, object]:
         """What sbatch is told beside the keys. A job that fails with its node, or is preempted, shall come back."""
         more = {"requeue": True, **self._resources.additional}
+        if more["requeue"] is False:  # submitit would write --requeue=False
+            del more["requeue"]
         if self._after is not None:
             more["dependency"] = ",".join(
                 filter(None, [str(more.get("dependency", "")), f"afterany:{self._after}"])

@@ -22,7 +22,7 @@ from slurm_helpers import (
     wait_for_no_jobs,
     wait_for_states,
 )
-from sweep_helpers import SMALL, SWEEP, complete, run, wait_until, write_spec
+from sweep_helpers import SMALL, SWEEP, answer, complete, run, wait_until, write_spec
 
 from results_db.contract import State
 from results_db.store import open_store
@@ -316,3 +316,17 @@ def test_a_multirun_by_hydras_own_launcher(slurm, tmp_path) -> None:
     here.mkdir()
     write_spec(here, runs=2)
     assert all_results(tmp_path) == train_here(here)
+
+
+def test_whether_jobs_ask_to_come_back(slurm, tmp_path) -> None:
+    write_spec(tmp_path, runs=1)
+    for asked, requeue in (("{begin: now+1hour}", 1), ("{begin: now+1hour, requeue: false}", 0)):
+        name = f"{requeue}.db"
+        said = answer(
+            *("launch", "s.yaml", "launcher=slurm", f"launcher.additional_parameters={asked}"),
+            *("--no-check", "--json", "--db", name),
+            folder=tmp_path,
+        )
+        assert said.code == 0, said.err
+        (script,) = (tmp_path / f"{requeue}.files" / "jobs").glob("*/*_submission.sh")
+        assert ("#SBATCH --requeue\n" in script.read_text()) == bool(requeue)
