@@ -58,10 +58,10 @@ def attempts(folder: Path) -> list[list[dict[str, Any]]]:
         store.close()
 
 
-def wait_for_states(folder: Path, *wanted: State) -> None:
+def wait_for_states(folder: Path, *wanted: State, within_s: float = WITHIN_S) -> None:
     """Wait until all of the spec's runs are in one of these states."""
     try:
-        wait_until(lambda: set(states(folder).values()) <= set(wanted), within_s=WITHIN_S)
+        wait_until(lambda: set(states(folder).values()) <= set(wanted), within_s=within_s)
     except AssertionError:
         raise AssertionError(f"{states(folder)}\n{logs(folder)}") from None
 
