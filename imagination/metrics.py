@@ -80,13 +80,15 @@ def matthews(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) -> Tenso
 
 
 def matthews_per_board(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """`matthews` of each board by itself: float64 `[N, n, k]`."""
+    """`matthews` of each board by itself: float64 `[N, n, k]`, NaN where the true board is all dead or all alive."""
     _check_frames(decoded, truth)
     alive = (decoded > threshold).float().flatten(2)
     true = truth.bool().float().flatten(2)
     tp = torch.bmm(alive, true.transpose(1, 2)).double()
     positive, wanted = alive.sum(2).double()[:, :, None], true.sum(2).double()[:, None]
-    return _coefficient(tp, positive, wanted, pixels=alive.shape[2])
+    pixels = alive.shape[2]
+    found = _coefficient(tp, positive, wanted, pixels=pixels)
+    return found.masked_fill((wanted == 0) | (wanted == pixels), math.nan)
 
 
 def _coefficient(tp: Tensor, positive: Tensor, wanted: Tensor, *, pixels: int) -> Tensor:

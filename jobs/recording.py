@@ -176,8 +176,9 @@ class RunRecorder:
 
     def started(self) -> None:
         """Tell who watches that the attempt began."""
-        step = 0 if self.checkpointed is None else int(self.checkpointed["step"])
-        self._tell("started", number=self.attempt.number, step=step, max_steps=self._max_steps)
+        reached = self.checkpointed or {}
+        self.step = sum(int(reached[name]) for name in ("earlier", "step") if name in reached)
+        self._tell("started", number=self.attempt.number, step=self.step, max_steps=self._max_steps)
 
     def _end(
         self,

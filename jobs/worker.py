@@ -98,7 +98,7 @@ def run_pack(
             _skip(run.run_id, store, report)
             continue
         recorders[run.run_id] = RunRecorder(
-            attempt, store, max_steps=_total_steps(run), report=report, log_file=provenance.log
+            attempt, store, max_steps=_built(run).total_steps, report=report, log_file=provenance.log
         )
         recorders[run.run_id].started()
     runs = [run for run in pack.runs if run.run_id in recorders]
@@ -126,10 +126,9 @@ def _begin(
     return None if attempt is None or store.begin(attempt, provenance) is False else attempt
 
 
-def _total_steps(run: PlannedRun) -> int:
-    """Steps of the training and of what follows it, at most: what a progress bar counts to."""
-    later = run.config.get("adv_steps", 0) if run.config.get("gan") == "posthoc" else 0
-    return int(run.config.get("max_steps", 0)) + int(later)
+def _built(run: PlannedRun) -> Any:
+    """A run's config, as its experiment's dataclass."""
+    return build(registry.config_type(str(run.config["experiment"])), run.config)
 
 
 def _skip(run_id: str, store: WorkerStore, report: Report) -> None:
@@ -193,9 +192,7 @@ def _trainer(
     checkpoint_every_s: float,
 ) -> Trainer:
     """The runs' trainer; a checkpoint that does not fit costs its own run's steps alone."""
-    configs: list[Any] = [
-        build(registry.config_type(str(run.config["experiment"])), run.config) for run in runs
-    ]
+    configs = [_built(run) for run in runs]
     while True:
         members = [
             Run(config, recorder, recorder.checkpointed)

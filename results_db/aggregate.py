@@ -67,8 +67,14 @@ def aggregate(
     kept = select.passed(runs, min_accuracy=min_accuracy)
     return [
         {**dict(zip(by, key, strict=True)), **_measures(runs.iloc[places], kept=kept[places])}
-        for key, places in sorted(groups.items(), key=lambda group: [_order(value) for value in group[0]])
+        for key, places in sorted(groups.items(), key=lambda group: [sort_key(value) for value in group[0]])
     ]
+
+
+def grouping(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:
+    """The columns to group by, `experiment` first where runs of several completed: they have no mean in common."""
+    several = select.completed(frame)["experiment"].nunique(dropna=False) > 1
+    return ["experiment", *by] if several and "experiment" not in by else list(by)
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
@@ -163,7 +169,7 @@ def _quantile(freedom: float) -> float:
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
-def _order(value: Any) -> tuple[int, Any]:
+def sort_key(value: Any) -> tuple[int, Any]:
     """Sorts numbers and booleans before words before null, which Python does not compare."""
     if value is None:
         return (2, 0)

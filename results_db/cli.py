@@ -27,8 +27,7 @@ def results() -> None:
 )
 @console.where_option
 @options.gate_option
-@console.json_option
-@options.format_option
+@options.style_options
 @console.db_option
 def table(
     *, group: str, where: str | None, min_accuracy: float | None, as_json: bool, style: str, db: str | None
@@ -37,12 +36,12 @@ def table(
 
     Means, with 95% intervals, are over the runs that learned their task:
 
-    `run` counts the completed ones, `kept` those of them that reached the accuracy.
+    `run` counts the completed ones, `kept` those of them that reached the accuracy. Experiments are never mixed.
     """
-    from results_db.aggregate import MEASURES, aggregate
+    from results_db.aggregate import MEASURES, aggregate, grouping
 
     store, frame = _read(db, where=where)
-    by = [name.strip() for name in group.split(",")]
+    by = grouping(frame, [name.strip() for name in group.split(",")])
     rows = aggregate(frame, by, min_accuracy=min_accuracy)
     if as_json:
         click.echo(tables.as_json(rows))
@@ -59,8 +58,7 @@ def table(
 @click.argument("table", required=False)
 @console.where_option
 @options.gate_option
-@console.json_option
-@options.format_option
+@options.style_options
 @console.db_option
 def compare(
     *,
@@ -104,8 +102,7 @@ def compare(
 @console.where_option
 @console.state_option
 @console.limit_option
-@console.json_option
-@options.format_option
+@options.style_options
 @console.db_option
 def runs(
     *,

@@ -69,6 +69,7 @@ METRIC_COLUMNS = (
     "correlation_plain",
     "correlation_adv",
     "correlation_aligned",
+    "correlation_aligned_adv",
     "train_accuracy",
     "eval_accuracy",
     "autoencoder_accuracy",

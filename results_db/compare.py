@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results_db import paper, select, where
+from results_db import paper, paper_runs, select, where
 from results_db.aggregate import Interval, difference_interval, mean_interval, plain, ratio_interval, values
-from results_db.contract import Scalar
 from results_db.learning_order import Traces, first_steps, leads
 
 Row = dict[str, Any]
@@ -36,7 +35,7 @@ CLOSE_RATIO = 0.20
 _ROUNDING = 1e-9
 """So that .94 is within .05 of .99, which binary fractions deny."""
 
-_ALIKE = ("preset", "gan", "enc_layers", "step_layers", "dec_layers", "channels")
+_ALIKE = ("preset", "enc_layers", "step_layers", "dec_layers", "channels")
 """What decides a metric most: the two sides of an effect are compared over runs that have these in common."""
 
 
@@ -65,8 +64,8 @@ def compare(
     """One row per number of a table of the paper.
 
     Its keys are `table, quantity`, the number's group columns, `paper, paper_runs, ours, low, high, difference,
-    kept, run, baseline, verdict`; then, for leads, `share, share_low, share_high` (of the final state's step), and
-    for an effect its two sides.
+    kept, run, baseline, verdict`; then, for leads, `share, share_low, share_high` (of the final state's step) and
+    `ratio, ratio_low, ratio_high, paper_ratio` (to the other lead), and for an effect its two sides.
 
     Args:
         table: a name of `paper.TABLES`.
@@ -76,13 +75,13 @@ def compare(
     """
     numbers = paper.TABLES[table]
     if table == "learning_order":
-        runs = _cell(frame, numbers[0])
+        runs = paper_runs.of(frame, numbers[0])
         kept = [str(name) for name in _kept(runs, min_accuracy)["run_id"]]
         found = traces_of(kept)
         return _learning_order(numbers, [found.get(name, {}) for name in kept], run=len(runs))
     if table in paper.EFFECTS:
-        return [_effect(number, _cell(frame, number), min_accuracy) for number in numbers]
-    return [_mean(number, _cell(frame, number), min_accuracy) for number in numbers]
+        return [_effect(number, paper_runs.of(frame, number), min_accuracy) for number in numbers]
+    return [_mean(number, paper_runs.of(frame, number), min_accuracy) for number in numbers]
 
 
 def verdict(wanted: float, ours: Interval, *, kept: int, close: float = CLOSE) -> str:
@@ -106,22 +105,6 @@ def _judged(wanted: float, ours: Interval, *, close: float) -> str:
 
 def _too_few(ours: Interval, *, kept: int) -> bool:
     return kept < FEWEST_RUNS or ours.half is None or ours.half > WIDEST + _ROUNDING
-
-
-def _cell(frame: pd.DataFrame, number: paper.Number) -> pd.DataFrame:
-    """The COMPLETED runs that a number of the paper is held against."""
-    needed = {**paper.RUNS[number.table], **number.cell}
-    runs = select.completed(frame)
-    runs = runs[_have(runs, needed)]
-    # A run of before such a key existed lacks it, and had what all of the authors' runs had.
-    return runs[_have(runs, paper.CONSTANT[str(needed["experiment"])], or_null=True)]
-
-
-def _have(runs: pd.DataFrame, wanted: Mapping[str, Scalar], *, or_null: bool = False) -> "pd.Series[bool]":
-    mask = pd.Series(True, index=runs.index)
-    for key, value in wanted.items():
-        mask &= (runs[key] == value) | (runs[key].isna() & or_null)
-    return mask
 
 
 def _kept(runs: pd.DataFrame, min_accuracy: float | None) -> pd.DataFrame:
@@ -157,22 +140,27 @@ def _leads(traces: Traces) -> Leads:
 
 def _lead(number: paper.Number, other: paper.Number, found: Sequence[Leads], *, run: int) -> Row:
     both = [of_run for of_run in found if number.quantity in of_run and other.quantity in of_run]
-    steps = mean_interval([of_run[number.quantity][0] for of_run in both])
     shares = [of_run[number.quantity][1] for of_run in both]
     share = mean_interval(shares)
-    ours = Ours(steps, len(both), run, beside=_shares(share))
-    if share.mean is None or _too_few(share, kept=ours.kept):
-        return _row(number, ours, verdict=TOO_FEW)
     # Of shares, not of steps: a mean of steps would be that of the longest runs.
     ratio = ratio_interval(shares, [of_run[other.quantity][1] for of_run in both])
     wanted = number.value / other.value
+    beside = {**_spread("share", share), **_spread("ratio", ratio), "paper_ratio": wanted}
+    steps = mean_interval([of_run[number.quantity][0] for of_run in both])
+    said = _lead_verdict(wanted, share, ratio, kept=len(both))
+    return _row(number, Ours(steps, len(both), run, beside=beside), verdict=said)
+
+
+def _lead_verdict(wanted: float, share: Interval, ratio: Interval, *, kept: int) -> str:
+    if share.mean is None or _too_few(share, kept=kept):
+        return TOO_FEW
     if ratio.mean is None:  # the other state is not ahead of the final one at all
-        return _row(number, ours, verdict="higher" if share.mean > 0 else "lower")
-    return _row(number, ours, verdict=_judged(wanted, ratio, close=CLOSE_RATIO * wanted))
+        return "higher" if share.mean > 0 else "lower"
+    return _judged(wanted, ratio, close=CLOSE_RATIO * wanted)
 
 
-def _shares(share: Interval) -> Row:
-    return {"share": share.mean, "share_low": share.low, "share_high": share.high}
+def _spread(name: str, found: Interval) -> Row:
+    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _effect(number: paper.Number, runs: pd.DataFrame, min_accuracy: float | None) -> Row:
@@ -208,6 +196,7 @@ def _side(name: str, runs: str, metrics: Sequence[float], *, run: int) -> Row:
 
 def _row(number: paper.Number, ours: Ours, *, verdict: str) -> Row:
     mean = ours.interval.mean
+    compares = number.quantity not in paper.LEADS  # steps of runs of other lengths do not
     return {
         "table": number.table,
         "quantity": number.quantity,
@@ -217,7 +206,7 @@ def _row(number: paper.Number, ours: Ours, *, verdict: str) -> Row:
         "ours": mean,
         "low": ours.interval.low,
         "high": ours.interval.high,
-        "difference": None if mean is None else mean - number.value,
+        "difference": mean - number.value if mean is not None and compares else None,
         "kept": ours.kept,
         "run": ours.run,
         "baseline": ours.baseline,

@@ -2,11 +2,14 @@
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import click
 
 from results_db import console, options, tables
 from results_db.learning_order import SIMILARITY
+
+_NOTHING = "no run with a learning order"
 
 
 @click.command()
@@ -23,8 +26,7 @@ from results_db.learning_order import SIMILARITY
 )
 @options.output_option
 @click.option("--no-plot", is_flag=True, help="Only print.")
-@console.json_option
-@options.format_option
+@options.style_options
 @console.db_option
 def trace(
     *,
@@ -40,13 +42,17 @@ def trace(
 ) -> None:
     """The learning order: when each state is learned, and how long before the final one.
 
-    RUN is an id, or the first characters of it. Without any: the runs that learned their task and meet --where, or
-    else are those of `compare learning_order` (3/3 timesteps, autoencoder and RNN).
+    RUN is an id, or the first characters of it. Without any: the runs that learned their task and meet --where;
+    without that, too, those that `compare learning_order` takes (3/3 timesteps, autoencoder, RNN, gan posthoc).
 
     The curves are drawn into trace-RUN.png, for several runs trace.png.
     """
     if output is not None and no_plot:
         raise click.UsageError("-o names a file for the picture that --no-plot leaves out; give one of them")
+    if runs and min_accuracy is not None:
+        raise click.UsageError(
+            "--min-accuracy chooses runs, and a RUN that is named is shown; leave one of them out"
+        )
     from results_db import trace as traced
     from results_db.figures import files
     from results_db.store import open_store
@@ -64,8 +70,9 @@ def trace(
     elif orders or style == "csv":
         click.echo(traced.text(orders, style=style))
     else:
-        chosen = where if where is not None or runs else traced.PAPERS
-        click.echo(options.nothing(name, "no run with a learning order", where=chosen))
+        papers = where is None and not runs
+        what = "no kept run of `compare learning_order` (--where takes others)" if papers else _NOTHING
+        click.echo(options.nothing(name, what, where=where))
     if orders and path is not None:
         from results_db.figures import curves
 
@@ -88,8 +95,9 @@ def figure() -> None:
     metavar="SEQUENCE",
     help="best, median, worst, all three, first, or the number of a stored sequence.",
 )
+@console.json_option
 @console.db_option
-def strip(*, run: str, output: Path | None, pick: str, db: str | None) -> None:
+def strip(*, run: str, output: Path | None, pick: str, as_json: bool, db: str | None) -> None:
     """True states over decoded ones, one column per timestep.
 
     RUN is its id, or the first characters of it. A green frame marks a decoded board that matches a true state;
@@ -104,10 +112,16 @@ def strip(*, run: str, output: Path | None, pick: str, db: str | None) -> None:
         found = store.run(store.find(run))
         samples = store.samples(found["run_id"])
     name = found["run_id"][: options.SHORT]
-    sequences = boards.pick(boards.read(samples, run=name), pick)
+    sequences = boards.pick(boards.read(samples, run=name, state=_state(found)), pick)
     path = output or files.check(Path(f"strip-{name}-{pick}.png"))
 
     from results_db.figures.strip import draw
 
     files.save(draw(sequences, config=found["config"]), path)
-    click.echo(str(path))
+    shown = {"run_id": found["run_id"], "file": str(path), "sequences": [one.as_dict() for one in sequences]}
+    click.echo(tables.as_json(shown) if as_json else str(path))
+
+
+def _state(run: dict[str, Any]) -> str:
+    """`COMPLETED (diverged)`, `STAGED`."""
+    return f"{run['state']} ({run['outcome']})" if run["outcome"] else str(run["state"])

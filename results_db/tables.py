@@ -59,18 +59,14 @@ def _with_values(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[dict[s
 
 def _means(row: Row) -> dict[str, str]:
     bounds = {f"{name}_{end}" for name in row for end in ("low", "high")}
-    return {
-        name: interval(value, row.get(f"{name}_low"), row.get(f"{name}_high"))
-        for name, value in row.items()
-        if name not in bounds
-    }
+    return {name: _spread(row, name) for name in row if name not in bounds}
 
 
 def comparison(rows: Sequence[Row], by: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows of `compare` as a person reads them, and their columns; `by` are those of the groups."""
     shown = [_compared(row, by) for row in rows]
-    order = [*by, "quantity", "paper", "paper_runs", "ours", "difference", "share", "first", "second"]
-    order += ["kept/run", "baseline", "verdict"]
+    order = [*by, "quantity", "paper", "paper_runs", "ours", "difference", "share", "ratio", "paper_ratio"]
+    order += ["first", "second", "kept/run", "baseline", "verdict"]
     return _with_values(shown, order)
 
 
@@ -81,11 +77,16 @@ def _compared(row: Row, by: Sequence[str]) -> dict[str, Any]:
         "paper": decimals(row["paper"], places=places),
         "ours": interval(row["ours"], row["low"], row["high"], places=places),
         "difference": decimals(row["difference"], places=places, signed=True),
-        "share": interval(row.get("share"), row.get("share_low"), row.get("share_high")),
+        **{name: _spread(row, name) for name in ("share", "ratio")},
+        "paper_ratio": decimals(row.get("paper_ratio")),
         **{side: _side(row, side) for side in ("first", "second") if side in row},
         "kept/run": f"{row['kept']}/{row['run']}",
         "baseline": decimals(row["baseline"]),
     }
+
+
+def _spread(row: Row, name: str) -> str:
+    return interval(row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high"))
 
 
 def _side(row: Row, side: str) -> str:
@@ -103,8 +104,11 @@ def interval(mean: float | None, low: float | None, high: float | None, *, place
 
 
 def decimals(value: float | None, *, places: int = 2, signed: bool = False) -> str:
-    """A mean with the paper's two decimals, or so many; empty for null."""
-    return "" if value is None else f"{value:{'+' if signed else ''}.{places}f}"
+    """A mean with the paper's two decimals, or so many; empty for null. What rounds to zero has no sign."""
+    if value is None:
+        return ""
+    rounded = f"{value:z.{places}f}"
+    return f"+{rounded}" if signed and float(rounded) > 0 else rounded
 
 
 def text(value: Any) -> str:
@@ -117,7 +121,7 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+        return f"{value:z.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
     return str(value)

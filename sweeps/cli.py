@@ -26,6 +26,7 @@ def cli() -> None:
 
     SPEC is a YAML file, or the name of one that ships with the package (see `list`). After it come Hydra
     overrides, such as channels=32, channels=20,32 or launcher.cpus_per_task=2, and options, in any order.
+    EXPERIMENT.KEY=VALUE, such as life_count.preset=paper, changes that experiment's cells alone.
     """
 
 
@@ -64,7 +65,10 @@ def list_specs(as_json: bool) -> None:
 @console.json_option
 @retry_option
 def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, retry_failed: bool) -> None:
-    """What a launch would do, per cell: wanted, stored, active, failed, to submit, expected time."""
+    """What a launch would do, per cell: wanted, stored, active, failed, to submit, expected time.
+
+    KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE is for that experiment's cells alone.
+    """
     loaded, expansion = options.expand_spec(spec, overrides)
     _show_plan(loaded, _read_plan(expansion, db, retry_failed=retry_failed), as_json=as_json)
 
@@ -93,6 +97,7 @@ def launch(
     """Train the runs of SPEC that the store lacks; the same command again goes on where it stopped.
 
     With launcher=slurm, or a launcher file of your own, it returns as soon as the jobs are queued.
+    KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE is for that experiment's cells alone.
     """
     loaded, expansion = options.expand_spec(spec, overrides)
     if dry_run:

@@ -65,13 +65,15 @@ def expand(spec: Spec) -> Expansion:
     """The cells and runs of a spec, equal ones of included files united.
 
     Raises:
-        SpecError: values contradict each other, a range is turned round, a cell stands twice in a file, an
-            exclusion matches nothing (a line for each cell or entry), or there are more than `MOST_RUNS`.
+        SpecError: a cell's value is wrong, values contradict each other, a range is turned round, a cell stands
+            twice in a file, an exclusion matches nothing (a line for each cell or entry), or there are more than
+            `MOST_RUNS`.
     """
     _check_size(spec)
     mistakes = Mistakes()
     drafts: dict[str, _Draft] = {}
     for part in spec.parts:
+        mistakes.note(SpecError(*part.mistakes))
         for draft in _drafts(part, mistakes):
             drafts[draft.key] = drafts[draft.key].united(draft) if draft.key in drafts else draft
     mistakes.check()
@@ -147,16 +149,27 @@ class _Draft:
         )
 
     def _runs(self, taken: set[str]) -> Iterator[PlannedRun]:
+        wrong: list[int] = []
+        first: ConfigError | None = None
         for seed in self.seeds:
             try:
                 run = _run(self.template, self.sample, seed)
             except ConfigError as error:
-                where = self.part.place(self.row, error.keys)
-                described = _described({**self.axes, **self.row.values})
-                raise SpecError(f"{where}: {described}seed {seed}: {error}") from None
+                wrong.append(seed)
+                first = first or error
+                continue
             if run.run_id not in taken:
                 taken.add(run.run_id)
                 yield run
+        if first is not None:
+            raise self._senseless(wrong, first)
+
+    def _senseless(self, seeds: Sequence[int], error: ConfigError) -> SpecError:
+        """What is to be said of seeds whose draws make no sense; the first one stands for all."""
+        where = self.part.place(self.row, error.keys)
+        described = _described({**self.axes, **self.row.values})
+        more = f" (and {len(seeds) - 1:,} more of {len(self.seeds):,})" if len(seeds) > 1 else ""
+        return SpecError(f"{where}: {described}seed {seeds[0]}{more}: {error}")
 
 
 def _run(template: Mapping[str, Scalar], sample: Mapping[str, Distribution], seed: int) -> PlannedRun:
@@ -207,6 +220,8 @@ def _combinations(part: Part, mistakes: Mistakes) -> list[tuple[Row, Values]]:
         matched |= hits
         if not hits:
             left.append((row, axes))
+    if part.mistakes:  # what an exclusion is for may be among the wrong cells
+        return left
     for problem in _idle_exclusions(part, matched):
         mistakes.note(problem)
     if not left:

@@ -57,12 +57,14 @@ class Part:
 
     Attributes:
         file: the file, as errors name it.
-        rows: explicit cells; never empty (a spec without `cells` has one that says nothing).
+        rows: explicit cells; a spec without `cells` has one that says nothing.
         grid: axes whose product is taken with every row.
         zipped: axes of equal length that advance together.
         runs: how many runs a row wants that does not say it itself.
         said: where each key of base, axes and sample stands, as errors begin: file and line, or the override.
         overridden: keys that the command line set.
+        mistakes: what is wrong with cells that are no rows for it, a line each; `expand` refuses them together with
+            the cells that make no sense.
     """
 
     file: str
@@ -78,6 +80,7 @@ class Part:
     runs: int
     said: Mapping[str, str]
     overridden: frozenset[str] = frozenset()
+    mistakes: Sequence[str] = ()
 
     @property
     def axes(self) -> list[str]:

@@ -8,7 +8,7 @@ from imagination.schema import ConfigError, Scalar, coerce, keys, plain
 from jobs.config import DEFAULT_PRESET
 from slurm.launcher_keys import LAUNCHER_KEYS
 from slurm.launchers import check_setting
-from sweeps.document import Mistakes, Node, SpecError, check_keys
+from sweeps.document import Node, SpecError, check_keys
 from sweeps.model import Exclusion, Part, Row, SeedKeys, Seeds, Values
 from sweeps.sample import KINDS, Distribution
 
@@ -117,7 +117,7 @@ def part(root: Node, entries: Mapping[str, Node]) -> Part:
         SpecError: see the module.
     """
     experiment = _experiment(root, entries)
-    rows = _rows(experiment, entries["cells"]) if "cells" in entries else [Row({}, None, root.line, {})]
+    rows, mistakes = _rows(experiment, entries["cells"]) if "cells" in entries else ([_no_row(root)], [])
     made = Part(
         file=root.file,
         experiment=experiment,
@@ -131,6 +131,7 @@ def part(root: Node, entries: Mapping[str, Node]) -> Part:
         seeds=_seeds(entries.get("seeds")),
         runs=_runs(entries["runs"]) if "runs" in entries else 1,
         said=_said(entries),
+        mistakes=mistakes,
     )
     _check_one_place(made, entries)
     _check_runs(made, entries)
@@ -170,16 +171,20 @@ def _values(experiment: str, node: Node, what: str) -> Values:
     return {key: _value(experiment, key, child) for key, child in node.mapping(what).items()}
 
 
-def _rows(experiment: str, node: Node) -> list[Row]:
+def _no_row(root: Node) -> Row:
+    return Row({}, None, root.line, {})
+
+
+def _rows(experiment: str, node: Node) -> tuple[list[Row], list[str]]:
+    """The cells, and a line for each that has a wrong key or value."""
     rows: list[Row] = []
-    mistakes = Mistakes()
+    mistakes: list[str] = []
     for item in node.items("cells"):
         try:
             rows.append(_row(experiment, item))
         except SpecError as error:
-            mistakes.note(error)
-    mistakes.check()
-    return rows
+            mistakes += error.lines
+    return rows, mistakes
 
 
 def _row(experiment: str, node: Node) -> Row:

@@ -54,13 +54,13 @@ def _shown(path: Path) -> Path:
 
 
 def load(name: str | Path) -> Spec:
-    """The spec, parsed; each value checked, includes read. Combinations are checked by `expand`.
+    """The spec, parsed; each value checked, includes read. `expand` refuses wrong cells and combinations.
 
     Args:
         name: a path, or the name of a spec that ships with the package.
 
     Raises:
-        SpecError: anything wrong with the file, in one line that names file and line.
+        SpecError: anything wrong with the file but for its cells, in one line that names file and line.
     """
     return _load(find(str(name)), ())
 

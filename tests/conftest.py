@@ -18,6 +18,14 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+@pytest.fixture
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an empty folder, whose default store is its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("IMAGINE_DB", "IMAGINE_FILES"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Callable[[], str]]:
     """Makes a fresh database of a real PostgreSQL, and gives its URL."""

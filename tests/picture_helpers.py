@@ -20,7 +20,7 @@ CONFIG = {
     "model_t": 3,
     "ae": True,
     "rnn": True,
-    "gan": "none",
+    "gan": "posthoc",
     "kernel": 3,
     "residual": True,
     "reset": 0.1,

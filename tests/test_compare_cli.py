@@ -6,36 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+from cli_helpers import call, output
 from compare_helpers import config, store_five, store_run
 
-from results_db import console, paper
-from results_db.cli import results
+from results_db import paper
 from results_db.store import SqlStore, open_store
 
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("IMAGINE_DB", raising=False)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 @pytest.fixture
 def db() -> SqlStore:
     return open_store(None, create=True)
-
-
-def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as caught:
-        console.run(results, args=args)
-    out, err = capsys.readouterr()
-    assert isinstance(caught.value.code, int)
-    return caught.value.code, out, err
-
-
-def output(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    code, out, err = call(capsys, *args)
-    assert (code, err) == (0, "")
-    return out
 
 
 def test_all_of_an_empty_store(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -59,12 +41,39 @@ def test_for_a_person(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
     assert lines[2] == (
         "gol model_t ae rnn quantity paper paper_runs ours difference kept/run baseline verdict"
     )
-    assert "3 3 true true metric 0.99 42 0.99 [0.98, 1.00] -0.00 5/5 0.05 reproduced" in lines
+    assert "3 3 true true metric 0.99 42 0.99 [0.98, 1.00] 0.00 5/5 0.05 reproduced" in lines
 
 
 def test_every_table_has_its_heading(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
     said = output(capsys, "compare", "all", "--format", "markdown")
     assert [line.split(":")[0] for line in said.splitlines() if line and line[0] != "|"] == [*paper.TABLES]
+
+
+def test_the_learning_order_shows_what_its_verdict_is_on(
+    capsys: pytest.CaptureFixture[str], db: SqlStore
+) -> None:
+    # State 2 at step 400, state 3 at 700 and the final one at 1000: leads 600 and 300, each by the other 2 and .5.
+    steps = [0, 400, 700, 1000]
+    at = {"state2": 400, "state3": 700, "state4": 1000}
+    curves = {name: (steps, [1.0 if step >= first else 0.5 for step in steps]) for name, first in at.items()}
+    for seed in range(5):
+        store_run(db, config(seed=seed), traces=curves)
+    said = output(capsys, "compare", "learning_order", "--format", "markdown").splitlines()
+    assert said[0] == "learning_order: " + paper.ABOUT["learning_order"]
+    assert len(said[0]) <= 110
+    head, _, two, three = [[cell.strip() for cell in line.strip("| ").split("|")] for line in said[2:]]
+    assert head[4:] == [
+        *("quantity", "paper", "paper_runs", "ours", "share", "ratio", "paper_ratio", "kept/run", "verdict")
+    ]
+    assert two[4:10] == [
+        "lead_state2",
+        "5533",
+        "15",
+        "600 [600, 600]",
+        "0.60 [0.60, 0.60]",
+        "2.00 [2.00, 2.00]",
+    ]
+    assert [two[10], two[-1], three[9], three[10]] == ["2.00", "reproduced", "0.50 [0.50, 0.50]", "0.50"]
 
 
 def test_where_and_min_accuracy(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
@@ -92,6 +101,8 @@ def test_as_csv(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
         (["compare", "table1", "table2"], "table2"),
         (["compare", "all", "--where", "golf=3"], "unknown column 'golf'"),
         (["compare", "all", "--min-accuracy", "1.5"], "1.5"),
+        (["compare", "all", "--json", "--format", "csv"], "--json and --format are two ways to print"),
+        (["compare", "all", "--format", "rich", "--json"], "--json and --format are two ways to print"),
     ],
 )
 def test_bad_input(capsys: pytest.CaptureFixture[str], tmp_path: Path, args: list[str], says: str) -> None:

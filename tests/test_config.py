@@ -66,6 +66,18 @@ def test_a_resolved_config_is_complete_plain_and_in_field_order() -> None:
         ("life_count", "paper", {"max_steps": 150_000}, "give_up_at: 200000 is longer than the whole run"),
         ("life_count", "paper", {"decay": 1}, "schedule: 'exponential' with decay 1 never decays"),
         ("life_count", "paper", {"accuracy": 0.8}, "give_up_accuracy: 0.9 is above accuracy, 0.8"),
+        (
+            "life_state",
+            "fast",
+            {"gan": "joint", "gol": 1},
+            "gan: 'joint' with gol 1 has no true intermediate",
+        ),
+        (
+            "life_count",
+            "fast",
+            {"gan": "posthoc", "trace_every": 100, "adv_steps": 99},
+            "trace_every: 100 is longer than the adversary's training, adv_steps 99; set trace_every to at most 99",
+        ),
     ],
 )
 def test_resolve_refuses(experiment: str, preset: str, layer: dict[str, object], message: str) -> None:
@@ -95,6 +107,10 @@ def test_presets_hold_what_coerce_would_make_of_them(
     ("changes", "keys_at_fault"),
     [
         ({"gan": "posthoc", "model_t": 1}, ("gan", "model_t")),
+        ({"gan": "joint", "model_t": 1}, ("gan", "model_t")),
+        ({"gan": "posthoc", "gol": 1}, ("gan", "gol")),
+        ({"gan": "joint", "gol": 1}, ("gan", "gol")),
+        ({"gan": "posthoc", "adv_steps": 24}, ("trace_every", "adv_steps")),  # fast traces every 25 steps
         ({"max_steps": 100, "eval_every": 200, "trace_every": 100}, ("eval_every", "max_steps")),
         (
             {"max_steps": 9, "eval_every": 9, "trace_every": 10, "give_up_at": 11, "give_up_accuracy": 0.5},
@@ -118,6 +134,36 @@ def test_intervals_as_long_as_the_run_are_fine() -> None:
     config = resolve("life_state", "fast", {"max_steps": 100, "eval_every": 100, "trace_every": 100})
     assert config["max_steps"] == 100
     assert resolve("life_state", "fast", {"gan": "posthoc", "model_t": 2})["model_t"] == 2
+
+
+def test_a_correlation_needs_no_true_state_in_between() -> None:
+    # The counting task's decoder is scored on the final state, too, so gol 1 leaves its adversary something to do.
+    config = resolve("life_count", "fast", {"gan": "posthoc", "gol": 1})
+    assert (config["gan"], config["gol"]) == ("posthoc", 1)
+    assert resolve("life_state", "fast", {"gol": 1})["gan"] == "none"
+
+
+@pytest.mark.parametrize("gan", ["none", "joint"])
+def test_the_adversarys_steps_bound_no_trace_of_a_run_without_its_stage(gan: str) -> None:
+    # A joint run takes adv_steps for its ramp alone.
+    layer = {"gan": gan, "adv_steps": 24, "trace_every": 25}
+    assert resolve("life_state", "fast", layer)["adv_steps"] == 24
+    assert resolve("life_state", "fast", layer | {"gan": "posthoc", "adv_steps": 25})["adv_steps"] == 25
+
+
+@pytest.mark.parametrize("config_type", [LifeStateConfig, LifeCountConfig])
+def test_an_adversary_has_the_decoders_depth_unless_told(config_type: type[LifeConfig]) -> None:
+    assert config_type(dec_layers=4).adv_depth == 4
+    assert config_type(dec_layers=4, adv_layers=0).adv_depth == 4
+    assert config_type(dec_layers=4, adv_layers=3).adv_depth == 3
+
+
+def test_total_steps_are_those_of_all_stages() -> None:
+    steps = {"max_steps": 40, "adv_steps": 7}
+    assert LifeStateConfig(**steps).total_steps == 40
+    assert LifeStateConfig(**steps, gan="joint").total_steps == 40  # one stage, with its adversary in it
+    assert LifeStateConfig(**steps, gan="posthoc").total_steps == 47
+    assert LifeCountConfig(**steps, gan="posthoc").total_steps == 47
 
 
 @pytest.mark.usefixtures("composer")

@@ -15,8 +15,9 @@ from results_db.contract import Sample, StoreError
 from results_db.figures import boards, files, strip
 from results_db.figures.curves import draw as draw_curves
 from results_db.learning_order import first_steps, leads, states
-from results_db.trace import Order
+from results_db.trace import Cell, Order
 
+THREE = Cell("life_state", 3, 3, True, True, 0.1)
 COUNT = {**CONFIG, "experiment": "life_count"}
 
 
@@ -54,7 +55,7 @@ def picked(gol, model_t, *, both=False, wanted="all"):
     samples = {"plain": seven(gol, model_t)}
     if both:
         samples["adversarial"] = seven(gol, model_t, noise=0.4)
-    return boards.pick(boards.read(samples, run="00"), wanted)
+    return boards.pick(boards.read(samples, run="00", state="STAGED"), wanted)
 
 
 # --- which sequences
@@ -84,17 +85,20 @@ def test_what_is_not_stored_cannot_be_picked(wanted):
 
 def test_the_plain_decoder_comes_first_and_alone_the_adversarial_one_is_enough():
     assert [one.decoder for one in picked(3, 3, both=True)[0].decoded] == ["plain", "adversarial"]
-    alone = boards.pick(boards.read({"adversarial": seven(3, 3)}, run="00"), "first")
+    alone = boards.pick(boards.read({"adversarial": seven(3, 3)}, run="00", state="STAGED"), "first")
     assert [one.decoder for one in alone[0].decoded] == ["adversarial"]
     assert "adversarial" in words(strip.draw(alone, config=CONFIG))
 
 
-def test_a_score_that_is_not_defined_is_said_to_be():
-    states_ = life(2)
-    alone = {"plain": sample([states_] * 4, [states_] * 4, [float("nan")] * 4, range(4))}
-    (one,) = boards.pick(boards.read(alone, run="00"), "best")
-    assert one.decoded[0].score is None
-    assert "best: metric undefined (no. 1)" in words(strip.draw([one], config=CONFIG))
+@pytest.mark.parametrize(
+    ("wanted", "expected"), [("all", [0, 1, 2]), ("best", [0]), ("worst", [0]), ("first", [0]), ("77", [77])]
+)
+def test_without_a_score_there_is_no_rank_and_the_first_sequences_are_shown(wanted, expected):
+    states_ = life(2)  # 1/1: no intermediate state
+    alone = {"plain": sample([states_] * 7, [states_] * 7, [float("nan")] * 7, FIRST + RANKED)}
+    found = boards.pick(boards.read(alone, run="00", state="COMPLETED"), wanted)
+    assert [(one.name, one.index, one.decoded[0].score) for one in found] == [("", n, None) for n in expected]
+    assert f"no. {expected[0]}: metric undefined" in words(strip.draw(found, config=CONFIG))
 
 
 def npz(**arrays):
@@ -106,8 +110,8 @@ def npz(**arrays):
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        ({}, "run 00 has no decoded boards"),
-        ({"other": Sample(b"")}, "run 00 has no decoded boards"),
+        ({}, "run 00 is STAGED and has no decoded boards"),
+        ({"other": Sample(b"")}, "run 00 is STAGED and has no decoded boards"),
         ({"plain": Sample(b"npz")}, "sample 'plain' is damaged"),
         ({"plain": Sample(seven(3, 3).npz[:200])}, "sample 'plain' is damaged"),
         ({"plain": npz(decoded=[0], truth=[0], score=[0])}, "sample 'plain' lacks the array 'index'"),
@@ -115,7 +119,7 @@ def npz(**arrays):
 )
 def test_samples_that_cannot_be_read(samples, message):
     with pytest.raises(StoreError, match=message):
-        boards.read(samples, run="00")
+        boards.read(samples, run="00", state="STAGED")
 
 
 # --- what is said of each board
@@ -181,8 +185,9 @@ def test_without_intermediate_states_nothing_is_said():
 
 def test_counting_runs_are_judged_by_correlation_the_final_state_included():
     truth = life(3, board=10)
-    assert said(truth, truth, COUNT) == [
-        ("trained", "OUTSIDE"),
+    # h_0 is trained on s_1 and counts nevertheless: decoded as s_2 it is the best for s_2.
+    assert said([truth[1], truth[1], truth[2]], truth, COUNT) == [
+        ("$s_{2}$ 1.00\ntrained", "OTHER"),
         ("$s_{2}$ 1.00", "OTHER"),
         ("$s_{3}$ 1.00", "OTHER"),
     ]
@@ -209,8 +214,18 @@ def test_the_longest_titles_fit():
     assert_legible(strip.draw(picked(3, 3, both=True), config=COUNT))
     states_ = life(2)
     one = sample([states_] * 4, [states_] * 4, [float("nan")] * 4, [9999] * 4)
-    median = boards.pick(boards.read({"plain": one, "adversarial": one}, run="00"), "median")
+    median = boards.pick(boards.read({"plain": one, "adversarial": one}, run="00", state="STAGED"), "median")
     assert_legible(strip.draw(median, config=CONFIG))
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize(("gol", "model_t"), [(2, 2), (2, 4), (4, 3)])
+def test_strips_of_counting_are_legible(gol, model_t, both):
+    figure = strip.draw(picked(gol, model_t, both=both), config=COUNT)
+    assert_legible(figure)
+    assert words(figure).count("trained") == (6 if both else 3)
+    dashed = [axes.patches[0].get_linestyle() != "solid" for axes in figure.axes]
+    assert sum(dashed) == 3  # s_1 of each sequence, and no decoded board
 
 
 def test_a_strip_is_a_column_wide_and_fits_a_page():
@@ -256,10 +271,10 @@ def test_matching_boards_have_a_green_frame_and_those_left_out_a_dashed_one():
 # --- curves
 
 
-def order(number, traces, *, gol=3, model_t=3):
+def order(number, traces, **changes):
     named = {name: traces[name] for name in states(traces)}
     first = first_steps(traces)
-    return Order(run_id(number), (gol, model_t), number, named, first, leads(first))
+    return Order(run_id(number), THREE._replace(**changes), number, named, first, leads(first))
 
 
 def test_one_run_over_its_steps():
@@ -313,6 +328,37 @@ def test_a_panel_for_each_pair_of_timesteps():
         "gol 3, model_t 3",
     ]
     assert_legible(figure)
+
+
+def test_panels_say_in_what_their_runs_differ():
+    runs = [
+        order(1, curves(200, 300, 400)),
+        order(2, curves(200, 300, 400), rnn=False),
+        order(3, curves(200, 300, 400), reset=1.0),
+        order(4, curves(200, 300, 400), experiment="life_count", ae=None, rnn=None),
+    ]
+    figure = draw_curves(runs, similarity=0.98)
+    titles = [axes.get_legend().get_title().get_text() for axes in figure.axes]
+    assert titles == [
+        "experiment life_count, gol 3, model_t 3, reset 0.1",
+        "experiment life_state, gol 3, model_t 3, ae true\nrnn false, reset 0.1",
+        "experiment life_state, gol 3, model_t 3, ae true\nrnn true, reset 0.1",
+        "experiment life_state, gol 3, model_t 3, ae true\nrnn true, reset 1",
+    ]
+    assert_legible(figure)
+
+
+def test_states_of_unequal_timesteps_are_not_called_true_ones():
+    """2/3: h_1 and h_2 decoded, and the final state; neither need be s_2 or s_3."""
+    alone = draw_curves([order(1, curves(200, 500, 800), gol=2)], similarity=0.98)
+    names = [text.get_text() for text in alone.axes[0].get_legend().get_texts()]
+    assert names == ["decoded 2 at 200", "decoded 3 at 500", "final at 800"]
+    assert_legible(alone)
+    several = draw_curves([order(n, curves(200, 500, 800), gol=2) for n in range(2)], similarity=0.98)
+    assert [text.get_text() for text in several.axes[0].get_legend().get_texts()] == [
+        *("decoded 2", "decoded 3", "final")
+    ]
+    assert_legible(several)
 
 
 @pytest.mark.parametrize("learned", [(None,), (0, 0), (100, 200, 300, 400, 500, 600, 700, 800, 900)])
@@ -381,4 +427,7 @@ def test_a_name_that_is_too_long(tmp_path):
 
 
 def test_index_numbers_of_the_helpers_are_those_of_the_sample():
-    assert list(boards.read({"plain": seven(3, 3)}, run="00")["plain"]["index"]) == FIRST + RANKED
+    assert (
+        list(boards.read({"plain": seven(3, 3)}, run="00", state="STAGED")["plain"]["index"])
+        == FIRST + RANKED
+    )

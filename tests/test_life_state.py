@@ -84,3 +84,26 @@ def test_evaluation_does_not_depend_on_chunks(monkeypatch):
     whole = evaluate(tiny()).metrics
     monkeypatch.setattr("imagination.life.experiment._CHUNK", 7)
     assert evaluate(tiny()).metrics == pytest.approx(whole, nan_ok=True)
+
+
+@pytest.mark.parametrize(("gol", "states", "slipped"), [(3, [2, 3], [2, 4]), (4, [2, 3, 4], [2, 3, 5])])
+def test_the_index_slip_scores_the_final_state_as_the_last_intermediate_one(gol, states, slipped):
+    # A decoder without weights whose bias is negative shows dead boards. There is one of them (model_t 2), so a
+    # sequence scores 1 for each true state with at most 3 living cells: 5% of 64 pixels are 3.2.
+    config = tiny(gol=gol, model_t=2, eval_sequences=400)
+    parameters = torch.zeros(1, LifeState([config], CPU).layout.size)
+    parameters[0, -1] = -1
+    found = evaluate(config, parameters).metrics
+    truth = sampler.evaluation_states(gol, board=8, sequences=400, device=CPU).numpy()
+    is_dead = truth.sum((2, 3)) <= 3
+
+    def score(numbers):
+        return sum(is_dead[:, number - 1].mean() for number in numbers)
+
+    assert found["metric"] == pytest.approx(score(states))
+    assert found["metric_slip"] == pytest.approx(score(slipped)) and score(slipped) > score(states) > 0
+
+
+@pytest.mark.parametrize(("gol", "model_t"), [(2, 2), (2, 3)])
+def test_the_index_slip_exists_only_where_the_board_has_more_timesteps(gol, model_t):
+    assert evaluate(tiny(gol=gol, model_t=model_t)).metrics["metric_slip"] is None

@@ -263,7 +263,7 @@ def test_a_run_that_kills_its_workers_is_given_up_and_takes_no_other_with_it(tmp
         "    from imagination.training.loop import Trainer\n"
         "    train = Trainer.train\n"
         "    def deadly(self, **options):\n"
-        "        if any(run.config.seed == 1 for run in self._runs):\n"
+        "        if any(run.config.seed == 1 for run in self._members):\n"
         "            os.kill(os.getpid(), 9)\n"
         "        return train(self, **options)\n"
         "    Trainer.train = deadly\n"

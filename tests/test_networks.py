@@ -1,11 +1,11 @@
-"""The Life network: its shapes, what it shares, and that it is what a plain stack of layers computes."""
+"""The Life networks: their shapes, what they share, and that one is what a plain stack of layers computes."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from training_helpers import tiny
+from training_helpers import tiny, tiny_count
 
-from imagination.life.networks import StateNetwork, decode
+from imagination.life.networks import CountNetwork, StateNetwork, decode
 from imagination.training import layers
 
 
@@ -83,13 +83,21 @@ def test_glorot_limits_zero_biases_and_own_seeds():
     assert torch.equal(alone["step.0.weight"][0], weight[1])
 
 
+@pytest.mark.parametrize(
+    "network",
+    [StateNetwork(tiny()), CountNetwork(tiny_count(model_t=3)), CountNetwork(tiny_count(lstm_layers=1))],
+    ids=["state", "count", "count of one layer"],
+)
 @pytest.mark.parametrize("runs", [1, 3])
-def test_hidden_states_have_the_layout_that_measured_fastest(runs):
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_hidden_states_have_the_layout_that_measured_fastest(network, runs, precision):
     # A tensor of one channel has both layouts at once, so a solo run loses the layout if it is chosen too early.
-    network = StateNetwork(tiny())
     named = network.layout.unpack(parameters(network, *range(runs)))
-    for hidden in network.hidden_states(named, boards(runs)):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        states = network.hidden_states(named, boards(runs))
+    for hidden in states:
         assert hidden.is_contiguous(memory_format=torch.channels_last)
+        assert not hidden.is_contiguous()
 
 
 def test_a_layers_weights_depend_on_its_name_not_on_its_place():

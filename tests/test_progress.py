@@ -36,7 +36,10 @@ def test_durations(seconds, text) -> None:
         ({"state1": 1.0}, "final ?"),
         ({"state1": 0.5, "state2": 0.971}, "final 97.1%"),
         ({"state1": 1, "state2": 0.998, "state3": 0.986, "state4": 0.971}, "final 97.1% | s2 99.8% s3 98.6%"),
-        ({"adv_state1": 1, "adv_state2": 0.7, "adv_state3": 0.9, "adv_loss": 2}, "adversary: final 90.0% | s2 70.0%"),
+        (
+            {"adv_state1": 1, "adv_state2": 0.7, "adv_state3": 0.9, "adv_loss": 2},
+            "adversary: final 90.0% | s2 70.0%",
+        ),
         ({"count": 0.25, "state1": 1, "state2": 0.7, "state3": 0.6}, "count 25.0% | s2 70.0% s3 60.0%"),
         # By number, not by letter: state10 is the last.
         ({"state10": 0.9, "state2": 0.8, "state1": 1, "state9": 0.7}, "final 90.0% | s2 80.0% s9 70.0%"),
@@ -119,6 +122,41 @@ def test_the_rate_counts_from_where_a_resumed_run_began(clock) -> None:
     clock(20)
     display.event(at(ONE, 600), "")
     assert "step 600/1000 5.0 steps/s" in file.getvalue()
+
+
+def adversarial(run_id, step):
+    values = {"adv_state1": 1.0, "adv_state2": 0.7, "adv_state3": 0.9, "adv_generator_loss": 0.6}
+    return {"event": "progress", "run_id": run_id, "step": step, "max_steps": 1500, "values": values}
+
+
+def test_the_adversarys_stage_goes_on_in_the_same_line(clock) -> None:
+    file = StringIO()
+    display = Display(total=1, console=Console(file=file, width=200))
+    display.event(started(ONE, max_steps=1500), "gan=posthoc")
+    clock(20)
+    display.event(at(ONE, 800) | {"max_steps": 1500}, "gan=posthoc")
+    clock(20)
+    display.event(adversarial(ONE, 1000), "gan=posthoc")  # the stage's step 0 of 500
+    clock(20)
+    display.event(adversarial(ONE, 1200), "gan=posthoc")
+    # The rate is that of all steps so far: 800 in 20 s, 1000 in 40 s and 1200 in 60 s.
+    assert lines_of(file) == [
+        "aaaaaaaaaa gan=posthoc: started at step 0",
+        "aaaaaaaaaa gan=posthoc: step 800/1500 40.0 steps/s final 80.0% | s2 90.0%",
+        "aaaaaaaaaa gan=posthoc: step 1000/1500 25.0 steps/s adversary: final 90.0% | s2 70.0%",
+        "aaaaaaaaaa gan=posthoc: step 1200/1500 20.0 steps/s adversary: final 90.0% | s2 70.0%",
+    ]
+
+
+def test_a_run_resumed_in_the_adversarys_stage_has_its_bar_and_rate_from_there(clock) -> None:
+    (line,) = shown(
+        (started(ONE, step=1200, max_steps=1500), "gan=posthoc"),
+        (clock, 20),
+        (adversarial(ONE, 1300), "gan=posthoc"),
+        total=1,
+    )[-2:-1]
+    assert "step   1300/1500" in line and " 5.0 steps/s" in line
+    assert line.endswith("adversary: final 90.0% | s2 70.0%")
 
 
 def test_markup_in_an_error_is_printed_as_it_is() -> None:

@@ -396,3 +396,19 @@ def test_a_record_that_no_store_takes_fails_its_run(store, record) -> None:
     with pytest.raises(UnfitError, match="Out of range"):  # which the worker answers with `fail`
         recorder.finish("reached", seconds=1, weights=WEIGHTS)
     assert recorder.state is None
+
+
+def test_a_run_resumed_in_its_second_stage_stands_behind_its_first(record, events) -> None:
+    first = record()
+    first.checkpoint({**STATE, "stage": np.array(1), "earlier": np.array(30), "step": np.array(4)})
+    first.interrupt()
+    second = record()
+    second.started()
+    assert events[-1] == {
+        "event": "started",
+        "run_id": RUN.run_id,
+        "number": 2,
+        "step": 34,
+        "max_steps": 40,
+    }
+    assert second.step == 34  # what the heartbeat tells before the next trace

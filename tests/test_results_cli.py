@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_helpers import call, output
 
-from results_db import console, tables
+from results_db import tables
 from results_db.aggregate import MEASURES
-from results_db.cli import results
 from results_db.contract import NewSweep, PlannedRun, Provenance, RunRecord, Sample, State
 from results_db.schema import REVISIONS
 from results_db.store import SqlStore, open_store
@@ -25,10 +25,7 @@ def run_id(number: int) -> str:
     return f"{number:02x}" * 32
 
 
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("IMAGINE_DB", raising=False)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def add(store: SqlStore, number: int, *, accuracy: float | None = 1.0, **config: Any) -> None:
@@ -62,20 +59,6 @@ def filled() -> SqlStore:
     add(store, 5, gol=2, ae=False)
     add(store, 6, accuracy=None, gol=2)
     return store
-
-
-def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as caught:
-        console.run(results, args=args)
-    out, err = capsys.readouterr()
-    assert isinstance(caught.value.code, int)
-    return caught.value.code, out, err
-
-
-def output(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    code, out, err = call(capsys, *args)
-    assert (code, err) == (0, "")
-    return out
 
 
 def test_table_as_json(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
@@ -126,6 +109,24 @@ def test_table_as_markdown_and_csv(capsys: pytest.CaptureFixture[str], filled: S
     assert markdown[3] == "| 3 | 3/4 | 0.20 [-0.05, 0.45] |"
     read = list(csv.DictReader(io.StringIO(output(capsys, "table", "--group", "gol", "--format", "csv"))))
     assert [(row["gol"], row["kept"], row["run"]) for row in read] == [("2", "1", "1"), ("3", "3", "4")]
+
+
+def test_experiments_are_never_mixed(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
+    add(filled, 7, experiment="life_count", ae=None, rnn=None)
+    rows = json.loads(output(capsys, "table", "--group", "gol,model_t", "--json"))
+    assert [(row["experiment"], row["gol"], row["run"]) for row in rows] == [
+        ("life_count", 3, 1),
+        ("life_state", 2, 1),
+        ("life_state", 3, 4),
+    ]
+    text = output(capsys, "table", "--group", "gol,model_t", "--format", "csv")
+    assert text.startswith("experiment,gol,model_t,kept,run,")
+    # Of one experiment the column would say nothing, and where a person names it its place is theirs.
+    args = ["table", "--group", "gol", "--where", "experiment=life_state", "--json"]
+    assert "experiment" not in json.loads(output(capsys, *args))[0]
+    assert (
+        list(json.loads(output(capsys, "table", "--group", "gol,experiment", "--json"))[0])[1] == "experiment"
+    )
 
 
 def test_where_and_min_accuracy(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:

@@ -24,9 +24,10 @@ LEARNING_ORDER = [(3, 3, True, True, 15)]
 TABLE4 = [(2, 2, 8), (2, 3, 5), (2, 4, 9), (3, 2, 7), (3, 3, 8), (3, 4, 4), (4, 3, 3)]
 
 STATE_SPECS = ["table1", "table2", "table3", "learning_order", "channels", "coder_layers"]
-OURS = ["data_matters", "paper_search", "paper_search_4", "quick"]
+OURS = ["data_matters", "fast_search", "paper_search", "paper_search_4", "paper_search_count", "quick"]
 PAPER_PRESET = {
     "table4": ["preset=paper"],
+    "paper_search_count": ["preset=paper"],
     "paper": ["life_state.preset=paper_bce", "life_count.preset=paper"],
 }
 
@@ -82,9 +83,9 @@ def test_a_preset_is_not_fought_with(name: str, preset: str) -> None:
 
 
 def test_the_default_preset_is_fast_but_for_what_the_authors_searched() -> None:
+    searched = {"paper_search": "paper_bce", "paper_search_4": "paper_bce", "paper_search_count": "paper"}
     for name in shipped():
-        expected = {"paper_bce"} if name.startswith("paper_search") else {"fast"}
-        assert values(expanded(name), "preset") == expected
+        assert values(expanded(name), "preset") == {searched.get(name, "fast")}
 
 
 def test_the_ablations_vary_one_thing() -> None:
@@ -166,6 +167,27 @@ def test_the_search_draws_from_the_authors_ranges(preset: str) -> None:
     # 140 draws: that one of at most six values never comes has a chance below 6 x (5/6)^140 = 5e-11.
     assert values(expansion, "enc_layers") == values(expansion, "dec_layers") == {1, 2}
     assert values(expansion, "step_layers") == {3, 4, 5, 6, 7, 8}
+
+
+def test_the_search_of_table_4_draws_from_the_authors_ranges() -> None:
+    expansion = expanded("paper_search_count")
+    assert cells(expansion, "gol", "model_t") == [(gol, model_t, 20) for gol, model_t, _ in TABLE4]
+    assert values(expansion, "experiment") == {"life_count"}
+    # 140 draws: that one of at most eight values never comes has a chance below 8 x (7/8)^140 = 6e-8.
+    assert values(expansion, "enc_layers") == {2, 3, 4}
+    assert values(expansion, "lstm_layers") == {2, 3}
+    assert values(expansion, "count_layers") == {1, 2, 3, 4, 5, 6, 7}
+    assert values(expansion, "adv_layers") == {3, 4, 5}
+    assert values(expansion, "disc_layers") == {3, 4}
+    assert values(expansion, "disc_width") == {5, 6, 7, 8, 9, 10, 11, 12}
+    for key, low, high in (
+        ("channels", 20, 50),
+        ("lr", 5e-4, 3e-3),
+        ("decay", 0.1, 0.7),
+        ("adv_weight", 0.1, 2),
+    ):
+        drawn = values(expansion, key)
+        assert within(drawn, low, high) and len(drawn) > 20
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slurm.launcher_keys import LAUNCHER_KEYS
+from sweeps.expand import expand
 from sweeps.model import Row, Seeds
 from sweeps.sample import Distribution
 from sweeps.spec import SpecError, find, load, shipped
@@ -248,17 +249,23 @@ WRONG = [
 def test_a_wrong_spec_is_one_line_with_file_and_line(folder: Path, text: str, expected: str) -> None:
     name = write(folder, HEAD + text + "\n")
     with pytest.raises(SpecError) as caught:
-        load(name)
+        expand(load(name))
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
 
 
-def test_every_wrong_cell_has_its_line(folder: Path) -> None:
-    text = "cells:\n  - {gol: 0}\n  - {gol: 2}\n  - {gol: 3, chanels: 8}\n  - {gol: 4, runs: 0}\n"
+def test_every_wrong_cell_has_its_line_those_that_make_no_sense_among_them(folder: Path) -> None:
+    text = (
+        "cells:\n  - {gol: 0}\n  - {gol: 2}\n  - {gol: 3, chanels: 8}\n  - {gol: 4, runs: 0}\n  - {kernel: 4}\n"
+        "exclude: [{gol: 4}]\n"  # it is for a wrong cell, and so not said to match nothing
+    )
     with pytest.raises(SpecError) as caught:
-        load(write(folder, HEAD + text))
-    begins = ["s.yaml:3: gol: 0 is below 1", "s.yaml:5: unknown key 'chanels'", "s.yaml:6: runs: 0 is below"]
-    assert len(caught.value.lines) == 3
+        expand(load(write(folder, HEAD + text)))
+    begins = [
+        *("s.yaml:3: gol: 0 is below 1", "s.yaml:5: unknown key 'chanels'", "s.yaml:6: runs: 0 is below"),
+        "s.yaml:7: cell kernel=4: kernel: 4 is even",
+    ]
+    assert len(caught.value.lines) == 4
     assert all(line.startswith(begin) for line, begin in zip(caught.value.lines, begins, strict=True))
 
 

@@ -20,11 +20,7 @@ from results_db.store import SqlStore, open_store, upgrade_store
 WHO = Provenance("local", "h", "1:1", "cpu", None, None, {})
 
 
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("IMAGINE_DB", raising=False)
-    monkeypatch.delenv("IMAGINE_FILES", raising=False)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def refusal(db: str, *, create: bool = False) -> str:

@@ -363,6 +363,11 @@ def test_a_database_of_the_environment_is_checked_as_well(sweep, bad, monkeypatc
     check(sweep, bad, ["launch", "ok.yaml"], ["IMAGINE_DB: 'nonsense'"])
 
 
+@pytest.mark.parametrize("command", ["plan", "launch"])
+def test_help_tells_how_to_change_one_experiment_alone(sweep, command) -> None:
+    assert "EXPERIMENT.KEY=VALUE" in sweep(command, "--help")[1]
+
+
 def test_help_and_version(sweep) -> None:
     for arguments in (["--help"], ["launch", "--help"], ["--version"]):
         code, out, err = sweep(*arguments)

@@ -207,3 +207,18 @@ def test_csv_reads_back(cells: list[tuple[int, str]]) -> None:
 def test_whole_numbers_are_shown_whole() -> None:
     shown = [tables.text(value) for value in (20000.0, 12345.0, 12345.678, 0.123456)]
     assert shown == ["20000", "12345", "1.235e+04", "0.1235"]
+
+
+@pytest.mark.parametrize(
+    ("value", "signed", "expected"),
+    [
+        *((-0.002, True, "0.00"), (0.002, True, "0.00"), (-0.0, False, "0.00"), (-0.005001, True, "-0.01")),
+        *((0.05, True, "+0.05"), (0.05, False, "0.05"), (None, True, "")),
+    ],
+)
+def test_what_rounds_to_zero_has_no_sign(value: float | None, signed: bool, expected: str) -> None:
+    assert tables.decimals(value, signed=signed) == expected
+
+
+def test_zero_has_no_sign_in_a_cell() -> None:
+    assert tables.text(-0.0) == "0"

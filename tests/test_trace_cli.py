@@ -8,21 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_helpers import call
 from matplotlib.image import imread
 from picture_helpers import add, curves, run_id, seven
 
-from results_db import console
-from results_db.cli import results
 from results_db.contract import PlannedRun, Sample
 from results_db.store import SqlStore, open_store
 
 SHORT = {number: run_id(number)[:10] for number in range(10)}
 
 
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("IMAGINE_DB", raising=False)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 @pytest.fixture
@@ -31,7 +27,7 @@ def filled() -> SqlStore:
     a 3/3 without RNN (7), one on fresh boards (8)."""
     store = open_store(None, create=True)
     boards = {"plain": seven(3, 3), "adversarial": seven(3, 3, noise=0.4)}
-    add(store, 1, traces=curves(200, 300, 400), samples=boards, gan="posthoc")
+    add(store, 1, traces=curves(200, 300, 400), samples=boards)
     add(store, 2, traces=curves(400, 700, 800), samples={"plain": seven(3, 3)})
     add(store, 3, traces=curves(100, 200), gol=2, model_t=2, samples={"plain": seven(2, 2)})
     add(store, 4, traces=curves(500, None, None), accuracy=0.9, outcome="step_limit")
@@ -40,14 +36,6 @@ def filled() -> SqlStore:
     add(store, 7, traces=curves(300, 600, 900), rnn=False)
     add(store, 8, traces=curves(300, 600, 900), reset=1.0)
     return store
-
-
-def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as caught:
-        console.run(results, args=args)
-    out, err = capsys.readouterr()
-    assert isinstance(caught.value.code, int)
-    return caught.value.code, out, err
 
 
 def output(capsys: pytest.CaptureFixture[str], *args: str, says: str = "") -> str:
@@ -68,7 +56,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_the_papers_runs_with_their_means(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
-    """By default those of `compare learning_order`: 3/3 with autoencoder and RNN, kept, so runs 1 and 2.
+    """By default those of `compare learning_order`: 3/3, autoencoder, RNN, posthoc, kept, so runs 1 and 2.
 
     Leads of state 2: 200 of 400 and 400 of 800, mean 300. Of state 3: 100 of 400 (.25) and 100 of 800 (.125), mean
     100, and shares .1875 +- t(1) * .0884 / sqrt(2) = 12.706 * .0625 = .794.
@@ -100,11 +88,11 @@ def test_a_named_run_whatever_it_reached(capsys: pytest.CaptureFixture[str], fil
 def test_json(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
     found = json.loads(output(capsys, "trace", SHORT[1], SHORT[4], SHORT[1][:3], "--json", "--no-plot"))
     assert found["similarity"] == 0.98
+    three = {"experiment": "life_state", "gol": 3, "model_t": 3, "ae": True, "rnn": True, "reset": 0.1}
     assert found["runs"] == [
         {
             "run_id": run_id(1),
-            "gol": 3,
-            "model_t": 3,
+            **three,
             "seed": 1,
             "state2": 200,
             "state3": 300,
@@ -116,8 +104,7 @@ def test_json(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
         },
         {
             "run_id": run_id(4),
-            "gol": 3,
-            "model_t": 3,
+            **three,
             "seed": 4,
             "state2": 500,
             "state3": None,
@@ -126,6 +113,7 @@ def test_json(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
         },
     ]
     first = found["means"][0]
+    assert {name: first[name] for name in three} == three
     assert (first["state"], first["runs"], first["lead"], first["lead_low"], first["share"]) == (
         "state2",
         1,
@@ -140,7 +128,8 @@ def test_csv_has_a_column_for_every_state(capsys: pytest.CaptureFixture[str], fi
     out = output(capsys, "trace", "--where", "gol<9", "--format", "csv", "--no-plot")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["run_id"] for row in rows] == [run_id(number) for number in (1, 2, 3, 7, 8)]
-    assert list(rows[0])[4:] == [
+    assert list(rows[0])[:8] == ["run_id", "experiment", "gol", "model_t", "ae", "rnn", "reset", "seed"]
+    assert list(rows[0])[8:] == [
         *("state2", "state3", "state4", "lead_state2", "lead_state3", "share_state2", "share_state3")
     ]
     assert [row["state4"] for row in rows] == ["400", "800", "", "900", "900"]
@@ -177,12 +166,68 @@ def test_several_cells_and_a_name_of_ones_own(capsys: pytest.CaptureFixture[str]
     assert [path.name for path in Path("pictures").iterdir()] == ["all.svg"]
 
 
+def test_different_networks_have_no_mean_in_common(
+    capsys: pytest.CaptureFixture[str], filled: SqlStore
+) -> None:
+    """Of 3/3: two with RNN and chain, one without RNN, one on fresh boards, one that counts."""
+    count = {"experiment": "life_count", "board": 10, "ae": None, "rnn": None}
+    add(filled, 9, traces=curves(300, 600, 900), accuracy=1.0, **count)
+    args = ["trace", "--where", "gol=3", "--no-plot"]
+    means = json.loads(output(capsys, *args, "--json"))["means"]
+    assert [(row["experiment"], row["rnn"], row["reset"], row["state"], row["runs"]) for row in means] == [
+        (*cell, state, runs)
+        for cell, runs in (
+            (("life_count", None, 0.1), 1),
+            (("life_state", False, 0.1), 1),
+            (("life_state", True, 0.1), 2),
+            (("life_state", True, 1.0), 1),
+        )
+        for state in ("state2", "state3")
+    ]
+    table = output(capsys, *args, "--format", "markdown").split("\n\n")[1].splitlines()
+    head = ["experiment", "gol", "model_t", "ae", "rnn", "reset", "state", "runs"]
+    assert cells(table[0])[:8] == head
+    assert cells(table[4])[:8] == ["life_state", "3", "3", "true", "false", "0.1", "state2", "1"]
+
+
+def test_states_of_unequal_timesteps_have_names_of_their_own(
+    capsys: pytest.CaptureFixture[str], filled: SqlStore
+) -> None:
+    """3/2: state2 is h_1 decoded, and may be s_2 or s_3; state3 is the final one."""
+    add(filled, 9, traces=curves(100, 400), model_t=2)
+    out = output(capsys, "trace", SHORT[9], "--format", "markdown", "--no-plot").splitlines()
+    assert [cells(line) for line in out] == [
+        ["run", "gol", "model_t", "seed", "decoded 2", "final", "decoded 2 leads by"],
+        ["---"] * 7,
+        [SHORT[9], "3", "2", "9", "100", "400", "300 (75%)"],
+    ]
+    both = output(capsys, "trace", SHORT[9], SHORT[1], "--format", "markdown", "--no-plot").split("\n\n")
+    runs, means = ([cells(line) for line in part.splitlines()] for part in both)
+    states = ["state2", "state3", "state4", "decoded 2", "final"]
+    led = ["state2 leads by", "state3 leads by", "decoded 2 leads by"]
+    assert runs[0] == ["run", "gol", "model_t", "seed", *states, *led]
+    assert runs[3][4:] == ["", "", "", "100", "400", "", "", "300 (75%)"]
+    assert [row[2] for row in means[2:]] == ["decoded 2", "state2", "state3"]
+    # Where others compute with them, the names are those of the traces.
+    (row,) = json.loads(output(capsys, "trace", SHORT[9], "--json", "--no-plot"))["runs"]
+    assert (row["state2"], row["state3"], row["lead_state2"]) == (100, 400, 300)
+
+
+def test_a_share_that_rounds_to_zero_has_no_sign(capsys: pytest.CaptureFixture[str]) -> None:
+    # State 2 one step after the final one, at 301 instead of 300: -1/300 is -0.3%.
+    steps = [0, 300, 301]
+    late = {"state2": (steps, [0.5, 0.5, 1.0]), "state3": (steps, [0.5, 1.0, 1.0])}
+    add(open_store(None, create=True), 1, traces=late, gol=2, model_t=2)
+    assert "| -1 (0%) |" in output(capsys, "trace", SHORT[1], "--format", "markdown", "--no-plot")
+
+
 def test_nothing_to_show(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no run with a learning order that matches --where 'experiment=life_state and" in output(
-        capsys, "trace"
-    )
+    said = "no kept run of `compare learning_order` (--where takes others) is stored in outputs/imagine.db; "
+    assert output(capsys, "trace").startswith(said)
+    said = "no run with a learning order that matches --where 'gol=2' is stored in "
+    assert output(capsys, "trace", "--where", "gol=2").startswith(said)
     assert json.loads(output(capsys, "trace", "--json")) == {"similarity": 0.98, "runs": [], "means": []}
-    assert output(capsys, "trace", "--format", "csv") == "run_id,gol,model_t,seed\n"
+    assert output(capsys, "trace", "--format", "csv") == "run_id,experiment,gol,model_t,ae,rnn,reset,seed\n"
     assert list(Path.cwd().iterdir()) == []
 
 
@@ -197,6 +242,17 @@ def test_strip_prints_where_it_drew(capsys: pytest.CaptureFixture[str], filled: 
     both, one = (imread(name).shape for name in (f"strip-{SHORT[1]}-all.png", f"strip-{SHORT[3]}-4711.png"))
     assert both[1] == one[1] == 975
     assert both[0] > 3 * one[0]  # nine rows and two, smaller ones so that they fit a page
+
+
+def test_strip_as_json(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
+    found = json.loads(output(capsys, "figure", "strip", SHORT[1], "--pick", "median", "--json"))
+    scores = {"plain": 0.75, "adversarial": 0.75}
+    assert found == {
+        "run_id": run_id(1),
+        "file": f"strip-{SHORT[1]}-median.png",
+        "sequences": [{"pick": "median", "index": 4711, "scores": scores}],
+    }
+    assert here() == {found["file"]}
 
 
 # --- refusals
@@ -220,8 +276,16 @@ def test_strip_prints_where_it_drew(capsys: pytest.CaptureFixture[str], filled: 
         (["trace", "--where", "depth=3"], "unknown column 'depth'"),
         (["figure", "strip", "abc"], "no run begins with 'abc'"),
         (["figure", "strip", "0"], "8 runs begin with '0'"),
-        (["figure", "strip", SHORT[4]], f"run {SHORT[4]} has no decoded boards"),
-        (["figure", "strip", SHORT[6]], f"run {SHORT[6]} has no decoded boards"),
+        (
+            ["figure", "strip", SHORT[4]],
+            f"run {SHORT[4]} is COMPLETED (step_limit) and has no decoded boards",
+        ),
+        (["figure", "strip", SHORT[6]], f"run {SHORT[6]} is STAGED and has no decoded boards"),
+        (
+            ["trace", SHORT[1], "--min-accuracy", "0.9"],
+            "--min-accuracy chooses runs, and a RUN that is named",
+        ),
+        (["trace", "--json", "--format", "csv"], "--json and --format are two ways to print"),
         (
             ["figure", "strip", SHORT[1], "--pick", "12"],
             "--pick: '12' is none of best, median, worst, all, first",

@@ -1,5 +1,7 @@
 """The trainer: one step in double precision, packs, stopping, resuming, divergence."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,9 @@ from imagination.life.state import LifeState
 from imagination.training.state import TrainState
 
 START = torch.tensor([0])
+
+MUON, JOINT = {"optimizer": "muon"}, {"gan": "joint", "adv_weight": 0.5, "adv_ramp": 0.0}
+KINDS = pytest.mark.parametrize("kind", [{}, MUON, JOINT], ids=["adam", "muon", "joint"])
 
 
 class Watched(LifeState):
@@ -90,12 +95,21 @@ def test_a_training_step_is_what_double_precision_computes(changes):
     assert torch.linalg.vector_norm(ours - expected) < 0.05 * torch.linalg.vector_norm(expected - before)
 
 
-def test_packed_and_alone_agree_over_the_first_steps():
+@KINDS
+def test_packed_and_alone_agree_over_the_first_steps(kind):
     # Everything that may differ inside a pack does.
     configs = [
-        tiny(seed=1),
-        tiny(seed=2, ae=False, lr=1e-3, reset=0.5),
-        tiny(seed=3, loss="l2", clip_by="value", clip=0.1, schedule="constant", warmup=0.0),
+        tiny(**kind, seed=1, disc_lr=3e-3),
+        tiny(**kind | {"adv_ramp": 0.5}, seed=2, ae=False, lr=1e-3, muon_lr=0.05, reset=0.5),
+        tiny(
+            **kind | {"adv_weight": 0.1},
+            seed=3,
+            loss="l2",
+            clip_by="value",
+            clip=0.1,
+            schedule="constant",
+            warmup=0.0,
+        ),
     ]
     packed = parameters_after(configs, 5)
     for index, config in enumerate(configs):
@@ -103,7 +117,8 @@ def test_packed_and_alone_agree_over_the_first_steps():
 
 
 @pytest.mark.parametrize("channels", [4, 16])
-def test_no_run_influences_another_to_the_bit(channels):
+@KINDS
+def test_no_run_influences_another_to_the_bit(channels, kind):
     class Perturbed(LifeState):
         def initial_data(self):
             data = super().initial_data()
@@ -111,13 +126,13 @@ def test_no_run_influences_another_to_the_bit(channels):
                 row ^= config.seed == 1
             return data
 
-    configs = [tiny(seed=1, channels=channels), tiny(seed=2, channels=channels)]
+    configs = [tiny(**kind, seed=seed, channels=channels) for seed in (1, 2)]
     usual = parameters_after(configs, 9)
     perturbed = parameters_after(configs, 9, experiment=Perturbed(configs, CPU))
     assert not torch.equal(usual[0], perturbed[0])
     assert torch.equal(usual[1], perturbed[1])
     # A run that blows up (an absurd rate gives NaN) leaves its neighbour alone, too.
-    ruined = parameters_after([tiny(seed=1, channels=channels, lr=1e38), configs[1]], 9)
+    ruined = parameters_after([replace(configs[0], lr=1e38, muon_lr=1e38, disc_lr=1e38), configs[1]], 9)
     assert not ruined[0].isfinite().all()
     assert torch.equal(usual[1], ruined[1])
 
@@ -133,10 +148,14 @@ def test_a_run_that_ends_leaves_the_pack_and_the_other_goes_on_as_before():
         np.testing.assert_allclose(value, alone.weights[name], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("stops", [(1,), (7, 23), (10, 10, 35)])
+@pytest.mark.parametrize(
+    ("kind", "stops"),
+    [({}, (1,)), ({}, (7, 23)), ({}, (10, 10, 35)), (MUON, (1, 23)), (JOINT, (7, 35))],
+    ids=["once", "twice", "at an interval's end", "muon", "joint"],
+)
 @pytest.mark.parametrize("runs", [1, 2])
-def test_stopped_and_resumed_is_as_if_undisturbed_to_the_bit(stops, runs):
-    configs = [tiny(seed=seed) for seed in range(runs)]
+def test_stopped_and_resumed_is_as_if_undisturbed_to_the_bit(stops, runs, kind):
+    configs = [tiny(**kind, seed=seed) for seed in range(runs)]
     undisturbed = train(configs)
     checkpoints, traces = None, [{} for _ in configs]
     done = 0
@@ -285,10 +304,3 @@ def test_training_lowers_the_loss():
         torch.cat(weights, dim=1), experiment.initial_data(), START
     ).loss.item()
     assert after_training < 0.5 * before
-
-
-def test_bfloat16_keeps_float32_weights_and_stays_near():
-    exact = parameters_after([tiny()], 5)
-    rounded = parameters_after([tiny(precision="bfloat16")], 5)
-    assert rounded.dtype == torch.float32 and not torch.equal(exact, rounded)
-    torch.testing.assert_close(exact, rounded, rtol=0.1, atol=0.02)

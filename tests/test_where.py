@@ -141,7 +141,10 @@ def test_a_comparison_on_no_rows_selects_none() -> None:
         ("own = true", "but own is a number or a word"),
         ("ae > false", "false can only be compared with = and !="),
         ("metric < null", "null can only be compared with = and !="),
-        ("outcome = reched", "'reched' (did you mean 'reached'?); valid ones: reached, step_limit, given_up, "),
+        (
+            "outcome = reched",
+            "'reched' (did you mean 'reached'?); valid ones: reached, step_limit, given_up, ",
+        ),
         ("outcome in (reached, limit)", "unknown outcome 'limit' (did you mean 'step_limit'?)"),
         (
             "state = complete",

@@ -114,6 +114,27 @@ def test_stopped_and_resumed_is_as_if_undisturbed(new_store, count, steps) -> No
         assert all(np.array_equal(weights[name], others[name]) for name in others)
 
 
+def test_a_run_stopped_in_its_second_stage_is_told_to_go_on_where_it_stood(store, monkeypatch) -> None:
+    monkeypatch.setattr("jobs.recording._REPORT_EVERY_S", 0)
+    run = small(gan="posthoc", max_steps=10, adv_steps=12)
+    sessions = [[], []]
+    # Ten steps of the network and five of its adversary are asked for; the sixteenth question ends the session.
+    assert run_pack(store, run, report=sessions[0].append, stop=after(15)) == {run.run_id: State.PREEMPTED}
+    checkpoint = load_file(Files(store.folder).checkpoint(run.run_id))
+    assert [int(checkpoint[name]) for name in ("stage", "earlier", "step")] == [1, 10, 5]
+    run_pack(store, run, report=sessions[1].append)
+    told = [
+        [(event["event"], event["step"], event["max_steps"]) for event in session if "step" in event]
+        for session in sessions
+    ]
+    # Of 10 + 12 steps, told at every fifth step of either stage.
+    assert told == [
+        [("started", 0, 22), ("progress", 0, 22), ("progress", 5, 22), ("progress", 10, 22)],
+        [("started", 15, 22), ("progress", 15, 22), ("progress", 20, 22)],
+    ]
+    assert store.traces(run.run_id)["adv_state1"][0] == [0, 5, 10]
+
+
 def test_a_run_that_ended_before_the_stop_stays_complete(store) -> None:
     short, long = small(seed=0, max_steps=10), small(seed=1)
     ended = run_pack(store, short, long, stop=after(20))

@@ -35,4 +35,4 @@ def trivial_correlation(
 ) -> dict[str, float | None]:
     """The correlation of a decoder that gives back s_1 at every timestep: `baseline_repeat`."""
     truth = sampler.evaluation_states(gol, board=board, sequences=sequences, device=device)
-    return {"baseline_repeat": mean(metrics.matthews(truth[:, :1].float(), truth[:, 1:]).amax(0))}
+    return {"baseline_repeat": mean(metrics.matthews(truth[:, :1].float(), truth[:, 1:])[0])}

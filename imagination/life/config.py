@@ -25,13 +25,15 @@ class LifeConfig:
         reset: probability that the chain sampler begins a new board (1.0: every sequence starts fresh).
         board: side of the square training boards.
         batch: sequences per training step.
-        optimizer: `adam` for everything, or `muon` for the kernels between hidden layers and Adam for the rest.
+        optimizer: `adam` for the whole network, or `muon` for its kernels between hidden layers and Adam for the rest.
+            Decoders and discriminators of an adversary's stage have Adam.
         lr: peak learning rate of Adam.
         muon_lr: peak learning rate of Muon (`optimizer: muon`; unused otherwise).
         schedule: `constant`, `linear` decay from the peak to zero at `max_steps`, or `exponential` by `decay`.
         warmup: share of `max_steps` over which the rate rises linearly to the peak.
         decay: factor of the rate per 100,000 steps (`schedule: exponential`; unused otherwise).
-        clip: limit of Adam's gradient, of each entry (`clip_by: value`) or of its norm (`norm`); unused for `none`.
+        clip: limit of the gradient that Adam sees (not Muon), of each entry (`clip_by: value`) or of its norm (`norm`);
+            unused for `none`.
         precision: `float32`, or `bfloat16` for the convolutions of training steps (weights stay float32).
         max_steps: the run ends here if it never reaches `accuracy`.
         eval_every: steps of one interval of the training accuracy, and so of the stopping rule. The last interval
@@ -42,8 +44,9 @@ class LifeConfig:
         give_up_accuracy: see `give_up_at`.
         adv_steps: updates of the post-hoc adversarial decoder.
         adv_weight: weight of the generator's loss; the supervised loss weighs 1.
-        adv_ramp: share of the adversarial training over which that weight rises linearly from 0 (0: it never rises).
-        adv_layers: convolutions of the post-hoc adversarial decoder.
+        adv_ramp: share of `adv_steps` over which that weight rises linearly from 0 (0: it is there from the start);
+            with `joint`, too, whose training may end before.
+        adv_layers: convolutions of the post-hoc adversarial decoder; 0: as many as `dec_layers`, the same shape.
         adv_lr: its peak learning rate; `schedule` and `warmup` are the model's, over `adv_steps`.
         disc_lr: learning rate of the discriminator, constant.
         eval_sequences: how many sequences the metrics average over.
@@ -71,20 +74,30 @@ class LifeConfig:
     clip: float = setting(1.0, above=0, packs=True)
     clip_by: str = setting("norm", choices=("none", "value", "norm"), packs=True)
     precision: str = setting("float32", choices=("float32", "bfloat16"))
-    max_steps: int = setting(5000, low=1, packs=True)
+    max_steps: int = setting(5000, low=1, high=2**30, packs=True)
     eval_every: int = setting(250, low=1, packs=True)
     trace_every: int = setting(50, low=1, packs=True)
     accuracy: float = setting(0.99, above=0, high=1, packs=True)
     give_up_at: int = setting(0, low=0, packs=True)
     give_up_accuracy: float = setting(0.0, low=0, high=1, packs=True)
-    adv_steps: int = setting(2000, low=1, packs=True)
+    adv_steps: int = setting(2000, low=1, high=2**30, packs=True)
     adv_weight: float = setting(0.034, low=0, packs=True)
     adv_ramp: float = setting(1.0, low=0, high=1, packs=True)
-    adv_layers: int = setting(2, low=1, high=100)
+    adv_layers: int = setting(0, low=0, high=100)
     adv_lr: float = setting(2e-3, above=0, packs=True)
     disc_lr: float = setting(1e-3, above=0, packs=True)
     eval_sequences: int = setting(10_000, low=1, packs=True)
     seed: int = setting(0, low=0, high=2**63 - 1, packs=True)
+
+    @property
+    def adv_depth(self) -> int:
+        """Convolutions of the post-hoc adversarial decoder."""
+        return self.adv_layers or self.dec_layers
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of all stages at most: what a progress bar counts to."""
+        return self.max_steps + (self.adv_steps if self.gan == "posthoc" else 0)
 
     def check(self) -> None:
         """Raises ConfigError where values that are each allowed make no sense together."""
@@ -109,6 +122,13 @@ class LifeConfig:
         self._check_giving_up()
 
     def _check_intervals(self) -> None:
+        if self.gan == "posthoc" and self.trace_every > self.adv_steps:
+            raise ConfigError(
+                f"trace_every: {self.trace_every} is longer than the adversary's training, adv_steps {self.adv_steps}; "
+                f"set trace_every to at most {self.adv_steps}, or adv_steps to at least {self.trace_every}",
+                key="trace_every",
+                against=("adv_steps",),
+            )
         steps = {key: getattr(self, key) for key in ("eval_every", "trace_every", "give_up_at")}
         long = {key: count for key, count in steps.items() if count > self.max_steps}
         if long:
@@ -159,6 +179,17 @@ class LifeStateConfig(LifeConfig):
     loss: str = setting("bce", choices=("bce", "l2"), packs=True)
     eval_board: int = setting(20, low=3, high=256, packs=True)
 
+    def check(self) -> None:
+        """See `LifeConfig`."""
+        super().check()
+        if self.gan != "none" and self.gol == 1:
+            raise ConfigError(
+                f"gan: '{self.gan}' with gol 1 has no true intermediate states to be scored against; "
+                "set gan to none, or gol to at least 2",
+                key="gan",
+                against=("gol",),
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LifeCountConfig(LifeConfig):
@@ -187,17 +218,23 @@ class LifeCountConfig(LifeConfig):
 
 LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
     "fast": {
-        "board": 12,
-        "batch": 128,
-        "lr": 2e-3,
+        "board": 10,
+        "batch": 64,
+        "optimizer": "muon",
+        "lr": 6e-3,
+        "muon_lr": 0.01,
         "schedule": "linear",
-        "warmup": 0.04,
+        "warmup": 0.05,
         "loss": "bce",
         "clip": 1.0,
         "clip_by": "norm",
-        "max_steps": 5000,
-        "eval_every": 250,
-        "trace_every": 50,
+        "max_steps": 3000,
+        "eval_every": 100,
+        "trace_every": 25,
+        "adv_steps": 3000,
+        "adv_weight": 0.1,
+        "adv_ramp": 1.0,
+        "adv_lr": 1e-3,
     },
     "paper_bce": {
         "board": 20,
@@ -235,22 +272,28 @@ LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
     },
 }
 """Named values. `paper_bce` is the authors' code of 2020, `paper_l2` that of 2021 (which the text describes);
-`fast` is the same science on smaller boards with a warm-up, a linear decay and clipping by norm."""
+`fast` is the same science on smaller boards with Muon, a warm-up and a linear decay; see docs/experiments.md."""
 
 LIFE_COUNT_PRESETS: dict[str, dict[str, Scalar]] = {
     "fast": {
         "channels": 24,
         "enc_layers": 2,
         "batch": 64,
-        "lr": 2e-3,
+        "optimizer": "muon",
+        "lr": 3e-3,
+        "muon_lr": 0.02,
         "schedule": "linear",
-        "warmup": 0.02,
+        "warmup": 0.03,
         "clip": 1.0,
         "clip_by": "norm",
-        "max_steps": 30_000,
+        "max_steps": 8000,
         "eval_every": 500,
         "trace_every": 100,
+        "adv_steps": 3000,
+        "adv_weight": 0.1,
+        "adv_ramp": 1.0,
         "adv_layers": 3,
+        "adv_lr": 1e-3,
     },
     "paper": {
         "channels": 24,

@@ -23,9 +23,11 @@ class CountForward(LifeForward):
 
     Attributes:
         hidden: h_0 .. h_T, each `[B, R*C, H, W]`.
+        right: share of boards whose rounded count is right, `[R]`.
     """
 
     hidden: list[Tensor]
+    right: Tensor
 
 
 class LifeCount(LifeExperiment[LifeCountConfig]):
@@ -48,6 +50,11 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
         """See `LifeExperiment`."""
         return self.network.layout
 
+    @property
+    def untrained(self) -> slice:
+        """See `LifeExperiment`: all but the first, for the decoder never sees the final board."""
+        return slice(1, None)
+
     def discriminator_widths(self) -> list[int]:
         """See `LifeExperiment`."""
         return [layer * self.shape.disc_width for layer in range(1, self.shape.disc_layers + 1)]
@@ -66,8 +73,10 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
         wanted = [self._living(state) for state in (sequence[0], sequence[-1])]
         errors = [(count - share).square().mean(1) for count, share in zip(counts, wanted, strict=True)]
         loss = self._count_weight * (errors[0] + errors[1]) + self.supervised([first], sequence)
-        accuracy = self._is_right(counts[1].detach(), wanted[1]).double().mean(1)
-        return CountForward(loss=loss, accuracy=accuracy, sequence=sequence, second=second, hidden=hidden)
+        right = self._is_right(counts[1].detach(), wanted[1]).double().mean(1)
+        return CountForward(
+            loss=loss, accuracy=right, right=right, sequence=sequence, second=second, hidden=hidden
+        )
 
     def _decode(self, named: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
         return networks.decode(named, hidden, name=networks.DECODER, depth=self.shape.dec_layers)
@@ -102,7 +111,7 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
                 board = self.decoded(output)
                 values = [metrics.pixel_accuracy(board, state).mean(1) for state in truth]
                 similar[f"state{index + 1}"] = torch.stack(values).amax(0)
-        return {"count": forward.accuracy, **similar}
+        return {"count": forward.right, **similar}
 
     @torch.no_grad()
     def evaluate(
@@ -134,13 +143,17 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
             "correlation": published[best],
             "correlation_plain": published["plain"],
             "correlation_adv": published.get("adversarial"),
-            "correlation_aligned": self._aligned(boards[best], truth),
+            "correlation_aligned": self._aligned(boards["plain"], truth),
+            "correlation_aligned_adv": (
+                self._aligned(boards["adversarial"], truth) if "adversarial" in boards else None
+            ),
             "eval_accuracy": mean(self._is_right(torch.cat(right), wanted).double()),
             "autoencoder_accuracy": mean(metrics.pixel_accuracy(boards["plain"][:, 0], truth[:, 0])),
             **trivial_correlation(config.gol, **where),
         }
+        # A true state without a living cell has no coefficient; a sequence of such states alone has no score.
         scores = {
-            name: metrics.matthews_per_board(decoded, truth[:, 1:]).amax(1).mean(1)
+            name: metrics.matthews_per_board(decoded, truth[:, 1:]).amax(1).nanmean(1)
             for name, decoded in boards.items()
         }
         return Evaluation(values, samples(boards, truth, scores, best=best))

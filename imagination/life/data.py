@@ -10,6 +10,8 @@ from imagination.life import rules, sampler
 from imagination.life.config import LifeConfig
 from imagination.training.experiment import Forward
 
+_STEPS_OF_A_STAGE = 2**30  # more than any has, and four fit into the 32 bits of a random number's address
+
 
 @dataclass(frozen=True, kw_only=True)
 class LifeForward(Forward):
@@ -30,21 +32,29 @@ class LifeData:
     Args:
         configs: one config per run.
         device: where the tensors live.
+        stage: of the runs' training; each has boards of its own.
         real_boards: carry a second batch of chains, whose first states a discriminator sees as real.
     """
 
     def __init__(
-        self, configs: Sequence[LifeConfig], device: torch.device, *, real_boards: bool = False
+        self,
+        configs: Sequence[LifeConfig],
+        device: torch.device,
+        *,
+        stage: int = 0,
+        real_boards: bool = False,
     ) -> None:
         self._shape = configs[0]
         self._real_boards = real_boards
+        self._first_step = stage * _STEPS_OF_A_STAGE
         self.seeds = torch.tensor([c.seed for c in configs], dtype=torch.int64, device=device)
         self._reset = torch.tensor([c.reset for c in configs], dtype=torch.float64, device=device)
 
     def initial(self) -> Tensor:
         """First states of the first batch, bool `[R, L, H, W]`; L is B, or 2 B with real boards."""
         lanes = self._shape.batch * (2 if self._real_boards else 1)
-        return sampler.start(self.seeds, self._reset, batch=lanes, board=self._shape.board)
+        side = self._shape.board
+        return sampler.start(self.seeds, self._reset, batch=lanes, board=side, step=self._first_step)
 
     def unfold(self, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The batch that `data` begins: its sequences `[m, R, B, H, W]`, the real boards, all second states."""
@@ -56,7 +66,7 @@ class LifeData:
 
     def next(self, second: Tensor, steps: Tensor) -> Tensor:
         """First states of the batch of each run's step (`steps`, int64 `[R]`)."""
-        return sampler.advance(second, self.seeds, self._reset, steps)
+        return sampler.advance(second, self.seeds, self._reset, steps + self._first_step)
 
 
 def similarity_truths(config: LifeConfig, index: int, sequence: Tensor) -> Tensor:

@@ -51,6 +51,11 @@ class LifeExperiment(ABC, Generic[C]):
     def layout(self) -> ParameterLayout:
         """Names and shapes of one run's parameters."""
 
+    @property
+    @abstractmethod
+    def untrained(self) -> slice:
+        """Which of h_0 .. h_T have no target: those that a post-hoc adversary's generator is judged by."""
+
     @abstractmethod
     def discriminator_widths(self) -> list[int]:
         """Channels of the discriminator's convolutions."""
@@ -119,9 +124,9 @@ class LifeExperiment(ABC, Generic[C]):
         config = self.shape
         own = "adversarial" if config.gan == "joint" else "plain"
         found = {own: (networks.DECODER, config.dec_layers)}
-        trained = weights.get(f"{networks.ADVERSARY}.0.weight")
-        if trained is not None and bool(trained.isfinite().all()):  # one that ran away shows nothing
-            found["adversarial"] = (networks.ADVERSARY, config.adv_layers)
+        trained = [value for name, value in weights.items() if name.startswith(f"{networks.ADVERSARY}.")]
+        if trained and all(bool(value.isfinite().all()) for value in trained):  # else it ran away
+            found["adversarial"] = (networks.ADVERSARY, config.adv_depth)
         return found
 
     def evaluation_chunks(

@@ -28,12 +28,24 @@ class Network(Protocol):
 
 def decoder_shapes(name: str, config: LifeConfig, *, depth: int) -> dict[str, tuple[int, ...]]:
     """Shapes of a decoder of `depth` convolutions."""
+    return _stack_shapes(name, config, depth=depth, channels_out=1)
+
+
+def _stack_shapes(
+    name: str,
+    config: LifeConfig,
+    *,
+    depth: int,
+    channels_in: int | None = None,
+    channels_out: int | None = None,
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of `depth` convolutions, which have the config's width where nothing else is said."""
     return layers.convolution_shapes(
         name,
         layers=depth,
-        channels_in=config.channels,
+        channels_in=channels_in or config.channels,
         channels=config.channels,
-        channels_out=1,
+        channels_out=channels_out or config.channels,
         kernel=config.kernel,
     )
 
@@ -62,18 +74,9 @@ class StateNetwork:
 
     def __init__(self, config: LifeStateConfig) -> None:
         self._config = config
-        width = {"channels": config.channels, "kernel": config.kernel}
-        shapes = layers.convolution_shapes(
-            "encoder", layers=config.enc_layers, channels_in=1, channels_out=config.channels, **width
-        )
+        shapes = _stack_shapes("encoder", config, depth=config.enc_layers, channels_in=1)
         for name in dict.fromkeys(self._step_names()):
-            shapes |= layers.convolution_shapes(
-                name,
-                layers=config.step_layers,
-                channels_in=config.channels,
-                channels_out=config.channels,
-                **width,
-            )
+            shapes |= _stack_shapes(name, config, depth=config.step_layers)
         shapes |= decoder_shapes(DECODER, config, depth=config.dec_layers)
         self.layout = ParameterLayout(layers.kernels_first(shapes))
 
@@ -103,19 +106,10 @@ class CountNetwork:
 
     def __init__(self, config: LifeCountConfig) -> None:
         self._config = config
-        width = {"channels": config.channels, "kernel": config.kernel}
-        shapes = layers.convolution_shapes(
-            "encoder", layers=config.enc_layers, channels_in=1, channels_out=config.channels, **width
-        )
+        shapes = _stack_shapes("encoder", config, depth=config.enc_layers, channels_in=1)
         for layer in range(config.lstm_layers):
-            shapes |= layers.lstm_shapes(f"lstm{layer + 1}", **width)
-        shapes |= layers.convolution_shapes(
-            "count",
-            layers=config.count_layers,
-            channels_in=config.channels,
-            channels_out=config.channels,
-            **width,
-        )
+            shapes |= layers.lstm_shapes(f"lstm{layer + 1}", channels=config.channels, kernel=config.kernel)
+        shapes |= _stack_shapes("count", config, depth=config.count_layers)
         shapes["count.linear.weight"] = (1, config.channels * config.board**2)
         shapes["count.linear.bias"] = (1,)
         shapes |= decoder_shapes(DECODER, config, depth=config.dec_layers)

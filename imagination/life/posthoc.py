@@ -1,6 +1,6 @@
 """The adversarial decoder: trained on the frozen hidden states of a trained network (paper section 2.2).
 
-A new decoder learns the network decoder's targets, and to decode the intermediate hidden states into boards that a
+A new decoder learns the network decoder's targets, and to decode the hidden states that have none into boards that a
 discriminator takes for real ones. Nothing of it reaches the network.
 """
 
@@ -57,12 +57,11 @@ class PosthocAdversary:
         self._shape: LifeConfig = model.shape
         self.configs: list[Any] = model.configs
         self.device = model.device
-        self._data = LifeData(self.configs, self.device, real_boards=True)
+        self._data = LifeData(self.configs, self.device, stage=self.stage, real_boards=True)
         self._discriminator = Discriminator(widths, board=self._shape.board)
-        self._decoder = decoder_shapes(ADVERSARY, self._shape, depth=self._shape.adv_layers)
+        self._decoder = decoder_shapes(ADVERSARY, self._shape, depth=self._shape.adv_depth)
         self.layout = ParameterLayout({**model.layout.shapes, **self._decoder, **self._discriminator.shapes})
-        updates = [self.updates(config) for config in self.configs]
-        self._ramp = Ramp(self.configs, updates, self.device)
+        self._ramp = Ramp(self.configs, self.device)
 
     def select(self, kept: Sequence[int]) -> "PosthocAdversary":
         """The same stage with these runs alone."""
@@ -117,15 +116,14 @@ class PosthocAdversary:
         sequence, real, second = self._data.unfold(data)
         outputs = self._outputs(named, sequence[0])
         loss = self._model.supervised([outputs[0], outputs[-1]], sequence)
-        fake = self._model.decoded(outputs[1:-1].transpose(0, 1)).flatten(1, 2)  # [R, (T - 1) B, H, W]
+        judged = outputs[self._model.untrained].transpose(0, 1)
+        fake = self._model.decoded(judged).flatten(1, 2)  # [R, k B, H, W]
         generator, discriminator = self._discriminator.losses(
             named, real=real.float(), fake=fake, seeds=self._data.seeds, steps=steps
         )
         total = loss + self._ramp.weight(steps) * generator + discriminator
-        accuracy = metrics.pixel_accuracy(self._model.decoded(outputs[-1]), sequence[-1]).mean(1)
         return PosthocForward(
             loss=total,
-            accuracy=accuracy,
             sequence=sequence,
             second=second,
             outputs=outputs.detach(),
@@ -138,7 +136,7 @@ class PosthocAdversary:
         with self._model.autocast():
             with torch.no_grad():
                 hidden = torch.cat(self._model.network.hidden_states(named, first))  # [(T + 1) B, R*C, H, W]
-            output = decode(named, hidden, name=ADVERSARY, depth=self._shape.adv_layers)
+            output = decode(named, hidden, name=ADVERSARY, depth=self._shape.adv_depth)
         runs = output.shape[0]
         return output.reshape(runs, self._shape.model_t + 1, -1, *output.shape[2:]).transpose(0, 1)
 

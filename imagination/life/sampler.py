@@ -26,7 +26,7 @@ def fresh(seeds: Tensor, steps: Tensor, *, batch: int, board: int) -> Tensor:
     return cells.reshape(seeds.shape[0], batch, board, board)
 
 
-def start(seeds: Tensor, reset: Tensor, *, batch: int, board: int) -> Tensor:
+def start(seeds: Tensor, reset: Tensor, *, batch: int, board: int, step: int = 0) -> Tensor:
     """First states of the first batch: bool `[R, B, H, W]`, their ages geometric and at most 1,000.
 
     Args:
@@ -34,11 +34,12 @@ def start(seeds: Tensor, reset: Tensor, *, batch: int, board: int) -> Tensor:
         reset: float `[R]`, the probability of a fresh board, in (0, 1].
         batch: sequences, B.
         board: side of the board, H = W.
+        step: the chains' own number of their first batch.
     """
-    zero = torch.zeros_like(seeds)
-    boards = fresh(seeds, zero, batch=batch, board=board)
+    first = torch.full_like(seeds, step)
+    boards = fresh(seeds, first, batch=batch, board=board)
     survival = torch.log1p(-reset.double())[:, None]  # -inf for reset 1: every age is 0
-    draw = philox.uniform(seeds, zero, stream="sampler.age", lanes=batch)[..., 0]
+    draw = philox.uniform(seeds, first, stream="sampler.age", lanes=batch)[..., 0]
     age = (draw.log() / survival).floor().clamp(max=_MAX_AGE)  # P(age >= k) = (1 - reset)^k
     for elapsed in range(int(age.max())):
         boards = torch.where((age > elapsed)[..., None, None], rules.step(boards), boards)

@@ -23,8 +23,9 @@ def samples(
         scores: per decoder, `[N]`.
         best: the decoder whose scores rank the sequences.
     """
-    order = scores[best].argsort(stable=True)
-    ranked = [int(order[-1]), int(order[len(order) // 2]), int(order[0])]
+    order = scores[best].argsort(stable=True)  # those without a score come last
+    defined = max(int((~scores[best].isnan()).sum()), 1)
+    ranked = [int(order[defined - 1]), int(order[defined // 2]), int(order[0])]
     chosen = torch.tensor(list(range(min(_FIRST, len(truth)))) + ranked, device=truth.device)
     return {
         name: {

@@ -1,6 +1,6 @@
 """The state task: predict s_m from s_1, then read the hidden states in between (paper sections 2 and 3.1)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,16 +47,23 @@ class LifeState(LifeExperiment[LifeStateConfig]):
         # Known on the host, so that no step has to wait for the device to learn it.
         self._any_autoencoder = any(c.ae for c in configs)
         self._losses = {c.loss for c in configs}
-        self._joint = self.shape.gan == "joint"
-        self._discriminator = Discriminator(self.discriminator_widths(), board=self.shape.board)
-        self._ramp = Ramp(configs, [c.max_steps for c in configs], device)
-        extra = self._discriminator.shapes if self._joint else {}
-        self._layout = ParameterLayout({**self.network.layout.shapes, **extra})
+        self._discriminator: Discriminator | None = None
+        shapes = self.network.layout.shapes
+        if self.shape.gan == "joint":
+            self._discriminator = Discriminator(self.discriminator_widths(), board=self.shape.board)
+            self._ramp = Ramp(configs, device)
+            shapes = {**shapes, **self._discriminator.shapes}
+        self._layout = ParameterLayout(shapes)
 
     @property
     def layout(self) -> ParameterLayout:
         """See `LifeExperiment`."""
         return self._layout
+
+    @property
+    def untrained(self) -> slice:
+        """See `LifeExperiment`: the intermediate states."""
+        return slice(1, -1)
 
     def discriminator_widths(self) -> list[int]:
         """See `LifeExperiment`."""
@@ -65,7 +72,7 @@ class LifeState(LifeExperiment[LifeStateConfig]):
     def optimizers(self) -> list[tuple[slice, Optimizer]]:
         """The network's optimiser, and a joint discriminator's."""
         groups = super().optimizers()
-        if self._joint:
+        if self._discriminator is not None:
             own = self.layout.columns(self._discriminator.shapes)
             groups.append((own, adversary.discriminator_optimizer(self.configs, self.device)))
         return groups
@@ -79,8 +86,12 @@ class LifeState(LifeExperiment[LifeStateConfig]):
             last = self._decode(named, hidden[-1])
             first = self._decode(named, hidden[0]) if self._any_autoencoder else last
         loss = self.supervised([first, last], sequence)
-        if self._joint:
-            loss = loss + self._adversarial(named, hidden[1:-1], real, steps)
+        if self._discriminator is not None:
+            fake = self._decoded_between(named, hidden)
+            generator, discriminator = self._discriminator.losses(
+                named, real=real.float(), fake=fake, seeds=self.data.seeds, steps=steps
+            )
+            loss = loss + self._ramp.weight(steps) * generator + discriminator
         accuracy = metrics.pixel_accuracy(self.decoded(last), sequence[-1]).mean(1)
         return StateForward(
             loss=loss, accuracy=accuracy, sequence=sequence, second=second, hidden=hidden, last=last
@@ -89,16 +100,11 @@ class LifeState(LifeExperiment[LifeStateConfig]):
     def _decode(self, named: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
         return networks.decode(named, hidden, name=networks.DECODER, depth=self.shape.dec_layers)
 
-    def _adversarial(
-        self, named: Mapping[str, Tensor], between: list[Tensor], real: Tensor, steps: Tensor
-    ) -> Tensor:
-        """The weighted generator's loss plus the discriminator's, `[R]`."""
+    def _decoded_between(self, named: Mapping[str, Tensor], hidden: list[Tensor]) -> Tensor:
+        """The decoded intermediate states of a batch, `[R, (T - 1) B, H, W]`."""
         with self.autocast():
-            output = self._decode(named, torch.cat(between))  # [R, (T - 1) B, H, W]
-        generator, discriminator = self._discriminator.losses(
-            named, real=real.float(), fake=self.decoded(output), seeds=self.data.seeds, steps=steps
-        )
-        return self._ramp.weight(steps) * generator + discriminator
+            output = self._decode(named, torch.cat(hidden[1:-1]))
+        return self.decoded(output)
 
     def supervised(self, outputs: Sequence[Tensor], sequence: Tensor) -> Tensor:
         """See `LifeExperiment`: s_m at h_T and, with the autoencoder, s_1 at h_0; their mean."""
@@ -170,14 +176,17 @@ class LifeState(LifeExperiment[LifeStateConfig]):
             "metric": means[best],
             "metric_plain": means.get("plain"),
             "metric_adv": means.get("adversarial"),
-            "metric_dataset": number(metrics.interpretability_dataset(boards[best][:, 1:-1], truth[:, 1:-1])),
-            "metric_slip": self._slip(boards[best], truth),
-            "aligned_accuracy": self._aligned(boards[best], truth),
+            "metric_dataset": _largest(self._by_dataset(board, truth) for board in boards.values()),
+            "metric_slip": _largest(self._slip(board, truth) for board in boards.values()),
+            "aligned_accuracy": self._aligned(shown, truth),
             "eval_accuracy": mean(metrics.pixel_accuracy(shown[:, -1], truth[:, -1])),
             "autoencoder_accuracy": mean(metrics.pixel_accuracy(shown[:, 0], truth[:, 0])),
             **trivial_metric(config.gol, config.model_t, **where),
         }
         return Evaluation(values, samples(boards, truth, scores, best=best))
+
+    def _by_dataset(self, decoded: Tensor, truth: Tensor) -> float | None:
+        return number(metrics.interpretability_dataset(decoded[:, 1:-1], truth[:, 1:-1]))
 
     def _aligned(self, decoded: Tensor, truth: Tensor) -> float | None:
         """Pixel accuracy of the decoded state i against s_i, over the intermediate ones; None if gol != model_t."""
@@ -195,3 +204,8 @@ class LifeState(LifeExperiment[LifeStateConfig]):
             return None
         slipped = torch.cat((truth[:, 1:-2], truth[:, -1:]), dim=1)
         return mean(metrics.interpretability(decoded[:, 1:-1], slipped))
+
+
+def _largest(values: Iterable[float | None]) -> float | None:
+    """The larger of both decoders, as the paper reports a metric."""
+    return max((value for value in values if value is not None), default=None)

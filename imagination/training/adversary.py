@@ -28,9 +28,9 @@ class AdversaryConfig(Protocol):
     @property
     def adv_ramp(self) -> float: ...
     @property
-    def disc_lr(self) -> float: ...
+    def adv_steps(self) -> int: ...
     @property
-    def max_steps(self) -> int: ...
+    def disc_lr(self) -> float: ...
 
 
 class Discriminator:
@@ -57,27 +57,31 @@ class Discriminator:
         self.shapes[f"{NAME}.linear.weight"] = (1, width_in * side * side)
         self.shapes[f"{NAME}.linear.bias"] = (1,)
 
-    def logits(
-        self, parameters: Mapping[str, Tensor], boards: Tensor, *, seeds: Tensor, steps: Tensor, stream: str
-    ) -> Tensor:
-        """The logit of every board.
+    def masks(self, boards: Tensor, *, seeds: Tensor, steps: Tensor, stream: str) -> list[Tensor]:
+        """Dropout factors for the output of every convolution, each `[N, R*C, h, w]`.
 
         Args:
-            parameters: by name, each `[R, ...]`.
-            boards: float `[R, N, H, W]`.
+            boards: `[R, N, H, W]`.
             seeds: int64 `[R]`, and
-            steps: int64 `[R]`: what the dropout masks are functions of, with
+            steps: int64 `[R]`: what the masks are functions of, with
             stream: what the boards are.
-
-        Returns:
-            `[R, N]`.
         """
+        runs, lanes, side, _ = boards.shape
+        masks = []
+        for layer, width in enumerate(self.widths):
+            side = -(-side // 2)
+            name = f"dropout.{stream}.{layer}"
+            kept = _dropout(seeds, steps, stream=name, lanes=lanes, count=width * side * side)
+            masks.append(kept.transpose(0, 1).reshape(lanes, runs * width, side, side))
+        return masks
+
+    def logits(self, parameters: Mapping[str, Tensor], boards: Tensor, masks: Sequence[Tensor]) -> Tensor:
+        """The logit `[R, N]` of every board, float `[R, N, H, W]`, with these dropout masks."""
         x = layers.fold(boards)
-        for layer in range(len(self.widths)):
+        for layer, mask in enumerate(masks):
             named = f"{NAME}.{layer}"
             x = layers.convolve(x, parameters[f"{named}.weight"], parameters[f"{named}.bias"], stride=2)
-            x = F.leaky_relu(x, layers.LEAKY_SLOPE)
-            x = x * _mask(x, seeds, steps, stream=f"dropout.{stream}.{layer}")
+            x = F.leaky_relu(x, layers.LEAKY_SLOPE) * mask
         return layers.linear(parameters, f"{NAME}.linear", x)
 
     def losses(
@@ -96,31 +100,30 @@ class Discriminator:
             steps: int64 `[R]`.
         """
         frozen = {name: value.detach() for name, value in parameters.items() if name.startswith(NAME)}
-        fooled = self.logits(frozen, fake, seeds=seeds, steps=steps, stream="fake")
-        judged = self.logits(parameters, fake.detach(), seeds=seeds, steps=steps, stream="fake")
-        known = self.logits(parameters, real, seeds=seeds, steps=steps, stream="real")
+        of_fake = self.masks(fake, seeds=seeds, steps=steps, stream="fake")
+        of_real = self.masks(real, seeds=seeds, steps=steps, stream="real")
+        fooled = self.logits(frozen, fake, of_fake)
+        judged = self.logits(parameters, fake.detach(), of_fake)
+        known = self.logits(parameters, real, of_real)
         generator = F.softplus(-fooled).mean(1)
         discriminator = F.softplus(-known).mean(1) + F.softplus(judged).mean(1)
         return generator, discriminator
 
 
 class Ramp:
-    """The weight of the generator's loss, which may rise linearly from 0.
+    """The weight of the generator's loss, which may rise linearly from 0 over a share of `adv_steps`.
 
     Args:
         configs: one per run.
-        updates: how many updates each run's adversarial training has at most.
         device: where the tensors live.
     """
 
-    def __init__(
-        self, configs: Sequence[AdversaryConfig], updates: Sequence[int], device: torch.device
-    ) -> None:
+    def __init__(self, configs: Sequence[AdversaryConfig], device: torch.device) -> None:
         def column(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)
 
         self._weight = column([config.adv_weight for config in configs])
-        self._rise = column([c.adv_ramp * count for c, count in zip(configs, updates, strict=True)])
+        self._rise = column([config.adv_ramp * config.adv_steps for config in configs])
 
     def weight(self, steps: Tensor) -> Tensor:
         """The weight `[R]` of the update after `steps` (int64 `[R]`) updates."""
@@ -131,15 +134,12 @@ class Ramp:
 
 def discriminator_optimizer(configs: Sequence[AdversaryConfig], device: torch.device) -> Adam:
     """Adam at a constant rate of its own, nothing clipped (the authors' code)."""
-    return Adam.of([AdamSettings(lr=c.disc_lr, max_steps=c.max_steps) for c in configs], device)
+    return Adam.of([AdamSettings(lr=config.disc_lr) for config in configs], device)
 
 
-def _mask(x: Tensor, seeds: Tensor, steps: Tensor, *, stream: str) -> Tensor:
-    """Dropout factors (0 or 1 / keep probability) for `x` `[N, R*C, H, W]`, from 16 random bits each."""
-    runs = seeds.shape[0]
-    per_lane = x[0].numel() // runs
-    words = philox.words(seeds, steps, stream=stream, lanes=x.shape[0], count=-(-per_lane // 2))
-    halves = torch.stack((words & (_HALF_WORD - 1), words >> 16), dim=-1).flatten(2)[..., :per_lane]
+def _dropout(seeds: Tensor, steps: Tensor, *, stream: str, lanes: int, count: int) -> Tensor:
+    """Dropout factors float32 `[R, lanes, count]`, 0 or 1 / keep probability, from 16 random bits each."""
+    words = philox.words(seeds, steps, stream=stream, lanes=lanes, count=-(-count // 2))
+    halves = torch.stack((words & (_HALF_WORD - 1), words >> 16), dim=-1).flatten(2)[..., :count]
     dropped = round(DROPOUT * _HALF_WORD)
-    kept = (halves >= dropped).to(x.dtype) / (1 - dropped / _HALF_WORD)  # [R, N, C*H*W]
-    return kept.transpose(0, 1).reshape(x.shape)
+    return (halves >= dropped).float() / (1 - dropped / _HALF_WORD)

@@ -18,11 +18,11 @@ class Forward:
 
     Attributes:
         loss: `[R]`, with gradient.
-        accuracy: training accuracy of the batch, `[R]`.
+        accuracy: training accuracy of the batch, `[R]`; None in a stage that has no stopping rule.
     """
 
     loss: Tensor
-    accuracy: Tensor
+    accuracy: Tensor | None = None
 
 
 @dataclass(frozen=True)

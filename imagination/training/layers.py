@@ -146,7 +146,7 @@ def lstm_step(
         parameters: by name, each `[R, ...]`.
         name: of the cell.
         x: input `[B, R*C, H, W]`; None: zeros, whose convolution need not be computed.
-        state: (h, c), each `[B, R*C, H, W]`; None: zeros. One of the two is given.
+        state: h `[B, R*C, H, W]` and c `[B, R, C, H, W]`; None: zeros. One of x and state is given.
 
     Returns:
         The new (h, c).
@@ -157,11 +157,12 @@ def lstm_step(
         terms.append(convolve(x, parameters[f"{name}.input.weight"], bias))
     if state is not None:
         terms.append(convolve(state[0], parameters[f"{name}.hidden.weight"], None if terms else bias))
-    gates = (terms[0] if len(terms) == 1 else terms[0] + terms[1]).unflatten(1, (bias.shape[0], 4, -1))
-    i, f, g, o = (gates[:, :, k].flatten(1, 2) for k in range(4))
+    gates = terms[0] if len(terms) == 1 else terms[0] + terms[1]
+    # Element by element with the runs as an axis of their own, so that no layout is lost; the memory in float32.
+    i, f, g, o = gates.unflatten(1, (bias.shape[0], 4, -1)).float().unbind(2)  # each [B, R, C, H, W]
     new = i.sigmoid() * g.tanh()
     c = new if state is None else (f + FORGET_BIAS).sigmoid() * state[1] + new
-    return o.sigmoid() * c.tanh(), c
+    return (o.sigmoid() * c.tanh()).flatten(1, 2), c
 
 
 def linear(parameters: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
@@ -171,7 +172,10 @@ def linear(parameters: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
     """
     weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
     flat = x.unflatten(1, (weight.shape[0], -1)).transpose(0, 1).flatten(2)  # [R, B, C*H*W]
-    return torch.bmm(flat, weight.transpose(1, 2).to(flat.dtype))[..., 0].float() + bias
+    with torch.autocast(
+        x.device.type, enabled=False
+    ):  # half a cell of a board is less than bfloat16 resolves
+        return torch.bmm(flat.float(), weight.transpose(1, 2))[..., 0] + bias
 
 
 def fold(x: Tensor) -> Tensor:

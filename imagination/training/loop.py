@@ -5,6 +5,7 @@ early stop and record. A run whose stage has ended leaves the pack, and the othe
 last has left, those with a further stage train that together.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from imagination.training.experiment import Evaluation, Experiment, Forward
 from imagination.training.optimizer import OptimizerConfig
 from imagination.training.state import CheckpointError, TrainState, stage_of
 
-DIVERGED = "diverged"
+DIVERGED, GIVEN_UP = "diverged", "given_up"
 
 
 class TrainingConfig(OptimizerConfig, Protocol):
@@ -138,7 +139,10 @@ class Trainer:
     def _begin_stage(self) -> None:
         """Take up the runs that wait for the earliest stage."""
         stage = min(entry.stage for entry in self._waiting)
-        entering = [entry for entry in self._waiting if entry.stage == stage]
+        # In the pack's order, whichever ended its last stage first.
+        entering = sorted(
+            (entry for entry in self._waiting if entry.stage == stage), key=lambda entry: entry.place
+        )
         self._waiting = [entry for entry in self._waiting if entry.stage != stage]
         self._places = [entry.place for entry in entering]
         self._experiment = self._at_stage(self._places, stage)
@@ -197,7 +201,7 @@ class Trainer:
                 steps=state.step,
             )
         state.step += 1
-        if self._experiment.stage == 0:  # how that stage ended is kept through the later ones
+        if forward.accuracy is not None:  # how the first stage ended is kept through the later ones
             state.interval += 1
             state.accuracy_sum += forward.accuracy
         state.data = self._experiment.next_data(forward, state.step)
@@ -211,14 +215,15 @@ class Trainer:
             return
         traced = self._experiment.traced(self._state.parameters, forward)
         values = {name: column.tolist() for name, column in traced.items()}
+        earlier = self._state.earlier.tolist()
         self._charge()
         for index in due:
-            now = {name: column[index] for name, column in values.items()}
-            recorder, config = runs[index].recorder, runs[index].config
+            # A loss that ran away has no value.
+            now = {name: column[index] for name, column in values.items() if math.isfinite(column[index])}
+            recorder = runs[index].recorder
             for name, value in now.items():
                 recorder.trace(name, self._steps[index], value)
-            before = config.max_steps if self._experiment.stage else 0
-            recorder.progress(before + self._steps[index], now)
+            recorder.progress(earlier[index] + self._steps[index], now)
 
     def _end_intervals(self) -> None:
         """Ask the stopping rule of the runs whose interval ended, and let go of those whose stage is done.
@@ -264,7 +269,8 @@ class Trainer:
     def _end(self, index: int, end: _End) -> None:
         """A run's stage has ended: it waits for the next, or is evaluated and recorded."""
         alone = self._experiment.select([index])
-        following = alone.next_stage() if end.outcome != DIVERGED else None
+        hopeless = end.outcome in (DIVERGED, GIVEN_UP)
+        following = None if hopeless else alone.next_stage()
         if following is None:
             self._finish(index, end)
         else:
@@ -320,4 +326,4 @@ def _outcome(config: TrainingConfig, step: int, *, accuracy: float, is_finite: b
     if step >= config.max_steps:
         return "step_limit"
     hopeless = 0 < config.give_up_at <= step and accuracy < config.give_up_accuracy
-    return "given_up" if hopeless else None
+    return GIVEN_UP if hopeless else None

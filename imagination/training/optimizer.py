@@ -66,7 +66,7 @@ class AdamSettings:
     schedule: str = "constant"
     warmup: float = 0.0
     decay: float = 1.0
-    max_steps: int
+    max_steps: int = 1
     clip: float = 1.0
     clip_by: str = "none"
 

@@ -55,6 +55,11 @@ class Picked:
     truth: Array
     decoded: tuple[Decoded, ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`: which sequence it is, and its score with each decoder."""
+        scores = {one.decoder: one.score for one in self.decoded}
+        return {"pick": self.name or None, "index": self.index, "scores": scores}
+
 
 class Kind(Enum):
     """What a note says of its board."""
@@ -66,18 +71,19 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Note:
-    """A few words under a decoded board, in matplotlib's mathtext."""
+    """A few words under a decoded board, in matplotlib's mathtext, on one or more lines."""
 
     text: str
     kind: Kind
 
 
-def read(samples: Mapping[str, Sample], *, run: str) -> dict[str, dict[str, Array]]:
+def read(samples: Mapping[str, Sample], *, run: str, state: str) -> dict[str, dict[str, Array]]:
     """The arrays of each decoder's sample, the plain one first.
 
     Args:
         samples: as `Store.samples` gives them.
         run: how to name the run in an error.
+        state: what to say there of what became of it.
 
     Raises:
         StoreError: there is none, or one is not as the trainer writes it today.
@@ -85,14 +91,14 @@ def read(samples: Mapping[str, Sample], *, run: str) -> dict[str, dict[str, Arra
     found = {name: _arrays(samples[name], run=run, name=name) for name in _DECODERS if name in samples}
     if not found:
         raise StoreError(
-            f"run {run} has no decoded boards: they are stored when a run ends without diverging; "
+            f"run {run} is {state} and has no decoded boards: they are stored when a run ends without diverging; "
             "see imagine-results runs --state COMPLETED"
         )
     return found
 
 
 def pick(arrays: Mapping[str, Mapping[str, Array]], wanted: str) -> list[Picked]:
-    """The sequences that a person asked for.
+    """The sequences that a person asked for; of a run whose score is not defined the first ones, without a rank.
 
     Args:
         arrays: what `read` gave; all decoders hold the same sequences.
@@ -102,10 +108,11 @@ def pick(arrays: Mapping[str, Mapping[str, Array]], wanted: str) -> list[Picked]
         StoreError: neither.
     """
     index = [int(number) for number in next(iter(arrays.values()))["index"]]
-    if wanted == "all":
-        return [_picked(arrays, len(index) + row, name=name) for name, row in RANKS.items()]
-    if wanted in RANKS:
-        return [_picked(arrays, len(index) + RANKS[wanted], name=wanted)]
+    ranks = list(RANKS) if wanted == "all" else [wanted]
+    if set(ranks) <= set(RANKS):
+        if not _ranked(arrays):
+            return [_picked(arrays, row, name="") for row in range(len(ranks))]
+        return [_picked(arrays, len(index) + RANKS[name], name=name) for name in ranks]
     if wanted == "first":
         return [_picked(arrays, 0, name="")]
     if wanted.isdecimal() and int(wanted) in index:
@@ -123,8 +130,11 @@ def notes(boards: Array, truth: Array, *, config: Mapping[str, Any]) -> list[Not
         config: the run's, for its experiment and what its decoder was trained on.
     """
     alive, true = boards > 0.5, truth.astype(bool)
-    if config.get("experiment") == "life_count":  # trained on s_1 alone; every later state counts
-        return [Note("trained", Kind.OUTSIDE), *(_most_correlated(board, true) for board in alive[1:])]
+    if (
+        config.get("experiment") == "life_count"
+    ):  # h_0 is trained on s_1 alone, and counts for later states, too
+        given, *later = [_most_correlated(board, true) for board in alive]
+        return [Note(f"{given.text}\ntrained", given.kind), *later]
     first = "trained" if config.get("ae", True) else "ignored"
     between = [_most_equal(board, true) for board in alive[1:-1]]
     return [Note(first, Kind.OUTSIDE), *between, Note("trained", Kind.OUTSIDE)]
@@ -149,6 +159,12 @@ def _arrays(sample: Sample, *, run: str, name: str) -> dict[str, Array]:
     raise StoreError(
         f"run {run}: its sample '{name}' {reason}; choose another run, or train it in a new store"
     )
+
+
+def _ranked(arrays: Mapping[str, Mapping[str, Array]]) -> bool:
+    """Whether some decoder has a score for every one of the ranks."""
+    rows = list(RANKS.values())
+    return any(not np.isnan(found["score"][rows]).any() for found in arrays.values())
 
 
 def _picked(arrays: Mapping[str, Mapping[str, Array]], row: int, *, name: str) -> Picked:

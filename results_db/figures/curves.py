@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from results_db.figures.files import COLUMN
 from results_db.learning_order import states
-from results_db.trace import Order, by_cell
+from results_db.tables import text
+from results_db.trace import Cell, Order, by_cell, telling
 
 Array = NDArray[Any]
 
@@ -29,7 +30,7 @@ _BEYOND = 1.25
 
 
 def draw(orders: Sequence[Order], *, similarity: float) -> Figure:
-    """Similarity against training, one line per state and one panel per gol and model_t.
+    """Similarity against training, one line per state and one panel per cell.
 
     The step at which a state first reaches the similarity is marked. Several runs are thin lines over their
     training as a share of the step at which their final state gets there, with the mean of the runs; those whose
@@ -42,10 +43,17 @@ def draw(orders: Sequence[Order], *, similarity: float) -> Figure:
     cells = by_cell(orders)
     figure = Figure(figsize=(COLUMN, _HEIGHT * len(cells)), layout="constrained")
     panels = figure.subplots(len(cells), squeeze=False)[:, 0]
-    for axes, ((gol, model_t), runs) in zip(panels, cells.items(), strict=True):
+    columns = telling(orders)
+    for axes, (cell, runs) in zip(panels, cells.items(), strict=True):
         _panel(axes, runs, similarity=similarity)
-        _legend(axes, f"gol {gol}, model_t {model_t}" if len(cells) > 1 else None, several=len(runs) > 1)
+        _legend(axes, _title(cell, columns) if len(cells) > 1 else None, runs)
     return figure
+
+
+def _title(cell: Cell, columns: Sequence[str]) -> str:
+    values = cell._asdict()
+    said = [f"{name} {text(values[name])}" for name in columns if values[name] is not None]
+    return "\n".join(", ".join(said[place : place + 4]) for place in range(0, len(said), 4))
 
 
 def _panel(axes: Axes, runs: Sequence[Order], *, similarity: float) -> None:
@@ -101,7 +109,7 @@ def _mean(curves: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
 
 def _label(name: str, runs: Sequence[Order]) -> str:
     """The state, and when it was learned if there is one run to say it of."""
-    state = f"$s_{{{name.removeprefix('state')}}}$"
+    state = f"$s_{{{name.removeprefix('state')}}}$" if runs[0].cell.aligned else runs[0].label(name)
     if len(runs) > 1:
         return state
     step = runs[0].first[name]
@@ -126,12 +134,13 @@ def _frame(axes: Axes, *, similarity: float, low: float) -> None:
     axes.spines[["left", "bottom"]].set_linewidth(0.6)
 
 
-def _legend(axes: Axes, title: str | None, *, several: bool) -> None:
-    """The states, above the panel, where no curve runs."""
+def _legend(axes: Axes, title: str | None, runs: Sequence[Order]) -> None:
+    """The states, above the panel, where no curve runs; a name of unequal timesteps is a long one."""
+    one, several = (3, 6) if runs[0].cell.aligned else (2, 4)
     axes.legend(
         loc="lower center",
         bbox_to_anchor=(0.5, 1),
-        ncols=6 if several else 3,
+        ncols=several if len(runs) > 1 else one,
         title=title,
         title_fontsize=_FONT,
         fontsize=_FONT,

@@ -14,6 +14,12 @@ _LEFT = 0.17
 _GAP = 0.06
 _LARGEST, _SMALLEST = 0.70, 0.44
 _TITLE, _HEAD, _NOTE, _BETWEEN = 0.19, 0.14, 0.15, 0.10
+_LINE = 0.10
+"""From one line of a note to its next."""
+
+_COUNT_NOTE = _NOTE + _LINE
+"""Of `life_count`: the first decoded board is trained and scored, and says both."""
+
 _TALLEST = 7.5
 """Boards get smaller rather than the picture higher than this, which leaves a page room for its caption."""
 
@@ -33,7 +39,7 @@ def draw(sequences: Sequence[Picked], *, config: Mapping[str, Any]) -> Figure:
         sequences: one or more sequences, all of the same run.
         config: that run's.
     """
-    page = _Page(sequences)
+    page = _Page(sequences, note=_COUNT_NOTE if config.get("experiment") == "life_count" else _NOTE)
     top = page.height
     for picked in sequences:
         top = _sequence(page, picked, top, config=config) - _BETWEEN
@@ -43,13 +49,14 @@ def draw(sequences: Sequence[Picked], *, config: Mapping[str, Any]) -> Figure:
 class _Page:
     """A figure of a column's width (wider only where boards would get too small), measured in inches."""
 
-    def __init__(self, sequences: Sequence[Picked]) -> None:
+    def __init__(self, sequences: Sequence[Picked], *, note: float) -> None:
+        self.note = note
         columns = max(
             max(len(picked.truth), *(len(one.boards) for one in picked.decoded)) for picked in sequences
         )
         decoded = sum(len(picked.decoded) for picked in sequences)
         rows = len(sequences) + decoded
-        words = len(sequences) * (_TITLE + _HEAD + _BETWEEN) - _BETWEEN + decoded * (_GAP + _NOTE)
+        words = len(sequences) * (_TITLE + _HEAD + _BETWEEN) - _BETWEEN + decoded * (_GAP + note)
         fitting = min((COLUMN - _LEFT) / columns - _GAP, (_TALLEST - words) / rows)
         self.board = min(max(fitting, _SMALLEST), _LARGEST)
         self.width = max(COLUMN, round(self.left(columns), 3))
@@ -105,8 +112,9 @@ def _sequence(page: _Page, picked: Picked, top: float, *, config: Mapping[str, A
         name = "decoded" if len(picked.decoded) == 1 and one.decoder == "plain" else one.decoder
         said = notes(one.boards, picked.truth, config=config)
         _row(page, name, one.boards, [note.kind for note in said], top)
-        top -= page.board + _NOTE
+        top -= page.board
         _notes(page, said, top)
+        top -= page.note
     return top
 
 
@@ -116,9 +124,11 @@ def _row(page: _Page, name: str, boards: Array, kinds: Sequence[Kind], top: floa
         page.show(board, column, top, kind=kind)
 
 
-def _notes(page: _Page, said: Sequence[Note], bottom: float) -> None:
+def _notes(page: _Page, said: Sequence[Note], top: float) -> None:
     for column, note in enumerate(said):
-        page.write(_middle(page, column), bottom + 0.05, note.text, ha="center", color=_COLOURS[note.kind])
+        for row, line in enumerate(note.text.splitlines()):
+            y = top - (row + 1) * _LINE
+            page.write(_middle(page, column), y, line, ha="center", color=_COLOURS[note.kind])
 
 
 def _middle(page: _Page, column: int) -> float:

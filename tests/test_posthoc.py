@@ -1,0 +1,338 @@
+"""The adversarial stage of a run: its border, packs, stopping, divergence, and what it leaves behind."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sweep_helpers import ME, SMALL, opened, staged
+from training_helpers import CPU, MemoryRecorder, after, experiment_of, tiny, tiny_count, train
+
+from imagination import metrics
+from imagination.life import networks, sampler
+from imagination.training.loop import Run, Trainer
+from imagination.training.state import CheckpointError
+from jobs.config import resolve
+from jobs.evaluate import evaluate
+from jobs.identity import run_id
+from jobs.worker import run_pack
+from results_db.contract import PlannedRun
+from results_db.store import open_store
+
+STAGES = {
+    "gan": "posthoc",
+    "max_steps": 10,
+    "eval_every": 5,
+    "adv_steps": 6,
+    "trace_every": 4,
+    "adv_layers": 2,
+}
+STATE, COUNT = tiny(**STAGES), tiny_count(**STAGES)
+BOTH = pytest.mark.parametrize("config", [STATE, COUNT], ids=["state", "count"])
+PLAIN, ADVERSARIAL = (  # the metrics of either decoder
+    {"life_state": f"metric_{name}", "life_count": f"correlation_{name}"} for name in ("plain", "adv")
+)
+
+
+def at_the_border(configs):
+    """Every run's checkpoint between the stages."""
+    recorders = train(configs)
+    return [next(c for c in r.checkpoints if int(c["stage"]) == 1) for r in recorders]
+
+
+def parameters_after(configs, steps, *, checkpoints):
+    """`[R, P]` after so many steps from the checkpoints."""
+    recorders = train(configs, checkpoints=checkpoints, stop=after(steps))
+    return torch.stack([torch.from_numpy(r.checkpoints[-1]["parameters"]) for r in recorders])
+
+
+# --- the border ---
+
+
+@BOTH
+def test_the_adversary_begins_with_the_trained_network_and_parameters_of_its_own(config):
+    (checkpoint,) = at_the_border([config])
+    (without,) = train([replace(config, gan="none")])
+    layout = experiment_of(config).next_stage().layout
+    named = layout.unpack(torch.from_numpy(checkpoint["parameters"])[None])
+    fresh = layout.unpack(layout.glorot_uniform(torch.tensor([config.seed])))
+    judges = len(experiment_of(config).discriminator_widths())
+    parts = [f"adversary.{layer}" for layer in range(config.adv_depth)]
+    parts += [f"discriminator.{layer}" for layer in [*range(judges), "linear"]]
+    assert set(named) - set(without.weights) == {f"{p}.{kind}" for p in parts for kind in ("weight", "bias")}
+    for name, value in named.items():
+        assert np.array_equal(value[0], without.weights[name] if name in without.weights else fresh[name][0])
+    assert not checkpoint["mean"].any() and not checkpoint["variance"].any()
+    assert (int(checkpoint["step"]), int(checkpoint["earlier"])) == (0, 10)
+
+
+@BOTH
+@pytest.mark.parametrize(("accuracy", "ending"), [(1e-9, ("reached", 5)), (1.0, ("step_limit", 10))])
+def test_how_the_networks_training_ended_is_what_is_recorded(config, accuracy, ending):
+    configs = [replace(config, batch=64, accuracy=accuracy, gan=gan) for gan in ("posthoc", "none")]
+    with_adversary, without = (train([each])[0] for each in configs)
+    assert (with_adversary.outcome, with_adversary.metrics["steps"]) == ending
+    assert without.outcome == with_adversary.outcome
+    # Nothing of the network or of its own decoder has changed by a bit.
+    own = {"train_accuracy", "steps", "eval_accuracy", "autoencoder_accuracy", "baseline_repeat"}
+    for name in (*own, PLAIN[config.experiment]):
+        assert with_adversary.metrics[name] == without.metrics[name]
+    for name, weight in without.weights.items():
+        assert np.array_equal(weight, with_adversary.weights[name])
+    assert set(with_adversary.traces) - set(without.traces) == {
+        *(f"adv_state{state}" for state in (1, 2, 3)),
+        "adv_generator_loss",
+        "adv_discriminator_loss",
+    }
+    for name, points in without.traces.items():
+        assert points == with_adversary.traces[name]
+    assert [step for step, _ in with_adversary.traces["adv_state1"]] == [0, 4]  # of 6 steps, counted from 0
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("accuracy", "steps", "adversarial"), [(1e-9, [0, 4], [5, 9]), (1.0, [0, 4, 8], [10, 14])]
+)
+def test_progress_counts_on_from_where_the_networks_training_ended(config, accuracy, steps, adversarial):
+    # Traces of the second stage count from its own beginning, at 0 and 4; who watches sees one run go on.
+    watched = replace(config, batch=64, accuracy=accuracy)
+    recorders = train(
+        [watched, replace(watched, seed=2, adv_steps=4)]
+    )  # the second has left before its step 4
+    for recorder, last in zip(recorders, (adversarial, adversarial[:1]), strict=True):
+        assert [step for step, _ in recorder.progressed] == steps + last
+        shown = [any(name.startswith("adv_state") for name in values) for _, values in recorder.progressed]
+        assert shown == [False] * len(steps) + [True] * len(last)
+    assert watched.total_steps == 10 + 6 > adversarial[-1]
+
+
+def test_a_run_given_up_has_no_adversary():
+    (recorder,) = train([replace(COUNT, give_up_at=5, give_up_accuracy=0.5)])
+    assert (recorder.outcome, recorder.metrics["steps"]) == ("given_up", 5)
+    assert recorder.metrics["correlation_adv"] is None and recorder.metrics["correlation_plain"] is not None
+
+
+@BOTH
+def test_a_diverged_run_has_none_and_its_neighbour_has(config):
+    ruined, fine = train([replace(config, lr=1e38, clip_by="none"), replace(config, seed=1)])
+    assert ruined.outcome == "diverged" and ruined.error is None
+    assert not any(name.startswith("adv") for name in ruined.traces)
+    assert set(ruined.weights) == set(experiment_of(config).layout.shapes)
+    assert set(ruined.metrics) == {"train_accuracy", "steps"}
+    assert fine.outcome == "step_limit" and fine.metrics[ADVERSARIAL[config.experiment]] is not None
+
+
+# --- packs ---
+
+
+@BOTH
+def test_packed_and_alone_agree_over_the_first_steps(config):
+    # Everything that may differ inside a pack does, the step at which the networks end among it.
+    configs = [
+        replace(config, seed=1, max_steps=10, adv_lr=1e-3, adv_weight=0.5, clip_by="none"),
+        replace(config, seed=2, max_steps=5, adv_ramp=0.0, disc_lr=3e-3, schedule="constant"),
+        replace(config, seed=3, max_steps=7, adv_steps=9, reset=0.5, clip_by="value", clip=0.1),
+    ]
+    border = at_the_border(configs)
+    packed = parameters_after(configs, 5, checkpoints=border)
+    for index, each in enumerate(configs):
+        alone = parameters_after([each], 5, checkpoints=border[index : index + 1])[0]
+        torch.testing.assert_close(packed[index], alone, rtol=1e-4, atol=1e-5)
+        assert (alone - torch.from_numpy(border[index]["parameters"])).abs().max() > 4e-3
+
+
+@BOTH
+def test_no_run_influences_another_to_the_bit(config):
+    configs = [replace(config, seed=1), replace(config, seed=2)]
+    border = at_the_border(configs)
+    usual = parameters_after(configs, 5, checkpoints=border)
+    other_boards = {**border[0], "data": ~border[0]["data"]}
+    perturbed = parameters_after(configs, 5, checkpoints=[other_boards, border[1]])
+    assert not torch.equal(usual[0], perturbed[0])
+    assert torch.equal(usual[1], perturbed[1])
+    # Nor does one whose adversary runs away.
+    ruined = parameters_after(
+        [replace(configs[0], adv_lr=1e38, disc_lr=1e38, clip_by="none"), configs[1]], 5, checkpoints=border
+    )
+    assert not ruined[0].isfinite().all()
+    assert torch.equal(usual[1], ruined[1])
+
+
+@BOTH
+def test_each_run_keeps_its_place_whichever_ends_its_stage_first(config):
+    # The second ends both stages before the first; each must still train its own network, at its own rates.
+    configs = [replace(config, seed=1), replace(config, seed=2, max_steps=5, adv_steps=2, adv_lr=0.5)]
+    for ours, each in zip(train(configs), configs, strict=True):
+        (alone,) = train([each])
+        assert {name: len(points) for name, points in ours.traces.items()} == {
+            name: len(points) for name, points in alone.traces.items()
+        }
+        for name, value in alone.weights.items():
+            np.testing.assert_allclose(ours.weights[name], value, rtol=1e-3, atol=1e-3)
+
+
+# --- stopping and resuming ---
+
+
+class Sessions:
+    """A pack that is stopped and taken up again until every run has ended, as a worker does it."""
+
+    def __init__(self, configs):
+        self.recorders = [MemoryRecorder() for _ in configs]
+        self._runs = list(zip(configs, self.recorders, strict=True))
+        self.stages = []
+
+    def train(self, *, steps):
+        """Stop after so many questions, again and again; an ended run is not taken up."""
+        while open_runs := [(c, r) for c, r in self._runs if r.outcome is None]:
+            checkpoints = [r.checkpoints[-1] if r.checkpoints else None for _, r in open_runs]
+            self.stages.append([-1 if c is None else int(c["stage"]) for c in checkpoints])
+            assert len(self.stages) < 100, "these sessions do not get any further"
+            runs = [Run(c, r, k) for (c, r), k in zip(open_runs, checkpoints, strict=True)]
+            Trainer(experiment_of(*(c for c, _ in open_runs)), runs).train(stop=after(steps))
+
+
+@BOTH
+@pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_stopped_and_resumed_is_as_if_undisturbed_to_the_bit(config, runs, steps):
+    # Stopped before every step (or every fourth), between the stages and in every evaluation, while one run waits
+    # for the other at the border and after it has left.
+    configs = [replace(config, seed=1), replace(config, seed=2, max_steps=5, adv_steps=4)][-runs:]
+    undisturbed, sessions = train(configs), Sessions(configs)
+    sessions.train(steps=steps)
+    if runs == 2:
+        assert [0, 1] in sessions.stages and [1, 1] in sessions.stages and [1] in sessions.stages
+    for once, again in zip(undisturbed, sessions.recorders, strict=True):
+        assert (again.outcome, again.metrics, again.traces) == (once.outcome, once.metrics, once.traces)
+        assert again.progressed == once.progressed
+        assert set(again.weights) == set(once.weights)
+        for name, weight in once.weights.items():
+            assert np.array_equal(weight, again.weights[name])
+
+
+def test_a_run_stopped_in_its_last_evaluation_only_evaluates_again():
+    (undisturbed,) = train([STATE])
+    (stopped,) = train([STATE], stop=after(10 + 6))  # the next question comes from the evaluation
+    assert stopped.outcome is None
+    last = stopped.checkpoints[-1]
+    assert (int(last["stage"]), int(last["step"])) == (1, 6)
+    (resumed,) = train([STATE], checkpoints=[last])
+    assert resumed.metrics == undisturbed.metrics and not resumed.traces
+
+
+@pytest.mark.parametrize(
+    "other", [tiny(), replace(STATE, adv_layers=3)], ids=["no such stage", "another decoder"]
+)
+def test_a_checkpoint_of_another_kind_is_refused(other):
+    (checkpoint,) = at_the_border([STATE])
+    with pytest.raises(CheckpointError) as refused:
+        train([other, other], checkpoints=[None, checkpoint])
+    assert refused.value.index == 1
+
+
+# --- what is left behind ---
+
+
+@BOTH
+def test_the_value_of_a_run_is_the_larger_of_both_decoders(config):
+    (recorder,) = train([config])
+    found = recorder.metrics
+    named = {name: torch.from_numpy(value)[None] for name, value in recorder.weights.items()}
+    side = config.eval_board if config.experiment == "life_state" else config.board
+    truth = sampler.evaluation_states(2, board=side, sequences=40, device=CPU)
+    hidden = experiment_of(config).network.hidden_states(named, truth[None, :, 0])
+    expected = {}
+    for key, name, depth in (
+        ("plain", "decoder", config.dec_layers),
+        ("adv", "adversary", config.adv_depth),
+    ):
+        decoded = torch.stack([networks.decode(named, h, name=name, depth=depth)[0] for h in hidden], dim=1)
+        boards = decoded.sigmoid()
+        sample = recorder.samples["plain" if key == "plain" else "adversarial"]
+        np.testing.assert_allclose(sample["decoded"][:4], boards[:4].numpy(), atol=1e-3)
+        np.testing.assert_array_equal(sample["index"][:4], range(4))
+        if config.experiment == "life_state":
+            expected[key] = metrics.interpretability(boards[:, 1:-1], truth[:, 1:-1]).mean().item()
+        else:
+            expected[key] = metrics.matthews(boards, truth[:, 1:]).amax(0).mean().item()
+    assert found[PLAIN[config.experiment]] == pytest.approx(expected["plain"])
+    assert found[ADVERSARIAL[config.experiment]] == pytest.approx(expected["adv"])
+    whole = "metric" if config.experiment == "life_state" else "correlation"
+    assert found[whole] == pytest.approx(max(expected.values())) and expected["plain"] != expected["adv"]
+    both = [recorder.samples[name]["index"].tolist() for name in ("plain", "adversarial")]
+    assert both[0] == both[1]
+
+
+@BOTH
+@pytest.mark.parametrize("runaway", [{"adv_lr": 1e38}, {"disc_lr": 1e38, "adv_ramp": 0.0}])
+def test_of_an_adversary_that_runs_away_nothing_is_shown(config, runaway):
+    (recorder,) = train([replace(config, clip_by="none", **runaway)])
+    (without,) = train([replace(config, clip_by="none", gan="none")])
+    assert recorder.outcome == "step_limit" and recorder.error is None
+    assert not np.isfinite(recorder.weights["adversary.0.weight"]).all()
+    assert recorder.metrics == without.metrics
+    assert recorder.metrics[ADVERSARIAL[config.experiment]] is None
+    assert list(recorder.samples) == ["plain"]
+    # Its losses end where they are no numbers any more, for which a store has no place.
+    points = recorder.traces["adv_generator_loss"]
+    assert points[0][0] == 0 and len(points) < 2 and np.isfinite(points).all()
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["adversary.0.bias", "adversary.1.weight", "adversary.1.bias"])
+def test_one_number_that_ran_away_is_enough(config, name):
+    (recorder,) = train([config])
+    named = {key: torch.from_numpy(value)[None].clone() for key, value in recorder.weights.items()}
+    named[name].view(-1)[0] = float("nan")
+    found = experiment_of(config).evaluate(named)
+    assert found.metrics[ADVERSARIAL[config.experiment]] is None and list(found.samples) == ["plain"]
+
+
+def test_a_joint_runs_decoder_is_the_adversarial_one():
+    (recorder,) = train([tiny(gan="joint")])
+    found = recorder.metrics
+    assert found["metric_plain"] is None and found["metric"] == found["metric_adv"] is not None
+    assert list(recorder.samples) == ["adversarial"]
+    assert list(recorder.traces) == ["state1", "state2", "state3"]
+    assert "adversary.0.weight" not in recorder.weights and "discriminator.linear.weight" in recorder.weights
+
+
+def test_the_new_decoder_learns_its_targets_from_the_frozen_states():
+    # The network itself has hardly been trained: s_1 is still to be seen in its h_0, by whoever learns to look.
+    config = replace(STATE, batch=32, adv_steps=150, adv_lr=0.02, adv_weight=0.01, trace_every=10)
+    (recorder,) = train([replace(config, max_steps=10, eval_every=10)])
+    first, last = (recorder.traces["adv_state1"][place][1] for place in (0, -1))
+    assert last > 0.97 > 0.9 > first
+
+
+# --- the store ---
+
+
+@pytest.mark.parametrize(
+    ("experiment", "changes"),
+    [
+        ("life_state", SMALL | {"gan": "posthoc", "adv_steps": 12, "optimizer": "muon", "step_layers": 2}),
+        ("life_state", SMALL | {"gan": "joint"}),
+        ("life_state", SMALL | {"gan": "posthoc", "adv_steps": 12, "adv_lr": 1e38, "clip_by": "none"}),
+        (
+            "life_count",
+            {key: value for key, value in SMALL.items() if key not in ("step_layers", "eval_board")}
+            | {"gan": "posthoc", "adv_steps": 12},
+        ),
+    ],
+    ids=["posthoc", "joint", "run away", "count"],
+)
+def test_metrics_from_the_stored_weights_are_the_stored_ones(experiment, changes, tmp_path):
+    config = resolve(experiment, "fast", changes)
+    planned = PlannedRun(run_id(config), config)
+    open_store(str(tmp_path / "a.db"), create=True).close()
+    store = opened(tmp_path)
+    run_pack(staged(store, planned), store, device=CPU, provenance=ME, report=lambda event: None)
+    stored = store.run(planned.run_id)["metrics"]
+    found = evaluate(store, planned.run_id, config, device=CPU)
+    store.close()
+    assert found is not None and set(stored) - set(found) == {"train_accuracy", "steps"}
+    assert found == {name: pytest.approx(stored[name], abs=1e-9) for name in found}
+    name = ADVERSARIAL[experiment]
+    assert (found[name] is None) == ("adv_lr" in changes)
