@@ -131,7 +131,7 @@ def evaluate(
 
 def weights_path(store: "SqlStore", run_id: str) -> Path | None:
     """The final weights of a completed run, None if they are not there."""
-    from jobs.files import Files
+    from results_db.files import Files
 
     for attempt in reversed(store.attempts(run_id)):
         path = Files(store.folder).weights(Attempt(run_id, attempt["number"], attempt["restart"]))

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from imagination.recorder import Arrays
-from jobs.files import Files, last_lines, write_atomically
 from jobs.identity import SHORT
 from results_db.contract import Attempt, RunRecord, Sample, State, StoreError, UnfitError, WorkerStore
+from results_db.files import Files, last_lines, write_atomically
 
 log = logging.getLogger(__name__)
 

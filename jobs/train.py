@@ -25,7 +25,6 @@ from imagination.schema import ConfigError, Scalar
 from jobs import command_line, hydra_config
 from jobs.config import RunSettings, resolve
 from jobs.entry import Stop
-from jobs.files import Files
 from jobs.identity import SHORT, run_id
 from jobs.pack import Pack
 from jobs.progress import Display
@@ -34,6 +33,7 @@ from results_db import console
 from results_db.address import locate
 from results_db.columns import METRIC_COLUMNS
 from results_db.contract import PlannedRun, State, StoreError
+from results_db.files import Files
 from results_db.spooled import SpooledStore
 from results_db.store import SqlStore, open_store
 from results_db.tables import text

@@ -12,12 +12,12 @@ from imagination.schema import ConfigError, build
 from imagination.training.experiment import Experiment
 from imagination.training.loop import Run, Trainer
 from imagination.training.state import CheckpointError
-from jobs.files import Files
 from jobs.identity import SHORT
 from jobs.pack import Pack
 from jobs.provenance import cpu_name
 from jobs.recording import Report, RunRecorder
 from results_db.contract import Attempt, PlannedRun, Provenance, State, WorkerStore
+from results_db.files import Files
 
 log = logging.getLogger(__name__)
 

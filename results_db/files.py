@@ -4,6 +4,8 @@ import logging
 import os
 import secrets
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from results_db.contract import Attempt, StoreError
 log = logging.getLogger(__name__)
 
 _TAIL_BYTES = 8192
+
+_LITTER_AFTER_S = 3600
+"""Nobody writes a file for that long."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -107,6 +112,14 @@ class Files:
         """
         restart = f".{attempt.restart}" if attempt.restart else ""
         return self.folder / "weights" / f"{attempt.run_id}.{attempt.number}{restart}.safetensors"
+
+    def remove_litter(self) -> None:
+        """Take away halves of files whose writers were killed, and which nobody goes on with."""
+        for folder in (self.spool, self.folder / "checkpoints", self.folder / "weights"):
+            for path in folder.glob("*.tmp"):
+                with suppress(OSError):  # of another writer, who is done, or of another user
+                    if time.time() - path.stat().st_mtime > _LITTER_AFTER_S:
+                        path.unlink()
 
     def settle(self, attempt: Attempt) -> None:
         """This attempt's result is stored: the checkpoint goes, and weights of attempts that died before their commit.

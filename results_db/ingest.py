@@ -58,6 +58,7 @@ def ingest(store: Store) -> Ingested:
         StoreError: the store is away; what was not taken in stays.
     """
     spool, found = Spool(store.folder), Ingested()
+    Files(store.folder).remove_litter()
     _listen(store)
     for _, attempts in groupby(sorted(spool.attempts()), key=lambda attempt: attempt.run_id):
         entries = [entry for attempt in attempts if (entry := _read(spool, attempt, found)) is not None]

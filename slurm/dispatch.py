@@ -24,11 +24,11 @@ from submitit.helpers import DelayedSubmission
 from imagination.schema import ConfigError
 from jobs.dispatched import PICKLE, Dispatch, DispatchFolder, Task
 from jobs.pack import Pack
-from jobs.slurm_entry import PackJob
 from results_db.contract import Attempt, Store
 from results_db.process import process_name
 from slurm import recovery
 from slurm.commands import SlurmError, said
+from slurm.job import PackJob
 from slurm.launchers import Resources
 
 _NAME_LENGTH = 40

@@ -1,6 +1,6 @@
 """Holds what waits of a launch whose first runs all failed alike, before the rest of it does.
 
-Whoever looks decides, from what the store says: `watch`, `reconcile`, and a job whose run failed (`from_a_job`), so
+Whoever looks decides, from what the store says: `watch`, `reconcile`, `launch`, and a job whose run failed, so
 that it needs neither a person nor a daemon. A job that cannot start its worker is seen by the first two alone. The jobs
 stay in the queue, held by `scontrol hold`, and a file in their dispatch's folder says why. A launch is held once: where
 that file is, nobody holds it again, so that a person's release (by `imagine-sweep reconcile --release`, or by Slurm's

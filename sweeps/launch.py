@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jobs.files import Files
 from jobs.pack import Pack, group
 from jobs.progress import Display, duration
 from jobs.provenance import dead_attempts, lose_dead_attempts
 from results_db import console
 from results_db.address import locate
 from results_db.contract import FAILURES, INTERRUPTED, NewSweep, State
+from results_db.files import Files
 from results_db.store import open_store
 from results_db.tables import text
 from slurm.launchers import Launcher

@@ -5,17 +5,17 @@ from contextlib import closing
 
 import click
 
-from jobs.files import Files
 from jobs.pack import Pack
 from results_db.address import locate
 from results_db.contract import NewSweep, Store
-from results_db.ingest import ingest
+from results_db.files import Files
 from results_db.store import open_store
 from slurm.commands import array_limit
 from slurm.dispatch import Submitted, dispatch
 from slurm.launchers import Launcher, Resources
 from slurm.probe import probe
-from slurm.recovery import recover
+from slurm.queries import Slurm
+from slurm.reconcile import Reconciler
 from sweeps.expand import Expansion
 from sweeps.launch import GPU_PACK, LaunchResult, nothing_to_train, open_packs
 from sweeps.model import Spec
@@ -81,18 +81,10 @@ def launch_on_slurm(
 
 
 def _take_up(store: Store) -> None:
-    """What earlier launches and jobs left on their way."""
-    found = ingest(store)
-    for line in (*found.damaged, *found.left):
+    """What earlier launches and jobs left on their way, and what became of those that nobody heard of."""
+    found = Reconciler(store, Slurm()).look()
+    for line in (*found.lines, *found.unknown):
         _say(line)
-    recovered = recover(store)
-    for line in recovered.unclear:
-        _say(line)
-    if recovered.adopted or recovered.withdrawn:
-        _say(
-            f"a launch before this one died: jobs found: {', '.join(recovered.adopted) or 'none'}; "
-            f"runs that it never submitted: {len(recovered.withdrawn)}"
-        )
 
 
 def _approve(

@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,12 @@ def wait_for_log(folder: Path, text: str, *, times: int = 1) -> None:
 
 def logs(folder: Path) -> str:
     """What all jobs said."""
-    return "\n".join(path.read_text() for path in sorted((folder / "a.files" / "jobs").glob("*/*_log.err")))
+    return launched_into(folder, "*_log.err")
+
+
+def launched_into(folder: Path, pattern: str) -> str:
+    """The text of these files of all dispatches."""
+    return "\n".join(path.read_text() for path in sorted((folder / "a.files" / "jobs").glob(f"*/{pattern}")))
 
 
 def wait_for_no_jobs(slurm: Testbed) -> None:
@@ -91,6 +97,22 @@ def all_results(folder: Path) -> dict[str, dict[str, Any]]:
         return {run_id: results(store, run_id) for run_id in planned(folder)}
     finally:
         store.close()
+
+
+def assert_whole(folder: Path, slurm: Testbed, undisturbed: Mapping[str, Mapping[str, Any]]) -> None:
+    """Every run is complete exactly once, to the bit as it should be, and nothing is left over."""
+    wait_for_no_jobs(slurm)
+    assert all_results(folder) == undisturbed
+    for tries in attempts(folder):
+        assert [one["state"] for one in tries].count(State.COMPLETED) == 1, tries
+    with closing(opened(folder)) as store:
+        assert store.open_attempts() == []
+        assert sorted(store.runs()["run_id"]) == sorted(undisturbed)
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    weights = [name for name in files if name.startswith("a.files/weights/")]
+    assert len(weights) == len(undisturbed), weights
+    left = ("a.files/spool/", "a.files/checkpoints/", "a.files/packs/")
+    assert [name for name in files if name.startswith(left) or name.endswith((".lock", ".tmp"))] == []
 
 
 def train_here(folder: Path) -> dict[str, dict[str, Any]]:

@@ -11,10 +11,10 @@ from sweep_helpers import ME, opened, small, staged
 
 from imagination.schema import ConfigError
 from jobs.evaluate import cli
-from jobs.files import Files
 from jobs.worker import run_pack
 from results_db import console
 from results_db.contract import Attempt, StoreError
+from results_db.files import Files
 from results_db.store import open_store
 
 RUNS = [small(seed=1), small(seed=2, loss="l2", ae=False), small(seed=3, gol=1, model_t=1)]

@@ -228,6 +228,22 @@ print(len(found.stored))
 
 
 @pytest.mark.slow
+def test_halves_of_files_go_when_nobody_can_be_at_them(store: SqlStore) -> None:
+    halves = [
+        store.folder / folder / f"x.json.{n}.tmp"
+        for folder in ("spool", "checkpoints", "weights")
+        for n in (0, 1)
+    ]
+    for half in halves:
+        half.parent.mkdir(parents=True, exist_ok=True)
+        half.touch()
+    for old in halves[::2]:
+        an_hour_ago = time.time() - 3601
+        os.utime(old, (an_hour_ago, an_hour_ago))
+    ingest(store)
+    assert [half for half in halves if half.exists()] == halves[1::2]
+
+
 def test_two_processes_that_ingest_at_once(store: SqlStore, tmp_path: Path) -> None:
     runs = [f"{n:064x}" for n in range(60)]
     store.stage([PlannedRun(run_id, {}) for run_id in runs])

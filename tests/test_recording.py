@@ -11,9 +11,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 from sweep_helpers import HOPELESS, ME, begun, small
 
-from jobs.files import Files
 from jobs.recording import RunRecorder, is_out_of_memory
 from results_db.contract import Attempt, State, UnfitError
+from results_db.files import Files
 from results_db.ingest import ingest
 from results_db.spooled import worker_store
 from results_db.store import SqlStore, open_store

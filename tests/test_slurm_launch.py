@@ -151,7 +151,7 @@ def test_killed_before_sbatch_its_runs_are_submitted_by_the_next(slurm, tmp_path
     assert killed.returncode == -signal.SIGKILL
     assert set(states(tmp_path).values()) == {State.PENDING}
     said = launch(tmp_path)
-    assert "jobs found: none; runs that it never submitted: 3" in said.err
+    assert "3 runs were never submitted; their launch died, they are free" in said.err
     assert said.json["submitted"] == 3
     wait_for_states(tmp_path, State.COMPLETED)
     # A number is not given twice: the one that was withdrawn was 1.
@@ -172,7 +172,7 @@ def test_killed_after_sbatch_its_jobs_are_found_and_work(slurm, tmp_path) -> Non
     (job,) = set(slurm.run("squeue", "-h", "-o", "%F").split())
     assert [attempt["job_id"] for (attempt,) in attempts(tmp_path)] == [None] * 3
     said = launch(tmp_path)
-    assert f"jobs found: {job}; runs that it never submitted: 0" in said.err
+    assert f"job {job} was submitted before its launch died, and is ours again" in said.err
     assert said.json["submitted"] == 0
     assert [attempt["job_id"] for (attempt,) in attempts(tmp_path)] == [f"{job}_{n}" for n in range(3)]
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
@@ -256,6 +256,22 @@ def test_without_the_check_every_attempt_says_it(slurm, tmp_path) -> None:
     wait_for_states(tmp_path, State.FAILED)
     for (attempt,) in attempts(tmp_path):
         assert attempt["error"] == f"node {attempt['host']} cannot train: no driver on this node"
+
+
+def test_a_hopeless_launch_is_held_by_its_own_jobs(slurm, tmp_path) -> None:
+    """Nobody watches; the fifth that fails like all before it holds what waits."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "torch.py").write_text("raise ImportError('no driver on this node')\n")
+    write_spec(tmp_path, runs=8)
+    broken = f"launcher.setup=['export PYTHONPATH={tmp_path}/broken']"
+    (job,) = launch(tmp_path, broken, "launcher.array_parallelism=1").json["jobs"]
+    wait_until(lambda: "JobHeldUser" in slurm.run("squeue", "-h", "-o", "%r"), within_s=WITHIN_S)
+    wait_until(lambda: not slurm.run("squeue", "-h", "-t", "running"), within_s=WITHIN_S)
+    failed = [state for state in states(tmp_path).values() if state is State.FAILED]
+    assert 5 <= len(failed) < 8  # one may have started before it was held
+    (why,) = (tmp_path / "a.files" / "jobs").glob("*/held.json")
+    assert "no driver on this node" in json.loads(why.read_text())["cause"]
+    slurm.run("scancel", job)
 
 
 def test_a_folder_that_nodes_do_not_see(slurm, tmp_path) -> None:

@@ -13,9 +13,9 @@ from training_helpers import after
 from imagination.life.state import LifeState
 from imagination.schema import ConfigError
 from jobs import worker
-from jobs.files import Files
 from jobs.pack import Pack
 from results_db.contract import Attempt, State
+from results_db.files import Files
 from results_db.ingest import ingest
 from results_db.spooled import worker_store
 from results_db.store import open_store

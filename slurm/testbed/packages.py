@@ -3,12 +3,14 @@
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 from slurm.testbed.errors import TestbedError
 
 PACKAGES = (
     "slurmctld", "slurmd", "slurm-client", "munge",
     "slurmdbd", "mariadb-server-core", "mariadb-client-core",
+    "libfaketime",
 )  # fmt: skip
 HOW_TO_INSTALL = "install it with: python -m slurm.testbed install (Debian or Ubuntu; root or sudo)"
 _COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "setsid")
@@ -26,17 +28,23 @@ def missing(*, accounting: bool = True) -> list[str]:
     return [command for command in wanted if shutil.which(command, path=search_path()) is None]
 
 
+def faketime() -> Path | None:
+    """The library that gives a process a clock of its own; None where it is not installed."""
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+
+
 def install() -> bool:
     """Installs what is missing, without a question; whether anything was.
 
     Raises:
         TestbedError: this is no Debian, there is no way to become root, or apt-get failed.
     """
-    if not missing():
+    gone = missing() + ([] if faketime() else ["libfaketime"])
+    if not gone:
         return False
     if shutil.which("apt-get") is None:
         raise TestbedError(
-            f"{', '.join(missing())} missing, and no apt-get here; install Slurm, munge and MariaDB by hand"
+            f"{', '.join(gone)} missing, and no apt-get here; install Slurm, munge and MariaDB by hand"
         )
     for arguments in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
         _apt_get(*arguments)

@@ -26,10 +26,11 @@ from submitit.helpers import DelayedSubmission
 
 from jobs.dispatched import Dispatch, DispatchFolder, Task
 from jobs.provenance import provenance
-from results_db.contract import Attempt, Provenance, State, WorkerStore
+from results_db.contract import FAILURES, Attempt, Provenance, State, WorkerStore
 from results_db.files import last_lines
 from results_db.spooled import worker_store
 from results_db.words import one_line
+from slurm.hold import from_a_job
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,8 @@ class _Job:
             states = self._train(task, task.attempts(restart), store)
         finally:
             store.close()
+        if not FAILURES.isdisjoint(states.values()):
+            from_a_job(dispatch.db)
         if self._signals.told and State.PREEMPTED in states.values():
             self._go_on(dispatch, restart)
         return {run_id: str(state) for run_id, state in states.items()}
