@@ -1,6 +1,7 @@
 """Attempts in a SQL database: granted, submitted, begun, alive, ended. Only a run's newest may write."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from results_db.contract import (
 )
 from results_db.database import Database
 
+_COMES_BACK = RESTARTABLE & INTERRUPTED
 _PROVENANCE = tuple(Provenance.__dataclass_fields__)
 
 
@@ -104,6 +106,28 @@ class AttemptStore(Database):
                 connection.execute(delete(table).where(table.id.in_(keys_chunk)))
             _back_to_before(connection, [runs[one.run_id].id for one in withdrawn])
         return withdrawn
+
+    def requeue(self, attempts: Iterable[Attempt]) -> list[Attempt]:
+        """The jobs of these interrupted attempts wait in the queue again: their next restart is PENDING.
+
+        Raises:
+            UnknownRunError: a run was never staged; nothing is changed.
+        """
+        wanted = list(attempts)
+        waiting = []
+        with self._writing() as connection:
+            runs = rows.lock_runs(connection, [attempt.run_id for attempt in wanted])
+            now = rows.now(connection)
+            for attempt in wanted:
+                run = runs[attempt.run_id]
+                newest = rows.newest_attempt(connection, run.id)
+                if newest is None or newest.order != attempt.order or newest.state not in _COMES_BACK:
+                    continue
+                again = replace(attempt, restart=attempt.restart + 1)
+                _go_on(connection, newest, again.restart, now=now, values={"state": State.PENDING})
+                rows.set_run(connection, run.id, state=State.PENDING)
+                waiting.append(again)
+        return waiting
 
     def begin(self, attempt: Attempt, provenance: Provenance, *, at: datetime | None = None) -> bool:
         """A dispatched attempt begins, or goes on after its job was requeued: it becomes RUNNING.

@@ -181,6 +181,7 @@ class EndedAttempt:
         error: the traceback, or what was seen from outside.
         exit_code: of its process, where one is known.
         log_tail: the last lines of its worker's log.
+        job_name: the name of its job; None without a scheduler.
         job_id: the scheduler's id.
         host: where it ran; None if it never began.
         ended_at: when.
@@ -191,6 +192,7 @@ class EndedAttempt:
     error: str | None
     exit_code: int | None
     log_tail: str | None
+    job_name: str | None
     job_id: str | None
     host: str | None
     ended_at: datetime
@@ -354,6 +356,19 @@ class Store(WorkerStore, Protocol):
 
         Returns:
             the attempts that were taken back.
+        """
+
+    def requeue(self, attempts: Iterable[Attempt]) -> list[Attempt]:
+        """The jobs of these attempts, which were interrupted, wait in the queue again: their next restart is PENDING.
+
+        Left alone are attempts that are not their run's newest any more, and those in a state in which no attempt
+        goes on (see `RESTARTABLE`).
+
+        Returns:
+            the attempts that wait now, with their restarts.
+
+        Raises:
+            StoreError: a run was never staged; nothing is changed.
         """
 
     def open_attempts(self) -> list[OpenAttempt]:

@@ -25,6 +25,7 @@ ACCOUNT_FIELDS = ("JobID", "State", "Reason", "NodeList", "ExitCode", "End", "Jo
 
 _ID = re.compile(r"(?P<base>\d+)(?:_(?:(?P<task>\d+)|\[(?P<tasks>[^\]]*)\]?))?(?P<rest>.*)")
 _MOST_TASKS = 5_000_000  # of one array: Slurm's own limit is 4,000,001
+_SIGNALS = frozenset({9, 10, 12, 15})  # KILL, USR1, USR2, TERM: no program of ours ends with these codes
 _NO_NODE = frozenset({"", "None assigned", "(null)"})
 
 
@@ -225,7 +226,7 @@ def _code_and_signal(text: str) -> int | None:
     if not colon or not (code.isdecimal() and signal.isdecimal()):
         return None
     # sacct shows seven bits of the code: a shell's 137, for a child that signal 9 ended, is printed as 9.
-    return -int(signal) if int(signal) else -int(code) if int(code) in (9, 15) else _of_shell(int(code))
+    return -int(signal) if int(signal) else -int(code) if int(code) in _SIGNALS else _of_shell(int(code))
 
 
 def _of_shell(code: int) -> int:

@@ -13,11 +13,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from results_db.contract import Attempt, EndedAttempt, OpenAttempt, State, Store
-from slurm.answers import Answer, Unknown
+from results_db.contract import Attempt, OpenAttempt, State, Store
+from slurm.answers import Answer, Job, Unknown
 from slurm.commands import SlurmError
 from slurm.queries import Slurm
-from slurm.states import ENDS
+from slurm.states import ENDS, Word, word_on
 
 _WHY = "cancelled with imagine-sweep cancel"
 
@@ -27,7 +27,7 @@ class Cancellation:
     """What a cancel does.
 
     Attributes:
-        training: attempts that train, or whose job was requeued.
+        training: attempts that train.
         waiting: attempts whose job waits.
         intents: attempts that were granted and never submitted; they are taken back.
         jobs: ids of the jobs that are cancelled, since all of their runs are.
@@ -64,19 +64,8 @@ class Cancellation:
         return lines
 
 
-@dataclass(frozen=True)
-class _Member:
-    """An attempt that may be cancelled; `over`: the store holds it for ended, yet its job is in the queue."""
-
-    attempt: Attempt
-    state: State
-    job_id: str | None
-    over: bool = False
-
-
 def plan(
     open_attempts: Iterable[OpenAttempt],
-    interrupted: Iterable[EndedAttempt],
     *,
     queue: Answer,
     run_ids: Collection[str],
@@ -86,21 +75,14 @@ def plan(
 
     Args:
         open_attempts: every open attempt of the store.
-        interrupted: every run's newest attempt that something stopped: its job may have been requeued.
         queue: squeue's answer.
         run_ids: the runs that were chosen.
         states: those alone that are in one of these; default: all.
     """
-    members = [_Member(one.attempt, one.state, one.job_id) for one in open_attempts]
-    members += [
-        _Member(one.attempt, State.PENDING, one.job_id, over=True)
-        for one in interrupted
-        if one.job_id is not None and _comes_back(one, queue)
-    ]
     found = Cancellation()
-    jobs: dict[str | None, list[_Member]] = defaultdict(list)
-    for member in members:
-        jobs[member.job_id].append(member)
+    jobs: dict[str | None, list[OpenAttempt]] = defaultdict(list)
+    for one in open_attempts:
+        jobs[one.job_id].append(one)
     for job_id, together in jobs.items():
         chosen = [
             one for one in together if one.attempt.run_id in run_ids and (not states or one.state in states)
@@ -111,26 +93,17 @@ def plan(
             continue
         if len(chosen) < len(together):
             found.shared += [one.attempt.run_id for one in chosen]
-        elif _goes_on(job_id, queue):
+        elif any(_goes_on(word_on(one, queue)) for one in chosen):
             found.jobs.append(job_id)
     return found
 
 
-def _goes_on(job_id: str, queue: Answer) -> bool:
-    job = queue.find(job_id)
-    return job is not None and job.state not in ENDS
+def _goes_on(word: Word) -> bool:
+    return isinstance(word, Job) and word.state not in ENDS
 
 
-def _comes_back(one: EndedAttempt, queue: Answer) -> bool:
-    """Whether its job is in the queue though the attempt is over; one that was cancelled only takes its time to end."""
-    job = queue.find(one.job_id or "")
-    if job is None or job.state in ENDS:
-        return False
-    return one.state is not State.CANCELLED or job.state != "COMPLETING"
-
-
-def _sort_in(one: _Member, found: Cancellation) -> None:
-    if one.state is State.RUNNING or one.over:
+def _sort_in(one: OpenAttempt, found: Cancellation) -> None:
+    if one.state is State.RUNNING:
         found.training.append(one.attempt)
     elif one.job_id is None:
         found.intents.append(one.attempt)
@@ -140,13 +113,9 @@ def _sort_in(one: _Member, found: Cancellation) -> None:
         found.local.append(one.attempt.run_id)
 
 
-def needs_slurm(
-    open_attempts: Iterable[OpenAttempt], interrupted: Iterable[EndedAttempt], run_ids: Collection[str]
-) -> bool:
-    """Whether any of these runs is, or may still be, a job's."""
-    jobs = [(one.job_id, one.attempt) for one in open_attempts]
-    jobs += [(one.job_id, one.attempt) for one in interrupted]
-    return any(job_id is not None and attempt.run_id in run_ids for job_id, attempt in jobs)
+def needs_slurm(open_attempts: Iterable[OpenAttempt], run_ids: Collection[str]) -> bool:
+    """Whether any of these runs is a job's."""
+    return any(one.job_id is not None and one.attempt.run_id in run_ids for one in open_attempts)
 
 
 def carry_out(cancellation: Cancellation, store: Store, slurm: Slurm) -> None:
@@ -172,5 +141,5 @@ def _cancel_jobs(jobs: Sequence[str], slurm: Slurm) -> None:
     except SlurmError:
         # One that ended meanwhile is an error to scancel, and none to us.
         queue = slurm.queue()
-        if isinstance(queue, Unknown) or any(_goes_on(job_id, queue) for job_id in jobs):
+        if isinstance(queue, Unknown) or any(_goes_on(queue.find(job_id)) for job_id in jobs):
             raise

@@ -3,12 +3,16 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from imagination.schema import ConfigError
 from results_db.words import one_line
 
 _ANSWER_S = 60
+
+_SITE_DEFAULTS = ("ACCOUNT", "PARTITION", "QOS", "CONSTRAINT", "RESERVATION", "CLUSTERS")
+"""What a site, or a person's profile, sets for all jobs: SBATCH_ACCOUNT and so on."""
 
 
 class SlurmError(Exception):
@@ -97,12 +101,38 @@ def _run(*command: str) -> str:
     return done.stdout
 
 
-def outside_of_jobs() -> dict[str, str]:
+def sbatch_environment(given: Collection[str]) -> dict[str, str]:
+    """This process's environment for sbatch, in which its variables go before what the script asks for.
+
+    Those that a person has set are left out, but for a site's defaults of keys that nobody gave.
+    """
+    kept = {f"SBATCH_{name}" for name in _unless(given)}
+    return {
+        name: value
+        for name, value in _outside_of_jobs().items()
+        if not name.startswith("SBATCH_") or name in kept
+    }
+
+
+def srun_environment(given: Collection[str]) -> dict[str, str]:
+    """The same for srun, which has names of its own for a site's defaults."""
+    environment = _outside_of_jobs()
+    for name in _unless(given):
+        if (value := environment.get(f"SBATCH_{name}")) is not None:
+            environment.setdefault(f"SLURM_{name}", value)
+    return environment
+
+
+def _unless(given: Collection[str]) -> list[str]:
+    return [name for name in _SITE_DEFAULTS if name.lower() not in given]
+
+
+def _outside_of_jobs() -> dict[str, str]:
     """This process's environment as it is outside of jobs: within one, srun would take the job's own nodes."""
     if "SLURM_JOB_ID" not in os.environ:
         return dict(os.environ)
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("SLURM_", "SLURMD_", "SRUN_", "SBATCH_")) or name == "SLURM_CONF"
+        if not name.startswith(("SLURM_", "SLURMD_", "SRUN_")) or name == "SLURM_CONF"
     }

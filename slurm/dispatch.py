@@ -11,8 +11,8 @@ import secrets
 import shlex
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from jobs.pack import Pack
 from results_db.contract import Attempt, Store
 from results_db.process import process_name
 from slurm import recovery
-from slurm.commands import SlurmError, said
+from slurm.commands import SlurmError, said, sbatch_environment
 from slurm.job import PackJob
 from slurm.launchers import Resources
 
@@ -198,7 +198,8 @@ class _Submission:
                     "slurm_additional_parameters": self._additional(),
                 }
             )
-            with redirect_stderr(io.StringIO()):  # submitit prints what sbatch says; we say it in one line
+            # submitit prints what sbatch says; we say it in one line.
+            with redirect_stderr(io.StringIO()), _environment(sbatch_environment(self._resources.asked)):
                 jobs = executor.submit_array([job] * tasks)
         except (FailedJobError, FailedSubmissionError) as error:
             raise SlurmError(said(str(error))) from None
@@ -237,6 +238,19 @@ class _Submission:
             *(f'pickle="${{pickle//%{sign}/{value}}}"' for sign, value in values.items()),
             f'ln -s {shlex.quote(str(self._folder.path / PICKLE))} "$pickle" 2>/dev/null',
         ]
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """This process's environment is another one: submitit hands on what it finds."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def setup_commands(resources: Resources) -> list[str]:

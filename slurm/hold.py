@@ -17,17 +17,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jobs.dispatched import DispatchFolder
-from results_db.contract import EndedAttempt, OpenAttempt, State, Store, StoreError
+from results_db.contract import FAILURES, EndedAttempt, OpenAttempt, State, Store, StoreError
 from results_db.failures import Cause, by_cause
 from results_db.files import write_atomically
-from slurm.answers import Answer, Unknown, base
+from slurm.answers import Answer, Job, Unknown
 from slurm.commands import SlurmError
 from slurm.queries import Slurm
+from slurm.states import word_on
 
 log = logging.getLogger(__name__)
 
 HOLD_AFTER = 5
 """Identical failures at the start of a launch after which the rest of it is held."""
+
+FAULTS = FAILURES | {State.NODE_FAIL}
+"""Ends that tell of a fault which the next run may meet as well: in the run, or on the nodes."""
 
 _HELD = frozenset({"JobHeldUser", "JobHeldAdmin"})
 
@@ -94,14 +98,13 @@ def hold_hopeless(
     }
     if not launches:
         return []
-    arrays = {base(one.job_id): one.job_name for one in waiting if one.job_id and one.job_name}
-    failed = _by_name(store.ended_attempts(), arrays)
+    failed = _by_name(store.ended_attempts(FAULTS))
     held = []
     for names in launches.values():
         ended = [attempt for name in names for attempt in failed.get(name, ())]
         if hopeless(ended, (), after=after) is None:
             continue
-        done = _by_name(store.ended_attempts({State.COMPLETED}), arrays)
+        done = _by_name(store.ended_attempts({State.COMPLETED}))
         cause = hopeless(ended, [name for name in names if name in done], after=after)
         if cause is not None:
             held += _hold(store.folder, names, waiting, cause=cause, queue=queue, slurm=slurm)
@@ -160,12 +163,11 @@ def _waiting_jobs(
     names: Sequence[str], waiting: Sequence[OpenAttempt], queue: Answer, *, held: bool
 ) -> list[str]:
     """Ids of the jobs with these names that wait in the queue, held or not."""
-    ids = {one.job_id for one in waiting if one.job_id and one.job_name in names}
-    found = ((job_id, queue.find(job_id)) for job_id in sorted(ids))
+    found = {one.job_id: word_on(one, queue) for one in waiting if one.job_id and one.job_name in names}
     return [
         job_id
-        for job_id, job in found
-        if job is not None and job.state == "PENDING" and (job.reason in _HELD) is held
+        for job_id, job in sorted(found.items())
+        if isinstance(job, Job) and job.state == "PENDING" and (job.reason in _HELD) is held
     ]
 
 
@@ -178,13 +180,12 @@ def _launches(folder: Path, waiting: Iterable[OpenAttempt]) -> Mapping[object, l
     return found
 
 
-def _by_name(attempts: Iterable[EndedAttempt], arrays: Mapping[str, str]) -> dict[str, list[EndedAttempt]]:
-    """Attempts by the name of their job, of the arrays that are known by id."""
+def _by_name(attempts: Iterable[EndedAttempt]) -> dict[str, list[EndedAttempt]]:
+    """Attempts by the name of their job."""
     found: dict[str, list[EndedAttempt]] = defaultdict(list)
     for attempt in attempts:
-        name = arrays.get(base(attempt.job_id or ""))
-        if name is not None:
-            found[name].append(attempt)
+        if attempt.job_name is not None:
+            found[attempt.job_name].append(attempt)
     return found
 
 
@@ -215,7 +216,7 @@ def from_a_job(db: str | None) -> list[Hold]:
         queue = slurm.queue()
         if isinstance(queue, Unknown):
             raise SlurmError(queue.why)
-        with closing(open_store(db, create=False)) as store:
+        with closing(open_store(db, create=False, read_only=True)) as store:
             found = hold_hopeless(store, store.open_attempts(), queue=queue, slurm=slurm)
     except (StoreError, SlurmError, OSError) as error:
         log.warning("whether this launch should be held: %s", error)

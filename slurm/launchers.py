@@ -180,6 +180,11 @@ class Resources:
         return dict(self.values["additional_parameters"] or {})
 
     @property
+    def asked(self) -> frozenset[str]:
+        """Everything that somebody gave, by its name in sbatch with underscores."""
+        return self.given | {key.replace("-", "_") for key in self.additional}
+
+    @property
     def cpus(self) -> int:
         """Cores of a job."""
         return int(self.values["cpus_per_task"] or 1)

@@ -12,7 +12,7 @@ from imagination.schema import ConfigError
 from results_db.contract import Store
 from results_db.files import write_atomically
 from results_db.words import one_line
-from slurm.commands import outside_of_jobs, said
+from slurm.commands import said, srun_environment
 from slurm.dispatch import python, setup_commands
 from slurm.launchers import Resources
 
@@ -63,7 +63,7 @@ def _srun(file: Path, token: str, resources: Resources) -> "subprocess.Completed
                 *options(resources),
                 *("bash", "-c", "\n".join(script)),
             ],
-            env=outside_of_jobs(),
+            env=srun_environment(resources.asked),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

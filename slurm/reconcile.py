@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from jobs.provenance import dead_attempts
-from results_db.contract import Attempt, OpenAttempt, State, Store, StoreError
+from results_db.contract import (
+    INTERRUPTED,
+    RESTARTABLE,
+    Attempt,
+    EndedAttempt,
+    OpenAttempt,
+    State,
+    Store,
+    StoreError,
+)
 from results_db.files import last_lines
 from results_db.ingest import Ingested, ingest
 from results_db.spool import Spool
@@ -23,7 +32,7 @@ from slurm.commands import SlurmError
 from slurm.hold import HOLD_AFTER, Hold, hold_hopeless
 from slurm.logs import guess_log
 from slurm.queries import Slurm
-from slurm.states import Verdict, Word, judge, with_log
+from slurm.states import Verdict, judge, waits_again, with_log, word_on
 
 ACCOUNTS_EVERY_S = 60.0
 """sacct is asked no more often, however often squeue is."""
@@ -62,12 +71,14 @@ class Reconciled:
         held: jobs that are held from now on.
         unknown: a line for everything that could not be learned.
         queue: squeue's answer.
-        open: the attempts that were open before.
+        requeued: attempts that wait again, since their jobs do.
+        open: the attempts that are open; those that ended just now are among them.
     """
 
     ingested: Ingested | None = None
     recovered: recovery.Recovered | None = None
     ended: list[Ended] = field(default_factory=list)
+    requeued: list[Attempt] = field(default_factory=list)
     held: list[Hold] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     queue: Answer | Unknown = field(default_factory=Answer)
@@ -90,6 +101,8 @@ class Reconciled:
                 lines.append(
                     f"{len(self.recovered.withdrawn)} runs were never submitted; their launch died, they are free"
                 )
+        if self.requeued:
+            lines.append(f"{len(self.requeued)} runs that were interrupted wait in the queue again")
         lines += [one.describe() for one in self.ended]
         return lines + [hold.describe() for hold in self.held]
 
@@ -111,6 +124,7 @@ class Reconciled:
                 }
                 for one in self.ended
             ],
+            "requeued": [one.run_id for one in self.requeued],
             "held": [{"job_name": hold.job_name, "cause": hold.cause} for hold in self.held],
             "unknown": self.unknown,
         }
@@ -160,9 +174,11 @@ class Reconciler:
         if any(one.state is State.RUNNING and one.job_id is None for one in found.open):
             self._end_local(found, dry_run=dry_run)
         jobs = [one for one in found.open if one.job_id is not None]
-        if not jobs:
+        interrupted = self._interrupted()
+        if not jobs and not interrupted:
             return found
         found.queue = self._slurm.queue()
+        self._requeue(interrupted, found, dry_run=dry_run)
         verdicts = self._verdicts(jobs, found, now=now or datetime.now(UTC))
         if verdicts and not dry_run:
             ingest(self._store)  # a result that was written before its job ended goes before any word on that
@@ -175,6 +191,26 @@ class Reconciler:
     def _open(self) -> list[OpenAttempt]:
         wanted = self.run_ids
         return [one for one in self._store.open_attempts() if wanted is None or one.attempt.run_id in wanted]
+
+    def _interrupted(self) -> list[EndedAttempt]:
+        """Attempts whose job may come back."""
+        wanted = self.run_ids
+        return [
+            one
+            for one in self._store.ended_attempts(RESTARTABLE & INTERRUPTED)
+            if one.job_id is not None and (wanted is None or one.attempt.run_id in wanted)
+        ]
+
+    def _requeue(self, interrupted: Sequence[EndedAttempt], found: Reconciled, *, dry_run: bool) -> None:
+        queue = found.queue
+        if isinstance(queue, Unknown):
+            if interrupted:
+                found.unknown.append(f"{len(interrupted)} interrupted runs may wait again: {queue.why}")
+            return
+        found.requeued = [one.attempt for one in interrupted if waits_again(one, queue)]
+        if found.requeued and not dry_run:
+            found.requeued = self._store.requeue(found.requeued)
+            found.open = self._open()
 
     def _take_in(self, found: Reconciled, *, dry_run: bool) -> None:
         spool = Spool(self._store.folder)
@@ -252,14 +288,6 @@ class Reconciler:
             )
         except (SlurmError, StoreError, OSError) as error:
             found.unknown.append(f"a hopeless launch could not be held: {error}")
-
-
-def word_on(one: OpenAttempt, answer: Answer | Unknown) -> Word:
-    """What an answer says of an attempt's job. One of another name is another job: ids are given again elsewhere."""
-    if isinstance(answer, Unknown):
-        return answer
-    job = answer.find(one.job_id or "")
-    return job if job is None or one.job_name is None or job.name == one.job_name else None
 
 
 def log_tail(one: OpenAttempt, folder: Path) -> str | None:

@@ -17,8 +17,8 @@ A question that failed is `Unknown`, and no end follows from it: an attempt ends
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from results_db.contract import OpenAttempt, State
-from slurm.answers import Job, Unknown
+from results_db.contract import EndedAttempt, OpenAttempt, State
+from slurm.answers import Answer, Job, Unknown
 
 LOST_AFTER = timedelta(minutes=5)
 """A job of which nothing was heard for so long, and that Slurm does not know, is gone."""
@@ -28,6 +28,9 @@ ANSWERS_WITHIN = timedelta(minutes=30)
 
 REQUEUED_WITHIN = timedelta(minutes=2)
 """A job that lost its node or was preempted, and was not requeued after so long, will not be."""
+
+SEEN_WITHIN = timedelta(minutes=2)
+"""What a job wrote on a network file system may be seen elsewhere only after so long."""
 
 FRESH = timedelta(minutes=1)
 """A worker that was heard of so recently is alive: heartbeats come every 15 s."""
@@ -49,8 +52,12 @@ ENDS = {
 }
 """Slurm's words for a job that ended, and what that makes of its attempts. Any other word is of one that goes on."""
 
+WAITS = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
+"""Slurm's words for a job that waits, for the first time or again."""
+
 _MAY_COME_BACK = frozenset({"NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED"})
-_KILL, _TERMINATE = -9, -15
+_FROM_OUTSIDE = frozenset({-9, -15, -10, -12})
+"""KILL, TERM, and USR1 and USR2, which end a worker that does not listen yet."""
 
 Word = Job | None | Unknown
 """What a witness says of a job: what it knows, that it knows none, or nothing."""
@@ -73,6 +80,25 @@ class Verdict:
     certain: bool = True
 
 
+def word_on(one: OpenAttempt | EndedAttempt, answer: Answer | Unknown) -> Word:
+    """What an answer says of an attempt's job. One of another name is another job: ids are given again elsewhere."""
+    if isinstance(answer, Unknown):
+        return answer
+    job = answer.find(one.job_id or "")
+    return job if job is None or one.job_name is None or job.name == one.job_name else None
+
+
+def waits_again(one: EndedAttempt, answer: Answer) -> bool:
+    """Whether the job of an interrupted attempt is in the queue and will start it once more.
+
+    Of a job that runs only its own worker's word, PREEMPTED, is believed: it saved and is about to requeue itself.
+    """
+    job = word_on(one, answer)
+    if not isinstance(job, Job):
+        return False
+    return job.state in WAITS or (one.state is State.PREEMPTED and job.state not in ENDS)
+
+
 def judge(
     attempt: OpenAttempt, queue: Word, account: Word, *, now: datetime, array_known: bool = False
 ) -> Verdict:
@@ -89,7 +115,9 @@ def judge(
         return _queued(attempt, queue, now=now)
     if isinstance(account, Job) and account.state in ENDS:
         final = queue is None or account.state not in _MAY_COME_BACK
-        return _ended(attempt, account) if final else Verdict(None, _may_return(account), certain=False)
+        return (
+            _ended(attempt, account, now=now) if final else Verdict(None, _may_return(account), certain=False)
+        )
     if isinstance(queue, Unknown):
         return Verdict(None, queue.why, certain=False)
     return _gone(attempt, account, now=now, array_known=array_known)
@@ -104,7 +132,7 @@ def _queued(attempt: OpenAttempt, queue: Job, *, now: datetime) -> Verdict:
         since = queue.ended_at
         if since is None or now - since < REQUEUED_WITHIN or _is_fresh(attempt, now):
             return Verdict(None, _may_return(queue), certain=False)
-    return _ended(attempt, queue)
+    return _ended(attempt, queue, now=now)
 
 
 def _may_return(job: Job) -> str:
@@ -145,9 +173,11 @@ def _is_fresh(attempt: OpenAttempt, now: datetime) -> bool:
     return attempt.heartbeat_at is not None and abs(now - attempt.heartbeat_at) < FRESH
 
 
-def _ended(attempt: OpenAttempt, job: Job) -> Verdict:
+def _ended(attempt: OpenAttempt, job: Job, *, now: datetime) -> Verdict:
     """Slurm says how its job ended."""
     state, code = ENDS[job.state], job.exit_code
+    if state is State.LOST and job.ended_at is not None and now - job.ended_at < SEEN_WITHIN:
+        return Verdict(None, "its job is done, and its result may not be seen here yet", certain=False)
     said = f"its job ended as {job.state}"
     if job.node:
         said += f" on {job.node}"
@@ -155,7 +185,7 @@ def _ended(attempt: OpenAttempt, job: Job) -> Verdict:
         said += f" ({job.reason})"
     if state is State.LOST:
         return Verdict(state, f"{said} without a word on this run", code)
-    if state is State.FAILED and code in (_KILL, _TERMINATE) and attempt.attempt.number < MOST_KILLED:
+    if state is State.FAILED and code in _FROM_OUTSIDE and attempt.attempt.number < MOST_KILLED:
         return Verdict(State.LOST, f"{said}: killed by signal {-code}, by whom Slurm does not say", code)
     if code:
         said += f", signal {-code}" if code < 0 else f", exit code {code}"

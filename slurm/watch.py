@@ -6,10 +6,7 @@ from datetime import datetime
 
 from results_db.contract import OpenAttempt, State
 from slurm.answers import Answer, Job, Unknown
-from slurm.reconcile import word_on
-from slurm.states import FRESH
-
-_WAITS = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
+from slurm.states import FRESH, WAITS, word_on
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def under_way(
 
 def _running(one: OpenAttempt, queue: Answer | Unknown, *, rate: float | None, now: datetime) -> Running:
     job = word_on(one, queue) if one.job_id is not None else None
-    if isinstance(job, Job) and job.state in _WAITS:
+    if isinstance(job, Job) and job.state in WAITS:
         return Running(one, "", "requeued", None)
     node = job.node if isinstance(job, Job) and job.node else one.host or ""
     last = one.heartbeat_at or one.intended_at
@@ -92,7 +89,7 @@ def waiting_for(attempts: Iterable[OpenAttempt], queue: Answer | Unknown) -> dic
     for one in attempts:
         if one.state is State.PENDING and one.job_id is not None:
             job = word_on(one, queue)
-            if isinstance(job, Job) and job.state in _WAITS:
+            if isinstance(job, Job) and job.state in WAITS:
                 reason = job.reason or "no reason yet"
                 counts[reason] = counts.get(reason, 0) + 1
     return counts

@@ -13,7 +13,7 @@ from slurm.hold import HOLD_AFTER
 from sweeps import options
 
 if TYPE_CHECKING:
-    from results_db.contract import OpenAttempt, Store
+    from results_db.contract import Store
     from slurm.cancel import Cancellation
     from slurm.queries import Slurm
 
@@ -135,28 +135,19 @@ def _to_cancel(
     Raises:
         SlurmError: some of it is Slurm's, which does not answer.
     """
-    from results_db.contract import INTERRUPTED, State
+    from results_db.contract import State
     from slurm.answers import Answer, Unknown
     from slurm.cancel import needs_slurm, plan
     from slurm.commands import SlurmError
-    from slurm.recovery import recover
+    from slurm.reconcile import Reconciler
 
-    if any(_is_intent(one) for one in store.open_attempts()):
-        recover(store)
-    open_attempts = store.open_attempts()
-    interrupted = [one for one in store.ended_attempts(INTERRUPTED) if one.job_id is not None]
-    queue: Answer | Unknown = Answer()
-    if needs_slurm(open_attempts, interrupted, run_ids):
-        queue = slurm.queue()
+    found = Reconciler(store, slurm, hold_after=0).look()
+    open_attempts, queue = store.open_attempts(), found.queue
     if isinstance(queue, Unknown):
-        raise SlurmError(f"nothing was cancelled: {queue.why}; try again, on a machine of the cluster")
-    return plan(
-        open_attempts, interrupted, queue=queue, run_ids=run_ids, states=[State(state) for state in states]
-    )
-
-
-def _is_intent(one: "OpenAttempt") -> bool:
-    return one.job_id is None and one.job_name is not None
+        if needs_slurm(open_attempts, run_ids):
+            raise SlurmError(f"nothing was cancelled: {queue.why}; try again, on a machine of the cluster")
+        queue = Answer()
+    return plan(open_attempts, queue=queue, run_ids=run_ids, states=[State(state) for state in states])
 
 
 def _filter(spec: str | None, where: str | None, states: Sequence[str]) -> str:

@@ -149,6 +149,43 @@ def test_a_withdrawn_intent_leaves_nothing(store: Store) -> None:
     assert store.withdraw([attempt]) == [] == store.withdraw([])
 
 
+@pytest.mark.parametrize("state", sorted(INTERRUPTED))
+def test_a_job_that_waits_again_is_pending_as_its_next_restart(store: Store, state: State) -> None:
+    attempt = begun(store)
+    store.note_jobs({attempt: "12_3"})
+    assert store.end(attempt, state)
+    again = replace(attempt, restart=1)
+    if state is State.CANCELLED:  # somebody wanted its end
+        assert store.requeue([attempt]) == []
+        assert states(store) == [(1, 0, "CANCELLED")]
+        return
+    assert store.requeue([attempt]) == [again]
+    assert states(store) == [(1, 0, str(state)), (1, 1, "PENDING")]
+    (waiting,) = store.open_attempts()
+    assert (waiting.attempt, waiting.state, waiting.job_id) == (again, State.PENDING, "12_3")
+    assert (waiting.host, waiting.started_at, waiting.step) == (None, None, 0)
+    assert store.requeue([attempt]) == [] == store.requeue([again])  # twice is as once
+    assert store.intend([RUN], job_name="other", launcher="slurm") == []
+    # The copy before it, should it be alive after all, does not count; a later one does.
+    assert not store.finish(attempt, RECORD)
+    later = replace(attempt, restart=3)
+    assert store.begin(later, WHO) and store.finish(later, RECORD)
+    assert states(store) == [(1, 0, str(state)), (1, 3, "COMPLETED")]
+
+
+def test_only_the_newest_attempt_of_a_run_waits_again(store: Store) -> None:
+    first = begun(store)
+    assert store.requeue([first]) == []  # it trains
+    store.end(first, State.NODE_FAIL)
+    (second,) = store.intend([RUN], job_name="imagine-2", launcher="slurm")
+    assert store.requeue([first]) == []
+    store.end(second, State.FAILED)
+    assert store.requeue([second]) == [] == store.requeue([])
+    assert states(store) == [(1, 0, "NODE_FAIL"), (2, 0, "FAILED")]
+    with pytest.raises(StoreError):
+        store.requeue([Attempt(OTHER, 1)])
+
+
 def test_a_withdrawn_number_is_not_given_again(store: Store) -> None:
     """Its job may exist after all, if sbatch was killed before it could say so."""
     withdrawn = intended(store)

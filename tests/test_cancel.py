@@ -8,7 +8,7 @@ import pytest
 from slurm_jobs import WITHIN_S, begun, job_of, runs, slurm_state, state_of, submitted, wait_for_state
 from sweep_helpers import ME, answer, opened, write_spec
 
-from results_db.contract import Attempt, EndedAttempt, OpenAttempt, State
+from results_db.contract import Attempt, OpenAttempt, State
 from results_db.store import open_store
 from slurm.answers import Answer, Job
 from slurm.cancel import plan
@@ -19,16 +19,12 @@ from sweeps.expand import expand
 from sweeps.spec import load
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-WAITS, RUNS, OVER = Job("PENDING"), Job("RUNNING"), Job("FAILED")
+WAITS, RUNS = Job("PENDING", name="n"), Job("RUNNING", name="n")
 
 
 def open_attempt(run: str, job: str | None, state: State = State.PENDING) -> OpenAttempt:
     launcher, name = ("slurm", "n") if job else ("local", None)
     return OpenAttempt(Attempt(run, 1), state, launcher, name, job, None, None, None, NOW, None, None, 0, {})
-
-
-def stopped(run: str, job: str) -> EndedAttempt:
-    return EndedAttempt(Attempt(run, 1), State.PREEMPTED, None, None, None, job, "n1", NOW)
 
 
 def test_a_job_goes_with_its_last_run_and_not_before() -> None:
@@ -39,44 +35,34 @@ def test_a_job_goes_with_its_last_run_and_not_before() -> None:
         open_attempt("d", "1_2"),
     ]
     queue = Answer({"1_0": WAITS, "1_1": RUNS, "1_2": WAITS})
-    found = plan(attempts, [], queue=queue, run_ids={"a", "b", "c"})
+    found = plan(attempts, queue=queue, run_ids={"a", "b", "c"})
     assert found.jobs == ["1_0", "1_1"] and found.shared == []
     assert [one.run_id for one in found.training] == ["c"] and [one.run_id for one in found.waiting] == [
         "a",
         "b",
     ]
-    part = plan(attempts, [], queue=queue, run_ids={"a"})
+    part = plan(attempts, queue=queue, run_ids={"a"})
     assert part.jobs == [] and part.shared == ["a"] and part.run_ids == ["a"]
 
 
 def test_states_choose() -> None:
     attempts = [open_attempt("a", "1_0"), open_attempt("b", "1_1", State.RUNNING)]
     queue = Answer({"1_0": WAITS, "1_1": RUNS})
-    assert plan(attempts, [], queue=queue, run_ids={"a", "b"}, states=[State.RUNNING]).jobs == ["1_1"]
-    assert plan(attempts, [], queue=queue, run_ids={"a", "b"}, states=[State.PENDING]).jobs == ["1_0"]
+    assert plan(attempts, queue=queue, run_ids={"a", "b"}, states=[State.RUNNING]).jobs == ["1_1"]
+    assert plan(attempts, queue=queue, run_ids={"a", "b"}, states=[State.PENDING]).jobs == ["1_0"]
 
 
-def test_a_job_that_was_preempted_and_waits_again_is_cancelled_though_the_store_holds_it_for_ended() -> None:
-    found = plan(
-        [],
-        [stopped("a", "1_0"), stopped("b", "1_1")],
-        queue=Answer({"1_0": WAITS, "1_1": OVER}),
-        run_ids={"a", "b"},
-    )
-    assert found.jobs == ["1_0"] and found.run_ids == ["a"]
-
-
-def test_what_was_cancelled_and_takes_its_time_to_end_is_not_cancelled_again() -> None:
-    cancelled = replace(stopped("a", "1_0"), state=State.CANCELLED)
-    assert plan([], [cancelled], queue=Answer({"1_0": Job("COMPLETING")}), run_ids={"a"}).jobs == []
-    # But it is, if scancel did not reach the controller the first time.
-    assert plan([], [cancelled], queue=Answer({"1_0": WAITS}), run_ids={"a"}).jobs == ["1_0"]
+def test_a_job_of_another_name_is_somebody_elses() -> None:
+    """Ids begin anew where a cluster is set up again."""
+    attempts = [open_attempt("a", "1_0")]
+    for job, jobs in ((Job("RUNNING", name="n"), ["1_0"]), (Job("RUNNING", name="of mine"), [])):
+        found = plan(attempts, queue=Answer({"1_0": job}), run_ids={"a"})
+        assert found.jobs == jobs and found.run_ids == ["a"]
 
 
 def test_intents_and_local_runs_have_no_job_to_cancel() -> None:
     found = plan(
         [open_attempt("a", None), open_attempt("b", None, State.RUNNING)],
-        [],
         queue=Answer(),
         run_ids={"a", "b"},
     )
@@ -85,7 +71,7 @@ def test_intents_and_local_runs_have_no_job_to_cancel() -> None:
 
 
 def test_a_job_that_slurm_does_not_know_is_cancelled_in_the_store_alone() -> None:
-    found = plan([open_attempt("a", "1_0")], [], queue=Answer(), run_ids={"a"})
+    found = plan([open_attempt("a", "1_0")], queue=Answer(), run_ids={"a"})
     assert found.jobs == [] and found.run_ids == ["a"]
 
 

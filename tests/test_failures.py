@@ -14,7 +14,7 @@ def failed(
     error: str | None, *, run: str = "ab", log: str | None = None, code: int | None = None
 ) -> EndedAttempt:
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    return EndedAttempt(Attempt(run, 1), State.FAILED, error, code, log, "1_2", "n1", at)
+    return EndedAttempt(Attempt(run, 1), State.FAILED, error, code, log, "j", "1_2", "n1", at)
 
 
 TRACEBACK = """Traceback (most recent call last):

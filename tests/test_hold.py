@@ -17,7 +17,7 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 def failed(run: str, error: str) -> EndedAttempt:
-    return EndedAttempt(Attempt(run, 1), State.FAILED, error, 1, None, "1_0", "n1", NOW)
+    return EndedAttempt(Attempt(run, 1), State.FAILED, error, 1, None, "j", "1_0", "n1", NOW)
 
 
 def test_five_alike_and_nothing_complete() -> None:
