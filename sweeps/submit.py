@@ -10,14 +10,15 @@ from results_db.address import locate
 from results_db.contract import NewSweep, Store
 from results_db.files import Files
 from results_db.store import open_store
+from results_db.words import counted
 from slurm.commands import array_limit
 from slurm.dispatch import Submitted, dispatch
 from slurm.launchers import Launcher, Resources
-from slurm.probe import probe
+from slurm.probe import START_WITHIN_S, probe
 from slurm.queries import Slurm
 from slurm.reconcile import Reconciler
 from sweeps.expand import Expansion
-from sweeps.launch import GPU_PACK, LaunchResult, nothing_to_train, open_packs
+from sweeps.launch import GPU_PACK, LaunchResult, nothing_to_train, open_packs, out_of_memory
 from sweeps.model import Spec
 from sweeps.plan import Plan, make_plan
 
@@ -58,23 +59,37 @@ def launch_on_slurm(
         _take_up(store)
         plan = make_plan(expansion, store, retry_failed=retry_failed)
         packs = open_packs(
-            expansion, plan, size=pack_size or (GPU_PACK if resources.gpus else 1), limit=limit
+            expansion,
+            plan,
+            size=pack_size or (GPU_PACK if resources.gpus else 1),
+            limit=limit,
+            alone=out_of_memory(store),
         )
+        sweep = NewSweep(spec.name, spec.composed)
         if not packs:
+            store.stage(expansion.runs, sweep=sweep)
             _say(nothing_to_train(spec, plan.counts))
             return LaunchResult(spec.name, {}, plan.counts)
-        _approve(spec, plan, packs, resources, approve)
+        what = _approve(spec, plan, packs, resources, approve)
         if check:
             _check(store, resources)
-        store.stage(expansion.runs, sweep=NewSweep(spec.name, spec.composed))
-        done = dispatch(
-            store,
-            packs,
-            resources=resources,
-            limit=limit_per_array,
-            sweep=spec.name,
-            retry_failed=retry_failed,
-        )
+        _say(what)
+        store.stage(expansion.runs)
+        done, refused = Submitted(), True
+        try:
+            dispatch(
+                store,
+                packs,
+                resources=resources,
+                limit=limit_per_array,
+                sweep=spec.name,
+                retry_failed=retry_failed,
+                done=done,
+            )
+            refused = False
+        finally:
+            if done.jobs or not refused:  # a launch of which nothing came is none
+                store.stage(expansion.runs, sweep=sweep)
         counts = make_plan(expansion, store).counts
     _say(_closing(spec, done))
     return LaunchResult(spec.name, {}, counts, submitted=done.runs, jobs=done.jobs)
@@ -89,19 +104,25 @@ def _take_up(store: Store) -> None:
 
 def _approve(
     spec: Spec, plan: Plan, packs: list[Pack], resources: Resources, approve: Callable[[str, float], None]
-) -> None:
+) -> str:
+    """What is about to be submitted, in words; approved."""
     runs = sum(len(pack.runs) for pack in packs)
     hours, expected = 0.0, f"no past runs to tell the {resources.unit} from"
-    if plan.expected_seconds is not None:
-        hours = resources.hours(plan.expected_seconds * runs / plan.counts.to_submit)
-        expected = f"about {hours:.3g} {resources.unit} by past runs"
-    what = f"{spec.name}: {runs} of {plan.counts.total} runs in {len(packs)} packs, {expected}"
+    if plan.known_seconds is not None:
+        hours = resources.hours(plan.known_seconds * runs / plan.counts.to_submit)
+        about = "at least" if plan.expected_seconds is None else "about"
+        expected = f"{about} {hours:.3g} {resources.unit} by past runs"
+    of_all = f"{runs} of {counted(plan.counts.total, 'run')} in {counted(len(packs), 'pack')}"
+    what = f"{spec.name}: {of_all}, {expected}"
     approve(what, hours)
-    _say(what)
+    return what
 
 
 def _check(store: Store, resources: Resources) -> None:
-    unseen = probe(store, resources)
+    def waits() -> None:
+        _say(f"letting a node look first, up to {START_WITHIN_S} s (--no-check skips it)")
+
+    unseen = probe(store, resources, waits=waits)
     if unseen is not None:
         _say(f"{unseen}; submitting all the same, every job looks for itself")
 
@@ -110,8 +131,8 @@ def _closing(spec: Spec, done: Submitted) -> str:
     if not done.jobs:
         return f"{spec.name}: nothing submitted: another launch was granted these runs"
     return (
-        f"{spec.name}: submitted {done.runs} runs as {done.packs} tasks, job {', '.join(done.jobs)}; "
-        f"see imagine-sweep watch {spec.name}"
+        f"{spec.name}: submitted {counted(done.runs, 'run')} as {counted(done.packs, 'task')}, "
+        f"job {', '.join(done.jobs)}; see imagine-sweep watch {spec.name}"
     )
 
 

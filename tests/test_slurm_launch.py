@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from slurm_helpers import (
     wait_for_no_jobs,
     wait_for_states,
 )
-from sweep_helpers import SMALL, SWEEP, answer, complete, run, wait_until, write_spec
+from sweep_helpers import SMALL, SWEEP, answer, complete, opened, run, wait_until, write_spec
 
 from results_db.contract import State
 from results_db.store import open_store
@@ -125,9 +126,21 @@ def test_what_slurm_refuses_is_its_own_words(slurm, tmp_path, override, words, c
         line.startswith("imagine-sweep: error: Slurm refused the jobs: ") and "nothing was submitted" in line
     )
     assert re.search(words, line)
-    assert set(states(tmp_path).values()) == {State.STAGED} and attempts(tmp_path) == [[], []]
+    with closing(opened(tmp_path)) as store:
+        assert store.sweeps() == {} and store.open_attempts() == []
+        assert all(store.attempts(run_id) == [] for run_id in store.runs()["run_id"])
     assert list((tmp_path / "a.files" / "jobs").iterdir()) == []
     assert slurm.run("squeue", "-h") == ""
+
+
+def test_a_folder_for_submitits_files_that_cannot_be_made(slurm, tmp_path) -> None:
+    write_spec(tmp_path)
+    said = try_launch(tmp_path, "launcher.submitit_folder=/proc/x")
+    assert said.code == 2 and "the jobs' files cannot be written: " in said.err.splitlines()[-1]
+    assert "/proc/x" in said.err and "nothing was submitted" in said.err.splitlines()[-1]
+    assert slurm.run("squeue", "-h") == "" and list((tmp_path / "a.files" / "jobs").iterdir()) == []
+    with closing(opened(tmp_path)) as store:
+        assert store.open_attempts() == [] and store.sweeps() == {}
 
 
 def test_two_launches_at_once_submit_each_run_once(slurm, tmp_path) -> None:
@@ -253,9 +266,11 @@ def test_without_the_check_every_attempt_says_it(slurm, tmp_path) -> None:
     (tmp_path / "broken" / "torch.py").write_text("raise ImportError('no driver on this node')\n")
     write_spec(tmp_path)
     launch(tmp_path, f"launcher.setup=['export PYTHONPATH={tmp_path}/broken']")
-    wait_for_states(tmp_path, State.FAILED)
+    wait_for_states(tmp_path, State.NODE_FAIL)
     for (attempt,) in attempts(tmp_path):
         assert attempt["error"] == f"node {attempt['host']} cannot train: no driver on this node"
+    # It was the node's fault: once that is mended, or left out, a launch takes them without being asked to.
+    assert launch(tmp_path, "--dry-run").json["to_submit"] == 2
 
 
 def test_a_hopeless_launch_is_held_by_its_own_jobs(slurm, tmp_path) -> None:
@@ -267,7 +282,7 @@ def test_a_hopeless_launch_is_held_by_its_own_jobs(slurm, tmp_path) -> None:
     (job,) = launch(tmp_path, broken, "launcher.array_parallelism=1").json["jobs"]
     wait_until(lambda: "JobHeldUser" in slurm.run("squeue", "-h", "-o", "%r"), within_s=WITHIN_S)
     wait_until(lambda: not slurm.run("squeue", "-h", "-t", "running"), within_s=WITHIN_S)
-    failed = [state for state in states(tmp_path).values() if state is State.FAILED]
+    failed = [state for state in states(tmp_path).values() if state is State.NODE_FAIL]
     assert 5 <= len(failed) < 8  # one may have started before it was held
     (why,) = (tmp_path / "a.files" / "jobs").glob("*/held.json")
     assert "no driver on this node" in json.loads(why.read_text())["cause"]

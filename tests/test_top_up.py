@@ -292,3 +292,14 @@ def test_a_label_names_sweep_and_cell(tmp_path) -> None:
     said = "0 of 1 runs reached the accuracy, 1 more are wanted, and that takes about 2 runs, but"
     assert lines == [f"s: gol={n}: {said} the cap of 2 times 1 leaves 1; raise it with --cap" for n in (1, 2)]
     assert json.loads(top_up(tmp_path, "--dry-run", "--json").out)[1]["held_back"] == 1
+
+
+@pytest.mark.slow
+def test_on_slurm_the_hours_of_past_runs_are_asked_for(slurm, tmp_path) -> None:
+    """The run that a top-up adds is new, and the cell's past is known: 80 hours on one core."""
+    (first,) = expand(load(write_spec(tmp_path, runs=1))).runs
+    store = open_store(str(tmp_path / "a.db"), create=True)
+    complete(store, first, accuracy=0.5, seconds=80 * 3600)
+    code, out, err = top_up(tmp_path, "launcher=slurm", "--no-check", "--ask-above", "50")
+    assert (code, out) == (2, "") and slurm.run("squeue", "-h") == ""
+    assert "s: 1 of 1 run in 1 pack, about 80 core-hours by past runs: more than 50 hours" in err
