@@ -15,8 +15,8 @@ class Running:
 
     Attributes:
         attempt: its attempt, as the store has it.
-        node: where; empty: nowhere, its job waits to go on.
-        phase: empty; or why it may not be training: `requeued`, `silent`.
+        node: where.
+        phase: empty; or `silent`: it was not heard of for a while.
         steps_per_s: by its last heartbeats; None before there are two.
     """
 
@@ -61,7 +61,7 @@ def _from_the_start(one: OpenAttempt) -> float | None:
 def under_way(
     attempts: Iterable[OpenAttempt], queue: Answer | Unknown, *, pace: Pace, now: datetime
 ) -> list[Running]:
-    """The attempts that the store holds for RUNNING, as squeue sees them.
+    """The attempts that the store holds for RUNNING, but for those whose job was requeued and waits: see `waiting`.
 
     Args:
         attempts: open ones.
@@ -69,27 +69,29 @@ def under_way(
         pace: remembers what they said before.
         now: the time.
     """
-    running = [one for one in attempts if one.state is State.RUNNING]
-    rates: Mapping[object, float | None] = pace.rates(running)
-    return [_running(one, queue, rate=rates.get(one.attempt), now=now) for one in running]
+    words = [(one, _job(one, queue)) for one in attempts if one.state is State.RUNNING]
+    running = [(one, job) for one, job in words if job is None or job.state not in WAITS]
+    rates: Mapping[object, float | None] = pace.rates(one for one, _ in running)
+    return [_running(one, job, rate=rates.get(one.attempt), now=now) for one, job in running]
 
 
-def _running(one: OpenAttempt, queue: Answer | Unknown, *, rate: float | None, now: datetime) -> Running:
-    job = word_on(one, queue) if one.job_id is not None else None
-    if isinstance(job, Job) and job.state in WAITS:
-        return Running(one, "", "requeued", None)
-    node = job.node if isinstance(job, Job) and job.node else one.host or ""
+def _running(one: OpenAttempt, job: Job | None, *, rate: float | None, now: datetime) -> Running:
     last = one.heartbeat_at or one.intended_at
-    return Running(one, node, "silent" if abs(now - last) > 3 * FRESH else "", rate)
+    silent = "silent" if abs(now - last) > 3 * FRESH else ""
+    return Running(one, (job and job.node) or one.host or "", silent, rate)
 
 
-def waiting_for(attempts: Iterable[OpenAttempt], queue: Answer | Unknown) -> dict[str, int]:
-    """Slurm's reason to let runs wait, and how many it lets wait for it."""
-    counts: dict[str, int] = {}
-    for one in attempts:
-        if one.state is State.PENDING and one.job_id is not None:
-            job = word_on(one, queue)
-            if isinstance(job, Job) and job.state in WAITS:
-                reason = job.reason or "no reason yet"
-                counts[reason] = counts.get(reason, 0) + 1
-    return counts
+def waiting(attempts: Iterable[OpenAttempt], queue: Answer | Unknown) -> dict[str, str]:
+    """Run id to Slurm's reason, of the runs whose job waits."""
+    words = ((one, _job(one, queue)) for one in attempts)
+    return {
+        one.attempt.run_id: job.reason or "no reason yet"
+        for one, job in words
+        if job is not None and job.state in WAITS
+    }
+
+
+def _job(one: OpenAttempt, queue: Answer | Unknown) -> Job | None:
+    """What squeue says of its job."""
+    job = word_on(one, queue) if one.job_id is not None else None
+    return job if isinstance(job, Job) else None

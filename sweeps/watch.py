@@ -11,7 +11,7 @@ from results_db.failures import by_cause
 from slurm.hold import HOLD_AFTER, held
 from slurm.queries import Slurm
 from slurm.reconcile import Reconciled, Reconciler
-from slurm.watch import Pace, Running, under_way, waiting_for
+from slurm.watch import Pace, Running, under_way, waiting
 from sweeps.eta import Durations, Left, total_steps
 
 if TYPE_CHECKING:
@@ -200,18 +200,20 @@ class Watch:
         states = self._store.states(self._place)
         over = {one.attempt for one in found.ended}
         own = [one for one in found.open if one.attempt.run_id in self._place and one.attempt not in over]
-        now = datetime.now(UTC)
-        running = under_way(own, found.queue, pace=self._pace, now=now)
+        reasons = waiting(own, found.queue)
+        # The store may not have heard yet that a job was requeued.
+        states |= {run_id: State.PENDING for run_id in reasons if states.get(run_id) in ACTIVE}
+        running = under_way(own, found.queue, pace=self._pace, now=datetime.now(UTC))
         running = [one for one in running if states.get(one.attempt.attempt.run_id) is State.RUNNING]
         self._seconds.see(states, running, self._place)
-        left = Left(self._seconds, states, running, self._place, now=now)
+        left = Left(self._seconds, states, running, self._place)
         return Snapshot(
             name=self._name,
             states=_counts(states.get(run_id, NEW) for run_id in self._place),
             eta_s=left.eta,
             cells=self._cells_now(states, left),
             running=[self._run_now(one, left) for one in running],
-            waiting=waiting_for(own, found.queue),
+            waiting=dict(Counter(reasons.values())),
             causes=self._causes(),
             found=found,
             held=[
