@@ -35,6 +35,7 @@ class Dispatch:
         max_num_timeout: how often a task may run into its time limit; None: until its work is done.
         host: where it is submitted from.
         process: the process that submits, as `process_name` names it.
+        user: who submits.
     """
 
     job_name: str
@@ -43,6 +44,7 @@ class Dispatch:
     max_num_timeout: int | None
     host: str
     process: str
+    user: str
 
 
 @dataclass(frozen=True)

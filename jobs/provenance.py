@@ -56,22 +56,31 @@ def lose_dead_attempts(store: Store) -> list[str]:
 def dead_attempts(store: Store) -> list[Attempt]:
     """Attempts that the store holds for alive though their process is gone.
 
-    Of this host's processes that is known. Of another host's, such as a container that is no more, it is taken from a
-    heartbeat (every 15 s) that is long overdue, but only where no scheduler can be asked; should the worker be alive
-    after all, the store refuses its writes from the next attempt on.
+    Of this host's processes that is known, and of this job's own on another node: it was requeued. Of another host's,
+    such as a container that is no more, it is taken from a heartbeat (every 15 s) that is long overdue. Should the
+    worker be alive after all, the store refuses its writes from the next attempt on. What a launch put into a
+    scheduler's queue is left to that.
     """
     running = [one for one in store.open_attempts() if one.state is State.RUNNING]
     return [one.attempt for one in running if _is_dead(one)]
 
 
 def _is_dead(running: OpenAttempt) -> bool:
-    if running.job_id is not None:
+    if running.job_name is not None:
         return False  # its scheduler knows, and may start it again
     if running.host == socket.gethostname():
         return not is_alive(running.process or "")
+    if running.job_id is not None and running.job_id == slurm_job():
+        return True
     last = running.heartbeat_at or running.intended_at
     overdue = datetime.now(UTC) - last > _OVERDUE
     return overdue and running.launcher in ("local", "hand")
+
+
+def slurm_job() -> str | None:
+    """The id of the job that this process is a part of, as squeue shows it; None outside of jobs."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def cpu_name() -> str:

@@ -28,12 +28,13 @@ from jobs.entry import Stop
 from jobs.identity import SHORT, run_id
 from jobs.pack import Pack
 from jobs.progress import Display
-from jobs.provenance import lose_dead_attempts, provenance
+from jobs.provenance import lose_dead_attempts, provenance, slurm_job
 from results_db import console
 from results_db.address import locate
 from results_db.columns import METRIC_COLUMNS
 from results_db.contract import PlannedRun, State, StoreError
 from results_db.files import Files
+from results_db.mounts import on_network
 from results_db.spooled import SpooledStore
 from results_db.store import SqlStore, open_store
 from results_db.tables import text
@@ -55,7 +56,17 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
 
     identity = run_id(config)
     device = worker.choose_device(settings.device, threads=settings.threads)
-    Files(locate(settings.db).folder).check_writable()
+    address = locate(settings.db)
+    if (
+        os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+        and address.file is not None
+        and on_network(address.file)
+    ):
+        raise StoreError(
+            f"{address.shown} lies on a network file system, so jobs do not write it; "
+            "use imagine-sweep launch SPEC launcher=slurm, or PostgreSQL"
+        )
+    Files(address.folder).check_writable()
     store = open_store(settings.db, create=True)
     try:
         lose_dead_attempts(store)
@@ -67,7 +78,7 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
                 Pack((run,)),
                 SpooledStore(store.folder, lambda: store),
                 device=device,
-                provenance=provenance(launcher="hand", device=worker.device_name(device)),
+                provenance=provenance(launcher="hand", device=worker.device_name(device), job_id=slurm_job()),
                 report=lambda event: display.event(event, label),
                 stop=stop,
             )

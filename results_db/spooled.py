@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 PATIENCE_S = 5.0
 """How long a worker asks again for a store that is away before it goes on with its next run."""
 
+AWAY_S = 10.0
+"""How long a store that was waited for in vain is left alone by runs whose results are safe in the spool."""
+
 _AGAIN_AFTER_S = 0.5
 
 
@@ -82,6 +85,7 @@ class SpooledStore:
         self._connecting = threading.Lock()
         self._own: dict[Attempt, _Own] = {}
         self._left: list[Attempt] = []
+        self._away_until = 0.0  # by the monotonic clock
 
     def states(self, run_ids: Iterable[str]) -> dict[str, State]:
         """The state of each of these runs that the store knows; of none while it is away."""
@@ -179,7 +183,10 @@ class SpooledStore:
             log.warning("spool of run %s: %s", attempt.run_id[:10], failure)
             full = failure
         try:
-            counts = self._asked(lambda store: deliver(store, entry), patience_s=PATIENCE_S)
+            # All runs of a pack may end at once, with little time left: a store that is away is waited for by one.
+            counts = None
+            if full is not None or time.monotonic() >= self._away_until:
+                counts = self._asked(lambda store: deliver(store, entry), patience_s=PATIENCE_S)
         except (UnfitError, UnknownRunError):
             self._remove(attempt)
             raise
@@ -194,19 +201,20 @@ class SpooledStore:
 
     def _catch_up(self) -> None:
         """Store what stayed in the spool while the store was away."""
-        left, self._left = self._left, []
-        for attempt in left:
+        while self._left:
+            attempt = self._left[0]
             try:
                 entry = self._spool.read(attempt)
             except FileNotFoundError:
-                continue  # somebody took it in
+                entry = None  # somebody took it in
             except Exception as error:  # whatever is wrong with it is for `ingest` to say
                 log.warning("%s: %s", self._spool.path(attempt), error)
-                continue
-            if self._asked(partial(deliver, entry=entry)) is None:
-                self._left.append(attempt)
-            else:
+                entry = None
+            if entry is not None:
+                if self._asked(partial(deliver, entry=entry)) is None:
+                    return  # away for the others as well, and each question may take long
                 self._remove(attempt)
+            self._left.pop(0)
 
     def _remove(self, attempt: Attempt) -> None:
         """The store has it. A file that cannot be removed is litter: taken in again, it changes nothing."""
@@ -244,6 +252,8 @@ class SpooledStore:
                 again = time.monotonic() + _AGAIN_AFTER_S < deadline
                 log.warning("%s; %s", error, "again soon" if again else "going on without it")
             if not again:
+                if patience_s:
+                    self._away_until = time.monotonic() + AWAY_S
                 return None
             time.sleep(_AGAIN_AFTER_S)
 

@@ -17,8 +17,6 @@ QUEUE_FIELDS = (
     "NodeList",
     "exit_code",
     "EndTime",
-    "RestartCnt",
-    "StdErr",
     "Name",
 )
 ACCOUNT_FIELDS = ("JobID", "State", "Reason", "NodeList", "ExitCode", "End", "JobName")
@@ -53,8 +51,6 @@ class Job:
         node: where it runs or ran; empty: nowhere yet.
         exit_code: of an ended one; negative: the signal that ended it. None where it is not known.
         ended_at: when it ended; None while it has not.
-        restarts: how often it was requeued; None where it is not known.
-        stderr: the path of its standard error, with Slurm's %-patterns.
     """
 
     state: str
@@ -63,8 +59,6 @@ class Job:
     node: str = ""
     exit_code: int | None = None
     ended_at: datetime | None = None
-    restarts: int | None = None
-    stderr: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ def read_queue(text: str) -> Answer | Unknown:
     if isinstance(rows, Unknown):
         return Unknown(f"squeue printed {rows.why}")
     jobs = {}
-    for job_id, state, reason, node, code, end, restarts, stderr, name in rows:
+    for job_id, state, reason, node, code, end, name in rows:
         job = Job(
             state=state.upper(),
             reason="" if reason == "None" else reason,
@@ -111,8 +105,6 @@ def read_queue(text: str) -> Answer | Unknown:
             node=_node(node),
             exit_code=_wait_status(code),
             ended_at=_time(end),
-            restarts=int(restarts) if restarts.isdecimal() else None,
-            stderr=stderr,
         )
         jobs.update(dict.fromkeys(expand(job_id), job))
     return Answer(jobs)

@@ -65,7 +65,7 @@ def job_named(name: str, *, since: datetime) -> str | None:
         since: it was not submitted before this.
 
     Raises:
-        SlurmError: neither squeue nor sacct could tell.
+        SlurmError: squeue did not answer.
     """
     # %F is an array's id, the same for all of its tasks.
     options = ("--noheader", "--me", "--states=all", f"--name={name}", "--format=%F|%T|%r")
@@ -76,7 +76,11 @@ def job_named(name: str, *, since: datetime) -> str | None:
 
 
 def _accounted(name: str, since: datetime) -> list[str]:
-    """Ids by sacct, which knows jobs that squeue has forgotten. A cluster without accounting knows none."""
+    """Ids by sacct, which knows jobs that squeue has forgotten.
+
+    Where it does not answer none are known: a job that squeue does not show has ended, and without a beginning, or the
+    store would have heard of it.
+    """
     start = (since - timedelta(hours=1)).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
     options = ("--noheader", "--parsable2", "--allocations", f"--name={name}", f"--starttime={start}")
     try:

@@ -5,6 +5,7 @@ that is never used again; then sbatch; then the ids are noted. What a crash leav
 that name. After sbatch the jobs need nothing more of the launcher, not even submitit's naming of its files.
 """
 
+import getpass
 import io
 import os
 import secrets
@@ -26,6 +27,7 @@ from jobs.dispatched import PICKLE, Dispatch, DispatchFolder, Task
 from jobs.pack import Pack
 from results_db.contract import Attempt, Store
 from results_db.process import process_name
+from results_db.words import one_line
 from slurm import recovery
 from slurm.commands import SlurmError, said, sbatch_environment
 from slurm.job import PackJob
@@ -93,7 +95,8 @@ def dispatch(
     limit: int,
     sweep: str,
     retry_failed: bool = False,
-) -> Submitted:
+    done: Submitted,
+) -> None:
     """Submit the packs, array by array.
 
     Runs that somebody else has been granted meanwhile are left out: of two launches at once each run is submitted by
@@ -106,11 +109,11 @@ def dispatch(
         limit: tasks of an array, at most.
         sweep: its jobs' names begin with it.
         retry_failed: failed runs, too.
+        done: is told of every array that was queued, whatever comes after it.
 
     Raises:
-        ConfigError: Slurm refused an array. What was queued before stays.
+        ConfigError: Slurm refused an array, or the folders for it cannot be made. What was queued before stays.
     """
-    done = Submitted()
     ids: list[str | None] = []
     try:
         for part in deal(packs, limit=limit, parallelism=int(resources.values["array_parallelism"])):
@@ -121,12 +124,16 @@ def dispatch(
                 done.jobs.append(job)
                 done.packs += submission.packs
                 done.runs += submission.runs
-    except SlurmError as error:
+    except (SlurmError, OSError) as error:
         before = (
             f"before that, {done.runs} runs were submitted as {', '.join(done.jobs)}" if done.jobs else ""
         )
-        raise ConfigError(f"Slurm refused the jobs: {error}; {before or 'nothing was submitted'}") from None
-    return done
+        why = (
+            f"Slurm refused the jobs: {error}"
+            if isinstance(error, SlurmError)
+            else f"the jobs' files cannot be written: {one_line(error)}"
+        )
+        raise ConfigError(f"{why}; {before or 'nothing was submitted'}") from None
 
 
 class _Submission:
@@ -180,6 +187,7 @@ class _Submission:
             max_num_timeout=self._resources.max_num_timeout,
             host=socket.gethostname(),
             process=process_name(os.getpid()),
+            user=getpass.getuser(),
         )
 
     def _sbatch(self, tasks: int, parallelism: int) -> str:

@@ -26,15 +26,15 @@ from submitit.helpers import DelayedSubmission
 
 from jobs.dispatched import Dispatch, DispatchFolder, Task
 from jobs.provenance import provenance
-from results_db.contract import FAILURES, Attempt, Provenance, State, WorkerStore
+from results_db.contract import Attempt, Provenance, State, WorkerStore
 from results_db.files import last_lines
 from results_db.spooled import worker_store
 from results_db.words import one_line
-from slurm.hold import from_a_job
+from slurm.hold import FAULTS, from_a_job
 
 log = logging.getLogger(__name__)
 
-_AGAIN_AFTER_S = (1, 2, 5, 10, 20, 30)
+_AGAIN_AFTER_S = (1, 2, 5, 10, 20, *[30] * 8)
 _ANSWER_S = 60
 _PROGRESS_EVERY_S = 30.0
 
@@ -122,12 +122,13 @@ class _Job:
         store = worker_store(dispatch.db, scheduled=True)
         try:
             states = self._train(task, task.attempts(restart), store)
+            # Before anything else that may take its time: whoever sent the signal does not wait for long.
+            if self._signals.told and State.PREEMPTED in states.values():
+                self._go_on(dispatch, restart)
         finally:
             store.close()
-        if not FAILURES.isdisjoint(states.values()):
+        if not FAULTS.isdisjoint(states.values()):
             from_a_job(dispatch.db)
-        if self._signals.told and State.PREEMPTED in states.values():
-            self._go_on(dispatch, restart)
         return {run_id: str(state) for run_id, state in states.items()}
 
     def _read(self) -> tuple[Dispatch, Task]:
@@ -168,8 +169,8 @@ class _Job:
         me = self._provenance("unknown")
         for attempt in attempts.values():
             if store.begin(attempt, me) is not False:
-                store.end(attempt, State.FAILED, error=reason, log_tail=last_lines(self._log_file()))
-        return dict.fromkeys(attempts, State.FAILED)
+                store.end(attempt, State.NODE_FAIL, error=reason, log_tail=last_lines(self._log_file()))
+        return dict.fromkeys(attempts, State.NODE_FAIL)
 
     def _provenance(self, device: str) -> Provenance:
         me = provenance(
@@ -213,6 +214,8 @@ class _Log:
         self._said[run_id] = now
         told = ("number", "step", "max_steps", "state", "outcome", "error")
         details = " ".join(f"{key}={event[key]}" for key in told if event.get(key) is not None)
+        if isinstance(values := event.get("values"), Mapping):
+            details += "".join(f" {name}={value:.4f}" for name, value in values.items())
         log.info("run %s %s %s", run_id[:10], kind, details)
 
 
@@ -221,11 +224,13 @@ def _node() -> str:
 
 
 def _requeue(job_id: str) -> bool:
-    """Put this job back into the queue. A controller that is away is asked again until Slurm kills us."""
+    """Put this job back into the queue. A controller that is away is asked again for some minutes."""
     for again_after_s in (*_AGAIN_AFTER_S, None):
         done = _scontrol("requeue", job_id)
         if done is not None and done.returncode == 0:
             return True
+        if done is not None and "disabled" in done.stderr:  # the job was submitted so
+            break
         log.warning("scontrol requeue %s: %s", job_id, "no answer" if done is None else one_line(done.stderr))
         if again_after_s is not None:
             time.sleep(again_after_s)

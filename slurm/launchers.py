@@ -62,6 +62,8 @@ def check_setting(key: str, value: object) -> object:
         )
     if key in COUNTS and value is not None and (type(value) is not int or value < 1):
         raise ConfigError(f"launcher.{key}: {plain(value)} is not a whole number from 1", key=key)
+    if key == "max_num_timeout" and value is not None and (type(value) is not int or value < 0):
+        raise ConfigError(f"launcher.{key}: {plain(value)} is not a whole number from 0", key=key)
     if key in ONE_PROCESS and (value != 1 or isinstance(value, bool)):
         raise ConfigError(f"launcher.{key}: {plain(value)} is not 1; a pack is one process", key=key)
     return value
@@ -147,6 +149,7 @@ class Resources:
                 reason = str(error).strip().splitlines()[0]
                 raise ConfigError(f"launcher.{key}: {plain(value)}: {reason}", key=key) from None
         values: Any = OmegaConf.to_container(config, resolve=False)
+        _check_additional(values["additional_parameters"] or {})
         folder = given.get("submitit_folder")
         if folder is not None and _INTERPOLATED in str(folder):
             raise ConfigError(
@@ -222,6 +225,32 @@ class Resources:
             for key, value in self.values.items()
             if key not in own and value is not None
         }
+
+
+_OURS = {
+    "job_name": "jobs have names by which they are found again",
+    "array": "packs are the tasks of arrays",
+    "output": "use launcher.submitit_folder",
+    "error": "use launcher.submitit_folder",
+    "open_mode": "a job that was requeued appends to its log",
+    "nodes": "a pack is one process",
+    "ntasks": "a pack is one process",
+    "ntasks_per_node": "a pack is one process",
+    "time": "use launcher.timeout_min",
+    "signal": "use launcher.signal_delay_s",
+    "wrap": "a job trains a pack",
+}
+"""Options of sbatch that the dispatch gives itself, and what to do instead."""
+
+
+def _check_additional(given: Mapping[str, object]) -> None:
+    """Raises ConfigError at an option of sbatch that would undo what a dispatch relies on."""
+    for key in given:
+        if (why := _OURS.get(str(key).replace("-", "_"))) is not None:
+            raise ConfigError(
+                f"launcher.additional_parameters: {key} cannot be given here; {why}",
+                key="additional_parameters",
+            )
 
 
 def _set_signal_delay(values: dict[str, Any], given: Mapping[str, object]) -> None:

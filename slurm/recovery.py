@@ -5,6 +5,7 @@ the grant is taken back. A job that shows up later all the same (sbatch was stil
 harm: the store refuses attempts that were taken back, and its tasks end at once.
 """
 
+import getpass
 import socket
 from collections import defaultdict
 from collections.abc import Sequence
@@ -57,8 +58,10 @@ def recover(store: Store) -> Recovered:
             done.unclear.append(f"{name}: {len(attempts)} runs may have been submitted or not: {error}")
             continue
         if job is None:
-            done.withdrawn += store.withdraw(attempts)
-            folder.remove()
+            withdrawn = store.withdraw(attempts)
+            if withdrawn:
+                folder.remove()
+            done.withdrawn += withdrawn
         else:
             note(store, folder, job)
             done.adopted.append(job)
@@ -105,8 +108,10 @@ def _without_job(store: Store) -> dict[str, list[OpenAttempt]]:
 
 
 def _is_under_way(folder: DispatchFolder, since: datetime) -> bool:
-    """Whether its launcher may still be at it, or the sbatch that it started."""
+    """Whether its launcher may still be at it, or the sbatch that it started; or it is another user's affair."""
     dispatch = folder.dispatch()
+    if dispatch is not None and dispatch.user != getpass.getuser():
+        return True  # squeue shows us our own jobs alone
     if dispatch is None or dispatch.host != socket.gethostname():
         return datetime.now(UTC) - since < _ABANDONED
     return is_alive(dispatch.process) or _is_submitting(folder)

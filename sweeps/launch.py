@@ -1,6 +1,6 @@
 """From a spec's expansion to trained runs on this machine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.pack import Pack, group
@@ -8,8 +8,9 @@ from jobs.progress import Display, duration
 from jobs.provenance import dead_attempts, lose_dead_attempts
 from results_db import console
 from results_db.address import locate
-from results_db.contract import FAILURES, INTERRUPTED, NewSweep, State
+from results_db.contract import FAILURES, INTERRUPTED, NewSweep, State, Store
 from results_db.files import Files
+from results_db.ingest import ingest
 from results_db.store import open_store
 from results_db.tables import text
 from slurm.launchers import Launcher
@@ -94,13 +95,14 @@ def launch_locally(
     Files(locate(db).folder).check_writable()
     store = open_store(db, create=True)
     try:
+        ingest(store)
         lose_dead_attempts(store)
         store.stage(expansion.runs, sweep=NewSweep(spec.name, spec.composed))
         plan = make_plan(expansion, store, retry_failed=retry_failed)
         cpus = launcher.settings.get("cpus_per_task")
         machine = resources(cpus_per_task=int(str(cpus)) if cpus else None, workers=workers)
         size = pack_size or (GPU_PACK if machine.gpus else 1)
-        packs = open_packs(expansion, plan, size=size, limit=limit)
+        packs = open_packs(expansion, plan, size=size, limit=limit, alone=out_of_memory(store))
         chosen = [run for pack in packs for run in pack.runs]
         parallel = min(machine.workers, len(packs))
         display = Display(total=len(chosen), workers=parallel, expected_s=_expected(plan))
@@ -116,16 +118,35 @@ def launch_locally(
     return result
 
 
-def open_packs(expansion: Expansion, plan: Plan, *, size: int, limit: int | None) -> list[Pack]:
+def open_packs(
+    expansion: Expansion, plan: Plan, *, size: int, limit: int | None, alone: Collection[str] = ()
+) -> list[Pack]:
     """What there is to train of the first `limit` runs.
 
     Packs are formed of all runs, and those that are done then left out: so a run that is resumed has the partners
     that it had, and its result is the undisturbed one.
+
+    Args:
+        expansion: all cells and runs.
+        plan: says which are open.
+        size: runs of a pack, at most.
+        limit: how many runs, of the first ones; None: all.
+        alone: ids of runs that get a pack of their own.
     """
     first = in_breadth_first_order(expansion)[:limit]
     open_ids = {run.run_id for run in plan.to_submit}
-    left = (tuple(run for run in pack.runs if run.run_id in open_ids) for pack in group(first, size=size))
-    return [Pack(runs) for runs in left if runs]
+    packs = []
+    for pack in group(first, size=size):
+        left = [run for run in pack.runs if run.run_id in open_ids]
+        together = tuple(run for run in left if run.run_id not in alone)
+        packs += [Pack(together)] if together else []
+        packs += [Pack((run,)) for run in left if run.run_id in alone]
+    return packs
+
+
+def out_of_memory(store: Store) -> set[str]:
+    """Ids of runs whose job or process had too little memory: who of the pack it was, nobody says."""
+    return {one.attempt.run_id for one in store.ended_attempts({State.OUT_OF_MEMORY})}
 
 
 def _result(spec: Spec, expansion: Expansion, local: LocalLauncher, *, db: str | None) -> LaunchResult:

@@ -1,7 +1,6 @@
 """Cancel: which attempts and jobs, as plain data; and on a real Slurm, by explicit ids alone."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest

@@ -17,6 +17,7 @@ ABOUT = Dispatch(
     max_num_timeout=None,
     host="h",
     process="1:1",
+    user="me",
 )
 
 

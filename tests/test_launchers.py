@@ -1,5 +1,6 @@
 """Launchers: built in or kept by the user, every key of hydra-submitit-launcher, and what jobs ask for by them."""
 
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQu
 from sweep_helpers import answer, write_spec
 
 from imagination.schema import ConfigError
+from slurm.commands import sbatch_environment, srun_environment
 from slurm.launcher_keys import LAUNCHER_KEYS
 from slurm.launchers import Launcher, Resources, check_setting, choose, folder, names
 
@@ -148,12 +150,45 @@ def test_every_key_reaches_sbatch(tmp_path: Path) -> None:
         ({"additional_parameters": [1]}, "launcher.additional_parameters: "),
         ({"submitit_folder": "${hydra.sweep.dir}/x"}, r"holds Hydra's \$\{...\}, which has no value here"),
         ({"timeout_min": 2, "signal_delay_s": 120}, "signal_delay_s: 120 is not below the time limit, 120 s"),
+        ({"additional_parameters": {"nodes": 2}}, "nodes cannot be given here; a pack is one process"),
+        ({"additional_parameters": {"job-name": "x"}}, "job-name cannot be given here; jobs have names by"),
     ],
 )
 def test_a_value_of_another_type_is_one_line(settings: dict[str, object], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem) as raised:
         resources(**settings)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, True, "often"])
+def test_a_count_of_time_outs_is_a_whole_number(count: object) -> None:
+    with pytest.raises(ConfigError, match=r"launcher\.max_num_timeout: .* is not a whole number from 0"):
+        check_setting("max_num_timeout", count)
+    assert check_setting("max_num_timeout", 0) == 0
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_a_person_has_set_for_sbatch_does_not_go_before_the_spec(
+    monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("SLURM", "SBATCH"))]:
+        monkeypatch.delenv(name)
+    said = {
+        "SBATCH_JOB_NAME": "mine",
+        "SBATCH_TIMELIMIT": "3",
+        "SBATCH_ACCOUNT": "of-the-site",
+        "SBATCH_PARTITION": "of-the-site",
+        "SLURM_CONF": "/c",
+        **({"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "7", "SLURM_MEM_PER_NODE": "9"} if inside else {}),
+    }
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    asked = resources(partition="p").asked
+    left = {name: value for name, value in sbatch_environment(asked).items() if name in said}
+    assert left == {"SBATCH_ACCOUNT": "of-the-site", "SLURM_CONF": "/c"}
+    found = srun_environment(asked)
+    assert found["SLURM_ACCOUNT"] == "of-the-site" and "SLURM_PARTITION" not in found
+    assert "SLURM_JOB_ID" not in found and found["PATH"] == os.environ["PATH"]
 
 
 # A third of the limit, and at most the plugin's two minutes: 60 s / 3, 300 s / 3, 600 s / 3 = 200 > 120.

@@ -25,6 +25,7 @@ from slurm_helpers import (
     logs,
     states,
     train_here,
+    try_launch,
     wait_for_log,
     wait_for_no_jobs,
     wait_for_states,
@@ -155,7 +156,8 @@ def test_out_of_memory(slurm, tmp_path) -> None:
     reconcile(there)
     assert sorted(map(str, states(there).values())) == ["COMPLETED", "OUT_OF_MEMORY"]
     # It is at fault itself, so the same again is not tried unless somebody asks.
-    assert launch(there).json["submitted"] == 0
+    said = try_launch(there)
+    assert said.code == 1 and said.json["submitted"] == 0
     assert launch(there, "launcher.mem_gb=8", "--retry-failed").json["submitted"] == 1
     wait_for_states(there, State.COMPLETED)
     assert_whole(there, slurm, train_here(here))

@@ -124,9 +124,16 @@ def test_cancelled_from_outside_it_saves_and_ends(slurm, long, undisturbed) -> N
 
 
 def test_requeued_from_outside(slurm, long, undisturbed) -> None:
+    """Until it starts again it waits like any other: nobody submits it once more."""
     (job,) = launch(long).json["jobs"]
     wait_for_log(long, "started")
     slurm.run("scontrol", "requeue", job)
+    wait_until(lambda: "PENDING" in slurm.run("squeue", "-h", "-j", job, "-o", "%T"), within_s=WITHIN_S)
+    if set(states(long).values()) == {State.PREEMPTED}:  # it had the time to say so
+        said = launch(long)
+        assert said.json["submitted"] == 0 and said.json["active"] == 1
+        assert "1 runs that were interrupted wait in the queue again" in said.err
+        assert tries(long) == [(1, 0, "PREEMPTED"), (1, 1, "PENDING")]
     wait_for_states(long, State.COMPLETED)
     assert [(number, restart) for number, restart, _ in tries(long)] == [(1, 0), (1, 1)]
     assert all_results(long) == undisturbed

@@ -107,6 +107,30 @@ def test_a_job_begins_and_ends_without_the_store(cluster: Cluster) -> None:
     assert (told["state"], told["host"]) == ("COMPLETED", "n1")
 
 
+def test_a_store_that_is_away_is_waited_for_by_one_of_those_who_end_together(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal tells a whole pack, and Slurm does not wait for long."""
+    first, second = cluster.granted(), cluster.granted("cd" * 32)
+    for attempt in (first, second):
+        cluster.worker.begin(attempt, WHO)
+    cluster.away()
+    monkeypatch.setattr(spooled, "PATIENCE_S", 1.2)
+    asked: list[float] = []
+    monkeypatch.setattr(spooled, "deliver", lambda *_, **__: asked.append(0) or raise_away())
+    for attempt in (first, second):
+        assert cluster.worker.end(attempt, State.PREEMPTED) is None
+    waited_for = len(asked)
+    assert waited_for == 3  # at 0, .5 and 1 s, and by the first alone
+    cluster.worker.close()
+    assert len(asked) == waited_for + 1  # once more, for both
+    assert len(cluster.files) == 2
+
+
+def raise_away() -> bool:
+    raise StoreError("away")
+
+
 def test_the_heartbeat_makes_up_for_a_beginning_without_the_store(cluster: Cluster) -> None:
     attempt = cluster.granted()
     cluster.away()

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results_db.contract import Attempt, OpenAttempt, State
-from slurm.answers import Job, Unknown
-from slurm.states import ENDS, Verdict, judge, with_log
+from results_db.contract import Attempt, EndedAttempt, OpenAttempt, State
+from slurm.answers import Answer, Job, Unknown
+from slurm.states import ENDS, Verdict, judge, waits_again, with_log
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 FAILED_QUERY = Unknown("it did not answer")
@@ -84,6 +84,13 @@ CASES = [
     (running(), ended("CANCELLED"), FAILED_QUERY, State.CANCELLED),
     (running(heard=ago(seconds=5)), ended("CANCELLED"), None, State.CANCELLED),
     (running(), None, ended("COMPLETED", code=0), State.LOST),  # and no word on this run
+    # What it wrote on a network file system may not be seen here yet.
+    (running(), ended("COMPLETED", code=0, at=ago(seconds=100)), None, None),
+    (running(), None, ended("COMPLETED", code=0, at=ago(seconds=100)), None),
+    (running(), ended("COMPLETED", code=0, at=ago(seconds=130)), None, State.LOST),
+    # The signal of a preemption or time limit came before its worker listened; 9, 15: somebody's kill.
+    *((running(), ended("FAILED", code=-number), None, State.LOST) for number in (9, 10, 12, 15)),
+    (running(), ended("FAILED", code=-11), None, State.FAILED),  # a segmentation fault is its own
     # The lost node: first the word, seconds later the requeue. Only when that did not come it was the end.
     (running(), ended("NODE_FAIL", at=ago(seconds=20)), None, None),
     (running(), ended("NODE_FAIL", at=ago(minutes=10)), None, State.NODE_FAIL),
@@ -128,6 +135,26 @@ CASES = [
 @pytest.mark.parametrize(("attempt", "queue", "account", "state"), CASES)
 def test_what_became_of_it(attempt, queue, account, state) -> None:
     assert judge(attempt, queue, account, now=NOW).state is state
+
+
+@pytest.mark.parametrize(
+    ("state", "job", "again"),
+    [
+        ("PREEMPTED", Job("PENDING", name="s-1"), True),
+        ("NODE_FAIL", Job("REQUEUE_HOLD", name="s-1"), True),
+        ("LOST", Job("PENDING", name="s-1"), True),
+        # Its worker said that it saved, and is about to requeue itself; of the others nobody said so.
+        ("PREEMPTED", Job("RUNNING", name="s-1"), True),
+        ("PREEMPTED", Job("COMPLETING", name="s-1"), True),
+        ("LOST", Job("RUNNING", name="s-1"), False),
+        ("PREEMPTED", Job("CANCELLED", name="s-1"), False),
+        ("PREEMPTED", Job("PENDING", name="another's"), False),
+        ("PREEMPTED", None, False),
+    ],
+)
+def test_whether_an_interrupted_run_waits_again(state, job, again) -> None:
+    one = EndedAttempt(Attempt("ab", 1), State(state), None, None, None, "s-1", "7_3", "n1", ago(days=1))
+    assert waits_again(one, Answer({"7_3": job} if job else {})) is again
 
 
 def test_a_task_that_was_cancelled_while_it_waited_leaves_no_trace_but_its_array_does() -> None:
