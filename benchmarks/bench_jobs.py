@@ -12,17 +12,17 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
+from on_slurm import on_slurm
 
 from results_db.store import open_store
 from slurm.testbed.settings import Settings
-from slurm.testbed.testbed import Testbed
 
 RUN = {
     "gol": 2,
@@ -45,25 +45,20 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=50)
     runs = parser.parse_args().runs
     cores = len(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as folder:
-        testbed = Testbed(Path(f"/tmp/slurm-bench-{os.getpid()}"))
-        try:
-            testbed.up(Settings(nodes=1, gpus=0, cpus=cores, accounting=False))
-            os.environ["SLURM_CONF"] = testbed.environment["SLURM_CONF"]
-            ours, _ = _timed(Path(folder) / "ours", _ours, runs, cores)
-            theirs, alone = _timed(Path(folder) / "theirs", _hydras, runs, cores)
-        finally:
-            testbed.wipe()
+    with on_slurm(Settings(nodes=1, gpus=0, cpus=cores, accounting=False)) as (_, folder):
+        ours, _ = _timed(folder / "ours", _ours, runs, cores)
+        theirs, alone = _timed(folder / "theirs", _hydras, runs, cores)
     print(
         f"{runs} runs of {alone:.1f} s each on {cores} cores: {ours:.1f} s in {cores} packs; "
         f"Hydra's multirun {theirs:.1f} s; ratio {theirs / ours:.1f}"
     )
 
 
-def _timed(folder: Path, command: object, runs: int, cores: int) -> tuple[float, float]:
+def _timed(
+    folder: Path, command: Callable[[Path, int, int], list[str]], runs: int, cores: int
+) -> tuple[float, float]:
     """Seconds until the store holds all runs, and the median of what they say themselves."""
     folder.mkdir()
-    assert callable(command)
     start = time.perf_counter()
     process = subprocess.Popen(command(folder, runs, cores), cwd=folder)
     while len(stored := _stored(folder / "a.db")) < runs:

@@ -7,13 +7,13 @@ Hydra, which goes on waiting for its jobs, the time counts until they are in the
 """
 
 import argparse
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+
+from on_slurm import on_slurm
 
 from slurm.testbed.settings import Settings
 from slurm.testbed.testbed import Testbed
@@ -35,15 +35,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--hydra-runs", type=int, default=500)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        testbed = Testbed(Path(f"/tmp/slurm-bench-{os.getpid()}"))
-        try:
-            testbed.up(Settings(nodes=1, max_array=MAX_ARRAY, accounting=False))
-            os.environ["SLURM_CONF"] = testbed.environment["SLURM_CONF"]
-            ours = _ours(testbed, Path(folder), options.runs)
-            theirs = _hydras(testbed, Path(folder), options.hydra_runs) * options.runs / options.hydra_runs
-        finally:
-            testbed.wipe()
+    with on_slurm(Settings(nodes=1, max_array=MAX_ARRAY, accounting=False)) as (testbed, folder):
+        ours = _ours(testbed, folder, options.runs)
+        theirs = _hydras(testbed, folder, options.hydra_runs) * options.runs / options.hydra_runs
     print(
         f"{options.runs:,} runs planned and submitted: {ours:.1f} s; Hydra's multirun: {theirs:.0f} s (measured on "
         f"{options.hydra_runs} runs and scaled); ratio {theirs / ours:.0f}"

@@ -12,17 +12,16 @@ import sqlite3
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from on_slurm import on_slurm
 from rich.console import Console
 
 from results_db.contract import Attempt, NewSweep, Provenance, State
 from results_db.store import SqlStore, open_store
 from slurm.queries import Slurm
-from slurm.testbed import packages
 from slurm.testbed.settings import Settings
 from slurm.testbed.testbed import Testbed
 from sweeps.expand import Expansion, expand
@@ -52,16 +51,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--looks", type=int, default=10)
     looks = parser.parse_args().looks
-    if missing := packages.missing(accounting=False):
-        raise SystemExit(f"Slurm is not all here ({', '.join(missing)} missing); {packages.HOW_TO_INSTALL}")
-    with tempfile.TemporaryDirectory(prefix="bw") as folder:
-        testbed = Testbed(Path(folder) / "t")
-        try:
-            testbed.up(Settings(nodes=1, accounting=False))
-            os.environ["SLURM_CONF"] = testbed.environment["SLURM_CONF"]
-            _measure(Path(folder), testbed, looks)
-        finally:
-            testbed.wipe()
+    with on_slurm(Settings(nodes=1, accounting=False)) as (testbed, folder):
+        _measure(folder, testbed, looks)
 
 
 def _measure(folder: Path, testbed: Testbed, looks: int) -> None:
