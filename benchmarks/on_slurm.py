@@ -13,7 +13,7 @@ from slurm.testbed.testbed import Testbed
 
 @contextmanager
 def on_slurm(made_of: Settings) -> Iterator[tuple[Testbed, Path]]:
-    """The testbed, which SLURM_CONF points at, and an empty folder. Without Slurm here the benchmark ends, as skipped."""
+    """The testbed, which SLURM_CONF points at, and an empty folder. Without Slurm the benchmark ends, as skipped."""
     if missing := packages.missing(accounting=made_of.accounting):
         print(f"skipped: Slurm is not all here ({', '.join(missing)} missing); {packages.HOW_TO_INSTALL}")
         raise SystemExit(0)
