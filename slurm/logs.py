@@ -78,12 +78,19 @@ def read(store: Store, run_id: str) -> str:
         reason = "its worker named none"
     if log.tail:
         return log.tail + "\n"
+    if log.state is State.PENDING:
+        raise StoreError(f"{_waits(run_id, log)}; with -f its log is shown as soon as it has one")
     job = f" in job {log.job_id}" if log.job_id else ""
     raise StoreError(f"run {run_id[:10]} ({log.state}{job}) has no log here: {reason}")
 
 
 def follow(
-    store: Store, run_id: str, *, note: Callable[[str], None], every_s: float = _EVERY_S
+    store: Store,
+    run_id: str,
+    *,
+    note: Callable[[str], None],
+    last: int | None = None,
+    every_s: float = _EVERY_S,
 ) -> Iterator[str]:
     """The log as it grows, of one attempt after the other, until the run is over.
 
@@ -91,13 +98,14 @@ def follow(
         store: the store.
         run_id: the run.
         note: told, in a line, what the log itself does not say.
+        last: begin so many lines before the end of what there is; None: at its start.
         every_s: how often to look.
 
     Raises:
         StoreError: the run was never tried.
     """
-    path: Path | None = None
-    position = 0
+    path = newest_log(store, run_id).path
+    position = _start_of_last(path, last)
     said = ""
     while True:
         log = newest_log(store, run_id)
@@ -120,12 +128,32 @@ def follow(
 
 def _status(run_id: str, log: Log) -> str:
     """What to tell who waits for the log to go on."""
-    job = f" (job {log.job_id})" if log.job_id else ""
     if log.state is State.PENDING:
-        return f"run {run_id[:10]} waits to start{job}; Ctrl-C leaves"
+        return f"{_waits(run_id, log)}; Ctrl-C leaves"
     if log.state not in ACTIVE and log.state not in _OVER:
+        job = f" (job {log.job_id})" if log.job_id else ""
         return f"run {run_id[:10]} was interrupted ({log.state}){job}; waiting for it to go on; Ctrl-C leaves"
     return ""
+
+
+def _waits(run_id: str, log: Log) -> str:
+    return f"run {run_id[:10]} waits to start" + (f" (job {log.job_id})" if log.job_id else "")
+
+
+def _start_of_last(path: Path | None, lines: int | None) -> int:
+    """Where the last lines of a file begin; 0: it has no more, or none yet."""
+    if path is None or lines is None:
+        return 0
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return 0
+    start = len(data.removesuffix(b"\n"))
+    for _ in range(lines):
+        start = data.rfind(b"\n", 0, start)
+        if start < 0:
+            return 0
+    return start + 1
 
 
 def _from(path: Path | None, position: int) -> tuple[int, str]:

@@ -9,11 +9,13 @@ import click
 from imagination.schema import ConfigError
 from results_db import console
 from results_db.contract import StoreError
+from results_db.words import counted
 from slurm.commands import SlurmError
 from sweeps import cli_coverage, cli_jobs, cli_retry, cli_watch, options
 from sweeps.document import SpecError
 
 if TYPE_CHECKING:
+    from slurm.launchers import Resources
     from sweeps.expand import Expansion
     from sweeps.model import Spec
     from sweeps.plan import Plan
@@ -99,9 +101,12 @@ def launch(
     With launcher=slurm, or a launcher file of your own, it returns as soon as the jobs are queued.
     KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE is for that experiment's cells alone.
     """
+    from sweeps.expand import first_runs
+
     loaded, expansion = options.expand_spec(spec, overrides)
     if dry_run:
-        _show_plan(loaded, _read_plan(expansion, db, retry_failed=retry_failed), as_json=as_json)
+        first = first_runs(expansion, limit)
+        _show_plan(loaded, _read_plan(first, db, retry_failed=retry_failed), as_json=as_json)
         return 0
     result = options.train(
         loaded,
@@ -129,12 +134,12 @@ def _read_plan(expansion: "Expansion", db: str | None, *, retry_failed: bool = F
 
 
 def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
-    hours = _expected_hours(spec, plan)
+    resources = _resources(spec)
     if as_json:
-        said = {"name": spec.name, **plan.as_dict()} | (
-            {hours[1].replace("-", "_"): hours[0]} if hours else {}
-        )
-        click.echo(json.dumps(said, indent=2))
+        whole = plan.expected_seconds
+        hours = None if resources is None or whole is None else resources.hours(whole)
+        about = {"hours": hours, "unit": None if resources is None else resources.unit}
+        click.echo(json.dumps({"name": spec.name, **plan.as_dict(), **about}, indent=2))
         return
     from jobs.progress import duration
 
@@ -147,25 +152,29 @@ def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
     ]
     options.print_rows(rows, as_json=False)
     counts = plan.counts
-    time = plan.expected_seconds
-    expected = "no past runs to tell the time from" if time is None else f"{duration(time)} of training"
-    if hours:
-        expected += f", {hours[0]:.3g} {hours[1]}"
     click.echo(
-        f"{spec.name}: {counts.total} runs = {counts.stored} stored + {counts.active} active + "
-        f"{counts.failed} failed + {counts.to_submit} to submit ({expected})"
+        f"{spec.name}: {counted(counts.total, 'run')} = {counts.stored} stored + {counts.active} active + "
+        f"{counts.failed} failed + {counts.to_submit} to submit ({_expected(plan, resources)})"
     )
 
 
-def _expected_hours(spec: "Spec", plan: "Plan") -> tuple[float, str] | None:
-    """What the runs to submit take on a cluster, by past runs, and its unit."""
+def _expected(plan: "Plan", resources: "Resources | None") -> str:
+    """What the runs to submit take, by past runs."""
+    from jobs.progress import duration
+
+    time = plan.known_seconds
+    if time is None:
+        return "no past runs to tell the time from"
+    hours = "" if resources is None else f", {resources.hours(time):.3g} {resources.unit}"
+    return f"{'at least ' if plan.expected_seconds is None else ''}{duration(time)} of training{hours}"
+
+
+def _resources(spec: "Spec") -> "Resources | None":
+    """What its jobs would ask a cluster for; None on this machine."""
     from slurm.launchers import SLURM, Resources, choose
 
     launcher = choose(spec.launcher)
-    if launcher.kind != SLURM or plan.expected_seconds is None:
-        return None
-    resources = Resources.of(launcher)
-    return resources.hours(plan.expected_seconds), resources.unit
+    return Resources.of(launcher) if launcher.kind == SLURM else None
 
 
 cli.add_command(cli_watch.status)

@@ -9,6 +9,7 @@ import click
 
 from results_db import console
 from results_db.contract import ACTIVE, StoreError
+from results_db.words import counted
 from slurm.hold import HOLD_AFTER
 from sweeps import options
 
@@ -37,7 +38,7 @@ def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, db: str | 
     with closing(open_store(db, create=False)) as store:
         run_id = store.find(run)
         if follow:
-            for text in files.follow(store, run_id, note=lambda line: click.echo(line, err=True)):
+            for text in files.follow(store, run_id, note=lambda line: click.echo(line, err=True), last=limit):
                 click.echo(text, nl=False)
             return
         lines = files.read(store, run_id).splitlines()
@@ -46,8 +47,10 @@ def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, db: str | 
             log = files.newest_log(store, run_id)
             about = {"run_id": run_id, "attempt": log.attempt, "state": str(log.state), "job_id": log.job_id}
             click.echo(json.dumps({**about, "log": str(log.path), "lines": shown}, indent=2))
-        else:
+        elif shown:
             click.echo("\n".join(shown))
+        else:
+            click.echo(f"the log of run {run_id[:10]} is empty", err=True)
 
 
 @click.command()
@@ -97,7 +100,7 @@ def cancel(
                 f"{_filter(spec, where, states)}: no run waits or trains; see imagine-sweep status"
             )
         if not dry_run:
-            what = f"{len(found.run_ids)} runs to cancel, and {len(found.jobs)} jobs"
+            what = f"{counted(len(found.run_ids), 'run')} to cancel, and {counted(len(found.jobs), 'job')}"
             options.confirm(what, len(found.run_ids), yes=yes)
             try:
                 cancelling.carry_out(found, store, slurm)
@@ -107,8 +110,10 @@ def cancel(
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2))
     else:
-        for line in found.lines():
-            click.echo(f"would be done: {line}" if dry_run else line)
+        done, *remarks = found.lines()
+        would = f"would cancel {counted(len(found.run_ids), 'run')}, and {counted(len(found.jobs), 'job')} with them"
+        for line in (would if dry_run else done, *remarks):
+            click.echo(line)
     return 0
 
 
@@ -123,7 +128,7 @@ def _chosen(
     chosen = set(filters.apply(where, frame)["run_id"])
     if spec is None:
         return chosen
-    _, expansion = options.expand_spec(spec, overrides)
+    _, expansion = options.find_sweep(store, spec, overrides)
     return chosen & {run.run_id for run in with_top_ups(expansion, set(frame["run_id"])).runs}
 
 
@@ -191,6 +196,7 @@ def reconcile(
     """
     from results_db.store import open_store
     from slurm.answers import Answer, Unknown
+    from slurm.hold import held
     from slurm.hold import release as let_go
     from slurm.queries import Slurm
     from slurm.reconcile import Reconciler
@@ -203,13 +209,20 @@ def reconcile(
         released = []
         if release and not dry_run and isinstance(found.queue, Answer):
             released = let_go(store, found.open, queue=found.queue, slurm=slurm)
+        holds = held(store.folder, [one.job_name for one in found.open if one.job_name])
     if as_json:
         names = [hold.job_name for hold in released]
-        click.echo(json.dumps({**found.as_dict(), "released": names}, indent=2))
+        still = [{"job_name": hold.job_name, "cause": hold.cause} for hold in holds]
+        click.echo(json.dumps({**found.as_dict(), "held": still, "released": names}, indent=2))
     else:
-        lines = [*found.lines, *(f"{hold.job_name} is released" for hold in released)]
-        for line in lines or ["nothing to change"]:
-            click.echo(f"would be changed: {line}" if dry_run and lines else line)
+        changes = [*found.lines, *(f"{hold.job_name} is released" for hold in released)]
+        for line in changes:
+            click.echo(f"would be changed: {line}" if dry_run else line)
+        still_held = [line for hold in holds if (line := hold.describe()) not in changes]
+        for line in still_held:
+            click.echo(line)
+        if not changes and not still_held and isinstance(found.queue, Answer):
+            click.echo("nothing to change")
     for line in found.unknown:
         click.echo(line, err=True)
     return console.SOME_FAILED if isinstance(found.queue, Unknown) else 0

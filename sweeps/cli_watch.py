@@ -15,9 +15,13 @@ from slurm.hold import HOLD_AFTER
 from sweeps import options
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from results_db.contract import Store
     from sweeps.expand import Expansion
     from sweeps.watch import Snapshot, Watch
+
+_UNLIMITED = 100_000
 
 
 @click.command()
@@ -30,26 +34,32 @@ def status(spec: str | None, overrides: tuple[str, ...], db: str | None, as_json
     It asks the store alone; `reconcile` and `watch` ask Slurm, too. NEW runs are not in the store yet.
     """
     rows = _sweep_states(db) if spec is None else _cell_states(spec, overrides, db)
-    if not rows and not as_json:
-        click.echo(options.NO_SWEEP)
-        return
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    full = [{column: row.get(column, 0) for column in columns} for row in rows]
     if as_json:
-        click.echo(json.dumps(full, indent=2))
+        click.echo(json.dumps(rows, indent=2))
+    elif not rows:
+        click.echo(options.NO_SWEEP)
     else:
-        click.echo(_aligned(full, columns))
+        click.echo(_aligned(rows, with_name=spec is None))
 
 
-def _aligned(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+def _aligned(rows: Sequence[dict[str, Any]], *, with_name: bool) -> str:
     """The rows as plain columns: of 500 cells rich would take longer to draw a table than the store to be read."""
     from results_db.tables import text
 
-    cells = [columns, *([text(row[column]) for column in columns] for row in rows)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
-    lines = ["   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells]
-    lines.insert(1, "─" * len(lines[0]))
-    return "\n".join(line.rstrip() for line in lines)
+    left_out = ("states",) if with_name else ("sweep", "states")
+    names = list(dict.fromkeys(key for row in rows for key in row if key not in left_out))
+    states = list(dict.fromkeys(state for row in rows for state in row["states"]))
+    lines = [
+        [text(row.get(name)) for name in names] + [str(row["states"].get(state, 0)) for state in states]
+        for row in rows
+    ]
+    cells = [[*names, *states], *lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    aligned = [
+        "   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells
+    ]
+    aligned.insert(1, "─" * len(aligned[0]))
+    return "\n".join(line.rstrip() for line in aligned)
 
 
 def _sweep_states(db: str | None) -> list[dict[str, Any]]:
@@ -58,7 +68,7 @@ def _sweep_states(db: str | None) -> list[dict[str, Any]]:
     with closing(open_store(db, create=False)) as store:
         sweeps = store.sweeps()
     return [
-        {"sweep": name} | {str(state): runs for state, runs in states.items()}
+        {"sweep": name, "states": {str(state): runs for state, runs in states.items()}}
         for name, states in sweeps.items()
     ]
 
@@ -66,13 +76,17 @@ def _sweep_states(db: str | None) -> list[dict[str, Any]]:
 def _cell_states(spec: str, overrides: tuple[str, ...], db: str | None) -> list[dict[str, Any]]:
     from results_db.store import open_store
 
-    _, expansion = options.expand_spec(spec, overrides)
     with closing(open_store(db, create=False)) as store:
+        found, expansion = options.find_sweep(store, spec, overrides)
         states = store.states(run.run_id for cell in expansion.cells for run in cell.runs)
         if State.RUNNING in states.values():
             states |= {run_id: State.LOST for run_id in options.dead_runs(store) if run_id in states}
     return [
-        {**cell.columns, **Counter(str(states.get(run.run_id, "NEW")) for run in cell.runs)}
+        {
+            "sweep": found.name,
+            **cell.columns,
+            "states": dict(Counter(str(states.get(run.run_id, "NEW")) for run in cell.runs)),
+        }
         for cell in expansion.cells
     ]
 
@@ -114,6 +128,8 @@ def watch(
     Each look takes in what jobs left beside the store, asks squeue once, and settles what ended unheard, as `reconcile`
     does. It ends when no run waits or trains any more, with q, or with Ctrl-C; the jobs go on. Without a terminal it
     prints a line when something changed; with --json a line of JSON for every look.
+
+    Exit code 1: no run waits or trains any more, and some failed or were interrupted.
     """
     from results_db.store import open_store
 
@@ -123,7 +139,7 @@ def watch(
         last = _show_once(watched, as_json=as_json) if once else _go_on(watched, every_s, as_json=as_json)
     finally:
         store.close()
-    return 0 if last is None or last.all_completed or last.active else console.SOME_FAILED
+    return console.SOME_FAILED if last is not None and last.has_failed else 0
 
 
 def _watch(store: "Store", spec: str | None, overrides: tuple[str, ...], *, hold_after: int) -> "Watch":
@@ -137,30 +153,34 @@ def _watch(store: "Store", spec: str | None, overrides: tuple[str, ...], *, hold
         known = set(store.runs()["run_id"])
         return [(each.name, with_top_ups(expansion, known)) for each, expansion in found]
 
-    name = spec if spec is None else options.expand_spec(spec, overrides)[0].name
+    name = spec if spec is None else options.find_sweep(store, spec, overrides)[0].name
     return Watch(name or "all sweeps", sweeps, store=store, slurm=Slurm(), hold_after=hold_after)
 
 
 def _show_once(watched: "Watch", *, as_json: bool) -> "Snapshot":
-    from rich.console import Console
-
     from sweeps.watch_display import show_once
 
     snapshot = watched.look()
     if as_json:
         click.echo(json.dumps(snapshot.as_dict(), indent=2))
     else:
-        show_once(snapshot, Console(file=sys.stdout))
+        show_once(snapshot, _console())
     return snapshot
 
 
-def _go_on(watched: "Watch", every_s: float, *, as_json: bool) -> "Snapshot | None":
+def _console() -> "Console":
+    """Standard output; where it is no terminal nothing is cut, for it may be read by a program, or later."""
     from rich.console import Console
 
+    terminal = Console(file=sys.stdout)
+    return terminal if terminal.is_terminal else Console(file=sys.stdout, width=_UNLIMITED)
+
+
+def _go_on(watched: "Watch", every_s: float, *, as_json: bool) -> "Snapshot | None":
     from sweeps.watch_display import Lines, summary
     from sweeps.watch_loop import Looks, watch_lines, watch_screen
 
-    terminal = Console(file=sys.stdout)
+    terminal = _console()
     with Looks(watched.look, every_s=every_s) as looks:
         if not as_json and terminal.is_terminal:
             last = watch_screen(looks, terminal)

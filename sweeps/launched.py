@@ -29,17 +29,39 @@ class Launched:
 
 def launched(store: Store) -> Launched:
     """Every sweep that was launched into the store."""
-    texts: dict[str, list[str]] = {}
-    for launch in store.launches():
-        texts.setdefault(launch.name, []).append(launch.spec)
     sweeps, unreadable = [], []
-    for name, launches in texts.items():
+    for name, texts in _texts(store).items():
         try:
-            spec = _united([recompose(text) for text in launches])
+            spec = _united(texts)
             sweeps.append((spec, expand(spec)))
         except (ValueError, SpecError, ConfigError):
             unreadable.append(name)
     return Launched(sweeps, unreadable)
+
+
+def find(store: Store, name: str) -> Spec:
+    """The spec of the sweep that was launched into the store under this name.
+
+    Raises:
+        SpecError: there is none, or its text is of another version.
+    """
+    texts = _texts(store)
+    if name not in texts:
+        raise SpecError(f"launched into this store: {', '.join(texts) or 'nothing'}")
+    try:
+        return _united(texts[name])
+    except ValueError:
+        raise SpecError(
+            f"the text that was launched as {name} is of another version; give its file"
+        ) from None
+
+
+def _texts(store: Store) -> dict[str, list[str]]:
+    """Name to the texts of its launches, the last launched last."""
+    texts: dict[str, list[str]] = {}
+    for launch in store.launches():
+        texts.setdefault(launch.name, []).append(launch.spec)
+    return texts
 
 
 def recompose(text: str) -> Spec:
@@ -69,8 +91,9 @@ def _part(said: Mapping[str, Any]) -> Part:
     )
 
 
-def _united(specs: Sequence[Spec]) -> Spec:
+def _united(texts: Sequence[str]) -> Spec:
     """The cells of all of them; equal ones are united when they are expanded."""
+    specs = [recompose(text) for text in texts]
     parts: list[Part] = []
     for spec in specs:
         parts += [part for part in spec.parts if part not in parts]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sweeps.document import SpecError
+
 if TYPE_CHECKING:
     from results_db.contract import Store
     from sweeps.expand import Expansion
@@ -74,13 +76,35 @@ def expand_spec(name: str, overrides: tuple[str, ...]) -> "tuple[Spec, Expansion
     return spec, expand(spec)
 
 
+def find_sweep(store: "Store", name: str, overrides: tuple[str, ...]) -> "tuple[Spec, Expansion]":
+    """A spec by its file or shipped name, or else the sweep that was launched under this name; its cells and runs.
+
+    Raises:
+        SpecError: there is neither; or see `expand_spec`.
+    """
+    from sweeps import launched
+    from sweeps.expand import expand
+    from sweeps.spec import apply_overrides, find
+
+    try:
+        find(name)
+    except SpecError as missing:
+        try:
+            spec = launched.find(store, name)
+        except SpecError as error:
+            raise SpecError(f"{missing}; {error}") from None
+        spec = apply_overrides(spec, overrides)
+        return spec, expand(spec)
+    return expand_spec(name, overrides)
+
+
 def sweeps_of(store: "Store", spec: str | None, overrides: tuple[str, ...]) -> "list[tuple[Spec, Expansion]]":
-    """The spec that is named, or without one every sweep that was launched into the store.
+    """The spec or sweep that is named, or without a name every sweep that was launched into the store.
 
     A sweep whose stored text this version cannot read is left out, and named on standard error.
     """
     if spec is not None:
-        return [expand_spec(spec, overrides)]
+        return [find_sweep(store, spec, overrides)]
     from sweeps.launched import launched
 
     found = launched(store)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from results_db.contract import ACTIVE, PlannedRun, State, Store
+from results_db.contract import ACTIVE, FAILURES, INTERRUPTED, PlannedRun, State, Store
 from results_db.failures import by_cause
 from slurm.hold import HOLD_AFTER, held
 from slurm.queries import Slurm
@@ -110,9 +110,9 @@ class Snapshot:
         return sum(self.states.get(state, 0) for state in ACTIVE)
 
     @property
-    def all_completed(self) -> bool:
-        """Every run has its result."""
-        return set(self.states) <= {State.COMPLETED}
+    def has_failed(self) -> bool:
+        """No run waits or trains any more, and some failed or were interrupted."""
+        return not self.active and any(self.states.get(state) for state in FAILURES | INTERRUPTED)
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -131,7 +131,7 @@ class Snapshot:
                     "label": run.label,
                     "job_id": run.running.attempt.job_id,
                     "node": run.running.node,
-                    "gpu": run.device,
+                    "device": run.device,
                     "phase": run.running.phase,
                     "step": run.running.attempt.step,
                     "max_steps": run.max_steps,

@@ -12,6 +12,7 @@ from rich.text import Text
 from jobs.progress import accuracies, duration
 from results_db.contract import FAILURES, INTERRUPTED, State
 from results_db.tables import text
+from sweeps.options import NO_SWEEP
 from sweeps.watch import NEW, CellNow, RunNow, Snapshot
 
 _ORDER = (
@@ -34,10 +35,13 @@ _STYLES: dict[str, str] = {State.COMPLETED: "green", State.RUNNING: "cyan", Stat
 _LINES_BESIDE_TABLES = 12
 _WIDE = 120
 _NUMBERS = ("step", "steps/s", "ETA")
+_SHRINK = ("what", "accuracy")
 
 
 def summary(snapshot: Snapshot) -> str:
     """One line: `table3: 12 of 48 completed, 4 running, 30 waiting, 2 failed; ETA 2:05 h`."""
+    if not snapshot.cells:
+        return NO_SWEEP
     states = snapshot.states
     total = sum(states.values())
     parts = [f"{states.get(State.COMPLETED, 0)} of {total} completed"]
@@ -83,7 +87,7 @@ class Lines:
 def notes(snapshot: Snapshot) -> list[str]:
     """What a person should know beside the numbers: failures by cause, what is held, what could not be learned."""
     lines = [
-        f"{len(cause.run_ids)} failed: {cause.example} (imagine-sweep logs {cause.run_ids[0][:10]})"
+        f"{len(cause.run_ids)} failed (imagine-sweep logs {cause.run_ids[0][:10]}): {cause.example}"
         for cause in snapshot.causes
     ]
     return [*lines, *snapshot.held, *(f"not known: {line}" for line in snapshot.found.unknown)]
@@ -102,16 +106,19 @@ def screen(
         footer: the last line.
     """
     remarks = [*notes(snapshot), *recent][:8]
-    rows = max(height - _LINES_BESIDE_TABLES - len(remarks), 6)
+    lines = sum(-(-len(line) // width) for line in remarks)
+    rows = max(height - _LINES_BESIDE_TABLES - lines, 6)
     for_running = min(len(snapshot.running), max(rows // 2, rows - len(snapshot.cells) - 2))
-    parts: list[RenderableType] = [Text(summary(snapshot), style="bold", no_wrap=True)]
+    parts: list[RenderableType] = [Text(summary(snapshot), style="bold")]
     if snapshot.waiting:
         reasons = ", ".join(f"{count} for {reason}" for reason, count in snapshot.waiting.items())
-        parts.append(Text(f"waiting: {reasons}", style="dim", no_wrap=True))
-    parts.append(_cells(snapshot.cells, limit=max(rows - for_running, 3)))
+        parts.append(Text(f"waiting: {reasons}", style="dim"))
+    if snapshot.cells:
+        parts.append(_cells(snapshot.cells, limit=max(rows - for_running, 3)))
     if snapshot.running:
         parts.append(_running(snapshot.running, limit=for_running, wide=width >= _WIDE))
-    parts += [Text(line, style=_note_style(line), overflow="ellipsis", no_wrap=True) for line in remarks]
+    # Folded, never cut: at their ends they say what to do.
+    parts += [Text(line, style=_note_style(line), overflow="fold") for line in remarks]
     asked = ", ".join(f"{name} {count}" for name, count in sorted(snapshot.queries.items())) or "nothing"
     parts.append(Text(f"asked of Slurm in the last minute: {asked}{footer}", style="dim", no_wrap=True))
     return Group(*parts)
@@ -158,26 +165,38 @@ def _eta_of(cell: CellNow) -> str:
 
 
 def _running(runs: Sequence[RunNow], *, limit: int, wide: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    names = ["run", "what", "node", *(["GPU"] if wide else []), "step", "steps/s", "accuracy", "ETA"]
-    for name in names:
+    """The runs that train. On a narrow terminal `what` and `accuracy` are cut; never a number."""
+    shown = runs if len(runs) <= limit else runs[: limit - 1]
+    rows = [_run(run, wide=wide) for run in shown]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if wide else (0, 1, 0, 0))
+    for name in rows[0] if rows else ("run",):
         table.add_column(
             name,
-            no_wrap=True,
-            overflow="ellipsis",
-            justify="right" if name in ("step", "steps/s", "ETA") else "left",
+            min_width=None if name in _SHRINK else max(len(row[name]) for row in rows),
+            no_wrap=name not in _SHRINK,
+            justify="right" if name in _NUMBERS else "left",
         )
-    for run in runs if len(runs) <= limit else runs[: limit - 1]:
-        now = run.running
-        row = [run.run_id[:10], run.label, now.phase or now.node, *([run.device] if wide else [])]
-        row += [
-            f"{now.attempt.step}/{run.max_steps}",
-            "" if now.steps_per_s is None else f"{now.steps_per_s:.1f}",
-        ]
-        table.add_row(*map(escape, [*row, accuracies(now.attempt.progress), _eta(run.eta_s)]))
-    if len(runs) > limit:
-        table.add_row(f"and {len(runs) - limit + 1} more")
+    for row in rows:
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row.values()))
+    if len(shown) < len(runs):
+        table.add_row(f"and {len(runs) - len(shown)} more")
     return table
+
+
+def _run(run: RunNow, *, wide: bool) -> dict[str, str]:
+    """Column to cell."""
+    now = run.running
+    reached = accuracies(now.attempt.progress)
+    return {
+        "run": run.run_id[:10],
+        "what": run.label,
+        "node": " ".join(word for word in (now.node, now.phase) if word),
+        **({"device": run.device} if wide else {}),
+        "step": f"{now.attempt.step}/{run.max_steps}",
+        "steps/s": "" if now.steps_per_s is None else f"{now.steps_per_s:.1f}",
+        "accuracy": reached if wide else reached.partition(" | ")[0].removeprefix("final "),
+        "ETA": _eta(run.eta_s),
+    }
 
 
 def _note_style(line: str) -> str:

@@ -4,8 +4,9 @@ import pytest
 from sweep_helpers import small, write_spec
 
 from results_db.contract import NewSweep
+from sweeps.document import SpecError
 from sweeps.expand import expand
-from sweeps.launched import launched, recompose
+from sweeps.launched import find, launched, recompose
 from sweeps.spec import apply_overrides, load, shipped
 
 EVERYTHING = """
@@ -86,3 +87,16 @@ def test_a_text_that_cannot_be_read_is_named_and_the_others_are_there(store, tmp
     found = launched(store)
     assert [sweep.name for sweep, _ in found.sweeps] == ["s"]
     assert sorted(found.unreadable) == ["new", "old"]
+
+
+def test_a_sweep_is_found_by_its_name(store, tmp_path) -> None:
+    with pytest.raises(SpecError, match="launched into this store: nothing"):
+        find(store, "s")
+    spec = load(write_spec(tmp_path))
+    launch(store, spec)
+    assert find(store, "s") == launched(store).sweeps[0][0]
+    store.stage([small()], sweep=NewSweep("old", "{}"))
+    with pytest.raises(SpecError, match="launched into this store: s, old"):
+        find(store, "t")
+    with pytest.raises(SpecError, match="the text that was launched as old is of another version"):
+        find(store, "old")

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sweep_helpers import ME, answer, complete, small, staged, wait_until
 
 from results_db.contract import Attempt, RunRecord, State, StoreError
 from results_db.store import SqlStore, open_store
-from slurm.logs import follow, read
+from slurm.logs import _start_of_last, follow, read
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def test_a_job_that_said_nothing_yet_is_guessed_where_submitit_puts_it(own, tmp_
     staged(own, small())
     (attempt,) = own.intend([small().run_id], job_name="s-1", launcher="slurm")
     own.note_jobs({attempt: "7_3"})
-    with pytest.raises(StoreError, match="PENDING in job 7_3"):
+    with pytest.raises(StoreError, match=r"waits to start \(job 7_3\); with -f"):
         read(own, attempt.run_id)
     path = own.folder / "jobs" / "s-1" / "7_3_0_log.err"
     path.parent.mkdir(parents=True)
@@ -103,6 +105,36 @@ def test_follow_goes_from_one_attempt_to_the_next_and_ends_with_the_run(own, tmp
     thread.join(timeout=60)
     assert not thread.is_alive() and "".join(heard) == "one\ntwo\nthree\n"
     assert noted[-1] == f"run {second.run_id[:10]} is COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("last", "begins"),
+    [(1, "three\n"), (2, "two\nthree\n"), (3, "one\ntwo\nthree\n"), (9, "one\ntwo\nthree\n")],
+)
+def test_follow_begins_at_the_last_lines(own, tmp_path, last, begins) -> None:
+    attempt = begin(own, tmp_path / "1.log", text="one\ntwo\nthree\n")
+    parts = follow(own, attempt.run_id, note=lambda line: None, last=last, every_s=0.01)
+    assert next(parts) == begins
+    # The next attempt's log is new from its start on.
+    assert own.end(attempt, State.PREEMPTED)
+    begin(own, tmp_path / "2.log", text="four\nfive\n")
+    assert next(parts) == "four\nfive\n"
+
+
+@given(st.lists(st.text("ab\r ", max_size=3)), st.booleans(), st.integers(1, 5))
+def test_the_last_lines_are_those_of_a_list(tmp_path_factory, lines, ended, last) -> None:
+    path = tmp_path_factory.mktemp("log") / "x.log"
+    data = "\n".join(lines).encode() + (b"\n" if ended else b"")
+    path.write_bytes(data)
+    wanted = data.split(b"\n")
+    tail = wanted[-last - 1 :] if data.endswith(b"\n") else wanted[-last:]
+    assert data[_start_of_last(path, last) :] == b"\n".join(tail)
+
+
+def test_an_empty_log_is_said_to_be_empty(own, tmp_path) -> None:
+    run_id = begin(own, tmp_path / "1.log", text="").run_id
+    said = answer("logs", run_id, "--db", "a.db", folder=tmp_path)
+    assert (said.code, said.out, said.err) == (0, "", f"the log of run {run_id[:10]} is empty\n")
 
 
 def test_follow_reads_a_file_anew_that_became_shorter(own, tmp_path) -> None:

@@ -63,7 +63,7 @@ def test_one_look_as_json(sweep) -> None:
     assert (two["gol"], two["states"]) == (2, {"COMPLETED": 2, "RUNNING": 1, "STAGED": 1})
     assert (three["gol"], three["states"], three["eta_seconds"]) == (3, {"FAILED": 2, "STAGED": 2}, 0.0)
     (running,) = seen["running"]
-    assert (running["run_id"], running["gpu"], running["step"]) == (run_id, "NVIDIA H200", 10)
+    assert (running["run_id"], running["device"], running["step"]) == (run_id, "NVIDIA H200", 10)
     assert running["max_steps"] == 40 and running["label"] == "gol=2 seed=2"
     assert 0 < two["eta_seconds"] <= 60 and seen["eta_seconds"] == two["eta_seconds"]
     (cause,) = seen["failures"]
@@ -77,7 +77,7 @@ def test_one_look_as_text(sweep) -> None:
     said = answer("watch", "--once", *DB, folder=folder)
     assert said.code == 0
     assert "all sweeps: 2 of 8 completed, 1 running, 2 failed, 3 not launched; ETA" in said.out
-    for word in (run_id[:10], "final 97.1%", "10/40", "2 failed: "):
+    for word in (run_id[:10], "final 97.1%", "10/40", "2 failed (imagine-sweep logs ", "NVIDIA H200"):
         assert word in said.out
 
 
@@ -113,6 +113,40 @@ def test_no_sweep_is_no_error(tmp_path) -> None:
     assert said.code == 0 and said.json["cells"] == [] and list(tmp_path.iterdir()) == []
 
 
+def test_no_sweep_is_said(tmp_path) -> None:
+    for more in (["--once"], []):
+        said = answer("watch", *more, *DB, folder=tmp_path)
+        assert said.code == 0 and "no sweep was launched into this store" in said.out
+        assert "0 of 0" not in said.out
+
+
+def test_before_its_launch_nothing_has_failed(tmp_path) -> None:
+    write_spec(tmp_path)
+    said = answer("watch", "s.yaml", "--once", *DB, folder=tmp_path)
+    assert said.code == 0 and "0 of 2 completed, 2 not launched" in said.out
+
+
+def test_a_launched_sweep_is_known_by_its_name(sweep) -> None:
+    """Its file is gone; a file of that name would go first."""
+    folder, _ = sweep
+    (folder / "s.yaml").unlink()
+    for command in (["watch", "--once"], ["status"], ["coverage"], ["retry", "--dry-run"], ["reconcile"]):
+        said = answer(*command, "s", *DB, folder=folder)
+        assert said.code == 0, said.err
+    said = answer("status", "s", "--json", *DB, folder=folder)
+    assert [(row["sweep"], row["gol"], row["states"]) for row in said.json] == [
+        ("s", 2, {"STAGED": 4}),
+        ("s", 3, {"STAGED": 4}),
+    ]
+    assert len(answer("status", "s", "channels=5", "--json", *DB, folder=folder).json) == 2
+    write_spec(folder, name="s", runs=1).rename(folder / "s")
+    assert len(answer("status", "s", "--json", *DB, folder=folder).json) == 1
+    for command in (["watch"], ["status"], ["coverage"], ["retry"], ["reconcile"], ["cancel"]):
+        said = answer(*command, "t", *DB, folder=folder)
+        assert said.code == 2 and said.err.count("\n") == 1
+        assert "no spec t" in said.err and "launched into this store: s" in said.err
+
+
 def test_lines_and_json_go_on_until_the_last_run_ends(sweep) -> None:
     folder, store = sweep
     run_id = fill(folder, store)
@@ -127,7 +161,7 @@ def test_lines_and_json_go_on_until_the_last_run_ends(sweep) -> None:
         for process in (lines, as_json):
             assert process.stdout is not None
             assert process.stdout.readline()
-            assert store.finish(Attempt(run_id, 1), RunRecord(run_id, "reached", 1.0, {}))
+        assert store.finish(Attempt(run_id, 1), RunRecord(run_id, "reached", 1.0, {}))
         rest = [process.communicate(timeout=90)[0] for process in (lines, as_json)]
     finally:
         lines.kill()
