@@ -3,13 +3,15 @@
 import json
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from results_db import console
-from results_db.contract import StoreError
+from results_db.contract import PlannedRun, StoreError
 from results_db.options import gate_option
+from results_db.words import counted
 from sweeps import options
 from sweeps.document import SpecError
 from sweeps.top_up import CAP, CellTopUp, make_top_up, to_launch, why_held_back
@@ -30,10 +32,11 @@ cap_option = click.option(
 
 
 class _Entry(NamedTuple):
-    """A cell of a sweep, and what a top-up would launch for it."""
+    """A cell of a sweep, its top-up, and the runs of that which are launched: all, or the first ones alone."""
 
     sweep: str
     top_up: CellTopUp
+    runs: Sequence[PlannedRun]
 
     @property
     def label(self) -> str:
@@ -47,7 +50,7 @@ class _Entry(NamedTuple):
     def counts(self) -> dict[str, int]:
         """What the cell has, and what it would get."""
         counts = self.top_up.covered.counts
-        return {**counts, "top_up": len(self.top_up.runs), "held_back": self.top_up.held_back}
+        return {**counts, "top_up": len(self.runs), "held_back": self.top_up.held_back}
 
 
 @click.command()
@@ -118,20 +121,19 @@ def top_up(
     Failed runs are left to `retry`.
     """
     from results_db.store import open_store
-    from sweeps.expand import first_runs
 
     loaded, expansion = options.expand_spec(spec, overrides)
     _check_may_grow(loaded, expansion)
     with closing(open_store(db, create=False)) as store:
         every = _entries([(loaded, expansion)], store, min_accuracy=min_accuracy, cap=cap)
-    entries = _matching(every, where)
+    entries = _first(_matching(every, where), limit)
     if dry_run:
         _show(entries, cap=cap, with_names=False, as_json=as_json)
         return 0
-    chosen = first_runs(to_launch([entry.top_up for entry in entries]), limit)
+    chosen = _to_launch(entries)
     held_back = _say_held_back(entries, cap=cap)
     if chosen.runs:
-        what = f"{loaded.name}: {len(chosen.runs)} runs to top up"
+        what = f"{loaded.name}: {counted(len(chosen.runs), 'run')} to top up"
         options.confirm(what, len(chosen.runs), yes=yes)
     else:
         click.echo(f"{loaded.name}: nothing to launch; see imagine-sweep coverage", err=True)
@@ -166,10 +168,22 @@ def _entries(
 
     frame, dead = store.runs(), options.dead_runs(store)
     return [
-        _Entry(spec.name, top_up)
+        _Entry(spec.name, top_up, top_up.runs)
         for spec, expansion in sweeps
         for top_up in make_top_up(cover(expansion, frame, dead=dead, min_accuracy=min_accuracy), cap=cap)
     ]
+
+
+def _first(entries: Sequence[_Entry], limit: int | None) -> list[_Entry]:
+    """The entries with the first so many of their runs alone, in breadth-first order."""
+    from sweeps.expand import first_runs
+
+    kept = {run.run_id for run in first_runs(_to_launch(entries), limit).runs}
+    return [entry._replace(runs=[run for run in entry.runs if run.run_id in kept]) for entry in entries]
+
+
+def _to_launch(entries: Sequence[_Entry]) -> "Expansion":
+    return to_launch([replace(entry.top_up, runs=entry.runs) for entry in entries])
 
 
 def _matching(entries: Sequence[_Entry], where: str | None) -> list[_Entry]:
@@ -200,18 +214,18 @@ def _show(entries: Sequence[_Entry], *, cap: float, with_names: bool, as_json: b
         return
     total = {key: sum(entry.counts[key] for entry in entries) for key in ("wanted", "missing", "top_up")}
     click.echo(
-        f"{total['missing']} of {total['wanted']} wanted runs are missing; "
+        f"{total['missing']} of {counted(total['wanted'], 'wanted run')} are missing; "
         f"imagine-sweep top-up would launch {total['top_up']}"
     )
     _say_held_back(entries, cap=cap)
 
 
 def _row(entry: _Entry, *, with_name: bool, in_full: bool) -> dict[str, Any]:
-    covered, runs = entry.top_up.covered, entry.top_up.runs
-    row: dict[str, Any] = {"sweep": entry.sweep} if with_name else {}
+    covered = entry.top_up.covered
+    row: dict[str, Any] = {"sweep": entry.sweep} if with_name or in_full else {}
     row |= {**covered.cell.columns, **entry.counts}
     if in_full:
-        row |= {"pass_rate": covered.pass_rate, "seeds": [run.config["seed"] for run in runs]}
+        row |= {"pass_rate": covered.pass_rate, "seeds": [run.config["seed"] for run in entry.runs]}
     return row
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from results_db import console
-from results_db.contract import FAILURES
+from results_db.contract import FAILURES, StoreError
 from results_db.options import SHORT
+from results_db.words import counted
 from sweeps import options
 from sweeps.retry import MAX_ATTEMPTS, Failed, Retry, failed_runs, plan_retries
 
@@ -68,17 +69,22 @@ def retry(
     with closing(open_store(db, create=False)) as store:
         frame = store.runs()
         sweeps = options.sweeps_of(store, spec, overrides)
-    failed = failed_runs(filters.apply(where, frame), states=states)
+    chosen = filters.apply(where, frame)
+    if where is not None and chosen.empty:
+        raise StoreError(f"--where '{where}': no run matches; see imagine-results runs")
+    failed = failed_runs(chosen, states=states)
     retries = plan_retries(sweeps, failed, known=set(frame["run_id"]), max_attempts=max_attempts, limit=limit)
     if dry_run:
         _show(retries, failed, as_json=as_json)
     left = _say_left([each for retry in retries for each in retry.left], max_attempts=max_attempts)
     runs = [run for retry in retries for run in retry.expansion.runs]
-    if not runs and not (dry_run and as_json):
+    if not runs and not left and not (dry_run and as_json):
         click.echo("no failed run of a sweep to train again; see imagine-sweep status", err=True)
     if dry_run:
         return 0
-    options.confirm(f"{len(runs)} failed runs to train again", len(runs), yes=yes)
+    options.confirm(f"{counted(len(runs), 'failed run')} to train again", len(runs), yes=yes)
+    if spec is None:
+        retries = [each for each in retries if each.expansion.runs]
     results = _train(
         retries, db=db, workers=workers, pack_size=pack_size, check=check, ask_above=ask_above, yes=yes
     )
@@ -123,7 +129,7 @@ def _say_left(left: Sequence[Failed], *, max_attempts: int) -> bool:
         named = ", ".join(each.run_id[:SHORT] for each in left[:_MOST_NAMED])
         more = f" and {len(left) - _MOST_NAMED} more" if len(left) > _MOST_NAMED else ""
         click.echo(
-            f"left, after {max_attempts} attempts or more: {named}{more}; see imagine-results show RUN, "
+            f"left, after {counted(max_attempts, 'attempt')} or more: {named}{more}; see imagine-results show RUN, "
             "or raise --max-attempts",
             err=True,
         )

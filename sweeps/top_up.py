@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from results_db.contract import PlannedRun
+from results_db.words import counted
 from sweeps.coverage import CellCoverage, following
 from sweeps.expand import Expansion
 
@@ -79,8 +80,8 @@ def why_held_back(top_up: CellTopUp, *, cap: float) -> str:
     """For a person, of a cell that gets fewer runs than it needs: what it needs, and what to do."""
     covered, given = top_up.covered, len(top_up.runs)
     said = (
-        f"{covered.reached} of {covered.tried} runs reached the accuracy, {covered.missing} more are wanted, "
-        f"and that takes about {given + top_up.held_back} runs"
+        f"{covered.reached} of {counted(covered.tried, 'run')} reached the accuracy, "
+        f"{covered.missing} more are wanted, and that takes about {counted(given + top_up.held_back, 'run')}"
     )
     if covered.cell.next_seed is None:
         return f"{said}, but its seeds are fixed and {given} of them open; give the spec `runs` instead"

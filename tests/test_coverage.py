@@ -127,7 +127,7 @@ def test_a_run_that_two_cells_draw_is_counted_once(tmp_path) -> None:
 
 
 def test_coverage_of_a_spec(folder) -> None:
-    assert coverage(folder, "s.yaml", "--json").json == [FULL_1, FULL_2]
+    assert coverage(folder, "s.yaml", "--json").json == [{"sweep": "s", **FULL_1}, {"sweep": "s", **FULL_2}]
     said = coverage(folder, "s.yaml")
     head, _, *rows, total = said.out.strip().splitlines()
     assert head.split() == [*ROW_1, "top_up", "held_back"]
@@ -144,7 +144,7 @@ def test_coverage_of_a_spec(folder) -> None:
 
 def test_overrides_and_options(folder) -> None:
     (row,) = coverage(folder, "s.yaml", "--json", "--where", "missing=3 and gol<2", "--cap", "3").json
-    assert row == {**FULL_1, "top_up": 8, "held_back": 0, "seeds": list(range(4, 12))}
+    assert row == {"sweep": "s", **FULL_1, "top_up": 8, "held_back": 0, "seeds": list(range(4, 12))}
     rows = coverage(folder, "s.yaml", "--json", "--min-accuracy", "0.5").json
     assert [(row["reached"], row["missing"]) for row in rows] == [(2, 2), (1, 1)]
     rows = coverage(folder, "s.yaml", "--json", "channels=5").json
@@ -164,9 +164,7 @@ def test_without_a_spec_it_is_of_every_sweep_that_was_launched(folder) -> None:
     said = coverage(folder, "--json", "--where", "sweep != s")
     assert [row["sweep"] for row in said.json] == ["t"]
     assert said.err == "old: left out, its stored spec is of another version; give the spec by name\n"
-    assert coverage(folder, "t.yaml", "--json").json == [
-        {key: value for key, value in said.json[0].items() if key != "sweep"}
-    ]
+    assert coverage(folder, "t.yaml", "--json").json == coverage(folder, "t", "--json").json == said.json
 
 
 def test_reading_creates_nothing(tmp_path) -> None:

@@ -79,6 +79,28 @@ def test_only_failed_runs_are_chosen_and_too_many_attempts_are_named(folder, run
     ]
 
 
+def test_where_all_have_had_their_attempts_that_alone_is_said(folder) -> None:
+    said = retry(folder, "--max-attempts", "1", "--dry-run")
+    assert (said.code, said.out) == (0, "")
+    assert said.err.startswith("left, after 1 attempt or more: ") and said.err.count("\n") == 1
+
+
+def test_a_filter_that_matches_no_failed_run_is_no_mistake(folder) -> None:
+    said = retry(folder, "s.yaml", "--where", "state=LOST")
+    assert (said.code, said.out) == (0, "") and said.err.startswith("no failed run")
+
+
+def test_sweeps_without_a_failed_run_are_left_out(folder) -> None:
+    """Of three sweeps that were launched, one has a run that failed; only its launch is told of."""
+    store = opened(folder)
+    for name in ("t", "u"):
+        path = write_spec(folder, name=name, runs=1, batch=4 if name == "t" else HOPELESS)
+        store.stage(expand(load(path)).runs, sweep=NewSweep(name, load(path).composed))
+    fail(store, expand(load(folder / "u.yaml")).runs[0])
+    said = retry(folder, "--json", "--where", f"batch={HOPELESS}")
+    assert [each["name"] for each in said.json] == ["u"]
+
+
 def test_failed_runs_of_top_ups_belong_to_their_sweep(folder, runs) -> None:
     store = opened(folder)
     added = small(gol=1, seed=2)
@@ -196,6 +218,7 @@ def test_nothing_failed(tmp_path) -> None:
 BAD = {
     "a state that is no failure": (["--state", "LOST"], "'LOST'"),
     "no attempts": (["--max-attempts", "0"], "--max-attempts"),
+    "no match": (["s.yaml", "--where", "gol=99"], "--where 'gol=99': no run matches"),
     "no filter": (["--where", "gol"], "--where 'gol'"),
     "no column": (["--where", "gool=1"], "'gol'"),
     "no spec": (["gone.yaml"], "gone.yaml"),

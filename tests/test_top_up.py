@@ -228,6 +228,20 @@ def test_a_dry_run_is_the_coverage(tmp_path) -> None:
     assert tree(tmp_path) == {"s.yaml"}
 
 
+def test_a_dry_run_is_of_the_first_runs(tmp_path) -> None:
+    """Two cells of three runs: the first three in turn. What is held back is by the cap, and so is what it says."""
+    path = write_spec(tmp_path, runs=3, cells="[{gol: 1}, {gol: 2}]")
+    said = top_up(tmp_path, "--dry-run", "--json", "-n", "3").json
+    assert [(row["sweep"], row["top_up"], row["seeds"]) for row in said] == [("s", 2, [0, 1]), ("s", 1, [0])]
+    assert "imagine-sweep top-up would launch 3\n" in top_up(tmp_path, "--dry-run", "-n", "3").out
+    store = open_store(str(tmp_path / "a.db"), create=True)
+    for run in expand(load(path)).runs:
+        complete(store, run, accuracy=0.5)
+    # None of 3 passed: 3 * 4 more, and the cap of 2 * 3 leaves 3.
+    one, _ = top_up(tmp_path, "--dry-run", "-n", "1").err.splitlines()
+    assert "takes about 12 runs, but the cap of 2 times 3 leaves 3" in one
+
+
 def test_many_runs_are_asked_for(tmp_path) -> None:
     write_spec(tmp_path, runs=11)
     code, out, err = top_up(tmp_path)
@@ -265,7 +279,7 @@ BAD = {
     "unknown override": (["chanels=4"], "'channels'"),
     "a cap below 1": (["--cap", "0"], "--cap"),
     "no runs": (["-n", "0"], "-n"),
-    "no cluster": (["launcher=slurm"], "slurm"),
+    "no cluster": (["launcher=slurm"], "launcher=local"),
 }
 
 
@@ -289,7 +303,7 @@ def test_a_label_names_sweep_and_cell(tmp_path) -> None:
     for run in expand(load(path)).runs:
         complete(store, run, accuracy=0.5)
     lines = top_up(tmp_path, "--dry-run").err.splitlines()
-    said = "0 of 1 runs reached the accuracy, 1 more are wanted, and that takes about 2 runs, but"
+    said = "0 of 1 run reached the accuracy, 1 more are wanted, and that takes about 2 runs, but"
     assert lines == [f"s: gol={n}: {said} the cap of 2 times 1 leaves 1; raise it with --cap" for n in (1, 2)]
     assert json.loads(top_up(tmp_path, "--dry-run", "--json").out)[1]["held_back"] == 1
 
