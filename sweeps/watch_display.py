@@ -1,5 +1,6 @@
 """What `watch` shows: a screen that is drawn anew at every look, or lines where there is no terminal."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -204,7 +205,7 @@ def _note_style(line: str) -> str:
 
 
 def _eta(seconds: float | None) -> str:
-    return "?" if seconds is None else duration(seconds)
+    return "?" if seconds is None else duration(math.ceil(seconds))
 
 
 def _now() -> str:
