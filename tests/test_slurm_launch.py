@@ -280,7 +280,7 @@ def test_a_hopeless_launch_is_held_by_its_own_jobs(slurm, tmp_path) -> None:
     write_spec(tmp_path, runs=8)
     broken = f"launcher.setup=['export PYTHONPATH={tmp_path}/broken']"
     (job,) = launch(tmp_path, broken, "launcher.array_parallelism=1").json["jobs"]
-    wait_until(lambda: "JobHeldUser" in slurm.run("squeue", "-h", "-o", "%r"), within_s=WITHIN_S)
+    wait_until(lambda: "JobHeld" in slurm.run("squeue", "-h", "-o", "%r"), within_s=WITHIN_S)
     wait_until(lambda: not slurm.run("squeue", "-h", "-t", "running"), within_s=WITHIN_S)
     failed = [state for state in states(tmp_path).values() if state is State.NODE_FAIL]
     assert 5 <= len(failed) < 8  # one may have started before it was held
@@ -332,7 +332,7 @@ def test_a_multirun_by_hydras_own_launcher(slurm, tmp_path) -> None:
             *(sys.executable, "-P", "-m", "jobs.train", "--multirun", "hydra/launcher=submitit_slurm"),
             *(f"hydra.launcher.{key}" for key in asked),
             *(f"{key}={value}" for key, value in SMALL.items()),
-            *("seed=0,1", "--db", "a.db"),
+            *("run.threads=1", "seed=0,1", "--db", "a.db"),
         ],
         cwd=tmp_path,
         capture_output=True,
