@@ -35,7 +35,7 @@ slurm-install: $(VENV)/.installed  ## the Debian packages of a real Slurm (root,
 
 # A testbed and a store of its own, so that what is up or stored for other reasons stays.
 slurm-demo: $(VENV)/.installed  ## a small sweep on a real Slurm that is up for as long as it takes
-	export SLURM_TESTBED=/tmp/slurm-demo-$$(id -u); export IMAGINE_DB=$$SLURM_TESTBED/demo.db; \
+	@export SLURM_TESTBED=/tmp/slurm-demo-$$(id -u); export IMAGINE_DB=$$SLURM_TESTBED/demo.db; \
 	trap '$(BIN)/python -m slurm.testbed wipe' EXIT; trap 'exit 130' INT TERM; \
 	$(BIN)/python -m slurm.testbed up && \
 	eval "$$($(BIN)/python -m slurm.testbed env)" && \
