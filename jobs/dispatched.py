@@ -36,6 +36,7 @@ class Dispatch:
         host: where it is submitted from.
         process: the process that submits, as `process_name` names it.
         user: who submits.
+        logs: where submitit puts its files, with its %-patterns.
     """
 
     job_name: str
@@ -45,6 +46,7 @@ class Dispatch:
     host: str
     process: str
     user: str
+    logs: str
 
 
 @dataclass(frozen=True)

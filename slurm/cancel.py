@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from results_db.contract import Attempt, OpenAttempt, State, Store
+from results_db.words import counted
 from slurm.answers import Answer, Job, Unknown
 from slurm.commands import SlurmError
 from slurm.queries import Slurm
@@ -53,7 +54,7 @@ class Cancellation:
 
     def lines(self) -> list[str]:
         """What happens, for a person."""
-        lines = [f"{len(self.run_ids)} runs cancelled, {len(self.jobs)} jobs with them"]
+        lines = [f"{counted(len(self.run_ids), 'run')} cancelled, and {counted(len(self.jobs), 'job')}"]
         if self.shared:
             lines.append(
                 f"{len(self.shared)} of them share a job with runs that are not cancelled, and it goes on for those: "

@@ -27,7 +27,7 @@ from jobs.dispatched import PICKLE, Dispatch, DispatchFolder, Task
 from jobs.pack import Pack
 from results_db.contract import Attempt, Store
 from results_db.process import process_name
-from results_db.words import one_line
+from results_db.words import counted, one_line
 from slurm import recovery
 from slurm.commands import SlurmError, said, sbatch_environment
 from slurm.job import PackJob
@@ -126,7 +126,9 @@ def dispatch(
                 done.runs += submission.runs
     except (SlurmError, OSError) as error:
         before = (
-            f"before that, {done.runs} runs were submitted as {', '.join(done.jobs)}" if done.jobs else ""
+            f"before that, {counted(done.runs, 'run')} went out as {', '.join(done.jobs)}"
+            if done.jobs
+            else ""
         )
         why = (
             f"Slurm refused the jobs: {error}"
@@ -145,6 +147,7 @@ class _Submission:
         self._name = f"{sweep[:_NAME_LENGTH]}-{secrets.token_hex(4)}"
         self._after = after
         self._folder = DispatchFolder.beside(store.folder, self._name)
+        self._files = resources.submitit_folder or str(self._folder.path)
         self._began = datetime.now(UTC)
         self.packs = 0
         self.runs = 0
@@ -188,11 +191,11 @@ class _Submission:
             host=socket.gethostname(),
             process=process_name(os.getpid()),
             user=getpass.getuser(),
+            logs=self._files,
         )
 
     def _sbatch(self, tasks: int, parallelism: int) -> str:
-        folder = self._resources.submitit_folder or str(self._folder.path)
-        executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=_NEVER)
+        executor = submitit.AutoExecutor(folder=self._files, cluster="slurm", slurm_max_num_timeout=_NEVER)
         parameters = self._resources.submitit()
         job = PackJob(str(self._folder.path))
         self._dump(job, timeout_min=int(parameters["timeout_min"]))

@@ -57,8 +57,8 @@ class Hold:
     def describe(self) -> str:
         """One line, for a person."""
         return (
-            f"{self.job_name} is held: its first {self.failures} runs failed alike: {self.cause}; mend that and "
-            "let it go with: imagine-sweep reconcile --release (or drop it with: imagine-sweep cancel)"
+            f"{self.job_name} is held, for its first {self.failures} runs failed alike; mend that and let it go with "
+            f"imagine-sweep reconcile --release, or drop it with imagine-sweep cancel: {self.cause}"
         )
 
 

@@ -34,7 +34,7 @@ class Log:
 
 
 def guess_log(folder: Path, job_name: str | None, job_id: str | None) -> Path | None:
-    """Where submitit puts the standard error of a job that has not said so itself.
+    """Where submitit puts the standard error of a job that has not said so itself, or with it its output.
 
     Args:
         folder: `Store.folder`.
@@ -43,7 +43,12 @@ def guess_log(folder: Path, job_name: str | None, job_id: str | None) -> Path | 
     """
     if job_name is None or job_id is None:
         return None
-    return DispatchFolder.beside(folder, job_name).path / f"{job_id}_0_log.err"
+    from submitit.core.utils import JobPaths  # slow to import
+
+    own = DispatchFolder.beside(folder, job_name)
+    dispatch = own.dispatch()
+    paths = JobPaths(dispatch.logs if dispatch else own.path, job_id=job_id)
+    return paths.stdout if paths.stdout.exists() and not paths.stderr.exists() else paths.stderr
 
 
 def newest_log(store: Store, run_id: str) -> Log:

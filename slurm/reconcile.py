@@ -26,6 +26,7 @@ from results_db.contract import (
 from results_db.files import last_lines
 from results_db.ingest import Ingested, ingest
 from results_db.spool import Spool
+from results_db.words import counted
 from slurm import recovery
 from slurm.answers import Answer, Job, Unknown
 from slurm.commands import SlurmError
@@ -99,17 +100,17 @@ class Reconciled:
             ]
             if self.recovered.withdrawn:
                 lines.append(
-                    f"{len(self.recovered.withdrawn)} runs were never submitted; their launch died, they are free"
+                    f"{counted(len(self.recovered.withdrawn), 'run')} never submitted, for the launch died: free again"
                 )
         if self.requeued:
-            lines.append(f"{len(self.requeued)} runs that were interrupted wait in the queue again")
+            lines.append(f"{counted(len(self.requeued), 'interrupted run')} in the queue again")
         lines += [one.describe() for one in self.ended]
         return lines + [hold.describe() for hold in self.held]
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return {
-            "ingested": None if self.ingested is None else self.ingested.as_dict(),
+            "ingested": (self.ingested or Ingested()).as_dict(),
             "adopted": [] if self.recovered is None else self.recovered.adopted,
             "withdrawn": [] if self.recovered is None else [one.run_id for one in self.recovered.withdrawn],
             "ended": [
@@ -205,7 +206,9 @@ class Reconciler:
         queue = found.queue
         if isinstance(queue, Unknown):
             if interrupted:
-                found.unknown.append(f"{len(interrupted)} interrupted runs may wait again: {queue.why}")
+                found.unknown.append(
+                    f"{counted(len(interrupted), 'interrupted run')} may wait again: {queue.why}"
+                )
             return
         found.requeued = [one.attempt for one in interrupted if waits_again(one, queue)]
         if found.requeued and not dry_run:
@@ -245,7 +248,7 @@ class Reconciler:
         elif isinstance(queue, Unknown):
             said |= {attempt: Verdict(None, queue.why, certain=False) for attempt in silent}
         unclear = Counter(verdict.why for verdict in said.values() if not verdict.certain)
-        found.unknown += [f"{count} runs: {why}" for why, count in unclear.items()]
+        found.unknown += [f"{counted(count, 'run')}: {why}" for why, count in unclear.items()]
         return [(one, said[one.attempt]) for one in jobs if one.attempt in said and said[one.attempt].state]
 
     def _ask_further(

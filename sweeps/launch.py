@@ -13,6 +13,7 @@ from results_db.files import Files
 from results_db.ingest import ingest
 from results_db.store import open_store
 from results_db.tables import text
+from results_db.words import counted
 from slurm.launchers import Launcher
 from slurm.local import LocalLauncher, resources
 from sweeps.expand import Expansion, in_breadth_first_order
@@ -179,8 +180,8 @@ def _opening(spec: Spec, plan: Plan, *, trained: int, workers: int, packs: int) 
     mean = _expected(plan)
     expected = "" if mean is None else f", about {duration(mean * trained / workers)} by past runs"
     return (
-        f"{spec.name}: training {trained} of {counts.total} runs ({counts.stored} stored, {counts.active} active, "
-        f"{counts.failed} failed), packs: {packs}, workers: {workers}{expected}"
+        f"{spec.name}: training {trained} of {counted(counts.total, 'run')} ({counts.stored} stored, "
+        f"{counts.active} active, {counts.failed} failed), packs: {packs}, workers: {workers}{expected}"
     )
 
 
@@ -189,7 +190,7 @@ def nothing_to_train(spec: Spec, counts: Counts) -> str:
     hint = "; --retry-failed takes the failed ones" if counts.failed else ""
     return (
         f"{spec.name}: nothing to train: {counts.stored} stored, {counts.active} active, "
-        f"{counts.failed} failed of {counts.total} runs{hint}"
+        f"{counts.failed} failed of {counted(counts.total, 'run')}{hint}"
     )
 
 
@@ -198,8 +199,9 @@ def _closing(result: LaunchResult, *, chosen: int) -> str:
         return f"{result.name}: {result.failure}"
     counts = result.counts
     if result.interrupted:
-        return f"{result.name}: stopped with {counts.to_submit} runs open; the same command goes on from here"
-    line = f"{result.name}: {counts.stored} of {counts.total} runs stored"
+        left = counted(counts.to_submit, "run")
+        return f"{result.name}: stopped with {left} open; the same command goes on from here"
+    line = f"{result.name}: {counts.stored} of {counted(counts.total, 'run')} stored"
     if counts.failed:
         states = " ".join(f"--state {state}" for state in sorted(FAILURES))
         line += f", {counts.failed} failed (imagine-results runs {states}; launch --retry-failed)"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from results_db.contract import ACTIVE, FAILURES, INTERRUPTED, PlannedRun, State, Store
 from results_db.failures import by_cause
-from slurm.hold import HOLD_AFTER, held
+from slurm.hold import FAULTS, HOLD_AFTER, held
 from slurm.queries import Slurm
 from slurm.reconcile import Reconciled, Reconciler
 from slurm.watch import Pace, Running, under_way, waiting
@@ -261,7 +261,7 @@ class Watch:
         )
 
     def _causes(self) -> list[CauseNow]:
-        failed = [one for one in self._store.ended_attempts() if one.attempt.run_id in self._place]
+        failed = [one for one in self._store.ended_attempts(FAULTS) if one.attempt.run_id in self._place]
         return [
             CauseNow(
                 cause.example,

@@ -49,9 +49,7 @@ def test_compressed_ids_are_the_same_jobs(jobs) -> None:
 def test_squeue() -> None:
     answer = read_queue(
         squeue(
-            "3|FAILED|JobLaunchFailure|n1|9|1795159430|a name | of a kind".replace(
-                " | ", " - "
-            ),
+            "3|FAILED|JobLaunchFailure|n1|9|1795159430|a name | of a kind".replace(" | ", " - "),
             "1_[2-3%2]|PENDING|Priority||0|N/A|x",
             "1_0|RUNNING|None|n1|0|1795163030|x",
         )

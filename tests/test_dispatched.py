@@ -18,6 +18,7 @@ ABOUT = Dispatch(
     host="h",
     process="1:1",
     user="me",
+    logs="/f/jobs/s-1",
 )
 
 

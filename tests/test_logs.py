@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweep_helpers import ME, answer, complete, small, staged, wait_until
 
+from jobs.dispatched import Dispatch, DispatchFolder
 from results_db.contract import Attempt, RunRecord, State, StoreError
 from results_db.store import SqlStore, open_store
-from slurm.logs import _start_of_last, follow, read
+from slurm.logs import _start_of_last, follow, guess_log, read
 
 
 @pytest.fixture
@@ -83,6 +84,21 @@ def test_mistakes_are_one_line(own, tmp_path, arguments, said) -> None:
     words = [word.replace("{run}", small().run_id) for word in arguments]
     got = answer("logs", *words, "--db", "a.db", folder=tmp_path)
     assert got.code == 2 and said in got.err and got.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["8_3_0_log.err", "8_3_0_log.out"])
+def test_a_guess_knows_where_submitit_was_told_to_put_it(own, tmp_path, name) -> None:
+    """`submitit_folder: .../%A/%a`, and with `stderr_to_stdout` there is one file alone."""
+    files = tmp_path / "elsewhere" / "8" / "3"
+    files.mkdir(parents=True)
+    DispatchFolder.beside(own.folder, "s-1").begin(
+        Dispatch("s-1", own.url, str(own.folder), None, "h", "1:1", "me", str(tmp_path / "elsewhere/%A/%a"))
+    )
+    guessed = files / "8_3_0_log.err"
+    assert guess_log(own.folder, "s-1", "8_3") == guessed  # before there is any
+    (files / name).touch()
+    assert guess_log(own.folder, "s-1", "8_3") == files / name
+    assert guess_log(own.folder, "s-1", None) is None
 
 
 def test_follow_goes_from_one_attempt_to_the_next_and_ends_with_the_run(own, tmp_path) -> None:

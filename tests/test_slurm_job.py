@@ -132,7 +132,7 @@ def test_requeued_from_outside(slurm, long, undisturbed) -> None:
     if set(states(long).values()) == {State.PREEMPTED}:  # it had the time to say so
         said = launch(long)
         assert said.json["submitted"] == 0 and said.json["active"] == 1
-        assert "1 runs that were interrupted wait in the queue again" in said.err
+        assert "1 interrupted run in the queue again" in said.err
         assert tries(long) == [(1, 0, "PREEMPTED"), (1, 1, "PENDING")]
     wait_for_states(long, State.COMPLETED)
     assert [(number, restart) for number, restart, _ in tries(long)] == [(1, 0), (1, 1)]
