@@ -32,9 +32,13 @@ def problem(file: Path, token: str) -> str | None:
     if shared["token"] != token:
         return f"sees another folder at {file.parent}; name a store on a disk that nodes see"
     try:
-        importlib.import_module("jobs.worker")
+        worker = importlib.import_module("jobs.worker")
     except Exception as error:  # whatever it is, the jobs would meet it, too
         return f"cannot import the project: {one_line(error)}"
+    try:
+        worker.choose_device(os.environ.get("IMAGINE_DEVICE", "auto"))
+    except Exception as error:
+        return f"cannot train: {one_line(error)}"
     return _store_problem(shared["db"])
 
 

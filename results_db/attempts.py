@@ -24,6 +24,7 @@ from results_db.contract import (
 from results_db.database import Database
 
 _COMES_BACK = RESTARTABLE & INTERRUPTED
+_NOT_OVER: dict[str, None] = dict.fromkeys(("ended_at", "error", "exit_code", "log_tail"))
 _PROVENANCE = tuple(Provenance.__dataclass_fields__)
 
 
@@ -108,7 +109,7 @@ class AttemptStore(Database):
         return withdrawn
 
     def requeue(self, attempts: Iterable[Attempt]) -> list[Attempt]:
-        """The jobs of these interrupted attempts wait in the queue again: their next restart is PENDING.
+        """The jobs of these interrupted attempts wait in the queue again: they, or their next restarts, are PENDING.
 
         Raises:
             UnknownRunError: a run was never staged; nothing is changed.
@@ -123,8 +124,14 @@ class AttemptStore(Database):
                 newest = rows.newest_attempt(connection, run.id)
                 if newest is None or newest.order != attempt.order or newest.state not in _COMES_BACK:
                     continue
-                again = replace(attempt, restart=attempt.restart + 1)
-                _go_on(connection, newest, again.restart, now=now, values={"state": State.PENDING})
+                begun, dispatched = _history(connection, newest.id)
+                if not dispatched:
+                    continue
+                again = replace(attempt, restart=attempt.restart + begun)
+                if begun:
+                    _go_on(connection, newest, again.restart, now=now, values={"state": State.PENDING})
+                else:  # nothing happened yet that a restart would tell apart
+                    rows.set_attempt(connection, newest.id, state=State.PENDING, **_NOT_OVER)
                 rows.set_run(connection, run.id, state=State.PENDING)
                 waiting.append(again)
         return waiting
@@ -318,6 +325,13 @@ def _begun(provenance: Provenance, at: datetime) -> dict[str, Any]:
     values = {name: getattr(provenance, name) for name in _PROVENANCE}
     known = {name: value for name, value in values.items() if value is not None}
     return {**known, "started_at": at, "heartbeat_at": at}
+
+
+def _history(connection: Connection, attempt: int) -> tuple[bool, bool]:
+    """Whether an attempt began, and whether it was dispatched."""
+    table = models.Attempt
+    row = connection.execute(select(table.started_at, table.job_name).where(table.id == attempt)).one()
+    return row.started_at is not None, row.job_name is not None
 
 
 def _plain(text: str | None) -> str | None:

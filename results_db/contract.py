@@ -121,7 +121,7 @@ class Attempt:
     Attributes:
         run_id: the run.
         number: counts from 1; given by the store.
-        restart: how often its job was requeued: SLURM_RESTART_COUNT.
+        restart: how often its job had begun before, by a count of our own.
     """
 
     run_id: str
@@ -324,6 +324,9 @@ class Store(WorkerStore, Protocol):
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
         """Insert the runs that are not there yet as STAGED, and note the sweep that wants them, at once."""
 
+    def forget(self, sweep: NewSweep) -> None:
+        """The last launch of this name and text came to nothing: it is no launch. Its runs stay."""
+
     def intend(
         self, run_ids: Iterable[str], *, job_name: str, launcher: str, retry_failed: bool = False
     ) -> list[Attempt]:
@@ -359,10 +362,11 @@ class Store(WorkerStore, Protocol):
         """
 
     def requeue(self, attempts: Iterable[Attempt]) -> list[Attempt]:
-        """The jobs of these attempts, which were interrupted, wait in the queue again: their next restart is PENDING.
+        """The jobs of these attempts, which were interrupted, wait in the queue again.
 
-        Left alone are attempts that are not their run's newest any more, and those in a state in which no attempt
-        goes on (see `RESTARTABLE`).
+        The next restart of an attempt that began is PENDING; one that never began is PENDING itself. Left alone are
+        attempts that are not their run's newest any more, those that were never dispatched, and those in a state in
+        which no attempt goes on (see `RESTARTABLE`).
 
         Returns:
             the attempts that wait now, with their restarts.

@@ -35,6 +35,14 @@ class Ingested:
     damaged: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
+    def __add__(self, later: "Ingested") -> "Ingested":
+        return Ingested(
+            self.stored + later.stored,
+            self.refused + later.refused,
+            self.damaged + later.damaged,
+            self.left + later.left,
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return asdict(self)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, distinct, func, insert, literal, select, update
+from sqlalchemy import Connection, delete, distinct, func, insert, literal, select, update
 
 from results_db import models
 from results_db.contract import Attempt, NewSweep, RunRecord, State, UnknownRunError
@@ -126,6 +126,15 @@ def insert_sweep(
     for chunk in chunks(run_ids):
         members = select(literal(key), models.Run.id).where(models.Run.run_id.in_(chunk))
         connection.execute(insert(models.SweepRun).from_select(["sweep", "run"], members))
+
+
+def delete_sweep(connection: Connection, sweep: NewSweep) -> None:
+    """Deletes the newest row of that name and text, if there is one, and what belongs to it."""
+    table, member = models.Sweep, models.SweepRun
+    newest = select(func.max(table.id)).where(table.name == sweep.name, table.spec == sweep.spec)
+    key = connection.execute(newest).scalar_one()
+    connection.execute(delete(member).where(member.sweep == key))
+    connection.execute(delete(table).where(table.id == key))
 
 
 def insert_record(connection: Connection, run: int, record: RunRecord) -> None:

@@ -211,9 +211,14 @@ class SpooledStore:
                 log.warning("%s: %s", self._spool.path(attempt), error)
                 entry = None
             if entry is not None:
-                if self._asked(partial(deliver, entry=entry)) is None:
-                    return  # away for the others as well, and each question may take long
-                self._remove(attempt)
+                try:
+                    counts = self._asked(partial(deliver, entry=entry))
+                except (UnfitError, UnknownRunError) as error:
+                    log.warning("%s stays: %s", self._spool.path(attempt), error)
+                else:
+                    if counts is None:
+                        return  # away for the others as well, and each question may take long
+                    self._remove(attempt)
             self._left.pop(0)
 
     def _remove(self, attempt: Attempt) -> None:

@@ -123,6 +123,11 @@ class SqlStore(AttemptStore):
             if sweep is not None:
                 rows.insert_sweep(connection, sweep, list(wanted), launched_at=now)
 
+    def forget(self, sweep: NewSweep) -> None:
+        """The last launch of this name and text came to nothing: it is no launch. Its runs stay."""
+        with self._writing() as connection:
+            rows.delete_sweep(connection, sweep)
+
     def states(self, run_ids: Iterable[str]) -> dict[str, State]:
         """The state of each of these runs that the store knows."""
         found: dict[str, State] = {}

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from results_db.contract import Attempt, OpenAttempt, State, Store
+from results_db.contract import Attempt, EndedAttempt, OpenAttempt, State, Store
 from results_db.words import counted
 from slurm.answers import Answer, Job, Unknown
 from slurm.commands import SlurmError
@@ -83,7 +83,8 @@ def plan(
     found = Cancellation()
     jobs: dict[str | None, list[OpenAttempt]] = defaultdict(list)
     for one in open_attempts:
-        jobs[one.job_id].append(one)
+        # A run made by hand within a job is no job of ours.
+        jobs[one.job_id if one.job_name is not None else None].append(one)
     for job_id, together in jobs.items():
         chosen = [
             one for one in together if one.attempt.run_id in run_ids and (not states or one.state in states)
@@ -106,17 +107,20 @@ def _goes_on(word: Word) -> bool:
 def _sort_in(one: OpenAttempt, found: Cancellation) -> None:
     if one.state is State.RUNNING:
         found.training.append(one.attempt)
-    elif one.job_id is None:
+    elif one.job_id is None:  # granted, and not submitted
         found.intents.append(one.attempt)
     else:
         found.waiting.append(one.attempt)
-    if one.state is State.RUNNING and one.job_id is None:
+    if one.state is State.RUNNING and one.job_name is None:
         found.local.append(one.attempt.run_id)
 
 
-def needs_slurm(open_attempts: Iterable[OpenAttempt], run_ids: Collection[str]) -> bool:
-    """Whether any of these runs is a job's."""
-    return any(one.job_id is not None and one.attempt.run_id in run_ids for one in open_attempts)
+def needs_slurm(attempts: Iterable[OpenAttempt | EndedAttempt], run_ids: Collection[str]) -> bool:
+    """Whether any of these runs is, or may still be, a job's."""
+    return any(
+        one.job_id is not None and one.job_name is not None and one.attempt.run_id in run_ids
+        for one in attempts
+    )
 
 
 def carry_out(cancellation: Cancellation, store: Store, slurm: Slurm) -> None:

@@ -124,6 +124,7 @@ def dispatch(
                 done.jobs.append(job)
                 done.packs += submission.packs
                 done.runs += submission.runs
+                submission.note(job)
     except (SlurmError, OSError) as error:
         before = (
             f"before that, {counted(done.runs, 'run')} went out as {', '.join(done.jobs)}"
@@ -179,8 +180,11 @@ class _Submission:
             if found is None or not isinstance(error, SlurmError):
                 raise
             return found
-        recovery.note(self._store, self._folder, job)
         return job
+
+    def note(self, job: str) -> None:
+        """Tell the store the ids of the tasks."""
+        recovery.note(self._store, self._folder, job)
 
     def _about(self) -> Dispatch:
         return Dispatch(
@@ -273,6 +277,8 @@ def setup_commands(resources: Resources) -> list[str]:
         f"export IMAGINE_THREADS={threads} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}",
         # From 22.05 on, srun does not take it from sbatch, and the task would get one core.
         '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
+        # A GPU that cannot be used shall be found out, and not replaced by the CPU.
+        *(["export IMAGINE_DEVICE=${IMAGINE_DEVICE:-cuda}"] if resources.gpus else []),
         *resources.setup,
     ]
 

@@ -1,7 +1,7 @@
 """Holds what waits of a launch whose first runs all failed alike, before the rest of it does.
 
 Whoever looks decides, from what the store says: `watch`, `reconcile`, `launch`, and a job whose run failed, so
-that it needs neither a person nor a daemon. A job that cannot start its worker is seen by the first two alone. The jobs
+that it needs neither a person nor a daemon. A job that cannot start its worker is seen from outside alone. The jobs
 stay in the queue, held by `scontrol hold`, and a file in their dispatch's folder says why. A launch is held once: where
 that file is, nobody holds it again, so that a person's release (by `imagine-sweep reconcile --release`, or by Slurm's
 own command) stands.
@@ -72,8 +72,15 @@ def hopeless(
         completed: ids of the jobs of the launch that completed a run.
         after: how many.
     """
-    causes = by_cause(failed)
-    return causes[0] if causes and causes[0].count >= after and not completed else None
+    if completed:
+        return None
+    return next((cause for cause in by_cause(failed) if _times(cause) >= after), None)
+
+
+def _times(cause: Cause) -> int:
+    """How often it struck: of a job whose node was at fault all runs failed at once, and that is once."""
+    jobs = {one.job_id for one in cause.attempts if one.state is State.NODE_FAIL}
+    return len(jobs) + sum(one.state is not State.NODE_FAIL for one in cause.attempts)
 
 
 def hold_hopeless(

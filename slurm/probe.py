@@ -108,7 +108,7 @@ def _script(file: Path, token: str, resources: Resources) -> str:
         [
             f"echo {_STARTED} $SLURMD_NODENAME",
             *setup_commands(resources),
-            f"echo {_SET_UP}",
+            f"printf '\\n%s\\n' {_SET_UP}",
             f"exec {python()} {check}",
         ]
     )

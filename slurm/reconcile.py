@@ -172,17 +172,20 @@ class Reconciler:
             found.recovered = recovery.recover(self._store)
             found.unknown += found.recovered.unclear
             found.open = self._open()
-        if any(one.state is State.RUNNING and one.job_id is None for one in found.open):
+        if any(one.state is State.RUNNING and one.job_name is None for one in found.open):
             self._end_local(found, dry_run=dry_run)
-        jobs = [one for one in found.open if one.job_id is not None]
+        jobs = [one for one in found.open if one.job_id is not None and one.job_name is not None]
         interrupted = self._interrupted()
         if not jobs and not interrupted:
             return found
         found.queue = self._slurm.queue()
+        if isinstance(found.queue, Unknown) and found.queue.lasting and not jobs:
+            found.queue = Answer()  # a cluster that is left behind, and nobody waits for it
         self._requeue(interrupted, found, dry_run=dry_run)
         verdicts = self._verdicts(jobs, found, now=now or datetime.now(UTC))
         if verdicts and not dry_run:
-            ingest(self._store)  # a result that was written before its job ended goes before any word on that
+            # A result that was written before its job ended goes before any word on that.
+            found.ingested = (found.ingested or Ingested()) + ingest(self._store)
         for attempt, verdict in verdicts:
             self._end(attempt, verdict, found, dry_run=dry_run)
         if self._hold_after and isinstance(found.queue, Answer) and not dry_run:
@@ -194,12 +197,14 @@ class Reconciler:
         return [one for one in self._store.open_attempts() if wanted is None or one.attempt.run_id in wanted]
 
     def _interrupted(self) -> list[EndedAttempt]:
-        """Attempts whose job may come back."""
+        """Attempts of dispatched jobs that may come back. One made by hand belongs to a job of some other purpose."""
         wanted = self.run_ids
         return [
             one
             for one in self._store.ended_attempts(RESTARTABLE & INTERRUPTED)
-            if one.job_id is not None and (wanted is None or one.attempt.run_id in wanted)
+            if one.job_id is not None
+            and one.job_name is not None
+            and (wanted is None or one.attempt.run_id in wanted)
         ]
 
     def _requeue(self, interrupted: Sequence[EndedAttempt], found: Reconciled, *, dry_run: bool) -> None:
@@ -225,7 +230,7 @@ class Reconciler:
 
     def _end_local(self, found: Reconciled, *, dry_run: bool) -> None:
         """Attempts of this machine's own processes need no Slurm."""
-        local = {one.attempt for one in found.open if one.job_id is None}
+        local = {one.attempt for one in found.open if one.job_name is None}
         verdict = Verdict(State.LOST, "its worker process is gone")
         for attempt in dead_attempts(self._store):
             if attempt in local and (dry_run or self._store.end(attempt, State.LOST, error=verdict.why)):

@@ -140,16 +140,19 @@ def _to_cancel(
     Raises:
         SlurmError: some of it is Slurm's, which does not answer.
     """
-    from results_db.contract import State
+    from results_db.contract import INTERRUPTED, RESTARTABLE, State
     from slurm.answers import Answer, Unknown
     from slurm.cancel import needs_slurm, plan
     from slurm.commands import SlurmError
     from slurm.reconcile import Reconciler
 
     found = Reconciler(store, slurm, hold_after=0).look()
+    for line in found.lines:
+        click.echo(line, err=True)
     open_attempts, queue = store.open_attempts(), found.queue
     if isinstance(queue, Unknown):
-        if needs_slurm(open_attempts, run_ids):
+        interrupted = store.ended_attempts(RESTARTABLE & INTERRUPTED)
+        if needs_slurm([*open_attempts, *interrupted], run_ids):
             raise SlurmError(f"nothing was cancelled: {queue.why}; try again, on a machine of the cluster")
         queue = Answer()
     return plan(open_attempts, queue=queue, run_ids=run_ids, states=[State(state) for state in states])

@@ -14,14 +14,20 @@ from slurm.watch import Running
 if TYPE_CHECKING:
     import pandas as pd
 
+_NEARLY = 0.05
+"""The part of a mean run that one still takes that has made as many steps already."""
+
 Place = Mapping[str, tuple[int, PlannedRun]]
 """Run id to the index of its cell, and the run."""
 
 
 def total_steps(run: PlannedRun) -> int:
     """Steps of the training and of what follows it, at most."""
-    later = run.config.get("adv_steps", 0) if run.config.get("gan") == "posthoc" else 0
-    return int(run.config.get("max_steps", 0)) + int(later)
+    return int(run.config.get("max_steps", 0)) + _later_steps(run)
+
+
+def _later_steps(run: PlannedRun) -> int:
+    return int(run.config.get("adv_steps", 0)) if run.config.get("gan") == "posthoc" else 0
 
 
 @dataclass
@@ -60,6 +66,8 @@ class Durations:
     def __init__(self) -> None:
         self._all = _Mean()
         self._of_cell: dict[int, _Mean] = {}
+        self._all_steps = _Mean()
+        self._steps_of_cell: dict[int, _Mean] = {}
         self._completed: set[str] = set()
         self._began: dict[str, tuple[datetime, int]] = {}
         self._since = time.monotonic()
@@ -68,11 +76,14 @@ class Durations:
     def learn(self, frame: "pd.DataFrame", place: Place) -> None:
         """What the store knows, instead of all that was learned so far."""
         self._all, self._of_cell = _Mean(), {}
+        self._all_steps, self._steps_of_cell = _Mean(), {}
         done = frame[frame["state"] == State.COMPLETED]
         self._completed = place.keys() & set(done["run_id"])
-        for run_id, seconds in zip(done["run_id"], done["seconds"], strict=True):
+        counts = done["steps"] if "steps" in done else [None] * len(done)
+        for run_id, seconds, steps in zip(done["run_id"], done["seconds"], counts, strict=True):
             if run_id in self._completed:
                 self._add(place[run_id][0], float(seconds))
+                self._add_steps(place[run_id], steps)
 
     def see(self, states: Mapping[str, State], running: Sequence[Running], place: Place) -> None:
         """A look: which runs are complete by now, and which train."""
@@ -95,6 +106,10 @@ class Durations:
         """Mean seconds of a run of this cell; before one has ended, of all cells."""
         return self._of_cell[cell].value if cell in self._of_cell else self._all.value
 
+    def mean_steps(self, cell: int) -> float | None:
+        """Mean steps of a run of this cell; before one has ended, of all cells."""
+        return self._steps_of_cell[cell].value if cell in self._steps_of_cell else self._all_steps.value
+
     @property
     def ended_per_s(self) -> float | None:
         """Runs that were seen to end, per second of looking on."""
@@ -104,6 +119,13 @@ class Durations:
         if seconds == seconds:  # a store may lack it
             self._all.add(seconds)
             self._of_cell.setdefault(cell, _Mean()).add(seconds)
+
+    def _add_steps(self, place: tuple[int, PlannedRun], steps: float | None) -> None:
+        """`steps`: of the training alone."""
+        if steps is not None and steps > 0:  # nor is that true of NaN
+            cell, run = place
+            self._all_steps.add(steps + _later_steps(run))
+            self._steps_of_cell.setdefault(cell, _Mean()).add(steps + _later_steps(run))
 
 
 class Left:
@@ -161,7 +183,9 @@ class Left:
         mean = self._durations.mean(index)
         if mean is None:
             return limit
-        rest = mean * left / steps * self._mates.get(run_id, 1)
+        # Who needs more steps than others is taken to be nearly there.
+        share = max(1 - step / (self._durations.mean_steps(index) or steps), _NEARLY)
+        rest = mean * share * self._mates.get(run_id, 1)
         return rest if limit is None else min(rest, limit)
 
     def _time(self, cells: Collection[int]) -> float | None:

@@ -1,4 +1,4 @@
-"""From a spec's expansion to trained runs on this machine."""
+"""From a spec's expansion to packs, whoever trains them, and to trained runs on this machine."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ def launch_locally(
     Files(locate(db).folder).check_writable()
     store = open_store(db, create=True)
     try:
-        ingest(store)
+        found = ingest(store)
         lose_dead_attempts(store)
         store.stage(expansion.runs, sweep=NewSweep(spec.name, spec.composed))
         plan = make_plan(expansion, store, retry_failed=retry_failed)
@@ -107,6 +107,8 @@ def launch_locally(
         chosen = [run for pack in packs for run in pack.runs]
         parallel = min(machine.workers, len(packs))
         display = Display(total=len(chosen), workers=parallel, expected_s=_expected(plan))
+        for line in (*found.damaged, *found.left):
+            display.say(line)
         display.say(_opening(spec, plan, trained=len(chosen), workers=parallel, packs=len(packs)))
         local = LocalLauncher(store, machine=machine, display=display, labels=_labels(expansion))
         if packs:

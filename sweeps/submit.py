@@ -5,6 +5,7 @@ from contextlib import closing
 
 import click
 
+from imagination.schema import ConfigError
 from jobs.pack import Pack
 from results_db.address import locate
 from results_db.contract import NewSweep, Store
@@ -74,8 +75,8 @@ def launch_on_slurm(
         if check:
             _check(store, resources)
         _say(what)
-        store.stage(expansion.runs)
-        done, refused = Submitted(), True
+        store.stage(expansion.runs, sweep=sweep)
+        done = Submitted()
         try:
             dispatch(
                 store,
@@ -86,10 +87,10 @@ def launch_on_slurm(
                 retry_failed=retry_failed,
                 done=done,
             )
-            refused = False
-        finally:
-            if done.jobs or not refused:  # a launch of which nothing came is none
-                store.stage(expansion.runs, sweep=sweep)
+        except ConfigError:
+            if not done.jobs:
+                store.forget(sweep)
+            raise
         counts = make_plan(expansion, store).counts
     _say(_closing(spec, done))
     return LaunchResult(spec.name, {}, counts, submitted=done.runs, jobs=done.jobs)

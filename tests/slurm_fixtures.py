@@ -78,5 +78,6 @@ def use(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process, and what it starts, talks to that testbed and to no cluster around it."""
     for name in [name for name in os.environ if name.startswith(SLURMS_OWN)]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("SLURM_CONF", testbed.environment["SLURM_CONF"])
+    for name in ("SLURM_CONF", "IMAGINE_DEVICE"):
+        monkeypatch.setenv(name, testbed.environment[name])
     SlurmJob.watcher.clear()  # submitit keeps what it saw by job id, and every testbed counts from 1

@@ -173,6 +173,31 @@ def test_a_job_that_waits_again_is_pending_as_its_next_restart(store: Store, sta
     assert states(store) == [(1, 0, str(state)), (1, 3, "COMPLETED")]
 
 
+@pytest.mark.parametrize("state", [State.LOST, State.NODE_FAIL, State.PREEMPTED])
+def test_one_that_never_began_is_the_same_when_it_waits_again(store: Store, state: State) -> None:
+    """Its job counts its own starts, and the first is still to come."""
+    attempt = intended(store)
+    store.note_jobs({attempt: "12_3"})
+    # Whoever looks ends it, not its worker, who would leave a word in the spool.
+    looked = store._store if isinstance(store, ThroughSpool) else store
+    for _ in range(2):
+        assert looked.end(attempt, state, error="nobody knew it", exit_code=1)
+        assert store.requeue([attempt]) == [attempt]
+    assert states(store) == [(1, 0, "PENDING")]
+    (told,) = store.attempts(RUN)
+    assert (told["ended_at"], told["error"], told["exit_code"]) == (None, None, None)
+    assert store.begin(attempt, WHO) and store.finish(attempt, RECORD)
+
+
+def test_a_run_made_by_hand_waits_in_no_queue(store: Store) -> None:
+    """Somebody trained it within a job of another purpose."""
+    staged(store)
+    attempt = store.start(RUN, WHO)
+    assert attempt is not None and store.end(attempt, State.PREEMPTED)
+    assert store.requeue([attempt]) == []
+    assert store.start(RUN, WHO) == Attempt(RUN, 2)
+
+
 def test_only_the_newest_attempt_of_a_run_waits_again(store: Store) -> None:
     first = begun(store)
     assert store.requeue([first]) == []  # it trains

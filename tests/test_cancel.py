@@ -1,6 +1,7 @@
 """Cancel: which attempts and jobs, as plain data; and on a real Slurm, by explicit ids alone."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +11,7 @@ from sweep_helpers import ME, answer, opened, write_spec
 from results_db.contract import Attempt, OpenAttempt, State
 from results_db.store import open_store
 from slurm.answers import Answer, Job
-from slurm.cancel import plan
+from slurm.cancel import needs_slurm, plan
 from slurm.commands import SlurmError
 from slurm.queries import Slurm
 from slurm.testbed.processes import wait_for
@@ -67,6 +68,13 @@ def test_intents_and_local_runs_have_no_job_to_cancel() -> None:
     )
     assert [one.run_id for one in found.intents] == ["a"]
     assert found.local == ["b"] and found.jobs == []
+
+
+def test_a_run_made_by_hand_within_a_job_does_not_take_that_job_along() -> None:
+    by_hand = replace(open_attempt("a", "1_0", State.RUNNING), job_name=None, launcher="hand")
+    found = plan([by_hand], queue=Answer({"1_0": Job("RUNNING", name="my allocation")}), run_ids={"a"})
+    assert found.jobs == [] and found.local == ["a"]
+    assert not needs_slurm([by_hand], {"a"})
 
 
 def test_a_job_that_slurm_does_not_know_is_cancelled_in_the_store_alone() -> None:

@@ -362,6 +362,21 @@ def test_of_eight_that_start_a_run_at_once_one_gets_it(store: Store) -> None:
     assert len(store.attempts(RUN)) == 1
 
 
+def test_a_launch_that_came_to_nothing_is_forgotten(store: Store) -> None:
+    runs = [PlannedRun(RUN, CONFIG), PlannedRun(OTHER, CONFIG)]
+    sweep, other = NewSweep("one", "a"), NewSweep("one", "b")
+    store.forget(sweep)  # there is none
+    for launched in (sweep, sweep, other):
+        store.stage(runs, sweep=launched)
+    store.forget(sweep)
+    assert store.launches() == [sweep, other]  # it was launched before
+    store.forget(sweep)
+    assert store.launches() == [other] and store.sweeps() == {"one": {State.STAGED: 2}}
+    store.forget(other)
+    assert store.launches() == [] and store.sweeps() == {}
+    assert store.states([RUN, OTHER]) == {RUN: State.STAGED, OTHER: State.STAGED}
+
+
 def test_sweeps_count_each_run_once_and_by_its_state(store: Store) -> None:
     # "one" is launched twice, the second time with a run more; "two" shares a run with it.
     first, both = [PlannedRun(RUN, CONFIG)], [PlannedRun(RUN, CONFIG), PlannedRun(OTHER, CONFIG)]

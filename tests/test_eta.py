@@ -37,14 +37,17 @@ def training(index: int, *, step: int = 0, rate: float | None = None, job: str |
     return Running(attempt, "n1", "", rate)
 
 
-def left(running: list[Running], waiting: list[int], *, done: dict[int, float]) -> Left:
-    """With these runs training and waiting, and others that took so many seconds."""
+def left(
+    running: list[Running], waiting: list[int], *, done: dict[int, float], steps: dict[int, int] | None = None
+) -> Left:
+    """With these runs training and waiting, and others that took so many seconds, for so many steps."""
     durations = Durations()
     frame = pd.DataFrame(
         {
             "run_id": [RUNS[index].run_id for index in done],
             "state": ["COMPLETED"] * len(done),
             "seconds": list(done.values()),
+            **({"steps": list(steps.values())} if steps else {}),
         }
     )
     durations.learn(frame, PLACE)
@@ -62,7 +65,7 @@ def test_by_runs_that_ended() -> None:
 
 
 def test_a_worker_that_is_done_early_does_not_shorten_another_run() -> None:
-    """60 and 0.6 s are left of two, and nothing waits: it takes 60, and not the half of both."""
+    """60 and 3 s are left of two, and nothing waits: it takes 60, and not the half of both."""
     now = left([training(1), training(2, step=99)], [], done={0: 60.0})
     assert now.eta == now.eta_of(0) == pytest.approx(60)
 
@@ -89,9 +92,17 @@ def test_a_local_pack_is_known_by_its_process() -> None:
 
 
 def test_a_run_that_is_late_is_never_done_before_its_last_step() -> None:
-    """It has trained longer than a mean run takes, and 4 of its 100 steps are left."""
-    late = training(1, step=96)
-    assert left([late], [], done={0: 5.0}).of_run(late) == pytest.approx(5 * 0.04)
+    """It has trained longer than a mean run takes, and 10 of its 100 steps are left."""
+    late = training(1, step=90)
+    assert left([late], [], done={0: 5.0}).of_run(late) == pytest.approx(5 * 0.1)
+
+
+@pytest.mark.parametrize(("step", "rest_s"), [(0, 60), (20, 30), (40, 3), (99, 3)])
+def test_where_runs_end_before_their_limit_the_mean_steps_tell(step, rest_s) -> None:
+    """A mean run takes 60 s for 40 of its 100 steps. Who needs more is taken to be nearly there: a twentieth."""
+    one = training(1, step=step)
+    now = left([one], [], done={0: 50.0, 2: 70.0}, steps={0: 30, 2: 50})
+    assert now.of_run(one) == pytest.approx(rest_s)
 
 
 def test_a_cell_of_which_none_has_ended_is_taken_for_a_mean_one() -> None:

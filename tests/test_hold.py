@@ -1,5 +1,6 @@
 """A launch whose first runs all fail alike is held, once, says why, and can be let go."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -30,6 +31,17 @@ def test_five_alike_and_nothing_complete() -> None:
     different = [failed(f"r{n}", error) for n, error in enumerate(["ImportError", "OSError"] * 4)]
     assert hopeless(different, ()) is None  # four of each
     assert hopeless([*different, failed("r9", "OSError")], ()) is not None
+
+
+def test_of_a_job_whose_node_was_at_fault_all_runs_failed_at_once() -> None:
+    def lost(run: str, job: str) -> EndedAttempt:
+        return replace(
+            failed(run, "node n1 cannot train: no driver"), state=State.NODE_FAIL, job_name="j", job_id=job
+        )
+
+    assert hopeless([lost(f"r{n}", "1_0") for n in range(16)], ()) is None  # one pack
+    assert hopeless([lost(f"r{n}", f"1_{n // 2}") for n in range(8)], ()) is None  # four
+    assert hopeless([lost(f"r{n}", f"1_{n // 2}") for n in range(10)], ()) is not None
 
 
 @pytest.fixture

@@ -4,10 +4,11 @@ import signal
 import subprocess
 
 import pytest
-from slurm_helpers import states, try_launch, wait_for_no_jobs
+from slurm_helpers import attempts, launch, states, try_launch, wait_for_no_jobs, wait_for_states
 from sweep_helpers import SWEEP, Watched, wait_until, write_spec
 
 from imagination.schema import ConfigError
+from results_db.contract import State
 from slurm.probe import _outcome
 
 
@@ -53,6 +54,8 @@ def test_what_may_start_later_is_no_refusal(err) -> None:
 def test_what_a_node_says() -> None:
     started, set_up = "imagine-node-started n7\n", "imagine-node-set-up\n"
     assert _outcome(done(started + set_up + '{"problem": null}\n', "", 0)) is None
+    # Setup commands may print what they like, with or without a newline at the end.
+    assert _outcome(done(started + "module loaded\n" + set_up + '{"problem": null}\n', "", 0)) is None
     for out, err, says in (
         (started, "srun: error: n7: task 0: Exited with exit code 3", "they ended with exit code 1"),
         (started, "bash: module: not found", "(bash: module: not found)"),
@@ -101,3 +104,24 @@ def test_an_interrupted_launch_says_that_it_waits_and_leaves_no_probe(slurm, tmp
     assert "imagine-probe-" not in slurm.run("squeue", "-h", "-o", "%j")
     slurm.run("scancel", *blockers)
     wait_for_no_jobs(slurm)
+
+
+@pytest.mark.slow
+def test_a_setup_that_prints_half_a_line(slurm, tmp_path) -> None:
+    write_spec(tmp_path, runs=1)
+    said = launch(tmp_path, "launcher.setup=['printf loaded']", check=True)
+    assert said.json["submitted"] == 1
+
+
+@pytest.mark.slow
+def test_a_node_without_the_gpu_that_it_should_have(slurm, tmp_path, monkeypatch) -> None:
+    """It shall not train on its CPU instead, which would take days and say nothing."""
+    monkeypatch.delenv("IMAGINE_DEVICE")  # which the testbed sets, whose GPUs are none
+    write_spec(tmp_path, runs=1)
+    said = try_launch(tmp_path, "launcher.gpus_per_node=1", check=True)
+    assert said.code == 2 and "cannot train: device: 'cuda' cannot be used here" in said.err
+    assert states(tmp_path) == {} and slurm.run("squeue", "-h") == ""
+    launch(tmp_path, "launcher.gpus_per_node=1")
+    wait_for_states(tmp_path, State.NODE_FAIL)
+    ((attempt,),) = attempts(tmp_path)
+    assert "cannot train: device: 'cuda' cannot be used here" in attempt["error"]

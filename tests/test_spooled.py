@@ -21,7 +21,7 @@ from results_db.contract import (
 )
 from results_db.folder_store import FolderStore
 from results_db.ingest import ingest
-from results_db.spool import Spool
+from results_db.spool import Spool, Spooled
 from results_db.spooled import SpooledStore, worker_store
 from results_db.store import SqlStore, open_store
 
@@ -125,6 +125,30 @@ def test_a_store_that_is_away_is_waited_for_by_one_of_those_who_end_together(
     cluster.worker.close()
     assert len(asked) == waited_for + 1  # once more, for both
     assert len(cluster.files) == 2
+
+
+def test_a_record_that_the_store_will_not_take_does_no_harm_to_others(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays for `ingest`, which says why."""
+    first, second = cluster.granted(OTHER), cluster.granted()
+    for attempt in (first, second):
+        cluster.worker.begin(attempt, WHO)
+    cluster.away()
+    assert cluster.worker.finish(first, replace(RECORD, run_id=OTHER)) is None
+    cluster.back()
+    real = spooled.deliver
+
+    def unfit(store: SqlStore, entry: Spooled, **options: object) -> bool | None:
+        if entry.attempt == first:
+            raise UnfitError("never")
+        return real(store, entry)
+
+    monkeypatch.setattr(spooled, "deliver", unfit)
+    assert cluster.worker.finish(second, RECORD) is True
+    cluster.worker.close()
+    assert cluster.state is State.COMPLETED
+    assert cluster.files == [f"spool/{OTHER}.1.0.json"]
 
 
 def raise_away() -> bool:

@@ -85,10 +85,10 @@ def up(folder: Path, **options: Any) -> None:
 @cli.command()
 @_testbed
 def env(folder: Path) -> None:
-    """Print the line that points sbatch, squeue and the others at the testbed, for `eval`."""
+    """Print what points Slurm's commands at the testbed, for `eval`; its GPUs are no devices to train on."""
     testbed = Testbed(folder)
     testbed.record  # noqa: B018  a folder without a testbed is an error
-    click.echo(f"export SLURM_CONF={shlex.quote(str(testbed.place.conf))}")
+    click.echo(f"export SLURM_CONF={shlex.quote(str(testbed.place.conf))} IMAGINE_DEVICE=cpu")
 
 
 @cli.command()

@@ -38,6 +38,7 @@ def environment(place: Place) -> dict[str, str]:
         "SLURM_CONF": str(place.conf),
         "MYSQL_UNIX_PORT": str(place.sql_socket),
         "PATH": search_path(),
+        "IMAGINE_DEVICE": "cpu",
     }
 
 
