@@ -156,7 +156,7 @@ def test_on_slurm(slurm, tmp_path) -> None:
     where = f"seed in ({', '.join(map(str, seeds))})"
     said = answer("cancel", "--where", where, *DB, folder=tmp_path)
     assert said.code == 0, said.err
-    assert "4 runs cancelled, 2 jobs" in said.out and "1 of them share a job" in said.out
+    assert "4 runs cancelled, and 2 jobs" in said.out and "1 of them share a job" in said.out
     assert [state_of(store, one) for one in (trains, *waits, *shared)] == [
         *[State.CANCELLED] * 4,
         State.PENDING,

@@ -106,7 +106,7 @@ def test_a_job_whose_run_failed_holds_the_rest(slurm, own, tmp_path, caplog) -> 
         begun(own, attempt)
         assert own.end(attempt, State.FAILED, error="ValueError: lr")
     assert [hold.cause for hold in from_a_job(database)] == ["ValueError: lr"]
-    assert "is held: its first 5 runs failed alike" in caplog.text
+    assert "is held, for its first 5 runs failed alike" in caplog.text
     assert "JobHeld" in slurm.run("squeue", "-h", "-t", "PD", "-o", "%r")
     assert from_a_job(database) == []
     slurm.kill_controller()
