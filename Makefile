@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: quickstart test check lint format bench
+.PHONY: quickstart test check lint format bench slurm-install slurm-demo
 
 quickstart: $(VENV)/.installed  ## install, train the small sweep, print its table
 	$(BIN)/imagine-sweep launch sweeps/quick.yaml
@@ -29,6 +29,20 @@ format: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test  ## each benchmark beside its plain alternative, as a ratio
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+slurm-install: $(VENV)/.installed  ## the Debian packages of a real Slurm (root, or sudo without a password)
+	$(BIN)/python -m slurm.testbed install
+
+# A testbed and a store of its own, so that what is up or stored for other reasons stays.
+slurm-demo: $(VENV)/.installed  ## a small sweep on a real Slurm that is up for as long as it takes
+	@export SLURM_TESTBED=/tmp/slurm-demo-$$(id -u); export IMAGINE_DB=$$SLURM_TESTBED/demo.db; \
+	trap '$(BIN)/python -m slurm.testbed wipe' EXIT; trap 'exit 130' INT TERM; \
+	$(BIN)/python -m slurm.testbed up && \
+	eval "$$($(BIN)/python -m slurm.testbed env)" && \
+	sinfo --Node --long && \
+	$(BIN)/imagine-sweep launch sweeps/quick.yaml runs=1 launcher=slurm launcher.array_parallelism=$$(nproc) && \
+	$(BIN)/imagine-sweep watch sweeps/quick.yaml runs=1 --every 3 && \
+	$(BIN)/imagine-results table --group gol,model_t
 
 # The constraints give every machine the same versions, torch's among them.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -25,6 +25,7 @@ from typing import Any, TextIO
 
 from jobs.pack import Pack
 from jobs.provenance import provenance
+from results_db.spooled import SpooledStore
 from results_db.store import open_store
 
 
@@ -75,7 +76,8 @@ def main() -> int:
     me = provenance(
         launcher="local", device=worker.device_name(device), log=os.environ.get("IMAGINE_LOG") or None
     )
-    store = open_store(os.environ["IMAGINE_DB"], create=True)
+    opened = open_store(os.environ["IMAGINE_DB"], create=True)
+    store = SpooledStore(opened.folder, lambda: opened)
     report({"event": "ready"})
     while (path := packs.get()) is not None and not stop():
         worker.run_pack(Pack.read(path), store, device=device, provenance=me, report=report, stop=stop)

@@ -13,7 +13,7 @@ import click
 from imagination.schema import ConfigError
 from jobs.identity import SHORT
 from results_db import console
-from results_db.contract import DIVERGED, State, StoreError
+from results_db.contract import DIVERGED, Attempt, State, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,10 +131,10 @@ def evaluate(
 
 def weights_path(store: "SqlStore", run_id: str) -> Path | None:
     """The final weights of a completed run, None if they are not there."""
-    from jobs.files import Files
+    from results_db.files import Files
 
     for attempt in reversed(store.attempts(run_id)):
-        path = Files(store.folder).weights(run_id, attempt["number"])
+        path = Files(store.folder).weights(Attempt(run_id, attempt["number"], attempt["restart"]))
         if attempt["state"] == State.COMPLETED and path.is_file():
             return path
     return None

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from imagination import registry
 from imagination.schema import pack_keys
-from jobs.files import write_atomically
 from results_db.contract import PlannedRun
+from results_db.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,10 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-import psutil
-
-from results_db.contract import Attempt, Provenance, RunningAttempt, State, Store
+from results_db.contract import Attempt, OpenAttempt, Provenance, State, Store
+from results_db.process import is_alive, process_name
 
 _OVERDUE = timedelta(minutes=5)
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SOURCES = ("imagination", "jobs", "results_db", "slurm", "sweeps", "pyproject.toml")
 _PACKAGES = ("imagine-sweep", "torch", "numpy", "submitit", "hydra-core")
 
@@ -44,44 +42,6 @@ def provenance(
     )
 
 
-def process_name(pid: int) -> str:
-    """`pid:start`: unlike a bare pid it never names a later process, nor one of another boot.
-
-    Raises:
-        ProcessLookupError: there is none.
-    """
-    return f"{pid}:{_start(pid)}"
-
-
-def is_alive(process: str) -> bool:
-    """Whether the process that `process_name` named still runs on this host."""
-    try:
-        return process_name(int(process.partition(":")[0])) == process
-    except (ProcessLookupError, ValueError):
-        return False
-
-
-def _start(pid: int) -> str:
-    """When the process started, by a clock that nobody sets.
-
-    Raises:
-        ProcessLookupError: there is none, or it is dead and only waits to be reaped.
-    """
-    if not _BOOT_ID.exists():  # not Linux
-        try:
-            return f"{psutil.Process(pid).create_time():.2f}"
-        except psutil.NoSuchProcess:
-            raise ProcessLookupError(f"no process {pid}") from None
-    try:
-        # After the name in parentheses, which may hold anything: the state is field 3, the start time field 22.
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        raise ProcessLookupError(f"no process {pid}") from None
-    if state == "Z":
-        raise ProcessLookupError(f"process {pid} is dead")
-    return f"{_BOOT_ID.read_text().strip()}/{fields[18]}"
-
-
 def lose_dead_attempts(store: Store) -> list[str]:
     """Mark attempts of this host as LOST whose worker process is gone; the run ids.
 
@@ -96,18 +56,31 @@ def lose_dead_attempts(store: Store) -> list[str]:
 def dead_attempts(store: Store) -> list[Attempt]:
     """Attempts that the store holds for alive though their process is gone.
 
-    Of this host's processes that is known. Of another host's, such as a container that is no more, it is taken from a
-    heartbeat (every 15 s) that is long overdue, but only where no scheduler can be asked; should the worker be alive
-    after all, the store refuses its writes from the next attempt on.
+    Of this host's processes that is known, and of this job's own on another node: it was requeued. Of another host's,
+    such as a container that is no more, it is taken from a heartbeat (every 15 s) that is long overdue. Should the
+    worker be alive after all, the store refuses its writes from the next attempt on. What a launch put into a
+    scheduler's queue is left to that.
     """
-    return [running.attempt for running in store.running() if _is_dead(running)]
+    running = [one for one in store.open_attempts() if one.state is State.RUNNING]
+    return [one.attempt for one in running if _is_dead(one)]
 
 
-def _is_dead(running: RunningAttempt) -> bool:
-    if running.provenance.host == socket.gethostname():
-        return not is_alive(running.provenance.process)
-    overdue = datetime.now(UTC) - running.heartbeat_at > _OVERDUE
-    return overdue and running.provenance.launcher in ("local", "hand")
+def _is_dead(running: OpenAttempt) -> bool:
+    if running.job_name is not None:
+        return False  # its scheduler knows, and may start it again
+    if running.host == socket.gethostname():
+        return not is_alive(running.process or "")
+    if running.job_id is not None and running.job_id == slurm_job():
+        return True
+    last = running.heartbeat_at or running.intended_at
+    overdue = datetime.now(UTC) - last > _OVERDUE
+    return overdue and running.launcher in ("local", "hand")
+
+
+def slurm_job() -> str | None:
+    """The id of the job that this process is a part of, as squeue shows it; None outside of jobs."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def cpu_name() -> str:

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from imagination.recorder import Arrays
-from jobs.files import Files, write_atomically
 from jobs.identity import SHORT
-from results_db.contract import Attempt, RunRecord, Sample, State, Store, StoreError
+from results_db.contract import Attempt, RunRecord, Sample, State, StoreError, UnfitError, WorkerStore
+from results_db.files import Files, last_lines, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,15 @@ class RunRecorder:
         superseded: the heartbeat learned that a newer attempt exists; no checkpoint is written any more.
     """
 
-    def __init__(self, attempt: Attempt, store: Store, *, max_steps: int, report: Report) -> None:
+    def __init__(
+        self,
+        attempt: Attempt,
+        store: WorkerStore,
+        *,
+        max_steps: int,
+        report: Report,
+        log_file: str | None = None,
+    ) -> None:
         self.attempt = attempt
         self.state: State | None = None
         self.superseded = False
@@ -52,6 +61,7 @@ class RunRecorder:
         self._files = Files(store.folder)
         self._path = self._files.checkpoint(attempt.run_id)
         self._max_steps = max_steps
+        self._log_file = Path(log_file) if log_file else None
         self._report = report
         self._reported = 0.0
         self._metrics: dict[str, float | None] = {}
@@ -124,41 +134,41 @@ class RunRecorder:
     def finish(self, outcome: str, *, seconds: float, weights: Arrays) -> None:
         """See `Recorder`: weights first, then the record in one transaction, then the checkpoint goes.
 
-        Where the store or the disk stays away too long the attempt ends as interrupted, and its checkpoint stays.
+        A record that is safe in the spool is as good as stored, but its checkpoint stays until it is. Where it can be
+        put nowhere for too long, the attempt ends as interrupted.
+
+        Raises:
+            UnfitError: the store will never take this record.
         """
-        run_id, number = self.attempt.run_id, self.attempt.number
-        path = self._files.weights(run_id, number)
+        run_id = self.attempt.run_id
+        path = self._files.weights(self.attempt)
         record = RunRecord(run_id, outcome, seconds, self._metrics, self._traces, self._samples)
 
-        def commit() -> bool:
+        def commit() -> bool | None:
             write_atomically(path, save(dict(weights)))
             return self._store.finish(self.attempt, record)
 
-        counts = _patiently(commit)
-        if counts is None:
-            self._end(State.PREEMPTED, retry_after_s=())  # enough patience
-        elif counts:
-            self._clean_up(path)
-            self._ended(State.COMPLETED, outcome=outcome, seconds=seconds, metrics=dict(self._metrics))
-        else:
-            path.unlink(missing_ok=True)
-            self._ended(State.LOST, error=_SUPERSEDED)
-
-    def _clean_up(self, weights: Path) -> None:
-        """The run is recorded: its checkpoint goes, and what attempts left that died before their commit."""
         try:
-            self._path.unlink(missing_ok=True)
-            for path in weights.parent.glob(f"{self.attempt.run_id}.*"):
-                if path != weights:
-                    path.unlink(missing_ok=True)
-        except OSError as error:  # litter, no loss
-            log.warning("cleaning up after run %s: %s", self.attempt.run_id[:SHORT], error)
+            counts = _patiently(commit)
+        except UnfitError:
+            raise
+        except (StoreError, OSError):
+            self._end(State.PREEMPTED, retry_after_s=())  # enough patience
+            return
+        if counts is False:
+            path.unlink(missing_ok=True)
+            self._superseded()
+            return
+        if counts:
+            self._files.settle(self.attempt)
+        self._ended(State.COMPLETED, outcome=outcome, seconds=seconds, metrics=dict(self._metrics))
 
     def fail(self, error: BaseException) -> None:
         """See `Recorder`."""
         text = "".join(traceback.format_exception(error))
         log.error("run %s failed\n%s", self.attempt.run_id[:SHORT], text)
-        self._end(State.OUT_OF_MEMORY if is_out_of_memory(error) else State.FAILED, text)
+        state = State.OUT_OF_MEMORY if is_out_of_memory(error) else State.FAILED
+        self._end(state, text, log_tail=last_lines(self._log_file) if self._log_file else None)
 
     def interrupt(self) -> None:
         """The attempt was told to stop; its checkpoint is kept."""
@@ -171,15 +181,31 @@ class RunRecorder:
         self._tell("started", number=self.attempt.number, step=self.step, max_steps=self._max_steps)
 
     def _end(
-        self, state: State, error: str | None = None, *, retry_after_s: Sequence[float] | None = None
+        self,
+        state: State,
+        error: str | None = None,
+        *,
+        log_tail: str | None = None,
+        retry_after_s: Sequence[float] | None = None,
     ) -> None:
-        def end() -> bool:
-            return self._store.end(self.attempt, state, error=error)
+        def end() -> bool | None:
+            return self._store.end(self.attempt, state, error=error, log_tail=log_tail)
 
-        if _patiently(end, retry_after_s) is False:
-            self._ended(State.LOST, error=_SUPERSEDED)
+        try:
+            counts = _patiently(end, retry_after_s)
+        except (StoreError, OSError):
+            counts = None  # nobody could be told; who looks finds a dead worker
+        if counts is False:
+            self._superseded()
         else:
             self._ended(state, error=error.strip().splitlines()[-1] if error else None)
+
+    def _superseded(self) -> None:
+        """This attempt does not count; should the run be complete, it leaves no checkpoint behind."""
+        with suppress(StoreError, OSError):
+            if self._store.states([self.attempt.run_id]).get(self.attempt.run_id) is State.COMPLETED:
+                self._path.unlink(missing_ok=True)
+        self._ended(State.LOST, error=_SUPERSEDED)
 
     def _ended(self, state: State, **details: object) -> None:
         self.state = state
@@ -189,16 +215,22 @@ class RunRecorder:
         self._report({"event": event, "run_id": self.attempt.run_id, **details})
 
 
-def _patiently(write: Callable[[], bool], retry_after_s: Sequence[float] | None = None) -> bool | None:
-    """What `write` says. A store or disk that is away is asked again for about a minute; None if it stays away."""
-    for delay_s in (*(RETRY_AFTER_S if retry_after_s is None else retry_after_s), None):
+def _patiently(write: Callable[[], bool | None], retry_after_s: Sequence[float] | None = None) -> bool | None:
+    """What `write` says. A store or disk that is away is asked again for about a minute.
+
+    Raises:
+        StoreError: the store stays away, or (UnfitError) will never take this.
+        OSError: the disk stays full, or away.
+    """
+    for delay_s in RETRY_AFTER_S if retry_after_s is None else retry_after_s:
         try:
             return write()
+        except UnfitError:
+            raise
         except (StoreError, OSError) as error:
-            log.warning("%s; %s", error, f"again in {delay_s} s" if delay_s else "giving up")
-            if delay_s:
-                time.sleep(delay_s)
-    return None
+            log.warning("%s; again in %s s", error, delay_s)
+            time.sleep(delay_s)
+    return write()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -25,15 +25,17 @@ from imagination.schema import ConfigError, Scalar
 from jobs import command_line, hydra_config
 from jobs.config import RunSettings, resolve
 from jobs.entry import Stop
-from jobs.files import Files
 from jobs.identity import SHORT, run_id
 from jobs.pack import Pack
 from jobs.progress import Display
-from jobs.provenance import lose_dead_attempts, provenance
+from jobs.provenance import lose_dead_attempts, provenance, slurm_job
 from results_db import console
 from results_db.address import locate
 from results_db.columns import METRIC_COLUMNS
 from results_db.contract import PlannedRun, State, StoreError
+from results_db.files import Files
+from results_db.mounts import on_network
+from results_db.spooled import SpooledStore
 from results_db.store import SqlStore, open_store
 from results_db.tables import text
 from results_db.words import one_line
@@ -54,7 +56,17 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
 
     identity = run_id(config)
     device = worker.choose_device(settings.device, threads=settings.threads)
-    Files(locate(settings.db).folder).check_writable()
+    address = locate(settings.db)
+    if (
+        os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+        and address.file is not None
+        and on_network(address.file)
+    ):
+        raise StoreError(
+            f"{address.shown} lies on a network file system, so jobs do not write it; "
+            "use imagine-sweep launch SPEC launcher=slurm, or PostgreSQL"
+        )
+    Files(address.folder).check_writable()
     store = open_store(settings.db, create=True)
     try:
         lose_dead_attempts(store)
@@ -64,9 +76,9 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
         with _stop_on_signals() as stop, Display(total=1) as display:
             ended = worker.run_pack(
                 Pack((run,)),
-                store,
+                SpooledStore(store.folder, lambda: store),
                 device=device,
-                provenance=provenance(launcher="hand", device=worker.device_name(device)),
+                provenance=provenance(launcher="hand", device=worker.device_name(device), job_id=slurm_job()),
                 report=lambda event: display.event(event, label),
                 stop=stop,
             )
@@ -149,6 +161,8 @@ def _complain(error: Exception) -> int:
 
 def main() -> None:
     """The command."""
+    # Jobs of a multirun on a cluster: their Python would put the folder they were submitted from first on its path.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would answer with a page
     try:
         options, overrides = command_line.parse(sys.argv[1:])

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,12 @@ from imagination.schema import ConfigError, build
 from imagination.training.experiment import Experiment
 from imagination.training.loop import Run, Trainer
 from imagination.training.state import CheckpointError
-from jobs.files import Files
 from jobs.identity import SHORT
 from jobs.pack import Pack
 from jobs.provenance import cpu_name
 from jobs.recording import Report, RunRecorder
-from results_db.contract import PlannedRun, Provenance, State, Store
+from results_db.contract import Attempt, PlannedRun, Provenance, State, WorkerStore
+from results_db.files import Files
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +66,12 @@ def experiment_of(configs: Sequence[Any], device: torch.device) -> Experiment:
 
 def run_pack(
     pack: Pack,
-    store: Store,
+    store: WorkerStore,
     *,
     device: torch.device,
     provenance: Provenance,
     report: Report,
+    dispatched: Mapping[str, Attempt] | None = None,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
 ) -> dict[str, State]:
@@ -82,6 +83,8 @@ def run_pack(
         device: from `choose_device`.
         provenance: who this is.
         report: receives the events `started, progress, ended, skipped` of each run.
+        dispatched: run id to the attempt that this job was submitted for; a run without one is skipped. Default:
+            every run's next attempt is asked of the store.
         stop: asked before every step; True saves every run and ends.
         checkpoint_every_s: seconds between checkpoints.
 
@@ -90,11 +93,13 @@ def run_pack(
     """
     recorders: dict[str, RunRecorder] = {}
     for run in pack.runs:
-        attempt = store.start(run.run_id, provenance)
+        attempt = _begin(run.run_id, store, provenance, dispatched)
         if attempt is None:
             _skip(run.run_id, store, report)
             continue
-        recorders[run.run_id] = RunRecorder(attempt, store, max_steps=_built(run).total_steps, report=report)
+        recorders[run.run_id] = RunRecorder(
+            attempt, store, max_steps=_built(run).total_steps, report=report, log_file=provenance.log
+        )
         recorders[run.run_id].started()
     runs = [run for run in pack.runs if run.run_id in recorders]
     if not runs:
@@ -110,12 +115,23 @@ def run_pack(
     return {run_id: recorder.state for run_id, recorder in recorders.items() if recorder.state is not None}
 
 
+def _begin(
+    run_id: str, store: WorkerStore, provenance: Provenance, dispatched: Mapping[str, Attempt] | None
+) -> Attempt | None:
+    """The attempt that this worker makes; None if there is nothing to do."""
+    if dispatched is None:
+        return store.start(run_id, provenance)
+    attempt = dispatched.get(run_id)
+    # None: the store is away, and until it says otherwise the attempt counts.
+    return None if attempt is None or store.begin(attempt, provenance) is False else attempt
+
+
 def _built(run: PlannedRun) -> Any:
     """A run's config, as its experiment's dataclass."""
     return build(registry.config_type(str(run.config["experiment"])), run.config)
 
 
-def _skip(run_id: str, store: Store, report: Report) -> None:
+def _skip(run_id: str, store: WorkerStore, report: Report) -> None:
     if store.states([run_id]).get(run_id) is State.COMPLETED:
         # An attempt that was killed right after its commit left it behind.
         Files(store.folder).checkpoint(run_id).unlink(missing_ok=True)
@@ -191,7 +207,7 @@ def _trainer(
 class Heartbeat:
     """Tells the store from a thread of its own that a pack's attempts are alive, and learns if they still count."""
 
-    def __init__(self, store: Store, recorders: Sequence[RunRecorder]) -> None:
+    def __init__(self, store: WorkerStore, recorders: Sequence[RunRecorder]) -> None:
         self._store = store
         self._recorders = recorders
         self._over = threading.Event()
@@ -212,15 +228,17 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._over.wait(HEARTBEAT_EVERY_S):
             for recorder in self._recorders:
-                if recorder.state is None and not recorder.superseded:
-                    self._beat_for(recorder)
+                if recorder.state is None and not recorder.superseded and not self._beat_for(recorder):
+                    break  # the store is away for the others as well, and each question may take long
 
-    def _beat_for(self, recorder: RunRecorder) -> None:
+    def _beat_for(self, recorder: RunRecorder) -> bool:
+        """False if the store did not answer."""
         try:
-            alive = self._store.heartbeat(recorder.attempt, step=recorder.step, progress=recorder.values)
+            counts = self._store.heartbeat(recorder.attempt, step=recorder.step, progress=recorder.values)
         except Exception as error:  # a store that is away for a while must not end the training
             log.warning("heartbeat of run %s: %s", recorder.attempt.run_id[:SHORT], error)
-            return
+            return False
         # The run may have ended while its heartbeat was under way; then False says nothing.
-        if not alive and recorder.state is None:
+        if counts is False and recorder.state is None:
             recorder.superseded = True
+        return counts is not None

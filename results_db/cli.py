@@ -154,6 +154,28 @@ results.add_command(pictures.trace)
 results.add_command(pictures.figure)
 
 
+@results.command()
+@console.json_option
+@console.db_option
+def ingest(*, as_json: bool, db: str | None) -> int:
+    """Take in what workers left beside the store while it was away.
+
+    May be run at any time and twice at once. A damaged file is moved to spool/damaged, with a line.
+    """
+    from results_db.ingest import ingest as take_in
+    from results_db.store import open_store
+
+    with closing(open_store(db, create=False)) as store:
+        found = take_in(store)
+    if as_json:
+        click.echo(tables.as_json(found.as_dict()))
+    else:
+        click.echo(found.describe())
+        for line in (*found.damaged, *found.left):
+            click.echo(line, err=True)
+    return console.SOME_FAILED if found.left else 0
+
+
 @results.group(cls=console.ConsoleGroup)
 def db() -> None:
     """The database itself."""

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
@@ -21,8 +22,16 @@ WRITE = "results_db_write"
 _JSON = partial(json.dumps, allow_nan=False, separators=(",", ":"))
 
 
-def make_engine(url: URL) -> Engine:
+_SERVER = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
+"""How long to wait for a server (s) and for its answers to arrive (ms): TCP waits a quarter of an hour."""
+
+
+def make_engine(url: URL, *, read_only: bool = False) -> Engine:
     """An engine for a store; SQLite transactions with the option `WRITE` take the write lock as they begin.
+
+    Args:
+        url: from `results_db.address`.
+        read_only: open a SQLite file so that nothing, not even the repair after a crash, can write it.
 
     Raises:
         StoreError: the URL's driver is not installed, or refuses a part of the URL.
@@ -30,6 +39,12 @@ def make_engine(url: URL) -> Engine:
     options: dict[str, Any] = {"json_serializer": _JSON}
     if url.database == ":memory:":  # one connection is one database, so all threads share it
         options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+    elif url.get_backend_name() == "postgresql":
+        given = url.normalized_query
+        options["connect_args"] = {name: value for name, value in _SERVER.items() if name not in given}
+        options["pool_pre_ping"] = True  # a server that was restarted is no error
+    elif read_only:
+        url = url.set(database=f"file:{quote(str(url.database))}", query={"mode": "ro", "uri": "true"})
     try:
         engine = create_engine(url, **options)
     except ArgumentError as error:

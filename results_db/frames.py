@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, distinct, func, select
 
 from results_db import models
 from results_db.columns import CONFIG_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS, in_order
@@ -18,7 +18,11 @@ def run_frame(connection: Connection) -> pd.DataFrame:
     it, so that an integer never turns into a float; metric columns are float64 with NaN for null.
     """
     run, attempt = models.Run, models.Attempt
-    tried = select(attempt.run, func.max(attempt.number).label("attempts")).group_by(attempt.run).subquery()
+    tried = (
+        select(attempt.run, func.count(distinct(attempt.number)).label("attempts"))
+        .group_by(attempt.run)
+        .subquery()
+    )
     query = (
         select(run.id, run.run_id, run.state, run.outcome, tried.c.attempts, run.seconds, run.config)
         .outerjoin(tried, tried.c.run == run.id)

@@ -89,6 +89,8 @@ class Run(Base):
     seconds: Mapped[float | None]
     staged_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    last_number: Mapped[int] = mapped_column(server_default="0")
+    """The largest attempt number ever given, withdrawn ones included."""
 
 
 class SweepRun(Base):
@@ -101,7 +103,10 @@ class SweepRun(Base):
 
 
 class Attempt(Base):
-    """One try of a run, with who made it, where and with what."""
+    """One try of a run, with who made it, where and with what; a requeued job's goes on in a row of its own.
+
+    What only its worker knows is null until the worker begins.
+    """
 
     __tablename__ = "attempt"
     __table_args__ = (UniqueConstraint("run", "number", "restart"),)
@@ -111,20 +116,23 @@ class Attempt(Base):
     number: Mapped[int]
     restart: Mapped[int]
     state: Mapped[str] = mapped_column(String(16), index=True)
-    started_at: Mapped[datetime]
-    heartbeat_at: Mapped[datetime]
+    intended_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    heartbeat_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     step: Mapped[int]
     progress: Mapped[dict[str, Any]]
     error: Mapped[str | None] = mapped_column(Text)
     exit_code: Mapped[int | None]
+    log_tail: Mapped[str | None] = mapped_column(Text)
     launcher: Mapped[str] = mapped_column(String(64))
-    host: Mapped[str] = mapped_column(String(255))
-    process: Mapped[str] = mapped_column(String(64))
-    device: Mapped[str] = mapped_column(String(255))
+    host: Mapped[str | None] = mapped_column(String(255))
+    process: Mapped[str | None] = mapped_column(String(64))
+    device: Mapped[str | None] = mapped_column(String(255))
     git_commit: Mapped[str | None] = mapped_column(String(64))
     git_dirty: Mapped[bool | None]
     versions: Mapped[dict[str, Any]]
+    job_name: Mapped[str | None] = mapped_column(String(200), index=True)
     job_id: Mapped[str | None] = mapped_column(String(64))
     log: Mapped[str | None] = mapped_column(Text)
 

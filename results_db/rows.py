@@ -1,16 +1,16 @@
 """Single steps of `store`'s transactions: each takes the connection and reads or writes some rows."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, distinct, func, insert, literal, select, update
+from sqlalchemy import Connection, delete, distinct, func, insert, literal, select, update
 
 from results_db import models
-from results_db.contract import Attempt, NewSweep, Provenance, RunningAttempt, RunRecord, State, StoreError
+from results_db.contract import Attempt, NewSweep, RunRecord, State, UnknownRunError
 
-PROVENANCE = tuple(Provenance.__dataclass_fields__)
+Id = TypeVar("Id", int, str)
 
 _CHUNK = 900
 """Ids in one statement: the smallest limit of variables that SQLite was ever built with is 999."""
@@ -20,7 +20,9 @@ class RunRow(NamedTuple):
     """A run as far as its writes need it."""
 
     id: int
+    run_id: str
     state: State
+    last_number: int
 
 
 class AttemptRow(NamedTuple):
@@ -31,29 +33,57 @@ class AttemptRow(NamedTuple):
     restart: int
     state: State
 
+    @property
+    def order(self) -> tuple[int, int]:
+        """See `Attempt.order`."""
+        return self.number, self.restart
 
-def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+
+def now(connection: Connection) -> datetime:
+    """The time by the server's clock, since those of its clients differ; SQLite has none but this machine's."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    time: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return time.astimezone(UTC)
+
+
+def chunks(ids: Sequence[Id]) -> Iterator[Sequence[Id]]:
     """The ids in pieces that fit into one statement."""
     for start in range(0, len(ids), _CHUNK):
         yield ids[start : start + _CHUNK]
 
 
-def unknown_run(run_id: str) -> StoreError:
+def unknown_run(run_id: str) -> UnknownRunError:
     """The error for a run that the store does not hold."""
-    return StoreError(f"no run {run_id} in the store; a launch stages it")
+    return UnknownRunError(f"no run {run_id} in the store; a launch stages it")
 
 
 def lock_run(connection: Connection, run_id: str) -> RunRow:
     """The run, which no other transaction changes until this one ends.
 
     Raises:
-        StoreError: no such run.
+        UnknownRunError: no such run.
     """
-    query = select(models.Run.id, models.Run.state).where(models.Run.run_id == run_id).with_for_update()
-    row = connection.execute(query).first()
-    if row is None:
-        raise unknown_run(run_id)
-    return RunRow(row.id, State(row.state))
+    return lock_runs(connection, [run_id])[run_id]
+
+
+def lock_runs(connection: Connection, run_ids: Iterable[str]) -> dict[str, RunRow]:
+    """The runs by id, which no other transaction changes until this one ends.
+
+    Raises:
+        UnknownRunError: one of them is not there.
+    """
+    run = models.Run
+    query = select(run.id, run.run_id, run.state, run.last_number).order_by(run.run_id).with_for_update()
+    wanted = sorted(set(run_ids))  # everybody locks in one order, so that no two wait for each other
+    found: dict[str, RunRow] = {}
+    for chunk in chunks(wanted):
+        for row in connection.execute(query.where(run.run_id.in_(chunk))):
+            found[row.run_id] = RunRow(row.id, row.run_id, State(row.state), row.last_number)
+    for run_id in wanted:
+        if run_id not in found:
+            raise unknown_run(run_id)
+    return found
 
 
 def newest_attempt(connection: Connection, run: int) -> AttemptRow | None:
@@ -72,7 +102,7 @@ def fence(connection: Connection, attempt: Attempt) -> tuple[RunRow, AttemptRow 
     """
     run = lock_run(connection, attempt.run_id)
     newest = newest_attempt(connection, run.id)
-    if newest is None or (newest.number, newest.restart) != (attempt.number, attempt.restart):
+    if newest is None or newest.order != attempt.order:
         return run, None
     return run, newest
 
@@ -96,6 +126,15 @@ def insert_sweep(
     for chunk in chunks(run_ids):
         members = select(literal(key), models.Run.id).where(models.Run.run_id.in_(chunk))
         connection.execute(insert(models.SweepRun).from_select(["sweep", "run"], members))
+
+
+def delete_sweep(connection: Connection, sweep: NewSweep) -> None:
+    """Deletes the newest row of that name and text, if there is one, and what belongs to it."""
+    table, member = models.Sweep, models.SweepRun
+    newest = select(func.max(table.id)).where(table.name == sweep.name, table.spec == sweep.spec)
+    key = connection.execute(newest).scalar_one()
+    connection.execute(delete(member).where(member.sweep == key))
+    connection.execute(delete(table).where(table.id == key))
 
 
 def insert_record(connection: Connection, run: int, record: RunRecord) -> None:
@@ -131,27 +170,6 @@ def same_record(connection: Connection, run: int, record: RunRecord) -> bool:
     return tuple(head) == (record.outcome, record.seconds) and stored == given
 
 
-def running_attempts(connection: Connection) -> list[RunningAttempt]:
-    """Every attempt held for alive."""
-    query = (
-        select(models.Run.run_id, *models.Attempt.__table__.columns)
-        .join(models.Attempt, models.Attempt.run == models.Run.id)
-        .where(models.Attempt.state == State.RUNNING)
-        .order_by(models.Attempt.id)
-    )
-    return [
-        RunningAttempt(
-            attempt=Attempt(run_id=row.run_id, number=row.number, restart=row.restart),
-            provenance=Provenance(**{name: getattr(row, name) for name in PROVENANCE}),
-            started_at=row.started_at,
-            heartbeat_at=row.heartbeat_at,
-            step=row.step,
-            progress=row.progress,
-        )
-        for row in connection.execute(query)
-    ]
-
-
 def sweep_states(connection: Connection) -> dict[str, dict[State, int]]:
     """Per sweep, how many of the runs that its launches wanted are in which state; a run counts once."""
     sweep, member, run = models.Sweep, models.SweepRun, models.Run
@@ -166,6 +184,13 @@ def sweep_states(connection: Connection) -> dict[str, dict[State, int]]:
     for row in connection.execute(query):
         counts.setdefault(row.name, {})[State(row.state)] = row.runs
     return counts
+
+
+def launches(connection: Connection) -> list[NewSweep]:
+    """Every distinct name and text that was launched, the last launched last."""
+    sweep = models.Sweep
+    query = select(sweep.name, sweep.spec).group_by(sweep.name, sweep.spec).order_by(func.max(sweep.id))
+    return [NewSweep(name, spec) for name, spec in connection.execute(query)]
 
 
 def traces_of(

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from results_db.contract import StoreError
 from results_db.engine import BUSY_TIMEOUT_S, WRITE
+from results_db.lock import lock_file, only_writer
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every revision of the schema, oldest first; the last is the one that this version reads and writes."""
 
 VERSION_TABLE = "imagine_version"
@@ -49,7 +50,7 @@ def create(engine: Engine, *, shown: str) -> None:
     Raises:
         StoreError: see `is_empty`.
     """
-    with engine.execution_options(**{WRITE: True}).begin() as connection:
+    with only_writer(_lock_file(engine)), engine.execution_options(**{WRITE: True}).begin() as connection:
         _lock(connection)
         if is_empty(connection, shown=shown):
             _run_alembic(connection)
@@ -62,7 +63,7 @@ def upgrade(engine: Engine, *, shown: str) -> tuple[str, str]:
     Raises:
         StoreError: the database is empty, not ours, or from a newer version.
     """
-    with engine.execution_options(**{WRITE: True}).begin() as connection:
+    with only_writer(_lock_file(engine)), engine.execution_options(**{WRITE: True}).begin() as connection:
         _lock(connection)
         before = _revision(connection, shown=shown)
         if before is None:
@@ -93,6 +94,10 @@ def _revision(connection: Connection, *, shown: str) -> str | None:
     return revision
 
 
+def _lock_file(engine: Engine) -> Path | None:
+    return lock_file(Path(str(engine.url.database)) if engine.dialect.name == "sqlite" else None)
+
+
 def _lock(connection: Connection) -> None:
     """Until the transaction ends, no other process creates or upgrades. SQLite's `WRITE` does it already."""
     if connection.dialect.name == "postgresql":
@@ -112,8 +117,8 @@ def _run_alembic(connection: Connection) -> None:
 
 
 def _use_write_ahead_log(engine: Engine) -> None:
-    """Lets readers read while one writes. The file remembers it."""
-    if engine.dialect.name != "sqlite":
+    """Lets readers read while one writes. The file remembers it; machines that share a file cannot share such a log."""
+    if engine.dialect.name != "sqlite" or _lock_file(engine) is not None:
         return
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     with closing(engine.raw_connection()) as connection:

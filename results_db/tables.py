@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -144,12 +145,26 @@ def _markdown(cells: Sequence[Sequence[str]], names: Sequence[str]) -> str:
 
 
 def _rich(cells: Sequence[Sequence[str]], names: Sequence[str]) -> str:
+    """A table; on a terminal that it is too wide for, closer together, and without the columns that hold 0 alone."""
+    drawn = _drawn(cells, names, gutter=3)
+    if not sys.stdout.isatty() or _width(drawn) <= shutil.get_terminal_size().columns:
+        return drawn
+    zeros = [index for index in range(len(names)) if cells and all(row[index] == "0" for row in cells)]
+    kept = [index for index in range(len(names)) if index not in zeros]
+    drawn = _drawn(
+        [[row[index] for index in kept] for row in cells], [names[index] for index in kept], gutter=2
+    )
+    left_out = f"\n0 in every row: {', '.join(names[index] for index in zeros)}" if zeros else ""
+    return drawn + left_out
+
+
+def _drawn(cells: Sequence[Sequence[str]], names: Sequence[str], *, gutter: int) -> str:
     from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gutter - 2, 0, 1))
     for name in names:
         table.add_column(escape(name))
     for row in cells:
@@ -159,6 +174,12 @@ def _rich(cells: Sequence[Sequence[str]], names: Sequence[str]) -> str:
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
+
+
+def _width(drawn: str) -> int:
+    from rich.text import Text
+
+    return max((Text.from_ansi(line).cell_len for line in drawn.splitlines()), default=0)
 
 
 def _json_default(value: Any) -> str:

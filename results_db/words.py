@@ -1,4 +1,4 @@
-"""Words for one-line errors: the nearest valid word, and lists of valid ones."""
+"""Words for lines that a person reads: the nearest valid word, one line of several, and how many."""
 
 import difflib
 from collections.abc import Iterable
@@ -15,3 +15,8 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 def one_line(text: object) -> str:
     """The text with every run of white space, newlines too, as one space."""
     return " ".join(str(text).split())
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -20,11 +20,11 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from jobs.files import Files
 from jobs.identity import SHORT
 from jobs.pack import Pack
 from jobs.progress import Display
 from results_db.contract import Attempt, State, Store
+from results_db.files import Files
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _SAVE_WITHIN_S = 20.0

@@ -1,23 +1,24 @@
 """`imagine-sweep`: what should exist, and the launch of what does not yet."""
 
 import json
-from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imagination.schema import ConfigError
 from results_db import console
 from results_db.contract import StoreError
+from results_db.words import counted
+from slurm.commands import SlurmError
+from sweeps import cli_coverage, cli_jobs, cli_retry, cli_watch, options
 from sweeps.document import SpecError
 
 if TYPE_CHECKING:
+    from slurm.launchers import Resources
     from sweeps.expand import Expansion
     from sweeps.model import Spec
     from sweeps.plan import Plan
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group(cls=console.ConsoleGroup, name="imagine-sweep", no_args_is_help=True)
@@ -29,12 +30,6 @@ def cli() -> None:
     overrides, such as channels=32, channels=20,32 or launcher.cpus_per_task=2, and options, in any order.
     EXPERIMENT.KEY=VALUE, such as life_count.preset=paper, changes that experiment's cells alone.
     """
-
-
-def spec_arguments(command: F) -> F:
-    """Adds SPEC and the overrides after it: the arguments `spec` and `overrides`."""
-    command = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")(command)
-    return click.argument("spec", metavar="SPEC")(command)
 
 
 retry_option = click.option("--retry-failed", is_flag=True, help="Take failed runs, too.")
@@ -63,11 +58,11 @@ def list_specs(as_json: bool) -> None:
                 "file": str(path),
             }
         )
-    _print_rows(rows, as_json=as_json)
+    options.print_rows(rows, as_json=as_json)
 
 
 @cli.command()
-@spec_arguments
+@options.spec_arguments
 @console.db_option
 @console.json_option
 @retry_option
@@ -76,23 +71,17 @@ def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, r
 
     KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE is for that experiment's cells alone.
     """
-    loaded, expansion = _expand(spec, overrides)
+    loaded, expansion = options.expand_spec(spec, overrides)
     _show_plan(loaded, _read_plan(expansion, db, retry_failed=retry_failed), as_json=as_json)
 
 
 @cli.command()
-@spec_arguments
+@options.spec_arguments
 @console.db_option
 @console.json_option
 @retry_option
-@click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="The first N runs only.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done, as `plan` does.")
-@click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes. [default: per core or GPU]"
-)
-@click.option(
-    "--pack-size", type=click.IntRange(min=1), metavar="N", help="Runs of one shape to train at once."
-)
+@options.launch_options
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def launch(
     spec: str,
     overrides: tuple[str, ...],
@@ -103,18 +92,23 @@ def launch(
     dry_run: bool,
     workers: int | None,
     pack_size: int | None,
+    check: bool,
+    ask_above: float,
+    yes: bool,
 ) -> int:
     """Train the runs of SPEC that the store lacks; the same command again goes on where it stopped.
 
+    With launcher=slurm, or a launcher file of your own, it returns as soon as the jobs are queued.
     KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE is for that experiment's cells alone.
     """
-    loaded, expansion = _expand(spec, overrides)
-    if dry_run:
-        _show_plan(loaded, _read_plan(expansion, db, retry_failed=retry_failed), as_json=as_json)
-        return 0
-    from sweeps.launch import launch_locally
+    from sweeps.expand import first_runs
 
-    result = launch_locally(
+    loaded, expansion = options.expand_spec(spec, overrides)
+    if dry_run:
+        first = first_runs(expansion, limit)
+        _show_plan(loaded, _read_plan(first, db, retry_failed=retry_failed), as_json=as_json)
+        return 0
+    result = options.train(
         loaded,
         expansion,
         db=db,
@@ -122,68 +116,30 @@ def launch(
         limit=limit,
         workers=workers,
         pack_size=pack_size,
+        check=check,
+        ask_above=ask_above,
+        yes=yes,
     )
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))
     return result.exit_code
 
 
-@cli.command()
-@click.argument("spec", metavar="[SPEC]", required=False)
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@console.db_option
-@console.json_option
-def status(spec: str | None, overrides: tuple[str, ...], db: str | None, as_json: bool) -> None:
-    """How many runs are in which state: of each cell of SPEC, or without it of each sweep that was launched.
-
-    NEW runs are not in the store yet.
-    """
-    rows = _sweep_states(db) if spec is None else _cell_states(spec, overrides, db)
-    if not rows and not as_json:
-        click.echo("no sweep was launched into this store; launch one with: imagine-sweep launch SPEC")
-        return
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    full = [{column: row.get(column, 0) for column in columns} for row in rows]
-    _print_rows(full, as_json=as_json)
-
-
-def _sweep_states(db: str | None) -> list[dict[str, Any]]:
-    from results_db.store import open_store
-
-    with closing(open_store(db, create=False)) as store:
-        sweeps = store.sweeps()
-    return [
-        {"sweep": name} | {str(state): runs for state, runs in states.items()}
-        for name, states in sweeps.items()
-    ]
-
-
-def _cell_states(spec: str, overrides: tuple[str, ...], db: str | None) -> list[dict[str, Any]]:
-    _, expansion = _expand(spec, overrides)
-    return [{**cell.cell.columns, **cell.states} for cell in _read_plan(expansion, db).cells]
-
-
-def _expand(name: str, overrides: tuple[str, ...]) -> "tuple[Spec, Expansion]":
-    from sweeps.expand import expand
-    from sweeps.spec import apply_overrides, load
-
-    spec = apply_overrides(load(name), overrides)
-    return spec, expand(spec)
-
-
 def _read_plan(expansion: "Expansion", db: str | None, *, retry_failed: bool = False) -> "Plan":
-    from jobs.provenance import dead_attempts
     from results_db.store import open_store
     from sweeps.plan import make_plan
 
     with closing(open_store(db, create=False)) as store:
-        dead = [attempt.run_id for attempt in dead_attempts(store)]
-        return make_plan(expansion, store, dead=dead, retry_failed=retry_failed)
+        return make_plan(expansion, store, dead=options.dead_runs(store), retry_failed=retry_failed)
 
 
 def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
+    resources = _resources(spec)
     if as_json:
-        click.echo(json.dumps({"name": spec.name, **plan.as_dict()}, indent=2))
+        whole = plan.expected_seconds
+        hours = None if resources is None or whole is None else resources.hours(whole)
+        about = {"hours": hours, "unit": None if resources is None else resources.unit}
+        click.echo(json.dumps({"name": spec.name, **plan.as_dict(), **about}, indent=2))
         return
     from jobs.progress import duration
 
@@ -194,30 +150,46 @@ def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
         row({**cell.cell.columns, "wanted": cell.cell.wanted}, cell.counts.as_dict(), cell.expected_seconds)
         for cell in plan.cells
     ]
-    _print_rows(rows, as_json=False)
+    options.print_rows(rows, as_json=False)
     counts = plan.counts
-    time = plan.expected_seconds
-    expected = "no past runs to tell the time from" if time is None else f"{duration(time)} of training"
     click.echo(
-        f"{spec.name}: {counts.total} runs = {counts.stored} stored + {counts.active} active + "
-        f"{counts.failed} failed + {counts.to_submit} to submit ({expected})"
+        f"{spec.name}: {counted(counts.total, 'run')} = {counts.stored} stored + {counts.active} active + "
+        f"{counts.failed} failed + {counts.to_submit} to submit ({_expected(plan, resources)})"
     )
 
 
-def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Rows as JSON, or as a table for a person; the longest row's columns come first."""
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    from results_db.tables import render
+def _expected(plan: "Plan", resources: "Resources | None") -> str:
+    """What the runs to submit take, by past runs."""
+    from jobs.progress import duration
 
-    columns = dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row)
-    click.echo(render(rows, list(columns), style="rich"))
+    time = plan.known_seconds
+    if time is None:
+        return "no past runs to tell the time from"
+    hours = "" if resources is None else f", {resources.hours(time):.3g} {resources.unit}"
+    return f"{'at least ' if plan.expected_seconds is None else ''}{duration(time)} of training{hours}"
+
+
+def _resources(spec: "Spec") -> "Resources | None":
+    """What its jobs would ask a cluster for; None on this machine."""
+    from slurm.launchers import SLURM, Resources, choose
+
+    launcher = choose(spec.launcher)
+    return Resources.of(launcher) if launcher.kind == SLURM else None
+
+
+cli.add_command(cli_watch.status)
+cli.add_command(cli_watch.watch)
+cli.add_command(cli_coverage.coverage)
+cli.add_command(cli_coverage.top_up)
+cli.add_command(cli_retry.retry)
+cli.add_command(cli_jobs.logs)
+cli.add_command(cli_jobs.cancel)
+cli.add_command(cli_jobs.reconcile)
 
 
 def main() -> None:
     """The console command."""
-    console.run(cli, errors=(StoreError, SpecError, ConfigError))
+    console.run(cli, errors=(StoreError, SpecError, ConfigError, SlurmError))
 
 
 if __name__ == "__main__":

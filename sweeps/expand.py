@@ -29,6 +29,7 @@ class Cell:
         runs: the runs that a launch makes, in seed order; one that stands in an earlier cell is left out.
         template: the complete config that a run's seed and draws are put into.
         sample: what is drawn per seed.
+        next_seed: the first seed after the spec's, for `top-up`; None where the spec says which seeds it wants.
     """
 
     columns: Mapping[str, Scalar]
@@ -37,6 +38,7 @@ class Cell:
     runs: Sequence[PlannedRun]
     template: Mapping[str, Scalar]
     sample: Mapping[str, Distribution]
+    next_seed: int | None
 
     def run(self, seed: int) -> PlannedRun:
         """The cell's run with this seed, planned or not.
@@ -93,13 +95,24 @@ def in_breadth_first_order(expansion: Expansion) -> list[PlannedRun]:
     return [run for layer in layers for run in layer if run is not None]
 
 
+def first_runs(expansion: Expansion, limit: int | None) -> Expansion:
+    """The first `limit` runs in that order, all without a limit, and the cells that have any of them."""
+    kept = {run.run_id for run in in_breadth_first_order(expansion)[:limit]}
+    cells = [replace(cell, runs=[run for run in cell.runs if run.run_id in kept]) for cell in expansion.cells]
+    return Expansion([cell for cell in cells if cell.runs])
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Draft:
-    """A cell before equal ones are united. `template` is the complete config, `key` says what is equal."""
+    """A cell before equal ones are united.
+
+    `template` is the complete config, `key` says what is equal, `may_grow` whether seeds may follow the spec's.
+    """
 
     template: dict[str, Scalar]
     wanted: int
     seeds: Sequence[int]
+    may_grow: bool
     part: Part
     row: Row
     axes: Values
@@ -120,7 +133,8 @@ class _Draft:
 
     def united(self, other: "_Draft") -> "_Draft":
         seeds = list(dict.fromkeys([*self.seeds, *other.seeds]))
-        return replace(self, wanted=max(self.wanted, other.wanted), seeds=seeds)
+        wanted, may_grow = max(self.wanted, other.wanted), self.may_grow or other.may_grow
+        return replace(self, wanted=wanted, seeds=seeds, may_grow=may_grow)
 
     def cell(self, named: Iterable[str], taken: set[str]) -> Cell:
         config = self.config
@@ -131,6 +145,7 @@ class _Draft:
             runs=list(self._runs(taken)),
             template=self.template,
             sample=self.sample,
+            next_seed=max(self.seeds) + 1 if self.may_grow else None,
         )
 
     def _runs(self, taken: set[str]) -> Iterator[PlannedRun]:
@@ -252,7 +267,15 @@ def _draft(part: Part, row: Row, axes: Values) -> _Draft:
         where = part.place(row, error.keys)
         raise SpecError(f"{where}: {_described({**axes, **row.values})}{error}") from None
     seeds = part.seeds_of(row)
-    return _Draft(template=template, wanted=len(seeds), seeds=seeds, part=part, row=row, axes=axes)
+    return _Draft(
+        template=template,
+        wanted=len(seeds),
+        seeds=seeds,
+        may_grow=part.seeds.fixed is None,
+        part=part,
+        row=row,
+        axes=axes,
+    )
 
 
 def _described(values: Values) -> str:

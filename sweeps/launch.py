@@ -1,24 +1,27 @@
-"""From a spec's expansion to trained runs on this machine."""
+"""From a spec's expansion to packs, whoever trains them, and to trained runs on this machine."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from jobs.files import Files
 from jobs.pack import Pack, group
 from jobs.progress import Display, duration
 from jobs.provenance import dead_attempts, lose_dead_attempts
 from results_db import console
 from results_db.address import locate
-from results_db.contract import FAILURES, INTERRUPTED, NewSweep, State
+from results_db.contract import FAILURES, INTERRUPTED, NewSweep, State, Store
+from results_db.files import Files
+from results_db.ingest import ingest
 from results_db.store import open_store
 from results_db.tables import text
+from results_db.words import counted
+from slurm.launchers import Launcher
 from slurm.local import LocalLauncher, resources
-from sweeps.document import SpecError
 from sweeps.expand import Expansion, in_breadth_first_order
 from sweeps.model import Spec
 from sweeps.plan import Counts, Plan, make_plan
 
-_GPU_PACK = 16
+GPU_PACK = 16
+"""Runs that a GPU trains at once unless somebody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,17 @@ class LaunchResult:
         counts: of the whole spec, afterwards.
         interrupted: somebody stopped it.
         failure: why nothing could be trained, or None.
+        submitted: how many runs were put into a scheduler's queue.
+        jobs: the scheduler's ids of the jobs that train them.
     """
 
     name: str
     states: Mapping[str, State]
     counts: Counts
-    interrupted: bool
-    failure: str | None
+    interrupted: bool = False
+    failure: str | None = None
+    submitted: int = 0
+    jobs: Sequence[str] = ()
 
     @property
     def exit_code(self) -> int:
@@ -52,6 +59,8 @@ class LaunchResult:
         return {
             "name": self.name,
             "trained": {run_id: str(state) for run_id, state in self.states.items()},
+            "submitted": self.submitted,
+            "jobs": list(self.jobs),
             **self.counts.as_dict(),
             "interrupted": self.interrupted,
             "failure": self.failure,
@@ -62,6 +71,7 @@ def launch_locally(
     spec: Spec,
     expansion: Expansion,
     *,
+    launcher: Launcher,
     db: str | None,
     retry_failed: bool = False,
     limit: int | None = None,
@@ -73,6 +83,7 @@ def launch_locally(
     Args:
         spec: the spec, overrides applied.
         expansion: its cells and runs.
+        launcher: a local one.
         db: the store; see `results_db.address`.
         retry_failed: train failed runs again, too.
         limit: train only what is missing of the first so many runs.
@@ -80,27 +91,24 @@ def launch_locally(
         pack_size: runs that one worker trains at once; default: 16 on a GPU, 1 on a CPU.
 
     Raises:
-        SpecError: the spec asks for another launcher.
         StoreError: see `open_store`; or the folder beside the store cannot be written.
     """
-    launcher = str(spec.launcher.get("name", "local"))
-    if launcher != "local":
-        raise SpecError(
-            f"launcher: '{launcher}' is not there yet; use launcher=local, which needs no cluster"
-        )
     Files(locate(db).folder).check_writable()
     store = open_store(db, create=True)
     try:
+        found = ingest(store)
         lose_dead_attempts(store)
         store.stage(expansion.runs, sweep=NewSweep(spec.name, spec.composed))
         plan = make_plan(expansion, store, retry_failed=retry_failed)
-        cpus = spec.launcher.get("cpus_per_task")
+        cpus = launcher.settings.get("cpus_per_task")
         machine = resources(cpus_per_task=int(str(cpus)) if cpus else None, workers=workers)
-        size = pack_size or (_GPU_PACK if machine.gpus else 1)
-        packs = open_packs(expansion, plan, size=size, limit=limit)
+        size = pack_size or (GPU_PACK if machine.gpus else 1)
+        packs = open_packs(expansion, plan, size=size, limit=limit, alone=out_of_memory(store))
         chosen = [run for pack in packs for run in pack.runs]
         parallel = min(machine.workers, len(packs))
         display = Display(total=len(chosen), workers=parallel, expected_s=_expected(plan))
+        for line in (*found.damaged, *found.left):
+            display.say(line)
         display.say(_opening(spec, plan, trained=len(chosen), workers=parallel, packs=len(packs)))
         local = LocalLauncher(store, machine=machine, display=display, labels=_labels(expansion))
         if packs:
@@ -113,16 +121,35 @@ def launch_locally(
     return result
 
 
-def open_packs(expansion: Expansion, plan: Plan, *, size: int, limit: int | None) -> list[Pack]:
+def open_packs(
+    expansion: Expansion, plan: Plan, *, size: int, limit: int | None, alone: Collection[str] = ()
+) -> list[Pack]:
     """What there is to train of the first `limit` runs.
 
     Packs are formed of all runs, and those that are done then left out: so a run that is resumed has the partners
     that it had, and its result is the undisturbed one.
+
+    Args:
+        expansion: all cells and runs.
+        plan: says which are open.
+        size: runs of a pack, at most.
+        limit: how many runs, of the first ones; None: all.
+        alone: ids of runs that get a pack of their own.
     """
     first = in_breadth_first_order(expansion)[:limit]
     open_ids = {run.run_id for run in plan.to_submit}
-    left = (tuple(run for run in pack.runs if run.run_id in open_ids) for pack in group(first, size=size))
-    return [Pack(runs) for runs in left if runs]
+    packs = []
+    for pack in group(first, size=size):
+        left = [run for run in pack.runs if run.run_id in open_ids]
+        together = tuple(run for run in left if run.run_id not in alone)
+        packs += [Pack(together)] if together else []
+        packs += [Pack((run,)) for run in left if run.run_id in alone]
+    return packs
+
+
+def out_of_memory(store: Store) -> set[str]:
+    """Ids of runs whose job or process had too little memory: who of the pack it was, nobody says."""
+    return {one.attempt.run_id for one in store.ended_attempts({State.OUT_OF_MEMORY})}
 
 
 def _result(spec: Spec, expansion: Expansion, local: LocalLauncher, *, db: str | None) -> LaunchResult:
@@ -151,16 +178,21 @@ def _expected(plan: Plan) -> float | None:
 def _opening(spec: Spec, plan: Plan, *, trained: int, workers: int, packs: int) -> str:
     counts = plan.counts
     if not trained:
-        hint = "; --retry-failed takes the failed ones" if counts.failed else ""
-        return (
-            f"{spec.name}: nothing to train: {counts.stored} stored, {counts.active} active, "
-            f"{counts.failed} failed of {counts.total} runs{hint}"
-        )
+        return nothing_to_train(spec, counts)
     mean = _expected(plan)
     expected = "" if mean is None else f", about {duration(mean * trained / workers)} by past runs"
     return (
-        f"{spec.name}: training {trained} of {counts.total} runs ({counts.stored} stored, {counts.active} active, "
-        f"{counts.failed} failed), packs: {packs}, workers: {workers}{expected}"
+        f"{spec.name}: training {trained} of {counted(counts.total, 'run')} ({counts.stored} stored, "
+        f"{counts.active} active, {counts.failed} failed), packs: {packs}, workers: {workers}{expected}"
+    )
+
+
+def nothing_to_train(spec: Spec, counts: Counts) -> str:
+    """What is said where no run is left to train."""
+    hint = "; --retry-failed takes the failed ones" if counts.failed else ""
+    return (
+        f"{spec.name}: nothing to train: {counts.stored} stored, {counts.active} active, "
+        f"{counts.failed} failed of {counted(counts.total, 'run')}{hint}"
     )
 
 
@@ -169,8 +201,9 @@ def _closing(result: LaunchResult, *, chosen: int) -> str:
         return f"{result.name}: {result.failure}"
     counts = result.counts
     if result.interrupted:
-        return f"{result.name}: stopped with {counts.to_submit} runs open; the same command goes on from here"
-    line = f"{result.name}: {counts.stored} of {counts.total} runs stored"
+        left = counted(counts.to_submit, "run")
+        return f"{result.name}: stopped with {left} open; the same command goes on from here"
+    line = f"{result.name}: {counts.stored} of {counted(counts.total, 'run')} stored"
     if counts.failed:
         states = " ".join(f"--state {state}" for state in sorted(FAILURES))
         line += f", {counts.failed} failed (imagine-results runs {states}; launch --retry-failed)"

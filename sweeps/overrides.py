@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, TypeVar
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, keys, nearest, plain
 from jobs.config import stack
+from slurm.launcher_keys import LAUNCHER_KEYS
+from slurm.launchers import check_setting
 from sweeps.document import SpecError
-from sweeps.launcher_keys import LAUNCHER_KEYS
 from sweeps.model import Part, Row, Spec
-from sweeps.sections import check_distinct, config_value, launcher_value, runs_value, seeds_value
+from sweeps.sections import check_distinct, config_value, runs_value, seeds_value
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -157,7 +158,7 @@ def _launcher(settings: Mapping[str, object], path: str, value: object) -> dict[
         hint = nearest(key, LAUNCHER_KEYS)
         raise ConfigError(f"unknown launcher key '{key}'{hint}; valid: {', '.join(LAUNCHER_KEYS)}", key=key)
     if not below:
-        return {**settings, key: launcher_value(key, value)}
+        return {**settings, key: check_setting(key, value)}
     if key != "additional_parameters":
         raise ConfigError(f"launcher.{key} is one value and has no '{below}'", key=key)
     held = settings.get(key)

@@ -10,7 +10,7 @@ from jobs.identity import canonical_json
 from results_db.contract import ACTIVE, FAILURES, PlannedRun, State, Store
 from sweeps.expand import Cell, Expansion, in_breadth_first_order
 
-if TYPE_CHECKING:  # takes half a second to import, and only `expected_seconds` of a filled store needs it
+if TYPE_CHECKING:  # takes half a second to import, and only the expected time of runs to submit needs it
     import pandas as pd
 
 
@@ -62,7 +62,8 @@ class CellPlan:
         cell: the cell.
         counts: of its runs.
         states: how many runs are in which state; runs that the store does not know are `NEW`.
-        seconds_per_run: mean training time of this cell's stored runs, None where there are none.
+        seconds_per_run: mean training time of this cell's stored runs, whatever their seeds; None without any, or
+            if nothing of the whole plan is to be submitted.
     """
 
     cell: Cell
@@ -106,6 +107,13 @@ class Plan:
         times = [cell.expected_seconds for cell in self.cells]
         return None if None in times else sum(time for time in times if time is not None)
 
+    @property
+    def known_seconds(self) -> float | None:
+        """The same of the cells that have a past alone, so that it is at least this; None if none has."""
+        times = [cell.expected_seconds for cell in self.cells if cell.counts.to_submit]
+        known = [time for time in times if time is not None]
+        return sum(known) if known or not times else None
+
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return {
@@ -128,7 +136,6 @@ def make_plan(
     """
     states = store.states(run.run_id for cell in expansion.cells for run in cell.runs)
     states |= {run_id: State.LOST for run_id in dead if run_id in states}
-    past = _PastSeconds(store) if State.COMPLETED in states.values() else None
 
     def kind(run: PlannedRun) -> str:
         state = states.get(run.run_id)
@@ -138,6 +145,8 @@ def make_plan(
             return "active"
         return "failed" if state in FAILURES and not retry_failed else "to_submit"
 
+    to_submit = [run for run in in_breadth_first_order(expansion) if kind(run) == "to_submit"]
+    past = _PastSeconds(store) if to_submit else None
     cells = [
         CellPlan(
             cell=cell,
@@ -147,7 +156,7 @@ def make_plan(
         )
         for cell in expansion.cells
     ]
-    return Plan(cells, [run for run in in_breadth_first_order(expansion) if kind(run) == "to_submit"])
+    return Plan(cells, to_submit)
 
 
 class _PastSeconds:

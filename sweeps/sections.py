@@ -6,8 +6,9 @@ from typing import ParamSpec, TypeVar
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, coerce, keys, plain
 from jobs.config import DEFAULT_PRESET
+from slurm.launcher_keys import LAUNCHER_KEYS
+from slurm.launchers import check_setting
 from sweeps.document import Node, SpecError, check_keys
-from sweeps.launcher_keys import COUNTS, LAUNCHER_KEYS, LAUNCHERS, ONE_PROCESS
 from sweeps.model import Exclusion, Part, Row, SeedKeys, Seeds, Values
 from sweeps.sample import KINDS, Distribution
 
@@ -99,21 +100,6 @@ def runs_value(value: object) -> int:
 
 def _number(key: str, value: object) -> int:
     return int(coerce(SeedKeys, key, value))
-
-
-def launcher_value(key: str, value: object) -> object:
-    """A launcher's setting, its name included.
-
-    Raises:
-        ConfigError: unknown launcher, a count that is none, or more than one process per job.
-    """
-    if key == "name" and value not in LAUNCHERS:
-        raise ConfigError(f"launcher: {plain(value)} is not one of {', '.join(LAUNCHERS)}", key=key)
-    if key in COUNTS and value is not None and (type(value) is not int or value < 1):
-        raise ConfigError(f"launcher.{key}: {plain(value)} is not a whole number from 1", key=key)
-    if key in ONE_PROCESS and (value != 1 or isinstance(value, bool)):
-        raise ConfigError(f"launcher.{key}: {plain(value)} is not 1; a pack is one process", key=key)
-    return value
 
 
 def located(node: Node, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -321,11 +307,11 @@ def launcher(node: Node) -> dict[str, object]:
         SpecError: a key that no launcher knows, an unknown launcher, or more than one process per job.
     """
     if isinstance(node.value, str):
-        return {"name": located(node, launcher_value, "name", str(node.value))}
+        return {"name": located(node, check_setting, "name", str(node.value))}
     entries = node.mapping("launcher")
     check_keys(entries, "launcher key", LAUNCHER_KEYS)
     return {
-        key: located(child, launcher_value, key, _unwrapped(child.value)) for key, child in entries.items()
+        key: located(child, check_setting, key, _unwrapped(child.value)) for key, child in entries.items()
     }
 
 

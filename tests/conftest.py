@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from slurm_fixtures import slurm, slurm_cluster, slurm_with
 
 from results_db.store import SqlStore, open_store
+
+__all__ = ["slurm", "slurm_cluster", "slurm_with"]  # fixtures, which pytest finds here
 
 # A deadline per example would fail tests on a busy machine, and where an example is the first to import scipy.
 settings.register_profile("no deadline", deadline=None)
@@ -55,7 +58,7 @@ def postgres() -> Iterator[Callable[[], str]]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of an empty database, once for each kind."""
-    if request.param == "sqlite":
+    if request.param != "postgresql":
         return f"sqlite:///{tmp_path}/imagine.db"
     monkeypatch.setenv("IMAGINE_FILES", str(tmp_path / "imagine.files"))
     fresh: Callable[[], str] = request.getfixturevalue("postgres")

@@ -1,19 +1,24 @@
 """Small runs, packs, specs and command lines for tests of everything above the trainer."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pytest
 
 from imagination.schema import Scalar
 from jobs.config import resolve
 from jobs.identity import run_id
 from jobs.pack import Pack
-from results_db.contract import Attempt, PlannedRun, Provenance, RunRecord, Store
+from results_db.contract import Attempt, PlannedRun, Provenance, RunRecord, State, Store
 from results_db.store import SqlStore, open_store
+from sweeps import cli
 
 SMALL: dict[str, Scalar] = {
     "gol": 2,
@@ -62,9 +67,18 @@ def begun(store: Store, run: PlannedRun) -> Attempt:
     return attempt
 
 
-def complete(store: Store, run: PlannedRun, *, seconds: float = 1.0) -> None:
+def complete(
+    store: Store, run: PlannedRun, *, seconds: float = 1.0, accuracy: float = 1.0, outcome: str = "reached"
+) -> None:
     """Put a run into the store as trained in so many seconds."""
-    assert store.finish(begun(store, run), RunRecord(run.run_id, "reached", seconds, {"train_accuracy": 1.0}))
+    record = RunRecord(run.run_id, outcome, seconds, {"train_accuracy": accuracy})
+    assert store.finish(begun(store, run), record)
+
+
+def fail(store: Store, run: PlannedRun, *, times: int = 1, state: State = State.FAILED) -> None:
+    """Put a run into the store as one that failed so many times."""
+    for _ in range(times):
+        assert store.end(begun(store, run), state)
 
 
 def results(store: SqlStore, run: str) -> dict[str, Any]:
@@ -101,6 +115,35 @@ def run(*command: str, folder: Path, **options: Any) -> "subprocess.CompletedPro
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=120, check=False, **options
     )
+
+
+class Answer(NamedTuple):
+    """What a command said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output, which must be JSON."""
+        return json.loads(self.out)
+
+
+def answer(*arguments: str, folder: Path) -> Answer:
+    """Run `imagine-sweep` in this process, in `folder`; faster than as a process of its own."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.MonkeyPatch.context() as patched,
+        pytest.raises(SystemExit) as ended,
+    ):
+        patched.setattr(sys, "argv", ["imagine-sweep", *arguments])
+        patched.delenv("IMAGINE_DB", raising=False)
+        cli.main()
+    return Answer(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 class Watched:

@@ -1,12 +1,13 @@
-"""The promises of `results_db.contract`, over every kind of store. What SQL adds is in test_store.py."""
+"""The promises of `results_db.contract`, over every kind of store, and by way of the spool. What SQL adds is in
+test_store.py; what dispatch adds in test_attempts.py."""
 
 import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from store_helpers import ThroughSpool
 
 from results_db.contract import (
-    ARROWS,
     FAILURES,
     INTERRUPTED,
     Attempt,
@@ -19,6 +20,16 @@ from results_db.contract import (
     Store,
     StoreError,
 )
+from results_db.store import SqlStore
+
+pytestmark = pytest.mark.parametrize("store_url", ["sqlite", "postgresql", "spooled"], indirect=True)
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, store: SqlStore) -> SqlStore | ThroughSpool:
+    """The store; and once with its attempts ending by way of the spool."""
+    return ThroughSpool(store) if request.node.callspec.params["store_url"] == "spooled" else store
+
 
 RUN = "ab" * 32
 OTHER = "cd" * 32
@@ -110,14 +121,44 @@ def test_ending_twice_is_as_ending_once(store: Store) -> None:
     assert store.attempts(RUN)[0]["error"] == "first"
 
 
-def test_an_ended_attempt_moves_along_no_other_arrow(store: Store) -> None:
+@pytest.mark.parametrize("state", sorted(FAILURES | INTERRUPTED - {State.LOST}))
+def test_an_ended_attempt_ends_in_no_other_way(store: Store, state: State) -> None:
     attempt = started(store)
-    store.end(attempt, State.LOST)
-    # Neither LOST -> FAILED nor LOST -> COMPLETED is an arrow.
-    assert not store.end(attempt, State.FAILED)
-    assert not store.finish(attempt, RECORD)
+    store.end(attempt, state, error="first")
+    other = State.FAILED if state is not State.FAILED else State.LOST
+    assert not store.end(attempt, other, error="second")
     assert not store.heartbeat(attempt, step=1, progress={})
-    assert store.states([RUN])[RUN] == State.LOST
+    assert store.states([RUN])[RUN] == state
+    assert store.attempts(RUN)[0]["error"] == "first"
+
+
+def test_of_a_lost_attempt_its_worker_may_say_how_it_ended(store: Store) -> None:
+    attempt = started(store)
+    store.end(attempt, State.LOST, error="no heartbeat")
+    assert store.end(attempt, State.FAILED, error="Traceback", exit_code=1, log_tail="step 7")
+    ended = store.attempts(RUN)[0]
+    assert (ended["state"], ended["error"], ended["exit_code"]) == (State.FAILED, "Traceback", 1)
+    assert ended["log_tail"] == "step 7"
+
+
+def test_a_lost_attempt_that_is_heard_of_is_alive(store: Store) -> None:
+    attempt = started(store)
+    store.end(attempt, State.LOST, error="no heartbeat")
+    assert store.heartbeat(attempt, step=8, progress={})
+    assert store.states([RUN])[RUN] == State.RUNNING
+    (alive,) = store.open_attempts()
+    assert (alive.attempt, alive.step) == (attempt, 8)
+    assert store.attempts(RUN)[0]["error"] is None
+    assert store.attempts(RUN)[0]["ended_at"] is None
+
+
+@pytest.mark.parametrize("state", sorted(FAILURES | INTERRUPTED))
+def test_a_result_counts_whatever_was_believed_of_its_attempt(store: Store, state: State) -> None:
+    attempt = started(store)
+    store.end(attempt, state, error="seen from outside")
+    assert store.finish(attempt, RECORD)
+    assert store.states([RUN])[RUN] == State.COMPLETED
+    assert store.attempts(RUN)[0]["error"] is None
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - FAILURES - INTERRUPTED))
@@ -197,9 +238,8 @@ def test_writes_of_an_older_attempt_are_refused(store: Store) -> None:
     assert not store.finish(old, RECORD)
 
 
-def test_a_restart_that_the_store_does_not_know_is_refused(store: Store) -> None:
+def test_an_attempt_that_the_store_never_granted_is_refused(store: Store) -> None:
     attempt = started(store)
-    assert not store.finish(Attempt(RUN, attempt.number, restart=1), RECORD)
     assert not store.finish(Attempt(RUN, attempt.number + 1), RECORD)
 
 
@@ -228,17 +268,20 @@ def test_a_record_of_another_run_is_a_mistake(store: Store) -> None:
         store.finish(attempt, RunRecord(OTHER, "reached", 1.0, {}))
 
 
-def test_running_shows_who_is_alive(store: Store) -> None:
+def test_open_attempts_show_who_is_alive(store: Store) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
     attempt = started(store)
     assert store.heartbeat(attempt, step=250, progress={"accuracy": 0.5})
-    (alive,) = store.running()
+    (alive,) = store.open_attempts()
     assert alive.attempt == attempt
-    assert alive.provenance == WHO
+    assert (alive.state, alive.launcher, alive.job_id) == (State.RUNNING, "local", "77_1")
+    assert (alive.host, alive.process, alive.log) == ("node1", "123:1700000000.5", "/tmp/log")
     assert (alive.step, alive.progress) == (250, {"accuracy": 0.5})
-    assert before <= alive.started_at <= alive.heartbeat_at <= datetime.now(UTC)
+    assert alive.started_at is not None and alive.heartbeat_at is not None
+    assert before <= alive.intended_at == alive.started_at <= alive.heartbeat_at
+    assert alive.heartbeat_at <= datetime.now(UTC) + timedelta(seconds=1)
     store.finish(attempt, RECORD)
-    assert store.running() == []
+    assert store.open_attempts() == []
 
 
 def test_replacing_metrics_leaves_the_others(store: Store) -> None:
@@ -319,12 +362,19 @@ def test_of_eight_that_start_a_run_at_once_one_gets_it(store: Store) -> None:
     assert len(store.attempts(RUN)) == 1
 
 
-def test_every_arrow_stays_inside_the_states() -> None:
-    assert set(ARROWS) == set(State)
-    assert ARROWS[State.COMPLETED] == frozenset()
-    # Whatever was stopped or failed can go on, and nothing but RUNNING leads to COMPLETED.
-    assert all(State.RUNNING in ARROWS[state] for state in FAILURES | INTERRUPTED)
-    assert [state for state, after in ARROWS.items() if State.COMPLETED in after] == [State.RUNNING]
+def test_a_launch_that_came_to_nothing_is_forgotten(store: Store) -> None:
+    runs = [PlannedRun(RUN, CONFIG), PlannedRun(OTHER, CONFIG)]
+    sweep, other = NewSweep("one", "a"), NewSweep("one", "b")
+    store.forget(sweep)  # there is none
+    for launched in (sweep, sweep, other):
+        store.stage(runs, sweep=launched)
+    store.forget(sweep)
+    assert store.launches() == [sweep, other]  # it was launched before
+    store.forget(sweep)
+    assert store.launches() == [other] and store.sweeps() == {"one": {State.STAGED: 2}}
+    store.forget(other)
+    assert store.launches() == [] and store.sweeps() == {}
+    assert store.states([RUN, OTHER]) == {RUN: State.STAGED, OTHER: State.STAGED}
 
 
 def test_sweeps_count_each_run_once_and_by_its_state(store: Store) -> None:

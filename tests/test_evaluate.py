@@ -11,10 +11,10 @@ from sweep_helpers import ME, opened, small, staged
 
 from imagination.schema import ConfigError
 from jobs.evaluate import cli
-from jobs.files import Files
 from jobs.worker import run_pack
 from results_db import console
-from results_db.contract import StoreError
+from results_db.contract import Attempt, StoreError
+from results_db.files import Files
 from results_db.store import open_store
 
 RUNS = [small(seed=1), small(seed=2, loss="l2", ae=False), small(seed=3, gol=1, model_t=1)]
@@ -104,7 +104,7 @@ def test_writing_restores_what_was_tampered_with(store, evaluate) -> None:
 
 @pytest.mark.parametrize("damage", ["cut short", "of another network"])
 def test_damaged_weights_are_reported(store, evaluate, damage) -> None:
-    path = Files(store.folder).weights(RUNS[0].run_id, 1)
+    path = Files(store.folder).weights(Attempt(RUNS[0].run_id, 1))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if damage == "cut short" else save({"x": np.zeros(3)}))
     code, _, err = evaluate("--where", f"run_id={RUNS[0].run_id}")
@@ -113,7 +113,7 @@ def test_damaged_weights_are_reported(store, evaluate, damage) -> None:
 
 
 def test_runs_without_weights_are_reported_and_the_others_evaluated(store, evaluate) -> None:
-    Files(store.folder).weights(RUNS[0].run_id, 1).unlink()
+    Files(store.folder).weights(Attempt(RUNS[0].run_id, 1)).unlink()
     code, out, err = evaluate("--json")
     assert code == 1
     assert [each["run_id"] for each in json.loads(out)] == [run.run_id for run in RUNS[1:]]

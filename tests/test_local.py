@@ -3,16 +3,20 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 from sweep_helpers import (
     HOPELESS,
+    ME,
     SWEEP,
     Watched,
     attempt_states,
     complete,
+    fail,
     ids,
     opened,
     results,
@@ -21,10 +25,11 @@ from sweep_helpers import (
     write_spec,
 )
 
-from results_db.contract import State
+from results_db.contract import RunRecord, State
+from results_db.spool import Spool, Spooled
 from results_db.store import open_store
 from sweeps.expand import expand
-from sweeps.launch import open_packs
+from sweeps.launch import open_packs, out_of_memory
 from sweeps.plan import make_plan
 from sweeps.spec import load
 
@@ -57,8 +62,8 @@ def history(folder):
 def workers(folder):
     """Process id of each running attempt's worker, by run id."""
     return {
-        running.attempt.run_id: int(running.provenance.process.split(":")[0])
-        for running in opened(folder).running()
+        running.attempt.run_id: int(running.process.split(":")[0])
+        for running in opened(folder).open_attempts()
     }
 
 
@@ -159,6 +164,35 @@ def test_a_relaunch_forms_the_packs_of_the_first_launch(tmp_path) -> None:
     assert [pack.runs for pack in packs] == [(runs[1],), (runs[2],), (runs[4], runs[5])]
     packs = open_packs(expansion, make_plan(expansion, store), size=2, limit=3)
     assert [pack.runs for pack in packs] == [(runs[1],), (runs[2],)]
+
+
+def test_a_run_that_had_too_little_memory_trains_alone(tmp_path) -> None:
+    # Of six runs in packs of three, 1 and 2 ended so when their job did: nobody knows which of them it was.
+    write_spec(tmp_path, runs=6)
+    expansion = expand(load(tmp_path / "s.yaml"))
+    store = open_store(str(tmp_path / "a.db"), create=True)
+    runs = expansion.runs
+    store.stage(runs)
+    for at_fault in (runs[1], runs[2]):
+        fail(store, at_fault, state=State.OUT_OF_MEMORY)
+    fail(store, runs[3])
+    plan = make_plan(expansion, store, retry_failed=True)
+    packs = open_packs(expansion, plan, size=3, limit=None, alone=out_of_memory(store))
+    assert [pack.runs for pack in packs] == [(runs[0],), (runs[1],), (runs[2],), tuple(runs[3:])]
+
+
+def test_a_launch_takes_in_what_a_killed_worker_left_in_the_spool(tmp_path) -> None:
+    write_spec(tmp_path, runs=1)
+    store = open_store(str(tmp_path / "a.db"), create=True)
+    (only,) = expand(load(tmp_path / "s.yaml")).runs
+    record = RunRecord(only.run_id, "reached", 1.0, {"train_accuracy": 1.0})
+    gone = replace(ME, host=socket.gethostname(), process="1:1.00")  # no process of that start time
+    store.stage([only])
+    attempt = store.start(only.run_id, replace(gone, launcher="local"))
+    Spool(store.folder).write(Spooled(attempt, State.COMPLETED, gone, 1.0, record))
+    said = run(*LAUNCH, "--json", folder=tmp_path)
+    assert said.returncode == 0 and json.loads(said.stdout)["trained"] == {}
+    assert history(tmp_path) == [["COMPLETED"]]
 
 
 def test_nobody_reads_what_a_launch_says(long, undisturbed) -> None:

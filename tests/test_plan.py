@@ -1,11 +1,13 @@
 """The plan: what the store holds of a spec, and what is left to train."""
 
+from dataclasses import replace
+
 import pytest
 from sweep_helpers import begun, complete, ids, small, write_spec
 
 from results_db.contract import State
 from results_db.store import open_store
-from sweeps.expand import expand
+from sweeps.expand import Expansion, expand
 from sweeps.plan import Counts, make_plan
 from sweeps.spec import apply_overrides, load
 
@@ -39,7 +41,7 @@ def test_of_an_empty_store_everything_is_to_submit(store, expansion) -> None:
     assert [cell.counts for cell in plan.cells] == [Counts(to_submit=n) for n in (1, 3, 2)]
     assert plan.counts == Counts(to_submit=6) and plan.counts.total == 6
     assert [dict(cell.states) for cell in plan.cells] == [{"NEW": 1}, {"NEW": 3}, {"NEW": 2}]
-    assert plan.expected_seconds is None
+    assert plan.expected_seconds is None and plan.known_seconds is None
     assert store.states(run.run_id for run in expansion.runs) == {}  # it only read
 
 
@@ -115,14 +117,26 @@ def test_a_cell_without_past_runs_has_no_expected_time(store, expansion) -> None
     complete(store, expansion.cells[1].runs[0], seconds=10)
     plan = make_plan(expansion, store)
     assert [cell.expected_seconds for cell in plan.cells] == [None, 20, None]
-    assert plan.expected_seconds is None
+    assert plan.expected_seconds is None and plan.known_seconds == 20
+    complete(store, expansion.cells[1].runs[1], seconds=10)
+    complete(store, expansion.cells[1].runs[2], seconds=10)
+    assert make_plan(expansion, store).known_seconds is None  # nothing is left of the one that is known
+
+
+def test_runs_of_other_seeds_tell_the_time_of_a_top_up(store, expansion) -> None:
+    """Only new runs are chosen: nothing of this expansion is stored, and the cell has a past all the same."""
+    cell = expansion.cells[1]
+    complete(store, cell.runs[0], seconds=10)
+    chosen = Expansion([replace(cell, runs=[cell.run(seed=50), cell.run(seed=51)])])
+    assert make_plan(chosen, store).expected_seconds == 20
 
 
 def test_of_a_complete_spec_nothing_is_left(store, expansion) -> None:
     for run in expansion.runs:
         complete(store, run)
     plan = make_plan(expansion, store)
-    assert plan.counts == Counts(stored=6) and plan.to_submit == [] and plan.expected_seconds == 0
+    assert plan.counts == Counts(stored=6) and plan.to_submit == []
+    assert plan.expected_seconds == plan.known_seconds == 0
 
 
 def test_sampled_values_are_part_of_the_run_and_not_of_the_cells_past(store, tmp_path) -> None:

@@ -75,6 +75,20 @@ def test_a_name_of_nothing_is_dead(name) -> None:
     assert not is_alive(name)
 
 
+def test_an_attempt_of_ones_own_job_on_another_host_is_dead(tmp_path, monkeypatch) -> None:
+    """The job was requeued, and its first node has nobody left to say that it died."""
+    store = open_store(str(tmp_path / "a.db"), create=True)
+    run = small()
+    store.stage([run])
+    store.start(run.run_id, replace(ME, host="another", launcher="hand", job_id="12_3"))
+    assert dead_attempts(store) == []
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
+    for task, is_dead in (("4", False), ("3", True)):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        assert bool(dead_attempts(store)) is is_dead
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("launcher", "silent_for", "is_lost"),
     [("local", 6, True), ("hand", 6, True), ("local", 4, False), ("slurm", 600, False)],

@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ import torch
 from safetensors.numpy import load_file, save_file
 from sweep_helpers import HOPELESS, ME, begun, small
 
-from jobs.files import Files
 from jobs.recording import RunRecorder, is_out_of_memory
-from results_db.contract import State
+from results_db.contract import Attempt, State, UnfitError
+from results_db.files import Files
+from results_db.ingest import ingest
+from results_db.spooled import worker_store
 from results_db.store import SqlStore, open_store
 
 RUN = small()
@@ -134,7 +137,7 @@ def test_finish_keeps_weights_and_record_and_removes_the_checkpoint(store, recor
     assert found["metrics"] == {"metric": 0.25, "metric_adv": None}
     assert list(store.samples(RUN.run_id)) == ["plain"]
     assert files(store) == {f"{RUN.run_id}.1.safetensors"}
-    kept = load_file(Files(store.folder).weights(RUN.run_id, 1))
+    kept = load_file(Files(store.folder).weights(Attempt(RUN.run_id, 1)))
     assert np.array_equal(kept["step.0.weight"], WEIGHTS["step.0.weight"])
     assert events[-1] == {
         "event": "ended",
@@ -247,7 +250,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(store, record,
 
 def test_what_attempts_left_that_died_before_their_commit_goes(store, record) -> None:
     dead = record()
-    orphan = Files(store.folder).weights(RUN.run_id, dead.attempt.number)
+    orphan = Files(store.folder).weights(dead.attempt)
     orphan.parent.mkdir(parents=True)
     orphan.write_bytes(b"weights that no record knows")
     store.end(dead.attempt, State.LOST)
@@ -306,6 +309,93 @@ def test_started_tells_where_it_goes_on(store, record, events) -> None:
     told = [(event["number"], event["step"]) for event in events if event["event"] == "started"]
     assert told == [(1, 0), (2, 7)]
     assert store.start(RUN.run_id, ME) is None  # it is running
+
+
+def test_a_failure_keeps_the_last_lines_of_the_log(store, tmp_path) -> None:
+    log_file = tmp_path / "worker.log"
+    log_file.write_text("".join(f"line {number}\n" for number in range(100)))
+    recorder = RunRecorder(begun(store, RUN), store, max_steps=40, report=print, log_file=str(log_file))
+    recorder.fail(ValueError("boom"))
+    (ended,) = store.ended_attempts()
+    assert ended.log_tail == "\n".join(f"line {number}" for number in range(80, 100))
+
+
+def test_a_log_that_is_gone_keeps_no_failure_from_being_told(store, tmp_path) -> None:
+    recorder = RunRecorder(
+        begun(store, RUN), store, max_steps=40, report=print, log_file=str(tmp_path / "none")
+    )
+    recorder.fail(ValueError("boom"))
+    assert store.states([RUN.run_id]) == {RUN.run_id: State.FAILED}
+
+
+def dispatched(store: SqlStore) -> Attempt:
+    """The run's next attempt, granted to a job that was not submitted yet."""
+    store.stage([RUN])
+    (attempt,) = store.intend([RUN.run_id], job_name="j", launcher="slurm")
+    return attempt
+
+
+@pytest.fixture
+def spooled(store, monkeypatch):
+    """The store as its workers see it, and without patience."""
+    monkeypatch.setattr("results_db.spooled.PATIENCE_S", 0.0)
+    return worker_store(store.url)
+
+
+def test_a_result_that_waits_in_the_spool_is_as_good_as_stored(store, spooled, events, tmp_path) -> None:
+    recorder = RunRecorder(dispatched(store), spooled, max_steps=40, report=events.append)
+    spooled.begin(recorder.attempt, ME)
+    recorder.checkpoint(STATE)
+    (tmp_path / "a.db").rename(tmp_path / "away")
+    recorder.finish("reached", seconds=1, weights=WEIGHTS)
+    assert recorder.state is State.COMPLETED and events[-1]["state"] == "COMPLETED"
+    assert files(store) == {
+        f"{RUN.run_id}.1.0.json",
+        f"{RUN.run_id}.1.safetensors",
+        f"{RUN.run_id}.safetensors",  # the checkpoint stays for as long as the store knows of nothing
+    }
+    (tmp_path / "away").rename(tmp_path / "a.db")
+    ingest(store)
+    assert store.states([RUN.run_id]) == {RUN.run_id: State.COMPLETED}
+    assert files(store) == {f"{RUN.run_id}.1.safetensors"}
+
+
+def test_an_interruption_that_waits_in_the_spool_keeps_the_checkpoint(store, spooled, tmp_path) -> None:
+    recorder = RunRecorder(dispatched(store), spooled, max_steps=40, report=print)
+    spooled.begin(recorder.attempt, ME)
+    recorder.checkpoint(STATE)
+    (tmp_path / "a.db").rename(tmp_path / "away")
+    recorder.interrupt()
+    (tmp_path / "away").rename(tmp_path / "a.db")
+    assert recorder.state is State.PREEMPTED
+    ingest(store)
+    assert store.states([RUN.run_id]) == {RUN.run_id: State.PREEMPTED}
+    assert files(store) == {f"{RUN.run_id}.safetensors"}
+
+
+def test_two_restarts_keep_their_weights_apart(store, spooled) -> None:
+    """A node that was cut off and is back ends its copy last; what it wrote goes, and nothing else."""
+    attempt = dispatched(store)
+    old = RunRecorder(attempt, spooled, max_steps=40, report=print)
+    spooled.begin(attempt, ME)
+    other = worker_store(store.url)
+    new = RunRecorder(replace(attempt, restart=1), other, max_steps=40, report=print)
+    other.begin(new.attempt, ME)
+    new.finish("reached", seconds=1, weights=WEIGHTS)
+    stored = (store.run(RUN.run_id), files(store))
+    old.checkpoint(STATE)  # it does not know yet
+    old.finish("reached", seconds=9, weights=WEIGHTS)
+    assert (old.state, new.state) == (State.LOST, State.COMPLETED)
+    assert (store.run(RUN.run_id), files(store)) == stored
+    assert files(store) == {f"{RUN.run_id}.1.1.safetensors"}
+
+
+def test_a_record_that_no_store_takes_fails_its_run(store, record) -> None:
+    recorder = record()
+    recorder.trace("state1", 0, float("nan"))
+    with pytest.raises(UnfitError, match="Out of range"):  # which the worker answers with `fail`
+        recorder.finish("reached", seconds=1, weights=WEIGHTS)
+    assert recorder.state is None
 
 
 def test_a_run_resumed_in_its_second_stage_stands_behind_its_first(record, events) -> None:

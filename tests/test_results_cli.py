@@ -15,6 +15,7 @@ from cli_helpers import call, output
 from results_db import tables
 from results_db.aggregate import MEASURES
 from results_db.contract import NewSweep, PlannedRun, Provenance, RunRecord, Sample, State
+from results_db.schema import REVISIONS
 from results_db.store import SqlStore, open_store
 
 WHO = Provenance("local", "node1", "1:1", "cpu", "0123abc", True, {"torch": "2.6"})
@@ -249,7 +250,7 @@ def test_show_for_a_person(capsys: pytest.CaptureFixture[str], filled: SqlStore)
 
 
 def test_show_of_a_failed_run_has_its_error(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
-    attempt = filled.running()[0].attempt
+    attempt = filled.open_attempts()[0].attempt
     filled.end(attempt, State.OUT_OF_MEMORY, error="CUDA out of memory", exit_code=137)
     out = output(capsys, "show", run_id(6))
     assert "CUDA out of memory" in out
@@ -258,7 +259,7 @@ def test_show_of_a_failed_run_has_its_error(capsys: pytest.CaptureFixture[str], 
 
 def test_db_upgrade(capsys: pytest.CaptureFixture[str], filled: SqlStore) -> None:
     filled.close()
-    assert output(capsys, "db", "upgrade") == "outputs/imagine.db is at schema 0001 already\n"
+    assert output(capsys, "db", "upgrade") == f"outputs/imagine.db is at schema {REVISIONS[-1]} already\n"
 
 
 def test_db_upgrade_creates_no_store(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slurm.launcher_keys import LAUNCHER_KEYS
 from sweeps.expand import expand
-from sweeps.launcher_keys import LAUNCHER_KEYS
 from sweeps.model import Row, Seeds
 from sweeps.sample import Distribution
 from sweeps.spec import SpecError, find, load, shipped

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from results_db.address import locate
 from results_db.contract import NewSweep, PlannedRun, Provenance, RunRecord, State, StoreError
+from results_db.schema import REVISIONS
 from results_db.store import SqlStore, open_store, upgrade_store
 
 WHO = Provenance("local", "h", "1:1", "cpu", None, None, {})
@@ -160,7 +162,7 @@ def test_a_store_of_a_newer_version(create: bool) -> None:
 @pytest.mark.parametrize("create", [False, True])
 def test_a_store_of_an_older_version(create: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store("x.db", create=True).close()
-    monkeypatch.setattr("results_db.schema.REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr("results_db.schema.REVISIONS", (*REVISIONS, "9999"))
     assert "imagine-results db upgrade" in refusal("x.db", create=create)
 
 
@@ -264,7 +266,9 @@ def test_what_a_server_refuses_is_one_line(store: SqlStore) -> None:
 
 
 def test_a_mistake_of_ours_keeps_its_own_exception(store: SqlStore) -> None:
-    twice = text("INSERT INTO imagine_version VALUES ('0001')")  # its primary key stands there already
+    twice = text(
+        f"INSERT INTO imagine_version VALUES ('{REVISIONS[-1]}')"
+    )  # its primary key stands there already
     with pytest.raises(IntegrityError), store._writing() as connection:
         connection.execute(twice)
 
@@ -332,7 +336,7 @@ def test_processes_that_start_the_same_runs_at_once(store: SqlStore, tmp_path: P
     started = [int(process.communicate(timeout=60)[0]) for process in processes]
     # Every one of the 20 runs went to one process, whichever.
     assert sum(started) == 20
-    assert len(store.running()) == 20
+    assert len(store.open_attempts()) == 20
 
 
 def test_a_writer_does_not_hinder_readers() -> None:
@@ -374,3 +378,31 @@ def test_a_store_whose_file_was_removed_refuses_to_write() -> None:
     with pytest.raises(StoreError, match=r"x\.db does not exist"):
         store.start("ab" * 32, WHO)
     assert not Path("x.db").exists()
+
+
+def test_a_restart_that_never_began_is_refused(store: SqlStore) -> None:
+    run_id = "ab" * 32
+    store.stage([PlannedRun(run_id, {})])
+    attempt = store.start(run_id, WHO)
+    assert attempt is not None
+    assert not store.finish(replace(attempt, restart=1), RunRecord(run_id, "reached", 1.0, {}))
+
+
+def test_logs_may_hold_what_no_database_can(store: SqlStore) -> None:
+    run_id = "ab" * 32
+    store.stage([PlannedRun(run_id, {})])
+    attempt = store.start(run_id, WHO)
+    assert attempt is not None
+    # PostgreSQL stores no NUL, and no encoder takes half of a surrogate pair.
+    assert store.end(attempt, State.FAILED, error="a\0b", log_tail="c\ud800d")
+    (ended,) = store.ended_attempts()
+    assert (ended.error, ended.log_tail) == ("ab", "c?d")
+
+
+def test_a_read_only_store_cannot_write(tmp_path: Path) -> None:
+    open_store("a %3f.db", create=True).stage([PlannedRun("ab" * 32, {})])
+    store = open_store("a %3f.db", create=False, read_only=True)
+    assert store.states(["ab" * 32]) == {"ab" * 32: State.STAGED}
+    with pytest.raises(StoreError, match="readonly database"):
+        store.stage([PlannedRun("cd" * 32, {})])
+    assert not (tmp_path / "a ?.db").exists()

@@ -8,9 +8,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 
 import results_db.schema as schema
+from results_db.contract import Attempt, PlannedRun, StoreError
 from results_db.models import Base
 from results_db.store import SqlStore, open_store, upgrade_store
 
@@ -76,22 +77,52 @@ def test_upgrading_a_store_of_this_version_does_nothing(store: SqlStore) -> None
     assert before == after == schema.REVISIONS[-1]
 
 
-def test_upgrading_an_older_store_runs_its_migrations(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # An older store, made by taking this one back to before the first revision that this version knows.
+OLD = (
+    "INSERT INTO run (id, run_id, config, state, staged_at) VALUES "
+    "(1, 'aa', '{}', 'FAILED', :at), (2, 'bb', '{}', 'STAGED', :at)",
+    "INSERT INTO attempt (run, number, restart, state, started_at, heartbeat_at, step, progress, launcher, host, "
+    "process, device, versions) VALUES (1, 1, 0, 'LOST', :at, :at, 5, '{}', 'local', 'h', '1:1', 'cpu', '{}'), "
+    "(1, 2, 0, 'FAILED', :at, :at, 9, '{}', 'local', 'h', '1:1', 'cpu', '{}')",
+    "INSERT INTO metric (run, name, value) VALUES (1, 'metric', 0.5)",
+)
+"""Rows of a store with schema 0001."""
+
+
+@pytest.fixture
+def old(store: SqlStore) -> SqlStore:
+    """A store with schema 0001 and two runs, of which one was tried twice."""
     with store._writing() as connection:
-        command.downgrade(alembic_config(connection), "base")
-        connection.exec_driver_sql(f"INSERT INTO {schema.VERSION_TABLE} VALUES ('0000')")
-    monkeypatch.setattr(schema, "REVISIONS", ("0000", "0001"))
-    ran: list[str] = []
+        command.downgrade(alembic_config(connection), "0001")
+        for statement in OLD:
+            connection.execute(text(statement), {"at": "2026-01-02 03:04:05"})
+    return store
 
-    def stamp_and_upgrade(connection: Connection) -> None:
-        connection.exec_driver_sql(f"DELETE FROM {schema.VERSION_TABLE}")
-        command.upgrade(alembic_config(connection), "head")
-        ran.append("0001")
 
-    monkeypatch.setattr(schema, "_run_alembic", stamp_and_upgrade)
-    assert upgrade_store(store.url)[1:] == ("0000", "0001")
-    assert ran == ["0001"]
-    assert len(open_store(store.url, create=False).runs()) == 0
+def test_an_older_store_is_refused_until_it_is_upgraded(old: SqlStore) -> None:
+    with pytest.raises(StoreError, match="older schema 0001"):
+        open_store(old.url, create=True)
+    assert upgrade_store(old.url)[1:] == ("0001", "0002")
+    open_store(old.url, create=True).close()
+
+
+def test_upgrading_keeps_runs_and_attempts_and_counts_on(old: SqlStore) -> None:
+    upgrade_store(old.url)
+    store = open_store(old.url, create=False)
+    assert store.runs()["metric"].tolist()[0] == 0.5  # what belongs to a run is not lost with its old table
+    assert [(one["number"], one["state"], one["step"]) for one in store.attempts("aa")] == [
+        (1, "LOST", 5),
+        (2, "FAILED", 9),
+    ]
+    first = store.attempts("aa")[0]
+    assert first["intended_at"] == first["started_at"]
+    granted = store.intend(["aa", "bb"], job_name="j", launcher="slurm", retry_failed=True)
+    assert granted == [Attempt("aa", 3), Attempt("bb", 1)]
+
+
+def test_going_back_drops_what_0001_cannot_hold(store: SqlStore) -> None:
+    store.stage([PlannedRun("aa", {})])
+    store.intend(["aa"], job_name="j", launcher="slurm")
+    with store._writing() as connection:
+        command.downgrade(alembic_config(connection), "0001")
+        assert connection.execute(text("SELECT state FROM run")).scalar() == "STAGED"
+        assert connection.execute(text("SELECT count(*) FROM attempt")).scalar() == 0

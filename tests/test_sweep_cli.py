@@ -62,7 +62,7 @@ def test_plan_as_json(sweep, filled) -> None:
     said = parsed(sweep("plan", "s.yaml", "--db", "a.db", "--json"))
     cells = said.pop("cells")
     counts = {"total": 5, "stored": 2, "active": 1, "failed": 1, "to_submit": 1}
-    assert said == {"name": "s", **counts, "expected_seconds": 60.0}
+    assert said == {"name": "s", **counts, "expected_seconds": 60.0, "hours": None, "unit": None}
     assert cells == [
         {
             "gol": 1,
@@ -115,13 +115,36 @@ def test_a_dry_run_is_the_plan(sweep, filled) -> None:
     assert sweep("launch", "--dry-run", "s.yaml", "--db", "a.db") == sweep("plan", "s.yaml", "--db", "a.db")
 
 
+def test_a_dry_run_is_of_the_first_runs(sweep, filled) -> None:
+    """Of the first three, in turn of the cells: one is complete of each, and one of the first has failed."""
+    said = parsed(sweep("launch", "s.yaml", "--db", "a.db", "--json", "--dry-run", "-n", "3"))
+    assert (said["total"], said["stored"], said["failed"], said["to_submit"]) == (3, 2, 1, 0)
+
+
+def test_what_past_runs_tell_is_at_least_that(sweep, filled) -> None:
+    """Two cells with a batch of 4 have no past; of the others one run is left, 60 s on two cores or GPUs."""
+    more = ("s.yaml", "batch=8,4", "--db", "a.db", "launcher=slurm")
+    assert (
+        "(at least 1:00 min of training, 0.0333 core-hours)"
+        in sweep("plan", *more, "launcher.cpus_per_task=2")[1]
+    )
+    said = parsed(sweep("plan", *more, "--json"))
+    assert (said["expected_seconds"], said["hours"], said["unit"]) == (None, None, "core-hours")
+    whole = parsed(
+        sweep("plan", "s.yaml", "--db", "a.db", "launcher=slurm", "launcher.gpus_per_node=2", "--json")
+    )
+    assert (whole["hours"], whole["unit"]) == (60 * 2 / 3600, "GPU-hours")
+
+
 def test_status(sweep, filled) -> None:
     assert parsed(sweep("status", "s.yaml", "--db", "a.db", "--json")) == [
-        {"gol": 1, "COMPLETED": 1, "FAILED": 1, "RUNNING": 0, "NEW": 0},
-        {"gol": 2, "COMPLETED": 1, "FAILED": 0, "RUNNING": 1, "NEW": 1},
+        {"sweep": "s", "gol": 1, "states": {"COMPLETED": 1, "FAILED": 1}},
+        {"sweep": "s", "gol": 2, "states": {"COMPLETED": 1, "RUNNING": 1, "NEW": 1}},
     ]
     code, out, _ = sweep("status", "s.yaml", "--db", "a.db")
-    assert code == 0 and out.split()[:5] == ["gol", "COMPLETED", "FAILED", "RUNNING", "NEW"]
+    head, _, *rows = out.splitlines()
+    assert code == 0 and head.split() == ["gol", "COMPLETED", "FAILED", "RUNNING", "NEW"]
+    assert [line.split() for line in rows] == [["1", "1", "1", "0", "0"], ["2", "1", "0", "1", "1"]]
 
 
 def test_status_without_a_spec_shows_the_launched_sweeps(sweep, filled) -> None:
@@ -132,7 +155,7 @@ def test_status_without_a_spec_shows_the_launched_sweeps(sweep, filled) -> None:
         store.stage(runs, sweep=NewSweep("mine", ""))
     # The fixture completed two runs, failed one and has one running; the one that was new is staged by now.
     assert parsed(sweep("status", "--db", "a.db", "--json")) == [
-        {"sweep": "mine", "COMPLETED": 2, "FAILED": 1, "RUNNING": 1, "STAGED": len(runs) - 4}
+        {"sweep": "mine", "states": {"COMPLETED": 2, "FAILED": 1, "RUNNING": 1, "STAGED": len(runs) - 4}}
     ]
 
 
@@ -262,7 +285,7 @@ BAD_LAUNCHES = {
     "an unwritable folder": (["ok.yaml", "--db", "/proc/nowhere/a.db"], ["/proc/nowhere"]),
     "a file for a folder": (["ok.yaml", "--db", "ok.yaml/a.db"], ["ok.yaml"]),
     "a file for the store's folder": (["ok.yaml", "--db", "blocked.db"], ["blocked.files"]),
-    "no cluster": (["ok.yaml", "launcher=slurm"], ["launcher", "slurm"]),
+    "no cluster": (["ok.yaml", "launcher=slurm"], ["launcher=local", "Slurm"]),
     "no runs": (["ok.yaml", "-n", "0"], ["-n", "0"]),
     "no workers": (["ok.yaml", "--workers", "0"], ["--workers", "0"]),
     "no size": (["ok.yaml", "--pack-size", "big"], ["--pack-size", "big"]),

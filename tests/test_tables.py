@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -51,6 +52,34 @@ def test_a_table_on_a_narrow_terminal_folds_no_cell(monkeypatch: pytest.MonkeyPa
     assert "x" * 50 in text  # so that it can be copied
     assert "two words " * 4 + "two words" in text
     assert len(text.splitlines()) == 3  # names, a rule, the row
+
+
+def test_a_table_too_wide_for_its_terminal_stands_closer_and_without_zeros(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three columns of 3 and 11 for `fail|0`: 3 * 3 + 3 * 3 + 4 = 22 columns with gutters of 3, and 1 before."""
+    names = ["aaa", "bbb", "ccc", "fail"]
+    rows = [{"aaa": n, "bbb": 0.0 if n else 1, "ccc": "", "fail": 0} for n in range(2)]
+    wide = tables.render(rows, names, style="rich")
+    assert wide.splitlines()[0] == " aaa   bbb   ccc   fail"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "23")
+    assert plain(tables.render(rows, names, style="rich")) == wide
+    monkeypatch.setenv("COLUMNS", "22")
+    assert plain(tables.render(rows, names, style="rich")).splitlines() == [
+        " aaa  bbb  ccc",
+        " ─────────────",
+        " 0    1",
+        " 1    0",
+        "0 in every row: fail",
+    ]
+
+
+def plain(text: str) -> str:
+    """Without the codes for a terminal."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def row(metric: float | None, low: float | None, high: float | None, adv: float | None = None) -> dict:

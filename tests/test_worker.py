@@ -1,6 +1,7 @@
 """The worker: a pack over a real store, from its first step to the records of its runs."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from training_helpers import after
 from imagination.life.state import LifeState
 from imagination.schema import ConfigError
 from jobs import worker
-from jobs.files import Files
-from results_db.contract import State
+from jobs.pack import Pack
+from results_db.contract import Attempt, State
+from results_db.files import Files
+from results_db.ingest import ingest
+from results_db.spooled import worker_store
 from results_db.store import open_store
 
 CPU = torch.device("cpu")
@@ -61,7 +65,7 @@ def test_every_run_is_trained_and_recorded_with_its_weights(store, count) -> Non
         points = {name: points for name, (points, _) in found["traces"].items()}
         assert points == {name: list(range(0, steps, 5)) for name in ("state1", "state2", "state3")}
         assert list(found["samples"]) == ["plain"]
-        assert Files(store.folder).weights(run.run_id, 1).is_file()
+        assert Files(store.folder).weights(Attempt(run.run_id, 1)).is_file()
         assert not Files(store.folder).checkpoint(run.run_id).exists()
         told = [event["event"] for event in events if event["run_id"] == run.run_id]
         assert told[0] == "started" and told[-1] == "ended" and set(told[1:-1]) == {"progress"}
@@ -105,8 +109,8 @@ def test_stopped_and_resumed_is_as_if_undisturbed(new_store, count, steps) -> No
         assert results(disturbed, run.run_id) == results(undisturbed, run.run_id)
         assert attempt_states(disturbed, run.run_id) == ["PREEMPTED", "COMPLETED"]
         assert not files.checkpoint(run.run_id).exists()
-        weights = load_file(files.weights(run.run_id, 2))
-        others = load_file(Files(undisturbed.folder).weights(run.run_id, 1))
+        weights = load_file(files.weights(Attempt(run.run_id, 2)))
+        others = load_file(Files(undisturbed.folder).weights(Attempt(run.run_id, 1)))
         assert all(np.array_equal(weights[name], others[name]) for name in others)
 
 
@@ -158,7 +162,7 @@ def test_a_killed_worker_goes_on_from_its_last_checkpoint(new_store) -> None:
     with pytest.raises(Killed):
         run_pack(disturbed, run, stop=stop, checkpoint_every_s=0)
     assert attempt_states(disturbed, run.run_id) == ["RUNNING"]
-    (dead,) = disturbed.running()
+    (dead,) = disturbed.open_attempts()
     disturbed.end(dead.attempt, State.LOST)
     run_pack(disturbed, run)
     assert results(disturbed, run.run_id) == results(undisturbed, run.run_id)
@@ -225,7 +229,7 @@ def test_the_heartbeat_tells_the_step(store, monkeypatch) -> None:
     seen = threading.Event()
 
     def stop():
-        (running,) = store.running()
+        (running,) = store.open_attempts()
         if running.step > 0:
             assert set(running.progress) == {"state1", "state2", "state3"}
             assert running.heartbeat_at > running.started_at
@@ -243,7 +247,7 @@ def test_a_superseded_attempt_stops_training(store, monkeypatch) -> None:
     def report(event):
         events.append(event)
         if event["event"] == "progress" and len(store.attempts(run.run_id)) == 1:
-            (mine,) = store.running()
+            (mine,) = store.open_attempts()
             store.end(mine.attempt, State.LOST)  # somebody gave it up for lost,
             begun(store, run)  # and somebody else goes on with it
 
@@ -280,3 +284,79 @@ def test_a_device_that_is_not_there(name, threads, reason) -> None:
 def test_the_cpu_is_always_there() -> None:
     assert worker.choose_device("cpu") == CPU
     assert worker.device_name(CPU)
+
+
+def dispatched(store, *runs):
+    """The attempts that a job of these runs was submitted for."""
+    store.stage(run for run in runs)
+    granted = store.intend(ids(runs), job_name="j", launcher="slurm")
+    return {attempt.run_id: attempt for attempt in granted}
+
+
+def test_a_job_trains_the_attempts_that_it_was_submitted_for(store) -> None:
+    mine, withdrawn, not_mine = (small(seed=seed, max_steps=10) for seed in range(3))
+    attempts = dispatched(store, mine, withdrawn)
+    store.withdraw([attempts[withdrawn.run_id]])
+    events = []
+    ended = run_pack(store, mine, withdrawn, not_mine, dispatched=attempts, report=events.append)
+    assert ended == {mine.run_id: State.COMPLETED}
+    skipped = [event["run_id"] for event in events if event["event"] == "skipped"]
+    assert skipped == [withdrawn.run_id, not_mine.run_id]
+    assert store.states(ids([withdrawn, not_mine])) == dict.fromkeys(ids([withdrawn, not_mine]), State.STAGED)
+
+
+@pytest.mark.slow
+def test_a_requeued_job_goes_on_from_its_checkpoint(new_store) -> None:
+    store, undisturbed = new_store(), new_store()
+    run = small()
+    run_pack(undisturbed, run)
+    attempts = dispatched(store, run)
+    assert run_pack(store, run, dispatched=attempts, stop=after(17)) == {run.run_id: State.PREEMPTED}
+    again = {run_id: replace(attempt, restart=1) for run_id, attempt in attempts.items()}
+    events = []
+    assert run_pack(store, run, dispatched=again, report=events.append) == {run.run_id: State.COMPLETED}
+    assert events[0]["step"] == 17
+    assert attempt_states(store, run.run_id) == ["PREEMPTED", "COMPLETED"]
+    assert results(store, run.run_id) == results(undisturbed, run.run_id)
+    assert run_pack(store, run, dispatched=again) == {}
+
+
+@pytest.mark.slow
+def test_a_pack_is_trained_without_the_store(new_store, tmp_path, monkeypatch) -> None:
+    """From its first step to its last the store is away; what was trained comes in later."""
+    monkeypatch.setattr("results_db.spooled.PATIENCE_S", 0.0)
+    monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.02)
+    store, undisturbed = new_store(), new_store()
+    runs = members(2)
+    run_pack(undisturbed, *runs)
+    attempts = dispatched(store, *runs)
+    pack, away = Pack(tuple(runs)), tmp_path / "away"
+    (tmp_path / "0.db").rename(away)
+    view = worker_store(store.url, scheduled=True)
+    ended = worker.run_pack(pack, view, device=CPU, provenance=ME, report=lambda _: None, dispatched=attempts)
+    view.close()
+    assert ended == dict.fromkeys(ids(runs), State.COMPLETED)
+    away.rename(tmp_path / "0.db")
+    assert store.states(ids(runs)) == dict.fromkeys(ids(runs), State.PENDING)
+    ingest(store)
+    for run in runs:
+        assert results(store, run.run_id) == results(undisturbed, run.run_id)
+        assert not Files(store.folder).checkpoint(run.run_id).exists()
+
+
+def test_who_began_without_the_store_stops_when_it_hears_of_a_newer(store, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.02)
+    run = small(max_steps=100_000)
+    attempts, away = dispatched(store, run), tmp_path / "away"
+    (tmp_path / "0.db").rename(away)
+    view = worker_store(store.url, scheduled=True)
+
+    def report(event):
+        if event["event"] == "progress" and away.exists():
+            away.rename(tmp_path / "0.db")
+            assert store.begin(replace(attempts[run.run_id], restart=1), ME)
+
+    ended = worker.run_pack(Pack((run,)), view, device=CPU, provenance=ME, report=report, dispatched=attempts)
+    view.close()
+    assert ended == {run.run_id: State.LOST}
+    assert attempt_states(store, run.run_id) == ["RUNNING"]  # the store heard of the newer copy alone

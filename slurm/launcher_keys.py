@@ -3,9 +3,6 @@
 A test compares it with the dataclasses of hydra-submitit-launcher.
 """
 
-LAUNCHERS = ("local", "slurm")
-"""What `launcher: {name: ...}` and `launcher=...` choose from."""
-
 LAUNCHER_KEYS = (
     "name",
     "timeout_min",

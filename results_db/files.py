@@ -1,12 +1,22 @@
 """Files that are there whole or not at all, and where they lie beside the store."""
 
+import logging
 import os
 import secrets
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from results_db.contract import StoreError
+from results_db.contract import Attempt, StoreError
+
+log = logging.getLogger(__name__)
+
+_TAIL_BYTES = 8192
+
+_LITTER_AFTER_S = 3600
+"""Nobody writes a file for that long."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -31,12 +41,24 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in it survive a power cut."""
+    """Make a new name in it survive a power cut, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with suppress(OSError):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def last_lines(path: Path, count: int = 20) -> str | None:
+    """The last lines of a log, of which only the end is read; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return None
+    return "\n".join(lines[-count:])
 
 
 @dataclass(frozen=True)
@@ -74,14 +96,41 @@ class Files:
         """Log files of local workers."""
         return self.folder / "logs"
 
+    @property
+    def spool(self) -> Path:
+        """Records on their way to the store."""
+        return self.folder / "spool"
+
     def checkpoint(self, run_id: str) -> Path:
         """Where an unfinished run goes on from."""
         return self.folder / "checkpoints" / f"{run_id}.safetensors"
 
-    def weights(self, run_id: str, number: int) -> Path:
-        """Final weights that this attempt of the run ended with.
+    def weights(self, attempt: Attempt) -> Path:
+        """Final weights that this attempt ended with.
 
         Named by the attempt, so that an attempt whose result the store refuses cannot replace the weights that
         belong to the stored metrics.
         """
-        return self.folder / "weights" / f"{run_id}.{number}.safetensors"
+        restart = f".{attempt.restart}" if attempt.restart else ""
+        return self.folder / "weights" / f"{attempt.run_id}.{attempt.number}{restart}.safetensors"
+
+    def remove_litter(self) -> None:
+        """Take away halves of files whose writers were killed, and which nobody goes on with."""
+        for folder in (self.spool, self.folder / "checkpoints", self.folder / "weights"):
+            for path in folder.glob("*.tmp"):
+                with suppress(OSError):  # of another writer, who is done, or of another user
+                    if time.time() - path.stat().st_mtime > _LITTER_AFTER_S:
+                        path.unlink()
+
+    def settle(self, attempt: Attempt) -> None:
+        """This attempt's result is stored: the checkpoint goes, and weights of attempts that died before their commit.
+
+        What cannot be removed is litter, no loss.
+        """
+        kept = self.weights(attempt)
+        others = [path for path in kept.parent.glob(f"{attempt.run_id}.*") if path != kept]
+        for path in (self.checkpoint(attempt.run_id), *others):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("cleaning up after run %s: %s", attempt.run_id[:10], error)

@@ -1,0 +1,28 @@
+"""A real Slurm for a benchmark: up for as long as it takes, in a folder of its own."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slurm.testbed import packages
+from slurm.testbed.settings import Settings
+from slurm.testbed.testbed import Testbed
+
+
+@contextmanager
+def on_slurm(made_of: Settings) -> Iterator[tuple[Testbed, Path]]:
+    """The testbed, which SLURM_CONF points at, and an empty folder. Without Slurm the benchmark ends, as skipped."""
+    if missing := packages.missing(accounting=made_of.accounting):
+        print(f"skipped: Slurm is not all here ({', '.join(missing)} missing); {packages.HOW_TO_INSTALL}")
+        raise SystemExit(0)
+    # Short, since sockets lie below it.
+    with tempfile.TemporaryDirectory(prefix="bench") as folder:
+        testbed = Testbed(Path(folder) / "slurm")
+        try:
+            testbed.up(made_of)
+            os.environ["SLURM_CONF"] = testbed.environment["SLURM_CONF"]
+            yield testbed, Path(folder)
+        finally:
+            testbed.wipe()

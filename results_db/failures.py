@@ -1,0 +1,63 @@
+"""Failures with the same cause, counted together."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from results_db.contract import EndedAttempt
+
+_SAME = (
+    (re.compile(r"(?<![\w.])~?/(?:[^\s'\":,;()/]+/)+"), "…/"),  # the folder of a path; its name may tell
+    (re.compile(r"\b0x[0-9a-fA-F]+\b"), "#"),
+    # Ids: UUIDs and hashes, which have digits among their letters.
+    (re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), "#"),
+    (re.compile(r"\b(?=[0-9a-fA-F]*[0-9])(?=[0-9a-fA-F]*[a-fA-F])[0-9a-fA-F]{8,}\b"), "#"),
+    (re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"), "#"),
+)
+"""What differs between failures of one cause, and what stands for it."""
+
+
+@dataclass
+class Cause:
+    """Attempts that failed for the same reason.
+
+    Attributes:
+        key: the reason with numbers, addresses, ids and folders left out.
+        example: the reason as one of them gave it.
+        attempts: which, the last to end first.
+    """
+
+    key: str
+    example: str
+    attempts: list[EndedAttempt] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return len(self.attempts)
+
+
+def reason(attempt: EndedAttempt) -> str:
+    """Why it failed: the last line of its traceback, else of its log, else how it ended."""
+    for text in (attempt.error, attempt.log_tail):
+        lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+        if lines:
+            return lines[-1]
+    code = "" if attempt.exit_code is None else f" with exit code {attempt.exit_code}"
+    return f"{attempt.state}{code}"
+
+
+def key(reason: str) -> str:
+    """The same text for reasons that differ in numbers, addresses, ids and folders alone."""
+    for pattern, stand_in in _SAME:
+        reason = pattern.sub(stand_in, reason)
+    return reason
+
+
+def by_cause(attempts: Iterable[EndedAttempt]) -> list[Cause]:
+    """The causes, the most frequent first."""
+    causes: dict[str, Cause] = {}
+    for attempt in attempts:
+        why = reason(attempt)
+        causes.setdefault(key(why), Cause(key(why), why)).attempts.append(attempt)
+    return sorted(causes.values(), key=lambda cause: -cause.count)

@@ -1,0 +1,58 @@
+"""Attempts are granted before their jobs are submitted, and say more when they end.
+
+Revises 0001.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+_WORKERS_OWN: dict[str, sa.types.TypeEngine[Any]] = {
+    "started_at": sa.DateTime(timezone=True),
+    "heartbeat_at": sa.DateTime(timezone=True),
+    "host": sa.String(length=255),
+    "process": sa.String(length=64),
+    "device": sa.String(length=255),
+}
+
+
+def upgrade() -> None:
+    """To this revision."""
+    # Not in a batch: on SQLite that makes the table anew, and to drop a run drops what belongs to it.
+    op.add_column("run", sa.Column("last_number", sa.Integer(), nullable=False, server_default="0"))
+    op.execute(
+        "UPDATE run SET last_number = "
+        "(SELECT coalesce(max(attempt.number), 0) FROM attempt WHERE attempt.run = run.id)"
+    )
+    with op.batch_alter_table("attempt") as attempt:
+        attempt.add_column(sa.Column("intended_at", sa.DateTime(timezone=True), nullable=True))
+        attempt.add_column(sa.Column("log_tail", sa.Text(), nullable=True))
+        attempt.add_column(sa.Column("job_name", sa.String(length=200), nullable=True))
+        for name, kind in _WORKERS_OWN.items():
+            attempt.alter_column(name, existing_type=kind, nullable=True)
+    op.execute("UPDATE attempt SET intended_at = started_at")
+    with op.batch_alter_table("attempt") as attempt:
+        attempt.alter_column("intended_at", existing_type=sa.DateTime(timezone=True), nullable=False)
+    op.create_index(op.f("ix_attempt_job_name"), "attempt", ["job_name"])
+
+
+def downgrade() -> None:
+    """To 0001; attempts that never began go."""
+    op.execute("DELETE FROM attempt WHERE started_at IS NULL")
+    op.drop_index(op.f("ix_attempt_job_name"), "attempt")
+    with op.batch_alter_table("attempt") as attempt:
+        for name, kind in _WORKERS_OWN.items():
+            attempt.alter_column(name, existing_type=kind, nullable=False)
+        for name in ("intended_at", "log_tail", "job_name"):
+            attempt.drop_column(name)
+    op.execute(
+        "UPDATE run SET state = 'STAGED' WHERE state = 'PENDING' "
+        "AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.run = run.id)"
+    )
+    op.drop_column("run", "last_number")

@@ -1,0 +1,255 @@
+"""What Slurm executes: a task of a dispatch, which trains one pack. Torch-free, so launchers may import it.
+
+submitit pickles a `PackJob` and calls it on a node. It listens to signals itself: submitit would requeue from within
+its handler, in the middle of a step, and takes every signal for a time-out where the limit is under ten minutes. Here
+a handler only asks. The trainer saves at the next step boundary, and then the job puts itself back into the queue,
+under the same id, until its work is done. SIGTERM saves as well; what comes then depends on who sent it.
+
+The worker, and torch with it, is loaded by name.
+"""
+
+import importlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from submitit.core.job_environment import JobEnvironment
+from submitit.helpers import DelayedSubmission
+
+from jobs.dispatched import Dispatch, DispatchFolder, Task
+from jobs.provenance import provenance
+from results_db.contract import Attempt, Provenance, State, WorkerStore
+from results_db.files import last_lines
+from results_db.spooled import worker_store
+from results_db.words import one_line
+from slurm.hold import FAULTS, from_a_job
+
+log = logging.getLogger(__name__)
+
+_AGAIN_AFTER_S = (1, 2, 5, 10, 20, *[30] * 8)
+_ANSWER_S = 60
+_PROGRESS_EVERY_S = 30.0
+
+
+class PackJob:
+    """The callable that submitit pickles: nothing but the path of its dispatch. Its place in the array says the rest.
+
+    Args:
+        folder: a `DispatchFolder`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __call__(self) -> dict[str, str]:
+        """Train the pack; run id to the state in which this job left it. Where it shall go on, it does not return."""
+        return _Job(DispatchFolder(Path(self.folder))).run()
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What to call when the job goes on: for a signal that comes before `__call__` has taken over."""
+        return DelayedSubmission(self)
+
+
+class Signals:
+    """What this process was told; called before every step: shall it stop?
+
+    The first step is always made. Slurm may send its signal a minute early, so under a short time limit perhaps before
+    there was anything to save, and a job that is requeued again and again must come to an end.
+
+    Attributes:
+        go_on_later: by the signal ahead of the time limit or of a preemption.
+        end: by SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        self.go_on_later = False
+        self.end = False
+        self._asked = 0
+
+    def listen(self) -> None:
+        """Take over from submitit."""
+        signal.signal(getattr(signal, f"SIG{JobEnvironment.USR_SIG}"), self._go_on_later)
+        signal.signal(signal.SIGTERM, self._end)
+
+    @property
+    def told(self) -> bool:
+        """Any signal came."""
+        return self.go_on_later or self.end
+
+    def __call__(self) -> bool:
+        self._asked += 1
+        return self.told and self._asked > 1
+
+    def _go_on_later(self, *_: object) -> None:
+        self.go_on_later = True
+
+    def _end(self, *_: object) -> None:
+        self.end = True
+
+
+class _Job:
+    """One start of one task."""
+
+    def __init__(self, folder: DispatchFolder) -> None:
+        self._folder = folder
+        self._index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
+        self._environment = JobEnvironment()
+        self._signals = Signals()
+
+    def run(self) -> dict[str, str]:
+        """See `PackJob`."""
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+        )
+        self._signals.listen()
+        dispatch, task = self._read()
+        restart = self._folder.claim_start(
+            self._index, slurm_restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        )
+        if restart is None:
+            log.warning("a newer copy of this job runs; this one ends")
+            return {}
+        log.info("job %s, start %d, on %s", self._environment.job_id, restart, _node())
+        os.environ["IMAGINE_FILES"] = dispatch.files
+        store = worker_store(dispatch.db, scheduled=True)
+        try:
+            states = self._train(task, task.attempts(restart), store)
+            # Before anything else that may take its time: whoever sent the signal does not wait for long.
+            if self._signals.told and State.PREEMPTED in states.values():
+                self._go_on(dispatch, restart)
+        finally:
+            store.close()
+        if not FAULTS.isdisjoint(states.values()):
+            from_a_job(dispatch.db)
+        return {run_id: str(state) for run_id, state in states.items()}
+
+    def _read(self) -> tuple[Dispatch, Task]:
+        """What this job is to do.
+
+        Raises:
+            RuntimeError: it cannot be read, which is all that can be said without the store.
+        """
+        dispatch = self._folder.dispatch()
+        try:
+            if dispatch is not None:
+                return dispatch, self._folder.task(self._index)
+            reason = "dispatch.json is missing or damaged"
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            reason = one_line(error)
+        raise RuntimeError(f"node {_node()} cannot read its work in {self._folder.path}: {reason}")
+
+    def _train(self, task: Task, attempts: Mapping[str, Attempt], store: WorkerStore) -> dict[str, State]:
+        threads = int(os.environ.get("IMAGINE_THREADS") or os.environ.get("SLURM_CPUS_PER_TASK") or 1)
+        try:
+            worker: Any = importlib.import_module("jobs.worker")
+            device = worker.choose_device(os.environ.get("IMAGINE_DEVICE", "auto"), threads=threads)
+        except Exception as error:  # whatever is wrong with this node, its runs' attempts shall say so
+            log.exception("this node cannot train")
+            return self._fail(attempts, store, f"node {_node()} cannot train: {one_line(error)}")
+        states: dict[str, State] = worker.run_pack(
+            task.pack,
+            store,
+            device=device,
+            provenance=self._provenance(worker.device_name(device)),
+            report=_Log(),
+            dispatched=attempts,
+            stop=self._signals,
+        )
+        return states
+
+    def _fail(self, attempts: Mapping[str, Attempt], store: WorkerStore, reason: str) -> dict[str, State]:
+        me = self._provenance("unknown")
+        for attempt in attempts.values():
+            if store.begin(attempt, me) is not False:
+                store.end(attempt, State.NODE_FAIL, error=reason, log_tail=last_lines(self._log_file()))
+        return dict.fromkeys(attempts, State.NODE_FAIL)
+
+    def _provenance(self, device: str) -> Provenance:
+        me = provenance(
+            launcher="slurm", device=device, job_id=self._environment.job_id, log=str(self._log_file())
+        )
+        # A node's name in Slurm is what squeue and sacct tell, and a host name need not be the same.
+        return replace(me, host=_node())
+
+    def _log_file(self) -> Path:
+        paths = self._environment.paths
+        return paths.stderr if paths.stderr.exists() else paths.stdout
+
+    def _go_on(self, dispatch: Dispatch, restart: int) -> None:
+        """Back into the queue, unless it was ended for good: by whom, Slurm knows."""
+        job = _show_job(self._environment.job_id)
+        preempted = job.get("PreemptTime", "None") not in ("None", "Unknown")
+        if not self._signals.go_on_later and not (preempted and job.get("JobState") == "RUNNING"):
+            log.info("saved, and told to end")
+            return
+        if not preempted and dispatch.max_num_timeout is not None:
+            self._folder.note_timeout(self._index, restart)
+            if self._folder.timeouts(self._index) > dispatch.max_num_timeout:
+                log.warning("saved; not requeued: max_num_timeout is %d", dispatch.max_num_timeout)
+                return
+        if _requeue(self._environment.job_id):
+            log.info("saved and requeued")
+            sys.exit(1)  # not a result: submitit shall write none
+
+
+class _Log:
+    """Receives the worker's events, and logs them; progress of a run now and then."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+
+    def __call__(self, event: Mapping[str, object]) -> None:
+        run_id, kind = str(event["run_id"]), event["event"]
+        now = time.monotonic()
+        if kind == "progress" and now - self._said.get(run_id, 0.0) < _PROGRESS_EVERY_S:
+            return
+        self._said[run_id] = now
+        told = ("number", "step", "max_steps", "state", "outcome", "error")
+        details = " ".join(f"{key}={event[key]}" for key in told if event.get(key) is not None)
+        if isinstance(values := event.get("values"), Mapping):
+            details += "".join(f" {name}={value:.4f}" for name, value in values.items())
+        log.info("run %s %s %s", run_id[:10], kind, details)
+
+
+def _node() -> str:
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def _requeue(job_id: str) -> bool:
+    """Put this job back into the queue. A controller that is away is asked again for some minutes."""
+    for again_after_s in (*_AGAIN_AFTER_S, None):
+        done = _scontrol("requeue", job_id)
+        if done is not None and done.returncode == 0:
+            return True
+        if done is not None and "disabled" in done.stderr:  # the job was submitted so
+            break
+        log.warning("scontrol requeue %s: %s", job_id, "no answer" if done is None else one_line(done.stderr))
+        if again_after_s is not None:
+            time.sleep(again_after_s)
+    return False
+
+
+def _show_job(job_id: str) -> dict[str, str]:
+    """What Slurm says of a job, by its names; empty if it does not answer."""
+    done = _scontrol("show", "job", job_id, "--oneliner")
+    if done is None or done.returncode:
+        return {}
+    return dict(word.split("=", 1) for word in done.stdout.split() if "=" in word)
+
+
+def _scontrol(*arguments: str) -> "subprocess.CompletedProcess[str] | None":
+    try:
+        return subprocess.run(
+            ("scontrol", *arguments), capture_output=True, text=True, timeout=_ANSWER_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.warning("scontrol %s: %s", " ".join(arguments), error)
+        return None

@@ -1,0 +1,5 @@
+"""`python -m slurm.testbed`."""
+
+from slurm.testbed.cli import main
+
+main()

@@ -1,0 +1,53 @@
+"""Ports that nothing else listens on."""
+
+import fcntl
+import os
+import random
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from slurm.testbed.errors import TestbedError
+
+BLOCK = 64
+"""Ports of one testbed. Blocks do not overlap, and one in which any port is taken counts as taken: so a testbed
+some of whose daemons are dead keeps their ports."""
+
+_BLOCKS = range(21_000 // BLOCK, 32_000 // BLOCK)  # below the ports that systems give to outgoing connections
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """In this context nobody else of this user brings a testbed up, and so takes the ports that we found free."""
+    with (Path(tempfile.gettempdir()) / f"slurm-testbed-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def free_block() -> int:
+    """The first port of a free block.
+
+    Raises:
+        TestbedError: every block is taken.
+    """
+    # In any order, so that the testbeds of several users seldom meet.
+    for block in random.sample(_BLOCKS, len(_BLOCKS)):
+        if _is_free(block * BLOCK):
+            return block * BLOCK
+    raise TestbedError(
+        f"no {BLOCK} free ports in a row between {_BLOCKS[0] * BLOCK} and {(_BLOCKS[-1] + 1) * BLOCK}; "
+        "take down what listens there"
+    )
+
+
+def _is_free(first: int) -> bool:
+    with ExitStack() as stack:
+        for port in range(first, first + BLOCK):
+            probe = stack.enter_context(socket.socket())
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True

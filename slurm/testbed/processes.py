@@ -1,0 +1,140 @@
+"""The processes of a testbed, found by what they are and not by files that a crash leaves behind.
+
+A process belongs to the testbed if it is one of Slurm's daemons (or munged, or mariadbd) and either got the
+testbed's SLURM_CONF in its environment or works in the testbed's folder, or if it is a task that such a daemon
+started. A shell in which a person has set SLURM_CONF is neither.
+
+slurmstepd and slurmscriptd write their title over their environment, so the folder that they work in tells: slurmd
+goes to the folder of its log, and what it starts inherits that. So each slurmd's log lies in a folder of its node.
+"""
+
+import itertools
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from slurm.testbed.errors import TestbedError
+from slurm.testbed.settings import Place
+
+SLURMD = "slurmd"
+STEP = "slurmstepd"
+TASK = "task"
+_DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmscriptd", SLURMD, STEP)
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process of a testbed.
+
+    Attributes:
+        process: it, with its start time, so that a signal never reaches another process with its number.
+        kind: the daemon's name, or `task`.
+        node: the node that it runs on; None: on none.
+    """
+
+    process: psutil.Process
+    kind: str
+    node: str | None = None
+
+
+def members(place: Place) -> list[Member]:
+    """Every process of the testbed that is alive, steps before the tasks that they watch."""
+    daemons: list[Member] = []
+    tasks: list[Member] = []
+    for process in psutil.process_iter():
+        try:
+            if not is_alive(process):
+                continue
+            found = _daemon(process, place) or _task(process, place)
+        except psutil.Error:  # gone, or another user's
+            continue
+        if found is not None:
+            (tasks if found.kind == TASK else daemons).append(found)
+    known = {member.process for member in (*daemons, *tasks)}
+    return daemons + tasks + [child for child in _children(daemons) if child.process not in known]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still runs; one that ended and waits for its parent to look does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def stop(processes: Iterable[psutil.Process], signal_number: signal.Signals, *, within_s: float = 15) -> None:
+    """Sends the signal and waits until all are gone; those that stay are killed."""
+    left = list(processes)
+    _send(left, signal_number)
+    deadline = time.monotonic() + within_s
+    while left := [process for process in left if is_alive(process)]:
+        if time.monotonic() > deadline:
+            _send(left, signal.SIGKILL)
+        time.sleep(_POLL_S)
+
+
+def wait_for(what: str, condition: Callable[[], bool], *, within_s: float, log: Path | None = None) -> None:
+    """Returns when the condition holds.
+
+    Raises:
+        TestbedError: it does not within that time; the message has the last line of the log.
+    """
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            said = f"; the last line of {log}: {_last_line(log)}" if log else ""
+            raise TestbedError(f"gave up waiting for {what} after {within_s:.0f} s{said}")
+        time.sleep(_POLL_S)
+
+
+def _daemon(process: psutil.Process, place: Place) -> Member | None:
+    name = process.name()
+    if name not in _DAEMONS:
+        return None
+    folder = Path(process.cwd().removesuffix(" (deleted)"))
+    if process.environ().get("SLURM_CONF") != str(place.conf) and not folder.is_relative_to(place.folder):
+        return None
+    if name == SLURMD:
+        return Member(process, name, _argument_after("-N", process.cmdline()))
+    return Member(process, name, folder.name if name == STEP else None)
+
+
+def _argument_after(option: str, arguments: list[str]) -> str | None:
+    return dict(itertools.pairwise(arguments)).get(option)
+
+
+def _task(process: psutil.Process, place: Place) -> Member | None:
+    environment = process.environ()
+    if environment.get("SLURM_CONF") != str(place.conf) or "SLURMD_NODENAME" not in environment:
+        return None
+    return Member(process, TASK, environment["SLURMD_NODENAME"])
+
+
+def _children(daemons: Iterable[Member]) -> Iterator[Member]:
+    """What runs below the steps and is not known by its environment."""
+    for step in (daemon for daemon in daemons if daemon.kind == STEP):
+        try:
+            children = step.process.children(recursive=True)
+        except psutil.NoSuchProcess:
+            continue
+        yield from (Member(child, TASK, step.node) for child in children if is_alive(child))
+
+
+def _send(processes: Iterable[psutil.Process], signal_number: signal.Signals) -> None:
+    for process in processes:
+        try:
+            process.send_signal(signal_number)
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _last_line(log: Path) -> str:
+    try:
+        return (log.read_text(errors="replace").strip() or "nothing").splitlines()[-1]
+    except OSError:
+        return "there is none"

@@ -1,0 +1,265 @@
+"""A real Slurm on this machine: several nodes, fake GPUs, accounting; all of it in one private folder.
+
+On loopback, without systemd, /etc, cgroups or root. Tests break it on purpose: nodes die, are cut off and come back,
+the controller is killed and started again.
+"""
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from slurm.testbed import daemons, packages, ports, processes
+from slurm.testbed.errors import TestbedError
+from slurm.testbed.processes import SLURMD, STEP, TASK, Member, wait_for
+from slurm.testbed.render import write_configuration
+from slurm.testbed.settings import Place, Record, Settings, user
+
+_ANSWER_S = 60.0
+_SETTLE_S = 60.0
+_TAKES_JOBS = frozenset({"idle", "planned", "mixed", "allocated", "completing"})
+_STARTS = {
+    "munged": daemons.start_munged,
+    "mariadbd": daemons.start_mariadb,
+    "slurmdbd": daemons.start_slurmdbd,
+    "slurmctld": daemons.start_slurmctld,
+}
+_FOR_ACCOUNTING = frozenset({"mariadbd", "slurmdbd"})
+_CONTROLLER = frozenset({"slurmctld", "slurmscriptd"})
+_WORK = frozenset({STEP, TASK})
+
+
+class Testbed:
+    """A testbed, up or down, known by its folder.
+
+    Attributes:
+        place: the folder and the names in it.
+    """
+
+    __test__ = False  # pytest would take its name for that of a test class
+
+    def __init__(self, folder: Path) -> None:
+        self.place = Place(folder.resolve())
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment in which sbatch, squeue and the others talk to this testbed."""
+        return daemons.environment(self.place)
+
+    @property
+    def record(self) -> Record:
+        """What it was last brought up with.
+
+        Raises:
+            TestbedError: it never was.
+        """
+        return Record.read(self.place)
+
+    def members(self) -> list[Member]:
+        """Its processes that are alive: daemons, steps and tasks."""
+        return processes.members(self.place)
+
+    def up(self, settings: Settings | None = None) -> bool:
+        """Starts every daemon that does not run, and waits until all nodes take jobs.
+
+        Args:
+            settings: what it is made of; None: as it is, or the defaults.
+
+        Returns:
+            Whether there was anything to start.
+
+        Raises:
+            TestbedError: packages are missing, the folder holds something else, the testbed is up with other
+                settings, or a daemon does not start.
+        """
+        self._check_folder()
+        settings = settings or (self.record.settings if self.place.record.exists() else Settings())
+        if gone := packages.missing(accounting=settings.accounting):
+            raise TestbedError(
+                f"Slurm is not all here ({', '.join(gone)} missing); {packages.HOW_TO_INSTALL}"
+            )
+        with ports.held():
+            self._configure(settings)
+            started = self._start_daemons()
+            self._wait_for_nodes(self.record.nodes)
+        return started
+
+    def down(self) -> None:
+        """Cancels all jobs and stops every process; what is on disk stays, and `up` goes on with it."""
+        if any(member.kind == "slurmctld" for member in self.members()):
+            self._cancel_jobs(within_s=self.record.settings.kill_wait_s + 3)
+        self._stop_all(signal.SIGTERM)
+
+    def wipe(self) -> None:
+        """Kills every process at once and deletes the folder.
+
+        Raises:
+            TestbedError: the folder holds something that is no testbed.
+        """
+        self._check_folder()
+        self._stop_all(signal.SIGKILL)
+        if self.place.folder.exists():
+            shutil.rmtree(self.place.folder)
+
+    def kill_node(self, node: str, *, noticed: bool = False) -> None:
+        """As if the machine had lost its power: slurmd, steps and tasks die, and nobody reports it.
+
+        Args:
+            node: the node.
+            noticed: Slurm is told that the node is down, and requeues its jobs; else it finds out by itself, after
+                about 20 s.
+        """
+        self.cut_node(node)
+        self._kill(lambda member: member.node == node)
+        self._tell_down(node, noticed=noticed)
+
+    def cut_node(self, node: str, *, noticed: bool = False) -> None:
+        """As if the machine had lost its network: slurmd dies, steps and tasks live on. See `kill_node`."""
+        self._check_node(node)
+        self._kill(lambda member: member.kind == SLURMD and member.node == node)
+        self._tell_down(node, noticed=noticed)
+
+    def start_node(self, node: str) -> None:
+        """Brings a node back, whatever was done to it, and waits until it takes jobs."""
+        self._check_node(node)
+        if not any(member.kind == SLURMD and member.node == node for member in self.members()):
+            daemons.start_slurmd(self.place, node, port=self.record.nodes[node])
+        self._wait_for_nodes([node])
+
+    def kill_controller(self) -> None:
+        """Kills slurmctld; running jobs do not notice."""
+        self._kill(lambda member: member.kind in _CONTROLLER)
+
+    def start_controller(self) -> None:
+        """Starts slurmctld if it does not run; it goes on with the jobs that it knew."""
+        if not any(member.kind == "slurmctld" for member in self.members()):
+            daemons.start_slurmctld(self.place)
+
+    def wait_for_save(self) -> None:
+        """Returns when slurmctld has written to disk what it knows now.
+
+        What it has not written, a kill takes. It writes at most every 5 s, so jobs that sbatch has named may be
+        forgotten; and it does not write when a job starts, so that one may start a second time, as if it never had.
+        """
+        state = self.place.folder / "state"
+        # A writing under way has gathered what was known before we asked.
+        wait_for("slurmctld to write", lambda: not (state / "job_state.new").exists(), within_s=_SETTLE_S)
+        asked_ns = time.time_ns()
+        self.run("scontrol", "reconfigure")
+        written = state / "job_state"
+        wait_for(
+            "slurmctld to write",
+            lambda: written.exists() and written.stat().st_mtime_ns > asked_ns,
+            within_s=_SETTLE_S,
+        )
+
+    def reset(self) -> None:
+        """Takes away what a test may have left: dead daemons are started, jobs cancelled, lost copies killed."""
+        self.up()
+        if not self._cancel_jobs(within_s=_SETTLE_S):
+            raise TestbedError(f"jobs did not end within {_SETTLE_S:.0f} s: {self.run('squeue', '-h')}")
+        self._kill(lambda member: member.kind in _WORK)
+        self._wait_for_nodes(self.record.nodes)
+
+    def node_states(self) -> dict[str, str]:
+        """Each node's state in Slurm's words; a star at its end: it does not answer."""
+        lines = self.run("sinfo", "-h", "-N", "-p", "normal", "-o", "%N %T").splitlines()
+        return dict(line.split() for line in lines)
+
+    def run(self, *command: str, within_s: float = _ANSWER_S) -> str:
+        """What one of Slurm's commands prints, without the white space around it.
+
+        Raises:
+            TestbedError: it fails, or does not end in time.
+        """
+        words = " ".join(command)
+        try:
+            done = subprocess.run(
+                command, env=self.environment, capture_output=True, text=True, timeout=within_s, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise TestbedError(f"'{words}' did not end within {within_s:.0f} s") from None
+        if done.returncode:
+            said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
+            raise TestbedError(f"'{words}' failed ({done.returncode}): {said}")
+        return done.stdout.strip()
+
+    def _check_folder(self) -> None:
+        folder = self.place.folder
+        if folder.exists() and not self.place.record.exists() and any(folder.iterdir()):
+            raise TestbedError(
+                f"{folder} holds something that is no testbed; choose another one with --folder"
+            )
+
+    def _check_node(self, node: str) -> None:
+        if node not in self.record.nodes:
+            raise TestbedError(f"no node '{node}'; the nodes are {', '.join(self.record.nodes)}")
+
+    def _tell_down(self, node: str, *, noticed: bool) -> None:
+        if noticed:
+            self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+
+    def _configure(self, settings: Settings) -> None:
+        """Writes the configuration, with free ports, unless daemons run that have read it."""
+        if not self.members():
+            self.place.folder.mkdir(parents=True, exist_ok=True)
+            record = Record(settings, ports.free_block())
+            record.write(self.place)
+            write_configuration(self.place, record)
+        elif self.record.settings != settings:
+            raise TestbedError(
+                f"the testbed in {self.place.folder} is up with other settings; take it down first"
+            )
+
+    def _start_daemons(self) -> bool:
+        """Starts what does not run; whether there was anything."""
+        record = self.record
+        running = {(member.kind, member.node) for member in self.members()}
+        wanted = [kind for kind in _STARTS if record.settings.accounting or kind not in _FOR_ACCOUNTING]
+        kinds = [kind for kind in wanted if (kind, None) not in running]
+        nodes = [node for node in record.nodes if (SLURMD, node) not in running]
+        for kind in kinds:
+            _STARTS[kind](self.place)
+        for node in nodes:
+            daemons.start_slurmd(self.place, node, port=record.nodes[node])
+        return bool(kinds or nodes)
+
+    def _wait_for_nodes(self, nodes: Iterable[str]) -> None:
+        def ready() -> bool:
+            states = self.node_states()
+            for node in nodes:
+                if states[node].startswith("drain"):  # as Slurm does to one on which it could not end a job
+                    self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+            return all(states[node].removesuffix("-") in _TAKES_JOBS for node in nodes)
+
+        names = ", ".join(nodes)
+        wait_for(f"nodes {names}", ready, within_s=_SETTLE_S, log=self.place.log("slurmctld"))
+
+    def _cancel_jobs(self, *, within_s: float) -> bool:
+        """Cancels all jobs; whether all were gone in time."""
+        if not self._jobs():
+            return True
+        self.run("scancel", "--user", user())
+        try:
+            wait_for("the end of all jobs", lambda: not self._jobs(), within_s=within_s)
+        except TestbedError:
+            return False
+        return True
+
+    def _jobs(self) -> str:
+        return self.run("squeue", "-h", "-o", "%i")
+
+    def _kill(self, chosen: Callable[[Member], bool]) -> None:
+        """Kills these members, and what they start meanwhile."""
+        while found := [member.process for member in self.members() if chosen(member)]:
+            processes.stop(found, signal.SIGKILL)
+
+    def _stop_all(self, signal_number: signal.Signals) -> None:
+        """Stops everything, those who report before those who are reported to."""
+        for kinds in ({"slurmctld", SLURMD}, {"slurmdbd"}, {"mariadbd", "munged"}):
+            gone = [member.process for member in self.members() if member.kind in kinds]
+            processes.stop(gone, signal_number)
+            self._kill(lambda member: member.kind in _WORK)
+        self._kill(lambda member: True)

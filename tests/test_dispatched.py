@@ -1,0 +1,103 @@
+"""The folder of a dispatch: what its jobs read, and how they find out which of two copies is the newer."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from sweep_helpers import small
+
+from jobs.dispatched import Dispatch, DispatchFolder, Task
+from jobs.pack import Pack
+from results_db.contract import Attempt
+
+ABOUT = Dispatch(
+    job_name="s-1",
+    db="postgresql://me:secret@host/db",
+    files="/f",
+    max_num_timeout=None,
+    host="h",
+    process="1:1",
+    user="me",
+    logs="/f/jobs/s-1",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DispatchFolder:
+    made = DispatchFolder.beside(tmp_path, "s-1")
+    made.begin(ABOUT)
+    return made
+
+
+def test_what_is_written_is_read(folder: DispatchFolder) -> None:
+    runs = tuple(small(seed=seed) for seed in range(3))
+    tasks = [
+        Task(Pack(runs[:2]), {runs[0].run_id: 4, runs[1].run_id: 1}),
+        Task(Pack(runs[2:]), {runs[2].run_id: 9}),
+    ]
+    folder.write_tasks(tasks)
+    assert [folder.task(index) for index in range(folder.tasks())] == tasks
+    assert folder.task(0).attempts(2) == {
+        runs[0].run_id: Attempt(runs[0].run_id, 4, 2),
+        runs[1].run_id: Attempt(runs[1].run_id, 1, 2),
+    }
+    assert folder.dispatch() == ABOUT
+
+
+def test_nobody_else_reads_the_stores_password(folder: DispatchFolder) -> None:
+    assert (folder.path / "dispatch.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_name_is_used_once(folder: DispatchFolder) -> None:
+    with pytest.raises(FileExistsError):
+        folder.begin(ABOUT)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"job_name": "s-1"}'])
+def test_a_damaged_head_is_none(folder: DispatchFolder, damage: str) -> None:
+    (folder.path / "dispatch.json").write_text(damage)
+    assert folder.dispatch() is None
+
+
+def test_every_start_is_newer_than_the_one_before(folder: DispatchFolder) -> None:
+    # Slurm's count: first start; a controller that forgot it (0 again); requeued (1); forgotten again (1).
+    assert [folder.claim_start(0, slurm_restarts=count) for count in (0, 0, 1, 1)] == [0, 1, 2, 3]
+    assert folder.claim_start(1, slurm_restarts=5) == 0  # every task counts for itself
+
+
+def test_a_copy_that_comes_after_its_successor_is_told_so(folder: DispatchFolder) -> None:
+    assert folder.claim_start(0, slurm_restarts=0) == 0
+    assert folder.claim_start(0, slurm_restarts=2) == 1
+    assert folder.claim_start(0, slurm_restarts=1) is None
+    assert folder.claim_start(0, slurm_restarts=2) == 2
+    assert [path.name for path in folder.path.glob("*.tmp")] == []
+
+
+def _claim(
+    path: Path, barrier: "multiprocessing.synchronize.Barrier", queue: "multiprocessing.Queue[int]"
+) -> None:
+    barrier.wait()
+    for _ in range(5):
+        number = DispatchFolder(path).claim_start(0, slurm_restarts=0)
+        assert number is not None
+        queue.put(number)
+
+
+def test_many_at_once_get_different_numbers(folder: DispatchFolder) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, queue = context.Barrier(6), context.Queue()
+    processes = [context.Process(target=_claim, args=(folder.path, barrier, queue)) for _ in range(6)]
+    for process in processes:
+        process.start()
+    numbers = [queue.get(timeout=60) for _ in range(30)]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert sorted(numbers) == list(range(30))
+
+
+def test_timeouts_are_counted_by_task(folder: DispatchFolder) -> None:
+    folder.note_timeout(1, 0)
+    folder.note_timeout(1, 3)
+    folder.note_timeout(1, 3)
+    assert [folder.timeouts(index) for index in (0, 1, 11)] == [0, 2, 0]

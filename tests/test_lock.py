@@ -1,0 +1,163 @@
+"""One writer at a time where machines share a SQLite file: the lock, and who takes it over from the dead."""
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from results_db.contract import PlannedRun, StoreError
+from results_db.lock import STALE_AFTER_S, lock_file, only_writer
+from results_db.process import process_name
+from results_db.store import open_store
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    return tmp_path / "x.db.lock"
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This test's folder, which the mount table calls NFS."""
+    table = tmp_path / "mountinfo"
+    table.write_text(f"26 1 0:40 / {tmp_path} rw - nfs4 server:/x rw\n")
+    monkeypatch.setenv("IMAGINE_MOUNTS", str(table))
+    return tmp_path
+
+
+def hold(lock: Path, *, host: str, process: str, age_s: float = 0) -> None:
+    lock.write_text(json.dumps({"host": host, "process": process, "key": "k"}))
+    then = time.time() - age_s
+    os.utime(lock, (then, then))
+
+
+def dead_process() -> str:
+    """The name of a process of this machine that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    name = process_name(process.pid)
+    process.kill()
+    process.wait()
+    return name
+
+
+def test_the_lock_says_who_holds_it_and_goes(lock: Path) -> None:
+    with only_writer(lock):
+        said = json.loads(lock.read_text())
+        assert (said["host"], said["process"]) == (socket.gethostname(), process_name(os.getpid()))
+    assert list(lock.parent.iterdir()) == []
+
+
+def test_it_goes_after_an_error_too(lock: Path) -> None:
+    with pytest.raises(RuntimeError), only_writer(lock):
+        raise RuntimeError
+    assert list(lock.parent.iterdir()) == []
+
+
+def test_threads_of_one_process_wait_for_each_other(lock: Path) -> None:
+    inside, most = 0, 0
+
+    def write() -> None:
+        nonlocal inside, most
+        for _ in range(5):
+            with only_writer(lock):
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0.005)
+                inside -= 1
+
+    threads = [threading.Thread(target=write) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (inside, most) == (0, 1)
+
+
+def test_one_who_is_alive_is_waited_for_and_not_for_ever(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("results_db.engine.BUSY_TIMEOUT_S", 0.1)
+    hold(lock, host=socket.gethostname(), process=process_name(os.getpid()), age_s=10 * STALE_AFTER_S)
+    with pytest.raises(StoreError, match="is held by") as caught, only_writer(lock):
+        pass
+    assert "\n" not in str(caught.value) and lock.exists()
+
+
+@pytest.mark.parametrize("age_s", [0, STALE_AFTER_S + 60])
+def test_a_dead_process_of_this_machine_holds_nothing(lock: Path, age_s: float) -> None:
+    hold(lock, host=socket.gethostname(), process=dead_process(), age_s=age_s)
+    with only_writer(lock):
+        assert json.loads(lock.read_text())["process"] == process_name(os.getpid())
+    assert list(lock.parent.iterdir()) == []
+
+
+def test_of_another_machines_process_the_age_decides(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("results_db.engine.BUSY_TIMEOUT_S", 0.1)
+    hold(lock, host="another", process="1:1", age_s=STALE_AFTER_S - 30)
+    with pytest.raises(StoreError, match="another"), only_writer(lock):
+        pass
+    hold(lock, host="another", process="1:1", age_s=STALE_AFTER_S + 30)
+    with only_writer(lock):
+        pass
+    assert list(lock.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "no JSON", "[]", "{}", "3"])
+def test_a_lock_that_says_nothing_goes_by_its_age(lock: Path, content: str) -> None:
+    lock.write_text(content)
+    then = time.time() - STALE_AFTER_S - 30
+    os.utime(lock, (then, then))
+    with only_writer(lock):
+        pass
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot lock"), only_writer(tmp_path / "none" / "x.lock"):
+        pass
+
+
+COUNT = """
+import sys
+from pathlib import Path
+from results_db.lock import only_writer
+lock, number = Path(sys.argv[1]), Path(sys.argv[2])
+for _ in range(30):
+    with only_writer(lock):
+        number.write_text(str(int(number.read_text()) + 1))
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_take_over_a_dead_ones_lock_at_once(lock: Path, tmp_path: Path) -> None:
+    number = tmp_path / "number"
+    number.write_text("0")
+    hold(lock, host=socket.gethostname(), process=dead_process())
+    command = [sys.executable, "-c", COUNT, str(lock), str(number)]
+    processes = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    assert number.read_text() == "90"  # had two held it at once, one would have overwritten the other's count
+    assert set(tmp_path.iterdir()) == {number}
+
+
+def test_a_store_on_a_network_is_written_under_the_lock(shared: Path) -> None:
+    assert lock_file(shared / "x.db") == shared / "x.db.lock"
+    store = open_store(str(shared / "x.db"), create=True)
+    with store._writing():
+        assert (shared / "x.db.lock").exists()
+    store.stage([PlannedRun("ab" * 32, {})])
+    assert not (shared / "x.db.lock").exists()
+    with sqlite3.connect(shared / "x.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    connection.close()
+
+
+def test_a_store_on_a_disk_of_this_machine_needs_none(tmp_path: Path) -> None:
+    assert lock_file(tmp_path / "x.db") is None and lock_file(None) is None
+    store = open_store(str(tmp_path / "x.db"), create=True)
+    with store._writing():
+        assert not (tmp_path / "x.db.lock").exists()

@@ -1,0 +1,168 @@
+"""Logs: of the newest attempt, as a whole or as they grow, from one attempt to the next."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sweep_helpers import ME, answer, complete, small, staged, wait_until
+
+from jobs.dispatched import Dispatch, DispatchFolder
+from results_db.contract import Attempt, RunRecord, State, StoreError
+from results_db.store import SqlStore, open_store
+from slurm.logs import _start_of_last, follow, guess_log, read
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[SqlStore]:
+    store = open_store(str(tmp_path / "a.db"), create=True)
+    yield store
+    store.close()
+
+
+def begin(store: SqlStore, log: Path, *, text: str) -> Attempt:
+    staged(store, small())
+    log.write_text(text)
+    attempt = store.start(small().run_id, replace(ME, log=str(log)))
+    assert attempt is not None
+    return attempt
+
+
+def test_the_newest_attempts_log(own, tmp_path) -> None:
+    first = begin(own, tmp_path / "1.log", text="the first\n")
+    assert own.end(first, State.LOST)
+    begin(own, tmp_path / "2.log", text="one\ntwo\nthree\n")
+    run_id = small().run_id
+    said = answer("logs", run_id[:8], "--db", "a.db", folder=tmp_path)
+    assert (said.code, said.out) == (0, "one\ntwo\nthree\n")
+    assert answer("logs", run_id[:8], "-n", "2", "--db", "a.db", folder=tmp_path).out == "two\nthree\n"
+    shown = answer("logs", run_id, "--json", "--db", "a.db", folder=tmp_path).json
+    assert shown == {
+        "run_id": run_id,
+        "attempt": "2.0",
+        "state": "RUNNING",
+        "job_id": None,
+        "log": str(tmp_path / "2.log"),
+        "lines": ["one", "two", "three"],
+    }
+
+
+def test_a_log_that_is_gone_leaves_the_lines_that_the_store_kept(own, tmp_path) -> None:
+    attempt = begin(own, tmp_path / "1.log", text="x")
+    (tmp_path / "1.log").unlink()
+    with pytest.raises(StoreError, match="has no log here"):
+        read(own, attempt.run_id)
+    assert own.end(attempt, State.FAILED, error="x", log_tail="the last line")
+    assert read(own, attempt.run_id) == "the last line\n"
+
+
+def test_a_job_that_said_nothing_yet_is_guessed_where_submitit_puts_it(own, tmp_path) -> None:
+    staged(own, small())
+    (attempt,) = own.intend([small().run_id], job_name="s-1", launcher="slurm")
+    own.note_jobs({attempt: "7_3"})
+    with pytest.raises(StoreError, match=r"waits to start \(job 7_3\); with -f"):
+        read(own, attempt.run_id)
+    path = own.folder / "jobs" / "s-1" / "7_3_0_log.err"
+    path.parent.mkdir(parents=True)
+    path.write_text("it could not start\n")
+    assert read(own, attempt.run_id) == "it could not start\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["0000"], "no run begins with"),
+        (["{run}"], "was never tried"),
+        (["{run}", "-f", "--json"], "leave -f out"),
+    ],
+)
+def test_mistakes_are_one_line(own, tmp_path, arguments, said) -> None:
+    staged(own, small())
+    words = [word.replace("{run}", small().run_id) for word in arguments]
+    got = answer("logs", *words, "--db", "a.db", folder=tmp_path)
+    assert got.code == 2 and said in got.err and got.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["8_3_0_log.err", "8_3_0_log.out"])
+def test_a_guess_knows_where_submitit_was_told_to_put_it(own, tmp_path, name) -> None:
+    """`submitit_folder: .../%A/%a`, and with `stderr_to_stdout` there is one file alone."""
+    files = tmp_path / "elsewhere" / "8" / "3"
+    files.mkdir(parents=True)
+    DispatchFolder.beside(own.folder, "s-1").begin(
+        Dispatch("s-1", own.url, str(own.folder), None, "h", "1:1", "me", str(tmp_path / "elsewhere/%A/%a"))
+    )
+    guessed = files / "8_3_0_log.err"
+    assert guess_log(own.folder, "s-1", "8_3") == guessed  # before there is any
+    (files / name).touch()
+    assert guess_log(own.folder, "s-1", "8_3") == files / name
+    assert guess_log(own.folder, "s-1", None) is None
+
+
+def test_follow_goes_from_one_attempt_to_the_next_and_ends_with_the_run(own, tmp_path) -> None:
+    first = begin(own, tmp_path / "1.log", text="one\n")
+    heard: list[str] = []
+    noted: list[str] = []
+    thread = threading.Thread(
+        target=lambda: heard.extend(follow(own, first.run_id, note=noted.append, every_s=0.01)), daemon=True
+    )
+    thread.start()
+    wait_until(lambda: "one\n" in heard)
+    with (tmp_path / "1.log").open("a") as log:
+        log.write("two\n")
+    wait_until(lambda: "two\n" in heard)
+    assert own.end(first, State.PREEMPTED)
+    wait_until(lambda: any("was interrupted (PREEMPTED)" in line for line in noted))
+    second = begin(own, tmp_path / "2.log", text="three\n")
+    wait_until(lambda: "three\n" in heard)
+    assert own.finish(second, RunRecord(second.run_id, "reached", 1.0, {}))
+    thread.join(timeout=60)
+    assert not thread.is_alive() and "".join(heard) == "one\ntwo\nthree\n"
+    assert noted[-1] == f"run {second.run_id[:10]} is COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("last", "begins"),
+    [(1, "three\n"), (2, "two\nthree\n"), (3, "one\ntwo\nthree\n"), (9, "one\ntwo\nthree\n")],
+)
+def test_follow_begins_at_the_last_lines(own, tmp_path, last, begins) -> None:
+    attempt = begin(own, tmp_path / "1.log", text="one\ntwo\nthree\n")
+    parts = follow(own, attempt.run_id, note=lambda line: None, last=last, every_s=0.01)
+    assert next(parts) == begins
+    # The next attempt's log is new from its start on.
+    assert own.end(attempt, State.PREEMPTED)
+    begin(own, tmp_path / "2.log", text="four\nfive\n")
+    assert next(parts) == "four\nfive\n"
+
+
+@given(st.lists(st.text("ab\r ", max_size=3)), st.booleans(), st.integers(1, 5))
+def test_the_last_lines_are_those_of_a_list(tmp_path_factory, lines, ended, last) -> None:
+    path = tmp_path_factory.mktemp("log") / "x.log"
+    data = "\n".join(lines).encode() + (b"\n" if ended else b"")
+    path.write_bytes(data)
+    wanted = data.split(b"\n")
+    tail = wanted[-last - 1 :] if data.endswith(b"\n") else wanted[-last:]
+    assert data[_start_of_last(path, last) :] == b"\n".join(tail)
+
+
+def test_an_empty_log_is_said_to_be_empty(own, tmp_path) -> None:
+    run_id = begin(own, tmp_path / "1.log", text="").run_id
+    said = answer("logs", run_id, "--db", "a.db", folder=tmp_path)
+    assert (said.code, said.out, said.err) == (0, "", f"the log of run {run_id[:10]} is empty\n")
+
+
+def test_follow_reads_a_file_anew_that_became_shorter(own, tmp_path) -> None:
+    attempt = begin(own, tmp_path / "1.log", text="a long first line\n")
+    parts = follow(own, attempt.run_id, note=lambda line: None, every_s=0.01)
+    assert next(parts) == "a long first line\n"
+    (tmp_path / "1.log").write_text("short\n")
+    assert next(parts) == "short\n"
+
+
+def test_a_complete_run_is_followed_to_its_end_at_once(own, tmp_path) -> None:
+    complete(own, small())
+    with pytest.raises(StoreError):
+        read(own, small().run_id)  # its worker had no log
+    assert answer("logs", small().run_id, "-f", "--db", "a.db", folder=tmp_path).code == 0

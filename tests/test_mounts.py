@@ -1,0 +1,92 @@
+"""Which file systems machines share, read from mount tables."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from results_db.mounts import on_network
+
+TABLE = r"""
+21 26 0:20 / /proc rw,nosuid shared:5 - proc proc rw
+26 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+40 26 0:41 / /home rw,relatime shared:2 master:3 - nfs4 server:/home rw,vers=4.2
+41 40 0:42 / /home/me/local rw - ext4 /dev/sdb1 rw
+42 26 0:43 / /scratch rw - lustre 10.0.0.1@tcp:/fs rw
+43 26 0:44 / /my\040disk rw - cifs //nas/share rw
+44 26 0:45 / /mnt/ssh rw - fuse.sshfs me@host: rw
+45 26 0:46 / /mnt/fuse rw - fuse.gocryptfs /x rw
+46 26 0:47 / /twice rw - nfs server:/a rw
+47 26 0:48 / /twice rw - tmpfs tmpfs rw
+a line that says nothing
+48 26 0:49 / /broken rw
+"""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "mountinfo"
+    path.write_text(TABLE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("path", "shared"),
+    [
+        ("/", False),
+        ("/var/x.db", False),
+        ("/home", True),
+        ("/home/me/x.db", True),
+        ("/homes/x.db", False),  # not below /home
+        ("/home/me/local/x.db", False),  # a disk mounted below the shared one
+        ("/home/me/../../var/x.db", False),
+        ("/scratch/a/b/c.db", True),
+        ("/my disk/x.db", True),  # \040 is a blank
+        ("/mnt/ssh/x.db", True),
+        ("/mnt/fuse/x.db", False),
+        ("/twice/x.db", False),  # what is mounted last hides what was there
+        ("/broken/x.db", False),
+    ],
+)
+def test_the_innermost_mount_decides(table: Path, path: str, shared: bool) -> None:
+    assert on_network(Path(path), table) is shared
+
+
+def test_a_link_is_followed(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/scratch")
+    assert on_network(tmp_path / "link" / "x.db", table)
+
+
+def test_the_environment_names_the_table(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not on_network(Path("/scratch/x.db"))  # this machine has no such mount
+    monkeypatch.setenv("IMAGINE_MOUNTS", str(table))
+    assert on_network(Path("/scratch/x.db"))
+
+
+def test_without_a_table_nothing_is_shared(tmp_path: Path) -> None:
+    assert not on_network(Path("/scratch"), tmp_path / "none")
+
+
+@given(
+    st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1).filter(
+        lambda s: s not in "..."
+    )
+)
+def test_any_name_of_a_folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    """As the kernel writes it: blank, tab, newline and backslash in octal."""
+    written = name
+    for character in "\\ \t\n":  # the backslash first
+        written = written.replace(character, f"\\{ord(character):03o}")
+    table = tmp_path_factory.mktemp("m") / "mountinfo"
+    line = f"26 1 8:1 / / rw - ext4 /dev/sda1 rw\n40 26 0:41 / /{written} rw - nfs s:/x rw\n"
+    table.write_text(line, newline="")
+    assert on_network(Path("/") / name / "x.db", table)
+    assert not on_network(Path("/other-than-that/x.db"), table)
+
+
+@given(st.binary())
+def test_noise_is_no_error(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
+    table = tmp_path_factory.mktemp("m") / "mountinfo"
+    table.write_bytes(noise)
+    on_network(Path("/x"), table)

@@ -1,0 +1,127 @@
+"""The probe before a launch: what a node, srun, or nobody has to say, and that no job of it is left."""
+
+import signal
+import subprocess
+
+import pytest
+from slurm_helpers import attempts, launch, states, try_launch, wait_for_no_jobs, wait_for_states
+from sweep_helpers import SWEEP, Watched, wait_until, write_spec
+
+from imagination.schema import ConfigError
+from results_db.contract import State
+from slurm.probe import _outcome
+
+
+def done(out: str, err: str, code: int = 1) -> "subprocess.CompletedProcess[str]":
+    return subprocess.CompletedProcess([], code, out, err)
+
+
+# What srun of Slurm 22.05 printed on the testbed.
+REFUSED = [
+    (
+        "srun: error: invalid partition specified: nonesuch\n"
+        "srun: error: Unable to allocate resources: Invalid partition name specified",
+        "Invalid partition name specified",
+    ),
+    (
+        "srun: error: Unable to allocate resources: Requested node configuration is not available",
+        "Requested node configuration is not available",
+    ),
+    ("srun: unrecognized option '--of-mine=x'\nTry \"srun --help\" for more information", "--of-mine=x"),
+    ("srun: error: Invalid generic resource (gres) specification", "Invalid generic resource"),
+]
+NOT_YET = [
+    "srun: job 6 queued and waiting for resources\n"
+    "srun: error: Unable to allocate resources: Requested nodes are busy",
+    "srun: Required node not available (down, drained or reserved)\n"
+    "srun: error: Unable to allocate resources: Required node not available (down, drained or reserved)",
+    "srun: error: Task launch for StepId=5.0 failed on node n1: Socket timed out on send/recv operation",
+]
+
+
+@pytest.mark.parametrize(("err", "words"), REFUSED)
+def test_what_slurm_will_never_start_is_refused(err, words) -> None:
+    with pytest.raises(ConfigError, match=r"^Slurm refused the jobs: .*; nothing was submitted") as refused:
+        _outcome(done("", err))
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("err", NOT_YET)
+def test_what_may_start_later_is_no_refusal(err) -> None:
+    assert "start" in str(_outcome(done("", err)))
+
+
+def test_what_a_node_says() -> None:
+    started, set_up = "imagine-node-started n7\n", "imagine-node-set-up\n"
+    assert _outcome(done(started + set_up + '{"problem": null}\n', "", 0)) is None
+    # Setup commands may print what they like, with or without a newline at the end.
+    assert _outcome(done(started + "module loaded\n" + set_up + '{"problem": null}\n', "", 0)) is None
+    for out, err, says in (
+        (started, "srun: error: n7: task 0: Exited with exit code 3", "they ended with exit code 1"),
+        (started, "bash: module: not found", "(bash: module: not found)"),
+        (started + set_up, "ImportError: no torch", "cannot import the project: ImportError: no torch"),
+        (started + set_up + '{"problem": "has no disk"}\n', "", "has no disk"),
+    ):
+        with pytest.raises(ConfigError, match=r"^node n7 .*; nothing was submitted") as refused:
+            _outcome(done(out, err))
+        assert says in str(refused.value)
+
+
+@pytest.mark.slow
+def test_a_setup_that_fails_is_named_and_nothing_is_submitted(slurm, tmp_path) -> None:
+    write_spec(tmp_path, runs=1)
+    said = try_launch(tmp_path, "launcher.setup=['echo no such module >&2; exit 3']", check=True)
+    assert said.code == 2
+    (line,) = [line for line in said.err.splitlines() if "letting a node look" not in line]
+    assert "did not get through the setup commands: they ended with exit code 3 (no such module)" in line
+    assert states(tmp_path) == {} and slurm.run("squeue", "-h") == ""
+
+
+@pytest.mark.slow
+def test_what_slurm_refuses_is_one_line(slurm, tmp_path) -> None:
+    write_spec(tmp_path, runs=1)
+    said = try_launch(tmp_path, "launcher.partition=nonesuch", check=True)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("imagine-sweep: error: Slurm refused the jobs: ")
+    assert "Invalid partition name specified; nothing was submitted" in said.err
+    assert said.err.count("\n") == 1 and states(tmp_path) == {}
+
+
+@pytest.mark.slow
+def test_an_interrupted_launch_says_that_it_waits_and_leaves_no_probe(slurm, tmp_path) -> None:
+    """SIGINT to the launch alone: srun hears of it from the launch."""
+    blockers = [
+        slurm.run("sbatch", "--parsable", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600")
+        for _ in slurm.node_states()
+    ]
+    write_spec(tmp_path, runs=1)
+    command = (SWEEP, "launch", "s.yaml", "launcher=slurm", "--db", "a.db")
+    launch = Watched(*command, folder=tmp_path, start_new_session=True)
+    launch.wait_for("letting a node look first, up to 20 s (--no-check skips it)")
+    wait_until(lambda: "imagine-probe-" in slurm.run("squeue", "-h", "-o", "%j"))
+    launch.process.send_signal(signal.SIGINT)
+    assert launch.end() == 130
+    assert "imagine-probe-" not in slurm.run("squeue", "-h", "-o", "%j")
+    slurm.run("scancel", *blockers)
+    wait_for_no_jobs(slurm)
+
+
+@pytest.mark.slow
+def test_a_setup_that_prints_half_a_line(slurm, tmp_path) -> None:
+    write_spec(tmp_path, runs=1)
+    said = launch(tmp_path, "launcher.setup=['printf loaded']", check=True)
+    assert said.json["submitted"] == 1
+
+
+@pytest.mark.slow
+def test_a_node_without_the_gpu_that_it_should_have(slurm, tmp_path, monkeypatch) -> None:
+    """It shall not train on its CPU instead, which would take days and say nothing."""
+    monkeypatch.delenv("IMAGINE_DEVICE")  # which the testbed sets, whose GPUs are none
+    write_spec(tmp_path, runs=1)
+    said = try_launch(tmp_path, "launcher.gpus_per_node=1", check=True)
+    assert said.code == 2 and "cannot train: device: 'cuda' cannot be used here" in said.err
+    assert states(tmp_path) == {} and slurm.run("squeue", "-h") == ""
+    launch(tmp_path, "launcher.gpus_per_node=1")
+    wait_for_states(tmp_path, State.NODE_FAIL)
+    ((attempt,),) = attempts(tmp_path)
+    assert "cannot train: device: 'cuda' cannot be used here" in attempt["error"]

@@ -1,0 +1,235 @@
+"""`retry`: failed runs and no others, of a spec or of every launched sweep, up to a number of attempts."""
+
+import pytest
+from sweep_helpers import (
+    HOPELESS,
+    answer,
+    attempt_states,
+    begun,
+    complete,
+    fail,
+    ids,
+    opened,
+    small,
+    tree,
+    write_spec,
+)
+
+from results_db.contract import NewSweep, State
+from results_db.store import open_store
+from sweeps.expand import expand
+from sweeps.retry import Failed, failed_runs, plan_retries
+from sweeps.spec import load
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A spec of two cells, of 2 and 4 runs, and a store in which some have failed once, twice or thrice."""
+    path = write_spec(tmp_path, cells="[{gol: 1, runs: 2}, {gol: 2, runs: 4}]")
+    expansion = expand(load(path))
+    one, two = expansion.cells
+    store = open_store(str(tmp_path / "a.db"), create=True)
+    store.stage(expansion.runs, sweep=NewSweep("s", load(path).composed))
+    fail(store, one.runs[0])
+    fail(store, two.runs[0], times=2, state=State.OUT_OF_MEMORY)
+    fail(store, two.runs[1], times=3)
+    complete(store, two.runs[2])
+    store.end(begun(store, two.runs[3]), State.LOST)
+    store.close()
+    return tmp_path
+
+
+@pytest.fixture
+def runs(folder):
+    """Ids of its runs, by cell."""
+    return [ids(cell.runs) for cell in expand(load(folder / "s.yaml")).cells]
+
+
+def retry(folder, *arguments):
+    return answer("retry", "--db", "a.db", *arguments, folder=folder)
+
+
+def rows(folder, *arguments):
+    said = retry(folder, *arguments, "--dry-run", "--json")
+    assert said.code == 0, said.err
+    return [(row["run_id"], row["state"], row["attempts"]) for row in said.json]
+
+
+def test_only_failed_runs_are_chosen_and_too_many_attempts_are_named(folder, runs) -> None:
+    one, two = runs
+    chosen = [(one[0], "FAILED", 1), (two[0], "OUT_OF_MEMORY", 2)]
+    assert rows(folder, "s.yaml") == chosen
+    assert rows(folder) == chosen  # of the launched sweeps
+    assert rows(folder, "s.yaml", "--max-attempts", "2") == chosen[:1]
+    assert rows(folder, "s.yaml", "--max-attempts", "4") == [*chosen, (two[1], "FAILED", 3)]
+    assert rows(folder, "s.yaml", "-n", "1") == chosen[:1]
+    assert rows(folder, "s.yaml", "--state", "out_of_memory") == chosen[1:]
+    assert rows(folder, "s.yaml", "--where", "gol=1") == chosen[:1]
+    assert rows(folder, "s.yaml", "--where", f"run_id={two[0][:10]}") == chosen[1:]
+
+    said = retry(folder, "s.yaml", "--dry-run")
+    assert said.err == (
+        f"left, after 3 attempts or more: {two[1][:10]}; see imagine-results show RUN, or raise --max-attempts\n"
+    )
+    head, _, *lines = said.out.strip().splitlines()
+    assert head.split() == ["sweep", "run_id", "gol", "seed", "state", "attempts"]
+    assert [line.split() for line in lines] == [
+        ["s", one[0][:10], "1", "0", "FAILED", "1"],
+        ["s", two[0][:10], "2", "0", "OUT_OF_MEMORY", "2"],
+    ]
+
+
+def test_where_all_have_had_their_attempts_that_alone_is_said(folder) -> None:
+    said = retry(folder, "--max-attempts", "1", "--dry-run")
+    assert (said.code, said.out) == (0, "")
+    assert said.err.startswith("left, after 1 attempt or more: ") and said.err.count("\n") == 1
+
+
+def test_a_filter_that_matches_no_failed_run_is_no_mistake(folder) -> None:
+    said = retry(folder, "s.yaml", "--where", "state=LOST")
+    assert (said.code, said.out) == (0, "") and said.err.startswith("no failed run")
+
+
+def test_sweeps_without_a_failed_run_are_left_out(folder) -> None:
+    """Of three sweeps that were launched, one has a run that failed; only its launch is told of."""
+    store = opened(folder)
+    for name in ("t", "u"):
+        path = write_spec(folder, name=name, runs=1, batch=4 if name == "t" else HOPELESS)
+        store.stage(expand(load(path)).runs, sweep=NewSweep(name, load(path).composed))
+    fail(store, expand(load(folder / "u.yaml")).runs[0])
+    said = retry(folder, "--json", "--where", f"batch={HOPELESS}")
+    assert [each["name"] for each in said.json] == ["u"]
+
+
+def test_failed_runs_of_top_ups_belong_to_their_sweep(folder, runs) -> None:
+    store = opened(folder)
+    added = small(gol=1, seed=2)
+    fail(store, added)
+    fail(store, small(gol=1, seed=9))  # by hand: 3 is a gap
+    assert rows(folder, "s.yaml") == [
+        (runs[0][0], "FAILED", 1),
+        (added.run_id, "FAILED", 1),
+        (runs[1][0], "OUT_OF_MEMORY", 2),
+    ]
+
+
+def test_a_run_of_two_sweeps_is_tried_by_the_first(folder, runs) -> None:
+    store = opened(folder)
+    path = write_spec(folder, name="t", runs=1, cells="[{gol: 1}, {gol: 3}]")
+    expansion = expand(load(path))
+    store.stage(expansion.runs, sweep=NewSweep("t", load(path).composed))
+    fail(store, expansion.cells[1].runs[0])
+    said = retry(folder, "--dry-run", "--json").json
+    assert [(row["sweep"], row["gol"]) for row in said] == [("s", 1), ("s", 2), ("t", 3)]
+    # A limit counts over all sweeps.
+    assert [row["sweep"] for row in retry(folder, "--dry-run", "--json", "-n", "2").json] == ["s", "s"]
+
+
+def test_a_plan_over_two_sweeps() -> None:
+    """The same without a store, and what is left is named once."""
+    run_a, run_b = small(seed=0), small(seed=1)
+    cell = expand_of(run_a, run_b)
+    failed = {
+        run_a.run_id: Failed(run_a.run_id, "FAILED", 1),
+        run_b.run_id: Failed(run_b.run_id, "FAILED", 3),
+    }
+    first, second = plan_retries([cell, cell], failed, known=set(failed), max_attempts=3)
+    assert (ids(first.expansion.runs), [each.run_id for each in first.left]) == (
+        [run_a.run_id],
+        [run_b.run_id],
+    )
+    assert (second.expansion.runs, second.left) == ([], [])
+    assert plan_retries([cell], failed, known=set(failed), limit=0)[0].expansion.cells == []
+
+
+def expand_of(*runs):
+    """A spec and an expansion with one cell of these runs."""
+    from sweeps.expand import Cell, Expansion
+    from sweeps.model import Spec
+
+    config = {key: value for key, value in runs[0].config.items() if key != "seed"}
+    cell = Cell(columns={}, config=config, wanted=2, runs=runs, template=config, sample={}, next_seed=None)
+    return Spec(name="s", parts=[]), Expansion([cell])
+
+
+def test_what_counts_as_failed(folder) -> None:
+    frame = opened(folder).runs()
+    assert {each.state for each in failed_runs(frame).values()} == {"FAILED", "OUT_OF_MEMORY"}
+    assert len(failed_runs(frame)) == 3 and len(failed_runs(frame, states=["OUT_OF_MEMORY"])) == 1
+    assert failed_runs(frame.head(0)) == {}
+
+
+@pytest.mark.slow
+def test_failed_runs_are_trained_and_no_others(folder, runs) -> None:
+    done = retry(folder, "s.yaml", "--json")
+    assert done.code == 1  # one is left
+    assert done.json["trained"] == {runs[0][0]: "COMPLETED", runs[1][0]: "COMPLETED"}
+    store = opened(folder)
+    assert attempt_states(store, runs[0][0]) == ["FAILED", "COMPLETED"]
+    assert attempt_states(store, runs[1][0]) == ["OUT_OF_MEMORY", "OUT_OF_MEMORY", "COMPLETED"]
+    states = store.states([*runs[0], *runs[1]])
+    assert [str(states[run]) for run in (runs[0][1], *runs[1][1:])] == [
+        "STAGED",
+        "FAILED",
+        "COMPLETED",
+        "LOST",
+    ]
+    assert list(store.sweeps()) == ["s"]
+    # What is left is taken if that is said, and then there is nothing more.
+    assert retry(folder, "--max-attempts", "4", "--json").json[0]["trained"] == {runs[1][1]: "COMPLETED"}
+    again = retry(folder, "s.yaml", "--json")
+    assert (again.code, again.json["total"]) == (0, 0) and "no failed run of a sweep" in again.err
+
+
+@pytest.mark.slow
+def test_what_fails_again_is_left_in_the_end(tmp_path) -> None:
+    write_spec(tmp_path, runs=1, batch=HOPELESS)
+    assert answer("launch", "s.yaml", "--db", "a.db", folder=tmp_path).code == 1
+    for attempts in (2, 3):
+        assert retry(tmp_path, "s.yaml").code == 1
+        (run_id,) = opened(tmp_path).runs()["run_id"]
+        assert len(opened(tmp_path).attempts(run_id)) == attempts
+    last = retry(tmp_path, "s.yaml", "--json")
+    assert (last.code, last.json["trained"]) == (1, {}) and run_id[:10] in last.err
+    assert len(opened(tmp_path).attempts(run_id)) == 3
+
+
+def test_many_runs_are_asked_for(tmp_path) -> None:
+    store = open_store(str(tmp_path / "a.db"), create=True)
+    for run in expand(load(write_spec(tmp_path, runs=11))).runs:
+        fail(store, run)
+    code, out, err = retry(tmp_path, "s.yaml")
+    assert (code, out) == (2, "") and "11 failed runs to train again" in err and "give -y" in err
+    assert len(err.splitlines()) == 1
+    assert set(store.runs()["attempts"]) == {1}
+
+
+def test_nothing_failed(tmp_path) -> None:
+    write_spec(tmp_path)
+    for arguments in ([], ["s.yaml"]):
+        code, out, err = retry(tmp_path, *arguments)
+        assert (code, out) == (0, "") and err.startswith("no failed run")
+        assert retry(tmp_path, *arguments, "--dry-run", "--json").json == []
+    assert retry(tmp_path, "--json").json == []
+    assert retry(tmp_path, "s.yaml", "--json").json["trained"] == {}
+    assert tree(tmp_path) == {"s.yaml"}
+
+
+BAD = {
+    "a state that is no failure": (["--state", "LOST"], "'LOST'"),
+    "no attempts": (["--max-attempts", "0"], "--max-attempts"),
+    "no match": (["s.yaml", "--where", "gol=99"], "--where 'gol=99': no run matches"),
+    "no filter": (["--where", "gol"], "--where 'gol'"),
+    "no column": (["--where", "gool=1"], "'gol'"),
+    "no spec": (["gone.yaml"], "gone.yaml"),
+    "unknown override": (["s.yaml", "chanels=4"], "'channels'"),
+    "no store": (["--db", "nonsense"], "nonsense"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_line_and_writes_nothing(folder, what) -> None:
+    arguments, says = BAD[what]
+    code, out, err = retry(folder, *arguments)
+    assert (code, out) == (2, "") and says in err and len(err.splitlines()) == 1
+    assert sorted(opened(folder).runs()["attempts"]) == [0, 1, 1, 1, 2, 3]

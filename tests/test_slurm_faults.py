@@ -1,0 +1,272 @@
+"""Whatever fails on the way: in the end every run is complete once, with the result of the undisturbed sweep.
+
+Three runs of some seconds, each a task of its own, on a real Slurm. What preemption, time limits and requeues do to one
+job stands in test_slurm_job.py, what the end of a launch does in test_slurm_launch.py.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from slurm_helpers import (
+    LONG,
+    all_results,
+    assert_whole,
+    attempts,
+    launch,
+    launched_into,
+    logs,
+    states,
+    train_here,
+    try_launch,
+    wait_for_log,
+    wait_for_no_jobs,
+    wait_for_states,
+)
+from sweep_helpers import RESULTS, answer, opened, run, wait_until, write_spec
+
+from results_db.contract import State
+from slurm.queries import Slurm
+from slurm.reconcile import Reconciled, Reconciler
+from slurm.testbed import packages
+
+pytestmark = pytest.mark.slow
+
+DONE = {State.COMPLETED}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The results of the sweep, one run at a time on one core."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_spec(folder, runs=3, **LONG)
+    return train_here(folder)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """A folder with the sweep."""
+    write_spec(tmp_path, runs=3, **LONG)
+    return tmp_path
+
+
+def reconcile(folder: Path, **options) -> Reconciled:
+    """`imagine-sweep reconcile`, at another time if need be."""
+    with closing(opened(folder)) as store:
+        return Reconciler(store, Slurm()).look(**options)
+
+
+def running(folder: Path) -> list[dict]:
+    """The newest attempt of every run that trains."""
+    newest = (tries[-1] for tries in attempts(folder) if tries)
+    return [one for one in newest if one["state"] == State.RUNNING]
+
+
+def kill_worker(attempt: dict) -> None:
+    os.kill(int(attempt["process"].partition(":")[0]), signal.SIGKILL)
+
+
+def test_kill_9_of_a_worker(slurm, sweep, undisturbed) -> None:
+    launch(sweep)
+    wait_for_log(sweep, "started", times=3)
+    one, *_ = running(sweep)
+    kill_worker(one)
+    wait_for_no_jobs(slurm)
+    again = launch(sweep)  # which looks first what became of whom
+    assert f"(job {one['job_id']}): LOST: " in again.err
+    assert again.json["submitted"] == 1
+    wait_for_states(sweep, State.COMPLETED)
+    assert sorted(len(tries) for tries in attempts(sweep)) == [1, 1, 2]
+    assert_whole(sweep, slurm, undisturbed)
+
+
+def test_a_node_is_lost(slurm, sweep, undisturbed) -> None:
+    """Nobody tells Slurm; it finds out, requeues, and no look at any moment takes the requeued job for dead."""
+    launch(sweep)
+    wait_for_log(sweep, "started", times=3)
+    node = running(sweep)[0]["host"]
+    slurm.kill_node(node)
+    while set(states(sweep).values()) != DONE:
+        assert not reconcile(sweep).ended
+        time.sleep(1)
+    lost = [tries for tries in attempts(sweep) if tries[0]["host"] == node]
+    assert lost and all(tries[-1]["restart"] > 0 for tries in lost)
+    slurm.start_node(node)
+    assert_whole(sweep, slurm, undisturbed)
+
+
+def test_a_node_is_cut_off_and_comes_back(slurm, sweep, undisturbed) -> None:
+    """Its tasks live on while Slurm starts them elsewhere: for a while there are two copies."""
+    launch(sweep, "launcher.additional_parameters={exclude: 'n3,n4'}")
+    wait_for_log(sweep, "started", times=3)
+    node = running(sweep)[0]["host"]
+    old = [one for one in running(sweep) if one["host"] == node]
+    slurm.cut_node(node, noticed=True)
+    wait_until(lambda: any(tries[-1]["restart"] for tries in attempts(sweep)), within_s=120)
+    slurm.start_node(node)  # with its old copies still on it
+    wait_for_states(sweep, State.COMPLETED)
+    for before in old:
+        (tries,) = [tries for tries in attempts(sweep) if tries[0]["process"] == before["process"]]
+        assert [one["restart"] for one in tries] == [0, 1] and tries[0]["state"] == State.LOST
+    assert_whole(sweep, slurm, undisturbed)
+
+
+def test_the_controller_is_killed_and_started_again(slurm, sweep, undisturbed) -> None:
+    launch(sweep, "launcher.array_parallelism=1")
+    wait_for_log(sweep, "started")
+    slurm.wait_for_save()
+    slurm.kill_controller()
+    assert not reconcile(sweep).ended  # no answer is no death
+    wait_until(lambda: State.COMPLETED in states(sweep).values(), within_s=120)  # its worker did not notice
+    slurm.start_controller()
+    wait_for_states(sweep, State.COMPLETED)
+    assert_whole(sweep, slurm, undisturbed)
+
+
+def test_some_tasks_are_cancelled_from_outside(slurm, sweep, undisturbed) -> None:
+    (job,) = launch(sweep, "launcher.array_parallelism=1").json["jobs"]
+    wait_for_log(sweep, "started")
+    slurm.run("scancel", f"{job}_0", f"{job}_1")  # one that trains, and one that waits
+    wait_until(lambda: State.PREEMPTED in states(sweep).values(), within_s=60)  # it saved
+    wait_until(lambda: State.COMPLETED in states(sweep).values(), within_s=120)
+    # Of a task that was cancelled before it began Slurm keeps no trace; minutes later that is certain.
+    reconcile(sweep, now=datetime.now(UTC) + timedelta(minutes=10))
+    assert sorted(map(str, states(sweep).values())) == ["CANCELLED", "COMPLETED", "PREEMPTED"]
+    assert launch(sweep).json["submitted"] == 2
+    wait_for_states(sweep, State.COMPLETED)
+    assert_whole(sweep, slurm, undisturbed)
+
+
+def test_out_of_memory(slurm, tmp_path) -> None:
+    """A run of about 2 GB, which gets 1 GB at first; the other run does not notice."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    large = "[{batch: 20000, board: 20, max_steps: 2, eval_every: 1, trace_every: 1, runs: 1}, {runs: 1}]"
+    for folder in (here, there):
+        folder.mkdir()
+        write_spec(folder, cells=large, runs=1)
+    launch(there, "launcher.mem_gb=1", "launcher.additional_parameters={no-requeue: true}")
+    wait_for_no_jobs(slurm)
+    reconcile(there)
+    assert sorted(map(str, states(there).values())) == ["COMPLETED", "OUT_OF_MEMORY"]
+    # It is at fault itself, so the same again is not tried unless somebody asks.
+    said = try_launch(there)
+    assert said.code == 1 and said.json["submitted"] == 0
+    assert launch(there, "launcher.mem_gb=8", "--retry-failed").json["submitted"] == 1
+    wait_for_states(there, State.COMPLETED)
+    assert_whole(there, slurm, train_here(here))
+
+
+@contextmanager
+def away(folder: Path, seconds: float) -> Iterator[None]:
+    """The store cannot be reached for so long, and not before what is done meanwhile."""
+    began = time.monotonic()
+    files = [path for path in folder.iterdir() if path.name.startswith("a.db")]
+    for path in files:
+        path.rename(folder / f"away-{path.name}")
+    yield
+    time.sleep(max(seconds - (time.monotonic() - began), 0))
+    for path in files:
+        (folder / f"away-{path.name}").rename(path)
+
+
+def test_the_store_is_away_for_half_a_minute_while_runs_end(slurm, sweep, undisturbed) -> None:
+    launch(sweep)
+    wait_for_log(sweep, "started", times=3)
+    with away(sweep, 30):
+        wait_for_log(sweep, "state=COMPLETED", times=3)
+        assert len(list((sweep / "a.files" / "spool").glob("*.json"))) == 3
+        wait_for_no_jobs(slurm)
+    assert set(states(sweep).values()) == {State.RUNNING}  # that is all it heard
+    assert launch(sweep).json["submitted"] == 0  # which takes in first what is there
+    assert set(states(sweep).values()) == DONE
+    assert all(len(tries) == 1 for tries in attempts(sweep))
+    assert_whole(sweep, slurm, undisturbed)
+
+
+def test_sqlite_on_a_network_file_system(slurm, sweep, undisturbed, monkeypatch) -> None:
+    """The jobs read the database and write none of it; two that take in their files at once do no harm."""
+    table = sweep / "mounts"
+    table.write_text(f"1 0 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / {sweep} rw - nfs4 server:/home rw\n")
+    monkeypatch.setenv("IMAGINE_MOUNTS", str(table))  # sbatch hands it on
+    launch(sweep)
+    granted = (sweep / "a.db").read_bytes()
+    wait_for_log(sweep, "state=COMPLETED", times=3)
+    wait_for_no_jobs(slurm)
+    assert (sweep / "a.db").read_bytes() == granted
+    assert set(states(sweep).values()) == {State.PENDING}
+    both = [
+        subprocess.Popen((RESULTS, "ingest", "--db", "a.db"), cwd=sweep, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    assert [process.communicate(timeout=120)[1] for process in both] == [b"", b""]
+    assert [process.returncode for process in both] == [0, 0]
+    assert set(states(sweep).values()) == DONE
+    assert all(len(tries) == 1 for tries in attempts(sweep))
+    assert_whole(sweep, slurm, undisturbed)
+
+
+@contextmanager
+def tiny_disk(folder: Path) -> Iterator[None]:
+    """A file system of one page at `folder`, which is full."""
+    folder.mkdir(parents=True)
+    mounted = run("mount", "-t", "tmpfs", "-o", "size=4k", "none", str(folder), folder=folder.parent)
+    if mounted.returncode:
+        pytest.skip(f"mounting needs root: {mounted.stderr.strip()}")
+    try:
+        (folder / "full").write_bytes(bytes(4096))
+        yield
+    finally:
+        assert run("umount", str(folder), folder=folder.parent).returncode == 0
+
+
+@pytest.mark.parametrize("store_away_s", [0, 30])
+def test_the_disk_under_the_spool_is_full(slurm, sweep, undisturbed, store_away_s) -> None:
+    """With the store there, the spool is not needed; with neither, a worker waits for either for about a minute."""
+    with tiny_disk(sweep / "a.files" / "spool"):
+        launch(sweep)
+        wait_for_log(sweep, "started", times=3)
+        if store_away_s:
+            with away(sweep, store_away_s):
+                wait_for_log(sweep, "No space left", times=3)
+        wait_for_states(sweep, State.COMPLETED)
+        assert "No space left" in logs(sweep)
+        wait_for_no_jobs(slurm)
+    assert all(len(tries) == 1 for tries in attempts(sweep))
+    assert_whole(sweep, slurm, undisturbed)
+
+
+@pytest.mark.parametrize("offset", ["+1h", "-1h"])
+def test_a_worker_whose_clock_is_an_hour_off(slurm, sweep, undisturbed, offset) -> None:
+    library = packages.faketime()
+    if library is None:
+        give_up = pytest.fail if os.environ.get("REQUIRE_SLURM") else pytest.skip
+        give_up(f"libfaketime is not here; {packages.HOW_TO_INSTALL}")
+    wrong = [f"export LD_PRELOAD={library} FAKETIME={offset} DONT_FAKE_MONOTONIC=1", "date -u +clock=%FT%T"]
+    launch(sweep, f"launcher.setup={wrong}")
+    while set(states(sweep).values()) != DONE:
+        assert not reconcile(sweep).ended  # neither silent for an hour nor from the future is dead
+        time.sleep(1)
+    (said, *_) = re.findall(r"clock=(\S+)", launched_into(sweep, "*.out"))
+    assert abs(datetime.fromisoformat(said + "Z") - datetime.now(UTC)) > timedelta(minutes=50)
+    assert all(len(tries) == 1 for tries in attempts(sweep))
+    assert_whole(sweep, slurm, undisturbed)
+
+
+def test_everything_is_stored_before_a_look(slurm, sweep, undisturbed) -> None:
+    """`watch` takes in the spool by itself."""
+    launch(sweep)
+    wait_for_log(sweep, "started", times=3)
+    with away(sweep, 0):
+        wait_for_log(sweep, "state=COMPLETED", times=3)
+        wait_for_no_jobs(slurm)
+    said = answer("watch", "s.yaml", "--once", "--json", "--db", "a.db", folder=sweep)
+    assert said.code == 0 and said.json["states"] == {"COMPLETED": 3}
+    assert all_results(sweep) == undisturbed
+    assert_whole(sweep, slurm, undisturbed)

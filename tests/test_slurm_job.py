@@ -1,0 +1,167 @@
+"""A job that is preempted, timed out, cancelled or started twice saves, comes back, and ends the same."""
+
+import pytest
+from slurm_helpers import (
+    LONG,
+    WITHIN_S,
+    all_results,
+    attempts,
+    launch,
+    logs,
+    states,
+    train_here,
+    wait_for_log,
+    wait_for_no_jobs,
+    wait_for_states,
+)
+from sweep_helpers import wait_until, write_spec
+
+from results_db.contract import State
+
+pytestmark = pytest.mark.slow
+
+LONGER = {**LONG, "max_steps": 15_000}
+"""Longer than the half minute after which Slurm looks at time limits again."""
+
+ON_N1 = "launcher.additional_parameters={nodelist: n1}"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The results of the long spec."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_spec(folder, runs=1, **LONG)
+    return train_here(folder)
+
+
+@pytest.fixture
+def long(tmp_path):
+    """A folder with the long spec."""
+    write_spec(tmp_path, runs=1, **LONG)
+    return tmp_path
+
+
+def tries(folder):
+    """Number, restart and state of each attempt of the one run."""
+    (found,) = attempts(folder)
+    return [(one["number"], one["restart"], str(one["state"])) for one in found]
+
+
+def preempt(slurm):
+    """A job of a higher partition takes the whole node n1 for a moment."""
+    slurm.run(*("sbatch", "-p", "urgent", "-w", "n1", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2"))
+
+
+def test_preempted_it_saves_comes_back_and_ends_the_same(slurm, long, undisturbed) -> None:
+    (job,) = launch(long, ON_N1).json["jobs"]
+    wait_for_log(long, "started")
+    preempt(slurm)
+    wait_for_states(long, State.COMPLETED)
+    assert tries(long) == [(1, 0, "PREEMPTED"), (1, 1, "COMPLETED")]
+    assert [one["job_id"] for one in attempts(long)[0]] == [job, job]
+    assert "saved and requeued" in logs(long) and "start 1, on n1" in logs(long)
+    # It went on where it was: no step was trained twice.
+    resumed = int(logs(long).rpartition(" started ")[2].split("step=")[1].split()[0])
+    assert resumed > 0
+    assert all_results(long) == undisturbed
+
+
+def test_preempted_by_sigterm_alone_it_comes_back_as_well(slurm_with, long, undisturbed) -> None:
+    """Where SlurmctldParameters has no preempt_send_user_signal; the grace time begins with SIGTERM."""
+    slurm = slurm_with(nodes=1, preempt_signal=False, accounting=False)
+    launch(long)
+    wait_for_log(long, "started")
+    preempt(slurm)
+    wait_for_states(long, State.COMPLETED)
+    assert tries(long) == [(1, 0, "PREEMPTED"), (1, 1, "COMPLETED")]
+    assert all_results(long) == undisturbed
+
+
+def test_at_its_time_limit_it_goes_on_until_it_is_done(slurm, tmp_path) -> None:
+    """A limit of a minute, at which submitit would take any signal for one time-out too many."""
+    here, long = tmp_path / "here", tmp_path / "there"
+    for folder in (here, long):
+        folder.mkdir()
+        write_spec(folder, runs=1, **LONGER)
+    launch(long, "launcher.timeout_min=1", "launcher.signal_delay_s=58")
+    wait_for_log(long, "saved and requeued")
+    wait_for_states(long, State.COMPLETED, within_s=3 * WITHIN_S)  # where importing takes long, many starts
+    found = tries(long)
+    assert len(found) > 1 and found[-1] == (1, len(found) - 1, "COMPLETED")
+    assert {state for *_, state in found[:-1]} == {"PREEMPTED"}
+    assert all_results(long) == train_here(here)
+
+
+def test_with_max_num_timeout_it_stops_there(slurm, tmp_path) -> None:
+    long = tmp_path
+    write_spec(long, runs=1, **LONGER)
+    launch(long, "launcher.timeout_min=1", "launcher.signal_delay_s=58", "launcher.max_num_timeout=0")
+    wait_for_log(long, "saved; not requeued: max_num_timeout is 0")
+    wait_for_no_jobs(slurm)
+    assert tries(long) == [(1, 0, "PREEMPTED")]
+
+
+def test_a_preemption_is_no_time_out(slurm, long) -> None:
+    launch(long, ON_N1, "launcher.timeout_min=9", "launcher.max_num_timeout=0")
+    wait_for_log(long, "started")
+    preempt(slurm)
+    wait_for_states(long, State.COMPLETED)
+    assert tries(long) == [(1, 0, "PREEMPTED"), (1, 1, "COMPLETED")]
+
+
+def test_cancelled_from_outside_it_saves_and_ends(slurm, long, undisturbed) -> None:
+    (job,) = launch(long).json["jobs"]
+    wait_for_log(long, "started")
+    slurm.run("scancel", job)
+    wait_for_no_jobs(slurm)
+    assert tries(long) == [(1, 0, "PREEMPTED")]
+    assert "saved, and told to end" in logs(long) and "requeued" not in logs(long)
+    # The next launch goes on from there.
+    launch(long)
+    wait_for_states(long, State.COMPLETED)
+    assert tries(long) == [(1, 0, "PREEMPTED"), (2, 0, "COMPLETED")]
+    assert all_results(long) == undisturbed
+
+
+def test_requeued_from_outside(slurm, long, undisturbed) -> None:
+    """Until it starts again it waits like any other: nobody submits it once more."""
+    (job,) = launch(long).json["jobs"]
+    wait_for_log(long, "started")
+    slurm.run("scontrol", "requeue", job)
+    wait_until(lambda: "PENDING" in slurm.run("squeue", "-h", "-j", job, "-o", "%T"), within_s=WITHIN_S)
+    if set(states(long).values()) == {State.PREEMPTED}:  # it had the time to say so
+        said = launch(long)
+        assert said.json["submitted"] == 0 and said.json["active"] == 1
+        assert "1 interrupted run in the queue again" in said.err
+        assert tries(long) == [(1, 0, "PREEMPTED"), (1, 1, "PENDING")]
+    wait_for_states(long, State.COMPLETED)
+    assert [(number, restart) for number, restart, _ in tries(long)] == [(1, 0), (1, 1)]
+    assert all_results(long) == undisturbed
+
+
+def test_two_copies_of_a_job_are_two_restarts(slurm, long, undisturbed) -> None:
+    """Its node is cut from the network, and Slurm starts it once more elsewhere: the newer one wins."""
+    launch(long, "launcher.additional_parameters={exclude: 'n3,n4'}")
+    wait_for_log(long, "started")
+    ((one,),) = attempts(long)
+    slurm.cut_node(one["host"], noticed=True)
+    wait_for_states(long, State.COMPLETED)
+    found = tries(long)
+    assert found[-1] == (1, 1, "COMPLETED") and found[0][:2] == (1, 0)
+    assert {entry["host"] for entry in attempts(long)[0]} == {"n1", "n2"}
+    assert all_results(long) == undisturbed
+
+
+def test_the_same_restart_count_twice(slurm, long, undisturbed) -> None:
+    """A controller that dies before it has written that a job started, starts it again without counting."""
+    launch(long)
+    slurm.wait_for_save()
+    wait_for_log(long, "started")
+    slurm.kill_controller()
+    slurm.start_controller()
+    wait_until(lambda: states(long) and set(states(long).values()) == {State.COMPLETED}, within_s=WITHIN_S)
+    # Whether Slurm started it again is its own affair; each start was an attempt of its own, the last one counts.
+    found = tries(long)
+    assert [restart for _, restart, _ in found] == list(range(len(found)))
+    assert [state for *_, state in found].count("COMPLETED") == 1
+    assert all_results(long) == undisturbed

@@ -1,0 +1,362 @@
+"""Launches on a real Slurm: what is queued, what is refused, what a launcher that dies leaves behind."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from slurm_helpers import (
+    WITHIN_S,
+    all_results,
+    attempts,
+    command,
+    launch,
+    planned,
+    states,
+    train_here,
+    try_launch,
+    wait_for_no_jobs,
+    wait_for_states,
+)
+from sweep_helpers import SMALL, SWEEP, answer, complete, opened, run, wait_until, write_spec
+
+from results_db.contract import State
+from results_db.store import open_store
+from sweeps.expand import expand
+from sweeps.spec import load
+
+pytestmark = pytest.mark.slow
+
+LAUNCH = (SWEEP, "launch", "s.yaml", "launcher=slurm", "--db", "a.db", "--no-check", "--json")
+
+
+def test_runs_are_queued_with_what_the_spec_asks_for_and_complete(slurm, tmp_path) -> None:
+    spec = write_spec(tmp_path, runs=3)
+    settings = {
+        "name": "slurm",
+        "cpus_per_task": 1,
+        "gpus_per_node": 1,
+        "mem_gb": 3,
+        "timeout_min": 7,
+        "comment": "of the spec",
+        "partition": "urgent",
+        "array_parallelism": 2,
+        "additional_parameters": {"nice": 10},
+        "setup": ["export IMAGINE_TEST=1"],
+    }
+    spec.write_text(f"{spec.read_text()}launcher: {json.dumps(settings)}\n")
+    # The command line goes before the spec.
+    said = launch(tmp_path, "launcher.partition=normal", "--pack-size", "1", check=True)
+    assert (said.json["submitted"], said.json["active"], said.json["trained"]) == (3, 3, {})
+    (job,) = said.json["jobs"]
+    shown = slurm.run("scontrol", "show", "job", f"{job}_0", "--oneliner")
+    for part in ("TimeLimit=00:07:00", "Partition=normal", "CPUs/Task=1", "MinMemoryNode=3G", "Nice=10"):
+        assert part in shown
+    assert "Comment=of the spec" in shown and "gres:gpu:1" in shown.lower()
+    wait_for_states(tmp_path, State.COMPLETED)
+    nodes = set(slurm.node_states())
+    for index, (attempt,) in enumerate(attempts(tmp_path)):
+        assert (attempt["number"], attempt["restart"], attempt["launcher"]) == (1, 0, "slurm")
+        assert attempt["job_id"] == f"{job}_{index}" and attempt["host"] in nodes
+        assert f"start 0, on {attempt['host']}" in Path(attempt["log"]).read_text()
+    (script,) = (tmp_path / "a.files" / "jobs").glob("*/*_submission.sh")
+    lines = script.read_text().splitlines()
+    assert "#SBATCH --array=0-2%2" in lines and "export PYTHONSAFEPATH=1" in lines
+    assert lines.index("export PYTHONSAFEPATH=1") < lines.index("export IMAGINE_TEST=1")
+    pickles = list((tmp_path / "a.files" / "jobs").glob("*/*_submitted.pkl"))
+    assert len(pickles) == 3 and all(path.stat().st_size < 1000 for path in pickles)
+    # The same again has nothing to do; without jobs nothing is said of any.
+    again = launch(tmp_path, "launcher.partition=normal")
+    assert again.json["submitted"] == 0 and again.json["jobs"] == [] and "nothing to train" in again.err
+
+
+def test_results_are_those_of_the_local_launcher(slurm, tmp_path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        write_spec(folder, runs=2)
+    (first,) = launch(there, "-n", "1").json["jobs"]
+    (second,) = launch(there).json["jobs"]
+    wait_for_states(there, State.COMPLETED)
+    assert all_results(there) == train_here(here)
+    # One run alone is a job, no array.
+    assert {attempt["job_id"] for (attempt,) in attempts(there)} == {first, second}
+
+
+def test_arrays_are_no_longer_than_the_cluster_allows(slurm_with, tmp_path) -> None:
+    slurm = slurm_with(nodes=1, max_array=3, accounting=False)
+    write_spec(tmp_path, runs=7)
+    said = launch(tmp_path, "launcher.array_parallelism=2")
+    # At most 3 tasks each, 2 at once in all: two arrays side by side, and a third after the first.
+    first, second, third = said.json["jobs"]
+    files = {
+        path.name: path.read_text() for path in (tmp_path / "a.files" / "jobs").glob("*/*_submission.sh")
+    }
+    assert "--array=0-2%1\n" in files[f"{first}_submission.sh"]
+    assert "--array=0-2%1\n" in files[f"{second}_submission.sh"]
+    assert f"--dependency=afterany:{first}\n" in files[f"{third}_submission.sh"]
+    wait_for_states(tmp_path, State.COMPLETED)
+    # Runs 0, 2, 4 in the first array, 1, 3, 5 in the second, 6 alone.
+    jobs = [attempt["job_id"] for (attempt,) in attempts(tmp_path)]
+    assert jobs == [f"{[first, second][n % 2]}_{n // 2}" for n in range(6)] + [third]
+    assert slurm.run("scontrol", "show", "config").count("MaxArraySize            = 3") == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("launcher.partition=nowhere", "[Ii]nvalid partition"),
+        ("launcher.gpus_per_node=99", "Requested node configuration is not available"),
+        ("launcher.additional_parameters={qos-of-mine: x}", "unrecognized option"),
+    ],
+)
+@pytest.mark.parametrize("check", [False, True])
+def test_what_slurm_refuses_is_its_own_words(slurm, tmp_path, override, words, check) -> None:
+    write_spec(tmp_path)
+    said = try_launch(tmp_path, override, check=check)
+    assert said.code == 2
+    (line,) = [line for line in said.err.splitlines() if "error:" in line]
+    assert (
+        line.startswith("imagine-sweep: error: Slurm refused the jobs: ") and "nothing was submitted" in line
+    )
+    assert re.search(words, line)
+    with closing(opened(tmp_path)) as store:
+        assert store.sweeps() == {} and store.open_attempts() == []
+        assert all(store.attempts(run_id) == [] for run_id in store.runs()["run_id"])
+    assert list((tmp_path / "a.files" / "jobs").iterdir()) == []
+    assert slurm.run("squeue", "-h") == ""
+
+
+def test_a_folder_for_submitits_files_that_cannot_be_made(slurm, tmp_path) -> None:
+    write_spec(tmp_path)
+    said = try_launch(tmp_path, "launcher.submitit_folder=/proc/x")
+    assert said.code == 2 and "the jobs' files cannot be written: " in said.err.splitlines()[-1]
+    assert "/proc/x" in said.err and "nothing was submitted" in said.err.splitlines()[-1]
+    assert slurm.run("squeue", "-h") == "" and list((tmp_path / "a.files" / "jobs").iterdir()) == []
+    with closing(opened(tmp_path)) as store:
+        assert store.open_attempts() == [] and store.sweeps() == {}
+
+
+def test_two_launches_at_once_submit_each_run_once(slurm, tmp_path) -> None:
+    write_spec(tmp_path, runs=12)
+    open_store(str(tmp_path / "a.db"), create=True).close()
+    both = [
+        subprocess.Popen(LAUNCH, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sum(json.loads(out)["submitted"] for out, _ in said) == 12
+    wait_for_states(tmp_path, State.COMPLETED)
+    assert all(len(tries) == 1 for tries in attempts(tmp_path))
+
+
+def test_killed_before_sbatch_its_runs_are_submitted_by_the_next(slurm, tmp_path) -> None:
+    write_spec(tmp_path, runs=3)
+    environment = command(tmp_path, "sbatch", ["kill -9 $PPID"])
+    killed = run(*LAUNCH, folder=tmp_path, env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert set(states(tmp_path).values()) == {State.PENDING}
+    said = launch(tmp_path)
+    assert "3 runs never submitted, for the launch died: free again" in said.err
+    assert said.json["submitted"] == 3
+    wait_for_states(tmp_path, State.COMPLETED)
+    # A number is not given twice: the one that was withdrawn was 1.
+    assert [[attempt["number"] for attempt in tries] for tries in attempts(tmp_path)] == [[2]] * 3
+    wait_for_no_jobs(slurm)
+    assert len(list((tmp_path / "a.files" / "jobs").iterdir())) == 1
+
+
+def test_killed_after_sbatch_its_jobs_are_found_and_work(slurm, tmp_path) -> None:
+    write_spec(tmp_path, runs=3)
+    # The job is Slurm's, and nothing else happened: submitit has not even named its pickles.
+    environment = command(tmp_path, "sbatch", ['"$real" "$@" > /dev/null', "kill -9 $PPID"])
+    # They wait, so that nothing but the launcher could have told the store.
+    killed = run(
+        *LAUNCH, "launcher.additional_parameters={begin: now+1hour}", folder=tmp_path, env=environment
+    )
+    assert killed.returncode == -signal.SIGKILL
+    (job,) = set(slurm.run("squeue", "-h", "-o", "%F").split())
+    assert [attempt["job_id"] for (attempt,) in attempts(tmp_path)] == [None] * 3
+    said = launch(tmp_path)
+    assert f"job {job} was submitted before its launch died, and is ours again" in said.err
+    assert said.json["submitted"] == 0
+    assert [attempt["job_id"] for (attempt,) in attempts(tmp_path)] == [f"{job}_{n}" for n in range(3)]
+    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    wait_for_states(tmp_path, State.COMPLETED)
+    assert all(len(tries) == 1 for tries in attempts(tmp_path))
+
+
+def test_an_answer_that_comes_too_late_is_no_refusal(slurm, tmp_path) -> None:
+    """sbatch may give up waiting for a controller that takes the job all the same."""
+    write_spec(tmp_path, runs=2)
+    environment = command(
+        tmp_path,
+        "sbatch",
+        ['"$real" "$@" > /dev/null', "echo 'sbatch: error: Socket timed out' >&2", "exit 1"],
+    )
+    done = run(*LAUNCH, folder=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    wait_for_states(tmp_path, State.COMPLETED)
+    assert all(len(tries) == 1 for tries in attempts(tmp_path))
+
+
+def test_a_launch_that_lives_is_left_alone(slurm, tmp_path) -> None:
+    write_spec(tmp_path, runs=2)
+    environment = command(tmp_path, "sbatch", [f"touch {tmp_path}/here", "sleep 8", 'exec "$real" "$@"'])
+    slow = subprocess.Popen(
+        LAUNCH, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    wait_until((tmp_path / "here").exists)
+    said = launch(tmp_path)
+    assert said.json["submitted"] == 0 and "died" not in said.err
+    # Killed now, while its sbatch goes on: nobody can say yet what becomes of it.
+    slow.kill()
+    slow.wait()
+    assert launch(tmp_path).json["submitted"] == 0
+    wait_for_states(tmp_path, State.COMPLETED)
+    assert all(len(tries) == 1 for tries in attempts(tmp_path))
+
+
+def test_no_node_is_free_to_look(slurm_with, tmp_path) -> None:
+    slurm = slurm_with(nodes=1, accounting=False)
+    blocker = slurm.run("sbatch", "--parsable", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600")
+    write_spec(tmp_path, runs=1)
+    said = launch(tmp_path, check=True)
+    assert "no node started the probe within 20 s" in said.err and "submitting all the same" in said.err
+    assert said.json["submitted"] == 1
+    slurm.run("scancel", blocker)
+    wait_for_states(tmp_path, State.COMPLETED)
+
+
+@pytest.mark.parametrize(
+    ("setup", "problem"),
+    [
+        ("export PYTHONHOME=/nowhere", "cannot import the project: "),
+        ("export PYTHONPATH=$broken", "cannot import the project: no driver on this node"),
+    ],
+)
+def test_a_node_that_cannot_work_is_found_before_anything_is_submitted(
+    slurm, tmp_path, setup, problem
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "torch.py").write_text("raise ImportError('no driver on this node')\n")
+    write_spec(tmp_path)
+    setup = setup.replace("$broken", f"{tmp_path}/broken")
+    said = try_launch(tmp_path, f"launcher.setup=['{setup}']", check=True)
+    assert said.code == 2
+    (line,) = [line for line in said.err.splitlines() if "error:" in line]
+    assert (
+        line.startswith("imagine-sweep: error: node n")
+        and problem in line
+        and "nothing was submitted" in line
+    )
+    assert states(tmp_path) == {} and slurm.run("squeue", "-h") == ""
+    assert list((tmp_path / "a.files" / "jobs").iterdir()) == []
+
+
+def test_without_the_check_every_attempt_says_it(slurm, tmp_path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "torch.py").write_text("raise ImportError('no driver on this node')\n")
+    write_spec(tmp_path)
+    launch(tmp_path, f"launcher.setup=['export PYTHONPATH={tmp_path}/broken']")
+    wait_for_states(tmp_path, State.NODE_FAIL)
+    for (attempt,) in attempts(tmp_path):
+        assert attempt["error"] == f"node {attempt['host']} cannot train: no driver on this node"
+    # It was the node's fault: once that is mended, or left out, a launch takes them without being asked to.
+    assert launch(tmp_path, "--dry-run").json["to_submit"] == 2
+
+
+def test_a_hopeless_launch_is_held_by_its_own_jobs(slurm, tmp_path) -> None:
+    """Nobody watches; the fifth that fails like all before it holds what waits."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "torch.py").write_text("raise ImportError('no driver on this node')\n")
+    write_spec(tmp_path, runs=8)
+    broken = f"launcher.setup=['export PYTHONPATH={tmp_path}/broken']"
+    (job,) = launch(tmp_path, broken, "launcher.array_parallelism=1").json["jobs"]
+    wait_until(lambda: "JobHeld" in slurm.run("squeue", "-h", "-o", "%r"), within_s=WITHIN_S)
+    wait_until(lambda: not slurm.run("squeue", "-h", "-t", "running"), within_s=WITHIN_S)
+    failed = [state for state in states(tmp_path).values() if state is State.NODE_FAIL]
+    assert 5 <= len(failed) < 8  # one may have started before it was held
+    (why,) = (tmp_path / "a.files" / "jobs").glob("*/held.json")
+    assert "no driver on this node" in json.loads(why.read_text())["cause"]
+    slurm.run("scancel", job)
+
+
+def test_a_folder_that_nodes_do_not_see(slurm, tmp_path) -> None:
+    """The launch sees a file system that nobody else does: one of its own mount namespace."""
+    write_spec(tmp_path)
+    private = Path(tempfile.mkdtemp(dir=tmp_path))
+    inside = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none {private} && exec "$@"', "sh"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a mount namespace needs root")
+    done = run(
+        *inside, SWEEP, "launch", "s.yaml", "launcher=slurm", "--db", str(private / "a.db"), folder=tmp_path
+    )
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert (
+        f"does not see the shared folder {private}/a.files/jobs" in line and "nothing was submitted" in line
+    )
+    assert slurm.run("squeue", "-h") == ""
+
+
+def test_above_a_limit_it_asks(slurm, tmp_path) -> None:
+    write_spec(tmp_path, runs=3)
+    store = open_store(str(tmp_path / "a.db"), create=True)
+    (first, *_) = expand(load(tmp_path / "s.yaml")).runs
+    complete(store, first, seconds=80 * 3600)
+    store.close()
+    # Two runs are left, 80 hours each by the one that is stored; 160 on one core each, 320 on two.
+    said = try_launch(tmp_path)
+    assert said.code == 2 and "about 160 core-hours by past runs: more than 100 hours" in said.err
+    assert "give -y" in said.err and slurm.run("squeue", "-h") == ""
+    said = try_launch(tmp_path, "launcher.gpus_per_node=2", "--ask-above", "300")
+    assert said.code == 2 and "about 320 GPU-hours by past runs: more than 300 hours" in said.err
+    assert launch(tmp_path, "--ask-above", "200").json["submitted"] == 2
+    wait_for_no_jobs(slurm)
+
+
+def test_a_multirun_by_hydras_own_launcher(slurm, tmp_path) -> None:
+    (tmp_path / "jobs").mkdir()  # a folder of that name must not hide the package
+    (tmp_path / "jobs" / "__init__.py").touch()
+    asked = ["timeout_min=5", "cpus_per_task=1", "partition=urgent", "comment=x", "array_parallelism=2"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-P", "-m", "jobs.train", "--multirun", "hydra/launcher=submitit_slurm"),
+            *(f"hydra.launcher.{key}" for key in asked),
+            *(f"{key}={value}" for key, value in SMALL.items()),
+            *("run.threads=1", "seed=0,1", "--db", "a.db"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    write_spec(tmp_path, runs=2)
+    assert set(states(tmp_path).values()) == {State.COMPLETED} and len(planned(tmp_path)) == 2
+    here = tmp_path / "here"
+    here.mkdir()
+    write_spec(here, runs=2)
+    assert all_results(tmp_path) == train_here(here)
+
+
+def test_whether_jobs_ask_to_come_back(slurm, tmp_path) -> None:
+    write_spec(tmp_path, runs=1)
+    for asked, requeue in (("{begin: now+1hour}", 1), ("{begin: now+1hour, requeue: false}", 0)):
+        name = f"{requeue}.db"
+        said = answer(
+            *("launch", "s.yaml", "launcher=slurm", f"launcher.additional_parameters={asked}"),
+            *("--no-check", "--json", "--db", name),
+            folder=tmp_path,
+        )
+        assert said.code == 0, said.err
+        (script,) = (tmp_path / f"{requeue}.files" / "jobs").glob("*/*_submission.sh")
+        assert ("#SBATCH --requeue\n" in script.read_text()) == bool(requeue)

@@ -1,0 +1,163 @@
+"""The files of the spool: what is written is read, and damage is noticed."""
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from results_db.contract import (
+    FAILURES,
+    INTERRUPTED,
+    OUTCOMES,
+    Attempt,
+    Provenance,
+    RunRecord,
+    Sample,
+    State,
+)
+from results_db.spool import DamagedError, NewerFormatError, Spool, Spooled, decode, encode, in_order
+
+RUN = "ab" * 32
+WHO = Provenance("slurm", "n1", "7:1", "gpu", None, True, {"torch": "2.6"}, "12_3", "/log")
+RECORD = RunRecord(
+    RUN,
+    "reached",
+    2.5,
+    {"metric": 0.1, "metric_adv": None},
+    {"state1": ([0, 5], [0.5, 1e-300])},
+    {"boards": Sample(bytes(range(256)))},
+)
+DONE = Spooled(Attempt(RUN, 2, 1), State.COMPLETED, WHO, 7.5, RECORD)
+FAILED = Spooled(Attempt(RUN, 1), State.FAILED, WHO, 0.0, None, "Traceback\nboom", 9, "last line")
+
+names = st.text(max_size=5)
+numbers = st.floats(allow_nan=False)
+records = st.builds(
+    RunRecord,
+    st.just(RUN),
+    st.sampled_from(OUTCOMES),
+    numbers,
+    st.dictionaries(names, st.none() | numbers),
+    st.dictionaries(names, st.tuples(st.lists(st.integers()), st.lists(numbers))),
+    st.dictionaries(names, st.builds(Sample, st.binary())),
+)
+entries = st.builds(
+    Spooled,
+    st.builds(Attempt, st.just(RUN), st.integers(1), st.integers(0)),
+    st.sampled_from(State),
+    st.just(WHO),
+    numbers,
+    st.none() | records,
+    st.none() | st.text(),
+    st.none() | st.integers(),
+    st.none() | st.text(),
+)
+
+
+@given(entries)
+def test_what_is_written_is_read(entry: Spooled) -> None:
+    assert decode(encode(entry)) == entry
+
+
+def test_a_records_mappings_may_be_of_any_kind() -> None:
+    traces: defaultdict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
+    traces["state1"][0].append(5)
+    traces["state1"][1].append(0.5)
+    entry = replace(DONE, record=replace(RECORD, traces=traces))
+    read = decode(encode(entry)).record
+    assert read is not None and read.traces == {"state1": ([5], [0.5])}
+
+
+@given(st.binary())
+def test_noise_is_damage(noise: bytes) -> None:
+    with pytest.raises(DamagedError):
+        decode(noise)
+
+
+@given(st.data())
+def test_any_change_of_a_byte_is_noticed(data: st.DataObject) -> None:
+    good = encode(DONE)
+    place = data.draw(st.integers(0, len(good) - 2))  # the last byte is the end of the line
+    byte = data.draw(st.integers(0, 255).filter(lambda byte: byte != good[place]))
+    changed = good[:place] + bytes([byte]) + good[place + 1 :]
+    try:
+        assert decode(changed) == DONE  # as where a blank of the head became a tab
+        assert place < good.index(b"\n")
+    except (DamagedError, NewerFormatError):
+        pass
+
+
+@given(st.data())
+def test_a_file_cut_anywhere_is_noticed(data: st.DataObject) -> None:
+    good = encode(DONE)
+    with pytest.raises(DamagedError):
+        decode(good[: data.draw(st.integers(0, len(good) - 2))])
+
+
+def test_deep_nesting_is_damage() -> None:
+    with pytest.raises(DamagedError):
+        decode(b"[" * 100_000)
+
+
+def test_a_newer_format_is_not_damage() -> None:
+    newer = encode(DONE).replace(b'"version": 1', b'"version": 2', 1)
+    with pytest.raises(NewerFormatError, match="it has version 2, this one reads 1"):
+        decode(newer)
+
+
+def test_there_is_one_file_per_attempt(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    assert spool.attempts() == []
+    for entry in (DONE, FAILED):
+        assert spool.write(entry).is_file()
+        assert spool.read(entry.attempt) == entry
+    assert sorted(path.name for path in (tmp_path / "spool").iterdir()) == [
+        f"{RUN}.1.0.json",
+        f"{RUN}.2.1.json",
+    ]
+    assert spool.attempts() == [FAILED.attempt, DONE.attempt]
+    spool.remove(DONE.attempt)
+    spool.remove(DONE.attempt)
+    assert spool.attempts(RUN) == [FAILED.attempt] and spool.attempts("cd") == []
+
+
+def test_the_order_is_that_of_numbers() -> None:
+    names = ["ab.10.0.json", "ab.9.11.json", "ab.9.2.json", "ab.9.2.json.f00.tmp", "damaged", "x.1.0.json"]
+    assert [one.order for one in in_order(map(Path, names))] == [(9, 2), (9, 11), (10, 0)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        (replace(DONE, attempt=Attempt(RUN, 3)), "of another attempt"),
+        (replace(DONE, record=replace(RECORD, run_id="cd")), "its record is that of run cd"),
+        (replace(DONE, record=None), "nothing ends as COMPLETED without a record"),
+        (replace(DONE, state=State.FAILED), "nothing ends as FAILED with a record"),
+        (replace(DONE, state=State.RUNNING, record=None), "nothing ends as RUNNING"),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_damaged(tmp_path: Path, entry: Spooled, says: str) -> None:
+    spool = Spool(tmp_path)
+    spool.write(DONE).write_bytes(encode(entry))
+    with pytest.raises(DamagedError, match=says):
+        spool.read(DONE.attempt)
+
+
+@pytest.mark.parametrize("state", sorted(FAILURES | INTERRUPTED))
+def test_every_ending_can_be_spooled(tmp_path: Path, state: State) -> None:
+    entry = replace(FAILED, state=state)
+    spool = Spool(tmp_path)
+    spool.write(entry)
+    assert spool.read(entry.attempt) == entry
+
+
+def test_a_damaged_file_is_kept_elsewhere(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.write(DONE).write_bytes(b"half of it")
+    moved = spool.set_aside(DONE.attempt)
+    assert moved == tmp_path / "spool" / "damaged" / f"{RUN}.2.1.json"
+    assert moved.read_bytes() == b"half of it"
+    assert spool.attempts() == []

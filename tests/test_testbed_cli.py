@@ -1,0 +1,169 @@
+"""The testbed's configuration files, its command line and what it says where it cannot go on. Starts no Slurm."""
+
+import ast
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from slurm_fixtures import slurm_on
+
+from slurm.testbed import packages, ports
+from slurm.testbed.cli import cli
+from slurm.testbed.errors import TestbedError
+from slurm.testbed.render import write_configuration
+from slurm.testbed.settings import Place, Record, Settings
+from slurm.testbed.testbed import Testbed
+
+ROOT = Path(__file__).parents[1]
+
+
+def configuration(folder: Path, **options) -> dict[str, str]:
+    """slurm.conf as key to value, the partitions' and the nodes' lines whole."""
+    write_configuration(Place(folder), Record(Settings(**options), 21_056))
+    kept = [
+        line for line in (folder / "etc" / "slurm.conf").read_text().splitlines() if line and line[0] != "#"
+    ]
+    return dict(line.split("=", 1) for line in kept)
+
+
+@pytest.fixture
+def short_path(tmp_path_factory) -> Path:
+    """Pytest's own folders are too deep for sockets in them."""
+    folder = Path(f"/tmp/slurm-conf-{os.getpid()}")
+    folder.mkdir()
+    yield folder
+    subprocess.run(["rm", "-r", str(folder)], check=True)
+
+
+def test_ports_and_names_follow_from_the_settings(short_path) -> None:
+    conf = configuration(short_path, nodes=3, gpus=2, cpus=4, memory_mb=2048, max_array=77, requeue_wait_s=9)
+    # slurmctld has the first port, slurmdbd the second, and then each node one.
+    assert (conf["SlurmctldPort"], conf["AccountingStoragePort"]) == ("21056", "21057")
+    assert conf["NodeName"].startswith(
+        "n[1-3] NodeHostname=localhost NodeAddr=127.0.0.1 Port=21058-21060 CPUs=4 "
+    )
+    assert " Gres=gpu:2 " in conf["NodeName"]
+    assert conf["DefMemPerCPU"] == "512"  # 2048 MB for 4 CPUs
+    assert conf["MaxArraySize"] == "77"
+    # A requeued job waits until credentials have expired, and one second more.
+    assert conf["AuthInfo"].endswith(",cred_expire=8")
+    gres = (short_path / "etc" / "gres.conf").read_text()
+    assert gres == f"NodeName=n[1-3] Name=gpu File={short_path}/dev/nvidia[0-1]\n"
+    assert [str(path.readlink()) for path in sorted((short_path / "dev").iterdir())] == ["/dev/null"] * 2
+    assert (short_path / "etc" / "slurmdbd.conf").stat().st_mode & 0o777 == 0o600
+
+
+def test_one_node_one_gpu_is_written_without_brackets(short_path) -> None:
+    conf = configuration(short_path, nodes=1, gpus=1)
+    assert conf["NodeName"].startswith("n1 ") and " Port=21058 " in conf["NodeName"]
+    assert (short_path / "etc" / "gres.conf").read_text().endswith("/dev/nvidia0\n")
+
+
+def test_what_is_switched_off_is_not_there(short_path) -> None:
+    configuration(short_path)
+    conf = configuration(short_path, gpus=0, accounting=False, preempt_signal=False, kill_over_memory=False)
+    assert not {"AccountingStorageType", "SlurmctldParameters", "JobAcctGatherParams"} & set(conf)
+    assert "Gres" not in conf["NodeName"] and not (short_path / "etc" / "gres.conf").exists()
+
+
+def test_the_record_gives_back_what_was_written(short_path) -> None:
+    record = Record(Settings(nodes=2, accounting=False), 25_000)
+    record.write(Place(short_path))
+    assert Record.read(Place(short_path)) == record
+    assert record.nodes == {"n1": 25_002, "n2": 25_003}
+
+
+# What a person gets wrong: one line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["up", "--nodes", "0"], "0 is not in the range 1<=x<=60"),
+        (["up", "--requeue-wait-s", "5"], "5 is not in the range x>=6"),
+        (["up", "--folder", "/tmp/" + "x" * 80], "has 85 characters, at most 70 fit into a socket's path"),
+        (["up", "--folder", "/tmp/a b"], "has characters other than letters"),
+        (
+            ["node-kill", "n1", "--folder", "/tmp/no-testbed"],
+            "no testbed in /tmp/no-testbed; bring one up with",
+        ),
+        (["env", "--folder", "/tmp/no-testbed"], "no testbed in /tmp/no-testbed; bring one up with"),
+        (["wipe", "--folder", "/usr"], "/usr holds something that is no testbed"),
+        (["up", "--folder", "/usr"], "/usr holds something that is no testbed"),
+    ],
+)
+def test_one_line_and_exit_code_2(arguments, said) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "slurm.testbed", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert said in done.stderr and len(done.stderr.splitlines()) == 1 and done.stdout == ""
+    assert not Path("/tmp/no-testbed").exists()
+
+
+def test_without_packages_the_line_says_how_to_install(monkeypatch, short_path) -> None:
+    monkeypatch.setattr(packages, "search_path", lambda: str(short_path))
+    assert packages.missing(accounting=False) == ["slurmctld", "slurmd", "sbatch", "munged", "setsid"]
+    with pytest.raises(TestbedError, match=r"slurmdbd.*missing.*python -m slurm.testbed install"):
+        Testbed(short_path).up()
+    assert list(short_path.iterdir()) == []
+
+
+def test_the_fixture_skips_with_one_line_and_fails_where_slurm_is_required(monkeypatch) -> None:
+    monkeypatch.setattr(packages, "missing", lambda *, accounting: ["sbatch"])
+    monkeypatch.delenv("REQUIRE_SLURM", raising=False)
+    line = (
+        r"^Slurm is not all here \(sbatch missing\); install it with: python -m slurm.testbed install [^\n]*$"
+    )
+    with pytest.raises(pytest.skip.Exception, match=line), slurm_on(Settings()):
+        pass
+    monkeypatch.setenv("REQUIRE_SLURM", "1")
+    with pytest.raises(pytest.fail.Exception, match=line), slurm_on(Settings()):
+        pass
+
+
+def test_every_setting_is_an_option_that_help_explains() -> None:
+    text = " ".join(CliRunner().invoke(cli, ["up", "--help"], terminal_width=200).output.split())
+    for name, field in Settings.__dataclass_fields__.items():
+        assert f"--{name.replace('_', '-')}" in text and field.metadata["about"] in text
+
+
+def test_the_docs_name_commands_and_options_that_exist() -> None:
+    text = (ROOT / "docs" / "slurm.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    said = re.findall(r"python -m slurm\.testbed ([a-z-]+)((?: --[a-z-]+)*)", text)
+    assert {command for command, _ in said} == set(cli.commands)
+    for command, options in said:
+        known = {
+            name for option in cli.commands[command].params for name in (*option.opts, *option.secondary_opts)
+        }
+        assert set(options.split()) <= known, command
+
+
+def test_a_block_with_one_port_taken_is_taken() -> None:
+    with ports.held():
+        first = ports.free_block()
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", first + ports.BLOCK - 1))
+            assert not ports._is_free(first)
+        assert ports._is_free(first)
+
+
+def test_production_code_does_not_know_the_testbed_and_it_needs_no_torch() -> None:
+    for package in ("imagination", "results_db", "jobs", "slurm", "sweeps"):
+        for path in (ROOT / package).rglob("*.py"):
+            if "testbed" not in path.parts:
+                named = [
+                    node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
+                ]
+                assert not [node for node in named if (node.module or "").startswith("slurm.testbed")], path
+    script = "import sys, slurm.testbed.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
