@@ -43,7 +43,7 @@ runs: 20
 """
 COMPLETED, FAILED, RUNNING = 4_000, 200, 300
 TASKS = 1_000
-WORKER = Provenance("slurm", "n1", "1:1", "NVIDIA H200", None, None, {})
+WORKER = Provenance("slurm", "n1", "1:1", "NVIDIA A100-SXM4-80GB", None, None, {})
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ class Dispatch:
         process: the process that submits, as `process_name` names it.
         user: who submits.
         logs: where submitit puts its files, with its %-patterns.
+        hold_after: identical failures at its start after which its launch is held; 0: never.
     """
 
     job_name: str
@@ -47,6 +48,7 @@ class Dispatch:
     process: str
     user: str
     logs: str
+    hold_after: int
 
 
 @dataclass(frozen=True)

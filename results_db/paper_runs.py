@@ -7,6 +7,9 @@ import pandas as pd
 from results_db import paper, select, where
 from results_db.contract import Scalar
 
+FINE = 100
+"""Steps between the points of a trace, at most, from which leads are taken: the shortest are of that order."""
+
 
 def of(frame: pd.DataFrame, number: paper.Number) -> pd.DataFrame:
     """The COMPLETED runs of a number, whatever accuracy they reached.
@@ -18,6 +21,8 @@ def of(frame: pd.DataFrame, number: paper.Number) -> pd.DataFrame:
     needed = {**paper.RUNS[number.table], **number.cell}
     runs = select.completed(frame)
     runs = runs[_have(runs, needed)]
+    if number.table == "learning_order":
+        runs = runs[~(runs["trace_every"] > FINE)]  # one of before such a key existed lacks it
     # A run of before such a key existed lacks it, and had what all of the authors' runs had.
     runs = runs[_have(runs, paper.CONSTANT[str(needed["experiment"])], or_null=True)]
     return runs if number.table in paper.EFFECTS else runs[~_ablated(runs, str(needed["experiment"]))]

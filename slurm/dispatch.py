@@ -95,6 +95,7 @@ def dispatch(
     limit: int,
     sweep: str,
     retry_failed: bool = False,
+    hold_after: int,
     done: Submitted,
 ) -> None:
     """Submit the packs, array by array.
@@ -109,6 +110,7 @@ def dispatch(
         limit: tasks of an array, at most.
         sweep: its jobs' names begin with it.
         retry_failed: failed runs, too.
+        hold_after: see `Dispatch`.
         done: is told of every array that was queued, whatever comes after it.
 
     Raises:
@@ -118,7 +120,7 @@ def dispatch(
     try:
         for part in deal(packs, limit=limit, parallelism=int(resources.values["array_parallelism"])):
             after = None if part.after is None else ids[part.after]
-            submission = _Submission(store, resources, sweep=sweep, after=after)
+            submission = _Submission(store, resources, sweep=sweep, after=after, hold_after=hold_after)
             ids.append(submission.submit(part, retry_failed=retry_failed))
             if (job := ids[-1]) is not None:
                 done.jobs.append(job)
@@ -142,11 +144,14 @@ def dispatch(
 class _Submission:
     """One array on its way into the queue."""
 
-    def __init__(self, store: Store, resources: Resources, *, sweep: str, after: str | None) -> None:
+    def __init__(
+        self, store: Store, resources: Resources, *, sweep: str, after: str | None, hold_after: int
+    ) -> None:
         self._store = store
         self._resources = resources
         self._name = f"{sweep[:_NAME_LENGTH]}-{secrets.token_hex(4)}"
         self._after = after
+        self._hold_after = hold_after
         self._folder = DispatchFolder.beside(store.folder, self._name)
         self._files = resources.submitit_folder or str(self._folder.path)
         self._began = datetime.now(UTC)
@@ -196,6 +201,7 @@ class _Submission:
             process=process_name(os.getpid()),
             user=getpass.getuser(),
             logs=self._files,
+            hold_after=self._hold_after,
         )
 
     def _sbatch(self, tasks: int, parallelism: int) -> str:

@@ -28,7 +28,7 @@ from slurm.states import word_on
 log = logging.getLogger(__name__)
 
 HOLD_AFTER = 5
-"""Identical failures at the start of a launch after which the rest of it is held."""
+"""Identical failures at the start of a launch after which the rest of it is held, unless it was told otherwise."""
 
 FAULTS = FAILURES | {State.NODE_FAIL}
 """Ends that tell of a fault which the next run may meet as well: in the run, or on the nodes."""
@@ -70,9 +70,9 @@ def hopeless(
     Args:
         failed: the launch's failed attempts.
         completed: ids of the jobs of the launch that completed a run.
-        after: how many.
+        after: how many; 0: never.
     """
-    if completed:
+    if completed or not after:
         return None
     return next((cause for cause in by_cause(failed) if _times(cause) >= after), None)
 
@@ -83,9 +83,7 @@ def _times(cause: Cause) -> int:
     return len(jobs) + sum(one.state is not State.NODE_FAIL for one in cause.attempts)
 
 
-def hold_hopeless(
-    store: Store, waiting: Sequence[OpenAttempt], *, queue: Answer, slurm: Slurm, after: int = HOLD_AFTER
-) -> list[Hold]:
+def hold_hopeless(store: Store, waiting: Sequence[OpenAttempt], *, queue: Answer, slurm: Slurm) -> list[Hold]:
     """Hold the jobs that wait of every launch that seems hopeless, unless it was held before; what was held now.
 
     Args:
@@ -93,7 +91,6 @@ def hold_hopeless(
         waiting: its open attempts, of any launch.
         queue: squeue's answer.
         slurm: the cluster.
-        after: see `HOLD_AFTER`.
 
     Raises:
         SlurmError: Slurm did not hold a job.
@@ -108,6 +105,7 @@ def hold_hopeless(
     failed = _by_name(store.ended_attempts(FAULTS))
     held = []
     for names in launches.values():
+        after = _after(store.folder, names[0])
         ended = [attempt for name in names for attempt in failed.get(name, ())]
         if hopeless(ended, (), after=after) is None:
             continue
@@ -185,6 +183,12 @@ def _launches(folder: Path, waiting: Iterable[OpenAttempt]) -> Mapping[object, l
         dispatch = DispatchFolder.beside(folder, name).dispatch()
         found[name if dispatch is None else (dispatch.host, dispatch.process)].append(name)
     return found
+
+
+def _after(folder: Path, job_name: str) -> int:
+    """What its launch was told."""
+    dispatch = DispatchFolder.beside(folder, job_name).dispatch()
+    return HOLD_AFTER if dispatch is None else dispatch.hold_after
 
 
 def _by_name(attempts: Iterable[EndedAttempt]) -> dict[str, list[EndedAttempt]]:

@@ -24,7 +24,7 @@ from jobs.identity import SHORT
 from jobs.pack import Pack
 from jobs.progress import Display
 from results_db.contract import Attempt, State, Store
-from results_db.files import Files
+from results_db.files import Files, last_lines
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _SAVE_WITHIN_S = 20.0
@@ -265,7 +265,7 @@ class LocalLauncher:
         self._workers.remove(worker)
         if not worker.ready and self._stopping is None:
             # It would happen to the next one as well: the store, the installation or the machine is at fault.
-            self.failure = f"a worker could not start: {last_lines(worker.log)}; its log: {worker.log}"
+            self.failure = f"a worker could not start: {_as_one_line(worker.log)}; its log: {worker.log}"
             self._waiting.clear()
         elif worker.pack is not None and self._stopping is None:
             self._died(worker, worker.pack, code)
@@ -291,12 +291,13 @@ class LocalLauncher:
                 self._close_attempt(attempt, State.FAILED, code, worker)
             else:
                 self.failure = (
-                    f"run {run.run_id[:SHORT]}: its worker died before it began; {last_lines(worker.log)}"
+                    f"run {run.run_id[:SHORT]}: its worker died before it began; {_as_one_line(worker.log)}"
                 )
 
     def _close_attempt(self, attempt: Attempt, state: State, code: int, worker: _Worker) -> None:
-        error = f"worker ended with {code}: {last_lines(worker.log)}"
-        if not self._store.end(attempt, state, error=error, exit_code=code):
+        error = f"worker ended with {code}: {_as_one_line(worker.log)}"
+        tail = last_lines(worker.log)
+        if not self._store.end(attempt, state, error=error, exit_code=code, log_tail=tail):
             return  # its result was stored, or another attempt goes on with it
         self.states[attempt.run_id] = state
         event = {"event": "ended", "run_id": attempt.run_id, "state": str(state), "error": error}
@@ -312,13 +313,9 @@ def _exit_code(process: "subprocess.Popen[bytes]") -> int:
         return process.wait()
 
 
-def last_lines(path: Path) -> str:
-    """The last lines of a log file, as one."""
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return " | ".join(lines[-_LOG_LINES:])
+def _as_one_line(path: Path) -> str:
+    """The last lines of a log, as one."""
+    return " | ".join((last_lines(path, _LOG_LINES) or "").splitlines())
 
 
 def _stdout(process: "subprocess.Popen[bytes]") -> IO[bytes]:

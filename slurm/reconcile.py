@@ -30,7 +30,7 @@ from results_db.words import counted
 from slurm import recovery
 from slurm.answers import Answer, Job, Unknown
 from slurm.commands import SlurmError
-from slurm.hold import HOLD_AFTER, Hold, hold_hopeless
+from slurm.hold import Hold, hold_hopeless
 from slurm.logs import guess_log
 from slurm.queries import Slurm
 from slurm.states import Verdict, judge, waits_again, with_log, word_on
@@ -138,7 +138,7 @@ class Reconciler:
         store: the store.
         slurm: the cluster.
         run_ids: look at these runs' attempts alone; None: at all. The spool is taken in whole.
-        hold_after: identical failures after which the rest of a launch is held; 0: never.
+        hold: hold launches that seem hopeless.
     """
 
     def __init__(
@@ -147,12 +147,12 @@ class Reconciler:
         slurm: Slurm,
         *,
         run_ids: Collection[str] | None = None,
-        hold_after: int = HOLD_AFTER,
+        hold: bool = True,
     ) -> None:
         self._store = store
         self._slurm = slurm
         self.run_ids = run_ids
-        self._hold_after = hold_after
+        self._holds = hold
         self._accounts_at: float | None = None
 
     def look(self, *, dry_run: bool = False, now: datetime | None = None) -> Reconciled:
@@ -188,7 +188,7 @@ class Reconciler:
             found.ingested = (found.ingested or Ingested()) + ingest(self._store)
         for attempt, verdict in verdicts:
             self._end(attempt, verdict, found, dry_run=dry_run)
-        if self._hold_after and isinstance(found.queue, Answer) and not dry_run:
+        if self._holds and isinstance(found.queue, Answer) and not dry_run:
             self._hold(found)
         return found
 
@@ -291,9 +291,7 @@ class Reconciler:
     def _hold(self, found: Reconciled) -> None:
         assert isinstance(found.queue, Answer)
         try:
-            found.held = hold_hopeless(
-                self._store, found.open, queue=found.queue, slurm=self._slurm, after=self._hold_after
-            )
+            found.held = hold_hopeless(self._store, found.open, queue=found.queue, slurm=self._slurm)
         except (SlurmError, StoreError, OSError) as error:
             found.unknown.append(f"a hopeless launch could not be held: {error}")
 

@@ -93,6 +93,7 @@ def launch(
     workers: int | None,
     pack_size: int | None,
     check: bool,
+    hold_after: int,
     ask_above: float,
     yes: bool,
 ) -> int:
@@ -117,6 +118,7 @@ def launch(
         workers=workers,
         pack_size=pack_size,
         check=check,
+        hold_after=hold_after,
         ask_above=ask_above,
         yes=yes,
     )

@@ -110,6 +110,7 @@ def top_up(
     workers: int | None,
     pack_size: int | None,
     check: bool,
+    hold_after: int,
     ask_above: float,
     yes: bool,
     as_json: bool,
@@ -144,6 +145,7 @@ def top_up(
         workers=workers,
         pack_size=pack_size,
         check=check,
+        hold_after=hold_after,
         ask_above=ask_above,
         yes=yes,
     )

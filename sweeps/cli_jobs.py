@@ -10,7 +10,6 @@ import click
 from results_db import console
 from results_db.contract import ACTIVE, StoreError
 from results_db.words import counted
-from slurm.hold import HOLD_AFTER
 from sweeps import options
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ def _to_cancel(
     from slurm.commands import SlurmError
     from slurm.reconcile import Reconciler
 
-    found = Reconciler(store, slurm, hold_after=0).look()
+    found = Reconciler(store, slurm, hold=False).look()
     for line in found.lines:
         click.echo(line, err=True)
     open_attempts, queue = store.open_attempts(), found.queue
@@ -172,14 +171,6 @@ def _filter(spec: str | None, where: str | None, states: Sequence[str]) -> str:
 @options.optional_spec_arguments
 @click.option("--dry-run", is_flag=True, help="Only say what would be changed.")
 @click.option("--release", is_flag=True, help="Let go what is held because its first runs failed alike.")
-@click.option(
-    "--hold-after",
-    type=click.IntRange(min=0),
-    default=HOLD_AFTER,
-    show_default=True,
-    metavar="K",
-    help="Hold the rest of a launch after K identical failures at its start; 0: never.",
-)
 @console.json_option
 @console.db_option
 def reconcile(
@@ -188,7 +179,6 @@ def reconcile(
     overrides: tuple[str, ...],
     dry_run: bool,
     release: bool,
-    hold_after: int,
     as_json: bool,
     db: str | None,
 ) -> int:
@@ -207,7 +197,7 @@ def reconcile(
     slurm = Slurm()
     with closing(open_store(db, create=False)) as store:
         run_ids = None if spec is None else _chosen(store, spec, overrides, None)
-        reconciler = Reconciler(store, slurm, run_ids=run_ids, hold_after=0 if release else hold_after)
+        reconciler = Reconciler(store, slurm, run_ids=run_ids, hold=not release)
         found = reconciler.look(dry_run=dry_run)
         released = []
         if release and not dry_run and isinstance(found.queue, Answer):

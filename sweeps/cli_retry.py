@@ -54,6 +54,7 @@ def retry(
     workers: int | None,
     pack_size: int | None,
     check: bool,
+    hold_after: int,
     ask_above: float,
     yes: bool,
     as_json: bool,
@@ -86,7 +87,14 @@ def retry(
     if spec is None:
         retries = [each for each in retries if each.expansion.runs]
     results = _train(
-        retries, db=db, workers=workers, pack_size=pack_size, check=check, ask_above=ask_above, yes=yes
+        retries,
+        db=db,
+        workers=workers,
+        pack_size=pack_size,
+        check=check,
+        hold_after=hold_after,
+        ask_above=ask_above,
+        yes=yes,
     )
     if as_json:
         said = [result.as_dict() for result in results]

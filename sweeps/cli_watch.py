@@ -11,7 +11,6 @@ import click
 
 from results_db import console
 from results_db.contract import State
-from slurm.hold import HOLD_AFTER
 from sweeps import options
 
 if TYPE_CHECKING:
@@ -103,14 +102,6 @@ def _cell_states(spec: str, overrides: tuple[str, ...], db: str | None) -> list[
     metavar="S",
     help="Seconds between looks.",
 )
-@click.option(
-    "--hold-after",
-    type=click.IntRange(min=0),
-    default=HOLD_AFTER,
-    show_default=True,
-    metavar="K",
-    help="Hold the rest of a launch after K identical failures at its start; 0: never.",
-)
 @console.json_option
 @console.db_option
 def watch(
@@ -119,7 +110,6 @@ def watch(
     overrides: tuple[str, ...],
     once: bool,
     every_s: float,
-    hold_after: int,
     as_json: bool,
     db: str | None,
 ) -> int:
@@ -135,14 +125,14 @@ def watch(
 
     store = open_store(db, create=False)
     try:
-        watched = _watch(store, spec, overrides, hold_after=hold_after)
+        watched = _watch(store, spec, overrides)
         last = _show_once(watched, as_json=as_json) if once else _go_on(watched, every_s, as_json=as_json)
     finally:
         store.close()
     return console.SOME_FAILED if last is not None and last.has_failed else 0
 
 
-def _watch(store: "Store", spec: str | None, overrides: tuple[str, ...], *, hold_after: int) -> "Watch":
+def _watch(store: "Store", spec: str | None, overrides: tuple[str, ...]) -> "Watch":
     from slurm.queries import Slurm
     from sweeps.watch import Watch
 
@@ -154,7 +144,7 @@ def _watch(store: "Store", spec: str | None, overrides: tuple[str, ...], *, hold
         return [(each.name, with_top_ups(expansion, known)) for each, expansion in found]
 
     name = spec if spec is None else options.find_sweep(store, spec, overrides)[0].name
-    return Watch(name or "all sweeps", sweeps, store=store, slurm=Slurm(), hold_after=hold_after)
+    return Watch(name or "all sweeps", sweeps, store=store, slurm=Slurm())
 
 
 def _show_once(watched: "Watch", *, as_json: bool) -> "Snapshot":

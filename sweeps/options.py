@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from slurm.hold import HOLD_AFTER
 from sweeps.document import SpecError
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def optional_spec_arguments(command: F) -> F:
 
 
 def launch_options(command: F) -> F:
-    """Adds what every command takes that trains: `limit`, `dry_run`, `workers`, `pack_size`, `check`, `ask_above`."""
+    """Adds what every command takes that trains: `limit`, `dry_run`, `workers`, `pack_size`, `check`, `hold_after`,
+    `ask_above`.
+    """
     positive = click.IntRange(min=1)
     for option in (
         click.option(
@@ -54,6 +57,14 @@ def launch_options(command: F) -> F:
         ),
         click.option(
             "--check/--no-check", default=True, help="On Slurm: let a node look first. [default: check]"
+        ),
+        click.option(
+            "--hold-after",
+            type=click.IntRange(min=0),
+            default=HOLD_AFTER,
+            show_default=True,
+            metavar="K",
+            help="On Slurm: hold what waits after K identical failures at the start; 0: never.",
         ),
         click.option("--pack-size", type=positive, metavar="N", help="Runs of one shape to train at once."),
         click.option("--workers", type=positive, metavar="N", help="Processes. [default: per core or GPU]"),
@@ -154,6 +165,7 @@ def train(
     workers: int | None,
     pack_size: int | None,
     check: bool,
+    hold_after: int,
     ask_above: float,
     yes: bool,
 ) -> "LaunchResult":
@@ -191,6 +203,7 @@ def train(
         limit=limit,
         pack_size=pack_size,
         check=check,
+        hold_after=hold_after,
         approve=approve,
     )
 

@@ -14,6 +14,7 @@ from results_db.store import open_store
 from results_db.words import counted
 from slurm.commands import array_limit
 from slurm.dispatch import Submitted, dispatch
+from slurm.hold import HOLD_AFTER
 from slurm.launchers import Launcher, Resources
 from slurm.probe import START_WITHIN_S, probe
 from slurm.queries import Slurm
@@ -34,6 +35,7 @@ def launch_on_slurm(
     limit: int | None = None,
     pack_size: int | None = None,
     check: bool = True,
+    hold_after: int = HOLD_AFTER,
     approve: Callable[[str, float], None] = lambda what, hours: None,
 ) -> LaunchResult:
     """Submit the runs that the store lacks, and return as soon as they are queued.
@@ -47,6 +49,7 @@ def launch_on_slurm(
         limit: submit only what is missing of the first so many runs.
         pack_size: runs of one job; default: 16 on a GPU, 1 on a CPU.
         check: let a node look first whether it can do the jobs' work.
+        hold_after: identical failures at its start after which it is held; 0: never.
         approve: called with what is about to be submitted and the hours that past runs suggest; raises if not.
 
     Raises:
@@ -85,6 +88,7 @@ def launch_on_slurm(
                 limit=limit_per_array,
                 sweep=spec.name,
                 retry_failed=retry_failed,
+                hold_after=hold_after,
                 done=done,
             )
         except ConfigError:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from results_db.contract import ACTIVE, FAILURES, INTERRUPTED, PlannedRun, State, Store
+from results_db.contract import ACTIVE, FAILURES, INTERRUPTED, EndedAttempt, PlannedRun, State, Store
 from results_db.failures import by_cause
-from slurm.hold import FAULTS, HOLD_AFTER, held
+from slurm.hold import FAULTS, held
 from slurm.queries import Slurm
 from slurm.reconcile import Reconciled, Reconciler
 from slurm.watch import Pace, Running, under_way, waiting
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 NEW = "NEW"
 """The state of a run that the store does not know."""
-
-_MOST_CAUSES = 5
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,13 @@ class CauseNow:
         example: as one of them put it.
         run_ids: of all of them, the last to fail first.
         nodes: where they failed.
+        last: the last of them.
     """
 
     example: str
     run_ids: Sequence[str]
     nodes: Sequence[str]
+    last: EndedAttempt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Snapshot:
         cells: every cell.
         running: every run that trains.
         waiting: Slurm's reasons to let runs wait, and how many wait for each.
-        causes: why runs failed, the most frequent first.
+        causes: why runs failed, the one that struck last first.
         found: what reconciling found and changed.
         held: a line for every job that is held.
         queries: how often which command of Slurm was run in the last minute.
@@ -148,6 +148,15 @@ class Snapshot:
                     "count": len(cause.run_ids),
                     "runs": list(cause.run_ids),
                     "nodes": list(cause.nodes),
+                    "last": {
+                        "run_id": cause.last.attempt.run_id,
+                        "state": str(cause.last.state),
+                        "exit_code": cause.last.exit_code,
+                        "error": cause.last.error,
+                        "log_tail": cause.last.log_tail,
+                        "job_id": cause.last.job_id,
+                        "ended_at": cause.last.ended_at.isoformat(timespec="seconds"),
+                    },
                 }
                 for cause in self.causes
             ],
@@ -165,7 +174,6 @@ class Watch:
         sweeps: reads the sweeps and their cells, top-ups included; called again when runs were added.
         store: the store.
         slurm: the cluster.
-        hold_after: see `slurm.hold`; 0: never hold.
     """
 
     def __init__(
@@ -175,13 +183,12 @@ class Watch:
         *,
         store: Store,
         slurm: Slurm,
-        hold_after: int = HOLD_AFTER,
     ) -> None:
         self._name = name
         self._read = sweeps
         self._store = store
         self._slurm = slurm
-        self._reconciler = Reconciler(store, slurm, hold_after=hold_after)
+        self._reconciler = Reconciler(store, slurm)
         self._pace = Pace()
         self._size: int | None = None
         self._cells: list[tuple[str, Cell]] = []
@@ -262,14 +269,16 @@ class Watch:
 
     def _causes(self) -> list[CauseNow]:
         failed = [one for one in self._store.ended_attempts(FAULTS) if one.attempt.run_id in self._place]
-        return [
+        causes = [
             CauseNow(
                 cause.example,
                 [one.attempt.run_id for one in cause.attempts],
                 sorted({one.host for one in cause.attempts if one.host}),
+                cause.attempts[0],
             )
-            for cause in by_cause(failed)[:_MOST_CAUSES]
+            for cause in by_cause(failed)
         ]
+        return sorted(causes, key=lambda cause: cause.last.ended_at, reverse=True)
 
 
 def label(cell: "Cell", run: PlannedRun) -> str:

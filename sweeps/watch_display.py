@@ -13,6 +13,7 @@ from rich.text import Text
 from jobs.progress import accuracies, duration
 from results_db.contract import FAILURES, INTERRUPTED, State
 from results_db.tables import text
+from results_db.words import counted
 from sweeps.options import NO_SWEEP
 from sweeps.watch import NEW, CellNow, RunNow, Snapshot
 
@@ -85,12 +86,17 @@ class Lines:
                 self._echo(f"{_now()} {line}")
 
 
+_MOST_CAUSES = 5
+
+
 def notes(snapshot: Snapshot) -> list[str]:
     """What a person should know beside the numbers: failures by cause, what is held, what could not be learned."""
     lines = [
         f"{len(cause.run_ids)} failed (imagine-sweep logs {cause.run_ids[0][:10]}): {cause.example}"
-        for cause in snapshot.causes
+        for cause in snapshot.causes[:_MOST_CAUSES]
     ]
+    if more := len(snapshot.causes) - len(lines):
+        lines.append(f"and {counted(more, 'other cause')}: imagine-sweep watch --once --json names all")
     return [*lines, *snapshot.held, *(f"not known: {line}" for line in snapshot.found.unknown)]
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from sweep_helpers import ME, small
 
+from jobs.dispatched import Dispatch, DispatchFolder
 from results_db.contract import Attempt, PlannedRun, State
 from results_db.store import SqlStore
+from slurm.hold import HOLD_AFTER
 from slurm.testbed.processes import wait_for
 from slurm.testbed.testbed import Testbed
 
@@ -27,6 +29,7 @@ def submitted(
     *options: str,
     tasks: Sequence[Sequence[PlannedRun]],
     parallel: int | None = None,
+    hold_after: int = HOLD_AFTER,
 ) -> list[list[Attempt]]:
     """An array of this shell script with one task for each of these packs; the attempts of each task."""
     name = f"test-{secrets.token_hex(4)}"
@@ -34,8 +37,11 @@ def submitted(
     granted = store.intend([run.run_id for pack in tasks for run in pack], job_name=name, launcher="slurm")
     of_run = {attempt.run_id: attempt for attempt in granted}
     packs = [[of_run[run.run_id] for run in pack] for pack in tasks]
-    folder = store.folder / "jobs" / name
-    folder.mkdir(parents=True)
+    dispatch = DispatchFolder.beside(store.folder, name)
+    folder = dispatch.path
+    dispatch.begin(
+        Dispatch(name, store.url, str(store.folder), None, "h", name, "me", str(folder), hold_after)
+    )
     limit = f"%{parallel}" if parallel else ""
     job = slurm.run(
         *("sbatch", "--parsable", "--chdir=/tmp", "--requeue", f"--job-name={name}"),

@@ -19,6 +19,7 @@ ABOUT = Dispatch(
     process="1:1",
     user="me",
     logs="/f/jobs/s-1",
+    hold_after=5,
 )
 
 

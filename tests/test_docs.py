@@ -10,20 +10,32 @@ import pytest
 from jobs.evaluate import cli as evaluate
 from results_db.cli import results
 from results_db.columns import METRIC_COLUMNS
+from slurm.testbed.cli import cli as testbed
 from sweeps.cli import cli as sweep
 from sweeps.expand import expand
 from sweeps.spec import load, shipped
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 TEXT = {page.name: page.read_text() for page in PAGES}
 SPECS = [block for text in TEXT.values() for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+PROGRAMS = {
+    "imagine-sweep": sweep,
+    "imagine-results": results,
+    "jobs.evaluate": evaluate,
+    "slurm.testbed": testbed,
+}
 COMMANDS = sorted(
     {
         line.strip().removeprefix("$ ").split("  #")[0].split(" | ")[0]
         for text in TEXT.values()
         for line in text.splitlines()
-        if re.match(r"(    |\$ )(\$ )?(imagine-(sweep|results)|python -m jobs\.evaluate) ", line)
+        if re.match(
+            r"(    |\$ )(\$ )?(imagine-(sweep|results)|python -m (jobs\.evaluate|slurm\.testbed)) ", line
+        )
     }
 )
 
@@ -49,9 +61,9 @@ def test_specs_in_the_docs_expand(block, tmp_path):
 def resolve(words):
     """The command that these words name, and the words after it."""
     program, *rest = words
-    command = {"imagine-sweep": sweep, "imagine-results": results, "python": evaluate}[program]
     if program == "python":
-        return command, rest[2:]
+        program, rest = rest[1], rest[2:]
+    command = PROGRAMS[program]
     while isinstance(command, click.Group) and rest:
         assert rest[0] in command.commands, f"{program} has no command {rest[0]}"
         command, rest = command.commands[rest[0]], rest[1:]
@@ -66,6 +78,16 @@ def test_commands_in_the_docs_parse(line):
 
 def test_every_metric_is_explained():
     assert all(f"`{name}`" in TEXT["experiments.md"] for name in METRIC_COLUMNS)
+
+
+def test_make_targets_in_the_docs_exist():
+    made = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        name
+        for text in TEXT.values()
+        for name in re.findall(r"(?:^    |`|\$ )make ([a-z-]+)", text, re.MULTILINE)
+    }
+    assert len(named) >= 5 and named <= made
 
 
 def test_pages_that_are_linked_exist():

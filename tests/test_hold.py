@@ -28,6 +28,7 @@ def test_five_alike_and_nothing_complete() -> None:
     assert hopeless(alike[:4], ()) is None
     assert hopeless(alike, ["a job that completed a run"]) is None
     assert hopeless(alike[:3], (), after=3) is not None
+    assert hopeless(alike, (), after=0) is None  # never
     different = [failed(f"r{n}", error) for n, error in enumerate(["ImportError", "OSError"] * 4)]
     assert hopeless(different, ()) is None  # four of each
     assert hopeless([*different, failed("r9", "OSError")], ()) is not None
@@ -115,8 +116,9 @@ def test_a_job_whose_run_failed_holds_the_rest(slurm, own, tmp_path, caplog) -> 
 
 @pytest.mark.slow
 def test_it_can_be_left_out(slurm, own, tmp_path) -> None:
-    packs = [pack[0] for pack in submitted(own, slurm, SCRIPT, tasks=[[run] for run in runs(8)], parallel=2)]
+    tasks = [[run] for run in runs(8)]
+    packs = [pack[0] for pack in submitted(own, slurm, SCRIPT, tasks=tasks, parallel=2, hold_after=0)]
     for attempt in packs[:6]:
         wait_for_state(slurm, job_of(own, attempt), "FAILED")
-    assert answer("reconcile", "--hold-after", "0", "--db", "a.db", folder=tmp_path).code == 0
+    assert answer("reconcile", "--db", "a.db", folder=tmp_path).code == 0
     assert "JobHeld" not in slurm.run("squeue", "-h", "-o", "%r")

@@ -92,7 +92,9 @@ def test_a_guess_knows_where_submitit_was_told_to_put_it(own, tmp_path, name) ->
     files = tmp_path / "elsewhere" / "8" / "3"
     files.mkdir(parents=True)
     DispatchFolder.beside(own.folder, "s-1").begin(
-        Dispatch("s-1", own.url, str(own.folder), None, "h", "1:1", "me", str(tmp_path / "elsewhere/%A/%a"))
+        Dispatch(
+            "s-1", own.url, str(own.folder), None, "h", "1:1", "me", str(tmp_path / "elsewhere/%A/%a"), 5
+        )
     )
     guessed = files / "8_3_0_log.err"
     assert guess_log(own.folder, "s-1", "8_3") == guessed  # before there is any

@@ -32,6 +32,14 @@ def train(db: SqlStore, spec: str, *overrides: str) -> None:
         assert db.finish(attempt, RunRecord(run.run_id, "reached", 1.0, metrics, curves))
 
 
+def test_leads_are_taken_from_fine_traces_alone(db: SqlStore) -> None:
+    """A lead of 100 steps means nothing where states are looked at every 500."""
+    number = paper.TABLES["learning_order"][0]
+    for every, counts in ((500, False), (101, False), (100, True)):
+        train(db, "learning_order", "runs=1", f"trace_every={every}")
+        assert bool(len(paper_runs.of(db.runs(), number))) is counts
+
+
 PAPER = {"life_state": "paper_bce", "life_count": "paper"}
 
 

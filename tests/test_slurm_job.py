@@ -4,7 +4,7 @@ import pytest
 from slurm_helpers import (
     LONG,
     WITHIN_S,
-    all_results,
+    assert_whole,
     attempts,
     launch,
     logs,
@@ -63,7 +63,7 @@ def test_preempted_it_saves_comes_back_and_ends_the_same(slurm, long, undisturbe
     # It went on where it was: no step was trained twice.
     resumed = int(logs(long).rpartition(" started ")[2].split("step=")[1].split()[0])
     assert resumed > 0
-    assert all_results(long) == undisturbed
+    assert_whole(long, slurm, undisturbed)
 
 
 def test_preempted_by_sigterm_alone_it_comes_back_as_well(slurm_with, long, undisturbed) -> None:
@@ -74,7 +74,7 @@ def test_preempted_by_sigterm_alone_it_comes_back_as_well(slurm_with, long, undi
     preempt(slurm)
     wait_for_states(long, State.COMPLETED)
     assert tries(long) == [(1, 0, "PREEMPTED"), (1, 1, "COMPLETED")]
-    assert all_results(long) == undisturbed
+    assert_whole(long, slurm, undisturbed)
 
 
 def test_at_its_time_limit_it_goes_on_until_it_is_done(slurm, tmp_path) -> None:
@@ -89,7 +89,7 @@ def test_at_its_time_limit_it_goes_on_until_it_is_done(slurm, tmp_path) -> None:
     found = tries(long)
     assert len(found) > 1 and found[-1] == (1, len(found) - 1, "COMPLETED")
     assert {state for *_, state in found[:-1]} == {"PREEMPTED"}
-    assert all_results(long) == train_here(here)
+    assert_whole(long, slurm, train_here(here))
 
 
 def test_with_max_num_timeout_it_stops_there(slurm, tmp_path) -> None:
@@ -120,7 +120,7 @@ def test_cancelled_from_outside_it_saves_and_ends(slurm, long, undisturbed) -> N
     launch(long)
     wait_for_states(long, State.COMPLETED)
     assert tries(long) == [(1, 0, "PREEMPTED"), (2, 0, "COMPLETED")]
-    assert all_results(long) == undisturbed
+    assert_whole(long, slurm, undisturbed)
 
 
 def test_requeued_from_outside(slurm, long, undisturbed) -> None:
@@ -136,7 +136,7 @@ def test_requeued_from_outside(slurm, long, undisturbed) -> None:
         assert tries(long) == [(1, 0, "PREEMPTED"), (1, 1, "PENDING")]
     wait_for_states(long, State.COMPLETED)
     assert [(number, restart) for number, restart, _ in tries(long)] == [(1, 0), (1, 1)]
-    assert all_results(long) == undisturbed
+    assert_whole(long, slurm, undisturbed)
 
 
 def test_two_copies_of_a_job_are_two_restarts(slurm, long, undisturbed) -> None:
@@ -149,7 +149,7 @@ def test_two_copies_of_a_job_are_two_restarts(slurm, long, undisturbed) -> None:
     found = tries(long)
     assert found[-1] == (1, 1, "COMPLETED") and found[0][:2] == (1, 0)
     assert {entry["host"] for entry in attempts(long)[0]} == {"n1", "n2"}
-    assert all_results(long) == undisturbed
+    assert_whole(long, slurm, undisturbed)
 
 
 def test_the_same_restart_count_twice(slurm, long, undisturbed) -> None:
@@ -164,4 +164,4 @@ def test_the_same_restart_count_twice(slurm, long, undisturbed) -> None:
     found = tries(long)
     assert [restart for _, restart, _ in found] == list(range(len(found)))
     assert [state for *_, state in found].count("COMPLETED") == 1
-    assert all_results(long) == undisturbed
+    assert_whole(long, slurm, undisturbed)

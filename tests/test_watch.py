@@ -43,7 +43,7 @@ def fill(folder: Path, store: SqlStore) -> str:
     for each in three[:2]:
         fail(store, each)
     attempt = store.start(
-        two[2].run_id, replace(ME, host=os.uname().nodename, device="NVIDIA H200", process=_alive())
+        two[2].run_id, replace(ME, host=os.uname().nodename, device="NVIDIA A100-SXM4-80GB", process=_alive())
     )
     assert attempt is not None
     store.heartbeat(attempt, step=10, progress={"state1": 1.0, "state2": 0.971})
@@ -63,11 +63,12 @@ def test_one_look_as_json(sweep) -> None:
     assert (two["gol"], two["states"]) == (2, {"COMPLETED": 2, "RUNNING": 1, "STAGED": 1})
     assert (three["gol"], three["states"], three["eta_seconds"]) == (3, {"FAILED": 2, "STAGED": 2}, 0.0)
     (running,) = seen["running"]
-    assert (running["run_id"], running["device"], running["step"]) == (run_id, "NVIDIA H200", 10)
+    assert (running["run_id"], running["device"], running["step"]) == (run_id, "NVIDIA A100-SXM4-80GB", 10)
     assert running["max_steps"] == 40 and running["label"] == "gol=2 seed=2"
     assert 0 < two["eta_seconds"] <= 60 and seen["eta_seconds"] == two["eta_seconds"]
     (cause,) = seen["failures"]
     assert cause["count"] == 2
+    assert (cause["last"]["state"], cause["last"]["run_id"]) == ("FAILED", cause["runs"][0])
     assert seen["queries_per_minute"] == {}  # nothing is Slurm's
 
 
@@ -77,7 +78,13 @@ def test_one_look_as_text(sweep) -> None:
     said = answer("watch", "--once", *DB, folder=folder)
     assert said.code == 0
     assert "all sweeps: 2 of 8 completed, 1 running, 2 failed, 3 not launched; ETA" in said.out
-    for word in (run_id[:10], "final 97.1%", "10/40", "2 failed (imagine-sweep logs ", "NVIDIA H200"):
+    for word in (
+        run_id[:10],
+        "final 97.1%",
+        "10/40",
+        "2 failed (imagine-sweep logs ",
+        "NVIDIA A100-SXM4-80GB",
+    ):
         assert word in said.out
 
 

@@ -2,18 +2,31 @@
 
 import io
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
 from test_eta import training
 
+from results_db.contract import Attempt, EndedAttempt, State
 from slurm.reconcile import Reconciled
 from sweeps.watch import CauseNow, CellNow, RunNow, Snapshot
 from sweeps.watch_display import screen, show_once
 
 HELD = (
-    "s-12345678 is held: its first 5 runs failed alike: ImportError: no driver on this node; mend that and let it "
-    "go with: imagine-sweep reconcile --release"
+    "s-12345678 is held, for its first 5 runs failed alike; mend that and let it go with imagine-sweep reconcile "
+    "--release, or drop it with imagine-sweep cancel: ImportError: no driver on this node"
+)
+ENDED = EndedAttempt(
+    Attempt("0123456789abcdef", 1),
+    State.FAILED,
+    None,
+    1,
+    None,
+    "s-1",
+    "1_0",
+    "n1",
+    datetime(2026, 11, 20, tzinfo=UTC),
 )
 CAUSE = "ImportError: libcuda.so.1: cannot open shared object file: No such file or directory"
 
@@ -24,7 +37,12 @@ def run_now(index: int) -> RunNow:
     found = replace(found, node="node-017", attempt=replace(found.attempt, progress=progress))
     run_id = found.attempt.attempt.run_id
     return RunNow(
-        run_id, f"gol=2 model_t=3 ae=false rnn=false seed={index}", found, "NVIDIA H200", 5000, 3725.0
+        run_id,
+        f"gol=2 model_t=3 ae=false rnn=false seed={index}",
+        found,
+        "NVIDIA A100-SXM4-80GB",
+        5000,
+        3725.0,
     )
 
 
@@ -39,7 +57,7 @@ def shown(width: int, *, silent: bool = False) -> str:
         cells=[CellNow("s", {"gol": 2}, {"RUNNING": 3}, 3725.0)],
         running=runs,
         waiting={},
-        causes=[CauseNow(CAUSE, ["0123456789abcdef"], [])],
+        causes=[CauseNow(CAUSE, ["0123456789abcdef"], [], ENDED)],
         found=Reconciled(),
         held=[HELD],
         queries={},
@@ -64,7 +82,7 @@ def test_on_a_narrow_terminal_every_number_is_whole(width) -> None:
 def test_with_room_everything_is_shown() -> None:
     said = shown(1000)
     assert "gol=2 model_t=3 ae=false rnn=false seed=2" in said and "…" not in said
-    assert "final 71.9% | s2 70.8%" in said and "NVIDIA H200" in said
+    assert "final 71.9% | s2 70.8%" in said and "NVIDIA A100-SXM4-80GB" in said
 
 
 def test_a_silent_run_keeps_its_node() -> None:

@@ -51,7 +51,7 @@ def test_the_wheel_holds_every_file_of_the_five_packages(wheel) -> None:
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*"):
             name = path.relative_to(ROOT).as_posix()
-            if path.is_file() and path.suffix in (".py", ".yaml", ".mako", ".lark"):
+            if path.is_file() and path.suffix in (".py", ".yaml", ".mako", ".lark", ".conf"):
                 assert name in held
     # Named, so that a tree that lost them fails as well.
     assert {
