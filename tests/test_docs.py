@@ -10,7 +10,7 @@ import pytest
 from jobs.evaluate import cli as evaluate
 from results_db.cli import results
 from results_db.columns import METRIC_COLUMNS
-from slurm.testbed.cli import cli as testbed
+from slurm.testbed.cli import cli as slurm_testbed
 from sweeps.cli import cli as sweep
 from sweeps.expand import expand
 from sweeps.spec import load, shipped
@@ -26,7 +26,7 @@ PROGRAMS = {
     "imagine-sweep": sweep,
     "imagine-results": results,
     "jobs.evaluate": evaluate,
-    "slurm.testbed": testbed,
+    "slurm.testbed": slurm_testbed,
 }
 COMMANDS = sorted(
     {
