@@ -4,7 +4,7 @@
 
     dispatch.json     who submitted, where the store is (with its password: only the user may read it)
     0.json, 1.json    the pack of each task of the array, and the numbers of its runs' attempts
-    0.start0, ...     one file for every time that a task began
+    0.start0, ...     one file for every time that a task began, ran into its time limit, or was let go
     submitit's pickles, scripts and logs
 """
 
@@ -146,6 +146,12 @@ class DispatchFolder:
     def note_timeout(self, index: int, restart: int) -> None:
         """The task runs into its time limit."""
         (self.path / f"{index}.timeout{restart}").touch()
+
+    def note_release(self, index: int) -> int:
+        """The task is let go that Slurm held when it could not start it; how often that was, this time included."""
+        times = len(list(self.path.glob(f"{index}.released*"))) + 1
+        (self.path / f"{index}.released{times}").touch()
+        return times
 
     def _task(self, index: int) -> Path:
         return self.path / f"{index}.json"

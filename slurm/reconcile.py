@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jobs.dispatched import DispatchFolder
 from jobs.provenance import dead_attempts
 from results_db.contract import (
     INTERRUPTED,
@@ -33,11 +34,15 @@ from slurm.commands import SlurmError
 from slurm.hold import Hold, hold_hopeless
 from slurm.logs import guess_log
 from slurm.queries import Slurm
-from slurm.states import Verdict, judge, waits_again, with_log, word_on
+from slurm.states import WAITS, Verdict, Word, judge, waits_again, with_log, word_on
 
 ACCOUNTS_EVERY_S = 60.0
 """sacct is asked no more often, however often squeue is."""
 
+MOST_RELEASED = 3
+"""How often a job is let go that Slurm held because it could not start it: then somebody should look."""
+
+_REFUSED = "launch failed requeued held"
 _SLURMS_OWN = ("srun:", "slurmstepd", "submitit ", "/usr/bin/")
 
 
@@ -69,6 +74,7 @@ class Reconciled:
         ingested: what became of the spool's files; None: it was not looked into.
         recovered: what became of dispatches that a crash left unfinished; None: likewise.
         ended: attempts that are over.
+        released: jobs that Slurm held because it could not start them, and that are let go.
         held: jobs that are held from now on.
         unknown: a line for everything that could not be learned.
         queue: squeue's answer.
@@ -80,6 +86,7 @@ class Reconciled:
     recovered: recovery.Recovered | None = None
     ended: list[Ended] = field(default_factory=list)
     requeued: list[Attempt] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
     held: list[Hold] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     queue: Answer | Unknown = field(default_factory=Answer)
@@ -104,6 +111,8 @@ class Reconciled:
                 )
         if self.requeued:
             lines.append(f"{counted(len(self.requeued), 'interrupted run')} in the queue again")
+        if self.released:
+            lines.append(f"{counted(len(self.released), 'job')} that Slurm could not start, and held, let go")
         lines += [one.describe() for one in self.ended]
         return lines + [hold.describe() for hold in self.held]
 
@@ -125,6 +134,7 @@ class Reconciled:
                 }
                 for one in self.ended
             ],
+            "let_go": self.released,
             "requeued": [one.run_id for one in self.requeued],
             "held": [{"job_name": hold.job_name, "cause": hold.cause} for hold in self.held],
             "unknown": self.unknown,
@@ -182,6 +192,7 @@ class Reconciler:
         if isinstance(found.queue, Unknown) and found.queue.lasting and not jobs:
             found.queue = Answer()  # a cluster that is left behind, and nobody waits for it
         self._requeue(interrupted, found, dry_run=dry_run)
+        self._release(jobs, found, dry_run=dry_run)
         verdicts = self._verdicts(jobs, found, now=now or datetime.now(UTC))
         if verdicts and not dry_run:
             # A result that was written before its job ended goes before any word on that.
@@ -219,6 +230,26 @@ class Reconciler:
         if found.requeued and not dry_run:
             found.requeued = self._store.requeue(found.requeued)
             found.open = self._open()
+
+    def _release(self, jobs: Sequence[OpenAttempt], found: Reconciled, *, dry_run: bool) -> None:
+        """Let go jobs that Slurm requeued and held, since a node refused them; a node that does so again is drained.
+
+        A controller that was killed and forgot that a job started meets such a refusal: one id, one job a node.
+        """
+        if isinstance(found.queue, Unknown):
+            return
+        refused = {one.job_id: one for one in jobs if _is_refused(word_on(one, found.queue))}
+        for job_id, one in sorted(refused.items()):
+            folder = DispatchFolder.beside(self._store.folder, one.job_name or "")
+            index = int((job_id or "").partition("_")[2] or 0)
+            if dry_run or folder.note_release(index) <= MOST_RELEASED:
+                found.released.append(job_id or "")
+        if found.released and not dry_run:
+            try:
+                self._slurm.release(found.released)
+            except SlurmError as error:
+                found.unknown.append(f"jobs that Slurm held could not be let go: {error}")
+                found.released = []
 
     def _take_in(self, found: Reconciled, *, dry_run: bool) -> None:
         spool = Spool(self._store.folder)
@@ -294,6 +325,10 @@ class Reconciler:
             found.held = hold_hopeless(self._store, found.open, queue=found.queue, slurm=self._slurm)
         except (SlurmError, StoreError, OSError) as error:
             found.unknown.append(f"a hopeless launch could not be held: {error}")
+
+
+def _is_refused(word: Word) -> bool:
+    return isinstance(word, Job) and word.state in WAITS and word.reason.replace("_", " ") == _REFUSED
 
 
 def log_tail(one: OpenAttempt, folder: Path) -> str | None:

@@ -30,6 +30,10 @@ def folder(tmp_path: Path) -> DispatchFolder:
     return made
 
 
+def test_how_often_a_task_was_let_go_is_counted(folder: DispatchFolder) -> None:
+    assert [folder.note_release(index) for index in (1, 1, 11, 1)] == [1, 2, 1, 3]
+
+
 def test_what_is_written_is_read(folder: DispatchFolder) -> None:
     runs = tuple(small(seed=seed) for seed in range(3))
     tasks = [

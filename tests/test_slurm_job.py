@@ -1,5 +1,7 @@
 """A job that is preempted, timed out, cancelled or started twice saves, comes back, and ends the same."""
 
+from contextlib import closing
+
 import pytest
 from slurm_helpers import (
     LONG,
@@ -14,9 +16,11 @@ from slurm_helpers import (
     wait_for_no_jobs,
     wait_for_states,
 )
-from sweep_helpers import wait_until, write_spec
+from sweep_helpers import opened, wait_until, write_spec
 
 from results_db.contract import State
+from slurm.queries import Slurm
+from slurm.reconcile import Reconciler
 
 pytestmark = pytest.mark.slow
 
@@ -153,15 +157,23 @@ def test_two_copies_of_a_job_are_two_restarts(slurm, long, undisturbed) -> None:
 
 
 def test_the_same_restart_count_twice(slurm, long, undisturbed) -> None:
-    """A controller that dies before it has written that a job started, starts it again without counting."""
-    launch(long)
-    slurm.wait_for_save()
+    """A controller that dies before it has written that a job started, starts it again without counting.
+
+    Its node knows the job already and refuses it, whereupon Slurm ends the one that runs, and holds it.
+    """
+    launch(long, "launcher.additional_parameters={begin: now+5}")
+    slurm.wait_for_save()  # as one that waits
     wait_for_log(long, "started")
     slurm.kill_controller()
     slurm.start_controller()
-    wait_until(lambda: states(long) and set(states(long).values()) == {State.COMPLETED}, within_s=WITHIN_S)
-    # Whether Slurm started it again is its own affair; each start was an attempt of its own, the last one counts.
-    found = tries(long)
-    assert [restart for _, restart, _ in found] == list(range(len(found)))
-    assert [state for *_, state in found].count("COMPLETED") == 1
+    wait_until(
+        lambda: "launch failed requeued held" in slurm.run("squeue", "-h", "-t", "PD", "-o", "%r"),
+        within_s=WITHIN_S,
+    )
+    with closing(opened(long)) as store:
+        planned = Reconciler(store, Slurm()).look(dry_run=True)
+        found = Reconciler(store, Slurm()).look()
+    assert len(found.released) == 1 and planned.released == found.released and not found.ended
+    wait_for_states(long, State.COMPLETED)
+    assert [restart for _, restart, _ in tries(long)] == [0, 1]
     assert_whole(long, slurm, undisturbed)
