@@ -24,7 +24,15 @@ LEARNING_ORDER = [(3, 3, True, True, 15)]
 TABLE4 = [(2, 2, 8), (2, 3, 5), (2, 4, 9), (3, 2, 7), (3, 3, 8), (3, 4, 4), (4, 3, 3)]
 
 STATE_SPECS = ["table1", "table2", "table3", "learning_order", "channels", "coder_layers"]
-OURS = ["data_matters", "fast_search", "paper_search", "paper_search_4", "paper_search_count", "quick"]
+OURS = [
+    "data_matters",
+    "fast_search",
+    "fast_shape",
+    "paper_search",
+    "paper_search_4",
+    "paper_search_count",
+    "quick",
+]
 PAPER_PRESET = {
     "table4": ["preset=paper"],
     "paper_search_count": ["preset=paper"],
@@ -190,7 +198,8 @@ def test_the_search_of_table_4_draws_from_the_authors_ranges() -> None:
         assert within(drawn, low, high) and len(drawn) > 20
 
 
-@pytest.mark.parametrize("name", shipped())
+# The cells of fast_shape are single changes of `fast`, some of which the authors' presets make already.
+@pytest.mark.parametrize("name", sorted(shipped().keys() - {"fast_shape"}))
 def test_every_spec_takes_the_authors_settings(name: str) -> None:
     overrides = PAPER_PRESET.get(name, ["preset=paper_bce"])
     ours, theirs = expanded(name), expanded(name, *overrides)
