@@ -31,7 +31,7 @@ RUN = {
     "step_layers": 1,
     "board": 6,
     "batch": 8,
-    "max_steps": 350,
+    "max_steps": 500,
     "eval_every": 50,
     "trace_every": 50,
     "eval_board": 8,
