@@ -238,18 +238,21 @@ class Reconciler:
         """
         if isinstance(found.queue, Unknown):
             return
-        refused = {one.job_id: one for one in jobs if _is_refused(word_on(one, found.queue))}
-        for job_id, one in sorted(refused.items()):
-            folder = DispatchFolder.beside(self._store.folder, one.job_name or "")
-            index = int((job_id or "").partition("_")[2] or 0)
-            if dry_run or folder.note_release(index) <= MOST_RELEASED:
-                found.released.append(job_id or "")
-        if found.released and not dry_run:
-            try:
+        refused = {
+            one.job_id: DispatchFolder.beside(self._store.folder, one.job_name)
+            for one in jobs
+            if one.job_id and one.job_name and _is_refused(word_on(one, found.queue))
+        }
+        try:
+            for job_id, folder in sorted(refused.items()):
+                index = int(job_id.partition("_")[2] or 0)
+                if dry_run or folder.note_release(index) <= MOST_RELEASED:
+                    found.released.append(job_id)
+            if found.released and not dry_run:
                 self._slurm.release(found.released)
-            except SlurmError as error:
-                found.unknown.append(f"jobs that Slurm held could not be let go: {error}")
-                found.released = []
+        except (SlurmError, OSError) as error:
+            found.unknown.append(f"jobs that Slurm held could not be let go: {error}")
+            found.released = []
 
     def _take_in(self, found: Reconciled, *, dry_run: bool) -> None:
         spool = Spool(self._store.folder)
