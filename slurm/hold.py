@@ -153,9 +153,11 @@ def _hold(
     slurm: Slurm,
 ) -> list[Hold]:
     jobs = _waiting_jobs(names, waiting, queue, held=False)
-    if not jobs:
+    # One may have begun meanwhile, and fail what holds the others: then all that wait are held, and nobody said why.
+    if not jobs and not _waiting_jobs(names, waiting, queue, held=True):
         return []
-    slurm.hold(jobs)
+    if jobs:
+        slurm.hold(jobs)
     # Written after: who dies in between leaves it to the next one, and to hold twice is as once.
     now = datetime.now(UTC).isoformat(timespec="seconds")
     holds = [Hold(name, cause.example, cause.count, now) for name in names]

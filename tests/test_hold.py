@@ -115,6 +115,19 @@ def test_a_job_whose_run_failed_holds_the_rest(slurm, own, tmp_path, caplog) -> 
 
 
 @pytest.mark.slow
+def test_what_is_held_already_is_told(slurm, own) -> None:
+    """As by a look before that held some, and failed for one that had just begun."""
+    packs = [pack[0] for pack in submitted(own, slurm, SCRIPT, tasks=[[run] for run in runs(8)], parallel=2)]
+    slurm.run("scontrol", "hold", *(job_of(own, attempt) for attempt in packs[6:]))
+    for attempt in packs[:6]:
+        wait_for_state(slurm, job_of(own, attempt), "FAILED")
+    (hold,) = Reconciler(own, Slurm()).look().held
+    assert "no such module" in hold.cause
+    assert [one.job_name for one in held(own.folder, [hold.job_name])] == [hold.job_name]
+    assert Reconciler(own, Slurm()).look().held == []  # once
+
+
+@pytest.mark.slow
 def test_it_can_be_left_out(slurm, own, tmp_path) -> None:
     tasks = [[run] for run in runs(8)]
     packs = [pack[0] for pack in submitted(own, slurm, SCRIPT, tasks=tasks, parallel=2, hold_after=0)]
