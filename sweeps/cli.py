@@ -90,12 +90,7 @@ def launch(
     retry_failed: bool,
     limit: int | None,
     dry_run: bool,
-    workers: int | None,
-    pack_size: int | None,
-    check: bool,
-    hold_after: int,
-    ask_above: float,
-    yes: bool,
+    **how: Any,
 ) -> int:
     """Train the runs of SPEC that the store lacks; the same command again goes on where it stopped.
 
@@ -115,12 +110,7 @@ def launch(
         db=db,
         retry_failed=retry_failed,
         limit=limit,
-        workers=workers,
-        pack_size=pack_size,
-        check=check,
-        hold_after=hold_after,
-        ask_above=ask_above,
-        yes=yes,
+        **how,
     )
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))

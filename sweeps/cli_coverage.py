@@ -107,14 +107,10 @@ def top_up(
     cap: float,
     limit: int | None,
     dry_run: bool,
-    workers: int | None,
-    pack_size: int | None,
-    check: bool,
-    hold_after: int,
-    ask_above: float,
     yes: bool,
     as_json: bool,
     db: str | None,
+    **how: Any,
 ) -> int:
     """Train as many more runs as the cells of SPEC lack that reached the accuracy, by the share that did so far.
 
@@ -142,12 +138,8 @@ def top_up(
         loaded,
         chosen,
         db=db,
-        workers=workers,
-        pack_size=pack_size,
-        check=check,
-        hold_after=hold_after,
-        ask_above=ask_above,
         yes=yes,
+        **how,
     )
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))

@@ -51,14 +51,10 @@ def retry(
     max_attempts: int,
     limit: int | None,
     dry_run: bool,
-    workers: int | None,
-    pack_size: int | None,
-    check: bool,
-    hold_after: int,
-    ask_above: float,
     yes: bool,
     as_json: bool,
     db: str | None,
+    **how: Any,
 ) -> int:
     """Train failed runs again, and no others: those of SPEC, or without it of every sweep that was launched.
 
@@ -86,16 +82,7 @@ def retry(
     options.confirm(f"{counted(len(runs), 'failed run')} to train again", len(runs), yes=yes)
     if spec is None:
         retries = [each for each in retries if each.expansion.runs]
-    results = _train(
-        retries,
-        db=db,
-        workers=workers,
-        pack_size=pack_size,
-        check=check,
-        hold_after=hold_after,
-        ask_above=ask_above,
-        yes=yes,
-    )
+    results = _train(retries, db=db, yes=yes, **how)
     if as_json:
         said = [result.as_dict() for result in results]
         click.echo(json.dumps(said if spec is None else said[0], indent=2))

@@ -40,9 +40,7 @@ def optional_spec_arguments(command: F) -> F:
 
 
 def launch_options(command: F) -> F:
-    """Adds what every command takes that trains: `limit`, `dry_run`, `workers`, `pack_size`, `check`, `hold_after`,
-    `ask_above`.
-    """
+    """Adds what every command takes that trains: `limit` and `dry_run`, and the rest for `train` to take."""
     positive = click.IntRange(min=1)
     for option in (
         click.option(
