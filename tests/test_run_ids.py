@@ -1,0 +1,51 @@
+"""The run ids of everything that ships. A store is keyed by them, so no change of the code may change one.
+
+`run_ids.json` holds the ids, as 16 characters, of every preset (seed 0) and of every spec under every preset of its
+experiments. After a change that is meant to add or rename specs, write the file anew and read the difference:
+
+    .venv/bin/python tests/test_run_ids.py
+"""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from imagination import registry
+from jobs.config import resolve
+from jobs.identity import run_id
+from sweeps.document import SpecError
+from sweeps.expand import expand
+from sweeps.spec import apply_overrides, load, shipped
+
+FILE = Path(__file__).with_name("run_ids.json")
+CHARACTERS = 16
+
+
+def presets(experiment: str) -> list[str]:
+    return list(registry.load(registry.entry(experiment).presets))
+
+
+def current() -> dict[str, list[str]]:
+    ids = {
+        f"{experiment} preset={preset}": [run_id(resolve(experiment, preset))]
+        for experiment in registry.EXPERIMENTS
+        for preset in presets(experiment)
+    }
+    for name in shipped():
+        spec = load(name)
+        ids[name] = [run.run_id for run in expand(spec).runs]
+        for experiment in sorted({part.experiment for part in spec.parts}):
+            for preset in presets(experiment):
+                override = f"{experiment}.preset={preset}"
+                with suppress(SpecError):  # under that preset, cells of fast_shape are equal
+                    runs = expand(apply_overrides(spec, [override])).runs
+                    ids[f"{name} {override}"] = [run.run_id for run in runs]
+    return {name: [each[:CHARACTERS] for each in found] for name, found in ids.items()}
+
+
+def test_no_run_id_changes() -> None:
+    assert current() == json.loads(FILE.read_text())
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(current(), indent=0) + "\n")
