@@ -12,8 +12,11 @@ import time
 from collections.abc import Sequence
 
 COMMANDS = {
-    "imagine-sweep --help": ("from sweeps.cli import main; main()", ["--help"]),
-    "imagine-sweep plan quick": ("from sweeps.cli import main; main()", ["plan", "quick", "--db", "none.db"]),
+    "imagine-sweep --help": ("from sweeps.cli.root import main; main()", ["--help"]),
+    "imagine-sweep plan quick": (
+        "from sweeps.cli.root import main; main()",
+        ["plan", "quick", "--db", "none.db"],
+    ),
     "imagine-results --help": ("from results_db.cli import main; main()", ["--help"]),
     "imagine-results table --json": (
         "from results_db.cli import main; main()",

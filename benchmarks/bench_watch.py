@@ -20,14 +20,14 @@ from on_slurm import on_slurm
 from rich.console import Console
 
 from results_db.contract import Attempt, NewSweep, Provenance, State
-from results_db.store import SqlStore, open_store
-from slurm.queries import Slurm
+from results_db.store.sql import SqlStore, open_store
+from slurm.client.client import Slurm
 from slurm.testbed.settings import Settings
 from slurm.testbed.testbed import Testbed
-from sweeps.expand import Expansion, expand
-from sweeps.spec import load
-from sweeps.watch import Watch
-from sweeps.watch_display import screen
+from sweeps.follow.display import screen
+from sweeps.follow.watch import Watch
+from sweeps.spec.expand import Expansion, expand
+from sweeps.spec.load import load
 
 SPEC = """\
 name: many

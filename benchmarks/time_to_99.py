@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 SPEC = Path(__file__).parent / "time_to_99.yaml"
-SWEEP = "from sweeps.cli import main; main()"
+SWEEP = "from sweeps.cli.root import main; main()"
 RESULTS = "from results_db.cli import main; main()"
 PILOTS_OPTIMIZER = "adam"
 

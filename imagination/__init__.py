@@ -1,0 +1,1 @@
+"""The science: environments, their networks and metrics, and the trainer."""

@@ -113,7 +113,7 @@ def pixel_accuracy(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) ->
 
 
 def _matches(decoded: Tensor, truth: Tensor, *, threshold: float, similarity: float) -> Tensor:
-    """bool `[N, n, m - 2]`: does generated board i match true state j?"""
+    """Bool `[N, n, m - 2]`: does generated board i match true state j?"""
     _check_frames(decoded, truth)
     alive, true = decoded > threshold, truth.bool()
     height, width = decoded.shape[-2:]

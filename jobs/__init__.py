@@ -1,0 +1,1 @@
+"""What a worker executes: run configs, run identity, packs and the worker."""

@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 
 from imagination import registry
 from imagination.schema import ConfigError, coerce
-from results_db.address import locate
+from results_db.store.address import locate
 
 _MOST = 10_000
 """Values of one axis that are checked beforehand; later ones are checked when their run is composed."""

@@ -25,7 +25,7 @@ from typing import Any, TextIO
 
 from jobs.pack import Pack
 from jobs.provenance import provenance
-from results_db.spooled import SpooledStore
+from results_db.spool.worker_store import SpooledStore
 from results_db.store import open_store
 
 

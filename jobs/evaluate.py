@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from imagination.schema import Scalar
-    from results_db.store import SqlStore
+    from results_db.store.sql import SqlStore
 
 _SAME = 1e-9
 
@@ -46,8 +46,8 @@ def cli(
     write: bool,
 ) -> int:
     """Compute metrics anew from final weights."""
+    from results_db.query.where import apply
     from results_db.store import open_store
-    from results_db.where import apply
 
     store = open_store(db, create=False)
     try:

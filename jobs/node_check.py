@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from results_db.contract import StoreError
-from results_db.words import one_line
+from results_db.text import one_line
 
 
 def problem(file: Path, token: str) -> str | None:

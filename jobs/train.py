@@ -30,15 +30,15 @@ from jobs.pack import Pack
 from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts, provenance, slurm_job
 from results_db import console
-from results_db.address import locate
 from results_db.columns import METRIC_COLUMNS
 from results_db.contract import PlannedRun, State, StoreError
 from results_db.files import Files
-from results_db.mounts import on_network
-from results_db.spooled import SpooledStore
-from results_db.store import SqlStore, open_store
-from results_db.tables import text
-from results_db.words import one_line
+from results_db.spool.worker_store import SpooledStore
+from results_db.store.address import locate
+from results_db.store.mounts import on_network
+from results_db.store.sql import SqlStore, open_store
+from results_db.text import one_line
+from results_db.views.tables import text
 
 
 def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:

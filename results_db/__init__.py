@@ -1,0 +1,1 @@
+"""What happened: the store, and what it shows."""

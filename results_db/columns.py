@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Sequence
 
 from results_db.contract import StoreError
-from results_db.words import nearest
+from results_db.text import nearest
 
 RUN_COLUMNS = ("run_id", "state", "outcome", "attempts", "seconds")
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 import click
 
 from results_db.contract import State, StoreError
-from results_db.words import nearest, one_line
+from results_db.text import nearest, one_line
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,7 +57,7 @@ def json_option(command: F) -> F:
 
 
 def where_option(command: F) -> F:
-    """Adds `--where` and the argument `where: str | None`, a text for `results_db.where.parse`."""
+    """Adds `--where` and the argument `where: str | None`, a text for `results_db.query.where.parse`."""
     return click.option("--where", metavar="FILTER", help="Only these, e.g. 'ae=true and channels<=20'.")(
         command
     )

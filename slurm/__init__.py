@@ -1,0 +1,1 @@
+"""Where and when runs train: local workers, Slurm jobs, and their states."""

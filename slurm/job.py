@@ -28,9 +28,9 @@ from jobs.dispatched import Dispatch, DispatchFolder, Task
 from jobs.provenance import provenance
 from results_db.contract import Attempt, Provenance, State, WorkerStore
 from results_db.files import last_lines
-from results_db.spooled import worker_store
-from results_db.words import one_line
-from slurm.hold import FAULTS, from_a_job
+from results_db.spool.worker_store import worker_store
+from results_db.text import one_line
+from slurm.follow.hold import FAULTS, from_a_job
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What should exist: the YAML specs and the commands that launch and follow them."""

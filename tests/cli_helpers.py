@@ -3,7 +3,7 @@
 import pytest
 
 from results_db import console
-from results_db.cli import results
+from results_db.cli.root import results
 
 
 def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:

@@ -8,7 +8,7 @@ from imagination.registry import config_type, preset
 from imagination.schema import build
 from jobs.identity import run_id
 from results_db.contract import PlannedRun, Provenance, RunRecord
-from results_db.store import SqlStore
+from results_db.store.sql import SqlStore
 
 WHO = Provenance("local", "node1", "1:1", "cpu", None, None, {})
 METRICS = {

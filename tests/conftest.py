@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from slurm_fixtures import slurm, slurm_cluster, slurm_with
 
-from results_db.store import SqlStore, open_store
+from results_db.store.sql import SqlStore, open_store
 
 __all__ = ["slurm", "slurm_cluster", "slurm_with"]  # fixtures, which pytest finds here
 

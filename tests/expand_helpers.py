@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sweeps.expand import Expansion, expand
-from sweeps.spec import load
+from sweeps.spec.expand import Expansion, expand
+from sweeps.spec.load import load
 
 HEAD = "experiment: life_state\n"
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results_db.contract import PlannedRun, Provenance, RunRecord, Sample
-from results_db.store import SqlStore
+from results_db.store.sql import SqlStore
 
 Array = NDArray[Any]
 

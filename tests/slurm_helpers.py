@@ -13,8 +13,8 @@ from sweep_helpers import Answer, answer, opened, results, wait_until
 
 from results_db.contract import State
 from slurm.testbed.testbed import Testbed
-from sweeps.expand import expand
-from sweeps.spec import load
+from sweeps.spec.expand import expand
+from sweeps.spec.load import load
 
 WITHIN_S = 240
 """For what takes 30 s on an idle machine."""

@@ -9,8 +9,8 @@ from sweep_helpers import ME, small
 
 from jobs.dispatched import Dispatch, DispatchFolder
 from results_db.contract import Attempt, PlannedRun, State
-from results_db.store import SqlStore
-from slurm.hold import HOLD_AFTER
+from results_db.store.sql import SqlStore
+from slurm.follow.hold import HOLD_AFTER
 from slurm.testbed.processes import wait_for
 from slurm.testbed.testbed import Testbed
 

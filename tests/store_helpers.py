@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Any
 
 from results_db.contract import Attempt, Provenance, RunRecord, State, StoreError, UnfitError
-from results_db.ingest import ingest
-from results_db.spool import Spool, Spooled
-from results_db.store import SqlStore
+from results_db.spool.ingest import ingest
+from results_db.spool.records import Spool, Spooled
+from results_db.store.sql import SqlStore
 
 WORKER = Provenance("slurm", "n9", "9:9", "gpu", None, None, {})
 

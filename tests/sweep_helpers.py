@@ -17,8 +17,8 @@ from jobs.config import resolve
 from jobs.identity import run_id
 from jobs.pack import Pack
 from results_db.contract import Attempt, PlannedRun, Provenance, RunRecord, State, Store
-from results_db.store import SqlStore, open_store
-from sweeps import cli
+from results_db.store.sql import SqlStore, open_store
+from sweeps.cli import root as cli
 
 SMALL: dict[str, Scalar] = {
     "gol": 2,

@@ -79,9 +79,11 @@ def test_neither_sides_loss_reaches_the_other():
         )
 
     to_fake, *to_discriminator = gradients(generator)
-    assert to_fake.any() and not any(gradient.any() for gradient in to_discriminator)
+    assert to_fake.any()
+    assert not any(gradient.any() for gradient in to_discriminator)
     to_fake, *to_discriminator = gradients(own)
-    assert not to_fake.any() and all(gradient.any() for gradient in to_discriminator)
+    assert not to_fake.any()
+    assert all(gradient.any() for gradient in to_discriminator)
 
 
 def test_dropout_leaves_out_three_in_ten_and_scales_the_rest():
@@ -107,9 +109,11 @@ def test_dropout_is_a_function_of_seed_step_stream_and_board_not_of_the_pack():
     usual = draw()
     assert torch.equal(draw(seeds=[8], steps=[5])[0], usual[1])
     assert torch.equal(draw(lanes=9)[:, :6], usual)
-    assert not torch.equal(usual[0, 0], usual[0, 1]) and not torch.equal(usual[0, 0, 0], usual[0, 0, 1])
+    assert not torch.equal(usual[0, 0], usual[0, 1])
+    assert not torch.equal(usual[0, 0, 0], usual[0, 0, 1])
     for other in (draw(seeds=[9, 10]), draw(steps=[4, 6]), draw(stream="y")):
-        assert not torch.equal(other[0], usual[0]) and not torch.equal(other[1], usual[1])
+        assert not torch.equal(other[0], usual[0])
+        assert not torch.equal(other[1], usual[1])
 
 
 def test_the_generators_weight_rises_as_configured():
@@ -189,7 +193,8 @@ def test_the_joint_generator_reaches_the_network_and_the_discriminators_loss_doe
         # The last timestep's own step network lies behind the intermediate states.
         assert name.startswith("step3") or (once[name] - none[name]).abs().max() > 1e-5, name
     judged = [name for name in once if name.startswith("discriminator")]
-    assert judged and all(once[name].any() and torch.equal(once[name], without[name]) for name in judged)
+    assert judged
+    assert all(once[name].any() and torch.equal(once[name], without[name]) for name in judged)
 
 
 POSTHOC = [tiny(gan="posthoc"), tiny_count(gan="posthoc")]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results_db.aggregate import (
+from results_db.contract import StoreError
+from results_db.query.aggregate import (
     MEASURES,
     Interval,
     aggregate,
@@ -16,7 +17,6 @@ from results_db.aggregate import (
     mean_interval,
     ratio_interval,
 )
-from results_db.contract import StoreError
 
 RUN: dict[str, Any] = {
     "experiment": "life_state",

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm.answers import SEPARATOR, Answer, Job, Unknown, base, compress, expand, read_accounts, read_queue
+from slurm.client.parse import (
+    SEPARATOR,
+    Answer,
+    Job,
+    Unknown,
+    base,
+    compress,
+    expand,
+    read_accounts,
+    read_queue,
+)
 
 
 def squeue(*rows: str) -> str:
@@ -64,11 +74,14 @@ def test_squeue() -> None:
         datetime(2026, 11, 20, 7, 23, 50, tzinfo=UTC),
     )
     assert answer.jobs["1_2"] == answer.jobs["1_3"]
-    assert answer.jobs["1_2"].reason == "Priority" and answer.jobs["1_2"].node == ""
+    assert answer.jobs["1_2"].reason == "Priority"
+    assert answer.jobs["1_2"].node == ""
     assert answer.jobs["1_0"].reason == ""
     assert answer.find("1_9") is None
-    assert answer.knows_array("1_9", None) and answer.knows_array("1_9", "x")
-    assert not answer.knows_array("1_9", "y") and not answer.knows_array("9_1", None)
+    assert answer.knows_array("1_9", None)
+    assert answer.knows_array("1_9", "x")
+    assert not answer.knows_array("1_9", "y")
+    assert not answer.knows_array("9_1", None)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +91,8 @@ def test_squeue() -> None:
 def test_exit_codes_of_squeue_are_those_of_wait(status, code) -> None:
     """35072 = 137 * 256: srun's 128 + 9. 139 = 11 + 128: signal 11, and a core was written."""
     answer = read_queue(squeue(f"3|FAILED|None|n1|{status}|1795159430|x"))
-    assert isinstance(answer, Answer) and answer.jobs["3"].exit_code == code
+    assert isinstance(answer, Answer)
+    assert answer.jobs["3"].exit_code == code
 
 
 @pytest.mark.parametrize(
@@ -88,7 +102,8 @@ def test_exit_codes_of_squeue_are_those_of_wait(status, code) -> None:
 def test_exit_codes_of_sacct(printed, code) -> None:
     """It prints seven bits of the code, so srun's 137 as 9."""
     answer = read_accounts(sacct(f"3|FAILED|None|n1|{printed}|1795159430|x"))
-    assert isinstance(answer, Answer) and answer.jobs["3"].exit_code == code
+    assert isinstance(answer, Answer)
+    assert answer.jobs["3"].exit_code == code
 
 
 def test_sacct() -> None:
@@ -99,7 +114,8 @@ def test_sacct() -> None:
         )
     )
     assert isinstance(answer, Answer)
-    assert answer.jobs["2_3"].state == "CANCELLED" and answer.jobs["2_3"].ended_at is not None
+    assert answer.jobs["2_3"].state == "CANCELLED"
+    assert answer.jobs["2_3"].ended_at is not None
     assert answer.jobs["2_7"] == Job("PENDING", "", "x", "", 0)
 
 

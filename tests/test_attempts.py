@@ -22,7 +22,7 @@ from results_db.contract import (
     Store,
     StoreError,
 )
-from results_db.store import SqlStore
+from results_db.store.sql import SqlStore
 
 pytestmark = pytest.mark.parametrize("store_url", ["sqlite", "postgresql", "spooled"], indirect=True)
 
@@ -137,7 +137,8 @@ def test_what_the_dispatch_noted_stays_where_the_worker_does_not_know_it(store: 
     assert store.begin(attempt, replace(WHO, job_id=None))
     (alive,) = store.open_attempts()
     assert (alive.job_name, alive.job_id, alive.host, alive.log) == ("imagine-1", "40_0", "n1", "/l")
-    assert alive.state is State.RUNNING and alive.started_at == alive.heartbeat_at
+    assert alive.state is State.RUNNING
+    assert alive.started_at == alive.heartbeat_at
 
 
 def test_a_withdrawn_intent_leaves_nothing(store: Store) -> None:
@@ -169,7 +170,8 @@ def test_a_job_that_waits_again_is_pending_as_its_next_restart(store: Store, sta
     # The copy before it, should it be alive after all, does not count; a later one does.
     assert not store.finish(attempt, RECORD)
     later = replace(attempt, restart=3)
-    assert store.begin(later, WHO) and store.finish(later, RECORD)
+    assert store.begin(later, WHO)
+    assert store.finish(later, RECORD)
     assert states(store) == [(1, 0, str(state)), (1, 3, "COMPLETED")]
 
 
@@ -186,14 +188,16 @@ def test_one_that_never_began_is_the_same_when_it_waits_again(store: Store, stat
     assert states(store) == [(1, 0, "PENDING")]
     (told,) = store.attempts(RUN)
     assert (told["ended_at"], told["error"], told["exit_code"]) == (None, None, None)
-    assert store.begin(attempt, WHO) and store.finish(attempt, RECORD)
+    assert store.begin(attempt, WHO)
+    assert store.finish(attempt, RECORD)
 
 
 def test_a_run_made_by_hand_waits_in_no_queue(store: Store) -> None:
     """Somebody trained it within a job of another purpose."""
     staged(store)
     attempt = store.start(RUN, WHO)
-    assert attempt is not None and store.end(attempt, State.PREEMPTED)
+    assert attempt is not None
+    assert store.end(attempt, State.PREEMPTED)
     assert store.requeue([attempt]) == []
     assert store.start(RUN, WHO) == Attempt(RUN, 2)
 

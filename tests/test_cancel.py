@@ -10,13 +10,13 @@ from sweep_helpers import ME, answer, opened, write_spec
 
 from results_db.contract import Attempt, OpenAttempt, State
 from results_db.store import open_store
-from slurm.answers import Answer, Job
-from slurm.cancel import needs_slurm, plan
-from slurm.commands import SlurmError
-from slurm.queries import Slurm
+from slurm.client.client import Slurm
+from slurm.client.commands import SlurmError
+from slurm.client.parse import Answer, Job
+from slurm.follow.cancel import needs_slurm, plan
 from slurm.testbed.processes import wait_for
-from sweeps.expand import expand
-from sweeps.spec import load
+from sweeps.spec.expand import expand
+from sweeps.spec.load import load
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 WAITS, RUNS = Job("PENDING", name="n"), Job("RUNNING", name="n")
@@ -36,13 +36,17 @@ def test_a_job_goes_with_its_last_run_and_not_before() -> None:
     ]
     queue = Answer({"1_0": WAITS, "1_1": RUNS, "1_2": WAITS})
     found = plan(attempts, queue=queue, run_ids={"a", "b", "c"})
-    assert found.jobs == ["1_0", "1_1"] and found.shared == []
-    assert [one.run_id for one in found.training] == ["c"] and [one.run_id for one in found.waiting] == [
+    assert found.jobs == ["1_0", "1_1"]
+    assert found.shared == []
+    assert [one.run_id for one in found.training] == ["c"]
+    assert [one.run_id for one in found.waiting] == [
         "a",
         "b",
     ]
     part = plan(attempts, queue=queue, run_ids={"a"})
-    assert part.jobs == [] and part.shared == ["a"] and part.run_ids == ["a"]
+    assert part.jobs == []
+    assert part.shared == ["a"]
+    assert part.run_ids == ["a"]
 
 
 def test_states_choose() -> None:
@@ -57,7 +61,8 @@ def test_a_job_of_another_name_is_somebody_elses() -> None:
     attempts = [open_attempt("a", "1_0")]
     for job, jobs in ((Job("RUNNING", name="n"), ["1_0"]), (Job("RUNNING", name="of mine"), [])):
         found = plan(attempts, queue=Answer({"1_0": job}), run_ids={"a"})
-        assert found.jobs == jobs and found.run_ids == ["a"]
+        assert found.jobs == jobs
+        assert found.run_ids == ["a"]
 
 
 def test_intents_and_local_runs_have_no_job_to_cancel() -> None:
@@ -67,19 +72,22 @@ def test_intents_and_local_runs_have_no_job_to_cancel() -> None:
         run_ids={"a", "b"},
     )
     assert [one.run_id for one in found.intents] == ["a"]
-    assert found.local == ["b"] and found.jobs == []
+    assert found.local == ["b"]
+    assert found.jobs == []
 
 
 def test_a_run_made_by_hand_within_a_job_does_not_take_that_job_along() -> None:
     by_hand = replace(open_attempt("a", "1_0", State.RUNNING), job_name=None, launcher="hand")
     found = plan([by_hand], queue=Answer({"1_0": Job("RUNNING", name="my allocation")}), run_ids={"a"})
-    assert found.jobs == [] and found.local == ["a"]
+    assert found.jobs == []
+    assert found.local == ["a"]
     assert not needs_slurm([by_hand], {"a"})
 
 
 def test_a_job_that_slurm_does_not_know_is_cancelled_in_the_store_alone() -> None:
     found = plan([open_attempt("a", "1_0")], queue=Answer(), run_ids={"a"})
-    assert found.jobs == [] and found.run_ids == ["a"]
+    assert found.jobs == []
+    assert found.run_ids == ["a"]
 
 
 def test_never_a_bare_scancel() -> None:
@@ -105,10 +113,12 @@ def test_what_matches_nothing_is_an_error_of_one_line(sweep) -> None:
     folder, _ = sweep
     for arguments in (["s.yaml"], ["--where", "gol=2"], ["s.yaml", "--state", "running"]):
         said = answer("cancel", *arguments, *DB, folder=folder)
-        assert said.code == 2 and said.err.count("\n") == 1
+        assert said.code == 2
+        assert said.err.count("\n") == 1
         assert "no run waits or trains" in said.err
     bare = answer("cancel", *DB, folder=folder)
-    assert bare.code == 2 and "cancel what?" in bare.err
+    assert bare.code == 2
+    assert "cancel what?" in bare.err
 
 
 def test_intents_are_withdrawn_and_local_runs_stopped_without_slurm(sweep) -> None:
@@ -117,12 +127,14 @@ def test_intents_are_withdrawn_and_local_runs_stopped_without_slurm(sweep) -> No
     store.intend([first.run_id], job_name="n", launcher="slurm")
     local = store.start(second.run_id, ME)
     said = answer("cancel", "s.yaml", *DB, "--json", folder=folder)
-    assert said.code == 0 and len(said.json["runs"]) == 2
+    assert said.code == 0
+    assert len(said.json["runs"]) == 2
     assert store.states([first.run_id, second.run_id]) == {
         first.run_id: State.STAGED,
         second.run_id: State.CANCELLED,
     }
-    assert local is not None and store.heartbeat(local, step=1, progress={}) is False  # so its worker stops
+    assert local is not None
+    assert store.heartbeat(local, step=1, progress={}) is False
 
 
 def test_it_asks_above_ten(tmp_path) -> None:
@@ -133,10 +145,13 @@ def test_it_asks_above_ten(tmp_path) -> None:
     for run in many:
         store.start(run.run_id, ME)
     said = answer("cancel", "s.yaml", *DB, folder=tmp_path)
-    assert said.code == 2 and "give -y" in said.err and len(store.open_attempts()) == 11
+    assert said.code == 2
+    assert "give -y" in said.err
+    assert len(store.open_attempts()) == 11
     assert answer("cancel", "s.yaml", *DB, "--dry-run", folder=tmp_path).code == 0
     assert len(store.open_attempts()) == 11
-    assert answer("cancel", "s.yaml", "-y", *DB, folder=tmp_path).code == 0 and store.open_attempts() == []
+    assert answer("cancel", "s.yaml", "-y", *DB, folder=tmp_path).code == 0
+    assert store.open_attempts() == []
     store.close()
 
 
@@ -156,7 +171,8 @@ def test_on_slurm(slurm, tmp_path) -> None:
     where = f"seed in ({', '.join(map(str, seeds))})"
     said = answer("cancel", "--where", where, *DB, folder=tmp_path)
     assert said.code == 0, said.err
-    assert "4 runs cancelled, and 2 jobs" in said.out and "1 of them share a job" in said.out
+    assert "4 runs cancelled, and 2 jobs" in said.out
+    assert "1 of them share a job" in said.out
     assert [state_of(store, one) for one in (trains, *waits, *shared)] == [
         *[State.CANCELLED] * 4,
         State.PENDING,
@@ -168,7 +184,8 @@ def test_on_slurm(slurm, tmp_path) -> None:
     assert slurm_state(slurm, stranger) == "PENDING"
     wait_for_state(slurm, job_of(store, shared[0]), "RUNNING")
     # Its worker leaves out what was cancelled.
-    assert store.begin(shared[0], ME) is False and store.begin(shared[1], ME) is True
+    assert store.begin(shared[0], ME) is False
+    assert store.begin(shared[1], ME) is True
     store.close()
 
 
@@ -178,7 +195,9 @@ def test_a_controller_that_does_not_answer_cancels_nothing(slurm, tmp_path) -> N
     ((attempt,),) = submitted(store, slurm, "sleep 300", tasks=[runs(1)])
     slurm.kill_controller()
     said = answer("cancel", "--state", "pending", *DB, folder=tmp_path)
-    assert said.code == 2 and "nothing was cancelled" in said.err and said.err.count("\n") == 1
+    assert said.code == 2
+    assert "nothing was cancelled" in said.err
+    assert said.err.count("\n") == 1
     assert state_of(opened(tmp_path), attempt) is State.PENDING
     with pytest.raises(SlurmError):
         Slurm().cancel(["1"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sweep_helpers import answer, begun, small, staged
 
-from results_db.store import SqlStore, open_store
+from results_db.store.sql import SqlStore, open_store
 
 DB = ("--db", "a.db")
 
@@ -50,7 +50,9 @@ def test_reconcile_says_what_is_held(own, tmp_path) -> None:
     hold(own, "s-1")
     said = answer("reconcile", *DB, folder=tmp_path)
     (line,) = said.out.splitlines()
-    assert line.startswith("s-1 is held") and "no driver" in line and "reconcile --release" in line
+    assert line.startswith("s-1 is held")
+    assert "no driver" in line
+    assert "reconcile --release" in line
     assert answer("reconcile", "--json", *DB, folder=tmp_path).json["held"] == [
         {"job_name": "s-1", "cause": "no driver"}
     ]
@@ -59,7 +61,8 @@ def test_reconcile_says_what_is_held(own, tmp_path) -> None:
 def test_without_an_answer_of_squeue_nothing_is_said_of_changes(own, tmp_path) -> None:
     submitted(own, name="s-1")
     said = answer("reconcile", *DB, folder=tmp_path)
-    assert (said.code, said.out) == (1, "") and "squeue" in said.err
+    assert (said.code, said.out) == (1, "")
+    assert "squeue" in said.err
 
 
 def test_where_nothing_is_open_there_is_nothing_to_change(own, tmp_path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from imagination import schema
 from imagination.registry import EXPERIMENTS, config_type
 from imagination.schema import keys
-from results_db import words
+from results_db import text as words
 from results_db.columns import CONFIG_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS, in_order
 
 

@@ -7,10 +7,10 @@ import pytest
 from compare_helpers import FIVE, HALF, WHO, config, store_five, store_run
 
 from jobs.identity import run_id
-from results_db.aggregate import Interval
-from results_db.compare import compare, verdict
 from results_db.contract import PlannedRun
-from results_db.store import SqlStore, open_store
+from results_db.paper.compare import compare, verdict
+from results_db.query.aggregate import Interval
+from results_db.store.sql import SqlStore, open_store
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 

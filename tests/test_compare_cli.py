@@ -9,8 +9,8 @@ import pytest
 from cli_helpers import call, output
 from compare_helpers import config, store_five, store_run
 
-from results_db import paper
-from results_db.store import SqlStore, open_store
+from results_db.paper import numbers as paper
+from results_db.store.sql import SqlStore, open_store
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 

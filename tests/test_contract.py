@@ -20,7 +20,7 @@ from results_db.contract import (
     Store,
     StoreError,
 )
-from results_db.store import SqlStore
+from results_db.store.sql import SqlStore
 
 pytestmark = pytest.mark.parametrize("store_url", ["sqlite", "postgresql", "spooled"], indirect=True)
 
@@ -277,7 +277,8 @@ def test_open_attempts_show_who_is_alive(store: Store) -> None:
     assert (alive.state, alive.launcher, alive.job_id) == (State.RUNNING, "local", "77_1")
     assert (alive.host, alive.process, alive.log) == ("node1", "123:1700000000.5", "/tmp/log")
     assert (alive.step, alive.progress) == (250, {"accuracy": 0.5})
-    assert alive.started_at is not None and alive.heartbeat_at is not None
+    assert alive.started_at is not None
+    assert alive.heartbeat_at is not None
     assert before <= alive.intended_at == alive.started_at <= alive.heartbeat_at
     assert alive.heartbeat_at <= datetime.now(UTC) + timedelta(seconds=1)
     store.finish(attempt, RECORD)
@@ -371,9 +372,11 @@ def test_a_launch_that_came_to_nothing_is_forgotten(store: Store) -> None:
     store.forget(sweep)
     assert store.launches() == [sweep, other]  # it was launched before
     store.forget(sweep)
-    assert store.launches() == [other] and store.sweeps() == {"one": {State.STAGED: 2}}
+    assert store.launches() == [other]
+    assert store.sweeps() == {"one": {State.STAGED: 2}}
     store.forget(other)
-    assert store.launches() == [] and store.sweeps() == {}
+    assert store.launches() == []
+    assert store.sweeps() == {}
     assert store.states([RUN, OTHER]) == {RUN: State.STAGED, OTHER: State.STAGED}
 
 

@@ -5,9 +5,9 @@ from sweep_helpers import answer, begun, complete, fail, ids, small, staged, tre
 
 from results_db.contract import NewSweep, State
 from results_db.store import open_store
-from sweeps.coverage import cover, with_top_ups
-from sweeps.expand import expand
-from sweeps.spec import apply_overrides, load
+from sweeps.follow.coverage import cover, with_top_ups
+from sweeps.spec.expand import expand
+from sweeps.spec.load import apply_overrides, load
 
 
 @pytest.fixture
@@ -61,7 +61,8 @@ def test_every_state_is_counted(filled) -> None:
 def test_of_an_empty_store_everything_is_open(tmp_path) -> None:
     expansion = expand(load(write_spec(tmp_path, runs=3)))
     (cell,) = cover(expansion, open_store(str(tmp_path / "none.db"), create=False).runs())
-    assert ids(cell.open) == ids(expansion.runs) and (cell.tried, cell.missing) == (0, 3)
+    assert ids(cell.open) == ids(expansion.runs)
+    assert (cell.tried, cell.missing) == (0, 3)
     assert cell.pass_rate is None
 
 
@@ -88,7 +89,8 @@ def test_runs_after_the_specs_seeds_belong_to_the_cell_up_to_the_first_gap(tmp_p
     expansion = expand(load(write_spec(tmp_path, runs=2)))
     known = {small(seed=seed).run_id for seed in (2, 3, 5)}  # the spec's are 0 and 1; 4 is a gap
     (cell,) = with_top_ups(expansion, known).cells
-    assert [run.config["seed"] for run in cell.runs] == [0, 1, 2, 3] and cell.next_seed == 4
+    assert [run.config["seed"] for run in cell.runs] == [0, 1, 2, 3]
+    assert cell.next_seed == 4
     assert with_top_ups(expansion, set()) == expansion
 
 
@@ -110,7 +112,8 @@ def test_of_two_files_one_that_wants_runs_is_enough_to_go_on(tmp_path) -> None:
     both = tmp_path / "both.yaml"
     both.write_text("include: [fixed.yaml, grows.yaml]\n")
     (cell,) = expand(load(both)).cells
-    assert [run.config["seed"] for run in cell.runs] == [9, 4, 0, 1] and cell.next_seed == 10
+    assert [run.config["seed"] for run in cell.runs] == [9, 4, 0, 1]
+    assert cell.next_seed == 10
 
 
 def test_a_run_that_two_cells_draw_is_counted_once(tmp_path) -> None:
@@ -122,7 +125,8 @@ def test_a_run_that_two_cells_draw_is_counted_once(tmp_path) -> None:
     expansion = expand(load(tmp_path / "both.yaml"))
     known = {small(seed=seed, lr=1e-3).run_id for seed in (0, 1, 2)}
     one, two = with_top_ups(expansion, known).cells
-    assert [run.config["seed"] for run in one.runs] == [0, 1, 2] and two.runs == []
+    assert [run.config["seed"] for run in one.runs] == [0, 1, 2]
+    assert two.runs == []
     assert (one.next_seed, two.next_seed) == (3, 3)
 
 
@@ -170,7 +174,8 @@ def test_without_a_spec_it_is_of_every_sweep_that_was_launched(folder) -> None:
 def test_reading_creates_nothing(tmp_path) -> None:
     write_spec(tmp_path)
     said = coverage(tmp_path)
-    assert "no sweep was launched" in said.out and coverage(tmp_path, "--json").json == []
+    assert "no sweep was launched" in said.out
+    assert coverage(tmp_path, "--json").json == []
     assert coverage(tmp_path, "s.yaml", "--json").json[0]["open"] == 2
     assert tree(tmp_path) == {"s.yaml"}
 
@@ -194,8 +199,10 @@ def test_bad_input_is_one_line(folder, what) -> None:
     arguments, says = BAD[what]
     before = tree(folder)
     code, out, err = answer("coverage", "--db", "a.db", *arguments, folder=folder)
-    assert (code, out) == (2, "") and says in err
-    assert len(err.splitlines()) == 1 and err.startswith("imagine-sweep")
+    assert (code, out) == (2, "")
+    assert says in err
+    assert len(err.splitlines()) == 1
+    assert err.startswith("imagine-sweep")
     assert {name for name in tree(folder) if not name.endswith(("-wal", "-shm"))} == before
 
 

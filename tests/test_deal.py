@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sweep_helpers import small
 
 from jobs.pack import Pack
-from slurm.dispatch import Part, deal
+from slurm.submit.dispatch import Part, deal
 
 PACKS = [Pack((small(seed=seed),)) for seed in range(60)]
 PLACES = {pack.pack_id: place for place, pack in enumerate(PACKS)}

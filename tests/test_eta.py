@@ -7,9 +7,9 @@ import pytest
 from sweep_helpers import small
 
 from results_db.contract import Attempt, OpenAttempt, State
-from slurm.answers import Answer, Job, Unknown
-from slurm.watch import Pace, Running, under_way, waiting
-from sweeps.eta import Durations, Left, mates, total_steps
+from slurm.client.parse import Answer, Job, Unknown
+from slurm.follow.progress import Pace, Running, under_way, waiting
+from sweeps.follow.estimate import Durations, Left, mates, total_steps
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 RUNS = [small(seed=seed, max_steps=100) for seed in range(8)]
@@ -124,7 +124,8 @@ def test_no_run_takes_longer_than_to_its_step_limit() -> None:
 def test_nothing_is_known_before_anything_was_seen() -> None:
     assert left([training(1)], [2], done={}).eta is None
     waits = left([], [2], done={0: 60.0})
-    assert waits.eta is None and waits.eta_of(0) is None  # who knows when Slurm starts it
+    assert waits.eta is None
+    assert waits.eta_of(0) is None
     assert left([], [], done={}).eta == 0.0
 
 
@@ -140,7 +141,8 @@ def test_runs_that_are_seen_to_end_are_learned_from(together) -> None:
         Running(OpenAttempt(**{**vars(one.attempt), "started_at": began}), "n1", "", None) for one in pack
     ]
     durations.see({run_id: State.RUNNING}, pack, PLACE)
-    assert durations.mean(0) is None and durations.ended_per_s is None
+    assert durations.mean(0) is None
+    assert durations.ended_per_s is None
     for _ in range(2):  # a second look learns nothing new
         durations.see({run_id: State.COMPLETED}, [], PLACE)
         assert durations.mean(0) == pytest.approx(100 / together, abs=15)

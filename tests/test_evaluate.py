@@ -64,7 +64,8 @@ def test_metrics_from_the_weights_are_the_stored_ones(store, evaluate) -> None:
     before = metrics(store)
     code, out, _ = evaluate("--json")
     found = json.loads(out)
-    assert code == 0 and [each["run_id"] for each in found] == [run.run_id for run in RUNS]
+    assert code == 0
+    assert [each["run_id"] for each in found] == [run.run_id for run in RUNS]
     for each in found:
         stored = before[each["run_id"]]
         assert each["evaluated"] == {
@@ -74,17 +75,22 @@ def test_metrics_from_the_weights_are_the_stored_ones(store, evaluate) -> None:
         # All but what only the training knows.
         assert set(stored) - set(each["evaluated"]) == {"train_accuracy", "steps"}
     # Without an intermediate state there is no metric, then as now.
-    assert found[2]["evaluated"]["metric"] is None and found[0]["evaluated"]["metric"] is not None
+    assert found[2]["evaluated"]["metric"] is None
+    assert found[0]["evaluated"]["metric"] is not None
     assert metrics(store) == before
 
 
 def test_a_table_for_a_person_marks_what_differs(store, evaluate) -> None:
     code, out, _ = evaluate("--where", "seed=1")
-    assert code == 0 and "differs" not in out and out.startswith(f"run {RUNS[0].run_id[:10]}\n")
+    assert code == 0
+    assert "differs" not in out
+    assert out.startswith(f"run {RUNS[0].run_id[:10]}\n")
     store.replace_metrics(RUNS[0].run_id, {"metric": 0.123})
     code, out, _ = evaluate("--where", "seed=1")
     (line,) = [line for line in out.splitlines() if "differs" in line]
-    assert code == 0 and line.split()[0] == "metric" and "stored   0.123000" in line
+    assert code == 0
+    assert line.split()[0] == "metric"
+    assert "stored   0.123000" in line
 
 
 def test_writing_restores_what_was_tampered_with(store, evaluate) -> None:
@@ -108,7 +114,8 @@ def test_damaged_weights_are_reported(store, evaluate, damage) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if damage == "cut short" else save({"x": np.zeros(3)}))
     code, _, err = evaluate("--where", f"run_id={RUNS[0].run_id}")
-    assert code == 1 and "Traceback" not in err
+    assert code == 1
+    assert "Traceback" not in err
     assert f"run {RUNS[0].run_id[:10]}: its weights in {store.folder} are missing or damaged" in err
 
 
@@ -123,7 +130,8 @@ def test_runs_without_weights_are_reported_and_the_others_evaluated(store, evalu
 def test_limits_and_filters_choose(evaluate) -> None:
     assert [each["run_id"] for each in json.loads(evaluate("--json", "-n", "1")[1])] == [RUNS[0].run_id]
     code, out, _ = evaluate("--json", "--where", "loss=l2")
-    assert code == 0 and [each["run_id"] for each in json.loads(out)] == [RUNS[1].run_id]
+    assert code == 0
+    assert [each["run_id"] for each in json.loads(out)] == [RUNS[1].run_id]
 
 
 @pytest.mark.parametrize(
@@ -143,5 +151,8 @@ def test_bad_input_is_one_line(evaluate, store, tmp_path, arguments, reason) -> 
     before = sorted(tmp_path.rglob("*"))
     code, out, err = evaluate(*arguments)
     (line,) = err.splitlines()
-    assert code == 2 and out == "" and reason in line and line.startswith("jobs.evaluate: error:")
+    assert code == 2
+    assert out == ""
+    assert reason in line
+    assert line.startswith("jobs.evaluate: error:")
     assert sorted(tmp_path.rglob("*")) == before

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jobs.config import resolve
 from jobs.identity import run_id
-from sweeps.expand import Expansion, in_breadth_first_order
+from sweeps.spec.expand import Expansion, in_breadth_first_order
 
 
 def seeds(expansion: Expansion) -> list[list[object]]:

@@ -6,7 +6,7 @@ from expand_helpers import HEAD, expanded
 
 from imagination.life.config import LifeStateConfig
 from imagination.schema import keys
-from sweeps.expand import Expansion
+from sweeps.spec.expand import Expansion
 
 
 def drawn(expansion: Expansion, **where: object) -> dict[object, object]:

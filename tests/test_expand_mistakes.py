@@ -6,7 +6,7 @@ import pytest
 from expand_helpers import HEAD, expanded
 
 from imagination.schema import ConfigError
-from sweeps.spec import SpecError
+from sweeps.spec.load import SpecError
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_too_many_runs_are_refused_before_any_is_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made: list[object] = []
-    monkeypatch.setattr("sweeps.expand.resolve", lambda *layers: made.append(layers))
+    monkeypatch.setattr("sweeps.spec.expand.resolve", lambda *layers: made.append(layers))
     with pytest.raises(SpecError) as caught:
         expanded(Path(), HEAD + text, small=HEAD + "runs: 2\n", large=HEAD + "runs: 1000000\n")
     assert str(caught.value) == expected
@@ -191,7 +191,7 @@ def test_too_many_runs_are_refused_before_any_is_made(
 
 
 def test_the_most_runs_are_counted_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.expand.MOST_RUNS", 12)
+    monkeypatch.setattr("sweeps.spec.expand.MOST_RUNS", 12)
     text = HEAD + "runs: 2\ngrid: {gol: [1, 2, 3]}\nzip: {enc_layers: [1, 2], dec_layers: [1, 2]}\n"
     assert len(expanded(tmp_path, text).runs) == 12
     with pytest.raises(SpecError, match=r"s\.yaml: 18 runs are above 12"):

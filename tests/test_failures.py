@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results_db.contract import Attempt, EndedAttempt, State
-from results_db.failures import by_cause, key, reason
+from results_db.query.failures import by_cause, key, reason
 
 
 def failed(

@@ -2,7 +2,7 @@
 
 import io
 import itertools
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,10 +12,10 @@ from matplotlib.image import imread
 from picture_helpers import CONFIG, FIRST, RANKED, curves, life, run_id, sample, seven
 
 from results_db.contract import Sample, StoreError
-from results_db.figures import boards, files, strip
-from results_db.figures.curves import draw as draw_curves
-from results_db.learning_order import first_steps, leads, states
-from results_db.trace import Cell, Order
+from results_db.paper.leads import first_steps, leads, states
+from results_db.paper.learning_order import Cell, Order
+from results_db.views.figures import boards, files, strip
+from results_db.views.figures.curves import draw as draw_curves
 
 THREE = Cell("life_state", 3, 3, True, True, 0.1)
 COUNT = {**CONFIG, "experiment": "life_count"}
@@ -154,7 +154,8 @@ def test_notes_of_the_papers_figure_6():
     assert said([truth[0], truth[1], truth[1], truth[2]], truth)[1:3] == [("$s_{2}$ 100%", "MATCH")] * 2
     # A decoded board equal to the final state (Figure 5) is compared with s_2, from which it is far.
     text, kind = said([truth[0], truth[1], truth[2], truth[2]], truth)[2]
-    assert text.startswith("$s_{2}$ ") and kind == "OTHER"
+    assert text.startswith("$s_{2}$ ")
+    assert kind == "OTHER"
 
 
 def test_a_board_that_matches_several_states():

@@ -9,9 +9,9 @@ from sweep_helpers import answer
 
 from results_db.contract import Attempt, EndedAttempt, RunRecord, State
 from results_db.store import open_store
-from slurm.hold import from_a_job, held, hopeless
-from slurm.queries import Slurm
-from slurm.reconcile import Reconciler
+from slurm.client.client import Slurm
+from slurm.follow.hold import from_a_job, held, hopeless
+from slurm.follow.reconcile import Reconciler
 from slurm.testbed.processes import wait_for
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -24,7 +24,8 @@ def failed(run: str, error: str) -> EndedAttempt:
 def test_five_alike_and_nothing_complete() -> None:
     alike = [failed(f"r{n}", f"ImportError: line {n}") for n in range(5)]  # numbers are no difference
     cause = hopeless(alike, ())
-    assert cause is not None and cause.count == 5
+    assert cause is not None
+    assert cause.count == 5
     assert hopeless(alike[:4], ()) is None
     assert hopeless(alike, ["a job that completed a run"]) is None
     assert hopeless(alike[:3], (), after=3) is not None
@@ -73,14 +74,17 @@ def test_on_slurm(slurm, own, tmp_path) -> None:
     assert "JobHeld" in slurm.run("squeue", "-h", "-j", last, "-o", "%r")
     names = [one.job_name for one in own.open_attempts() if one.job_name]
     (hold,) = held(own.folder, names)
-    assert hold.cause == "ImportError: no such module" and hold.failures >= 5
+    assert hold.cause == "ImportError: no such module"
+    assert hold.failures >= 5
     assert reconciler.look().held == []  # once
     seen = answer("watch", "--once", "--db", "a.db", "--json", folder=tmp_path).json
     assert seen["held"] == []  # these are plain jobs, of no sweep
     said = answer("reconcile", "--release", "--db", "a.db", folder=tmp_path)
-    assert said.code == 0 and f"{hold.job_name} is released" in said.out
+    assert said.code == 0
+    assert f"{hold.job_name} is released" in said.out
     assert "JobHeld" not in slurm.run("squeue", "-h", "-j", last, "-o", "%r")
-    assert reconciler.look().held == [] and held(own.folder, names) == []  # not again
+    assert reconciler.look().held == []
+    assert held(own.folder, names) == []
 
 
 @pytest.mark.slow
@@ -111,7 +115,8 @@ def test_a_job_whose_run_failed_holds_the_rest(slurm, own, tmp_path, caplog) -> 
     assert "JobHeld" in slurm.run("squeue", "-h", "-t", "PD", "-o", "%r")
     assert from_a_job(database) == []
     slurm.kill_controller()
-    assert from_a_job(database) == [] and "whether this launch should be held" in caplog.text
+    assert from_a_job(database) == []
+    assert "whether this launch should be held" in caplog.text
 
 
 @pytest.mark.slow

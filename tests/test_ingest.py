@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from sweep_helpers import RESULTS, run
 
-from results_db.alive import Alive, AliveFiles
 from results_db.contract import Attempt, PlannedRun, Provenance, RunRecord, Sample, State, StoreError
 from results_db.files import Files
-from results_db.ingest import ingest
-from results_db.spool import Spool, Spooled
-from results_db.store import SqlStore, open_store
+from results_db.spool.heartbeats import Alive, AliveFiles
+from results_db.spool.ingest import ingest
+from results_db.spool.records import Spool, Spooled
+from results_db.store.sql import SqlStore, open_store
 
 RUN, OTHER = "ab" * 32, "cd" * 32
 WHO = Provenance("slurm", "n1", "7:1", "gpu", None, None, {}, "12_3")
@@ -65,7 +65,8 @@ def test_a_result_that_was_left_behind_comes_in(store: SqlStore) -> None:
     assert (told["state"], told["host"], told["job_id"]) == ("COMPLETED", "n1", "12_3")
     # It ended when its file was written, and had lasted a minute.
     assert (told["ended_at"], told["started_at"]) == (written, written - timedelta(minutes=1))
-    assert store.traces(RUN) == {"t": ([0], [0.5])} and store.samples(RUN) == {"boards": Sample(b"\x00\xff")}
+    assert store.traces(RUN) == {"t": ([0], [0.5])}
+    assert store.samples(RUN) == {"boards": Sample(b"\x00\xff")}
     assert files(store) == {f"weights/{RUN}.1.safetensors"}  # of this attempt; the rest is of no use
 
 
@@ -161,7 +162,10 @@ def test_damage_is_set_aside_with_a_line_and_stops_nothing(store: SqlStore) -> N
     found = ingest(store)
     assert found.stored == [good]
     (line,) = found.damaged
-    assert "\n" not in line and "damaged" in line and "checksum" in line and path.name in line
+    assert "\n" not in line
+    assert "damaged" in line
+    assert "checksum" in line
+    assert path.name in line
     assert files(store) == {f"spool/damaged/{path.name}"}
     assert store.states([RUN]) == {RUN: State.PENDING}
     assert ingest(store).damaged == []  # told once
@@ -176,7 +180,8 @@ def test_what_no_database_holds_is_set_aside(store: SqlStore) -> None:
     Spool(store.folder).write(replace(entry, record=broken))
     Spool(store.folder).write(result(good))
     found = ingest(store)
-    assert found.stored == [good] and len(found.damaged) == 1
+    assert found.stored == [good]
+    assert len(found.damaged) == 1
     assert store.runs()["metric"].isna().tolist() == [True, False]
 
 
@@ -197,7 +202,8 @@ def test_a_file_of_a_newer_version_stays(store: SqlStore) -> None:
     path = Spool(store.folder).write(result(attempt))
     path.write_bytes(path.read_bytes().replace(b'"version": 1', b'"version": 9', 1))
     found = ingest(store)
-    assert (found.stored, found.damaged) == ([], []) and "version 9" in found.left[0]
+    assert (found.stored, found.damaged) == ([], [])
+    assert "version 9" in found.left[0]
     assert path.exists()
 
 
@@ -214,7 +220,7 @@ def test_while_the_store_is_away_everything_stays(tmp_path: Path) -> None:
 INGEST = """
 import sys, time
 from pathlib import Path
-from results_db.ingest import ingest
+from results_db.spool.ingest import ingest
 from results_db.store import open_store
 url, go = sys.argv[1], Path(sys.argv[2])
 store = open_store(url, create=False)
@@ -260,7 +266,8 @@ def test_two_processes_that_ingest_at_once(store: SqlStore, tmp_path: Path) -> N
     assert [process.returncode for process in both] == [0, 0]
     assert sum(counts) >= 60  # a run of which both were told that it is stored counts twice
     frame = store.runs()
-    assert frame["metric"].tolist() == list(range(60)) and set(frame["attempts"]) == {1}
+    assert frame["metric"].tolist() == list(range(60))
+    assert set(frame["attempts"]) == {1}
     assert files(store) == set()
 
 
@@ -318,7 +325,8 @@ def test_the_command(tmp_path: Path) -> None:
     path.write_text("?")
     done = run(RESULTS, "ingest", "--db", "a.db", folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, "spool: 1 stored, 1 damaged and set aside\n")
-    assert len(done.stderr.splitlines()) == 1 and path.name in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert path.name in done.stderr
     Spool(store.folder).write(result(Attempt("ef" * 32, 1)))
     done = run(RESULTS, "ingest", "--json", "--db", "a.db", folder=tmp_path)
     told = json.loads(done.stdout)

@@ -4,10 +4,10 @@ import pytest
 from sweep_helpers import small, write_spec
 
 from results_db.contract import NewSweep
-from sweeps.document import SpecError
-from sweeps.expand import expand
-from sweeps.launched import find, launched, recompose
-from sweeps.spec import apply_overrides, load, shipped
+from sweeps.spec.document import SpecError
+from sweeps.spec.expand import expand
+from sweeps.spec.load import apply_overrides, load, shipped
+from sweeps.spec.stored import find, launched, recompose
 
 EVERYTHING = """
 experiment: life_state
@@ -30,7 +30,8 @@ def launch(store, spec):
 def test_a_shipped_spec_comes_back(name) -> None:
     spec = load(name)
     back = recompose(spec.composed)
-    assert expand(back) == expand(spec) and (back.name, back.launcher) == (spec.name, spec.launcher)
+    assert expand(back) == expand(spec)
+    assert (back.name, back.launcher) == (spec.name, spec.launcher)
 
 
 @pytest.mark.parametrize("seeds", [[], ["seeds=3"], ["seeds=[5,1]"], ["seeds.start=9"]])
@@ -41,7 +42,8 @@ def test_everything_that_a_spec_can_say_comes_back(tmp_path, seeds) -> None:
         (tmp_path / "s.yaml").write_text(EVERYTHING.replace(", runs: 4", ""))
     spec = apply_overrides(load(tmp_path / "s.yaml"), ["max_steps=300", "clip=0.5,1.0", *seeds])
     back = recompose(spec.composed)
-    assert expand(back) == expand(spec) and back.launcher == spec.launcher
+    assert expand(back) == expand(spec)
+    assert back.launcher == spec.launcher
     assert back.composed == spec.composed
 
 
@@ -65,7 +67,8 @@ def test_launches_of_one_name_are_one_sweep(store, tmp_path) -> None:
         launch(store, apply_overrides(spec, overrides))
     found = launched(store)
     ((united, expansion),) = found.sweeps
-    assert found.unreadable == [] and united.name == "s"
+    assert found.unreadable == []
+    assert united.name == "s"
     # Of the cell that was launched twice the larger number counts; the launcher is that of the last launch.
     assert [(cell.columns, cell.wanted, len(cell.runs)) for cell in expansion.cells] == [
         ({"channels": 4}, 5, 5),

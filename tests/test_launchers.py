@@ -9,9 +9,9 @@ from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQu
 from sweep_helpers import answer, write_spec
 
 from imagination.schema import ConfigError
-from slurm.commands import sbatch_environment, srun_environment
-from slurm.launcher_keys import LAUNCHER_KEYS
-from slurm.launchers import Launcher, Resources, check_setting, choose, folder, names
+from slurm.client.commands import sbatch_environment, srun_environment
+from slurm.submit.launcher_keys import LAUNCHER_KEYS
+from slurm.submit.launchers import Launcher, Resources, check_setting, choose, folder, names
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,8 @@ def test_an_unknown_launcher_says_where_files_go(own: Path) -> None:
 
 def test_what_nobody_gave_is_the_plugins(own: Path) -> None:
     made, plugin = resources(partition="gpu", mem_gb=4), SlurmQueueConf()
-    assert made.values["partition"] == "gpu" and made.values["mem_gb"] == 4
+    assert made.values["partition"] == "gpu"
+    assert made.values["mem_gb"] == 4
     for key in set(made.values) - {"partition", "mem_gb"}:
         assert made.values[key] == getattr(plugin, key), key
     # Two of the plugin's own defaults stand for something else here unless somebody gives them.
@@ -187,8 +188,10 @@ def test_what_a_person_has_set_for_sbatch_does_not_go_before_the_spec(
     left = {name: value for name, value in sbatch_environment(asked).items() if name in said}
     assert left == {"SBATCH_ACCOUNT": "of-the-site", "SLURM_CONF": "/c"}
     found = srun_environment(asked)
-    assert found["SLURM_ACCOUNT"] == "of-the-site" and "SLURM_PARTITION" not in found
-    assert "SLURM_JOB_ID" not in found and found["PATH"] == os.environ["PATH"]
+    assert found["SLURM_ACCOUNT"] == "of-the-site"
+    assert "SLURM_PARTITION" not in found
+    assert "SLURM_JOB_ID" not in found
+    assert found["PATH"] == os.environ["PATH"]
 
 
 # A third of the limit, and at most the plugin's two minutes: 60 s / 3, 300 s / 3, 600 s / 3 = 200 > 120.
@@ -222,7 +225,8 @@ def test_a_launcher_file_chooses_where_a_spec_runs(tmp_path: Path, own: Path) ->
     said = answer(
         "launch", "s.yaml", "launcher=laptop", "--db", "a.db", "--json", "--workers", "1", folder=tmp_path
     )
-    assert said.code == 0 and said.json["stored"] == 1
+    assert said.code == 0
+    assert said.json["stored"] == 1
 
 
 def test_without_slurm_the_local_launcher_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,12 +234,16 @@ def test_without_slurm_the_local_launcher_is_named(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", "/nothing")
     before = {path.name for path in tmp_path.iterdir()}
     said = answer("launch", "s.yaml", "launcher=slurm", "--db", "a.db", folder=tmp_path)
-    assert said.code == 2 and said.err.count("\n") == 1
-    assert "no sbatch on PATH" in said.err and "launcher=local" in said.err
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    assert "no sbatch on PATH" in said.err
+    assert "launcher=local" in said.err
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
 def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
     write_spec(tmp_path)
     said = answer("launch", "s.yaml", "launcher.partitoin=a", folder=tmp_path)
-    assert said.code == 2 and "did you mean 'partition'" in said.err and said.err.count("\n") == 1
+    assert said.code == 2
+    assert "did you mean 'partition'" in said.err
+    assert said.err.count("\n") == 1

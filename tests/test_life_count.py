@@ -133,7 +133,8 @@ def test_the_gate_reads_the_count_accuracy_of_the_last_interval(changes, ending)
     accuracy = np.mean(Watched.seen[ending[1] - 10 : ending[1]])  # eval_every is 10
     assert 0 < accuracy < 0.9
     assert recorder.metrics["train_accuracy"] == pytest.approx(accuracy)
-    assert "correlation" in recorder.metrics and recorder.weights  # whatever the outcome
+    assert "correlation" in recorder.metrics
+    assert recorder.weights
     assert [value for _, value in recorder.traces["count"]] == Watched.seen[: ending[1] : 5]
 
 
@@ -196,10 +197,12 @@ def test_samples_are_ranked_by_the_correlation_of_their_sequence():
     scores, defined = np.array(means), sorted(mean for mean in means if mean == mean)
     assert len(defined) < 40  # boards that die out have no score, and are no pictures of a run's worst
     sample = recorder.samples["plain"]
-    assert sample["decoded"].shape == (7, 4, 6, 6) and sample["truth"].shape == (7, 3, 6, 6)
+    assert sample["decoded"].shape == (7, 4, 6, 6)
+    assert sample["truth"].shape == (7, 3, 6, 6)
     np.testing.assert_allclose(sample["score"], [scores[n] for n in sample["index"]], atol=1e-9)
     best, median, worst = sample["score"][4:]
-    assert best == pytest.approx(defined[-1]) and worst == pytest.approx(defined[0])
+    assert best == pytest.approx(defined[-1])
+    assert worst == pytest.approx(defined[0])
     assert median == pytest.approx(defined[len(defined) // 2])
 
 

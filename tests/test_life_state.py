@@ -73,11 +73,14 @@ def test_aligned_accuracy_exists_only_for_equal_timesteps():
 def test_samples_hold_the_first_sequences_and_the_best_median_and_worst():
     recorder = train([tiny(gol=3, model_t=2)])[0]
     sample = recorder.samples["plain"]
-    assert sample["truth"].shape == (7, 4, 8, 8) and sample["truth"].dtype == np.uint8
-    assert sample["decoded"].shape == (7, 3, 8, 8) and sample["decoded"].dtype == np.float16
+    assert sample["truth"].shape == (7, 4, 8, 8)
+    assert sample["truth"].dtype == np.uint8
+    assert sample["decoded"].shape == (7, 3, 8, 8)
+    assert sample["decoded"].dtype == np.float16
     best, median, worst = sample["score"][-3:]
     assert best >= median >= worst
-    assert best == sample["score"].max() and worst == sample["score"].min()
+    assert best == sample["score"].max()
+    assert worst == sample["score"].min()
 
 
 def test_evaluation_does_not_depend_on_chunks(monkeypatch):
@@ -101,7 +104,8 @@ def test_the_index_slip_scores_the_final_state_as_the_last_intermediate_one(gol,
         return sum(is_dead[:, number - 1].mean() for number in numbers)
 
     assert found["metric"] == pytest.approx(score(states))
-    assert found["metric_slip"] == pytest.approx(score(slipped)) and score(slipped) > score(states) > 0
+    assert found["metric_slip"] == pytest.approx(score(slipped))
+    assert score(slipped) > score(states) > 0
 
 
 @pytest.mark.parametrize(("gol", "model_t"), [(2, 2), (2, 3)])

@@ -26,12 +26,12 @@ from sweep_helpers import (
 )
 
 from results_db.contract import RunRecord, State
-from results_db.spool import Spool, Spooled
+from results_db.spool.records import Spool, Spooled
 from results_db.store import open_store
-from sweeps.expand import expand
-from sweeps.launch import open_packs, out_of_memory
-from sweeps.plan import make_plan
-from sweeps.spec import load
+from sweeps.launch.local import open_packs, out_of_memory
+from sweeps.launch.plan import make_plan
+from sweeps.spec.expand import expand
+from sweeps.spec.load import load
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +119,8 @@ def test_a_launch_trains_and_records_every_run(undisturbed) -> None:
     assert history(folder) == [["COMPLETED"], ["COMPLETED"]]
     for number, run_id in enumerate(planned(folder)):
         (attempt,) = store.attempts(run_id)
-        assert attempt["launcher"] == "local" and "worker" in attempt["log"]
+        assert attempt["launcher"] == "local"
+        assert "worker" in attempt["log"]
         assert f"seed={number}: step_limit at step 1500" in done.stderr
         assert (store.folder / "weights" / f"{run_id}.1.safetensors").is_file()
     assert done.stderr.splitlines()[0].startswith("s: training 2 of 2 runs (0 stored, 0 active, 0 failed)")
@@ -131,7 +132,8 @@ def test_a_second_launch_trains_nothing(undisturbed) -> None:
     store = opened(folder)
     before = [store.attempts(run_id) for run_id in planned(folder)]
     again = run(*LAUNCH, "--json", folder=folder)
-    assert again.returncode == 0 and json.loads(again.stdout)["trained"] == {}
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["trained"] == {}
     assert "nothing to train: 2 stored" in again.stderr
     assert [store.attempts(run_id) for run_id in planned(folder)] == before
 
@@ -140,12 +142,14 @@ def test_the_limit_takes_the_first_runs_only(tmp_path) -> None:
     write_spec(tmp_path, cells="[{gol: 1}, {gol: 2}]")
     done = run(*LAUNCH, "-n", "1", "--json", folder=tmp_path)
     first = planned(tmp_path)[0]
-    assert done.returncode == 0 and json.loads(done.stdout)["trained"] == {first: "COMPLETED"}
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["trained"] == {first: "COMPLETED"}
     assert history(tmp_path) == [["COMPLETED"], [], [], []]
     # The whole spec is noted; the same command again finds the first run stored.
     assert set(opened(tmp_path).states(planned(tmp_path)).values()) == {State.COMPLETED, State.STAGED}
     again = run(*LAUNCH, "-n", "1", "--json", folder=tmp_path)
-    assert again.returncode == 0 and json.loads(again.stdout)["trained"] == {}
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["trained"] == {}
     # The first two in breadth-first order: the other cell's first run is the one that is missing.
     run(*LAUNCH, "-n", "2", folder=tmp_path)
     assert history(tmp_path) == [["COMPLETED"], [], ["COMPLETED"], []]
@@ -191,7 +195,8 @@ def test_a_launch_takes_in_what_a_killed_worker_left_in_the_spool(tmp_path) -> N
     attempt = store.start(only.run_id, replace(gone, launcher="local"))
     Spool(store.folder).write(Spooled(attempt, State.COMPLETED, gone, 1.0, record))
     said = run(*LAUNCH, "--json", folder=tmp_path)
-    assert said.returncode == 0 and json.loads(said.stdout)["trained"] == {}
+    assert said.returncode == 0
+    assert json.loads(said.stdout)["trained"] == {}
     assert history(tmp_path) == [["COMPLETED"]]
 
 
@@ -233,7 +238,8 @@ def test_a_launch_survives_the_end_of_a_worker(long, undisturbed, begin, number)
     ended, pid = next(iter(workers(long).items()))
     os.kill(pid, number)
     assert launch.end() == 0
-    assert "a worker died" in launch.said and "trying its runs again" in launch.said
+    assert "a worker died" in launch.said
+    assert "trying its runs again" in launch.said
     first = "LOST" if number == signal.SIGKILL else "PREEMPTED"
     wanted = {run_id: [first, "COMPLETED"] if run_id == ended else ["COMPLETED"] for run_id in planned(long)}
     assert dict(zip(planned(long), history(long), strict=True)) == wanted
@@ -268,7 +274,8 @@ def test_two_launches_at_once_train_every_run_once(tmp_path, begin) -> None:
 def test_packs_train_together(tmp_path) -> None:
     write_spec(tmp_path, runs=3, cells="[{lr: 1.0e-3}, {lr: 2.0e-3}]")
     done = run(*LAUNCH, "--pack-size", "4", "--workers", "1", folder=tmp_path)
-    assert done.returncode == 0 and "packs: 2, workers: 1" in done.stderr
+    assert done.returncode == 0
+    assert "packs: 2, workers: 1" in done.stderr
     assert history(tmp_path) == [["COMPLETED"]] * 6
 
 
@@ -278,11 +285,14 @@ def test_workers_that_cannot_start(tmp_path) -> None:
     broken.mkdir()
     (broken / "torch.py").write_text("raise ImportError('libtorch is missing')\n")
     done = run(*LAUNCH, folder=tmp_path, env={**os.environ, "PYTHONPATH": str(broken)})
-    assert done.returncode == 1 and "Traceback (most" not in done.stderr.splitlines()[0]
+    assert done.returncode == 1
+    assert "Traceback (most" not in done.stderr.splitlines()[0]
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("s: a worker could not start: ") and "libtorch is missing" in last
+    assert last.startswith("s: a worker could not start: ")
+    assert "libtorch is missing" in last
     assert last.split("its log: ")[1].startswith(str(tmp_path))
-    assert history(tmp_path) == [[], []] and plan(tmp_path)["to_submit"] == 2
+    assert history(tmp_path) == [[], []]
+    assert plan(tmp_path)["to_submit"] == 2
     assert run(*LAUNCH, folder=tmp_path).returncode == 0  # mended, the same command goes on
 
 
@@ -323,9 +333,11 @@ def test_failed_runs_are_left_alone_until_a_retry_is_asked_for(tmp_path) -> None
     counts = plan(tmp_path)
     assert (counts["stored"], counts["failed"], counts["to_submit"]) == (1, 1, 0)
     second = run(*LAUNCH, folder=tmp_path)
-    assert second.returncode == 1 and "--retry-failed takes the failed ones" in second.stderr
+    assert second.returncode == 1
+    assert "--retry-failed takes the failed ones" in second.stderr
     assert history(tmp_path) == [["COMPLETED"], ["OUT_OF_MEMORY"]]
     dry = run(*LAUNCH, "--retry-failed", "--dry-run", "--json", folder=tmp_path)
-    assert dry.returncode == 0 and json.loads(dry.stdout)["to_submit"] == 1
+    assert dry.returncode == 0
+    assert json.loads(dry.stdout)["to_submit"] == 1
     assert run(*LAUNCH, "--retry-failed", folder=tmp_path).returncode == 1
     assert history(tmp_path) == [["COMPLETED"], ["OUT_OF_MEMORY", "OUT_OF_MEMORY"]]

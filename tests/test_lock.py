@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from results_db.contract import PlannedRun, StoreError
-from results_db.lock import STALE_AFTER_S, lock_file, only_writer
 from results_db.process import process_name
 from results_db.store import open_store
+from results_db.store.lock import STALE_AFTER_S, lock_file, only_writer
 
 
 @pytest.fixture
@@ -81,11 +81,12 @@ def test_threads_of_one_process_wait_for_each_other(lock: Path) -> None:
 
 
 def test_one_who_is_alive_is_waited_for_and_not_for_ever(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("results_db.engine.BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("results_db.store.engine.BUSY_TIMEOUT_S", 0.1)
     hold(lock, host=socket.gethostname(), process=process_name(os.getpid()), age_s=10 * STALE_AFTER_S)
     with pytest.raises(StoreError, match="is held by") as caught, only_writer(lock):
         pass
-    assert "\n" not in str(caught.value) and lock.exists()
+    assert "\n" not in str(caught.value)
+    assert lock.exists()
 
 
 @pytest.mark.parametrize("age_s", [0, STALE_AFTER_S + 60])
@@ -97,7 +98,7 @@ def test_a_dead_process_of_this_machine_holds_nothing(lock: Path, age_s: float) 
 
 
 def test_of_another_machines_process_the_age_decides(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("results_db.engine.BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("results_db.store.engine.BUSY_TIMEOUT_S", 0.1)
     hold(lock, host="another", process="1:1", age_s=STALE_AFTER_S - 30)
     with pytest.raises(StoreError, match="another"), only_writer(lock):
         pass
@@ -124,7 +125,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 COUNT = """
 import sys
 from pathlib import Path
-from results_db.lock import only_writer
+from results_db.store.lock import only_writer
 lock, number = Path(sys.argv[1]), Path(sys.argv[2])
 for _ in range(30):
     with only_writer(lock):
@@ -157,7 +158,8 @@ def test_a_store_on_a_network_is_written_under_the_lock(shared: Path) -> None:
 
 
 def test_a_store_on_a_disk_of_this_machine_needs_none(tmp_path: Path) -> None:
-    assert lock_file(tmp_path / "x.db") is None and lock_file(None) is None
+    assert lock_file(tmp_path / "x.db") is None
+    assert lock_file(None) is None
     store = open_store(str(tmp_path / "x.db"), create=True)
     with store._writing():
         assert not (tmp_path / "x.db.lock").exists()

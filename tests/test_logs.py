@@ -12,8 +12,8 @@ from sweep_helpers import ME, answer, complete, small, staged, wait_until
 
 from jobs.dispatched import Dispatch, DispatchFolder
 from results_db.contract import Attempt, RunRecord, State, StoreError
-from results_db.store import SqlStore, open_store
-from slurm.logs import _start_of_last, follow, guess_log, read
+from results_db.store.sql import SqlStore, open_store
+from slurm.follow.logs import _start_of_last, follow, guess_log, read
 
 
 @pytest.fixture
@@ -83,7 +83,9 @@ def test_mistakes_are_one_line(own, tmp_path, arguments, said) -> None:
     staged(own, small())
     words = [word.replace("{run}", small().run_id) for word in arguments]
     got = answer("logs", *words, "--db", "a.db", folder=tmp_path)
-    assert got.code == 2 and said in got.err and got.err.count("\n") == 1
+    assert got.code == 2
+    assert said in got.err
+    assert got.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["8_3_0_log.err", "8_3_0_log.out"])
@@ -121,7 +123,8 @@ def test_follow_goes_from_one_attempt_to_the_next_and_ends_with_the_run(own, tmp
     wait_until(lambda: "three\n" in heard)
     assert own.finish(second, RunRecord(second.run_id, "reached", 1.0, {}))
     thread.join(timeout=60)
-    assert not thread.is_alive() and "".join(heard) == "one\ntwo\nthree\n"
+    assert not thread.is_alive()
+    assert "".join(heard) == "one\ntwo\nthree\n"
     assert noted[-1] == f"run {second.run_id[:10]} is COMPLETED"
 
 

@@ -20,7 +20,8 @@ def boards(*flat):
 def both(decoded, truth):
     """The coefficient of one pair of boards, which is the same pooled and per board."""
     pooled, single = matthews(decoded, truth), matthews_per_board(decoded, truth)
-    assert pooled.shape == (1, 1) and single.shape == (1, 1, 1)
+    assert pooled.shape == (1, 1)
+    assert single.shape == (1, 1, 1)
     assert pooled.item() == pytest.approx(single.item(), abs=1e-12)
     return pooled.item()
 
@@ -91,7 +92,8 @@ def test_against_numpys_correlation_on_random_boards(seed):
                     single[n, i, j] = np.nan
                 elif alive[n, i].std():
                     single[n, i, j] = np.corrcoef(alive[n, i].ravel(), truth[n, j].ravel())[0, 1]
-    assert pooled.min() < -0.1 and pooled.max() > 0.5
+    assert pooled.min() < -0.1
+    assert pooled.max() > 0.5
     ours = [f(torch.from_numpy(decoded), torch.from_numpy(truth)) for f in (matthews, matthews_per_board)]
     np.testing.assert_allclose(ours[0].numpy(), pooled.clip(0), atol=1e-12)
     np.testing.assert_allclose(ours[1].numpy(), single.clip(0), atol=1e-12)

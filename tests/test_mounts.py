@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results_db.mounts import on_network
+from results_db.store.mounts import on_network
 
 TABLE = r"""
 21 26 0:20 / /proc rw,nosuid shared:5 - proc proc rw

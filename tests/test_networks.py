@@ -75,7 +75,8 @@ def test_glorot_limits_zero_biases_and_own_seeds():
     both = network.layout.unpack(parameters(network, 1, 2))
     weight = both["step.0.weight"]
     limit = (6 / (16 * 9 + 16 * 9)) ** 0.5  # Glorot and Bengio, 2010: sqrt(6 / (fan in + fan out))
-    assert weight.abs().max() <= limit and weight.abs().max() > 0.98 * limit
+    assert weight.abs().max() <= limit
+    assert weight.abs().max() > 0.98 * limit
     assert abs(weight.mean()) < 0.01
     assert not both["step.0.bias"].any()
     assert not torch.equal(weight[0], weight[1])
@@ -120,4 +121,5 @@ def test_the_network_is_fully_convolutional():
 def test_unpacked_parameters_are_views_in_order():
     layout = layers.ParameterLayout({"a": (2, 3), "b": (2,)})
     named = layout.unpack(torch.arange(16).reshape(2, 8))
-    assert named["a"][1].tolist() == [[8, 9, 10], [11, 12, 13]] and named["b"].tolist() == [[6, 7], [14, 15]]
+    assert named["a"][1].tolist() == [[8, 9, 10], [11, 12, 13]]
+    assert named["b"].tolist() == [[6, 7], [14, 15]]

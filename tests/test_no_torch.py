@@ -6,7 +6,7 @@ import sys
 import pytest
 from sweep_helpers import write_spec
 
-SWEEP, RESULTS = "sweeps.cli", "results_db.cli"
+SWEEP, RESULTS = "sweeps.cli.root", "results_db.cli.root"
 CASES = [
     (SWEEP, ["--help"], 0),
     (SWEEP, ["launch", "--help"], 0),
@@ -52,5 +52,5 @@ def test_no_torch(tmp_path, module, arguments, code) -> None:
 
 def test_the_workers_entry_needs_no_torch_to_be_imported(tmp_path) -> None:
     """Launchers import it; only its `main` loads the worker."""
-    script = "import sys, jobs.entry, slurm.local, sweeps.launch; sys.exit('torch' in sys.modules)"
+    script = "import sys, jobs.entry, slurm.local, sweeps.launch.local; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=False).returncode == 0

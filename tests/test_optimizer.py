@@ -142,7 +142,8 @@ def test_orthogonalised_keeps_singular_vectors_and_pushes_their_values_to_about_
         # A random square matrix has one singular value near zero, which five steps do not lift.
         singular = np.linalg.svd(ours, compute_uv=False)
         relative = np.linalg.svd(matrix, compute_uv=False) / np.linalg.norm(matrix)
-        assert (singular < 1.25).all() and (singular[relative > 0.02] > 0.65).all()
+        assert (singular < 1.25).all()
+        assert (singular[relative > 0.02] > 0.65).all()
         assert (relative > 0.02).sum() >= min(shape) - 1
 
 
@@ -202,7 +203,9 @@ def test_the_size_of_a_gradient_plays_no_part_and_a_zero_one_moves_nothing():
     torch.testing.assert_close(once, large, rtol=1e-3, atol=1e-5)
     gradient[:, 72:144] = 0  # kernel b
     moved = updated(muon, start, [gradient])[0][0] != 0
-    assert moved[:72].all() and not moved[72:144].any() and moved[144:].all()
+    assert moved[:72].all()
+    assert not moved[72:144].any()
+    assert moved[144:].all()
 
 
 def test_momentum_goes_on_where_the_gradient_has_ended():
@@ -278,7 +281,8 @@ def test_every_parameter_has_one_optimizer_and_kernels_have_muon(configs):
 
 def test_a_network_without_hidden_kernels_is_adams():
     ((columns, optimizer),) = experiment_of(tiny(channels=1, optimizer="muon")).optimizers()
-    assert isinstance(optimizer, Adam) and columns == slice(0, experiment_of(tiny(channels=1)).layout.size)
+    assert isinstance(optimizer, Adam)
+    assert columns == slice(0, experiment_of(tiny(channels=1)).layout.size)
 
 
 def parameters_after(configs, steps):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.expand import expand
-from sweeps.spec import Spec, SpecError, apply_overrides, load
+from sweeps.spec.expand import expand
+from sweeps.spec.load import Spec, SpecError, apply_overrides, load
 
 TEXT = """\
 name: demo

@@ -4,9 +4,10 @@ import pytest
 
 from imagination.registry import config_type, preset
 from imagination.schema import build, keys
-from results_db import paper, where
 from results_db.columns import CONFIG_COLUMNS
 from results_db.contract import StoreError
+from results_db.paper import numbers as paper
+from results_db.query import where
 
 TABLE_1 = """
 | 2 | True | True | 6 | 1.00 |

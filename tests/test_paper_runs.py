@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from compare_helpers import METRICS, WHO, config, store_run
 
-from results_db import paper, paper_runs, trace
-from results_db.compare import compare
 from results_db.contract import RunRecord
-from results_db.store import SqlStore, open_store
-from sweeps.expand import expand
-from sweeps.spec import apply_overrides, load
+from results_db.paper import learning_order as trace
+from results_db.paper import numbers as paper
+from results_db.paper import selection as paper_runs
+from results_db.paper.compare import compare
+from results_db.store.sql import SqlStore, open_store
+from sweeps.spec.expand import expand
+from sweeps.spec.load import apply_overrides, load
 
 
 @pytest.fixture

@@ -64,7 +64,8 @@ def test_bits_and_uniform_numbers_have_their_distribution():
     # 100,000 fair bits: the standard deviation of the mean is .5 / sqrt(100,000) = .0016.
     assert abs(bits.mean() - 0.5) < 4 * 0.0016
     uniform = philox.uniform(seed, step, stream="x", lanes=1000, count=100)
-    assert uniform.min() > 0 and uniform.max() < 1
+    assert uniform.min() > 0
+    assert uniform.max() < 1
     # Mean 1/2 with deviation .2887 / sqrt(100,000) = .0009; variance 1/12.
     assert abs(uniform.mean() - 0.5) < 4 * 0.0009
     assert abs(uniform.var() - 1 / 12) < 0.002

@@ -7,9 +7,9 @@ from sweep_helpers import begun, complete, ids, small, write_spec
 
 from results_db.contract import State
 from results_db.store import open_store
-from sweeps.expand import Expansion, expand
-from sweeps.plan import Counts, make_plan
-from sweeps.spec import apply_overrides, load
+from sweeps.launch.plan import Counts, make_plan
+from sweeps.spec.expand import Expansion, expand
+from sweeps.spec.load import apply_overrides, load
 
 
 @pytest.fixture
@@ -39,9 +39,11 @@ def in_state(store, run, state):
 def test_of_an_empty_store_everything_is_to_submit(store, expansion) -> None:
     plan = make_plan(expansion, store)
     assert [cell.counts for cell in plan.cells] == [Counts(to_submit=n) for n in (1, 3, 2)]
-    assert plan.counts == Counts(to_submit=6) and plan.counts.total == 6
+    assert plan.counts == Counts(to_submit=6)
+    assert plan.counts.total == 6
     assert [dict(cell.states) for cell in plan.cells] == [{"NEW": 1}, {"NEW": 3}, {"NEW": 2}]
-    assert plan.expected_seconds is None and plan.known_seconds is None
+    assert plan.expected_seconds is None
+    assert plan.known_seconds is None
     assert store.states(run.run_id for run in expansion.runs) == {}  # it only read
 
 
@@ -83,7 +85,8 @@ def test_failed_runs_are_submitted_if_asked_for(store, expansion) -> None:
     assert make_plan(expansion, store).cells[2].counts == Counts(stored=1, failed=1)
     again = make_plan(expansion, store, retry_failed=True)
     assert again.cells[2].counts == Counts(stored=1, to_submit=1)
-    assert failed in again.to_submit and fine not in again.to_submit
+    assert failed in again.to_submit
+    assert fine not in again.to_submit
 
 
 def test_runs_of_dead_workers_are_to_submit(store, expansion) -> None:
@@ -93,7 +96,8 @@ def test_runs_of_dead_workers_are_to_submit(store, expansion) -> None:
     planned = make_plan(expansion, store, dead=[dead.run_id, "f" * 64])
     assert planned.cells[2].counts == Counts(active=1, to_submit=1)
     assert dict(planned.cells[2].states) == {"LOST": 1, "RUNNING": 1}
-    assert dead in planned.to_submit and alive not in planned.to_submit
+    assert dead in planned.to_submit
+    assert alive not in planned.to_submit
     assert store.states([dead.run_id]) == {dead.run_id: State.RUNNING}  # it only read
 
 
@@ -117,7 +121,8 @@ def test_a_cell_without_past_runs_has_no_expected_time(store, expansion) -> None
     complete(store, expansion.cells[1].runs[0], seconds=10)
     plan = make_plan(expansion, store)
     assert [cell.expected_seconds for cell in plan.cells] == [None, 20, None]
-    assert plan.expected_seconds is None and plan.known_seconds == 20
+    assert plan.expected_seconds is None
+    assert plan.known_seconds == 20
     complete(store, expansion.cells[1].runs[1], seconds=10)
     complete(store, expansion.cells[1].runs[2], seconds=10)
     assert make_plan(expansion, store).known_seconds is None  # nothing is left of the one that is known
@@ -135,7 +140,8 @@ def test_of_a_complete_spec_nothing_is_left(store, expansion) -> None:
     for run in expansion.runs:
         complete(store, run)
     plan = make_plan(expansion, store)
-    assert plan.counts == Counts(stored=6) and plan.to_submit == []
+    assert plan.counts == Counts(stored=6)
+    assert plan.to_submit == []
     assert plan.expected_seconds == plan.known_seconds == 0
 
 
@@ -145,13 +151,15 @@ def test_sampled_values_are_part_of_the_run_and_not_of_the_cells_past(store, tmp
     expansion = expand(load(path))
     (cell,) = expansion.cells
     rates = [run.config["lr"] for run in cell.runs]
-    assert len(set(rates)) == 3 and "lr" not in cell.config
+    assert len(set(rates)) == 3
+    assert "lr" not in cell.config
     complete(store, cell.runs[0], seconds=10)
     # The same seed with another rate is another run; as a past run it tells the time, for the rate is sampled.
     complete(store, small(seed=0, lr=5e-3), seconds=30)
     plan = make_plan(expansion, store)
     assert plan.counts == Counts(stored=1, to_submit=2)
-    assert plan.cells[0].seconds_per_run == 20 and plan.expected_seconds == 40
+    assert plan.cells[0].seconds_per_run == 20
+    assert plan.expected_seconds == 40
     assert ids(plan.to_submit) == ids(cell.runs[1:])
 
 

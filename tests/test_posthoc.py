@@ -62,7 +62,8 @@ def test_the_adversary_begins_with_the_trained_network_and_parameters_of_its_own
     assert set(named) - set(without.weights) == {f"{p}.{kind}" for p in parts for kind in ("weight", "bias")}
     for name, value in named.items():
         assert np.array_equal(value[0], without.weights[name] if name in without.weights else fresh[name][0])
-    assert not checkpoint["mean"].any() and not checkpoint["variance"].any()
+    assert not checkpoint["mean"].any()
+    assert not checkpoint["variance"].any()
     assert (int(checkpoint["step"]), int(checkpoint["earlier"])) == (0, 10)
 
 
@@ -109,17 +110,20 @@ def test_progress_counts_on_from_where_the_networks_training_ended(config, accur
 def test_a_run_given_up_has_no_adversary():
     (recorder,) = train([replace(COUNT, give_up_at=5, give_up_accuracy=0.5)])
     assert (recorder.outcome, recorder.metrics["steps"]) == ("given_up", 5)
-    assert recorder.metrics["correlation_adv"] is None and recorder.metrics["correlation_plain"] is not None
+    assert recorder.metrics["correlation_adv"] is None
+    assert recorder.metrics["correlation_plain"] is not None
 
 
 @BOTH
 def test_a_diverged_run_has_none_and_its_neighbour_has(config):
     ruined, fine = train([replace(config, lr=1e38, clip_by="none"), replace(config, seed=1)])
-    assert ruined.outcome == "diverged" and ruined.error is None
+    assert ruined.outcome == "diverged"
+    assert ruined.error is None
     assert not any(name.startswith("adv") for name in ruined.traces)
     assert set(ruined.weights) == set(experiment_of(config).layout.shapes)
     assert set(ruined.metrics) == {"train_accuracy", "steps"}
-    assert fine.outcome == "step_limit" and fine.metrics[ADVERSARIAL[config.experiment]] is not None
+    assert fine.outcome == "step_limit"
+    assert fine.metrics[ADVERSARIAL[config.experiment]] is not None
 
 
 # --- packs ---
@@ -202,7 +206,9 @@ def test_stopped_and_resumed_is_as_if_undisturbed_to_the_bit(config, runs, steps
     undisturbed, sessions = train(configs), Sessions(configs)
     sessions.train(steps=steps)
     if runs == 2:
-        assert [0, 1] in sessions.stages and [1, 1] in sessions.stages and [1] in sessions.stages
+        assert [0, 1] in sessions.stages
+        assert [1, 1] in sessions.stages
+        assert [1] in sessions.stages
     for once, again in zip(undisturbed, sessions.recorders, strict=True):
         assert (again.outcome, again.metrics, again.traces) == (once.outcome, once.metrics, once.traces)
         assert again.progressed == once.progressed
@@ -218,7 +224,8 @@ def test_a_run_stopped_in_its_last_evaluation_only_evaluates_again():
     last = stopped.checkpoints[-1]
     assert (int(last["stage"]), int(last["step"])) == (1, 6)
     (resumed,) = train([STATE], checkpoints=[last])
-    assert resumed.metrics == undisturbed.metrics and not resumed.traces
+    assert resumed.metrics == undisturbed.metrics
+    assert not resumed.traces
 
 
 @pytest.mark.parametrize(
@@ -259,7 +266,8 @@ def test_the_value_of_a_run_is_the_larger_of_both_decoders(config):
     assert found[PLAIN[config.experiment]] == pytest.approx(expected["plain"])
     assert found[ADVERSARIAL[config.experiment]] == pytest.approx(expected["adv"])
     whole = "metric" if config.experiment == "life_state" else "correlation"
-    assert found[whole] == pytest.approx(max(expected.values())) and expected["plain"] != expected["adv"]
+    assert found[whole] == pytest.approx(max(expected.values()))
+    assert expected["plain"] != expected["adv"]
     both = [recorder.samples[name]["index"].tolist() for name in ("plain", "adversarial")]
     assert both[0] == both[1]
 
@@ -269,14 +277,17 @@ def test_the_value_of_a_run_is_the_larger_of_both_decoders(config):
 def test_of_an_adversary_that_runs_away_nothing_is_shown(config, runaway):
     (recorder,) = train([replace(config, clip_by="none", **runaway)])
     (without,) = train([replace(config, clip_by="none", gan="none")])
-    assert recorder.outcome == "step_limit" and recorder.error is None
+    assert recorder.outcome == "step_limit"
+    assert recorder.error is None
     assert not np.isfinite(recorder.weights["adversary.0.weight"]).all()
     assert recorder.metrics == without.metrics
     assert recorder.metrics[ADVERSARIAL[config.experiment]] is None
     assert list(recorder.samples) == ["plain"]
     # Its losses end where they are no numbers any more, for which a store has no place.
     points = recorder.traces["adv_generator_loss"]
-    assert points[0][0] == 0 and len(points) < 2 and np.isfinite(points).all()
+    assert points[0][0] == 0
+    assert len(points) < 2
+    assert np.isfinite(points).all()
 
 
 @BOTH
@@ -286,16 +297,19 @@ def test_one_number_that_ran_away_is_enough(config, name):
     named = {key: torch.from_numpy(value)[None].clone() for key, value in recorder.weights.items()}
     named[name].view(-1)[0] = float("nan")
     found = experiment_of(config).evaluate(named)
-    assert found.metrics[ADVERSARIAL[config.experiment]] is None and list(found.samples) == ["plain"]
+    assert found.metrics[ADVERSARIAL[config.experiment]] is None
+    assert list(found.samples) == ["plain"]
 
 
 def test_a_joint_runs_decoder_is_the_adversarial_one():
     (recorder,) = train([tiny(gan="joint")])
     found = recorder.metrics
-    assert found["metric_plain"] is None and found["metric"] == found["metric_adv"] is not None
+    assert found["metric_plain"] is None
+    assert found["metric"] == found["metric_adv"] is not None
     assert list(recorder.samples) == ["adversarial"]
     assert list(recorder.traces) == ["state1", "state2", "state3"]
-    assert "adversary.0.weight" not in recorder.weights and "discriminator.linear.weight" in recorder.weights
+    assert "adversary.0.weight" not in recorder.weights
+    assert "discriminator.linear.weight" in recorder.weights
 
 
 def test_the_new_decoder_learns_its_targets_from_the_frozen_states():
@@ -332,7 +346,8 @@ def test_metrics_from_the_stored_weights_are_the_stored_ones(experiment, changes
     stored = store.run(planned.run_id)["metrics"]
     found = evaluate(store, planned.run_id, config, device=CPU)
     store.close()
-    assert found is not None and set(stored) - set(found) == {"train_accuracy", "steps"}
+    assert found is not None
+    assert set(stored) - set(found) == {"train_accuracy", "steps"}
     assert found == {name: pytest.approx(stored[name], abs=1e-9) for name in found}
     name = ADVERSARIAL[experiment]
     assert (found[name] is None) == ("adv_lr" in changes)

@@ -37,7 +37,8 @@ def in_bfloat16():
 @EACH
 def test_runs_train_finite_and_keep_float32_weights(config):
     (recorder,) = train([config])
-    assert recorder.error is None and recorder.outcome == "step_limit"
+    assert recorder.error is None
+    assert recorder.outcome == "step_limit"
     for name, weight in recorder.weights.items():
         assert weight.dtype == np.float32 and np.isfinite(weight).all(), name
         assert weight.size == 1 or rounds(torch.from_numpy(weight)), name  # updates are not rounded away
@@ -45,13 +46,15 @@ def test_runs_train_finite_and_keep_float32_weights(config):
         assert {checkpoint[name].dtype for name in ("parameters", "mean", "variance")} == {np.dtype("f4")}
     # A loss without a finite value leaves no point.
     lengths = {name: len(points) for name, points in recorder.traces.items()}
-    assert set(lengths.values()) == {4} and ("adv_generator_loss" in lengths) == (config.gan == "posthoc")
+    assert set(lengths.values()) == {4}
+    assert ("adv_generator_loss" in lengths) == (config.gan == "posthoc")
 
 
 @EACH
 def test_the_first_steps_stay_near_those_in_float32(config):
     exact, rounded = (parameters_after(replace(config, precision=p), 5) for p in ("float32", "bfloat16"))
-    assert rounded.dtype == torch.float32 and not torch.equal(exact, rounded)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
     torch.testing.assert_close(exact, rounded, rtol=0.1, atol=0.02)
 
 
@@ -83,7 +86,8 @@ def test_the_counts_are_not_rounded(runs):
         last = layers.convolutions(named, "count", hidden[-1], layers=1)
         found = experiment.network.count(named, hidden[-1])
     assert last.dtype == torch.bfloat16  # what the linear layer reads
-    assert found.dtype == torch.float32 and rounds(found)
+    assert found.dtype == torch.float32
+    assert rounds(found)
     for run in range(runs):
         weight, bias = (named[f"count.linear.{part}"][run].double() for part in ("weight", "bias"))
         wanted = last.unflatten(1, (runs, -1))[:, run].flatten(1).double() @ weight[0] + bias
@@ -99,7 +103,8 @@ def test_the_memory_of_a_cell_is_float32(has_state):
     c = c.unflatten(1, (2, 3))
     with in_bfloat16():
         _, memory = layers.lstm_step(named, "cell", x, (h, c) if has_state else None)
-    assert memory.dtype == torch.float32 and rounds(memory)
+    assert memory.dtype == torch.float32
+    assert rounds(memory)
     if has_state:
         # With every forget gate at 1 (a bias of 100) and no input (-100) the memory stays, to the bit.
         held = {name: torch.zeros_like(value) for name, value in named.items()}

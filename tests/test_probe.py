@@ -9,7 +9,7 @@ from sweep_helpers import SWEEP, Watched, wait_until, write_spec
 
 from imagination.schema import ConfigError
 from results_db.contract import State
-from slurm.probe import _outcome
+from slurm.submit.probe import _outcome
 
 
 def done(out: str, err: str, code: int = 1) -> "subprocess.CompletedProcess[str]":
@@ -74,7 +74,8 @@ def test_a_setup_that_fails_is_named_and_nothing_is_submitted(slurm, tmp_path) -
     assert said.code == 2
     (line,) = [line for line in said.err.splitlines() if "letting a node look" not in line]
     assert "did not get through the setup commands: they ended with exit code 3 (no such module)" in line
-    assert states(tmp_path) == {} and slurm.run("squeue", "-h") == ""
+    assert states(tmp_path) == {}
+    assert slurm.run("squeue", "-h") == ""
 
 
 @pytest.mark.slow
@@ -84,7 +85,8 @@ def test_what_slurm_refuses_is_one_line(slurm, tmp_path) -> None:
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("imagine-sweep: error: Slurm refused the jobs: ")
     assert "Invalid partition name specified; nothing was submitted" in said.err
-    assert said.err.count("\n") == 1 and states(tmp_path) == {}
+    assert said.err.count("\n") == 1
+    assert states(tmp_path) == {}
 
 
 @pytest.mark.slow
@@ -119,8 +121,10 @@ def test_a_node_without_the_gpu_that_it_should_have(slurm, tmp_path, monkeypatch
     monkeypatch.delenv("IMAGINE_DEVICE")  # which the testbed sets, whose GPUs are none
     write_spec(tmp_path, runs=1)
     said = try_launch(tmp_path, "launcher.gpus_per_node=1", check=True)
-    assert said.code == 2 and "cannot train: device: 'cuda' cannot be used here" in said.err
-    assert states(tmp_path) == {} and slurm.run("squeue", "-h") == ""
+    assert said.code == 2
+    assert "cannot train: device: 'cuda' cannot be used here" in said.err
+    assert states(tmp_path) == {}
+    assert slurm.run("squeue", "-h") == ""
     launch(tmp_path, "launcher.gpus_per_node=1")
     wait_for_states(tmp_path, State.NODE_FAIL)
     ((attempt,),) = attempts(tmp_path)

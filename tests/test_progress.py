@@ -155,7 +155,8 @@ def test_a_run_resumed_in_the_adversarys_stage_has_its_bar_and_rate_from_there(c
         (adversarial(ONE, 1300), "gan=posthoc"),
         total=1,
     )[-2:-1]
-    assert "step   1300/1500" in line and " 5.0 steps/s" in line
+    assert "step   1300/1500" in line
+    assert " 5.0 steps/s" in line
     assert line.endswith("adversary: final 90.0% | s2 70.0%")
 
 
@@ -194,12 +195,18 @@ def test_a_terminal_shows_a_bar_per_running_run_and_one_over_all(clock) -> None:
         expected_s=40,
     )
     one, two, overall = picture[-3:]
-    assert "aaaaaaaaaa gol=3 seed=1" in one and "bbbbbbbbbb gol=3 seed=2" in two
-    assert "step    500/1000" in one and "25.0 steps/s" in one and "final 80.0% | s2 90.0%" in one
-    assert "step    100/1000" in two and "5.0 steps/s" in two
+    assert "aaaaaaaaaa gol=3 seed=1" in one
+    assert "bbbbbbbbbb gol=3 seed=2" in two
+    assert "step    500/1000" in one
+    assert "25.0 steps/s" in one
+    assert "final 80.0% | s2 90.0%" in one
+    assert "step    100/1000" in two
+    assert "5.0 steps/s" in two
     assert (one.count("━"), two.count("━")) == (10, 2)  # of 20: half, and a tenth
     # 5 runs of 40 s are 200 s, of which two ran for 20 s; two workers share the rest: (200 - 40) / 2.
-    assert "all runs" in overall and "0/5" in overall and "ETA 1:20 min" in overall
+    assert "all runs" in overall
+    assert "0/5" in overall
+    assert "ETA 1:20 min" in overall
 
 
 def test_a_terminal_counts_what_ended_and_what_did_not_complete(clock) -> None:
@@ -214,18 +221,21 @@ def test_a_terminal_counts_what_ended_and_what_did_not_complete(clock) -> None:
         workers=1,
     )
     (overall,) = [line for line in picture if "all runs" in line]
-    assert "2/4" in overall and "1 not completed" in overall
+    assert "2/4" in overall
+    assert "1 not completed" in overall
     assert "ETA 20 s" in overall  # two runs took 10 s each
     assert not any("step " in line for line in picture)  # no bar of a run that ended
 
 
 def test_without_past_or_ended_runs_there_is_no_eta() -> None:
     picture = shown((started(ONE), ""), total=2)
-    assert "ETA ?" in picture[-1] and "0/2" in picture[-1]
+    assert "ETA ?" in picture[-1]
+    assert "0/2" in picture[-1]
 
 
 def test_a_run_that_is_tried_again_is_open_again(clock) -> None:
     lost = {"event": "ended", "run_id": ONE, "state": "LOST", "error": "killed"}
     picture = shown((started(ONE), ""), (lost, ""), (started(ONE), ""), total=1)
-    assert "0/1" in picture[-1] and "not completed" not in picture[-1]
+    assert "0/1" in picture[-1]
+    assert "not completed" not in picture[-1]
     assert "step      0/1000" in picture[-2]

@@ -37,7 +37,8 @@ def test_a_process_is_named_by_its_pid_and_start(process) -> None:
     name = process_name(process.pid)
     assert name.split(":")[0] == str(process.pid)
     assert process_name(process.pid) == name
-    assert is_alive(name) and is_alive(process_name(os.getpid()))
+    assert is_alive(name)
+    assert is_alive(process_name(os.getpid()))
 
 
 def test_a_process_that_ended_is_dead_even_before_anybody_waited_for_it(process) -> None:
@@ -67,7 +68,8 @@ def test_a_name_outlives_a_change_of_the_systems_clock(process, monkeypatch) -> 
     moved = psutil.boot_time() + 3600
     monkeypatch.setattr(psutil, "boot_time", lambda: moved)
     monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: moved)
-    assert process_name(process.pid) == name and is_alive(name)
+    assert process_name(process.pid) == name
+    assert is_alive(name)
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "12", ":5.00", "-1:0.00", f"{2**40}:1.00"])
@@ -131,7 +133,8 @@ def test_only_dead_attempts_of_this_host_are_lost(tmp_path, process) -> None:
 def test_what_every_attempt_is_told() -> None:
     made = provenance(launcher="hand", device="cpu", job_id="7", log="a.log")
     assert (made.launcher, made.device, made.job_id, made.log) == ("hand", "cpu", "7", "a.log")
-    assert made.host == socket.gethostname() and made.process == process_name(os.getpid())
+    assert made.host == socket.gethostname()
+    assert made.process == process_name(os.getpid())
     assert made.versions["python"] == ".".join(map(str, sys.version_info[:3]))
     assert {"torch", "numpy", "submitit", "hydra-core"} <= set(made.versions)
 

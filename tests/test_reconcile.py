@@ -7,10 +7,10 @@ import pytest
 from slurm_jobs import WITHIN_S, begun, job_of, runs, slurm_state, state_of, submitted, wait_for_state
 
 from results_db.contract import State
-from results_db.store import SqlStore, open_store
-from slurm.answers import Unknown
-from slurm.queries import Slurm
-from slurm.reconcile import Reconciled, Reconciler
+from results_db.store.sql import SqlStore, open_store
+from slurm.client.client import Slurm
+from slurm.client.parse import Unknown
+from slurm.follow.reconcile import Reconciled, Reconciler
 from slurm.testbed.processes import wait_for
 
 pytestmark = pytest.mark.slow
@@ -41,11 +41,14 @@ def test_a_job_that_fails_before_its_worker_begins(slurm, own) -> None:
     found = look(own)
     assert [(one.attempt, one.verdict.state) for one in found.ended] == [(failed, State.FAILED)]
     (kept,) = own.ended_attempts()
-    assert kept.exit_code == 3 and "No module named jobs" in (kept.log_tail or "")
+    assert kept.exit_code == 3
+    assert "No module named jobs" in (kept.log_tail or "")
     assert (kept.error or "").splitlines()[-1] == "ModuleNotFoundError: No module named jobs"
     assert state_of(own, going) is State.PENDING
     again = look(own)
-    assert again.ended == [] and again.lines == [] and again.unknown == []
+    assert again.ended == []
+    assert again.lines == []
+    assert again.unknown == []
 
 
 def test_scancel_from_outside_of_a_task_that_runs_and_of_one_that_waits(slurm, own) -> None:
@@ -61,7 +64,8 @@ def test_scancel_from_outside_of_a_task_that_runs_and_of_one_that_waits(slurm, o
     assert state_of(own, waits) is State.PENDING  # a moment ago it was submitted: too early to give it up
     found = look(own, now=later(minutes=10))
     assert [(one.attempt, one.verdict.state) for one in found.ended] == [(waits, State.CANCELLED)]
-    assert state_of(own, running) is State.CANCELLED and state_of(own, stays) is State.PENDING
+    assert state_of(own, running) is State.CANCELLED
+    assert state_of(own, stays) is State.PENDING
 
 
 def test_out_of_memory(slurm, own) -> None:
@@ -94,7 +98,8 @@ def test_a_job_that_was_requeued_is_not_over(slurm, own) -> None:
     wait_for_state(slurm, job, "RUNNING")
     slurm.run("scontrol", "requeue", job)
     wait_for_state(slurm, job, "PENDING")
-    assert look(own).ended == [] and look(own, now=later(hours=3)).ended == []
+    assert look(own).ended == []
+    assert look(own, now=later(hours=3)).ended == []
     assert state_of(own, attempt) is State.RUNNING
     wait_for_state(slurm, job, "RUNNING")
     assert look(own, now=later(hours=3)).ended == []
@@ -127,7 +132,8 @@ def test_a_controller_that_does_not_answer_ends_nothing(slurm, own) -> None:
     wait_for("sacct", lambda: "FAILED" in slurm.run("sacct", "-nPXo", "State", "-j", job), within_s=WITHIN_S)
     slurm.kill_controller()
     found = look(own, now=later(hours=3))
-    assert isinstance(found.queue, Unknown) and found.unknown
+    assert isinstance(found.queue, Unknown)
+    assert found.unknown
     # sacct still answers, and what it says of an ended job is final.
     assert [(one.attempt, one.verdict.state) for one in found.ended] == [(failed, State.FAILED)]
     assert state_of(own, running) is State.RUNNING
@@ -148,7 +154,8 @@ def test_without_accounting_it_says_what_it_cannot_know(slurm_with, own) -> None
     found = look(own, now=later(minutes=10))
     assert len(found.ended) == 1, found.unknown
     ended = found.ended[0]
-    assert ended.attempt == gone and ended.verdict.state is State.LOST
+    assert ended.attempt == gone
+    assert ended.verdict.state is State.LOST
     assert "how it ended nobody says: sacct" in ended.verdict.why
     assert state_of(own, going) is State.PENDING
 

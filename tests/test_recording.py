@@ -14,9 +14,9 @@ from sweep_helpers import HOPELESS, ME, begun, small
 from jobs.recording import RunRecorder, is_out_of_memory
 from results_db.contract import Attempt, State, UnfitError
 from results_db.files import Files
-from results_db.ingest import ingest
-from results_db.spooled import worker_store
-from results_db.store import SqlStore, open_store
+from results_db.spool.ingest import ingest
+from results_db.spool.worker_store import worker_store
+from results_db.store.sql import SqlStore, open_store
 
 RUN = small()
 STATE = {"step": np.array(7), "parameters": np.arange(5, dtype=np.float32)}
@@ -81,7 +81,8 @@ def test_rewinding_forgets_what_came_after_the_checkpoint(store, record) -> None
     recorder.rewind()
     recorder.finish("step_limit", seconds=1, weights=WEIGHTS)
     assert store.traces(RUN.run_id) == {"state1": ([0], [0.5])}
-    assert store.run(RUN.run_id)["metrics"] == {} and store.samples(RUN.run_id) == {}
+    assert store.run(RUN.run_id)["metrics"] == {}
+    assert store.samples(RUN.run_id) == {}
 
 
 def cut_in_half(path):
@@ -186,14 +187,15 @@ def test_a_superseded_attempt_leaves_a_stored_result_alone(store, record) -> Non
 def test_a_superseded_attempt_cannot_end_the_run_either(store, record, events, way) -> None:
     old, _ = superseded(store, record)
     old.fail(RuntimeError("late")) if way == "fail" else old.interrupt()
-    assert old.state is State.LOST and events[-1]["state"] == "LOST"
+    assert old.state is State.LOST
+    assert events[-1]["state"] == "LOST"
     assert store.states([RUN.run_id]) == {RUN.run_id: State.RUNNING}
 
 
 @pytest.fixture
 def locked(tmp_path, monkeypatch):
     """A store whose database another program has locked, that program's connection, and a recorder."""
-    monkeypatch.setattr("results_db.engine.BUSY_TIMEOUT_S", 0.05)  # SQLite's own patience, 30 s
+    monkeypatch.setattr("results_db.store.engine.BUSY_TIMEOUT_S", 0.05)  # SQLite's own patience, 30 s
     monkeypatch.setattr("jobs.recording.RETRY_AFTER_S", (0.1,) * 10)
     store = open_store(str(tmp_path / "locked.db"), create=True)
     recorder = RunRecorder(begun(store, RUN), store, max_steps=40, report=lambda event: None)
@@ -211,7 +213,8 @@ def test_a_store_that_comes_back_gets_the_result(locked, caplog) -> None:
     timer.start()
     recorder.finish("reached", seconds=1, weights=WEIGHTS)
     timer.join()
-    assert recorder.state is State.COMPLETED and "database is locked" in caplog.text
+    assert recorder.state is State.COMPLETED
+    assert "database is locked" in caplog.text
     assert store.states([RUN.run_id]) == {RUN.run_id: State.COMPLETED}
     assert files(store) == {f"{RUN.run_id}.1.safetensors"}
 
@@ -267,7 +270,8 @@ def test_a_failure_keeps_its_traceback_and_says_its_last_line(store, record, eve
     assert recorder.state is State.FAILED
     (attempt,) = store.attempts(RUN.run_id)
     assert attempt["state"] == "FAILED"
-    assert "Traceback" in attempt["error"] and "test_recording.py" in attempt["error"]
+    assert "Traceback" in attempt["error"]
+    assert "test_recording.py" in attempt["error"]
     assert events[-1]["error"] == "too small"
     assert "too small" in caplog.text
 
@@ -338,7 +342,7 @@ def dispatched(store: SqlStore) -> Attempt:
 @pytest.fixture
 def spooled(store, monkeypatch):
     """The store as its workers see it, and without patience."""
-    monkeypatch.setattr("results_db.spooled.PATIENCE_S", 0.0)
+    monkeypatch.setattr("results_db.spool.worker_store.PATIENCE_S", 0.0)
     return worker_store(store.url)
 
 
@@ -348,7 +352,8 @@ def test_a_result_that_waits_in_the_spool_is_as_good_as_stored(store, spooled, e
     recorder.checkpoint(STATE)
     (tmp_path / "a.db").rename(tmp_path / "away")
     recorder.finish("reached", seconds=1, weights=WEIGHTS)
-    assert recorder.state is State.COMPLETED and events[-1]["state"] == "COMPLETED"
+    assert recorder.state is State.COMPLETED
+    assert events[-1]["state"] == "COMPLETED"
     assert files(store) == {
         f"{RUN.run_id}.1.0.json",
         f"{RUN.run_id}.1.safetensors",

@@ -17,9 +17,9 @@ from sweep_helpers import (
 
 from results_db.contract import NewSweep, State
 from results_db.store import open_store
-from sweeps.expand import expand
-from sweeps.retry import Failed, failed_runs, plan_retries
-from sweeps.spec import load
+from sweeps.follow.retry import Failed, failed_runs, plan_retries
+from sweeps.spec.expand import expand
+from sweeps.spec.load import load
 
 
 @pytest.fixture
@@ -82,12 +82,14 @@ def test_only_failed_runs_are_chosen_and_too_many_attempts_are_named(folder, run
 def test_where_all_have_had_their_attempts_that_alone_is_said(folder) -> None:
     said = retry(folder, "--max-attempts", "1", "--dry-run")
     assert (said.code, said.out) == (0, "")
-    assert said.err.startswith("left, after 1 attempt or more: ") and said.err.count("\n") == 1
+    assert said.err.startswith("left, after 1 attempt or more: ")
+    assert said.err.count("\n") == 1
 
 
 def test_a_filter_that_matches_no_failed_run_is_no_mistake(folder) -> None:
     said = retry(folder, "s.yaml", "--where", "state=LOST")
-    assert (said.code, said.out) == (0, "") and said.err.startswith("no failed run")
+    assert (said.code, said.out) == (0, "")
+    assert said.err.startswith("no failed run")
 
 
 def test_sweeps_without_a_failed_run_are_left_out(folder) -> None:
@@ -144,8 +146,8 @@ def test_a_plan_over_two_sweeps() -> None:
 
 def expand_of(*runs):
     """A spec and an expansion with one cell of these runs."""
-    from sweeps.expand import Cell, Expansion
-    from sweeps.model import Spec
+    from sweeps.spec.expand import Cell, Expansion
+    from sweeps.spec.model import Spec
 
     config = {key: value for key, value in runs[0].config.items() if key != "seed"}
     cell = Cell(columns={}, config=config, wanted=2, runs=runs, template=config, sample={}, next_seed=None)
@@ -155,7 +157,8 @@ def expand_of(*runs):
 def test_what_counts_as_failed(folder) -> None:
     frame = opened(folder).runs()
     assert {each.state for each in failed_runs(frame).values()} == {"FAILED", "OUT_OF_MEMORY"}
-    assert len(failed_runs(frame)) == 3 and len(failed_runs(frame, states=["OUT_OF_MEMORY"])) == 1
+    assert len(failed_runs(frame)) == 3
+    assert len(failed_runs(frame, states=["OUT_OF_MEMORY"])) == 1
     assert failed_runs(frame.head(0)) == {}
 
 
@@ -178,7 +181,8 @@ def test_failed_runs_are_trained_and_no_others(folder, runs) -> None:
     # What is left is taken if that is said, and then there is nothing more.
     assert retry(folder, "--max-attempts", "4", "--json").json[0]["trained"] == {runs[1][1]: "COMPLETED"}
     again = retry(folder, "s.yaml", "--json")
-    assert (again.code, again.json["total"]) == (0, 0) and "no failed run of a sweep" in again.err
+    assert (again.code, again.json["total"]) == (0, 0)
+    assert "no failed run of a sweep" in again.err
 
 
 @pytest.mark.slow
@@ -190,7 +194,8 @@ def test_what_fails_again_is_left_in_the_end(tmp_path) -> None:
         (run_id,) = opened(tmp_path).runs()["run_id"]
         assert len(opened(tmp_path).attempts(run_id)) == attempts
     last = retry(tmp_path, "s.yaml", "--json")
-    assert (last.code, last.json["trained"]) == (1, {}) and run_id[:10] in last.err
+    assert (last.code, last.json["trained"]) == (1, {})
+    assert run_id[:10] in last.err
     assert len(opened(tmp_path).attempts(run_id)) == 3
 
 
@@ -199,7 +204,9 @@ def test_many_runs_are_asked_for(tmp_path) -> None:
     for run in expand(load(write_spec(tmp_path, runs=11))).runs:
         fail(store, run)
     code, out, err = retry(tmp_path, "s.yaml")
-    assert (code, out) == (2, "") and "11 failed runs to train again" in err and "give -y" in err
+    assert (code, out) == (2, "")
+    assert "11 failed runs to train again" in err
+    assert "give -y" in err
     assert len(err.splitlines()) == 1
     assert set(store.runs()["attempts"]) == {1}
 
@@ -208,7 +215,8 @@ def test_nothing_failed(tmp_path) -> None:
     write_spec(tmp_path)
     for arguments in ([], ["s.yaml"]):
         code, out, err = retry(tmp_path, *arguments)
-        assert (code, out) == (0, "") and err.startswith("no failed run")
+        assert (code, out) == (0, "")
+        assert err.startswith("no failed run")
         assert retry(tmp_path, *arguments, "--dry-run", "--json").json == []
     assert retry(tmp_path, "--json").json == []
     assert retry(tmp_path, "s.yaml", "--json").json["trained"] == {}
@@ -231,5 +239,7 @@ BAD = {
 def test_bad_input_is_one_line_and_writes_nothing(folder, what) -> None:
     arguments, says = BAD[what]
     code, out, err = retry(folder, *arguments)
-    assert (code, out) == (2, "") and says in err and len(err.splitlines()) == 1
+    assert (code, out) == (2, "")
+    assert says in err
+    assert len(err.splitlines()) == 1
     assert sorted(opened(folder).runs()["attempts"]) == [0, 1, 1, 1, 2, 3]

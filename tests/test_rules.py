@@ -45,7 +45,8 @@ def test_the_board_is_no_torus():
 def test_shape_and_dtype_are_kept_and_leading_axes_are_independent(dtype):
     boards = (torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(1)) < 0.4).to(dtype)
     stepped = rules.step(boards)
-    assert stepped.shape == boards.shape and stepped.dtype == dtype
+    assert stepped.shape == boards.shape
+    assert stepped.dtype == dtype
     assert torch.equal(stepped[1, 2], rules.step(boards[1, 2]))
 
 

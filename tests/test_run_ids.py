@@ -13,9 +13,9 @@ from pathlib import Path
 from imagination import registry
 from jobs.config import resolve
 from jobs.identity import run_id
-from sweeps.document import SpecError
-from sweeps.expand import expand
-from sweeps.spec import apply_overrides, load, shipped
+from sweeps.spec.document import SpecError
+from sweeps.spec.expand import expand
+from sweeps.spec.load import apply_overrides, load, shipped
 
 FILE = Path(__file__).with_name("run_ids.json")
 CHARACTERS = 16

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.sample import Distribution
+from sweeps.spec.sample import Distribution
 
 CELL = {"gol": 3, "lr": 0.002}
 seeds = st.integers(0, 2**62)

@@ -70,7 +70,8 @@ def test_a_run_sees_the_same_boards_in_any_pack():
 
 def test_evaluation_sequences_follow_the_rules_and_are_shared():
     states = sampler.evaluation_states(2, board=8, sequences=50, device=CPU)
-    assert states.shape == (50, 3, 8, 8) and states.dtype == torch.bool
+    assert states.shape == (50, 3, 8, 8)
+    assert states.dtype == torch.bool
     assert torch.equal(rules.step(states[:, 0]), states[:, 1])
     assert torch.equal(rules.step(states[:, 1]), states[:, 2])
     longer = sampler.evaluation_states(3, board=8, sequences=50, device=CPU)

@@ -99,7 +99,8 @@ values = st.recursive(
 @given(values)
 def test_plain_is_short_and_on_one_line(value: object) -> None:
     text = plain(value)
-    assert len(text) <= 60 and len(text.splitlines()) == 1
+    assert len(text) <= 60
+    assert len(text.splitlines()) == 1
 
 
 @given(st.sampled_from(keys(Kettle)), values | st.integers(-(10**400), 10**400))

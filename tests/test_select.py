@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from imagination.registry import EXPERIMENTS
-from results_db import select
 from results_db.contract import OUTCOMES, StoreError
+from results_db.query import gate as select
 
 COMPLETED = {
     "experiment": "life_state",

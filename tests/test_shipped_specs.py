@@ -6,8 +6,8 @@ import pytest
 
 from jobs.config import resolve
 from jobs.pack import group
-from sweeps.expand import Expansion, expand
-from sweeps.spec import about, apply_overrides, load, shipped
+from sweeps.spec.expand import Expansion, expand
+from sweeps.spec.load import about, apply_overrides, load, shipped
 
 # The paper's tables (arXiv 2405.06409): gol, model_t, autoencoder, RNN, number of runs.
 TABLE1 = [
@@ -195,7 +195,8 @@ def test_the_search_of_table_4_draws_from_the_authors_ranges() -> None:
         ("adv_weight", 0.1, 2),
     ):
         drawn = values(expansion, key)
-        assert within(drawn, low, high) and len(drawn) > 20
+        assert within(drawn, low, high)
+        assert len(drawn) > 20
 
 
 # The cells of fast_shape are single changes of `fast`, some of which the authors' presets make already.

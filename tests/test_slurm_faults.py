@@ -33,8 +33,8 @@ from slurm_helpers import (
 from sweep_helpers import RESULTS, answer, opened, run, wait_until, write_spec
 
 from results_db.contract import State
-from slurm.queries import Slurm
-from slurm.reconcile import Reconciled, Reconciler
+from slurm.client.client import Slurm
+from slurm.follow.reconcile import Reconciled, Reconciler
 from slurm.testbed import packages
 
 pytestmark = pytest.mark.slow
@@ -97,7 +97,8 @@ def test_a_node_is_lost(slurm, sweep, undisturbed) -> None:
         assert not reconcile(sweep).ended
         time.sleep(1)
     lost = [tries for tries in attempts(sweep) if tries[0]["host"] == node]
-    assert lost and all(tries[-1]["restart"] > 0 for tries in lost)
+    assert lost
+    assert all(tries[-1]["restart"] > 0 for tries in lost)
     slurm.start_node(node)
     assert_whole(sweep, slurm, undisturbed)
 
@@ -114,7 +115,8 @@ def test_a_node_is_cut_off_and_comes_back(slurm, sweep, undisturbed) -> None:
     wait_for_states(sweep, State.COMPLETED)
     for before in old:
         (tries,) = [tries for tries in attempts(sweep) if tries[0]["process"] == before["process"]]
-        assert [one["restart"] for one in tries] == [0, 1] and tries[0]["state"] == State.LOST
+        assert [one["restart"] for one in tries] == [0, 1]
+        assert tries[0]["state"] == State.LOST
     assert_whole(sweep, slurm, undisturbed)
 
 
@@ -157,7 +159,8 @@ def test_out_of_memory(slurm, tmp_path) -> None:
     assert sorted(map(str, states(there).values())) == ["COMPLETED", "OUT_OF_MEMORY"]
     # It is at fault itself, so the same again is not tried unless somebody asks.
     said = try_launch(there)
-    assert said.code == 1 and said.json["submitted"] == 0
+    assert said.code == 1
+    assert said.json["submitted"] == 0
     assert launch(there, "launcher.mem_gb=8", "--retry-failed").json["submitted"] == 1
     wait_for_states(there, State.COMPLETED)
     assert_whole(there, slurm, train_here(here))
@@ -267,6 +270,7 @@ def test_everything_is_stored_before_a_look(slurm, sweep, undisturbed) -> None:
         wait_for_log(sweep, "state=COMPLETED", times=3)
         wait_for_no_jobs(slurm)
     said = answer("watch", "s.yaml", "--once", "--json", "--db", "a.db", folder=sweep)
-    assert said.code == 0 and said.json["states"] == {"COMPLETED": 3}
+    assert said.code == 0
+    assert said.json["states"] == {"COMPLETED": 3}
     assert all_results(sweep) == undisturbed
     assert_whole(sweep, slurm, undisturbed)

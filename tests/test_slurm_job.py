@@ -19,8 +19,8 @@ from slurm_helpers import (
 from sweep_helpers import opened, wait_until, write_spec
 
 from results_db.contract import State
-from slurm.queries import Slurm
-from slurm.reconcile import Reconciler
+from slurm.client.client import Slurm
+from slurm.follow.reconcile import Reconciler
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,8 @@ def test_preempted_it_saves_comes_back_and_ends_the_same(slurm, long, undisturbe
     wait_for_states(long, State.COMPLETED)
     assert tries(long) == [(1, 0, "PREEMPTED"), (1, 1, "COMPLETED")]
     assert [one["job_id"] for one in attempts(long)[0]] == [job, job]
-    assert "saved and requeued" in logs(long) and "start 1, on n1" in logs(long)
+    assert "saved and requeued" in logs(long)
+    assert "start 1, on n1" in logs(long)
     # It went on where it was: no step was trained twice.
     resumed = int(logs(long).rpartition(" started ")[2].split("step=")[1].split()[0])
     assert resumed > 0
@@ -91,7 +92,8 @@ def test_at_its_time_limit_it_goes_on_until_it_is_done(slurm, tmp_path) -> None:
     wait_for_log(long, "saved and requeued")
     wait_for_states(long, State.COMPLETED, within_s=3 * WITHIN_S)  # where importing takes long, many starts
     found = tries(long)
-    assert len(found) > 1 and found[-1] == (1, len(found) - 1, "COMPLETED")
+    assert len(found) > 1
+    assert found[-1] == (1, len(found) - 1, "COMPLETED")
     assert {state for *_, state in found[:-1]} == {"PREEMPTED"}
     assert_whole(long, slurm, train_here(here))
 
@@ -119,7 +121,8 @@ def test_cancelled_from_outside_it_saves_and_ends(slurm, long, undisturbed) -> N
     slurm.run("scancel", job)
     wait_for_no_jobs(slurm)
     assert tries(long) == [(1, 0, "PREEMPTED")]
-    assert "saved, and told to end" in logs(long) and "requeued" not in logs(long)
+    assert "saved, and told to end" in logs(long)
+    assert "requeued" not in logs(long)
     # The next launch goes on from there.
     launch(long)
     wait_for_states(long, State.COMPLETED)
@@ -135,7 +138,8 @@ def test_requeued_from_outside(slurm, long, undisturbed) -> None:
     wait_until(lambda: "PENDING" in slurm.run("squeue", "-h", "-j", job, "-o", "%T"), within_s=WITHIN_S)
     if set(states(long).values()) == {State.PREEMPTED}:  # it had the time to say so
         said = launch(long)
-        assert said.json["submitted"] == 0 and said.json["active"] == 1
+        assert said.json["submitted"] == 0
+        assert said.json["active"] == 1
         assert "1 interrupted run in the queue again" in said.err
         assert tries(long) == [(1, 0, "PREEMPTED"), (1, 1, "PENDING")]
     wait_for_states(long, State.COMPLETED)
@@ -151,7 +155,8 @@ def test_two_copies_of_a_job_are_two_restarts(slurm, long, undisturbed) -> None:
     slurm.cut_node(one["host"], noticed=True)
     wait_for_states(long, State.COMPLETED)
     found = tries(long)
-    assert found[-1] == (1, 1, "COMPLETED") and found[0][:2] == (1, 0)
+    assert found[-1] == (1, 1, "COMPLETED")
+    assert found[0][:2] == (1, 0)
     assert {entry["host"] for entry in attempts(long)[0]} == {"n1", "n2"}
     assert_whole(long, slurm, undisturbed)
 
@@ -173,7 +178,9 @@ def test_the_same_restart_count_twice(slurm, long, undisturbed) -> None:
     with closing(opened(long)) as store:
         planned = Reconciler(store, Slurm()).look(dry_run=True)
         found = Reconciler(store, Slurm()).look()
-    assert len(found.released) == 1 and planned.released == found.released and not found.ended
+    assert len(found.released) == 1
+    assert planned.released == found.released
+    assert not found.ended
     wait_for_states(long, State.COMPLETED)
     assert [restart for _, restart, _ in tries(long)] == [0, 1]
     assert_whole(long, slurm, undisturbed)

@@ -29,8 +29,8 @@ from sweep_helpers import SMALL, SWEEP, answer, complete, opened, run, wait_unti
 
 from results_db.contract import State
 from results_db.store import open_store
-from sweeps.expand import expand
-from sweeps.spec import load
+from sweeps.spec.expand import expand
+from sweeps.spec.load import load
 
 pytestmark = pytest.mark.slow
 
@@ -67,22 +67,28 @@ def test_runs_are_queued_with_what_the_spec_asks_for_and_complete(slurm, tmp_pat
     shown = slurm.run("scontrol", "show", "job", f"{job}_0", "--oneliner")
     for part in ("TimeLimit=00:07:00", "Partition=normal", "CPUs/Task=1", "MinMemoryNode=3G", "Nice=10"):
         assert part in shown
-    assert "Comment=of the spec" in shown and "gres:gpu:1" in shown.lower()
+    assert "Comment=of the spec" in shown
+    assert "gres:gpu:1" in shown.lower()
     wait_for_states(tmp_path, State.COMPLETED)
     nodes = set(slurm.node_states())
     for index, (attempt,) in enumerate(attempts(tmp_path)):
         assert (attempt["number"], attempt["restart"], attempt["launcher"]) == (1, 0, "slurm")
-        assert attempt["job_id"] == f"{job}_{index}" and attempt["host"] in nodes
+        assert attempt["job_id"] == f"{job}_{index}"
+        assert attempt["host"] in nodes
         assert f"start 0, on {attempt['host']}" in Path(attempt["log"]).read_text()
     (script,) = (tmp_path / "a.files" / "jobs").glob("*/*_submission.sh")
     lines = script.read_text().splitlines()
-    assert "#SBATCH --array=0-2%2" in lines and "export PYTHONSAFEPATH=1" in lines
+    assert "#SBATCH --array=0-2%2" in lines
+    assert "export PYTHONSAFEPATH=1" in lines
     assert lines.index("export PYTHONSAFEPATH=1") < lines.index("export IMAGINE_TEST=1")
     pickles = list((tmp_path / "a.files" / "jobs").glob("*/*_submitted.pkl"))
-    assert len(pickles) == 3 and all(path.stat().st_size < 1000 for path in pickles)
+    assert len(pickles) == 3
+    assert all(path.stat().st_size < 1000 for path in pickles)
     # The same again has nothing to do; without jobs nothing is said of any.
     again = launch(tmp_path, "launcher.partition=normal")
-    assert again.json["submitted"] == 0 and again.json["jobs"] == [] and "nothing to train" in again.err
+    assert again.json["submitted"] == 0
+    assert again.json["jobs"] == []
+    assert "nothing to train" in again.err
 
 
 def test_results_are_those_of_the_local_launcher(slurm, tmp_path) -> None:
@@ -131,12 +137,12 @@ def test_what_slurm_refuses_is_its_own_words(slurm, tmp_path, override, words, c
     said = try_launch(tmp_path, override, check=check)
     assert said.code == 2
     (line,) = [line for line in said.err.splitlines() if "error:" in line]
-    assert (
-        line.startswith("imagine-sweep: error: Slurm refused the jobs: ") and "nothing was submitted" in line
-    )
+    assert line.startswith("imagine-sweep: error: Slurm refused the jobs: ")
+    assert "nothing was submitted" in line
     assert re.search(words, line)
     with closing(opened(tmp_path)) as store:
-        assert store.sweeps() == {} and store.open_attempts() == []
+        assert store.sweeps() == {}
+        assert store.open_attempts() == []
         assert all(store.attempts(run_id) == [] for run_id in store.runs()["run_id"])
     assert list((tmp_path / "a.files" / "jobs").iterdir()) == []
     assert slurm.run("squeue", "-h") == ""
@@ -145,11 +151,15 @@ def test_what_slurm_refuses_is_its_own_words(slurm, tmp_path, override, words, c
 def test_a_folder_for_submitits_files_that_cannot_be_made(slurm, tmp_path) -> None:
     write_spec(tmp_path)
     said = try_launch(tmp_path, "launcher.submitit_folder=/proc/x")
-    assert said.code == 2 and "the jobs' files cannot be written: " in said.err.splitlines()[-1]
-    assert "/proc/x" in said.err and "nothing was submitted" in said.err.splitlines()[-1]
-    assert slurm.run("squeue", "-h") == "" and list((tmp_path / "a.files" / "jobs").iterdir()) == []
+    assert said.code == 2
+    assert "the jobs' files cannot be written: " in said.err.splitlines()[-1]
+    assert "/proc/x" in said.err
+    assert "nothing was submitted" in said.err.splitlines()[-1]
+    assert slurm.run("squeue", "-h") == ""
+    assert list((tmp_path / "a.files" / "jobs").iterdir()) == []
     with closing(opened(tmp_path)) as store:
-        assert store.open_attempts() == [] and store.sweeps() == {}
+        assert store.open_attempts() == []
+        assert store.sweeps() == {}
 
 
 def test_two_launches_at_once_submit_each_run_once(slurm, tmp_path) -> None:
@@ -226,7 +236,8 @@ def test_a_launch_that_lives_is_left_alone(slurm, tmp_path) -> None:
     )
     wait_until((tmp_path / "here").exists)
     said = launch(tmp_path)
-    assert said.json["submitted"] == 0 and "died" not in said.err
+    assert said.json["submitted"] == 0
+    assert "died" not in said.err
     # Killed now, while its sbatch goes on: nobody can say yet what becomes of it.
     slow.kill()
     slow.wait()
@@ -240,7 +251,8 @@ def test_no_node_is_free_to_look(slurm_with, tmp_path) -> None:
     blocker = slurm.run("sbatch", "--parsable", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600")
     write_spec(tmp_path, runs=1)
     said = launch(tmp_path, check=True)
-    assert "no node started the probe within 20 s" in said.err and "submitting all the same" in said.err
+    assert "no node started the probe within 20 s" in said.err
+    assert "submitting all the same" in said.err
     assert said.json["submitted"] == 1
     slurm.run("scancel", blocker)
     wait_for_states(tmp_path, State.COMPLETED)
@@ -263,12 +275,11 @@ def test_a_node_that_cannot_work_is_found_before_anything_is_submitted(
     said = try_launch(tmp_path, f"launcher.setup=['{setup}']", check=True)
     assert said.code == 2
     (line,) = [line for line in said.err.splitlines() if "error:" in line]
-    assert (
-        line.startswith("imagine-sweep: error: node n")
-        and problem in line
-        and "nothing was submitted" in line
-    )
-    assert states(tmp_path) == {} and slurm.run("squeue", "-h") == ""
+    assert line.startswith("imagine-sweep: error: node n")
+    assert problem in line
+    assert "nothing was submitted" in line
+    assert states(tmp_path) == {}
+    assert slurm.run("squeue", "-h") == ""
     assert list((tmp_path / "a.files" / "jobs").iterdir()) == []
 
 
@@ -312,9 +323,8 @@ def test_a_folder_that_nodes_do_not_see(slurm, tmp_path) -> None:
     )
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if "error:" in line]
-    assert (
-        f"does not see the shared folder {private}/a.files/jobs" in line and "nothing was submitted" in line
-    )
+    assert f"does not see the shared folder {private}/a.files/jobs" in line
+    assert "nothing was submitted" in line
     assert slurm.run("squeue", "-h") == ""
 
 
@@ -326,10 +336,13 @@ def test_above_a_limit_it_asks(slurm, tmp_path) -> None:
     store.close()
     # Two runs are left, 80 hours each by the one that is stored; 160 on one core each, 320 on two.
     said = try_launch(tmp_path)
-    assert said.code == 2 and "about 160 core-hours by past runs: more than 100 hours" in said.err
-    assert "give -y" in said.err and slurm.run("squeue", "-h") == ""
+    assert said.code == 2
+    assert "about 160 core-hours by past runs: more than 100 hours" in said.err
+    assert "give -y" in said.err
+    assert slurm.run("squeue", "-h") == ""
     said = try_launch(tmp_path, "launcher.gpus_per_node=2", "--ask-above", "300")
-    assert said.code == 2 and "about 320 GPU-hours by past runs: more than 300 hours" in said.err
+    assert said.code == 2
+    assert "about 320 GPU-hours by past runs: more than 300 hours" in said.err
     assert launch(tmp_path, "--ask-above", "200").json["submitted"] == 2
     wait_for_no_jobs(slurm)
 
@@ -353,7 +366,8 @@ def test_a_multirun_by_hydras_own_launcher(slurm, tmp_path) -> None:
     )
     assert done.returncode == 0, done.stderr
     write_spec(tmp_path, runs=2)
-    assert set(states(tmp_path).values()) == {State.COMPLETED} and len(planned(tmp_path)) == 2
+    assert set(states(tmp_path).values()) == {State.COMPLETED}
+    assert len(planned(tmp_path)) == 2
     here = tmp_path / "here"
     here.mkdir()
     write_spec(here, runs=2)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slurm.launcher_keys import LAUNCHER_KEYS
-from sweeps.expand import expand
-from sweeps.model import Row, Seeds
-from sweeps.sample import Distribution
-from sweeps.spec import SpecError, find, load, shipped
+from slurm.submit.launcher_keys import LAUNCHER_KEYS
+from sweeps.spec.expand import expand
+from sweeps.spec.load import SpecError, find, load, shipped
+from sweeps.spec.model import Row, Seeds
+from sweeps.spec.sample import Distribution
 
 HEAD = "experiment: life_state\n"
 

@@ -18,7 +18,7 @@ from results_db.contract import (
     Sample,
     State,
 )
-from results_db.spool import DamagedError, NewerFormatError, Spool, Spooled, decode, encode, in_order
+from results_db.spool.records import DamagedError, NewerFormatError, Spool, Spooled, decode, encode, in_order
 
 RUN = "ab" * 32
 WHO = Provenance("slurm", "n1", "7:1", "gpu", None, True, {"torch": "2.6"}, "12_3", "/log")
@@ -68,7 +68,8 @@ def test_a_records_mappings_may_be_of_any_kind() -> None:
     traces["state1"][1].append(0.5)
     entry = replace(DONE, record=replace(RECORD, traces=traces))
     read = decode(encode(entry)).record
-    assert read is not None and read.traces == {"state1": ([5], [0.5])}
+    assert read is not None
+    assert read.traces == {"state1": ([5], [0.5])}
 
 
 @given(st.binary())
@@ -121,7 +122,8 @@ def test_there_is_one_file_per_attempt(tmp_path: Path) -> None:
     assert spool.attempts() == [FAILED.attempt, DONE.attempt]
     spool.remove(DONE.attempt)
     spool.remove(DONE.attempt)
-    assert spool.attempts(RUN) == [FAILED.attempt] and spool.attempts("cd") == []
+    assert spool.attempts(RUN) == [FAILED.attempt]
+    assert spool.attempts("cd") == []
 
 
 def test_the_order_is_that_of_numbers() -> None:

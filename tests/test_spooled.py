@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from results_db import spooled
 from results_db.contract import (
     Attempt,
     PlannedRun,
@@ -19,11 +18,12 @@ from results_db.contract import (
     UnfitError,
     UnknownRunError,
 )
-from results_db.folder_store import FolderStore
-from results_db.ingest import ingest
-from results_db.spool import Spool, Spooled
-from results_db.spooled import SpooledStore, worker_store
-from results_db.store import SqlStore, open_store
+from results_db.spool import worker_store as spooled
+from results_db.spool.ingest import ingest
+from results_db.spool.records import Spool, Spooled
+from results_db.spool.shared_folder import FolderStore
+from results_db.spool.worker_store import SpooledStore, worker_store
+from results_db.store.sql import SqlStore, open_store
 
 RUN, OTHER = "ab" * 32, "cd" * 32
 WHO = Provenance("slurm", "n1", "7:1", "gpu", None, None, {}, "12_3")
@@ -71,7 +71,8 @@ def test_with_the_store_in_reach_nothing_stays_in_the_spool(cluster: Cluster) ->
     assert cluster.worker.begin(attempt, WHO) is True
     assert cluster.worker.heartbeat(attempt, step=3, progress={}) is True
     assert cluster.worker.finish(attempt, RECORD) is True
-    assert cluster.state is State.COMPLETED and cluster.files == []
+    assert cluster.state is State.COMPLETED
+    assert cluster.files == []
 
 
 def test_a_record_is_in_the_spool_before_the_store_is_asked(
@@ -195,7 +196,8 @@ def test_a_loser_leaves_nothing(cluster: Cluster) -> None:
     supersede(cluster, attempt)
     assert cluster.worker.finish(attempt, RECORD) is False
     assert cluster.worker.end(attempt, State.FAILED) is False
-    assert cluster.state is State.RUNNING and cluster.files == []
+    assert cluster.state is State.RUNNING
+    assert cluster.files == []
 
 
 def test_endings_take_the_same_way(cluster: Cluster) -> None:
@@ -218,7 +220,8 @@ def test_a_store_that_is_back_gets_what_was_left(cluster: Cluster) -> None:
     assert cluster.worker.finish(first, RECORD) is None
     cluster.back()
     assert cluster.worker.finish(second, replace(RECORD, run_id=OTHER)) is True
-    assert cluster.state is State.COMPLETED and cluster.files == []
+    assert cluster.state is State.COMPLETED
+    assert cluster.files == []
 
 
 def test_closing_offers_once_more_what_was_left(cluster: Cluster) -> None:
@@ -228,7 +231,8 @@ def test_closing_offers_once_more_what_was_left(cluster: Cluster) -> None:
     assert cluster.worker.finish(attempt, RECORD) is None
     cluster.back()
     cluster.worker.close()
-    assert cluster.state is State.COMPLETED and cluster.files == []
+    assert cluster.state is State.COMPLETED
+    assert cluster.files == []
 
 
 def test_closing_without_the_store_leaves_it(cluster: Cluster) -> None:
@@ -312,7 +316,7 @@ def test_what_the_store_never_takes_is_the_callers_mistake(cluster: Cluster) -> 
 
 
 def test_a_locked_store_is_away(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("results_db.engine.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("results_db.store.engine.BUSY_TIMEOUT_S", 0.05)
     attempt = cluster.granted()
     other = sqlite3.connect(cluster.file, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -322,7 +326,8 @@ def test_a_locked_store_is_away(cluster: Cluster, monkeypatch: pytest.MonkeyPatc
     other.execute("ROLLBACK")
     other.close()
     worker.close()
-    assert cluster.state is State.COMPLETED and cluster.files == []
+    assert cluster.state is State.COMPLETED
+    assert cluster.files == []
 
 
 def test_a_store_that_is_soon_back_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +335,7 @@ def test_a_store_that_is_soon_back_is_waited_for(cluster: Cluster, monkeypatch: 
     attempt = cluster.granted()
     cluster.worker.begin(attempt, WHO)
     cluster.away()
-    monkeypatch.setattr("results_db.spooled.time.sleep", lambda _: cluster.back())
+    monkeypatch.setattr("results_db.spool.worker_store.time.sleep", lambda _: cluster.back())
     assert cluster.worker.finish(attempt, RECORD) is True
     assert cluster.files == []
 
@@ -338,7 +343,8 @@ def test_a_store_that_is_soon_back_is_waited_for(cluster: Cluster, monkeypatch: 
 def test_a_local_worker_needs_the_store_to_begin(cluster: Cluster) -> None:
     cluster.store.stage([PlannedRun(RUN, {})])
     attempt = cluster.worker.start(RUN, WHO)
-    assert attempt == Attempt(RUN, 1) and cluster.worker.start(RUN, WHO) is None
+    assert attempt == Attempt(RUN, 1)
+    assert cluster.worker.start(RUN, WHO) is None
     assert cluster.worker.finish(attempt, RECORD) is True
     cluster.away()
     with pytest.raises(StoreError, match="does not exist"):
@@ -394,7 +400,8 @@ def test_on_nfs_a_job_leaves_its_results_to_who_ingests(on_nfs: Cluster) -> None
     assert on_nfs.file.read_bytes() == written != before  # written by the ingest alone
     assert on_nfs.files == [f"spool/{RUN}.1.0.json"]
     ingest(on_nfs.store)
-    assert on_nfs.state is State.COMPLETED and on_nfs.files == []
+    assert on_nfs.state is State.COMPLETED
+    assert on_nfs.files == []
 
 
 def test_on_nfs_a_loser_learns_it_from_the_store(on_nfs: Cluster) -> None:

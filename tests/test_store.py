@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from results_db.address import locate
 from results_db.contract import NewSweep, PlannedRun, Provenance, RunRecord, State, StoreError
-from results_db.schema import REVISIONS
-from results_db.store import SqlStore, open_store, upgrade_store
+from results_db.store.address import locate
+from results_db.store.schema import REVISIONS
+from results_db.store.sql import SqlStore, open_store, upgrade_store
 
 WHO = Provenance("local", "h", "1:1", "cpu", None, None, {})
 
@@ -162,7 +162,7 @@ def test_a_store_of_a_newer_version(create: bool) -> None:
 @pytest.mark.parametrize("create", [False, True])
 def test_a_store_of_an_older_version(create: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store("x.db", create=True).close()
-    monkeypatch.setattr("results_db.schema.REVISIONS", (*REVISIONS, "9999"))
+    monkeypatch.setattr("results_db.store.schema.REVISIONS", (*REVISIONS, "9999"))
     assert "imagine-results db upgrade" in refusal("x.db", create=create)
 
 
@@ -231,7 +231,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_store_that_stays_busy_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("results_db.engine.BUSY_TIMEOUT_S", 0)
+    monkeypatch.setattr("results_db.store.engine.BUSY_TIMEOUT_S", 0)
     store = open_store("x.db", create=True)
     with sqlite3.connect("x.db") as other:
         other.execute("BEGIN IMMEDIATE")

@@ -10,10 +10,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
-import results_db.schema as schema
 from results_db.contract import Attempt, PlannedRun, StoreError
-from results_db.models import Base
-from results_db.store import SqlStore, open_store, upgrade_store
+from results_db.store import schema
+from results_db.store.models import Base
+from results_db.store.sql import SqlStore, open_store, upgrade_store
 
 MIGRATIONS = Path(schema.__file__).parent / "migrations"
 

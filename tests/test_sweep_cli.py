@@ -11,9 +11,9 @@ from sweep_helpers import HOPELESS, begun, complete, tree, write_spec
 
 from results_db.contract import NewSweep, State
 from results_db.store import open_store
-from sweeps import cli
-from sweeps.expand import expand
-from sweeps.spec import load
+from sweeps.cli import root as cli
+from sweeps.spec.expand import expand
+from sweeps.spec.load import load
 
 HEAD = "experiment: life_state\n"
 
@@ -143,13 +143,16 @@ def test_status(sweep, filled) -> None:
     ]
     code, out, _ = sweep("status", "s.yaml", "--db", "a.db")
     head, _, *rows = out.splitlines()
-    assert code == 0 and head.split() == ["gol", "COMPLETED", "FAILED", "RUNNING", "NEW"]
+    assert code == 0
+    assert head.split() == ["gol", "COMPLETED", "FAILED", "RUNNING", "NEW"]
     assert [line.split() for line in rows] == [["1", "1", "1", "0", "0"], ["2", "1", "0", "1", "1"]]
 
 
 def test_status_without_a_spec_shows_the_launched_sweeps(sweep, filled) -> None:
     code, out, _ = sweep("status", "--db", "none.db")
-    assert code == 0 and "no sweep was launched" in out and not Path("none.db").exists()
+    assert code == 0
+    assert "no sweep was launched" in out
+    assert not Path("none.db").exists()
     with closing(open_store("a.db", create=True)) as store:
         runs = expand(load("s.yaml")).runs
         store.stage(runs, sweep=NewSweep("mine", ""))
@@ -163,18 +166,23 @@ def test_list_names_the_shipped_specs(sweep) -> None:
     rows = parsed(sweep("list", "--json"))
     (quick,) = [row for row in rows if row["name"] == "quick"]
     assert set(quick) == {"name", "experiment", "cells", "runs", "about", "file"}
-    assert quick["experiment"] == "life_state" and Path(quick["file"]).is_file()
+    assert quick["experiment"] == "life_state"
+    assert Path(quick["file"]).is_file()
     planned = parsed(sweep("plan", "quick", "--json"))
     assert (quick["runs"], quick["cells"]) == (planned["total"], len(planned["cells"]))
     code, out, _ = sweep("list")
-    assert code == 0 and all(row["name"] in out and row["about"] in out for row in rows)
+    assert code == 0
+    assert all(row["name"] in out and row["about"] in out for row in rows)
 
 
 def test_the_plan_of_two_experiments_has_the_columns_of_both(sweep) -> None:
     code, out, _ = sweep("plan", "paper")
     head, _, *rows, total = out.strip().splitlines()
-    assert code == 0 and head.split()[:4] == ["gol", "model_t", "ae", "rnn"] and "experiment" in head
-    assert len(rows) == 18 and all("life_count" in row for row in rows[-7:])
+    assert code == 0
+    assert head.split()[:4] == ["gol", "model_t", "ae", "rnn"]
+    assert "experiment" in head
+    assert len(rows) == 18
+    assert all("life_count" in row for row in rows[-7:])
     assert total.startswith("paper: ")
 
 
@@ -316,7 +324,8 @@ def check(sweep, folder, arguments, says) -> None:
     code, out, err = sweep(*arguments)
     assert (code, out) == (2, "")
     (line,) = err.splitlines()
-    assert line.startswith("imagine-sweep") and "error: " in line
+    assert line.startswith("imagine-sweep")
+    assert "error: " in line
     for text in says:
         assert text in line
     assert {name for name in tree(folder) if not name.endswith(("-wal", "-shm"))} == before
@@ -344,7 +353,8 @@ def test_every_senseless_cell_is_one_line_and_nothing_is_written(sweep, folder, 
     code, out, err = sweep(command, "s.yaml", "--db", "x.db")
     assert (code, out, tree(folder)) == (2, "", {"s.yaml"})
     lines = err.splitlines()
-    assert len(lines) == 3 and all(line.startswith("imagine-sweep: error: s.yaml:4: cell ") for line in lines)
+    assert len(lines) == 3
+    assert all(line.startswith("imagine-sweep: error: s.yaml:4: cell ") for line in lines)
     assert ["gan='posthoc', model_t=1:" in lines[0], "kernel=4:" in lines[1]] == [True, True]
     # The small spec has intervals of 10 and 5 steps.
     assert lines[2].endswith(
@@ -394,4 +404,5 @@ def test_help_tells_how_to_change_one_experiment_alone(sweep, command) -> None:
 def test_help_and_version(sweep) -> None:
     for arguments in (["--help"], ["launch", "--help"], ["--version"]):
         code, out, err = sweep(*arguments)
-        assert (code, err) == (0, "") and out
+        assert (code, err) == (0, "")
+        assert out

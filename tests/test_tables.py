@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results_db import tables
+from results_db.views import tables
 
 ROWS = [
     {"gol": 3, "ae": True, "name": "a|b", "value": 1 / 3},

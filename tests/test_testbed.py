@@ -65,7 +65,8 @@ def test_up_down_up_wipe(slurm_with) -> None:
     assert testbed.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "State").startswith("CANCELLED")
     assert int(submit(testbed, "true")) == int(job) + 1
     testbed.wipe()
-    assert testbed.members() == [] and not testbed.place.folder.exists()
+    assert testbed.members() == []
+    assert not testbed.place.folder.exists()
 
 
 @SLOW
@@ -85,7 +86,8 @@ def test_the_testbed_of_a_caller_that_was_killed_is_found_and_wiped(slurm) -> No
     try:
         assert {"munged", "slurmctld", "slurmd"} <= {member.kind for member in left.members()}
         wipe_orphans()
-        assert left.members() == [] and not left.place.folder.exists()
+        assert left.members() == []
+        assert not left.place.folder.exists()
         assert slurm.node_states()["n1"] == "idle"  # ours, whose caller lives, is still there
     finally:
         left.wipe()
@@ -159,7 +161,8 @@ def test_a_cut_node_leaves_two_copies(slurm, tmp_path) -> None:
     # Back on the network, the node ends what no longer belongs on it.
     slurm.start_node(node)
     wait_for("the older copy's end", lambda: not alive(pid), within_s=WITHIN_S)
-    assert alive(newer) and state(slurm, job) == "RUNNING"
+    assert alive(newer)
+    assert state(slurm, job) == "RUNNING"
 
 
 @SLOW

@@ -60,7 +60,8 @@ def test_ports_and_names_follow_from_the_settings(short_path) -> None:
 
 def test_one_node_one_gpu_is_written_without_brackets(short_path) -> None:
     conf = configuration(short_path, nodes=1, gpus=1)
-    assert conf["NodeName"].startswith("n1 ") and " Port=21058 " in conf["NodeName"]
+    assert conf["NodeName"].startswith("n1 ")
+    assert " Port=21058 " in conf["NodeName"]
     assert (short_path / "etc" / "gres.conf").read_text().endswith("/dev/nvidia0\n")
 
 
@@ -68,7 +69,8 @@ def test_what_is_switched_off_is_not_there(short_path) -> None:
     configuration(short_path)
     conf = configuration(short_path, gpus=0, accounting=False, preempt_signal=False, kill_over_memory=False)
     assert not {"AccountingStorageType", "SlurmctldParameters", "JobAcctGatherParams"} & set(conf)
-    assert "Gres" not in conf["NodeName"] and not (short_path / "etc" / "gres.conf").exists()
+    assert "Gres" not in conf["NodeName"]
+    assert not (short_path / "etc" / "gres.conf").exists()
 
 
 def test_the_record_gives_back_what_was_written(short_path) -> None:
@@ -106,7 +108,9 @@ def test_one_line_and_exit_code_2(arguments, said) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert said in done.stderr and len(done.stderr.splitlines()) == 1 and done.stdout == ""
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
     assert not Path("/tmp/no-testbed").exists()
 
 
@@ -134,7 +138,8 @@ def test_the_fixture_skips_with_one_line_and_fails_where_slurm_is_required(monke
 def test_every_setting_is_an_option_that_help_explains() -> None:
     text = " ".join(CliRunner().invoke(cli, ["up", "--help"], terminal_width=200).output.split())
     for name, field in Settings.__dataclass_fields__.items():
-        assert f"--{name.replace('_', '-')}" in text and field.metadata["about"] in text
+        assert f"--{name.replace('_', '-')}" in text
+        assert field.metadata["about"] in text
 
 
 def test_the_docs_name_commands_and_options_that_exist() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "time_to_99.py"
 spec = importlib.util.spec_from_file_location("time_to_99", FILE)
-assert spec is not None and spec.loader is not None
+assert spec is not None
+assert spec.loader is not None
 bench = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(bench)
 

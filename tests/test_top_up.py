@@ -25,10 +25,10 @@ from sweep_helpers import (
 
 from results_db.contract import State
 from results_db.store import open_store
-from sweeps.coverage import cover
-from sweeps.expand import expand, first_runs
-from sweeps.spec import load
-from sweeps.top_up import make_top_up, runs_needed, to_launch
+from sweeps.follow.coverage import cover
+from sweeps.follow.top_up import make_top_up, runs_needed, to_launch
+from sweeps.spec.expand import expand, first_runs
+from sweeps.spec.load import load
 
 NEEDED = [
     # missing, tried, reached, active -> runs
@@ -79,7 +79,8 @@ def seeds(top_ups):
 def test_of_an_empty_store_it_is_the_launch(store, tmp_path) -> None:
     expansion = expand(load(write_spec(tmp_path, cells="[{gol: 1, runs: 1}, {gol: 2, runs: 3}]")))
     top_ups = topped_up(store, expansion)
-    assert to_launch(top_ups) == expansion and [each.held_back for each in top_ups] == [0, 0]
+    assert to_launch(top_ups) == expansion
+    assert [each.held_back for each in top_ups] == [0, 0]
 
 
 def test_open_runs_come_first_and_unused_seeds_follow(store, tmp_path) -> None:
@@ -167,7 +168,8 @@ def test_the_first_runs_are_taken_in_turn(tmp_path) -> None:
         ids(expansion.cells[0].runs[:2]),
         *(ids(cell.runs[:1]) for cell in expansion.cells[1:]),
     ]
-    assert len(first_runs(expansion, 2).cells) == 2 and first_runs(expansion, None) == expansion
+    assert len(first_runs(expansion, 2).cells) == 2
+    assert first_runs(expansion, None) == expansion
 
 
 def top_up(folder, *arguments):
@@ -179,7 +181,8 @@ def test_top_ups_are_trained_until_the_cap_holds_them_back(tmp_path) -> None:
     """Real runs, too short to reach the accuracy."""
     write_spec(tmp_path, runs=2)
     first = top_up(tmp_path, "--json")
-    assert first.code == 0 and first.json["stored"] == 2
+    assert first.code == 0
+    assert first.json["stored"] == 2
     # None of 2 passed: 2 * 3 more would be needed, of which the cap of twice 2 leaves 2.
     second = top_up(tmp_path, "--json", "-n", "1")
     assert (second.code, second.json["total"], second.json["stored"]) == (1, 1, 1)
@@ -188,17 +191,17 @@ def test_top_ups_are_trained_until_the_cap_holds_them_back(tmp_path) -> None:
     fourth = top_up(tmp_path, "--json")
     assert (third.code, third.json["stored"]) == (1, 1)
     assert (fourth.code, fourth.json["total"]) == (1, 0)
-    assert (
-        "nothing to launch" in fourth.err
-        and "the cap of 2 times 2 leaves 0; raise it with --cap" in fourth.err
-    )
+    assert "nothing to launch" in fourth.err
+    assert "the cap of 2 times 2 leaves 0; raise it with --cap" in fourth.err
     store = opened(tmp_path)
     frame = store.runs()
-    assert list(frame["seed"]) == [0, 1, 2, 3] and set(frame["state"]) == {"COMPLETED"}
+    assert list(frame["seed"]) == [0, 1, 2, 3]
+    assert set(frame["state"]) == {"COMPLETED"}
     assert store.sweeps() == {"s": {State.COMPLETED: 4}}
     # With a gate that all of them passed nothing is missing.
     fine = top_up(tmp_path, "--min-accuracy", "0.01", "--json")
-    assert (fine.code, fine.json["trained"]) == (0, {}) and "held" not in fine.err
+    assert (fine.code, fine.json["trained"]) == (0, {})
+    assert "held" not in fine.err
     (row,) = answer("coverage", "s.yaml", "--db", "a.db", "--json", folder=tmp_path).json
     assert (row["tried"], row["reached"], row["top_up"], row["held_back"]) == (4, 0, 0, 10)
 
@@ -224,7 +227,8 @@ def test_a_dry_run_is_the_coverage(tmp_path) -> None:
     write_spec(tmp_path, runs=3, cells="[{gol: 1}, {gol: 2}]")
     for more in ([], ["--json"], ["--where", "gol=2", "--cap", "3"]):
         covered = answer("coverage", "s.yaml", "--db", "a.db", *more, folder=tmp_path)
-        assert top_up(tmp_path, "--dry-run", *more) == covered and covered.code == 0
+        assert top_up(tmp_path, "--dry-run", *more) == covered
+        assert covered.code == 0
     assert tree(tmp_path) == {"s.yaml"}
 
 
@@ -246,7 +250,9 @@ def test_many_runs_are_asked_for(tmp_path) -> None:
     write_spec(tmp_path, runs=11)
     code, out, err = top_up(tmp_path)
     assert (code, out, tree(tmp_path)) == (2, "", {"s.yaml"})
-    assert "s: 11 runs to top up" in err and "give -y" in err and len(err.splitlines()) == 1
+    assert "s: 11 runs to top up" in err
+    assert "give -y" in err
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.slow
@@ -269,7 +275,8 @@ def test_fixed_seeds_are_refused(tmp_path) -> None:
         path.write_text(path.read_text().replace("runs: 2", said))
         code, out, err = top_up(tmp_path)
         assert (code, out, tree(tmp_path)) == (2, "", {"s.yaml"})
-        assert err.startswith("imagine-sweep: error: s fixes its seeds") and "`runs`" in err
+        assert err.startswith("imagine-sweep: error: s fixes its seeds")
+        assert "`runs`" in err
         assert len(err.splitlines()) == 1
         path.write_text(path.read_text().replace(said, "runs: 2"))
 
@@ -288,13 +295,15 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, what) -> None:
     write_spec(tmp_path)
     arguments, says = BAD[what]
     code, out, err = top_up(tmp_path, *arguments)
-    assert (code, out, tree(tmp_path)) == (2, "", {"s.yaml"}) and says in err
+    assert (code, out, tree(tmp_path)) == (2, "", {"s.yaml"})
+    assert says in err
     assert len(err.splitlines()) == 1
 
 
 def test_without_a_spec_there_is_nothing_to_top_up(tmp_path) -> None:
     code, _, err = answer("top-up", folder=tmp_path)
-    assert code == 2 and "SPEC" in err
+    assert code == 2
+    assert "SPEC" in err
 
 
 def test_a_label_names_sweep_and_cell(tmp_path) -> None:
@@ -315,5 +324,6 @@ def test_on_slurm_the_hours_of_past_runs_are_asked_for(slurm, tmp_path) -> None:
     store = open_store(str(tmp_path / "a.db"), create=True)
     complete(store, first, accuracy=0.5, seconds=80 * 3600)
     code, out, err = top_up(tmp_path, "launcher=slurm", "--no-check", "--ask-above", "50")
-    assert (code, out) == (2, "") and slurm.run("squeue", "-h") == ""
+    assert (code, out) == (2, "")
+    assert slurm.run("squeue", "-h") == ""
     assert "s: 1 of 1 run in 1 pack, about 80 core-hours by past runs: more than 50 hours" in err

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from picture_helpers import add, curves, run_id, seven
 
 from results_db.contract import PlannedRun, Sample
-from results_db.store import SqlStore, open_store
+from results_db.store.sql import SqlStore, open_store
 
 SHORT = {number: run_id(number)[:10] for number in range(10)}
 
@@ -162,7 +162,8 @@ def test_several_cells_and_a_name_of_ones_own(capsys: pytest.CaptureFixture[str]
         says="wrote pictures/all.svg",
     )
     text = Path("pictures/all.svg").read_text()
-    assert text.startswith("<?xml") and "gol 2, model_t 2" in text
+    assert text.startswith("<?xml")
+    assert "gol 2, model_t 2" in text
     assert [path.name for path in Path("pictures").iterdir()] == ["all.svg"]
 
 
@@ -300,7 +301,8 @@ def test_refusals_are_one_line_and_write_nothing(
 ) -> None:
     code, out, err = call(capsys, *args)
     assert (code, out) == (2, "")
-    assert err.startswith("imagine-results: error: ") and err.count("\n") == 1
+    assert err.startswith("imagine-results: error: ")
+    assert err.count("\n") == 1
     assert says in err
     assert here() == set()
 
@@ -334,4 +336,5 @@ def test_matplotlib_is_loaded_for_drawing_alone(tmp_path: Path, filled: SqlStore
         assert not loaded(*command, "--help") & heavy
     assert "matplotlib" not in loaded("trace", "--no-plot")
     drawn = loaded("figure", "strip", SHORT[1])
-    assert "matplotlib" in drawn and not {"matplotlib.pyplot", "torch"} & drawn
+    assert "matplotlib" in drawn
+    assert not {"matplotlib.pyplot", "torch"} & drawn

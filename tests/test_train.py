@@ -64,8 +64,10 @@ def test_a_run_by_hand_is_the_run_of_an_equal_spec(tmp_path) -> None:
 
     before = store.attempts(small().run_id)
     again = run(*TRAIN, "--db=a.db", *overrides(), folder=tmp_path)
-    assert again.returncode == 0 and again.stdout == done.stdout
-    assert "complete, or running elsewhere" in again.stderr and "nothing to do: COMPLETED" in again.stderr
+    assert again.returncode == 0
+    assert again.stdout == done.stdout
+    assert "complete, or running elsewhere" in again.stderr
+    assert "nothing to do: COMPLETED" in again.stderr
     assert store.attempts(small().run_id) == before
 
 
@@ -99,7 +101,8 @@ def test_stopped_or_killed_and_gone_on_with(tmp_path) -> None:
     assert attempt_states(opened(tmp_path), identity) == ["PREEMPTED", "RUNNING"]
 
     done = run(*TRAIN, "--db", "a.db", *arguments, folder=tmp_path)
-    assert done.returncode == 0 and done.stdout.splitlines()[0] == undisturbed.stdout.splitlines()[0]
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0] == undisturbed.stdout.splitlines()[0]
     store = opened(tmp_path)
     assert attempt_states(store, identity) == ["PREEMPTED", "LOST", "COMPLETED"]
     assert results(store, identity) == results(opened(tmp_path, "b.db"), identity)
@@ -199,7 +202,9 @@ def command(tmp_path, monkeypatch, capfd):
 def test_bad_input_is_one_line_and_writes_nothing(command, tmp_path, arguments, reason) -> None:
     code, out, err = command(*arguments)
     (line,) = err.splitlines()
-    assert (code, out) == (2, "") and line.startswith("jobs.train: error: ") and reason in line
+    assert (code, out) == (2, "")
+    assert line.startswith("jobs.train: error: ")
+    assert reason in line
     assert tree(tmp_path) == set()
 
 
@@ -207,4 +212,6 @@ def test_a_store_whose_folder_cannot_be_written(command, tmp_path) -> None:
     (tmp_path / "a.files").write_text("")
     code, _, err = command("--db", "a.db", *overrides())
     (line,) = err.splitlines()
-    assert code == 2 and "a.files" in line and (tmp_path / "a.files").read_text() == ""
+    assert code == 2
+    assert "a.files" in line
+    assert (tmp_path / "a.files").read_text() == ""

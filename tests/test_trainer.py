@@ -167,7 +167,8 @@ def test_stopped_and_resumed_is_as_if_undisturbed_to_the_bit(stops, runs, kind):
         checkpoints = [r.checkpoints[-1] if r.checkpoints else None for r in recorders]
         done = max(stop, done)
     for once, again, trace in zip(undisturbed, recorders, traces, strict=True):
-        assert again.metrics == once.metrics and again.outcome == once.outcome
+        assert again.metrics == once.metrics
+        assert again.outcome == once.outcome
         assert trace == once.traces
         for name, weight in once.weights.items():
             assert np.array_equal(weight, again.weights[name])
@@ -274,8 +275,10 @@ def test_the_trace_of_unequal_timesteps(gol, model_t, names):
 
 def test_a_diverged_run_ends_with_its_outcome_and_without_metrics():
     recorder = train([tiny(lr=1e38, clip_by="none")])[0]
-    assert recorder.outcome == "diverged" and recorder.error is None
-    assert "metric" not in recorder.metrics and recorder.metrics["steps"] == 10
+    assert recorder.outcome == "diverged"
+    assert recorder.error is None
+    assert "metric" not in recorder.metrics
+    assert recorder.metrics["steps"] == 10
 
 
 def test_a_run_whose_evaluation_goes_wrong_fails_alone():
@@ -290,8 +293,10 @@ def test_a_run_whose_evaluation_goes_wrong_fails_alone():
 
     configs = [tiny(seed=1), tiny(seed=2)]
     broken, fine = train(configs, experiment=Broken(configs, CPU))
-    assert str(broken.error) == "boom" and broken.outcome is None
-    assert fine.outcome == "step_limit" and fine.error is None
+    assert str(broken.error) == "boom"
+    assert broken.outcome is None
+    assert fine.outcome == "step_limit"
+    assert fine.error is None
 
 
 def test_training_lowers_the_loss():

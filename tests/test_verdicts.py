@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results_db.contract import Attempt, EndedAttempt, OpenAttempt, State
-from slurm.answers import Answer, Job, Unknown
-from slurm.states import ENDS, Verdict, judge, waits_again, with_log
+from slurm.client.parse import Answer, Job, Unknown
+from slurm.follow.verdicts import ENDS, Verdict, judge, waits_again, with_log
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 FAILED_QUERY = Unknown("it did not answer")
@@ -246,4 +246,5 @@ def test_what_squeue_shows_as_going_on_goes_on(attempt, queue, account, array_kn
 def test_every_end_is_one_that_the_store_takes(attempt, queue, account, array_known) -> None:
     verdict = judge(attempt, queue, account, now=NOW, array_known=array_known)
     assert verdict.state is None or verdict.state in {*ENDS.values()}
-    assert verdict.why and "\n" not in verdict.why
+    assert verdict.why
+    assert "\n" not in verdict.why

@@ -17,9 +17,9 @@ from sweep_helpers import ME, SWEEP, answer, complete, fail, write_spec
 
 from jobs.provenance import process_name
 from results_db.contract import Attempt, NewSweep, RunRecord, State
-from results_db.store import SqlStore, open_store
-from sweeps.expand import expand
-from sweeps.spec import load
+from results_db.store.sql import SqlStore, open_store
+from sweeps.spec.expand import expand
+from sweeps.spec.load import load
 
 DB = ("--db", "a.db")
 
@@ -64,8 +64,10 @@ def test_one_look_as_json(sweep) -> None:
     assert (three["gol"], three["states"], three["eta_seconds"]) == (3, {"FAILED": 2, "STAGED": 2}, 0.0)
     (running,) = seen["running"]
     assert (running["run_id"], running["device"], running["step"]) == (run_id, "NVIDIA A100-SXM4-80GB", 10)
-    assert running["max_steps"] == 40 and running["label"] == "gol=2 seed=2"
-    assert 0 < two["eta_seconds"] <= 60 and seen["eta_seconds"] == two["eta_seconds"]
+    assert running["max_steps"] == 40
+    assert running["label"] == "gol=2 seed=2"
+    assert 0 < two["eta_seconds"] <= 60
+    assert seen["eta_seconds"] == two["eta_seconds"]
     (cause,) = seen["failures"]
     assert cause["count"] == 2
     assert (cause["last"]["state"], cause["last"]["run_id"]) == ("FAILED", cause["runs"][0])
@@ -93,7 +95,9 @@ def test_without_anything_active_it_ends_at_once(sweep) -> None:
     for each in expand(load(folder / "s.yaml")).runs:
         complete(store, each)
     said = answer("watch", "s.yaml", *DB, folder=folder)
-    assert said.code == 0 and said.out.count("\n") == 1 and "8 of 8 completed" in said.out
+    assert said.code == 0
+    assert said.out.count("\n") == 1
+    assert "8 of 8 completed" in said.out
 
 
 def test_runs_that_failed_show_in_the_exit_code(sweep) -> None:
@@ -117,20 +121,24 @@ def test_a_worker_of_this_machine_that_died_is_noticed(sweep) -> None:
 
 def test_no_sweep_is_no_error(tmp_path) -> None:
     said = answer("watch", "--once", "--json", *DB, folder=tmp_path)
-    assert said.code == 0 and said.json["cells"] == [] and list(tmp_path.iterdir()) == []
+    assert said.code == 0
+    assert said.json["cells"] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_sweep_is_said(tmp_path) -> None:
     for more in (["--once"], []):
         said = answer("watch", *more, *DB, folder=tmp_path)
-        assert said.code == 0 and "no sweep was launched into this store" in said.out
+        assert said.code == 0
+        assert "no sweep was launched into this store" in said.out
         assert "0 of 0" not in said.out
 
 
 def test_before_its_launch_nothing_has_failed(tmp_path) -> None:
     write_spec(tmp_path)
     said = answer("watch", "s.yaml", "--once", *DB, folder=tmp_path)
-    assert said.code == 0 and "0 of 2 completed, 2 not launched" in said.out
+    assert said.code == 0
+    assert "0 of 2 completed, 2 not launched" in said.out
 
 
 def test_a_launched_sweep_is_known_by_its_name(sweep) -> None:
@@ -150,8 +158,10 @@ def test_a_launched_sweep_is_known_by_its_name(sweep) -> None:
     assert len(answer("status", "s", "--json", *DB, folder=folder).json) == 1
     for command in (["watch"], ["status"], ["coverage"], ["retry"], ["reconcile"], ["cancel"]):
         said = answer(*command, "t", *DB, folder=folder)
-        assert said.code == 2 and said.err.count("\n") == 1
-        assert "no spec t" in said.err and "launched into this store: s" in said.err
+        assert said.code == 2
+        assert said.err.count("\n") == 1
+        assert "no spec t" in said.err
+        assert "launched into this store: s" in said.err
 
 
 def test_lines_and_json_go_on_until_the_last_run_ends(sweep) -> None:
@@ -185,7 +195,8 @@ def test_on_a_terminal_a_key_leaves(sweep, leave) -> None:
     process, master = _on_a_terminal(folder, "watch", "s.yaml", "--every", "60")
     try:
         screen = _read_until(master, "ETA", process)
-        assert "running" in screen and "q leaves" in _read_until(master, "q leaves", process, seen=screen)
+        assert "running" in screen
+        assert "q leaves" in _read_until(master, "q leaves", process, seen=screen)
         os.write(master, leave.encode())
         assert process.wait(timeout=60) == (0 if leave == "q" else 130)
     finally:

@@ -9,9 +9,9 @@ from rich.console import Console
 from test_eta import training
 
 from results_db.contract import Attempt, EndedAttempt, State
-from slurm.reconcile import Reconciled
-from sweeps.watch import CauseNow, CellNow, RunNow, Snapshot
-from sweeps.watch_display import screen, show_once
+from slurm.follow.reconcile import Reconciled
+from sweeps.follow.display import screen, show_once
+from sweeps.follow.watch import CauseNow, CellNow, RunNow, Snapshot
 
 HELD = (
     "s-12345678 is held, for its first 5 runs failed alike; mend that and let it go with imagine-sweep reconcile "
@@ -81,8 +81,10 @@ def test_on_a_narrow_terminal_every_number_is_whole(width) -> None:
 
 def test_with_room_everything_is_shown() -> None:
     said = shown(1000)
-    assert "gol=2 model_t=3 ae=false rnn=false seed=2" in said and "…" not in said
-    assert "final 71.9% | s2 70.8%" in said and "NVIDIA A100-SXM4-80GB" in said
+    assert "gol=2 model_t=3 ae=false rnn=false seed=2" in said
+    assert "…" not in said
+    assert "final 71.9% | s2 70.8%" in said
+    assert "NVIDIA A100-SXM4-80GB" in said
 
 
 def test_a_silent_run_keeps_its_node() -> None:
@@ -113,5 +115,6 @@ def test_folded_lines_take_their_room_from_the_tables() -> None:
     out = io.StringIO()
     Console(file=out, width=80).print(screen(snapshot, width=80, height=24))
     lines = out.getvalue().splitlines()
-    assert len(lines) <= 24 and "asked of Slurm" in lines[-1]
+    assert len(lines) <= 24
+    assert "asked of Slurm" in lines[-1]
     assert any("more" in line for line in lines)

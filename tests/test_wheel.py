@@ -56,9 +56,9 @@ def test_the_wheel_holds_every_file_of_the_five_packages(wheel) -> None:
     # Named, so that a tree that lost them fails as well.
     assert {
         "sweeps/quick.yaml",
-        "results_db/migrations/env.py",
-        "results_db/migrations/script.py.mako",
-        "results_db/migrations/versions/0001_initial.py",
+        "results_db/store/migrations/env.py",
+        "results_db/store/migrations/script.py.mako",
+        "results_db/store/migrations/versions/0001_initial.py",
         "jobs/entry.py",
         "slurm/local.py",
         "imagination/life/config.py",
@@ -91,9 +91,9 @@ def command(installed, name: str, *arguments: str, folder: Path) -> "subprocess.
 
 def test_the_commands_are_those_of_the_wheel(installed, tmp_path) -> None:
     target, environment = installed
-    script = "import sweeps.cli, results_db.cli, jobs.entry; print(sweeps.cli.__file__)"
+    script = "import sweeps.cli.root, results_db.cli.root, jobs.entry; print(sweeps.cli.root.__file__)"
     done = run(sys.executable, "-S", "-c", script, folder=tmp_path, env=environment)
-    assert done.stdout.strip() == str(target / "sweeps" / "cli.py"), done.stderr
+    assert done.stdout.strip() == str(target / "sweeps" / "cli" / "root.py"), done.stderr
 
 
 def test_plan_a_shipped_spec(installed, tmp_path) -> None:
@@ -101,7 +101,8 @@ def test_plan_a_shipped_spec(installed, tmp_path) -> None:
     done = command(installed, "imagine-sweep", "plan", "quick", "--json", "--db", "a.db", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert said["total"] == said["to_submit"] > 0 and said["name"] == "quick"
+    assert said["total"] == said["to_submit"] > 0
+    assert said["name"] == "quick"
     listed = command(installed, "imagine-sweep", "list", "--json", folder=tmp_path)
     (quick,) = [row for row in json.loads(listed.stdout) if row["name"] == "quick"]
     assert quick["file"] == str(installed[0] / "sweeps" / "quick.yaml")

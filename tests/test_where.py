@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results_db import where
 from results_db.contract import StoreError
-from results_db.where import Both, Compare, Either, Expression, Member, Not, parse
+from results_db.query import where
+from results_db.query.where import Both, Compare, Either, Expression, Member, Not, parse
 
 
 def frame() -> pd.DataFrame:

@@ -16,8 +16,8 @@ from jobs import worker
 from jobs.pack import Pack
 from results_db.contract import Attempt, State
 from results_db.files import Files
-from results_db.ingest import ingest
-from results_db.spooled import worker_store
+from results_db.spool.ingest import ingest
+from results_db.spool.worker_store import worker_store
 from results_db.store import open_store
 
 CPU = torch.device("cpu")
@@ -68,7 +68,9 @@ def test_every_run_is_trained_and_recorded_with_its_weights(store, count) -> Non
         assert Files(store.folder).weights(Attempt(run.run_id, 1)).is_file()
         assert not Files(store.folder).checkpoint(run.run_id).exists()
         told = [event["event"] for event in events if event["run_id"] == run.run_id]
-        assert told[0] == "started" and told[-1] == "ended" and set(told[1:-1]) == {"progress"}
+        assert told[0] == "started"
+        assert told[-1] == "ended"
+        assert set(told[1:-1]) == {"progress"}
 
 
 def test_runs_that_are_complete_or_running_elsewhere_are_left_alone(store) -> None:
@@ -268,7 +270,8 @@ def test_a_store_that_is_away_does_not_end_the_training(store, monkeypatch, capl
     monkeypatch.setattr(store, "heartbeat", away)
     run = small(max_steps=100)
     assert run_pack(store, run) == {run.run_id: State.COMPLETED}
-    assert beats and "connection refused" in caplog.text
+    assert beats
+    assert "connection refused" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -278,7 +281,8 @@ def test_a_store_that_is_away_does_not_end_the_training(store, monkeypatch, capl
 def test_a_device_that_is_not_there(name, threads, reason) -> None:
     with pytest.raises(ConfigError) as caught:
         worker.choose_device(name, threads=threads)
-    assert str(caught.value).startswith(reason) and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(reason)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -324,7 +328,7 @@ def test_a_requeued_job_goes_on_from_its_checkpoint(new_store) -> None:
 @pytest.mark.slow
 def test_a_pack_is_trained_without_the_store(new_store, tmp_path, monkeypatch) -> None:
     """From its first step to its last the store is away; what was trained comes in later."""
-    monkeypatch.setattr("results_db.spooled.PATIENCE_S", 0.0)
+    monkeypatch.setattr("results_db.spool.worker_store.PATIENCE_S", 0.0)
     monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.02)
     store, undisturbed = new_store(), new_store()
     runs = members(2)

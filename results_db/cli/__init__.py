@@ -1,0 +1,3 @@
+"""The console command `imagine-results`."""
+
+from results_db.cli.root import main as main

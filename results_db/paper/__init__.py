@@ -1,0 +1,1 @@
+"""The paper's numbers and their comparison with stored runs."""

@@ -1,0 +1,1 @@
+"""Filters, the accuracy gate and aggregation over stored runs."""

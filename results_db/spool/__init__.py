@@ -1,0 +1,1 @@
+"""Results on their way from a worker to the store."""

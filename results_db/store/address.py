@@ -1,0 +1,99 @@
+"""Where a store is: from what a person wrote to a database URL and the folder beside it.
+
+The folder of the SQLite file `X.db` is `X.files`. A server's is the one that IMAGINE_FILES names, on a disk that all
+its workers see; else `outputs/HOST-PORT-NAME.files` below the working directory.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from results_db.contract import StoreError
+from results_db.text import nearest
+
+DEFAULT = "sqlite:///outputs/imagine.db"
+DRIVERS = ("sqlite", "postgresql", "sqlite+pysqlite", "postgresql+psycopg")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a store is.
+
+    Attributes:
+        url: the database, password included; a file's path is absolute, so that it holds in any folder.
+        shown: how to name it to a person: the file's path, or the URL with its password masked.
+        file: the SQLite file; None for a server.
+        folder: the folder beside the store.
+    """
+
+    url: URL
+    shown: str
+    file: Path | None
+    folder: Path
+
+
+def locate(db: str | None) -> Address:
+    """The address that `--db` names: a URL or a path that ends in .db; else IMAGINE_DB; else the default.
+
+    Raises:
+        StoreError: neither a URL nor such a path, or no database that a store can live in.
+    """
+    text, origin = _given(db)
+    if "://" not in text:
+        if not text.endswith(".db"):
+            raise StoreError(
+                f"{origin}: '{text}' is neither a URL nor a path that ends in .db, such as {DEFAULT}"
+            )
+        return _sqlite(URL.create("sqlite", database=text), origin)
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise StoreError(f"{origin}: '{text}' is not a database URL, such as {DEFAULT}") from None
+    driver = url.drivername
+    if driver not in DRIVERS:
+        hint = nearest(driver, DRIVERS)
+        raise StoreError(f"{origin}: unknown database '{driver}'{hint}; valid ones: {', '.join(DRIVERS)}")
+    return _sqlite(url, origin) if url.get_backend_name() == "sqlite" else _server(url, origin)
+
+
+def _given(db: str | None) -> tuple[str, str]:
+    """The text that names the store, and where it stood."""
+    if db is not None:
+        return db, "--db"
+    return os.environ.get("IMAGINE_DB") or DEFAULT, "IMAGINE_DB"
+
+
+def _sqlite(url: URL, origin: str) -> Address:
+    if url != URL.create(url.drivername, database=url.database):
+        raise StoreError(
+            f"{origin}: '{url.render_as_string(hide_password=True)}' names more than a file; "
+            f"a SQLite URL has three slashes, a path and nothing else: {DEFAULT}"
+        )
+    if url.database in (None, "", ":memory:") or str(url.database).startswith("file:"):
+        raise StoreError(f"{origin}: '{url}' names no file; write sqlite:///PATH or a path that ends in .db")
+    given = Path(str(url.database)).expanduser()
+    file = given.absolute()
+    return Address(
+        url=url.set(database=str(file)), shown=str(given), file=file, folder=file.with_suffix(".files")
+    )
+
+
+def _server(url: URL, origin: str) -> Address:
+    shown = url.render_as_string(hide_password=True)
+    if not url.database:
+        raise StoreError(f"{origin}: '{shown}' names no database; write {url.drivername}://HOST/NAME")
+    url = url.set(drivername="postgresql+psycopg")  # SQLAlchemy 2.0 and 2.1 choose different drivers
+    folder = Path(os.environ.get("IMAGINE_FILES") or f"outputs/{_server_name(url)}.files").absolute()
+    return Address(url=url, shown=shown, file=None, folder=folder)
+
+
+def _server_name(url: URL) -> str:
+    """`HOST-PORT-NAME` as one file name: databases of equal name on two servers are two stores."""
+    query = url.normalized_query
+    host = url.host or ",".join(query.get("host", ("localhost",)))
+    port = url.port or ",".join(query.get("port", ("5432",)))
+    return quote(f"{host}-{port}-{url.database}", safe="")  # a socket's host is a path

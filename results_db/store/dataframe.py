@@ -1,0 +1,65 @@
+"""Runs as a pandas frame: one row per run, one column per config key and metric."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sqlalchemy import Connection, distinct, func, select
+
+from results_db.columns import CONFIG_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS, in_order
+from results_db.store import models
+
+
+def run_frame(connection: Connection) -> pd.DataFrame:
+    """Every run of the store, in the order of staging.
+
+    Config columns keep their type where every run has a value, and hold objects with None where some lack
+    it, so that an integer never turns into a float; metric columns are float64 with NaN for null.
+    """
+    run, attempt = models.Run, models.Attempt
+    tried = (
+        select(attempt.run, func.count(distinct(attempt.number)).label("attempts"))
+        .group_by(attempt.run)
+        .subquery()
+    )
+    query = (
+        select(run.id, run.run_id, run.state, run.outcome, tried.c.attempts, run.seconds, run.config)
+        .outerjoin(tried, tried.c.run == run.id)
+        .order_by(run.id)
+    )
+    rows = connection.execute(query).all()
+    data: dict[str, Any] = {
+        "run_id": [row.run_id for row in rows],
+        "state": [row.state for row in rows],
+        "outcome": [row.outcome for row in rows],
+        "attempts": np.array([row.attempts or 0 for row in rows], dtype=np.int64),
+        "seconds": np.array([row.seconds for row in rows], dtype=np.float64),
+    }
+    configs = [row.config for row in rows]
+    keys = {key for config in configs for key in config}
+    for key in in_order(keys - set(RUN_COLUMNS), CONFIG_COLUMNS):
+        data[key] = _column([config.get(key) for config in configs])
+    metrics = _metrics(connection, {row.id: place for place, row in enumerate(rows)})
+    missing = np.full(len(rows), np.nan)
+    for name in in_order(metrics.keys() - data.keys(), METRIC_COLUMNS):
+        data[name] = metrics.get(name, missing)
+    return pd.DataFrame(data)
+
+
+def _column(values: Sequence[Any]) -> "pd.Series[Any]":
+    kinds = {type(value) for value in values}
+    uniform = len(kinds) == 1 and kinds != {type(None)}
+    return pd.Series(values, dtype=None if uniform else object)
+
+
+def _metrics(connection: Connection, places: dict[int, int]) -> dict[str, np.ndarray]:
+    """Name to values, one per run at its place, NaN where it has none."""
+    metric = models.Metric
+    columns: dict[str, np.ndarray] = {}
+    for run, name, value in connection.execute(select(metric.run, metric.name, metric.value)):
+        if name not in columns:
+            columns[name] = np.full(len(places), np.nan)
+        if value is not None:
+            columns[name][places[run]] = value
+    return columns

@@ -1,0 +1,1 @@
+"""After the submission: reconcile, hold, cancel and logs."""

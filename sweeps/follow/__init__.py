@@ -1,0 +1,1 @@
+"""After the launch: coverage, top-up, retry and watch."""

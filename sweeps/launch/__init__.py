@@ -1,0 +1,1 @@
+"""From cells and runs to packs that train, here or on Slurm."""
