@@ -1,40 +1,43 @@
-# Everything sets itself up: `make quickstart` and `make test` are all that a fresh machine needs.
+# A fresh machine needs nothing else: every target first installs what it uses into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: quickstart test check lint format bench slurm-install slurm-demo
+.PHONY: quickstart test check coverage lint format bench slurm-install slurm-demo
 
 quickstart: $(VENV)/.installed  ## install, train the small sweep, print its table
 	$(BIN)/imagine-sweep launch sweeps/quick.yaml
 	$(BIN)/imagine-results table --group gol,model_t
 
-test: $(VENV)/.installed-test lint  ## lint and every test that this machine can run
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test: $(VENV)/.installed-test lint  ## lint, and every test that this machine can run
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=15
 
 check: $(VENV)/.installed-test lint  ## lint and the fast tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
-lint: $(VENV)/.installed-test
+coverage: $(VENV)/.installed-test  ## the fast tests, with the share of lines that they run
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" --cov --cov-report=term:skip-covered
+
+lint: $(VENV)/.installed-test  ## ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy benchmarks
 	$(BIN)/lint-imports
 
-format: $(VENV)/.installed-test
+format: $(VENV)/.installed-test  ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-test  ## each benchmark beside its plain alternative, as a ratio
+bench: $(VENV)/.installed-test  ## each benchmark beside a plain alternative
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 slurm-install: $(VENV)/.installed  ## the Debian packages of a real Slurm (root, or sudo without a password)
 	$(BIN)/python -m slurm.testbed install
 
-# A testbed and a store of its own, so that what is up or stored for other reasons stays.
-slurm-demo: $(VENV)/.installed  ## a small sweep on a real Slurm that is up for as long as it takes
+# The demo has its own testbed and its own store, so it changes no others.
+slurm-demo: $(VENV)/.installed  ## a small sweep on a real Slurm, which is started before it and removed after it
 	@export SLURM_TESTBED=/tmp/slurm-demo-$$(id -u); export IMAGINE_DB=$$SLURM_TESTBED/demo.db; \
 	trap '$(BIN)/python -m slurm.testbed wipe' EXIT; trap 'exit 130' INT TERM; \
 	$(BIN)/python -m slurm.testbed up && \
@@ -44,7 +47,7 @@ slurm-demo: $(VENV)/.installed  ## a small sweep on a real Slurm that is up for 
 	$(BIN)/imagine-sweep watch sweeps/quick.yaml runs=1 --every 3 && \
 	$(BIN)/imagine-results table --group gol,model_t
 
-# The constraints give every machine the same versions, torch's among them.
+# The constraints give every machine the same versions, including torch's.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet -c constraints.txt -e .
