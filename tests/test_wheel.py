@@ -1,4 +1,4 @@
-"""The wheel that is built from the tree holds everything, and both commands run from it in another folder."""
+"""The wheel holds every file of the packages, and both commands run from it in another folder."""
 
 import json
 import os
@@ -31,16 +31,8 @@ def run(*command: str, folder: Path, **options) -> "subprocess.CompletedProcess[
 def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     built = run(
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--outdir",
-        str(folder),
-        str(ROOT),
-        folder=folder,
-    )
+        sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT), folder=folder
+    )  # fmt: skip
     assert built.returncode == 0, built.stdout + built.stderr
     (path,) = folder.glob("*.whl")
     return path
@@ -51,9 +43,9 @@ def test_the_wheel_holds_every_file_of_the_five_packages(wheel) -> None:
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*"):
             name = path.relative_to(ROOT).as_posix()
-            if path.is_file() and path.suffix in (".py", ".yaml", ".mako", ".lark", ".conf"):
+            if path.is_file() and path.suffix in (".py", ".typed", ".yaml", ".mako", ".lark", ".conf"):
                 assert name in held
-    # Named, so that a tree that lost them fails as well.
+    # Named, so that the test also fails if the tree itself lost them.
     assert {
         "sweeps/quick.yaml",
         "results_db/store/migrations/env.py",
@@ -62,6 +54,7 @@ def test_the_wheel_holds_every_file_of_the_five_packages(wheel) -> None:
         "jobs/entry.py",
         "slurm/local.py",
         "imagination/life/config.py",
+        *(f"{package}/py.typed" for package in PACKAGES),
     } <= held
     tops = {name.split("/")[0] for name in held}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
@@ -69,15 +62,15 @@ def test_the_wheel_holds_every_file_of_the_five_packages(wheel) -> None:
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> tuple[Path, dict[str, str]]:
-    """The folder that the wheel is installed in, and an environment in which nothing else of ours is found."""
+    """The folder that the wheel is installed in, and an environment that finds no other copy of the packages."""
     folder = tmp_path_factory.mktemp("installed")
     done = run(
         sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(folder),
         str(wheel), folder=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    # Dependencies come from the running environment, whose .pth files (the editable install is one) are not read
-    # for folders on PYTHONPATH; -I of the commands below would ignore that, so -S keeps site-packages out instead.
+    # Dependencies come from this environment's site-packages. As folders on PYTHONPATH their .pth files are not read,
+    # so the editable install stays out. The commands run with -S, which skips site-packages but keeps PYTHONPATH.
     path = os.pathsep.join([str(folder), *site.getsitepackages()])
     return folder, {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
@@ -122,7 +115,7 @@ def test_a_launch_writes_its_store_with_the_wheels_migrations(installed, tmp_pat
         "trace_every: 2, eval_board: 5, eval_sequences: 4}\n"
     )
     target, environment = installed
-    # The workers are started as `python -m jobs.entry`, so -S would not reach them; PYTHONPATH does.
+    # The launch starts its workers as `python -m jobs.entry`: they inherit PYTHONPATH, but would not inherit -S.
     script = (target / "bin" / "imagine-sweep").read_text()
     launched = run(
         sys.executable, "-c", script, "launch", "s.yaml", "--db", "a.db", folder=tmp_path, env=environment
