@@ -2,7 +2,6 @@
 
 import json
 import os
-import site
 import subprocess
 import sys
 import zipfile
@@ -71,7 +70,8 @@ def installed(wheel, tmp_path_factory) -> tuple[Path, dict[str, str]]:
     assert done.returncode == 0, done.stderr
     # Dependencies come from this environment's site-packages. As folders on PYTHONPATH their .pth files are not read,
     # so the editable install stays out. The commands run with -S, which skips site-packages but keeps PYTHONPATH.
-    path = os.pathsep.join([str(folder), *site.getsitepackages()])
+    dependencies = [entry for entry in sys.path if Path(entry).name == "site-packages"]
+    path = os.pathsep.join([str(folder), *dependencies])
     return folder, {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
