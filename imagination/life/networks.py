@@ -53,12 +53,14 @@ def _stack_shapes(
 def decode(parameters: Mapping[str, Tensor], hidden: Tensor, *, name: str, depth: int) -> Tensor:
     """A decoder's linear output, float32 `[R, B, H, W]`, for a hidden state `[B, R*C, H, W]`."""
     output = layers.convolutions(parameters, name, hidden, layers=depth, linear_end=True)
-    return layers.unfold(output).to(torch.float32)
+    return layers.swap_run_axis(output).to(torch.float32)
 
 
 def _encode(config: LifeConfig, parameters: Mapping[str, Tensor], first: Tensor) -> Tensor:
     """h_0 `[B, R*C, H, W]` of s_1 `[R, B, H, W]`."""
-    encoded = layers.convolutions(parameters, "encoder", layers.fold(first).float(), layers=config.enc_layers)
+    encoded = layers.convolutions(
+        parameters, "encoder", layers.swap_run_axis(first).float(), layers=config.enc_layers
+    )
     # Here, not at the boards: a tensor of one channel has both layouts at once and passes neither on.
     return encoded.contiguous(memory_format=layers.memory_format(first.device))
 

@@ -172,19 +172,13 @@ def linear(parameters: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
     """
     weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
     flat = x.unflatten(1, (weight.shape[0], -1)).transpose(0, 1).flatten(2)  # [R, B, C*H*W]
-    with torch.autocast(
-        x.device.type, enabled=False
-    ):  # half a cell of a board is less than bfloat16 resolves
+    # bfloat16 cannot resolve half a cell of a board.
+    with torch.autocast(x.device.type, enabled=False):
         return torch.bmm(flat.float(), weight.transpose(1, 2))[..., 0] + bias
 
 
-def fold(x: Tensor) -> Tensor:
-    """`[R, B, H, W]` (one channel per run) to `[B, R, H, W]`."""
-    return x.transpose(0, 1)
-
-
-def unfold(x: Tensor) -> Tensor:
-    """`[B, R, H, W]` (one channel per run) to `[R, B, H, W]`."""
+def swap_run_axis(x: Tensor) -> Tensor:
+    """`[R, B, H, W]`, one channel per run, to the folded `[B, R, H, W]`, or back."""
     return x.transpose(0, 1)
 
 

@@ -13,66 +13,21 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-BETA1, BETA2, EPSILON = (
-    0.9,
-    0.999,
-    1e-7,
-)  # Keras' defaults, as in the authors' code; epsilon stands where Kingma has it
+from imagination.training.config import TrainingConfig
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
+"""Keras' defaults, as in the authors' code; epsilon stands where Kingma and Ba have it."""
 
 MOMENTUM = 0.95
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
 
 _DECAY_STEPS = 100_000
-"""Steps over which an exponential schedule's `decay` is meant (the authors' code)."""
-
-
-class ScheduleConfig(Protocol):
-    """The config keys that a schedule reads."""
-
-    @property
-    def schedule(self) -> str: ...
-    @property
-    def warmup(self) -> float: ...
-    @property
-    def decay(self) -> float: ...
-    @property
-    def max_steps(self) -> int: ...
-
-
-class OptimizerConfig(ScheduleConfig, Protocol):
-    """The config keys that Adam reads."""
-
-    @property
-    def lr(self) -> float: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def clip_by(self) -> str: ...
-
-
-class MuonConfig(ScheduleConfig, Protocol):
-    """The config keys that Muon reads."""
-
-    @property
-    def muon_lr(self) -> float: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdamSettings:
-    """Settings of a group whose are not its config's: an `OptimizerConfig`."""
-
-    lr: float
-    schedule: str = "constant"
-    warmup: float = 0.0
-    decay: float = 1.0
-    max_steps: int = 1
-    clip: float = 1.0
-    clip_by: str = "none"
+"""Steps per factor `decay` of an exponential schedule (the authors' code)."""
 
 
 class Optimizer(Protocol):
-    """What updates a group."""
+    """Updates a group."""
 
     def update(
         self, parameters: Tensor, gradient: Tensor, *, mean: Tensor, variance: Tensor, steps: Tensor
@@ -103,7 +58,7 @@ class Schedule:
     decay: Tensor
 
     @classmethod
-    def of(cls, configs: Sequence[ScheduleConfig], device: torch.device) -> Self:
+    def of(cls, configs: Sequence[TrainingConfig], device: torch.device) -> Self:
         """The schedules of these runs."""
         inf = float("inf")
         return cls(
@@ -138,7 +93,7 @@ class Adam:
     norm_limit: Tensor
 
     @classmethod
-    def of(cls, configs: Sequence[OptimizerConfig], device: torch.device) -> Self:
+    def of(cls, configs: Sequence[TrainingConfig], device: torch.device) -> Self:
         """The settings of these runs."""
         inf = float("inf")
         return cls(
@@ -184,7 +139,7 @@ class Muon:
     """
 
     def __init__(
-        self, configs: Sequence[MuonConfig], kernels: Mapping[str, tuple[int, ...]], device: torch.device
+        self, configs: Sequence[TrainingConfig], kernels: Mapping[str, tuple[int, ...]], device: torch.device
     ) -> None:
         self._lr = _column([c.muon_lr for c in configs], device)
         self._schedule = Schedule.of(configs, device)
