@@ -1,6 +1,8 @@
 """Config resolution, and that Hydra composes the same."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import hydra
 import pytest
@@ -8,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from imagination import registry
 from imagination.life.config import (
     LIFE_COUNT_PRESETS,
     LIFE_STATE_PRESETS,
@@ -103,6 +106,23 @@ def test_presets_hold_what_coerce_would_make_of_them(
     assert resolve(config_type().experiment, preset, {"gan": "posthoc"})["preset"] == preset
 
 
+@pytest.mark.parametrize("config_type", [LifeStateConfig, LifeCountConfig])
+def test_the_preset_adam_is_the_defaults(config_type: type[LifeConfig]) -> None:
+    assert resolve(config_type().experiment, "adam") == asdict(config_type(preset="adam"))
+
+
+@pytest.mark.parametrize("experiment", registry.EXPERIMENTS)
+def test_the_docs_list_every_value_of_every_preset(experiment: str) -> None:
+    docs = " ".join((Path(__file__).parents[1] / "docs" / "experiments.md").read_text().split())
+    names = list(registry.load(registry.entry(experiment).presets))
+    configs = [resolve(experiment, name) for name in names]
+    assert f"| `{experiment}` | {' | '.join(f'`{name}`' for name in names)} |" in docs
+    for key in configs[0].keys() - {"experiment", "preset", "gol", "model_t", "gan", "seed"}:
+        found = [config[key] for config in configs]
+        told = [str(value).lower() if isinstance(value, bool | str) else f"{value:g}" for value in found]
+        assert f"| {key} | {' | '.join(told)} |" in docs or (len(set(told)) == 1 and f"{key} {told[0]}" in docs)
+
+
 @pytest.mark.parametrize(
     ("changes", "keys_at_fault"),
     [
@@ -170,7 +190,7 @@ def test_total_steps_are_those_of_all_stages() -> None:
 @pytest.mark.parametrize(
     ("preset", "layer"),
     [
-        ("fast", {}),
+        ("adam", {}),
         ("fast", {"gol": 5, "model_t": 4, "seed": 9}),
         ("paper_bce", {"gol": 3, "model_t": 3, "seed": 1}),
         ("paper_l2", {"lr": 1e-3, "rnn": False, "loss": "bce", "clip": 1}),
