@@ -1,6 +1,6 @@
 """Encoder, time steps, decoder and count head of the Game of Life networks (paper section 2.1).
 
-A network holds no parameters, only how to use those of R runs that share its shape.
+A network object holds no parameters. It computes with the parameters of R runs that share its shape.
 """
 
 from collections.abc import Mapping
@@ -8,17 +8,18 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from imagination.life.config import LifeConfig, LifeCountConfig, LifeStateConfig
 from imagination.training import layers
 from imagination.training.layers import ParameterLayout
 
 DECODER, ADVERSARY = "decoder", "adversary"
-"""Names of the decoder that is trained with the network, and of the one that is trained after it."""
+"""Names of the decoder trained with the network, and of the adversarial decoder trained after it."""
 
 
 class Network(Protocol):
-    """What turns s_1 into hidden states that a decoder reads."""
+    """Computes hidden states from s_1."""
 
     layout: ParameterLayout
 
@@ -39,7 +40,7 @@ def _stack_shapes(
     channels_in: int | None = None,
     channels_out: int | None = None,
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of `depth` convolutions, which have the config's width where nothing else is said."""
+    """Shapes of `depth` convolutions, of the config's width unless given."""
     return layers.convolution_shapes(
         name,
         layers=depth,
@@ -61,14 +62,14 @@ def _encode(config: LifeConfig, parameters: Mapping[str, Tensor], first: Tensor)
     encoded = layers.convolutions(
         parameters, "encoder", layers.swap_run_axis(first).float(), layers=config.enc_layers
     )
-    # Here, not at the boards: a tensor of one channel has both layouts at once and passes neither on.
+    # Not set on the boards: a tensor of one channel has both layouts at once and passes neither on.
     return encoded.contiguous(memory_format=layers.memory_format(first.device))
 
 
-class StateNetwork:
+class StateNetwork(Network):
     """The network of the state task.
 
-    h_0 = encoder(s_1), then h_t = h_{t-1} + step(h_{t-1}) for every timestep; the decoder reads any of them.
+    h_0 = encoder(s_1), then h_t = h_{t-1} + step(h_{t-1}) for every timestep. The decoder reads any hidden state.
 
     Attributes:
         layout: names and shapes of one run's parameters.
@@ -83,11 +84,11 @@ class StateNetwork:
         self.layout = ParameterLayout(layers.kernels_first(shapes))
 
     def _step_names(self) -> list[str]:
-        """The step network of each timestep: always the same one, or one each (`rnn: false`)."""
+        """The step network of each timestep: one for all, or one each (`rnn: false`)."""
         return ["step" if self._config.rnn else f"step{t}" for t in range(1, self._config.model_t + 1)]
 
+    @override
     def hidden_states(self, parameters: Mapping[str, Tensor], first: Tensor) -> list[Tensor]:
-        """See `Network`."""
         config = self._config
         hidden = [_encode(config, parameters, first)]
         for name in self._step_names():
@@ -96,7 +97,7 @@ class StateNetwork:
         return hidden
 
 
-class CountNetwork:
+class CountNetwork(Network):
     """The network of the counting task: stacked convolutional LSTM layers and a count head.
 
     The LSTM reads the encoding at the first timestep and zeros afterwards; its states start at zero. h_0 is the
@@ -117,8 +118,8 @@ class CountNetwork:
         shapes |= decoder_shapes(DECODER, config, depth=config.dec_layers)
         self.layout = ParameterLayout(layers.kernels_first(shapes))
 
+    @override
     def hidden_states(self, parameters: Mapping[str, Tensor], first: Tensor) -> list[Tensor]:
-        """See `Network`."""
         hidden = [_encode(self._config, parameters, first)]
         cells: list[tuple[Tensor, Tensor] | None] = [None] * self._config.lstm_layers
         for timestep in range(self._config.model_t):

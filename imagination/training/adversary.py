@@ -1,7 +1,7 @@
 """The adversary of a decoder: a discriminator that tells real boards from decoded ones (paper section 2.2).
 
-Generator and discriminator lie in one parameter vector and are updated in one step: each loss sees the other
-side's parameters detached, so that the sum of the losses gives each its own gradient.
+Generator and discriminator share one parameter vector and one update. Each loss sees the other side's parameters
+detached, so the sum of the losses gives each side its own gradient.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,9 +48,9 @@ class Discriminator:
 
         Args:
             boards: `[R, N, H, W]`.
-            seeds: int64 `[R]`, and
-            steps: int64 `[R]`: what the masks are functions of, with
-            stream: what the boards are.
+            seeds: int64 `[R]`.
+            steps: int64 `[R]`.
+            stream: name of the boards, `real` or `fake`; equal seeds, steps and streams give equal masks.
         """
         runs, lanes, side, _ = boards.shape
         masks = []
@@ -75,8 +75,8 @@ class Discriminator:
     ) -> tuple[Tensor, Tensor]:
         """The generator's and the discriminator's loss, each `[R]`: binary cross-entropy with logits.
 
-        The generator's has gradients for `fake` alone, the discriminator's for its own parameters alone. Both see
-        the fake boards through the same dropout masks.
+        The generator's loss has a gradient for `fake` alone, the discriminator's for its own parameters alone. Both
+        use the same dropout masks for the fake boards.
 
         Args:
             parameters: by name, each `[R, ...]`.

@@ -1,8 +1,8 @@
 """Layers whose first axis is the run: one weight set per run, all runs in one operation.
 
 Activations are *folded*: `[B, R*C, H, W]`, the run axis in front of the channels, which is what a grouped
-convolution with one group per run reads. Parameters of all runs are one tensor `[R, P]`; `ParameterLayout` says
-where in P each layer lies. So the optimiser, compaction and checkpoints each handle one tensor.
+convolution with one group per run reads. The parameters of all runs are one tensor `[R, P]`, and `ParameterLayout`
+says where in P each layer lies. So optimisers and checkpoints handle one tensor.
 """
 
 import math
@@ -18,7 +18,7 @@ LEAKY_SLOPE = 0.3
 """Slope of every LeakyReLU (the authors' code)."""
 
 FORGET_BIAS = 1.0
-"""Added to the forget gate, so that an untrained LSTM remembers (Jozefowicz et al., 2015; Keras' default)."""
+"""Added to the forget gate, so that an untrained LSTM remembers (Jozefowicz et al., 2015; the default of Keras)."""
 
 
 class ParameterLayout:
@@ -35,10 +35,10 @@ class ParameterLayout:
         self.size = sum(self._sizes)
 
     def columns(self, names: Collection[str]) -> slice:
-        """Where in P these parameters lie, which lie side by side.
+        """The columns of P that hold these parameters.
 
         Raises:
-            ValueError: they do not, or there is none.
+            ValueError: there is no such parameter, or they do not lie side by side.
         """
         chosen = [index for index, name in enumerate(self.shapes) if name in names]
         if not chosen or chosen != list(range(chosen[0], chosen[-1] + 1)):
@@ -72,12 +72,12 @@ class ParameterLayout:
 
 
 def hidden_kernels(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """The kernels between hidden layers, which have several channels on both sides: what Muon is for."""
+    """The kernels between hidden layers, which have several channels on both sides. Muon trains these."""
     return {name: shape for name, shape in shapes.items() if len(shape) == 4 and min(shape[:2]) > 1}
 
 
 def kernels_first(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """The same parameters in an order that puts hidden kernels in front, those of one shape side by side."""
+    """The same parameters, hidden kernels first, kernels of one shape side by side."""
     kernels = hidden_kernels(shapes)
     return {**dict(sorted(kernels.items(), key=lambda item: item[1])), **shapes}
 
@@ -145,8 +145,8 @@ def lstm_step(
     Args:
         parameters: by name, each `[R, ...]`.
         name: of the cell.
-        x: input `[B, R*C, H, W]`; None: zeros, whose convolution need not be computed.
-        state: h `[B, R*C, H, W]` and c `[B, R, C, H, W]`; None: zeros. One of x and state is given.
+        x: input `[B, R*C, H, W]`; None for zeros, whose convolution is left out.
+        state: h `[B, R*C, H, W]` and c `[B, R, C, H, W]`; None for zeros. One of x and state is given.
 
     Returns:
         The new (h, c).
@@ -158,7 +158,7 @@ def lstm_step(
     if state is not None:
         terms.append(convolve(state[0], parameters[f"{name}.hidden.weight"], None if terms else bias))
     gates = terms[0] if len(terms) == 1 else terms[0] + terms[1]
-    # Element by element with the runs as an axis of their own, so that no layout is lost; the memory in float32.
+    # The runs are an axis of their own here, so that no memory layout is lost; c is float32.
     i, f, g, o = gates.unflatten(1, (bias.shape[0], 4, -1)).float().unbind(2)  # each [B, R, C, H, W]
     new = i.sigmoid() * g.tanh()
     c = new if state is None else (f + FORGET_BIAS).sigmoid() * state[1] + new

@@ -12,6 +12,7 @@ from typing import Protocol, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from imagination.training.config import TrainingConfig
 
@@ -77,12 +78,12 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Optimizer):
     """Adam of R runs (Kingma and Ba, 2015); each limit is float32 `[R]`, and infinite where it does not apply.
 
     Attributes:
         lr: peak learning rate, `[R]`.
-        schedule: of the rate.
+        schedule: schedule of the rate.
         value_limit: largest gradient entry.
         norm_limit: largest norm of the group's gradient.
     """
@@ -108,14 +109,14 @@ class Adam:
         limit = self.value_limit[:, None]
         gradient = torch.minimum(torch.maximum(gradient, -limit), limit)
         norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        # An infinite limit must leave even a zero gradient alone, so the ratio is formed only where it binds.
+        # The ratio is formed only where the limit binds, so that an infinite limit keeps a zero gradient.
         scale = torch.where(norm > self.norm_limit[:, None], self.norm_limit[:, None] / norm, 1.0)
         return gradient * scale
 
+    @override
     def update(
         self, parameters: Tensor, gradient: Tensor, *, mean: Tensor, variance: Tensor, steps: Tensor
     ) -> None:
-        """See `Optimizer`."""
         gradient = self.clipped(gradient)
         mean.lerp_(gradient, 1 - BETA1)
         variance.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
@@ -127,15 +128,15 @@ class Adam:
         parameters.sub_(size * mean / denominator)
 
 
-class Muon:
+class Muon(Optimizer):
     """Muon of R runs (Jordan et al., 2024): a kernel moves by its momentum's nearest orthogonal matrix.
 
-    A convolution kernel is the matrix `[out, in * k * k]`. Its gradient's size plays no part, so nothing is clipped.
+    A convolution kernel is the matrix `[out, in * k * k]`. The gradient's size has no effect, so nothing is clipped.
 
     Args:
         configs: one per run.
-        kernels: names and shapes `(out, in, k, k)` of the group's parameters, kernels alone, in their order.
-        device: where the tensors live.
+        kernels: names and shapes `(out, in, k, k)` of the group's parameters, in their order.
+        device: the device of all tensors.
     """
 
     def __init__(
@@ -143,13 +144,14 @@ class Muon:
     ) -> None:
         self._lr = _column([c.muon_lr for c in configs], device)
         self._schedule = Schedule.of(configs, device)
-        # Neighbours of one shape are orthogonalised in one batched product.
+        # Neighbouring kernels of one shape are orthogonalised in one batched product.
         self._stacks: list[tuple[slice, tuple[int, int]]] = []
         end = 0
         for shape, same in groupby(kernels.values()):
             start, end = end, end + math.prod(shape) * len(list(same))
             self._stacks.append((slice(start, end), (shape[0], math.prod(shape[1:]))))
 
+    @override
     def update(
         self, parameters: Tensor, gradient: Tensor, *, mean: Tensor, variance: Tensor, steps: Tensor
     ) -> None:
@@ -164,7 +166,7 @@ class Muon:
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """About the nearest semi-orthogonal matrix of each: `[N, a, b]`, singular values pushed to about 1 (.7 to 1.2).
+    """The nearest semi-orthogonal matrix of each `[N, a, b]`, roughly: singular values of about 1 (.7 to 1.2).
 
     Five steps of the quintic Newton-Schulz iteration with Jordan's coefficients, on the smaller side.
     """
