@@ -4,6 +4,7 @@ A network object holds no parameters. It computes with the parameters of R runs 
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -27,28 +28,25 @@ class Network(Protocol):
         """h_0 .. h_T, T = model_t, each `[B, R*C, H, W]`, from s_1, bool or 0/1 `[R, B, H, W]`."""
 
 
-def decoder_shapes(name: str, config: LifeConfig, *, depth: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of a decoder of `depth` convolutions."""
-    return _stack_shapes(name, config, depth=depth, channels_out=1)
-
-
-def _stack_shapes(
-    name: str,
-    config: LifeConfig,
-    *,
-    depth: int,
-    channels_in: int | None = None,
-    channels_out: int | None = None,
+def stack_shapes(
+    name: str, config: LifeConfig, *, depth: int, channels_in: int = 0, channels_out: int = 0
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of `depth` convolutions, of the config's width unless given."""
-    return layers.convolution_shapes(
-        name,
-        layers=depth,
-        channels_in=channels_in or config.channels,
-        channels=config.channels,
-        channels_out=channels_out or config.channels,
-        kernel=config.kernel,
-    )
+    """Shapes of a stack of convolutions `name.0`, `name.1`, ...: weights `[out, in, k, k]`, biases `[out]`.
+
+    Args:
+        name: name of the stack.
+        config: the network's config.
+        depth: number of convolutions.
+        channels_in: channels that the first convolution reads; 0 for the width of the hidden layers.
+        channels_out: channels of the last convolution; 0 for the width of the hidden layers.
+    """
+    width, kernel = config.channels, config.kernel
+    widths = [channels_in or width, *[width] * (depth - 1), channels_out or width]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, (width_in, width_out) in enumerate(pairwise(widths)):
+        shapes[f"{name}.{layer}.weight"] = (width_out, width_in, kernel, kernel)
+        shapes[f"{name}.{layer}.bias"] = (width_out,)
+    return shapes
 
 
 def decode(parameters: Mapping[str, Tensor], hidden: Tensor, *, name: str, depth: int) -> Tensor:
@@ -77,10 +75,10 @@ class StateNetwork(Network):
 
     def __init__(self, config: LifeStateConfig) -> None:
         self._config = config
-        shapes = _stack_shapes("encoder", config, depth=config.enc_layers, channels_in=1)
+        shapes = stack_shapes("encoder", config, depth=config.enc_layers, channels_in=1)
         for name in dict.fromkeys(self._step_names()):
-            shapes |= _stack_shapes(name, config, depth=config.step_layers)
-        shapes |= decoder_shapes(DECODER, config, depth=config.dec_layers)
+            shapes |= stack_shapes(name, config, depth=config.step_layers)
+        shapes |= stack_shapes(DECODER, config, depth=config.dec_layers, channels_out=1)
         self.layout = ParameterLayout(layers.kernels_first(shapes))
 
     def _step_names(self) -> list[str]:
@@ -109,13 +107,13 @@ class CountNetwork(Network):
 
     def __init__(self, config: LifeCountConfig) -> None:
         self._config = config
-        shapes = _stack_shapes("encoder", config, depth=config.enc_layers, channels_in=1)
+        shapes = stack_shapes("encoder", config, depth=config.enc_layers, channels_in=1)
         for layer in range(config.lstm_layers):
             shapes |= layers.lstm_shapes(f"lstm{layer + 1}", channels=config.channels, kernel=config.kernel)
-        shapes |= _stack_shapes("count", config, depth=config.count_layers)
+        shapes |= stack_shapes("count", config, depth=config.count_layers)
         shapes["count.linear.weight"] = (1, config.channels * config.board**2)
         shapes["count.linear.bias"] = (1,)
-        shapes |= decoder_shapes(DECODER, config, depth=config.dec_layers)
+        shapes |= stack_shapes(DECODER, config, depth=config.dec_layers, channels_out=1)
         self.layout = ParameterLayout(layers.kernels_first(shapes))
 
     @override

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from imagination.life.config import LifeConfig
 from imagination.life.experiment import LifeExperiment, LifeForward, LifeStage
-from imagination.life.networks import ADVERSARY, decode, decoder_shapes
+from imagination.life.networks import ADVERSARY, decode, stack_shapes
 from imagination.training.adversary import Discriminator, Ramp
 from imagination.training.experiment import Evaluation, Experiment, Forward
 from imagination.training.layers import ParameterLayout
@@ -62,7 +62,7 @@ class PosthocAdversary(LifeStage[LifeConfig]):
         super().__init__(model.configs, model.device, real_boards=True)
         self._model = model
         self._discriminator = Discriminator(widths, board=self.shape.board)
-        self._decoder = decoder_shapes(ADVERSARY, self.shape, depth=self.shape.adv_depth)
+        self._decoder = stack_shapes(ADVERSARY, self.shape, depth=self.shape.adv_depth, channels_out=1)
         self.layout = ParameterLayout({**model.layout.shapes, **self._decoder, **self._discriminator.shapes})
         self._ramp = Ramp(self.configs, self.device)
 

@@ -114,10 +114,9 @@ class LifeState(LifeExperiment[LifeStateConfig]):
         where = {"board": config.eval_board, "sequences": config.eval_sequences, "device": self.device}
         truth = sampler.evaluation_states(config.gol, **where)
         boards = joined([boards for _, boards in self.evaluation_chunks(weights, truth, check)])
-        scores = {
-            name: metrics.interpretability(decoded[:, 1:-1], truth[:, 1:-1])
-            for name, decoded in boards.items()
-        }
+        between = truth[:, 1:-1]
+        imagined = {name: decoded[:, 1:-1] for name, decoded in boards.items()}
+        scores = {name: metrics.interpretability(each, between) for name, each in imagined.items()}
         means = {name: mean(score) for name, score in scores.items()}
         best = max(means, key=lambda name: means[name] or 0.0)
         shown = boards.get("plain", boards[best])  # the network's own decoder
@@ -125,22 +124,22 @@ class LifeState(LifeExperiment[LifeStateConfig]):
             "metric": means[best],
             "metric_plain": means.get("plain"),
             "metric_adv": means.get("adversarial"),
-            "metric_dataset": _largest(_by_dataset(board, truth) for board in boards.values()),
-            "metric_slip": _largest(self._slip(board, truth) for board in boards.values()),
-            "aligned_accuracy": self._aligned(shown, truth),
+            "metric_dataset": _largest(
+                number(metrics.interpretability_dataset(each, between)) for each in imagined.values()
+            ),
+            "metric_slip": _largest(self._slip(each, truth) for each in imagined.values()),
+            "aligned_accuracy": (  # of the decoded state i against s_i, over the intermediate ones
+                mean(metrics.pixel_accuracy(shown[:, 1:-1], between))
+                if config.gol == config.model_t
+                else None
+            ),
             "eval_accuracy": mean(metrics.pixel_accuracy(shown[:, -1], truth[:, -1])),
             "autoencoder_accuracy": mean(metrics.pixel_accuracy(shown[:, 0], truth[:, 0])),
             **trivial_metric(config.gol, config.model_t, **where),
         }
         return Evaluation(values, samples(boards, truth, scores, best=best))
 
-    def _aligned(self, decoded: Tensor, truth: Tensor) -> float | None:
-        """Pixel accuracy of the decoded state i against s_i, over the intermediate ones; None if gol != model_t."""
-        if self.shape.gol != self.shape.model_t:
-            return None
-        return mean(metrics.pixel_accuracy(decoded[:, 1:-1], truth[:, 1:-1]))
-
-    def _slip(self, decoded: Tensor, truth: Tensor) -> float | None:
+    def _slip(self, imagined: Tensor, truth: Tensor) -> float | None:
         """The metric with the authors' index slip, which their code has where gol > model_t; elsewhere None.
 
         For 3/2 their code scores against states 2 and 4 of 4. For other timesteps its behaviour is unknown. Here the
@@ -149,11 +148,7 @@ class LifeState(LifeExperiment[LifeStateConfig]):
         if self.shape.gol <= self.shape.model_t:
             return None
         slipped = torch.cat((truth[:, 1:-2], truth[:, -1:]), dim=1)
-        return mean(metrics.interpretability(decoded[:, 1:-1], slipped))
-
-
-def _by_dataset(decoded: Tensor, truth: Tensor) -> float | None:
-    return number(metrics.interpretability_dataset(decoded[:, 1:-1], truth[:, 1:-1]))
+        return mean(metrics.interpretability(imagined, slipped))
 
 
 def _largest(values: Iterable[float | None]) -> float | None:

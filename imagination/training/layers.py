@@ -82,19 +82,6 @@ def kernels_first(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int,
     return {**dict(sorted(kernels.items(), key=lambda item: item[1])), **shapes}
 
 
-def convolution_shapes(
-    name: str, *, layers: int, channels_in: int, channels: int, channels_out: int, kernel: int
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of a stack of convolutions `name.0`, `name.1`, ...: weights `[out, in, k, k]`, biases `[out]`."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for layer in range(layers):
-        width_in = channels_in if layer == 0 else channels
-        width_out = channels_out if layer == layers - 1 else channels
-        shapes[f"{name}.{layer}.weight"] = (width_out, width_in, kernel, kernel)
-        shapes[f"{name}.{layer}.bias"] = (width_out,)
-    return shapes
-
-
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1) -> Tensor:
     """A convolution per run, zero padded: by half a kernel on every side.
 
