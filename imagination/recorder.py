@@ -28,13 +28,7 @@ class Recorder(Protocol):
         """Shows the run's step and traced values to a user; may be dropped."""
 
     def finish(self, outcome: str, *, seconds: float, weights: Arrays) -> None:
-        """Ends the run.
-
-        Args:
-            outcome: `reached`, `step_limit`, `given_up` or `diverged`.
-            seconds: the run's share of the training time.
-            weights: the final parameters by name.
-        """
+        """Ends the run with its outcome, its share of the training time, and its final parameters by name."""
 
     def fail(self, error: BaseException) -> None:
         """Ends the run with an error; the other runs of its pack continue."""

@@ -15,24 +15,6 @@ from imagination import registry
 from imagination.schema import ConfigError, coerce
 from results_db.store.address import locate
 
-_FLAGS = (
-    "--help -h",
-    "--hydra-help",
-    "--version",
-    "--resolve",
-    "--run -r",
-    "--multirun -m",
-    "--shell-completion -sc",
-)
-_OPTIONS = (
-    "--package -p",
-    "--config-path -cp",
-    "--config-name -cn",
-    "--config-dir -cd",
-    "--experimental-rerun",
-)
-"""Hydra 1.3's options without and with a value; `_hydra_parser` adds those with choices."""
-
 _MOST_VALUES = 10_000
 """Checked values of one axis; the others are checked when their run is composed."""
 
@@ -63,14 +45,17 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _hydra_parser() -> _Parser:
+    """The options of Hydra 1.3, which has no public parser of its own."""
     parser = _Parser(add_help=False)
-    for names in _FLAGS:
-        parser.add_argument(*names.split(), action="store_true")
-    for names in _OPTIONS:
-        parser.add_argument(*names.split())
-    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    for flag in ("-h --help", "--hydra-help", "--version", "--resolve", "-r --run", "-m --multirun"):
+        parser.add_argument(*flag.split(), action="store_true")
+    parser.add_argument("-sc", "--shell-completion", action="store_true")
+    for option in ("-p --package", "-cp --config-path", "-cn --config-name", "-cd --config-dir"):
+        parser.add_argument(*option.split())
+    parser.add_argument("--experimental-rerun")
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
     shown = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-    parser.add_argument("--info", "-i", nargs="?", choices=shown)
+    parser.add_argument("-i", "--info", nargs="?", choices=shown)
     parser.add_argument("overrides", nargs="*")
     return parser
 

@@ -5,22 +5,22 @@ completed run.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagination.schema import ConfigError
+from imagination import registry
+from imagination.schema import ConfigError, Scalar, build
 from jobs.identity import SHORT
 from results_db import console
 from results_db.contract import DIVERGED, Attempt, State, StoreError
+from results_db.files import Files
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+if TYPE_CHECKING:  # slow to import
     import torch
 
-    from imagination.schema import Scalar
     from results_db.store.sql import SqlStore
 
 _SAME = 1e-9
@@ -91,11 +91,7 @@ def _evaluate_all(
 
 
 def evaluate(
-    store: "SqlStore",
-    run_id: str,
-    config: "Mapping[str, Scalar]",
-    *,
-    device: "torch.device",
+    store: "SqlStore", run_id: str, config: Mapping[str, Scalar], *, device: "torch.device"
 ) -> dict[str, float | None] | None:
     """The metrics of a completed run from its final weights; None if the weights are missing or damaged.
 
@@ -108,8 +104,6 @@ def evaluate(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from imagination import registry
-    from imagination.schema import build
     from jobs.worker import experiment_of
 
     path = _weights_path(store, run_id)
@@ -129,8 +123,6 @@ def evaluate(
 
 def _weights_path(store: "SqlStore", run_id: str) -> Path | None:
     """The final weights of a completed run, None if they are missing."""
-    from results_db.files import Files
-
     for attempt in reversed(store.attempts(run_id)):
         path = Files(store.folder).weights(Attempt(run_id, attempt["number"], attempt["restart"]))
         if attempt["state"] == State.COMPLETED and path.is_file():
@@ -147,16 +139,12 @@ def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
         for name, value in result["evaluated"].items():
             stored = result["stored"][name]
             same = value == stored or (None not in (value, stored) and abs(value - stored) <= _SAME)
-            mark = "" if same else "  differs"
-            click.echo(f"  {name:<22} {_text(value):>10}  stored {_text(stored):>10}{mark}")
-
-
-def _text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6f}"
+            new, old = ("-" if each is None else f"{each:.6f}" for each in (value, stored))
+            click.echo(f"  {name:<22} {new:>10}  stored {old:>10}{'' if same else '  differs'}")
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     console.run(cli, errors=(StoreError, ConfigError))
 
 

@@ -116,7 +116,7 @@ def test_damaged_weights_are_reported(store, evaluate, damage) -> None:
     code, _, err = evaluate("--where", f"run_id={RUNS[0].run_id}")
     assert code == 1
     assert "Traceback" not in err
-    assert f"run {RUNS[0].run_id[:10]}: its weights in {store.folder} are missing or damaged" in err
+    assert f"run {RUNS[0].run_id[:10]}: weights missing or damaged in {store.folder}" in err
 
 
 def test_runs_without_weights_are_reported_and_the_others_evaluated(store, evaluate) -> None:
@@ -124,7 +124,7 @@ def test_runs_without_weights_are_reported_and_the_others_evaluated(store, evalu
     code, out, err = evaluate("--json")
     assert code == 1
     assert [each["run_id"] for each in json.loads(out)] == [run.run_id for run in RUNS[1:]]
-    assert f"run {RUNS[0].run_id[:10]}: its weights in {store.folder} are missing or damaged" in err
+    assert f"run {RUNS[0].run_id[:10]}: weights missing or damaged in {store.folder}" in err
 
 
 def test_limits_and_filters_choose(evaluate) -> None:

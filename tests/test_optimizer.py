@@ -9,15 +9,15 @@ import torch
 from training_helpers import CPU, after, experiment_of, tiny, tiny_count, train
 
 from imagination.training.layers import hidden_kernels, kernels_first
-from imagination.training.optimizer import Adam, AdamSettings, Muon, Schedule, orthogonalised
+from imagination.training.optimizer import Adam, Muon, Schedule, orthogonalised
 
 
 def adam(*configs):
-    return Adam.of(configs, CPU)
+    return Adam(configs, CPU)
 
 
 def factors(config, *steps):
-    return [Schedule.of([config], CPU).factor(torch.tensor([step])).item() for step in steps]
+    return [Schedule([config], CPU).factor(torch.tensor([step])).item() for step in steps]
 
 
 def random(*shape, seed=0):
@@ -70,7 +70,7 @@ def test_the_runs_of_a_pack_have_schedules_and_steps_of_their_own():
         tiny(warmup=0.5, max_steps=10, schedule="constant"),
         tiny(warmup=0.0, schedule="exponential", decay=0.5),
     ]
-    found = Schedule.of(configs, CPU).factor(torch.tensor([5, 1, 100_000]))
+    found = Schedule(configs, CPU).factor(torch.tensor([5, 1, 100_000]))
     assert found.tolist() == pytest.approx([0.5, 0.4, 0.5])
 
 
@@ -107,7 +107,7 @@ def test_updates_are_torchs_adam_and_numpys():
 
 
 def test_settings_of_a_group_follow_the_schedule_unclipped():
-    group = Adam.of([AdamSettings(lr=0.1, max_steps=10)], CPU)
+    group = Adam([tiny(lr=0.1, schedule="constant", warmup=0.0, clip_by="none")], CPU)
     # Without schedule, warm-up or clipping Adam's first update is lr * sign of the gradient, however large that is.
     assert updated(group, torch.zeros(1, 2), [torch.tensor([[1e4, -1e-2]])])[0].tolist() == [
         pytest.approx([-0.1, 0.1], rel=1e-4)

@@ -113,7 +113,7 @@ class LifeStage(Experiment, Generic[C]):
         settings = [
             replace(c, lr=c.disc_lr, schedule="constant", warmup=0.0, clip_by="none") for c in self.configs
         ]
-        return Adam.of(settings, self.device)
+        return Adam(settings, self.device)
 
     def similarity(
         self, boards: Iterable[Tensor], sequence: Tensor, *, name: str = "state"
@@ -177,7 +177,7 @@ class LifeExperiment(LifeStage[C]):
     def optimizers(self) -> list[tuple[slice, Optimizer]]:
         """The network's: Muon for kernels between hidden layers and Adam for the rest, or Adam for all."""
         shapes = self.network.layout.shapes
-        adam = Adam.of(self.configs, self.device)
+        adam = Adam(self.configs, self.device)
         kernels = layers.hidden_kernels(shapes)
         if self.shape.optimizer == "adam" or not kernels:
             return [(self.layout.columns(shapes), adam)]

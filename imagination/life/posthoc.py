@@ -79,7 +79,7 @@ class PosthocAdversary(LifeStage[LifeConfig]):
         """The decoder's optimiser, on the model's schedule over `adv_steps`, and the discriminator's."""
         decoder = [replace(c, lr=c.adv_lr, max_steps=c.adv_steps) for c in self.configs]
         return [
-            (self.layout.columns(self._decoder), Adam.of(decoder, self.device)),
+            (self.layout.columns(self._decoder), Adam(decoder, self.device)),
             (self.layout.columns(self._discriminator.shapes), self.discriminator_optimizer()),
         ]
 

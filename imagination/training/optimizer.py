@@ -6,9 +6,8 @@ optimiser updates a *group*: a range of columns of the parameters `[R, P]`, with
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -44,73 +43,54 @@ class Optimizer(Protocol):
         """
 
 
-@dataclass(frozen=True)
 class Schedule:
-    """How the learning rate of R runs changes; each attribute is float32 `[R]`.
+    """How the learning rate of R runs changes.
 
-    Attributes:
-        warmup: steps of linear rise.
-        decay_end: step at which a linear decay arrives at zero; infinite where there is none.
-        decay: factor of the rate per 100,000 steps; 1 where the decay is not exponential.
+    Args:
+        configs: one per run.
+        device: the device of all tensors.
     """
 
-    warmup: Tensor
-    decay_end: Tensor
-    decay: Tensor
-
-    @classmethod
-    def of(cls, configs: Sequence[TrainingConfig], device: torch.device) -> Self:
-        """The schedules of these runs."""
-        inf = float("inf")
-        return cls(
-            warmup=_column([c.warmup * c.max_steps for c in configs], device),
-            decay_end=_column([c.max_steps if c.schedule == "linear" else inf for c in configs], device),
-            decay=_column([c.decay if c.schedule == "exponential" else 1.0 for c in configs], device),
-        )
+    def __init__(self, configs: Sequence[TrainingConfig], device: torch.device) -> None:
+        ends = [c.max_steps if c.schedule == "linear" else math.inf for c in configs]
+        self._warmup = _column([c.warmup * c.max_steps for c in configs], device)
+        self._decay_end = _column(ends, device)  # the step at which a linear decay reaches zero
+        self._decay = _column([c.decay if c.schedule == "exponential" else 1.0 for c in configs], device)
 
     def factor(self, steps: Tensor) -> Tensor:
         """The share `[R]` of the peak rate in the update after `steps` (int64 `[R]`) updates."""
         done = steps.float()
-        rise = ((done + 1) / self.warmup.clamp(min=1)).clamp(max=1)
-        fall = (self.decay_end - done) / (self.decay_end - self.warmup)
-        fall = torch.where(self.decay_end.isinf(), torch.ones_like(fall), fall.clamp(0, 1))
-        return torch.minimum(rise, fall) * self.decay ** (done / _DECAY_STEPS)
+        rise = ((done + 1) / self._warmup.clamp(min=1)).clamp(max=1)
+        fall = (self._decay_end - done) / (self._decay_end - self._warmup)
+        fall = torch.where(self._decay_end.isinf(), torch.ones_like(fall), fall.clamp(0, 1))
+        return torch.minimum(rise, fall) * self._decay ** (done / _DECAY_STEPS)
 
 
-@dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam of R runs (Kingma and Ba, 2015); each limit is float32 `[R]`, and infinite where it does not apply.
+    """Adam of R runs (Kingma and Ba, 2015), which may clip each gradient entry or the norm of the group's gradient.
+
+    Args:
+        configs: one per run.
+        device: the device of all tensors.
 
     Attributes:
         lr: peak learning rate, `[R]`.
         schedule: schedule of the rate.
-        value_limit: largest gradient entry.
-        norm_limit: largest norm of the group's gradient.
     """
 
-    lr: Tensor
-    schedule: Schedule
-    value_limit: Tensor
-    norm_limit: Tensor
-
-    @classmethod
-    def of(cls, configs: Sequence[TrainingConfig], device: torch.device) -> Self:
-        """The settings of these runs."""
-        inf = float("inf")
-        return cls(
-            lr=_column([c.lr for c in configs], device),
-            schedule=Schedule.of(configs, device),
-            value_limit=_column([c.clip if c.clip_by == "value" else inf for c in configs], device),
-            norm_limit=_column([c.clip if c.clip_by == "norm" else inf for c in configs], device),
-        )
+    def __init__(self, configs: Sequence[TrainingConfig], device: torch.device) -> None:
+        self.lr = _column([c.lr for c in configs], device)
+        self.schedule = Schedule(configs, device)
+        self._value_limit = _column([c.clip if c.clip_by == "value" else math.inf for c in configs], device)
+        self._norm_limit = _column([c.clip if c.clip_by == "norm" else math.inf for c in configs], device)
 
     def clipped(self, gradient: Tensor) -> Tensor:
         """The gradient `[R, p]`, each run's entries or norm within its limit."""
-        limit = self.value_limit[:, None]
+        limit = self._value_limit[:, None]
         gradient = torch.minimum(torch.maximum(gradient, -limit), limit)
         norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
         # The ratio is formed only where the limit binds, so that an infinite limit keeps a zero gradient.
-        scale = torch.where(norm > self.norm_limit[:, None], self.norm_limit[:, None] / norm, 1.0)
+        scale = torch.where(norm > self._norm_limit[:, None], self._norm_limit[:, None] / norm, 1.0)
         return gradient * scale
 
     @override
@@ -143,7 +123,7 @@ class Muon(Optimizer):
         self, configs: Sequence[TrainingConfig], kernels: Mapping[str, tuple[int, ...]], device: torch.device
     ) -> None:
         self._lr = _column([c.muon_lr for c in configs], device)
-        self._schedule = Schedule.of(configs, device)
+        self._schedule = Schedule(configs, device)
         # Neighbouring kernels of one shape are orthogonalised in one batched product.
         self._stacks: list[tuple[slice, tuple[int, int]]] = []
         end = 0
