@@ -10,7 +10,6 @@ from training_helpers import experiment_of, random
 
 from imagination.training import philox
 
-
 boards = partial(random, draw=torch.rand)
 
 

@@ -265,11 +265,12 @@ def test_a_joint_runs_decoder_is_the_adversarial_one():
 
 
 def test_the_new_decoder_learns_its_targets_from_the_frozen_states():
-    # The network itself has hardly been trained: s_1 is still to be seen in its h_0, by whoever learns to look.
+    # The network itself has hardly been trained: its h_0 still contains s_1, and a decoder can learn to read it.
     config = replace(STATE, batch=32, adv_steps=150, adv_lr=0.02, adv_weight=0.01, trace_every=10)
     (recorder,) = train([replace(config, max_steps=10, eval_every=10)])
     first, last = (recorder.traces["adv_state1"][place][1] for place in (0, -1))
-    assert last > 0.97 > 0.9 > first
+    assert first < 0.9
+    assert last > 0.97
 
 
 # --- the store ---

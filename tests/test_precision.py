@@ -35,7 +35,8 @@ def test_runs_train_finite_and_keep_float32_weights(config):
     assert recorder.error is None
     assert recorder.outcome == "step_limit"
     for name, weight in recorder.weights.items():
-        assert weight.dtype == np.float32 and np.isfinite(weight).all(), name
+        assert weight.dtype == np.float32, name
+        assert np.isfinite(weight).all(), name
         assert weight.size == 1 or rounds(torch.from_numpy(weight)), name  # updates are not rounded away
     for checkpoint in recorder.checkpoints:
         assert {checkpoint[name].dtype for name in ("parameters", "mean", "variance")} == {np.dtype("f4")}
