@@ -1,4 +1,4 @@
-"""`python -m jobs.evaluate`: metrics anew from final weights."""
+"""`python -m jobs.evaluate`: metrics computed again from final weights."""
 
 import json
 import shutil
@@ -7,22 +7,35 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
-from sweep_helpers import ME, opened, small, staged
+from sweep_helpers import ME, SMALL, opened, small, staged
 
 from imagination.schema import ConfigError
+from jobs.config import resolve
 from jobs.evaluate import cli
+from jobs.identity import run_id
 from jobs.worker import run_pack
 from results_db import console
-from results_db.contract import Attempt, StoreError
+from results_db.contract import Attempt, PlannedRun, StoreError
 from results_db.files import Files
 from results_db.store import open_store
 
-RUNS = [small(seed=1), small(seed=2, loss="l2", ae=False), small(seed=3, gol=1, model_t=1)]
+POSTHOC = {"gan": "posthoc", "adv_steps": 12}
+COUNT = {key: value for key, value in SMALL.items() if key not in ("step_layers", "eval_board")} | POSTHOC
+COUNT_CONFIG = resolve("life_count", "fast", COUNT)
+RUNS = [
+    small(seed=1),
+    small(seed=2, loss="l2", ae=False),
+    small(seed=3, gol=1, model_t=1),
+    small(seed=4, optimizer="muon", step_layers=2, **POSTHOC),
+    small(seed=5, gan="joint"),
+    small(seed=6, adv_lr=1e38, clip_by="none", **POSTHOC),  # an adversary that diverges
+    PlannedRun(run_id(COUNT_CONFIG), COUNT_CONFIG),
+]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with a store of three trained runs, to be copied."""
+    """A folder with a store of trained runs, to be copied."""
     folder = tmp_path_factory.mktemp("trained")
     store = open_store(str(folder / "a.db"), create=True)
     for run in RUNS:
@@ -74,9 +87,11 @@ def test_metrics_from_the_weights_are_the_stored_ones(store, evaluate) -> None:
         assert each["stored"] == {name: stored[name] for name in each["evaluated"]}
         # All but what only the training knows.
         assert set(stored) - set(each["evaluated"]) == {"train_accuracy", "steps"}
-    # Without an intermediate state there is no metric, then as now.
-    assert found[2]["evaluated"]["metric"] is None
-    assert found[0]["evaluated"]["metric"] is not None
+    # Without an intermediate state there is no metric, and of a diverged adversary neither.
+    values = [each["evaluated"] for each in found]
+    assert [run.get("metric") is None for run in values] == [False, False, True, False, False, False, True]
+    adversarial = [run.get("metric_adv", run.get("correlation_adv")) is not None for run in values]
+    assert adversarial == [False, False, False, True, True, False, True]
     assert metrics(store) == before
 
 

@@ -5,19 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sweep_helpers import ME, SMALL, opened, staged
 from training_helpers import CPU, MemoryRecorder, after, at_the_border, experiment_of, tiny, tiny_count, train
 
 from imagination import metrics
 from imagination.life import networks, sampler
 from imagination.training.loop import Run, Trainer
 from imagination.training.state import CheckpointError
-from jobs.config import resolve
-from jobs.evaluate import evaluate
-from jobs.identity import run_id
-from jobs.worker import run_pack
-from results_db.contract import PlannedRun
-from results_db.store import open_store
 
 STAGES = {
     "gan": "posthoc",
@@ -271,36 +264,3 @@ def test_the_new_decoder_learns_its_targets_from_the_frozen_states():
     first, last = (recorder.traces["adv_state1"][place][1] for place in (0, -1))
     assert first < 0.9
     assert last > 0.97
-
-
-# --- the store ---
-
-
-@pytest.mark.parametrize(
-    ("experiment", "changes"),
-    [
-        ("life_state", SMALL | {"gan": "posthoc", "adv_steps": 12, "optimizer": "muon", "step_layers": 2}),
-        ("life_state", SMALL | {"gan": "joint"}),
-        ("life_state", SMALL | {"gan": "posthoc", "adv_steps": 12, "adv_lr": 1e38, "clip_by": "none"}),
-        (
-            "life_count",
-            {key: value for key, value in SMALL.items() if key not in ("step_layers", "eval_board")}
-            | {"gan": "posthoc", "adv_steps": 12},
-        ),
-    ],
-    ids=["posthoc", "joint", "run away", "count"],
-)
-def test_metrics_from_the_stored_weights_are_the_stored_ones(experiment, changes, tmp_path):
-    config = resolve(experiment, "fast", changes)
-    planned = PlannedRun(run_id(config), config)
-    open_store(str(tmp_path / "a.db"), create=True).close()
-    store = opened(tmp_path)
-    run_pack(staged(store, planned), store, device=CPU, provenance=ME, report=lambda event: None)
-    stored = store.run(planned.run_id)["metrics"]
-    found = evaluate(store, planned.run_id, config, device=CPU)
-    store.close()
-    assert found is not None
-    assert set(stored) - set(found) == {"train_accuracy", "steps"}
-    assert found == {name: pytest.approx(stored[name], abs=1e-9) for name in found}
-    name = ADVERSARIAL[experiment]
-    assert (found[name] is None) == ("adv_lr" in changes)
