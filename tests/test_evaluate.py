@@ -5,9 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import save
 from sweep_helpers import ME, SMALL, opened, small, staged
+from training_helpers import CPU
 
 from imagination.schema import ConfigError
 from jobs.config import resolve
@@ -39,9 +39,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     store = open_store(str(folder / "a.db"), create=True)
     for run in RUNS:
-        run_pack(
-            staged(store, run), store, device=torch.device("cpu"), provenance=ME, report=lambda event: None
-        )
+        run_pack(staged(store, run), store, device=CPU, provenance=ME, report=lambda event: None)
     store.close()
     return folder
 
