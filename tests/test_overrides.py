@@ -205,7 +205,7 @@ def test_an_override_can_be_meant_for_one_experiment(two: Spec) -> None:
         (
             ["preset=paper_bce"],
             "override 'preset=paper_bce': life_count: unknown preset 'paper_bce' of life_count "
-            "(did you mean 'paper'?); valid presets: fast, paper; "
+            "(did you mean 'paper'?); valid presets: fast, adam, paper; "
             "life_state.preset=paper_bce is for life_state alone",
         ),
         (
