@@ -115,10 +115,10 @@ def test_what_matches_nothing_is_an_error_of_one_line(sweep) -> None:
         said = answer("cancel", *arguments, *DB, folder=folder)
         assert said.code == 2
         assert said.err.count("\n") == 1
-        assert "no run waits or trains" in said.err
+        assert "no active run matches" in said.err
     bare = answer("cancel", *DB, folder=folder)
     assert bare.code == 2
-    assert "cancel what?" in bare.err
+    assert "no runs chosen" in bare.err
 
 
 def test_intents_are_withdrawn_and_local_runs_stopped_without_slurm(sweep) -> None:

@@ -28,8 +28,8 @@ from sweep_helpers import (
 from results_db.contract import RunRecord, State
 from results_db.spool.records import Spool, Spooled
 from results_db.store import open_store
-from sweeps.launch.local import open_packs, out_of_memory
 from sweeps.launch.plan import make_plan
+from sweeps.launch.prepare import open_packs, out_of_memory
 from sweeps.spec.expand import expand
 from sweeps.spec.load import load
 
@@ -221,7 +221,7 @@ def test_stopped_within_seconds_and_gone_on_with(long, undisturbed, begin, numbe
     launch.process.send_signal(number)
     assert launch.end() == 130
     assert time.monotonic() - began < 10
-    assert launch.said.splitlines()[-1] == "s: stopped with 2 runs open; the same command goes on from here"
+    assert launch.said.splitlines()[-1] == "s: interrupted with 2 runs to submit; launch again to continue"
     assert history(long) == [["PREEMPTED"], ["PREEMPTED"]]
     assert len(list((long / "a.files" / "checkpoints").iterdir())) == 2
     again = run(*LAUNCH, folder=long)

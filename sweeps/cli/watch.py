@@ -36,7 +36,9 @@ def status(spec: str | None, overrides: tuple[str, ...], db: str | None, as_json
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     elif not rows:
-        click.echo(options.NO_SWEEP)
+        from sweeps.spec.stored import NO_SWEEP
+
+        click.echo(NO_SWEEP)
     else:
         click.echo(_aligned(rows, with_name=spec is None))
 
@@ -74,12 +76,14 @@ def _sweep_states(db: str | None) -> list[dict[str, Any]]:
 
 def _cell_states(spec: str, overrides: tuple[str, ...], db: str | None) -> list[dict[str, Any]]:
     from results_db.store import open_store
+    from sweeps.launch.plan import dead_runs
+    from sweeps.spec.stored import find_sweep
 
     with closing(open_store(db, create=False)) as store:
-        found, expansion = options.find_sweep(store, spec, overrides)
+        found, expansion = find_sweep(store, spec, overrides)
         states = store.states(run.run_id for cell in expansion.cells for run in cell.runs)
         if State.RUNNING in states.values():
-            states |= {run_id: State.LOST for run_id in options.dead_runs(store) if run_id in states}
+            states |= {run_id: State.LOST for run_id in dead_runs(store) if run_id in states}
     return [
         {
             "sweep": found.name,
@@ -135,15 +139,16 @@ def watch(
 def _watch(store: "Store", spec: str | None, overrides: tuple[str, ...]) -> "Watch":
     from slurm.client.client import Slurm
     from sweeps.follow.watch import Watch
+    from sweeps.spec.stored import find_sweep, sweeps_of
 
     def sweeps() -> "Sequence[tuple[str, Expansion]]":
         from sweeps.follow.coverage import with_top_ups
 
-        found = options.sweeps_of(store, spec, overrides)
+        found = sweeps_of(store, spec, overrides, report=options.say)
         known = set(store.runs()["run_id"])
         return [(each.name, with_top_ups(expansion, known)) for each, expansion in found]
 
-    name = spec if spec is None else options.find_sweep(store, spec, overrides)[0].name
+    name = spec if spec is None else find_sweep(store, spec, overrides)[0].name
     return Watch(name or "all sweeps", sweeps, store=store, slurm=Slurm())
 
 

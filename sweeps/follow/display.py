@@ -14,8 +14,8 @@ from jobs.progress import accuracies, duration
 from results_db.contract import FAILURES, INTERRUPTED, State
 from results_db.text import counted
 from results_db.views.tables import text
-from sweeps.cli.options import NO_SWEEP
 from sweeps.follow.watch import NEW, CellNow, RunNow, Snapshot
+from sweeps.spec.stored import NO_SWEEP
 
 _ORDER = (
     State.COMPLETED,

@@ -1,12 +1,14 @@
 """A spec by its path or name: what should exist. `load`, `apply_overrides`, and the plain data they give."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from imagination import registry
 from imagination.schema import keys, nearest, plain
 from sweeps.spec import sections
 from sweeps.spec.document import Node, SpecError, read
+from sweeps.spec.expand import Expansion, expand
 from sweeps.spec.model import Part, Spec
 from sweeps.spec.overrides import apply_overrides
 
@@ -63,6 +65,20 @@ def load(name: str | Path) -> Spec:
         SpecError: anything wrong with the file but for its cells, in one line that names file and line.
     """
     return _load(find(str(name)), ())
+
+
+def expand_spec(name: str | Path, overrides: Sequence[str] = ()) -> tuple[Spec, Expansion]:
+    """A spec, changed by overrides, and its cells and runs.
+
+    Args:
+        name: see `load`.
+        overrides: KEY=VALUE, as `apply_overrides` takes them.
+
+    Raises:
+        SpecError: see `load`, `apply_overrides` and `expand`.
+    """
+    spec = apply_overrides(load(name), overrides)
+    return spec, expand(spec)
 
 
 def _load(path: Path, above: tuple[Path, ...]) -> Spec:
