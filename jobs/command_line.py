@@ -1,17 +1,17 @@
 """The command line of `jobs.train`: Hydra's own, with errors of one line, checked before anything is imported."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 
 from imagination import registry
 from imagination.schema import ConfigError, coerce
+from jobs.overrides import parse as parse_override
+from jobs.overrides import values
 from results_db.store.address import locate
 
 _MOST = 10_000
@@ -62,11 +62,7 @@ def check(overrides: Sequence[str]) -> None:
     """
     chosen: dict[str, Override] = {}
     for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError(f"'{text}' is not KEY=VALUE in Hydra's grammar: {reason}") from None
+        override = parse_override(text)
         key = str(override.key_or_group)
         if key in chosen:
             raise ConfigError(f"{key} is given twice")
@@ -76,16 +72,7 @@ def check(overrides: Sequence[str]) -> None:
     experiment = str(named.value()) if named else next(iter(registry.EXPERIMENTS))
     config_type = registry.config_type(experiment)
     for key, override in chosen.items():
-        for value in _values(override):
+        for value in islice(values(override), _MOST):
             coerced = coerce(config_type, key, value)
             if key == "preset":
                 registry.preset(experiment, str(coerced))
-
-
-def _values(override: Override) -> Iterable[object]:
-    """The values of a multirun's axis, as far as they can be listed; one of anything else."""
-    if not override.is_sweep_override():
-        return [override.value()]
-    if not (override.is_choice_sweep() or override.is_range_sweep()):
-        return []
-    return islice(override.sweep_iterator(transformer=lambda value: value), _MOST)

@@ -122,7 +122,7 @@ def test_an_exclusion_that_an_override_empties_is_no_error(spec: Spec) -> None:
             f"override 'channels={10**309}': channels: 1{'0' * 56}... is not an integer",
         ),
         (["preset=fst"], "override 'preset=fst': unknown preset 'fst' of life_state (did you mean 'fast'?)"),
-        (["experiment=chess"], "override 'experiment=chess': a spec names its own experiment"),
+        (["experiment=chess"], "override 'experiment=chess': the experiment cannot be changed"),
         (["seed=3"], "override 'seed=3': seed: runs are told apart by `seeds:`"),
         (["seeds=1,2"], "override 'seeds=1,2': takes one value (a list is written [1,2])"),
         (["seeds.begin=1"], "override 'seeds.begin=1': seeds: {begin: 1} is not {start: K}"),
@@ -220,7 +220,7 @@ def test_an_override_can_be_meant_for_one_experiment(two: Spec) -> None:
         (["life_count.runs=3", "seeds=3"], "override 'seeds=3': give `runs` or `seeds`, not both"),
         (
             ["life_count.launcher=slurm"],
-            "override 'life_count.launcher=slurm': one launcher takes all runs; ",
+            "override 'life_count.launcher=slurm': all runs share one launcher; ",
         ),
         (["life_state=3"], "override 'life_state=3': unknown key 'life_state'"),
     ],
@@ -249,9 +249,9 @@ def test_a_key_is_varied_only_among_the_experiments_that_have_it(two: Spec) -> N
 def test_a_spec_of_fixed_seeds_takes_no_runs(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("experiment: life_state\nseeds: [4, 5]\n")
-    with pytest.raises(SpecError, match="says which seeds it wants; override `seeds`"):
+    with pytest.raises(SpecError, match="fixes its seeds; override `seeds`"):
         apply_overrides(load(path), ["runs=3"])
-    with pytest.raises(SpecError, match="says which seeds it wants"):
+    with pytest.raises(SpecError, match="fixes its seeds"):
         apply_overrides(load(path), ["seeds.start=3"])
     assert [run.config["seed"] for run in expand(apply_overrides(load(path), ["seeds=1"])).runs] == [0]
 
