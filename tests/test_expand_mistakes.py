@@ -35,15 +35,15 @@ from sweeps.spec.load import SpecError
         ),
         (
             "sample:\n  lr:\n    uniform: [2e-3, 1e-3]",
-            ":3: every cell: sample.lr.uniform: [0.002, 0.001] is turned round; write [0.001, 0.002]",
+            ":4: sample.lr.uniform: [0.002, 0.001] has the high end first; write [0.001, 0.002]",
         ),
         (
             "sample: {channels: {randint: [40, 2]}}",
-            ":2: every cell: sample.channels.randint: [40, 2] is turned round; write [2, 40]",
+            ":2: sample.channels.randint: [40, 2] has the high end first; write [2, 40]",
         ),
         (
             "sample: {lr: {loguniform: [1, 1.0]}}",
-            ":2: every cell: sample.lr.loguniform: [1.0, 1.0] holds one value; give it under `base:`",
+            ":2: sample.lr.loguniform: [1.0, 1.0] holds one value; give it under `base:`",
         ),
         # An adversary without intermediate states: whichever of the two keys the row says is the place.
         (
@@ -99,8 +99,6 @@ def test_every_senseless_cell_has_its_line(tmp_path: Path, monkeypatch: pytest.M
         "  - {gol: 2}\n"
         "  - {gol: 2}\n"
         "  - {gol: 4, kernel: 4}\n"
-        "sample:\n"
-        "  lr: {uniform: [2, 1]}\n"
     )
     other = HEAD + "base: {kernel: 2}\n"
     with pytest.raises(SpecError) as caught:
@@ -108,7 +106,6 @@ def test_every_senseless_cell_has_its_line(tmp_path: Path, monkeypatch: pytest.M
     # The fourth line names all of the spec's columns: it says of a whole cell that it is there already.
     assert [line.split(";")[0] for line in caught.value.lines] == [
         "other.yaml:2: kernel: 2 is even",
-        "s.yaml:9: every cell: sample.lr.uniform: [2.0, 1.0] is turned round",
         "s.yaml:4: cell gol=3, model_t=1, gan='posthoc': gan: 'posthoc' with model_t 1 has no intermediate states to"
         " work on",
         "s.yaml:6: cell gol=2, model_t=3, gan='none', kernel=3: the same as s.yaml:5",
@@ -121,7 +118,7 @@ def test_of_very_many_senseless_cells_the_first_are_shown(tmp_path: Path) -> Non
     with pytest.raises(SpecError) as caught:
         expanded(tmp_path, text)
     *shown, last = caught.value.lines
-    assert (len(shown), last) == (100, "and 900 more of this kind")
+    assert (len(shown), last) == (100, "and 900 more mistakes")
     assert "cell channels=100: kernel: 4 is even" in shown[-1]
 
 

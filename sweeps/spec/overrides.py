@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, keys, nearest, plain
-from jobs.config import stack
 from jobs.overrides import parse
 from jobs.overrides import values as values_of
 from slurm.submit.launcher_keys import LAUNCHER_KEYS
 from slurm.submit.launchers import check_setting
 from sweeps.spec.document import SpecError
-from sweeps.spec.model import Part, Row, Spec
+from sweeps.spec.model import Part, Spec
 from sweeps.spec.sections import check_distinct, config_value, runs_value, seeds_value
 
 if TYPE_CHECKING:
@@ -168,14 +167,9 @@ def _check_not_varied(name: str, parts: Sequence[Part], key: str) -> None:
     ):
         return
     having = [part for part in parts if key in keys(registry.config_type(part.experiment))]
-    said = dict.fromkeys(_effective(part, row, key) for part in having for row in part.rows)
+    said = dict.fromkeys(part.unchecked(row, {})[key] for part in having for row in part.rows)
     if len(said) > 1:
         raise ConfigError(f"{name} varies {key} ({', '.join(map(plain, said))}); change the spec", key=key)
-
-
-def _effective(part: Part, row: Row, key: str) -> object:
-    default = getattr(registry.config_type(part.experiment), key)
-    return stack(part.experiment, part.preset, part.base, row.values).get(key, default)
 
 
 def _with_values(part: Part, *, key: str, values: Sequence[object], said: str) -> Part:
