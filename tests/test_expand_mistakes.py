@@ -29,10 +29,7 @@ from sweeps.spec.load import SpecError
         ("base: {kernel: 3}\ncells:\n  - {kernel: 4}", ":4: cell kernel=4: kernel: 4 is even"),
         ("zip:\n  gol: [2, 3]\n  kernel: [3, 4]", ":4: cell gol=3, kernel=4: kernel: 4 is even"),
         ("sample:\n  lr: {uniform: [1, 2]}\n  kernel: {choice: [4]}", ":4: seed 0: kernel: 4 is even"),
-        (
-            "cells: [{gol: 2}]\nsample:\n  kernel: {choice: [4]}",
-            ":4: cell gol=2: seed 0: kernel: 4 is even",
-        ),
+        ("cells: [{gol: 2}]\nsample:\n  kernel: {choice: [4]}", ":4: cell gol=2: seed 0: kernel: 4 is even"),
         (
             "sample:\n  lr:\n    uniform: [2e-3, 1e-3]",
             ":4: sample.lr.uniform: [0.002, 0.001] has the high end first; write [0.001, 0.002]",

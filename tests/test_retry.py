@@ -17,7 +17,7 @@ from sweep_helpers import (
 
 from results_db.contract import NewSweep, State
 from results_db.store import open_store
-from sweeps.follow.retry import Failed, failed_runs, plan_retries
+from sweeps.follow.retry import failed_runs, plan_retries
 from sweeps.spec.expand import expand
 from sweeps.spec.load import expand_spec, load
 
@@ -131,7 +131,7 @@ def test_a_plan_over_two_sweeps(tmp_path) -> None:
     """The second sweep is the first one again: its runs are trained, and named as left, once."""
     sweep = expand_spec(write_spec(tmp_path, runs=2))
     again, left = ids(sweep[1].runs)
-    failed = {again: Failed("FAILED", 1), left: Failed("FAILED", 3)}
+    failed = {again: {"attempts": 1}, left: {"attempts": 3}}
     first, second = plan_retries([sweep, sweep], failed, known=set(failed), max_attempts=3)
     assert (ids(first.expansion.runs), first.left) == ([again], [left])
     assert (second.expansion.runs, second.left) == ([], [])
@@ -140,7 +140,7 @@ def test_a_plan_over_two_sweeps(tmp_path) -> None:
 
 def test_what_counts_as_failed(folder) -> None:
     frame = opened(folder).runs()
-    assert {each.state for each in failed_runs(frame).values()} == {"FAILED", "OUT_OF_MEMORY"}
+    assert {each["state"] for each in failed_runs(frame).values()} == {"FAILED", "OUT_OF_MEMORY"}
     assert len(failed_runs(frame)) == 3
     assert len(failed_runs(frame, states=["OUT_OF_MEMORY"])) == 1
     assert failed_runs(frame.head(0)) == {}

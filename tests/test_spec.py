@@ -196,10 +196,7 @@ WRONG = [
     ("runs: 3\nseeds: 3", "s.yaml:3: seeds: a count, list or range of seeds together with `runs`"),
     ("cells: [{gol: 2, runs: 3}]\nseeds: [1]", "s.yaml:3: seeds: a count, list or range of seeds together"),
     ("runs: 3\nseeds: {stop: 2}", "s.yaml:3: seeds: a count, list or range of seeds together with `runs`"),
-    (
-        "cells: [{gol: 2}]\ngrid: {gol: [3]}",
-        "s.yaml:3: gol: varies in cells and in grid; keep one",
-    ),
+    ("cells: [{gol: 2}]\ngrid: {gol: [3]}", "s.yaml:3: gol: varies in cells and in grid; keep one"),
     ("grid: {gol: [3]}\nzip: {gol: [3]}", "s.yaml:3: gol: varies in grid and in zip"),
     ("grid: {lr: [1]}\nsample: {lr: {uniform: [1, 2]}}", "s.yaml:3: lr: varies in grid and in sample"),
     ("exclude: [{lr: 1}]\nsample: {lr: {uniform: [1, 2]}}", "s.yaml:2: exclude: lr is drawn per seed"),
@@ -208,10 +205,7 @@ WRONG = [
         "sample: {lr: {normal: [0, 1]}}",
         "s.yaml:2: unknown distribution 'normal' (did you mean 'uniform'?); valid: loguni",
     ),
-    (
-        "sample: {lr: {uniform: [1, 2], choice: [3]}}",
-        "s.yaml:2: sample.lr: give one distribution, not unif",
-    ),
+    ("sample: {lr: {uniform: [1, 2], choice: [3]}}", "s.yaml:2: sample.lr: give one distribution, not unif"),
     ("sample: {lr: {uniform: [2]}}", "s.yaml:2: sample.lr.uniform: [2] is not [low, high]"),
     ("sample: {lr: {uniform: [1, 2, 3]}}", "s.yaml:2: sample.lr.uniform: [1, 2, 3] is not [low, high]"),
     ("sample: {warmup: {loguniform: [0.5, 0]}}", "s.yaml:2: sample.warmup.loguniform: 0.0 has no logarithm"),

@@ -95,7 +95,7 @@ def test_plan_for_a_person(sweep, filled) -> None:
     assert code == 0
     assert total == "s: 5 runs = 2 stored + 1 active + 1 failed + 1 to submit (1:00 min of training)"
     assert table[0].split() == [
-        *("gol", "wanted", "total", "stored", "active", "failed", "to_submit", "expected"),
+        *("gol", "wanted", "total", "stored", "active", "failed", "to_submit", "expected")
     ]
     rows = [line.split() for line in table[-2:]]
     assert rows == [

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from results_db import console
-from results_db.contract import ACTIVE, StoreError
+from results_db.contract import ACTIVE, INTERRUPTED, RESTARTABLE, State, Store, StoreError
 from results_db.text import counted
+from slurm.client.client import Slurm
+from slurm.client.commands import SlurmError
+from slurm.client.parse import Answer, Unknown
+from slurm.follow import hold
 from sweeps.cli import options
 
 if TYPE_CHECKING:
-    from results_db.contract import Store
-    from slurm.client.client import Slurm
     from slurm.follow.cancel import Cancellation
 
 
@@ -83,8 +85,6 @@ def cancel(
     the cancelled runs.
     """
     from results_db.store import open_store
-    from slurm.client.client import Slurm
-    from slurm.client.commands import SlurmError
     from slurm.follow import cancel as cancelling
 
     if spec is None and where is None and not states:
@@ -116,9 +116,7 @@ def cancel(
     return 0
 
 
-def _chosen(
-    store: "Store", spec: str | None, overrides: tuple[str, ...], where: str | None
-) -> Collection[str]:
+def _chosen(store: Store, spec: str | None, overrides: Sequence[str], where: str | None) -> set[str]:
     """Ids of the runs that match SPEC, its top-ups included, and --where."""
     from results_db.query import where as filters
     from sweeps.follow.coverage import with_top_ups
@@ -132,17 +130,12 @@ def _chosen(
     return chosen & {run.run_id for run in with_top_ups(expansion, set(frame["run_id"])).runs}
 
 
-def _to_cancel(
-    store: "Store", slurm: "Slurm", run_ids: Collection[str], states: Sequence[str]
-) -> "Cancellation":
+def _to_cancel(store: Store, slurm: Slurm, run_ids: Collection[str], states: Sequence[str]) -> "Cancellation":
     """The runs and jobs to cancel.
 
     Raises:
         SlurmError: Slurm does not answer, and some of the runs may be in its jobs.
     """
-    from results_db.contract import INTERRUPTED, RESTARTABLE, State
-    from slurm.client.commands import SlurmError
-    from slurm.client.parse import Answer, Unknown
     from slurm.follow.cancel import needs_slurm, plan
     from slurm.follow.reconcile import Reconciler
 
@@ -160,22 +153,14 @@ def _to_cancel(
 
 def _filter(spec: str | None, where: str | None, states: Sequence[str]) -> str:
     """The choice of runs, as it was given on the command line."""
-    parts = [
-        spec,
-        f"--where '{where}'" if where is not None else None,
-        *(f"--state {state}" for state in states),
-    ]
-    return " ".join(part for part in parts if part)
+    wheres = [] if where is None else [f"--where '{where}'"]
+    return " ".join([*([spec] if spec else []), *wheres, *(f"--state {state}" for state in states)])
 
 
 @click.command()
 @options.optional_spec_arguments
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
-@click.option(
-    "--release",
-    is_flag=True,
-    help="Release the jobs that a fault holds.",
-)
+@click.option("--release", is_flag=True, help="Release the jobs that a fault holds.")
 @console.json_option
 @console.db_option
 def reconcile(
@@ -193,10 +178,6 @@ def reconcile(
     every run that the store records as PENDING or RUNNING. It is safe at any time.
     """
     from results_db.store import open_store
-    from slurm.client.client import Slurm
-    from slurm.client.parse import Answer, Unknown
-    from slurm.follow.hold import held
-    from slurm.follow.hold import release as release_jobs
     from slurm.follow.reconcile import Reconciler
 
     slurm = Slurm()
@@ -206,17 +187,17 @@ def reconcile(
         found = reconciler.look(dry_run=dry_run)
         released = []
         if release and not dry_run and isinstance(found.queue, Answer):
-            released = release_jobs(store, found.open, queue=found.queue, slurm=slurm)
-        holds = held(store.folder, [one.job_name for one in found.open if one.job_name])
+            released = hold.release(store, found.open, queue=found.queue, slurm=slurm)
+        holds = hold.held(store.folder, [one.job_name for one in found.open if one.job_name])
     if as_json:
-        names = [hold.job_name for hold in released]
-        still = [{"job_name": hold.job_name, "cause": hold.cause} for hold in holds]
+        names = [each.job_name for each in released]
+        still = [{"job_name": each.job_name, "cause": each.cause} for each in holds]
         click.echo(json.dumps({**found.as_dict(), "held": still, "released": names}, indent=2))
     else:
-        changes = [*found.lines, *(f"{hold.job_name} is released" for hold in released)]
+        changes = [*found.lines, *(f"{each.job_name} is released" for each in released)]
         for line in changes:
             click.echo(f"would change: {line}" if dry_run else line)
-        still_held = [line for hold in holds if (line := hold.describe()) not in changes]
+        still_held = [line for each in holds if (line := each.describe()) not in changes]
         for line in still_held:
             click.echo(line)
         if not changes and not still_held and isinstance(found.queue, Answer):

@@ -13,11 +13,11 @@ from results_db.cli.options import SHORT
 from results_db.contract import FAILURES, StoreError
 from results_db.text import counted
 from sweeps.cli import options
-from sweeps.follow.retry import MAX_ATTEMPTS, Failed, Retry, failed_runs, plan_retries
+from sweeps.follow.retry import MAX_ATTEMPTS, Retry, failed_runs, plan_retries
 
 if TYPE_CHECKING:
     from sweeps.launch.options import LaunchOptions
-    from sweeps.launch.result import LaunchResult
+    from sweeps.launch.prepare import LaunchResult
 
 _MOST_NAMED = 20
 
@@ -102,7 +102,7 @@ def _train(retries: Sequence[Retry], how: "LaunchOptions") -> "list[LaunchResult
     return results
 
 
-def _show(retries: Sequence[Retry], failed: Mapping[str, Failed], *, as_json: bool) -> None:
+def _show(retries: Sequence[Retry], failed: Mapping[str, Mapping[str, Any]], *, as_json: bool) -> None:
     """Prints the runs that would be trained."""
     rows: list[dict[str, Any]] = [
         {
@@ -110,7 +110,7 @@ def _show(retries: Sequence[Retry], failed: Mapping[str, Failed], *, as_json: bo
             "run_id": run.run_id if as_json else run.run_id[:SHORT],
             **cell.columns,
             "seed": run.config["seed"],
-            **failed[run.run_id]._asdict(),
+            **failed[run.run_id],
         }
         for retry in retries
         for cell in retry.expansion.cells

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from sweeps.spec.model import Spec
 
 
-@click.group(cls=console.ConsoleGroup, name="imagine-sweep", no_args_is_help=True)
+_COMMANDS = [
+    *(cli_watch.status, cli_watch.watch, cli_coverage.coverage, cli_coverage.top_up),
+    *(cli_retry.retry, cli_jobs.logs, cli_jobs.cancel, cli_jobs.reconcile),
+]
+
+
+@click.group(cls=console.ConsoleGroup, name="imagine-sweep", no_args_is_help=True, commands=_COMMANDS)
 @click.version_option(package_name="imagine-sweep")
 def cli() -> None:
     """From a YAML spec to trained runs in the store.
@@ -123,11 +129,13 @@ def _show_plan(
         return
     from jobs.progress import duration
 
-    def row(columns: dict[str, Any], counts: dict[str, int], seconds: float | None) -> dict[str, Any]:
-        return {**columns, **counts, "expected": "?" if seconds is None else duration(seconds)}
-
     rows = [
-        row({**cell.cell.columns, "wanted": cell.cell.wanted}, cell.counts.as_dict(), cell.expected_seconds)
+        {
+            **cell.cell.columns,
+            "wanted": cell.cell.wanted,
+            **cell.counts.as_dict(),
+            "expected": "?" if cell.expected_seconds is None else duration(cell.expected_seconds),
+        }
         for cell in plan.cells
     ]
     options.print_rows(rows, as_json=False)
@@ -155,19 +163,6 @@ def _resources(spec: "Spec") -> "Resources | None":
 
     launcher = choose(spec.launcher)
     return Resources.of(launcher) if launcher.kind == SLURM else None
-
-
-for command in (
-    cli_watch.status,
-    cli_watch.watch,
-    cli_coverage.coverage,
-    cli_coverage.top_up,
-    cli_retry.retry,
-    cli_jobs.logs,
-    cli_jobs.cancel,
-    cli_jobs.reconcile,
-):
-    cli.add_command(command)
 
 
 def main() -> None:

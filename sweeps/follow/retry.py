@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from results_db.contract import FAILURES
 from sweeps.follow.coverage import with_top_ups
@@ -14,13 +14,6 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 3
 """Attempts after which a failed run is left alone by default."""
-
-
-class Failed(NamedTuple):
-    """A failed run: its state, and how many attempts it has had."""
-
-    state: str
-    attempts: int
 
 
 @dataclass(frozen=True)
@@ -38,21 +31,16 @@ class Retry:
     left: Sequence[str]
 
 
-def failed_runs(frame: "pd.DataFrame", *, states: Collection[str] = ()) -> dict[str, Failed]:
-    """The failed runs of a frame, by id.
-
-    Args:
-        frame: runs.
-        states: only runs in these failed states; default: all of them.
-    """
+def failed_runs(frame: "pd.DataFrame", *, states: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """The `state` and `attempts` of every failed run of a frame, by id; only of runs in `states`, if any are given."""
     chosen = frame[frame["state"].isin(states or FAILURES)]
-    columns = [chosen[name].tolist() for name in ("run_id", *Failed._fields)]
-    return {run_id: Failed(state, attempts) for run_id, state, attempts in zip(*columns, strict=True)}
+    columns = [chosen[name].tolist() for name in ("run_id", "state", "attempts")]
+    return {row[0]: {"state": row[1], "attempts": row[2]} for row in zip(*columns, strict=True)}
 
 
 def plan_retries(
     sweeps: Sequence[tuple[Spec, Expansion]],
-    failed: Mapping[str, Failed],
+    failed: Mapping[str, Mapping[str, Any]],
     *,
     known: Collection[str],
     max_attempts: int = MAX_ATTEMPTS,
@@ -62,12 +50,12 @@ def plan_retries(
 
     Args:
         sweeps: specs, and their cells and runs.
-        failed: the failed runs, by id.
+        failed: the failed runs, as `failed_runs` gives them.
         known: ids of all runs of the store, by which earlier top-ups are found.
         max_attempts: number of attempts after which a run is left alone.
         limit: number of runs to train at most, over all sweeps; None: all.
     """
-    again = {run_id for run_id, run in failed.items() if run.attempts < max_attempts}
+    again = {run_id for run_id, run in failed.items() if run["attempts"] < max_attempts}
     left = failed.keys() - again
     retries = []
     for spec, expansion in sweeps:

@@ -3,7 +3,7 @@
 from slurm.submit.launchers import LOCAL, choose
 from sweeps.launch.options import LaunchOptions
 from sweeps.launch.plan import Counts
-from sweeps.launch.result import LaunchResult
+from sweeps.launch.prepare import LaunchResult
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
 

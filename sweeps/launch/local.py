@@ -14,8 +14,7 @@ from slurm.local import LocalLauncher, resources
 from slurm.submit.launchers import Launcher
 from sweeps.launch.options import LaunchOptions
 from sweeps.launch.plan import Plan, dead_runs, make_plan
-from sweeps.launch.prepare import Prepared, prepare
-from sweeps.launch.result import LaunchResult
+from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
 
@@ -23,17 +22,7 @@ from sweeps.spec.model import Spec
 def launch_locally(
     spec: Spec, expansion: Expansion, options: LaunchOptions, *, launcher: Launcher
 ) -> LaunchResult:
-    """Trains the runs that the store lacks, and returns when they have ended.
-
-    Args:
-        spec: the spec, overrides applied.
-        expansion: its cells and runs.
-        options: how to train.
-        launcher: a local launcher.
-
-    Raises:
-        StoreError: see `prepare`.
-    """
+    """Trains the runs that the store lacks, and returns when they have ended. See `launch`."""
     cpus = launcher.settings.get("cpus_per_task")
     machine = resources(cpus_per_task=int(str(cpus)) if cpus else None, workers=options.workers)
     with prepare(spec, expansion, options, on_gpus=bool(machine.gpus), recover=_recover) as ready:

@@ -1,17 +1,18 @@
-"""What every launch does before it trains: it recovers the store, plans, and forms the packs."""
+"""What every launch does before it trains, and what it returns."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jobs.pack import Pack, group
+from results_db import console
 from results_db.contract import NewSweep, State, Store
 from results_db.files import Files
 from results_db.store import open_store
 from results_db.store.address import locate
 from results_db.text import counted
 from sweeps.launch.options import LaunchOptions
-from sweeps.launch.plan import Plan, make_plan
+from sweeps.launch.plan import Counts, Plan, make_plan
 from sweeps.spec.expand import Expansion, in_breadth_first_order
 from sweeps.spec.model import Spec
 
@@ -59,6 +60,49 @@ class Prepared:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class LaunchResult:
+    """What a launch did.
+
+    Attributes:
+        name: the sweep.
+        counts: of the whole spec, after the launch.
+        states: run id to the state in which it ended, of the runs that were trained here.
+        interrupted: a signal stopped the launch.
+        failure: why runs could not be trained; None: they could.
+        submitted: how many runs were put into Slurm's queue.
+        jobs: the ids of their Slurm jobs.
+    """
+
+    name: str
+    counts: Counts
+    states: Mapping[str, State] = field(default_factory=dict)
+    interrupted: bool = False
+    failure: str | None = None
+    submitted: int = 0
+    jobs: Sequence[str] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0: done; 1: some runs failed; 130: interrupted."""
+        if self.interrupted:
+            return console.INTERRUPTED
+        completed = all(state is State.COMPLETED for state in self.states.values())
+        return console.SOME_FAILED if self.failure or self.counts.failed or not completed else 0
+
+    def as_dict(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "name": self.name,
+            "trained": {run_id: str(state) for run_id, state in self.states.items()},
+            "submitted": self.submitted,
+            "jobs": list(self.jobs),
+            **self.counts.as_dict(),
+            "interrupted": self.interrupted,
+            "failure": self.failure,
+        }
+
+
 @contextmanager
 def prepare(
     spec: Spec,
@@ -91,48 +135,30 @@ def prepare(
     with closing(open_store(options.db, create=True)) as store:
         notes = recover(store)
         plan = make_plan(expansion, store, retry_failed=options.retry_failed)
+        size = options.pack_size or (GPU_PACK if on_gpus else 1)
         yield Prepared(
             store=store,
             sweep=NewSweep(spec.name, spec.composed),
             expansion=expansion,
             plan=plan,
-            packs=open_packs(
-                expansion,
-                plan,
-                size=options.pack_size or (GPU_PACK if on_gpus else 1),
-                limit=options.limit,
-                alone=out_of_memory(store),
-            ),
+            packs=open_packs(expansion, plan, store, size=size, limit=options.limit),
             notes=notes,
         )
 
 
-def open_packs(
-    expansion: Expansion, plan: Plan, *, size: int, limit: int | None, alone: Collection[str] = ()
-) -> list[Pack]:
-    """The packs of the runs to train among the first `limit` runs.
+def open_packs(expansion: Expansion, plan: Plan, store: Store, *, size: int, limit: int | None) -> list[Pack]:
+    """The packs of the runs to train among the first `limit` runs (None: all), in breadth-first order.
 
-    Packs are formed of all runs, and runs that are done are then left out. So a resumed run keeps the partners that
-    it had, and its result is that of an undisturbed run.
-
-    Args:
-        expansion: all cells and runs.
-        plan: the runs to train.
-        size: runs of a pack, at most.
-        limit: number of runs to look at, in breadth-first order; None: all.
-        alone: ids of runs that get a pack of their own.
+    Packs of at most `size` runs are formed of all runs, and runs that are done are then left out. So a resumed run
+    keeps the partners that it had, and its result is that of an undisturbed run. A run whose job or process ran out
+    of memory trains alone, because which run of its pack caused that is unknown.
     """
-    first = in_breadth_first_order(expansion)[:limit]
     open_ids = {run.run_id for run in plan.to_submit}
+    alone = {one.attempt.run_id for one in store.ended_attempts({State.OUT_OF_MEMORY})}
     packs = []
-    for pack in group(first, size=size):
+    for pack in group(in_breadth_first_order(expansion)[:limit], size=size):
         left = [run for run in pack.runs if run.run_id in open_ids]
         together = tuple(run for run in left if run.run_id not in alone)
         packs += [Pack(together)] if together else []
         packs += [Pack((run,)) for run in left if run.run_id in alone]
     return packs
-
-
-def out_of_memory(store: Store) -> set[str]:
-    """Ids of runs whose job or process ran out of memory. Which run of the pack caused it is unknown."""
-    return {one.attempt.run_id for one in store.ended_attempts({State.OUT_OF_MEMORY})}

@@ -16,8 +16,7 @@ from slurm.submit.launchers import Launcher, Resources
 from slurm.submit.probe import START_WITHIN_S, probe
 from sweeps.launch.options import LaunchOptions, ask
 from sweeps.launch.plan import make_plan
-from sweeps.launch.prepare import Prepared, prepare
-from sweeps.launch.result import LaunchResult
+from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
 
@@ -25,13 +24,7 @@ from sweeps.spec.model import Spec
 def launch_on_slurm(
     spec: Spec, expansion: Expansion, options: LaunchOptions, *, launcher: Launcher
 ) -> LaunchResult:
-    """Submits the runs that the store lacks, and returns as soon as their jobs are queued.
-
-    Args:
-        spec: the spec, overrides applied.
-        expansion: its cells and runs.
-        options: how to train.
-        launcher: a Slurm launcher.
+    """Submits the runs that the store lacks, and returns as soon as their jobs are queued. See `launch`.
 
     Raises:
         ConfigError: there is no Slurm here, a setting is wrong, the probed node cannot train, or Slurm refused.
