@@ -140,6 +140,7 @@ def test_an_exclusion_that_an_override_empties_is_no_error(spec: Spec) -> None:
         (["clip=range(1,5,0)"], "override 'clip=range(1,5,0)': gives no values"),
         (["launcher=pbs"], "override 'launcher=pbs': launcher: 'pbs' is not one of local, slurm"),
         (["launcher.partitoin=a"], "override 'launcher.partitoin=a': unknown launcher key 'partitoin' (did"),
+        (["launcher.cpus_per_task=-1"], "override 'launcher.cpus_per_task=-1': launcher.cpus_per_task: -1 is"),
         (["launcher.nodes=2"], "override 'launcher.nodes=2': launcher.nodes: 2 is not 1"),
         (["launcher.qos.x=2"], "override 'launcher.qos.x=2': launcher.qos is one value"),
         (["launcher.qos=a,b"], "override 'launcher.qos=a,b': takes one value"),
