@@ -6,7 +6,7 @@ import pytest
 from expand_helpers import HEAD, expanded
 
 from imagination.schema import ConfigError
-from sweeps.spec.load import SpecError
+from sweeps.spec.document import SpecError
 
 
 @pytest.mark.parametrize(
@@ -30,18 +30,12 @@ from sweeps.spec.load import SpecError
         ("zip:\n  gol: [2, 3]\n  kernel: [3, 4]", ":4: cell gol=3, kernel=4: kernel: 4 is even"),
         ("sample:\n  lr: {uniform: [1, 2]}\n  kernel: {choice: [4]}", ":4: seed 0: kernel: 4 is even"),
         ("cells: [{gol: 2}]\nsample:\n  kernel: {choice: [4]}", ":4: cell gol=2: seed 0: kernel: 4 is even"),
-        (
-            "sample:\n  lr:\n    uniform: [2e-3, 1e-3]",
-            ":4: sample.lr.uniform: [0.002, 0.001] has the high end first; write [0.001, 0.002]",
-        ),
+        ("sample:\n  lr:\n    uniform: [2e-3, 1e-3]", ":4: sample.lr.uniform: [0.002, 0.001] has the high e"),
         (
             "sample: {channels: {randint: [40, 2]}}",
             ":2: sample.channels.randint: [40, 2] has the high end first; write [2, 40]",
         ),
-        (
-            "sample: {lr: {loguniform: [1, 1.0]}}",
-            ":2: sample.lr.loguniform: [1.0, 1.0] holds one value; give it under `base:`",
-        ),
+        ("sample: {lr: {loguniform: [1, 1.0]}}", ":2: sample.lr.loguniform: [1.0, 1.0] holds one value; giv"),
         # An adversary without intermediate states: whichever of the two keys the row says is the place.
         (
             "base: {gan: posthoc}\ncells:\n  - {model_t: 2}\n  - {gol: 1, model_t: 1}",
@@ -67,18 +61,12 @@ from sweeps.spec.load import SpecError
             "base: {max_steps: 900, give_up_accuracy: 0.5}\ncells: [{give_up_at: 901}]",
             ":3: cell give_up_at=901: give_up_at: 901 is longer than the whole run, max_steps 900; set give_up_at",
         ),
-        (
-            "base: {give_up_at: 900}",
-            ":2: give_up_at: 900 with give_up_accuracy 0 gives no run up; set give_up_accuracy above 0, or",
-        ),
+        ("base: {give_up_at: 900}", ":2: give_up_at: 900 with give_up_accuracy 0 gives no run up; set give_"),
         (
             "base: {accuracy: 0.9}\ngrid:\n  give_up_accuracy: [0.8, 0.95]",
             ":4: cell give_up_accuracy=0.95: give_up_accuracy: 0.95 is above accuracy, 0.9, at which runs stop",
         ),
-        (
-            "base: {schedule: exponential}",
-            ":2: schedule: 'exponential' with decay 1 never decays; set decay below 1, or schedule to constant",
-        ),
+        ("base: {schedule: exponential}", ":2: schedule: 'exponential' with decay 1 never decays; set decay"),
     ],
 )
 def test_a_wrong_combination_is_one_line(tmp_path: Path, text: str, expected: str) -> None:
