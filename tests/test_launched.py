@@ -95,7 +95,7 @@ def test_launches_of_one_name_are_one_sweep(store, tmp_path) -> None:
 
 
 def test_a_sweep_is_found_by_its_name_and_a_text_that_cannot_be_read_is_left_out(store, tmp_path) -> None:
-    with pytest.raises(SpecError, match="no spec s; .*launched into this store: nothing"):
+    with pytest.raises(SpecError, match=r"no spec s; .*launched into this store: nothing"):
         find_sweep(store, "s")
     spec = load(write_spec(tmp_path))
     launch(store, spec)

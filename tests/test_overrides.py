@@ -123,7 +123,7 @@ def test_an_exclusion_that_an_override_empties_is_no_error(spec: Spec) -> None:
         (["runs=0"], "override 'runs=0': runs: 0 is below 1"),
         (["runs=2", "seeds=3"], "override 'seeds=3': give `runs` or `seeds`, not both"),
         (["clip=1", "clip=2"], "override 'clip=2': clip is given twice"),
-        (["+clip=1"], "override '+clip=1': write KEY=VALUE; '+', '~' and '@' have no use here"),
+        (["+clip=1"], "override '+clip=1': write KEY=VALUE without '+', '~' and '@'"),
         (["~clip"], "override '~clip': write KEY=VALUE"),
         (["clip@x=1"], "override 'clip@x=1': write KEY=VALUE"),
         (["clip"], "override 'clip' is not KEY=VALUE in Hydra's grammar: "),

@@ -137,7 +137,9 @@ def assert_refused(slurm, folder: Path, said: Answer, *words: str) -> None:
     (line,) = [line for line in said.err.splitlines() if "error:" in line]
     assert "nothing was submitted" in line
     assert re.search(".*".join(words), line), line
-    assert slurm.run("squeue", "-h", "-t", "pending,running") == ""  # the probe's own job may still be completing
+    assert (
+        slurm.run("squeue", "-h", "-t", "pending,running") == ""
+    )  # the probe's own job may still be completing
     assert list((folder / "a.files" / "jobs").iterdir()) == []
     with closing(opened(folder)) as store:
         assert (store.sweeps(), store.open_attempts()) == ({}, [])
@@ -241,7 +243,7 @@ def test_a_launch_that_lives_is_left_alone(slurm, tmp_path) -> None:
     said = launch(tmp_path)
     assert said.json["submitted"] == 0
     assert "died" not in said.err
-    # Killed now, while its sbatch goes on: nobody can say yet what becomes of it.
+    # Killed now, while its sbatch goes on: its fate is not known yet.
     slow.kill()
     slow.wait()
     assert launch(tmp_path).json["submitted"] == 0
@@ -296,7 +298,7 @@ def test_a_hopeless_launch_is_held_by_its_own_jobs(slurm, tmp_path, broken) -> N
 
 
 def test_a_folder_that_nodes_do_not_see(slurm, tmp_path) -> None:
-    """The launch sees a file system that nobody else does: one of its own mount namespace."""
+    """The launch has a mount namespace of its own, with a file system that no node sees."""
     write_spec(tmp_path)
     private = Path(tempfile.mkdtemp(dir=tmp_path))
     inside = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none {private} && exec "$@"', "sh"]

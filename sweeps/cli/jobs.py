@@ -81,7 +81,7 @@ def cancel(
 ) -> int:
     """Stop active runs of SPEC, or without it of all sweeps. --where and --state choose among them.
 
-    A job trains several runs together. A job that also trains other runs goes on for those. The next launch continues
+    A job trains several runs together. A job that also trains other runs continues for those. The next launch continues
     the cancelled runs.
     """
     from results_db.store import open_store

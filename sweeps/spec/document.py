@@ -11,7 +11,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from imagination.schema import nearest, plain
 
 MOST_LINES = 100
-"""Mistakes that are shown; a slip in an axis of thousands shall not fill the terminal."""
+"""Mistakes that are shown, so that a slip in a long axis does not fill the terminal."""
 
 
 class SpecError(Exception):

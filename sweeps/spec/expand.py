@@ -16,7 +16,7 @@ from sweeps.spec.model import Part, Row, Spec, Values
 from sweeps.spec.sample import Distribution
 
 MOST_RUNS = 1_000_000
-"""Runs of one spec; a slip in an axis shall not fill the memory."""
+"""Most runs of one spec, so that a slip in an axis does not fill the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

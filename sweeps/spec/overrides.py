@@ -14,7 +14,7 @@ from slurm.submit.launcher_keys import LAUNCHER_KEYS
 from slurm.submit.launchers import check_setting
 from sweeps.spec.document import SpecError
 from sweeps.spec.model import Part, Spec
-from sweeps.spec.sections import check_distinct, config_value, runs_value, seeds_value
+from sweeps.spec.sections import check_distinct, config_value, number, seeds_value
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MOST = 100_000
-"""Values of one axis; a slip such as range(1,1000000000) shall not fill the memory."""
+"""Most values of one axis, so that a slip such as range(1,1000000000) does not fill the memory."""
 
 
 def apply_overrides(spec: Spec, overrides: Sequence[str]) -> Spec:
@@ -62,7 +62,7 @@ def _scoped(path: str) -> tuple[str, str]:
 
 def _check_form(override: "Override", scope: str, key: str, seen: set[tuple[str, str]]) -> None:
     if override.is_delete() or override.is_add() or override.is_force_add() or override.package is not None:
-        raise ConfigError("write KEY=VALUE; '+', '~' and '@' have no use here, for every key exists")
+        raise ConfigError("write KEY=VALUE without '+', '~' and '@', because every key exists")
     before = {name for other, name in seen if not scope or other in ("", scope)}
     if key in before:
         raise ConfigError(f"{key} is given twice")
@@ -85,10 +85,10 @@ def _apply(spec: Spec, scope: str, key: str, override: "Override") -> Spec:
 
 
 def _change(name: str, parts: Sequence[Part], key: str, override: "Override") -> Callable[[Part], Part]:
-    """What an override does to each of the parts that it is meant for."""
+    """The change that an override makes to each of the parts that it is meant for."""
     first, _, rest = key.partition(".")
     if key == "runs":
-        return partial(_with_runs, runs=runs_value(_one(override)))
+        return partial(_with_runs, runs=number("runs", _one(override)))
     if first == "seeds":
         return partial(_with_seeds, value={rest: _one(override)} if rest else _one(override))
     if key == "experiment":

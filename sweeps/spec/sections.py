@@ -56,8 +56,8 @@ def seeds_value(value: object) -> Seeds:
     if isinstance(value, Mapping):
         return _seed_range(value)
     if not isinstance(value, list):
-        return Seeds(fixed=range(_number("seeds", value)))
-    seeds = [_number("seed", seed) for seed in value]
+        return Seeds(fixed=range(number("seeds", value)))
+    seeds = [number("seed", seed) for seed in value]
     if not seeds:
         raise ConfigError("seeds is an empty list; leave it out or give it a seed", key="seeds")
     check_distinct("seeds", seeds)
@@ -67,10 +67,10 @@ def seeds_value(value: object) -> Seeds:
 def _seed_range(value: Mapping[object, object]) -> Seeds:
     if not value or not value.keys() <= {"start", "stop"}:
         raise ConfigError(f"seeds: {plain(value)} is not {{start: K}} or {{start: K, stop: L}}", key="seeds")
-    start = _number("start", value.get("start", 0))
+    start = number("start", value.get("start", 0))
     if "stop" not in value:
         return Seeds(start=start)
-    stop = _number("stop", value["stop"])
+    stop = number("stop", value["stop"])
     if stop <= start:
         raise ConfigError(
             f"seeds: {plain(value)} holds no seed; stop, which is not included, must be above start",
@@ -79,16 +79,12 @@ def _seed_range(value: Mapping[object, object]) -> Seeds:
     return Seeds(start=start, fixed=range(start, stop))
 
 
-def runs_value(value: object) -> int:
-    """The number of runs that a cell wants.
+def number(key: str, value: object) -> int:
+    """A number of `runs` or `seeds`: a key of `SeedKeys`.
 
     Raises:
-        ConfigError: the value is not an integer, or is below 1.
+        ConfigError: the value is not an integer, or is out of bounds.
     """
-    return _number("runs", value)
-
-
-def _number(key: str, value: object) -> int:
     return int(coerce(SeedKeys, key, value))
 
 
@@ -179,7 +175,7 @@ class _Reader:
         return located(node, seeds_value, node.value)
 
     def runs(self, node: Node) -> int:
-        return located(node, runs_value, node.value)
+        return located(node, number, "runs", node.value)
 
     def _value(self, key: str, node: Node) -> Scalar:
         if isinstance(node.value, list) and key in keys(registry.config_type(self.experiment)):
