@@ -154,7 +154,7 @@ def _entries(
 ) -> list[_Entry]:
     """Every cell of these sweeps."""
     from sweeps.follow.coverage import cover
-    from sweeps.launch.plan import dead_runs
+    from sweeps.status.dead import dead_runs
 
     frame, dead = store.runs(), dead_runs(store)
     return [

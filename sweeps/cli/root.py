@@ -116,7 +116,8 @@ def _show_plan(
     spec: "Spec", expansion: "Expansion", db: str | None, *, retry_failed: bool, as_json: bool
 ) -> None:
     from results_db.store import open_store
-    from sweeps.launch.plan import dead_runs, make_plan
+    from sweeps.launch.plan import make_plan
+    from sweeps.status.dead import dead_runs
 
     with closing(open_store(db, create=False)) as store:
         plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=retry_failed)

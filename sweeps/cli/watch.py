@@ -76,8 +76,8 @@ def _sweep_states(db: str | None) -> list[dict[str, Any]]:
 
 def _cell_states(spec: str, overrides: tuple[str, ...], db: str | None) -> list[dict[str, Any]]:
     from results_db.store import open_store
-    from sweeps.launch.plan import dead_runs
     from sweeps.spec.stored import find_sweep
+    from sweeps.status.dead import dead_runs
 
     with closing(open_store(db, create=False)) as store:
         found, expansion = find_sweep(store, spec, overrides)

@@ -13,10 +13,11 @@ from results_db.views.tables import text
 from slurm.local import LocalLauncher, resources
 from slurm.submit.launchers import Launcher
 from sweeps.launch.options import LaunchOptions
-from sweeps.launch.plan import Plan, dead_runs, make_plan
+from sweeps.launch.plan import Plan, make_plan
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
+from sweeps.status.dead import dead_runs
 
 
 def launch_locally(

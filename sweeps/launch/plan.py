@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from imagination.schema import Scalar
 from jobs.identity import canonical_json
-from jobs.provenance import dead_attempts
 from results_db.contract import ACTIVE, FAILURES, PlannedRun, State, Store
 from sweeps.spec.expand import Cell, Expansion, in_breadth_first_order
 
@@ -158,11 +157,6 @@ def make_plan(
         for cell in expansion.cells
     ]
     return Plan(cells, to_submit)
-
-
-def dead_runs(store: Store) -> list[str]:
-    """Ids of runs that the store records as RUNNING though their worker process is gone."""
-    return [attempt.run_id for attempt in dead_attempts(store)]
 
 
 class _PastSeconds:
