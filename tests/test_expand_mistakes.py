@@ -14,7 +14,7 @@ from sweeps.spec.document import SpecError
     [
         (
             "grid: {gol: [2]}\nexclude:\n  - {gol: 2, rnn: false}",
-            ":4: exclude: no cell has gol=2, rnn=false; re",
+            ":4: exclude: no cell has gol=2, rnn=false;",
         ),
         ("grid: {gol: [2]}\nexclude: [{gol: 2}]", ": exclude leaves no cell"),
         ("cells:\n  - {gol: 2}\n  - {gol: 2}", ":4: cell gol=2: the same as "),
@@ -30,21 +30,21 @@ from sweeps.spec.document import SpecError
         ("zip:\n  gol: [2, 3]\n  kernel: [3, 4]", ":4: cell gol=3, kernel=4: kernel: 4 is even"),
         ("sample:\n  lr: {uniform: [1, 2]}\n  kernel: {choice: [4]}", ":4: seed 0: kernel: 4 is even"),
         ("cells: [{gol: 2}]\nsample:\n  kernel: {choice: [4]}", ":4: cell gol=2: seed 0: kernel: 4 is even"),
-        ("sample:\n  lr:\n    uniform: [2e-3, 1e-3]", ":4: sample.lr.uniform: [0.002, 0.001] has the high e"),
+        ("sample:\n  lr:\n    uniform: [2, 1]", ":4: sample.lr.uniform: [2.0, 1.0] has the high end first;"),
         (
-            "sample: {channels: {randint: [40, 2]}}",
-            ":2: sample.channels.randint: [40, 2] has the high end first; write [2, 40]",
+            "sample: {gol: {randint: [4, 2]}}",
+            ":2: sample.gol.randint: [4, 2] has the high end first; write [2, 4]",
         ),
         ("sample: {lr: {loguniform: [1, 1.0]}}", ":2: sample.lr.loguniform: [1.0, 1.0] holds one value; giv"),
         # An adversary without intermediate states: whichever of the two keys the row says is the place.
         (
-            "base: {gan: posthoc}\ncells:\n  - {model_t: 2}\n  - {gol: 1, model_t: 1}",
-            ":5: cell gol=1, model_t=1: gan: 'posthoc' with model_t 1 has no intermediate states to work on; "
+            "base: {gan: posthoc}\ncells:\n  - {model_t: 2}\n  - {gol: 2, model_t: 1}",
+            ":5: cell gol=2, model_t=1: gan: 'posthoc' with model_t 1 has no intermediate states to work on; "
             "set gan to none, or model_t to at least 2",
         ),
         (
-            "base:\n  lr: 1e-3\n  model_t: 1\n  gan: joint\ncells:\n  - {gol: 1}",
-            ":5: cell gol=1: gan: 'joint' with model_t 1",
+            "base:\n  lr: 1e-3\n  model_t: 1\n  gan: joint\ncells:\n  - {gol: 2}",
+            ":5: cell gol=2: gan: 'joint' with model_t 1",
         ),
         # What is longer than the run: the preset's interval of 1000 steps, and both with the trace's of 100.
         (
@@ -57,16 +57,6 @@ from sweeps.spec.document import SpecError
             ":3: eval_every: 1000, trace_every: 100 are longer than the whole run, max_steps 90; "
             "set eval_every and trace_every to at most 90, or max_steps to at least 1000",
         ),
-        (
-            "base: {max_steps: 900, give_up_accuracy: 0.5}\ncells: [{give_up_at: 901}]",
-            ":3: cell give_up_at=901: give_up_at: 901 is longer than the whole run, max_steps 900; set give_up_at",
-        ),
-        ("base: {give_up_at: 900}", ":2: give_up_at: 900 with give_up_accuracy 0 gives no run up; set give_"),
-        (
-            "base: {accuracy: 0.9}\ngrid:\n  give_up_accuracy: [0.8, 0.95]",
-            ":4: cell give_up_accuracy=0.95: give_up_accuracy: 0.95 is above accuracy, 0.9, at which runs stop",
-        ),
-        ("base: {schedule: exponential}", ":2: schedule: 'exponential' with decay 1 never decays; set decay"),
     ],
 )
 def test_a_wrong_combination_is_one_line(tmp_path: Path, text: str, expected: str) -> None:
