@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagination.schema import ConfigError
-from jobs.identity import SHORT
 from results_db import console
 from results_db.contract import DIVERGED, Attempt, State, StoreError
+from results_db.text import short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,9 +60,7 @@ def cli(
         results, missing = _evaluate_all(store, chosen["run_id"].tolist(), device, threads, write=write)
         _show(results, as_json=as_json)
         for run_id in missing:
-            click.echo(
-                f"run {run_id[:SHORT]}: its weights in {store.folder} are missing or damaged", err=True
-            )
+            click.echo(f"run {short(run_id)}: its weights in {store.folder} are missing or damaged", err=True)
         return console.SOME_FAILED if missing else 0
     finally:
         store.close()
@@ -145,7 +143,7 @@ def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
         click.echo(json.dumps(results, indent=2))
         return
     for result in results:
-        click.echo(f"run {result['run_id'][:SHORT]}")
+        click.echo(f"run {short(result['run_id'])}")
         for name, value in result["evaluated"].items():
             stored = result["stored"][name]
             same = value == stored or (None not in (value, stored) and abs(value - stored) <= _SAME)

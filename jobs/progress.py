@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
+from results_db.text import short
+
 _LINE_EVERY_S = 15.0
 _WIDE = 120  # columns from which there is room for run ids, units and longer bars
 _STATE = re.compile(r"(adv_)?state(\d+)")  # the names of decoded states in traces
@@ -129,7 +131,7 @@ class Display:
             case "ended":
                 self._has_ended(run_id, event, label)
             case "skipped":
-                self._count(run_id, f"{_now()} {run_id[:10]} {label}: complete, or running elsewhere")
+                self._count(run_id, f"{_now()} {short(run_id)} {label}: complete, or running elsewhere")
 
     def _started(self, run_id: str, event: Mapping[str, Any], label: str) -> None:
         step, max_steps = int(event["step"]), int(event["max_steps"])
@@ -137,11 +139,11 @@ class Display:
         self._ended.pop(run_id, None)  # a run whose worker died is tried again
         self._seen[run_id] = seen
         if self._live_display:
-            text = f"{run_id[:10]} {label}" if self._is_wide else label
+            text = f"{short(run_id)} {label}" if self._is_wide else label
             seen.task = self._runs.add_task(text, total=max_steps, completed=step, rate=0.0, values="")
             self._update_all()
         else:
-            self.say(f"{_now()} {run_id[:10]} {label}: started at step {step}")
+            self.say(f"{_now()} {short(run_id)} {label}: started at step {step}")
 
     def _progress(self, run_id: str, event: Mapping[str, Any]) -> None:
         seen = self._seen.get(run_id)
@@ -155,7 +157,7 @@ class Display:
         elif time.monotonic() - seen.said >= _LINE_EVERY_S:
             seen.said = time.monotonic()
             self.say(
-                f"{_now()} {run_id[:10]} {seen.label}: step {seen.step}/{seen.max_steps} "
+                f"{_now()} {short(run_id)} {seen.label}: step {seen.step}/{seen.max_steps} "
                 f"{seen.rate:.1f} steps/s {values}"
             )
 
@@ -165,7 +167,7 @@ class Display:
             if seen.task is not None:
                 self._runs.remove_task(seen.task)
             self._took.append(time.monotonic() - seen.since)
-        line = f"{_now()} {run_id[:10]} {label}: {ending(event)}"
+        line = f"{_now()} {short(run_id)} {label}: {ending(event)}"
         self._count(run_id, line, ok=event["state"] == "COMPLETED")
 
     def _count(self, run_id: str, line: str, *, ok: bool = True) -> None:

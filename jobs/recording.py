@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from imagination.recorder import Arrays
-from jobs.identity import SHORT
 from results_db.contract import Attempt, RunRecord, Sample, State, StoreError, UnfitError, WorkerStore
 from results_db.files import Files, last_lines, write_atomically
+from results_db.text import short
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class RunRecorder:
 
     def discard_checkpoint(self, why: object) -> None:
         """Begin anew: the checkpoint is of no use. That costs its steps, never the run."""
-        log.warning("run %s starts anew: checkpoint %s: %s", self.attempt.run_id[:SHORT], self._path, why)
+        log.warning("run %s starts anew: checkpoint %s: %s", short(self.attempt.run_id), self._path, why)
         self._path.unlink(missing_ok=True)
         self.rewind()
 
@@ -92,7 +92,7 @@ class RunRecorder:
             return None
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             log.warning(
-                "run %s starts anew: checkpoint %s: %s", self.attempt.run_id[:SHORT], self._path, error
+                "run %s starts anew: checkpoint %s: %s", short(self.attempt.run_id), self._path, error
             )
             return None
         self._traces.update({name: (steps, values) for name, (steps, values) in traces.items()})
@@ -122,7 +122,7 @@ class RunRecorder:
         try:
             write_atomically(self._path, save(dict(state), metadata={"traces": json.dumps(self._traces)}))
         except OSError as error:  # the one before still stands; a full disk must not end the training
-            log.warning("checkpoint of run %s: %s", self.attempt.run_id[:SHORT], error)
+            log.warning("checkpoint of run %s: %s", short(self.attempt.run_id), error)
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
         """See `Recorder`."""
@@ -166,7 +166,7 @@ class RunRecorder:
     def fail(self, error: BaseException) -> None:
         """See `Recorder`."""
         text = "".join(traceback.format_exception(error))
-        log.error("run %s failed\n%s", self.attempt.run_id[:SHORT], text)
+        log.error("run %s failed\n%s", short(self.attempt.run_id), text)
         state = State.OUT_OF_MEMORY if is_out_of_memory(error) else State.FAILED
         self._end(state, text, log_tail=last_lines(self._log_file) if self._log_file else None)
 

@@ -12,12 +12,12 @@ from imagination.schema import ConfigError, build
 from imagination.training.experiment import Experiment
 from imagination.training.loop import Run, Trainer
 from imagination.training.state import CheckpointError
-from jobs.identity import SHORT
 from jobs.pack import Pack
 from jobs.provenance import cpu_name
 from jobs.recording import Report, RunRecorder
 from results_db.contract import Attempt, PlannedRun, Provenance, State, WorkerStore
 from results_db.files import Files
+from results_db.text import short
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ class Heartbeat:
         try:
             counts = self._store.heartbeat(recorder.attempt, step=recorder.step, progress=recorder.values)
         except Exception as error:  # a store that is away for a while must not end the training
-            log.warning("heartbeat of run %s: %s", recorder.attempt.run_id[:SHORT], error)
+            log.warning("heartbeat of run %s: %s", short(recorder.attempt.run_id), error)
             return False
         # The run may have ended while its heartbeat was under way; then False says nothing.
         if counts is False and recorder.state is None:

@@ -45,7 +45,7 @@ def staged(store: Store, *run_ids: str) -> None:
 def intended(store: Store, run_id: str = RUN, **options: bool) -> Attempt:
     """The run's next attempt, granted."""
     staged(store, run_id)
-    (attempt,) = store.intend([run_id], job_name="imagine-1", launcher="slurm", **options)
+    (attempt,) = store.claim([run_id], job_name="imagine-1", launcher="slurm", **options)
     return attempt
 
 
@@ -68,7 +68,7 @@ def test_an_intent_is_pending_without_a_job(store: Store) -> None:
     assert (waiting.attempt, waiting.state) == (Attempt(RUN, 1), State.PENDING)
     assert (waiting.job_name, waiting.job_id, waiting.launcher) == ("imagine-1", None, "slurm")
     assert (waiting.host, waiting.process, waiting.started_at, waiting.heartbeat_at) == (None,) * 4
-    assert abs(waiting.intended_at - datetime.now(UTC)) < timedelta(seconds=5)
+    assert abs(waiting.claimed_at - datetime.now(UTC)) < timedelta(seconds=5)
 
 
 def test_only_runs_that_nobody_is_active_on_are_granted(store: Store) -> None:
@@ -77,7 +77,7 @@ def test_only_runs_that_nobody_is_active_on_are_granted(store: Store) -> None:
     who = replace(WHO, job_id=None)
     for state, run_id in names.items():
         if state is State.PENDING:
-            store.intend([run_id], job_name="other", launcher="slurm")
+            store.claim([run_id], job_name="other", launcher="slurm")
         elif state is not State.STAGED:
             attempt = store.start(run_id, who)
             assert attempt is not None
@@ -86,10 +86,10 @@ def test_only_runs_that_nobody_is_active_on_are_granted(store: Store) -> None:
             elif state is not State.RUNNING:
                 store.end(attempt, state)
     free = {State.STAGED} | INTERRUPTED
-    granted = store.intend(names.values(), job_name="j", launcher="slurm")
+    granted = store.claim(names.values(), job_name="j", launcher="slurm")
     assert [one.run_id for one in granted] == [names[state] for state in State if state in free]
     assert {one.number for one in granted if one.run_id != names[State.STAGED]} == {2}
-    retried = store.intend(names.values(), job_name="j", launcher="slurm", retry_failed=True)
+    retried = store.claim(names.values(), job_name="j", launcher="slurm", retry_failed=True)
     assert [one.run_id for one in retried] == [names[state] for state in State if state in FAILURES]
     after = store.states(names.values())
     assert {state for state, run_id in names.items() if after[run_id] is State.PENDING} == (
@@ -99,15 +99,15 @@ def test_only_runs_that_nobody_is_active_on_are_granted(store: Store) -> None:
 
 def test_intents_are_granted_in_the_order_asked_and_once(store: Store) -> None:
     staged(store, RUN, OTHER, THIRD)
-    granted = store.intend([THIRD, RUN, THIRD, OTHER], job_name="j", launcher="slurm")
+    granted = store.claim([THIRD, RUN, THIRD, OTHER], job_name="j", launcher="slurm")
     assert granted == [Attempt(THIRD, 1), Attempt(RUN, 1), Attempt(OTHER, 1)]
-    assert store.intend([], job_name="j", launcher="slurm") == []
+    assert store.claim([], job_name="j", launcher="slurm") == []
 
 
 def test_intents_are_all_or_nothing(store: Store) -> None:
     staged(store)
     with pytest.raises(StoreError, match="no run efef"):
-        store.intend([RUN, THIRD], job_name="j", launcher="slurm")
+        store.claim([RUN, THIRD], job_name="j", launcher="slurm")
     assert store.states([RUN]) == {RUN: State.STAGED}
 
 
@@ -166,7 +166,7 @@ def test_a_job_that_waits_again_is_pending_as_its_next_restart(store: Store, sta
     assert (waiting.attempt, waiting.state, waiting.job_id) == (again, State.PENDING, "12_3")
     assert (waiting.host, waiting.started_at, waiting.step) == (None, None, 0)
     assert store.requeue([attempt]) == [] == store.requeue([again])  # twice is as once
-    assert store.intend([RUN], job_name="other", launcher="slurm") == []
+    assert store.claim([RUN], job_name="other", launcher="slurm") == []
     # The copy before it, should it be alive after all, does not count; a later one does.
     assert not store.finish(attempt, RECORD)
     later = replace(attempt, restart=3)
@@ -206,7 +206,7 @@ def test_only_the_newest_attempt_of_a_run_waits_again(store: Store) -> None:
     first = begun(store)
     assert store.requeue([first]) == []  # it trains
     store.end(first, State.NODE_FAIL)
-    (second,) = store.intend([RUN], job_name="imagine-2", launcher="slurm")
+    (second,) = store.claim([RUN], job_name="imagine-2", launcher="slurm")
     assert store.requeue([first]) == []
     store.end(second, State.FAILED)
     assert store.requeue([second]) == [] == store.requeue([])
@@ -388,7 +388,7 @@ def test_ended_attempts_are_the_newest_of_their_runs(store: Store) -> None:
     assert (earlier.attempt, earlier.error, earlier.exit_code) == (Attempt(RUN, 2), "second", 1)
     assert (earlier.log_tail, earlier.job_id, earlier.host, earlier.ended_at) == ("l", "12_3", "n1", at)
     assert [one.attempt for one in store.ended_attempts({State.TIMEOUT})] == [third]
-    store.intend([RUN], job_name="j", launcher="slurm", retry_failed=True)
+    store.claim([RUN], job_name="j", launcher="slurm", retry_failed=True)
     assert [one.attempt for one in store.ended_attempts()] == [other]  # RUN is being tried again
 
 
@@ -400,7 +400,7 @@ def test_of_threads_that_intend_the_same_runs_at_once_each_run_goes_to_one(store
 
     def intend(order: int) -> None:
         barrier.wait()
-        got.append(store.intend(runs[::order], job_name="j", launcher="slurm"))
+        got.append(store.claim(runs[::order], job_name="j", launcher="slurm"))
 
     threads = [threading.Thread(target=intend, args=(order,)) for order in (1, -1, 1, -1)]
     for thread in threads:
@@ -420,7 +420,7 @@ store = open_store(url, create=False)
 print("ready", flush=True)
 while not go.exists():
     time.sleep(0.001)
-print(len(store.intend([f"{n:064x}" for n in range(200)], job_name="j", launcher="slurm")))
+print(len(store.claim([f"{n:064x}" for n in range(200)], job_name="j", launcher="slurm")))
 """
 
 
@@ -444,7 +444,7 @@ def test_thousands_of_attempts_pass_in_bulk(store: Store) -> None:
     """More than fit into one statement, there and back. What it costs is measured in benchmarks, not here."""
     runs = [f"{number:064x}" for number in range(2500)]
     staged(store, *runs)
-    granted = store.intend(runs, job_name="j", launcher="slurm")
+    granted = store.claim(runs, job_name="j", launcher="slurm")
     assert granted == [Attempt(run, 1) for run in runs]
     store.note_jobs({attempt: f"9_{index}" for index, attempt in enumerate(granted[:2000])})
     assert store.withdraw(granted) == granted[2000:]

@@ -124,7 +124,7 @@ def test_what_matches_nothing_is_an_error_of_one_line(sweep) -> None:
 def test_intents_are_withdrawn_and_local_runs_stopped_without_slurm(sweep) -> None:
     folder, store = sweep
     first, second, *_ = expand(load(folder / "s.yaml")).runs
-    store.intend([first.run_id], job_name="n", launcher="slurm")
+    store.claim([first.run_id], job_name="n", launcher="slurm")
     local = store.start(second.run_id, ME)
     said = answer("cancel", "s.yaml", *DB, "--json", folder=folder)
     assert said.code == 0

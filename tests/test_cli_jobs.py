@@ -24,7 +24,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlStore]:
 def submitted(store: SqlStore, *, name: str) -> None:
     """A run waits in a job of this name."""
     staged(store, small())
-    (attempt,) = store.intend([small().run_id], job_name=name, launcher="slurm")
+    (attempt,) = store.claim([small().run_id], job_name=name, launcher="slurm")
     store.note_jobs({attempt: "7_0"})
 
 

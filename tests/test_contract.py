@@ -279,7 +279,7 @@ def test_open_attempts_show_who_is_alive(store: Store) -> None:
     assert (alive.step, alive.progress) == (250, {"accuracy": 0.5})
     assert alive.started_at is not None
     assert alive.heartbeat_at is not None
-    assert before <= alive.intended_at == alive.started_at <= alive.heartbeat_at
+    assert before <= alive.claimed_at == alive.started_at <= alive.heartbeat_at
     assert alive.heartbeat_at <= datetime.now(UTC) + timedelta(seconds=1)
     store.finish(attempt, RECORD)
     assert store.open_attempts() == []

@@ -25,7 +25,7 @@ WHO = Provenance("slurm", "n1", "7:1", "gpu", None, None, {}, "12_3")
 
 def granted(store: SqlStore, run_id: str = RUN) -> Attempt:
     store.stage([PlannedRun(run_id, {})])
-    (attempt,) = store.intend([run_id], job_name="j", launcher="slurm")
+    (attempt,) = store.claim([run_id], job_name="j", launcher="slurm")
     return attempt
 
 
@@ -253,7 +253,7 @@ def test_halves_of_files_go_when_nobody_can_be_at_them(store: SqlStore) -> None:
 def test_two_processes_that_ingest_at_once(store: SqlStore, tmp_path: Path) -> None:
     runs = [f"{n:064x}" for n in range(60)]
     store.stage([PlannedRun(run_id, {}) for run_id in runs])
-    for number, attempt in enumerate(store.intend(runs, job_name="j", launcher="slurm")):
+    for number, attempt in enumerate(store.claim(runs, job_name="j", launcher="slurm")):
         Spool(store.folder).write(result(attempt, metric=number))
     go = tmp_path / "go"
     command = [sys.executable, "-c", INGEST, store.url, str(go)]

@@ -335,7 +335,7 @@ def test_a_log_that_is_gone_keeps_no_failure_from_being_told(store, tmp_path) ->
 def dispatched(store: SqlStore) -> Attempt:
     """The run's next attempt, granted to a job that was not submitted yet."""
     store.stage([RUN])
-    (attempt,) = store.intend([RUN.run_id], job_name="j", launcher="slurm")
+    (attempt,) = store.claim([RUN.run_id], job_name="j", launcher="slurm")
     return attempt
 
 

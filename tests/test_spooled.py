@@ -46,7 +46,7 @@ class Cluster:
 
     def granted(self, run_id: str = RUN) -> Attempt:
         self.store.stage([PlannedRun(run_id, {})])
-        (attempt,) = self.store.intend([run_id], job_name="j", launcher="slurm")
+        (attempt,) = self.store.claim([run_id], job_name="j", launcher="slurm")
         return attempt
 
     @property
@@ -355,7 +355,7 @@ def test_a_local_worker_needs_the_store_to_begin(cluster: Cluster) -> None:
 def test_a_server_that_restarts(store: SqlStore, postgres: object) -> None:
     """Its connections are gone, which the next question notices, and opens new ones."""
     store.stage([PlannedRun(RUN, {})])
-    (attempt,) = store.intend([RUN], job_name="j", launcher="slurm")
+    (attempt,) = store.claim([RUN], job_name="j", launcher="slurm")
     worker = SpooledStore(store.folder, lambda: store)
     worker.begin(attempt, WHO)
     other = open_store(store.url, create=False)

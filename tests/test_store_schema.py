@@ -114,14 +114,14 @@ def test_upgrading_keeps_runs_and_attempts_and_counts_on(old: SqlStore) -> None:
         (2, "FAILED", 9),
     ]
     first = store.attempts("aa")[0]
-    assert first["intended_at"] == first["started_at"]
-    granted = store.intend(["aa", "bb"], job_name="j", launcher="slurm", retry_failed=True)
+    assert first["claimed_at"] == first["started_at"]
+    granted = store.claim(["aa", "bb"], job_name="j", launcher="slurm", retry_failed=True)
     assert granted == [Attempt("aa", 3), Attempt("bb", 1)]
 
 
 def test_going_back_drops_what_0001_cannot_hold(store: SqlStore) -> None:
     store.stage([PlannedRun("aa", {})])
-    store.intend(["aa"], job_name="j", launcher="slurm")
+    store.claim(["aa"], job_name="j", launcher="slurm")
     with store._writing() as connection:
         command.downgrade(alembic_config(connection), "0001")
         assert connection.execute(text("SELECT state FROM run")).scalar() == "STAGED"

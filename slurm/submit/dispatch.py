@@ -177,7 +177,7 @@ class _Submission:
         """
         self._folder.begin(self._about())
         run_ids = [run.run_id for pack in part.packs for run in pack.runs]
-        attempts = self._store.intend(
+        attempts = self._store.claim(
             run_ids, job_name=self._name, launcher="slurm", retry_failed=retry_failed
         )
         tasks = _tasks(part.packs, attempts)

@@ -9,7 +9,7 @@ import click
 
 from results_db import console
 from results_db.contract import ACTIVE, INTERRUPTED, RESTARTABLE, State, Store, StoreError
-from results_db.text import counted
+from results_db.text import counted, short
 from slurm.client.client import Slurm
 from slurm.client.commands import SlurmError
 from slurm.client.parse import Answer, Unknown
@@ -51,7 +51,7 @@ def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, db: str | 
         elif shown:
             click.echo("\n".join(shown))
         else:
-            click.echo(f"the log of run {run_id[:10]} is empty", err=True)
+            click.echo(f"the log of run {short(run_id)} is empty", err=True)
 
 
 @click.command()
