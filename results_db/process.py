@@ -1,4 +1,4 @@
-"""Processes by a name that no later process ever has."""
+"""Names of processes that no later process shares."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def process_name(pid: int) -> str:
-    """`pid:start`: unlike a bare pid it never names a later process, nor one of another boot.
+    """`pid:start`. Unlike a bare pid, it never names a later process, or a process of another boot.
 
     Raises:
-        ProcessLookupError: there is none.
+        ProcessLookupError: no process has this pid.
     """
     return f"{pid}:{_start(pid)}"
 
 
 def is_alive(process: str) -> bool:
-    """Whether the process that `process_name` named still runs on this host."""
+    """Whether the process with this `process_name` still runs on this host."""
     try:
         return process_name(int(process.partition(":")[0])) == process
     except (ProcessLookupError, ValueError):
@@ -25,10 +25,10 @@ def is_alive(process: str) -> bool:
 
 
 def _start(pid: int) -> str:
-    """When the process started, by a clock that nobody sets.
+    """When the process started, by the kernel's clock, which changes of the system's time do not move.
 
     Raises:
-        ProcessLookupError: there is none, or it is dead and only waits to be reaped.
+        ProcessLookupError: no process has this pid, or it is a zombie.
     """
     if not _BOOT_ID.exists():  # not Linux
         try:
@@ -36,7 +36,7 @@ def _start(pid: int) -> str:
         except psutil.NoSuchProcess:
             raise ProcessLookupError(f"no process {pid}") from None
     try:
-        # After the name in parentheses, which may hold anything: the state is field 3, the start time field 22.
+        # The name, in parentheses, may contain anything. After it, the state is field 3, the start time field 22.
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
         raise ProcessLookupError(f"no process {pid}") from None

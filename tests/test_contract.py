@@ -308,7 +308,7 @@ def test_find_by_prefix(store: Store) -> None:
     with pytest.raises(StoreError, match="no run begins with 'ff'"):
         store.find("ff")
     for bad in ("", "xyz", "a%", "a_"):
-        with pytest.raises(StoreError, match="no run id"):
+        with pytest.raises(StoreError, match="not the beginning of a run id"):
             store.find(bad)
 
 

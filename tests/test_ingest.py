@@ -14,7 +14,7 @@ from sweep_helpers import RESULTS, run
 
 from results_db.contract import Attempt, PlannedRun, Provenance, RunRecord, Sample, State, StoreError
 from results_db.files import Files
-from results_db.spool.heartbeats import Alive, AliveFiles
+from results_db.spool.heartbeats import Heartbeat, HeartbeatFiles
 from results_db.spool.ingest import ingest
 from results_db.spool.records import Spool, Spooled
 from results_db.store.sql import SqlStore, open_store
@@ -273,7 +273,7 @@ def test_two_processes_that_ingest_at_once(store: SqlStore, tmp_path: Path) -> N
 
 def test_signs_of_life_come_in(store: SqlStore) -> None:
     attempt = granted(store)
-    AliveFiles(store.folder).write(Alive(attempt, WHO, 70, {"accuracy": 0.5}))
+    HeartbeatFiles(store.folder).write(Heartbeat(attempt, WHO, 70, {"accuracy": 0.5}))
     ingest(store)
     (alive,) = store.open_attempts()
     assert (alive.state, alive.host, alive.step, alive.progress) == (
@@ -292,7 +292,7 @@ def test_signs_of_life_come_in(store: SqlStore) -> None:
 
 def test_old_signs_of_life_revive_nobody(store: SqlStore) -> None:
     attempt = granted(store)
-    AliveFiles(store.folder).write(Alive(attempt, WHO, 70, {}))
+    HeartbeatFiles(store.folder).write(Heartbeat(attempt, WHO, 70, {}))
     (path,) = store.folder.rglob("*.json")
     old = time.time() - 600
     os.utime(path, (old, old))
@@ -302,7 +302,7 @@ def test_old_signs_of_life_revive_nobody(store: SqlStore) -> None:
 
 def test_a_copy_that_is_alive_is_newer_than_a_result(store: SqlStore) -> None:
     old = granted(store)
-    AliveFiles(store.folder).write(Alive(replace(old, restart=1), WHO, 1, {}))
+    HeartbeatFiles(store.folder).write(Heartbeat(replace(old, restart=1), WHO, 1, {}))
     Spool(store.folder).write(result(old))
     assert ingest(store).refused == [old]
     assert store.states([RUN]) == {RUN: State.RUNNING}
@@ -311,7 +311,7 @@ def test_a_copy_that_is_alive_is_newer_than_a_result(store: SqlStore) -> None:
 def test_the_sign_of_a_loser_goes(store: SqlStore) -> None:
     old = granted(store)
     store.end(old, State.CANCELLED)
-    AliveFiles(store.folder).write(Alive(old, WHO, 1, {}))
+    HeartbeatFiles(store.folder).write(Heartbeat(old, WHO, 1, {}))
     ingest(store)
     assert store.states([RUN]) == {RUN: State.CANCELLED}
     assert files(store) == set()

@@ -119,7 +119,7 @@ def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(store, record, cap
         second = record()
     assert second.checkpointed is None
     (warning,) = [entry.getMessage() for entry in caplog.records]
-    assert warning.startswith(f"run {RUN.run_id[:10]} starts anew")
+    assert warning.startswith(f"run {RUN.run_id[:10]} starts again")
     second.trace("state1", 0, 0.25)
     second.finish("step_limit", seconds=1, weights=WEIGHTS)
     assert store.traces(RUN.run_id) == {"state1": ([0], [0.25])}

@@ -18,7 +18,7 @@ from results_db.contract import (
     Sample,
     State,
 )
-from results_db.spool.records import DamagedError, NewerFormatError, Spool, Spooled, decode, encode, in_order
+from results_db.spool.records import DamagedError, NewerFormatError, Spool, Spooled, decode, encode, attempts_of
 
 RUN = "ab" * 32
 WHO = Provenance("slurm", "n1", "7:1", "gpu", None, True, {"torch": "2.6"}, "12_3", "/log")
@@ -128,17 +128,17 @@ def test_there_is_one_file_per_attempt(tmp_path: Path) -> None:
 
 def test_the_order_is_that_of_numbers() -> None:
     names = ["ab.10.0.json", "ab.9.11.json", "ab.9.2.json", "ab.9.2.json.f00.tmp", "damaged", "x.1.0.json"]
-    assert [one.order for one in in_order(map(Path, names))] == [(9, 2), (9, 11), (10, 0)]
+    assert [one.order for one in attempts_of(map(Path, names))] == [(9, 2), (9, 11), (10, 0)]
 
 
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        (replace(DONE, attempt=Attempt(RUN, 3)), "of another attempt"),
-        (replace(DONE, record=replace(RECORD, run_id="cd")), "its record is that of run cd"),
-        (replace(DONE, record=None), "nothing ends as COMPLETED without a record"),
-        (replace(DONE, state=State.FAILED), "nothing ends as FAILED with a record"),
-        (replace(DONE, state=State.RUNNING, record=None), "nothing ends as RUNNING"),
+        (replace(DONE, attempt=Attempt(RUN, 3)), "belongs to another attempt"),
+        (replace(DONE, record=replace(RECORD, run_id="cd")), "its record belongs to run cd"),
+        (replace(DONE, record=None), "no attempt ends as COMPLETED without a record"),
+        (replace(DONE, state=State.FAILED), "no attempt ends as FAILED with a record"),
+        (replace(DONE, state=State.RUNNING, record=None), "no attempt ends as RUNNING"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_damaged(tmp_path: Path, entry: Spooled, says: str) -> None:

@@ -137,7 +137,7 @@ def test_a_file_that_is_no_database(tmp_path: Path, create: bool) -> None:
 def test_a_database_of_something_else(create: bool) -> None:
     with sqlite3.connect("x.db") as connection:
         connection.execute("CREATE TABLE songs (title TEXT)")
-    assert "x.db is a database of something else (its tables: songs)" in refusal("x.db", create=create)
+    assert "x.db is another program's database (its tables: songs)" in refusal("x.db", create=create)
     with sqlite3.connect("x.db") as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("songs",)]
 
@@ -189,7 +189,7 @@ def test_a_store_of_an_older_version(create: bool, monkeypatch: pytest.MonkeyPat
         ("sqlite://me:secret@/x.db", "'sqlite://me:***@/x.db' names more than a file"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
-        ("sqlite://outputs/x.db", "three slashes"),
+        ("sqlite://outputs/x.db", "names more than a file; write sqlite:///PATH"),
         ("postgresql://host", "names no database"),
         ("://", "is not a database URL"),
     ],
