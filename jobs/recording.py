@@ -67,16 +67,13 @@ class RunRecorder(Recorder):
         self._log_file = Path(log_file) if log_file else None
         self._report = report
         self._reported = 0.0
-        self._metrics: dict[str, float | None] = {}
-        self._traces: dict[str, tuple[list[int], list[float]]] = {}
-        self._samples: dict[str, Sample] = {}
-        self.checkpointed: Arrays | None = None
         self.rewind()
 
     def rewind(self) -> None:
         """Return to the last checkpoint, or to the beginning, and forget what was recorded since."""
-        self._metrics, self._samples = {}, {}
-        self._traces = defaultdict(lambda: ([], []))
+        self._metrics: dict[str, float | None] = {}
+        self._samples: dict[str, Sample] = {}
+        self._traces: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
         self.checkpointed = self._restore()
 
     def discard_checkpoint(self, why: object) -> None:

@@ -140,9 +140,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class OpenAttempt:
-    """An attempt that is PENDING or RUNNING.
-
-    Times are those of the database server; with SQLite, of the machine that wrote them.
+    """An attempt that is PENDING or RUNNING. Times are the database server's; with SQLite, the writing machine's.
 
     Attributes:
         attempt: the attempt.
@@ -151,11 +149,11 @@ class OpenAttempt:
         job_name: the job's name; None without a scheduler.
         job_id: the scheduler's id, such as `123_4`; None until it is known.
         host: the worker's host; None while PENDING, as are `process`, `started_at` and `heartbeat_at`.
-        process: the worker's `pid:start time`.
+        process: see `Provenance`.
         log: the path of the worker's log.
-        claimed_at: the time of the claim.
-        started_at: the time of its beginning.
-        heartbeat_at: the time of the last heartbeat.
+        claimed_at: when it was claimed.
+        started_at: when it began.
+        heartbeat_at: when the last heartbeat came.
         step: training steps done.
         progress: the values of the last heartbeat.
     """
@@ -188,7 +186,7 @@ class EndedAttempt:
         job_name: the job's name; None without a scheduler.
         job_id: the scheduler's id.
         host: the worker's host; None if it never began.
-        ended_at: the time of its end.
+        ended_at: when it ended.
     """
 
     attempt: Attempt
@@ -240,7 +238,8 @@ class RunRecord:
 class WorkerStore(Protocol):
     """The part of a store that a worker needs.
 
-    A store that may be out of reach answers None while it cannot know whether the attempt counts.
+    Writing an attempt of a run that was never staged raises `UnknownRunError` and changes nothing. A store that may be
+    out of reach answers None while it cannot know whether the attempt counts.
 
     Attributes:
         folder: the folder beside the database, for final weights, checkpoints, packs, the spool and logs; see
@@ -256,9 +255,6 @@ class WorkerStore(Protocol):
         """Claim the run's next attempt and begin it, atomically.
 
         None if the run is COMPLETED, PENDING or RUNNING.
-
-        Raises:
-            UnknownRunError: the run was never staged.
         """
 
     def begin(self, attempt: Attempt, provenance: Provenance, *, at: datetime | None = None) -> bool | None:
@@ -271,9 +267,6 @@ class WorkerStore(Protocol):
             attempt: the attempt; `restart` counts the starts of its job.
             provenance: what trains it.
             at: the time of its beginning; default: now.
-
-        Raises:
-            UnknownRunError: the run was never staged.
         """
 
     def heartbeat(
@@ -339,7 +332,7 @@ class Store(WorkerStore, Protocol):
         """Insert the runs that are missing as STAGED, and record the sweep that wants them, in one transaction."""
 
     def forget(self, sweep: NewSweep) -> None:
-        """Delete the last launch of this name and text, because it submitted nothing. Its runs stay."""
+        """Delete the last launch of this name and text, which submitted nothing. Its runs stay."""
 
     def claim(
         self, run_ids: Iterable[str], *, job_name: str, launcher: str, retry_failed: bool = False
@@ -357,13 +350,10 @@ class Store(WorkerStore, Protocol):
 
         Returns:
             the claimed attempts, in the order of `run_ids`.
-
-        Raises:
-            UnknownRunError: a run was never staged; no run is claimed.
         """
 
     def note_jobs(self, job_ids: Mapping[Attempt, str]) -> None:
-        """Note the scheduler's id (`123_4`) of submitted attempts, whatever their state is now."""
+        """Note the scheduler's id (`123_4`) of submitted attempts, whatever their state."""
 
     def withdraw(self, attempts: Iterable[Attempt]) -> list[Attempt]:
         """Take back claims that were never submitted, and give their runs their former states.
@@ -373,9 +363,6 @@ class Store(WorkerStore, Protocol):
 
         Returns:
             the withdrawn attempts.
-
-        Raises:
-            UnknownRunError: a run was never staged; nothing is withdrawn.
         """
 
     def requeue(self, attempts: Iterable[Attempt]) -> list[Attempt]:
@@ -386,9 +373,6 @@ class Store(WorkerStore, Protocol):
 
         Returns:
             the attempts that are PENDING now, with their restarts.
-
-        Raises:
-            UnknownRunError: a run was never staged; nothing is changed.
         """
 
     def open_attempts(self) -> list[OpenAttempt]:

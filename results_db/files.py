@@ -63,11 +63,7 @@ def last_lines(path: Path, count: int = 20) -> str | None:
 
 @dataclass(frozen=True)
 class Files:
-    """The folder beside a database, and the paths in it.
-
-    Attributes:
-        folder: see `Store.folder`.
-    """
+    """A store's folder, and the paths in it."""
 
     folder: Path
 

@@ -10,29 +10,14 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 def process_name(pid: int) -> str:
     """`pid:start`. Unlike a bare pid, it never names a later process, or a process of another boot.
 
-    Raises:
-        ProcessLookupError: no process has this pid.
-    """
-    return f"{pid}:{_start(pid)}"
-
-
-def is_alive(process: str) -> bool:
-    """Whether the process with this `process_name` still runs on this host."""
-    try:
-        return process_name(int(process.partition(":")[0])) == process
-    except (ProcessLookupError, ValueError):
-        return False
-
-
-def _start(pid: int) -> str:
-    """When the process started, by the kernel's clock, which changes of the system's time do not move.
+    On Linux `start` counts from the boot, so a change of the system's time does not move it.
 
     Raises:
         ProcessLookupError: no process has this pid, or it is a zombie.
     """
     if not _BOOT_ID.exists():  # not Linux
         try:
-            return f"{psutil.Process(pid).create_time():.2f}"
+            return f"{pid}:{psutil.Process(pid).create_time():.2f}"
         except psutil.NoSuchProcess:
             raise ProcessLookupError(f"no process {pid}") from None
     try:
@@ -42,4 +27,12 @@ def _start(pid: int) -> str:
         raise ProcessLookupError(f"no process {pid}") from None
     if state == "Z":
         raise ProcessLookupError(f"process {pid} is dead")
-    return f"{_BOOT_ID.read_text().strip()}/{fields[18]}"
+    return f"{pid}:{_BOOT_ID.read_text().strip()}/{fields[18]}"
+
+
+def is_alive(process: str) -> bool:
+    """Whether the process with this `process_name` still runs on this host."""
+    try:
+        return process_name(int(process.partition(":")[0])) == process
+    except (ProcessLookupError, ValueError):
+        return False

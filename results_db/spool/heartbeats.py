@@ -26,11 +26,7 @@ class Heartbeat:
 
 
 class HeartbeatFiles:
-    """The folder `spool/alive` beside a store.
-
-    Args:
-        folder: see `Store.folder`.
-    """
+    """The folder `spool/alive` in a store's folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = Files(folder).spool / "alive"

@@ -36,12 +36,7 @@ class Ingested:
     left: list[str] = field(default_factory=list)
 
     def __add__(self, later: "Ingested") -> "Ingested":
-        return Ingested(
-            self.stored + later.stored,
-            self.refused + later.refused,
-            self.damaged + later.damaged,
-            self.left + later.left,
-        )
+        return Ingested(**{name: some + getattr(later, name) for name, some in vars(self).items()})
 
     def as_dict(self) -> dict[str, Any]:
         """The value for `--json`."""

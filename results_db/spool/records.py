@@ -59,20 +59,13 @@ class Spooled:
 
 def encode(entry: Spooled) -> bytes:
     """The content of an entry's file."""
-    plain = {
-        **vars(entry),
-        "attempt": vars(entry.attempt),
-        "provenance": vars(entry.provenance),
-        "record": None if entry.record is None else _plain(entry.record),
-    }
-    body = json.dumps(plain, separators=(",", ":")).encode()
+    body = json.dumps(vars(entry), separators=(",", ":"), default=_plain).encode()
     head = {"format": FORMAT, "version": VERSION, "sha256": hashlib.sha256(body).hexdigest()}
     return json.dumps(head).encode() + b"\n" + body + b"\n"
 
 
-def _plain(record: RunRecord) -> dict[str, Any]:
-    samples = {name: base64.b64encode(sample.npz).decode() for name, sample in record.samples.items()}
-    return {**vars(record), "samples": samples}
+def _plain(value: object) -> object:
+    return base64.b64encode(value.npz).decode() if isinstance(value, Sample) else vars(value)
 
 
 def decode(data: bytes) -> Spooled:
@@ -112,11 +105,7 @@ def _entry(plain: dict[str, Any]) -> Spooled:
 
 
 class Spool:
-    """The folder `spool` beside a store.
-
-    Args:
-        folder: see `Store.folder`.
-    """
+    """The folder `spool` in a store's folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Files(folder).spool

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import override
 
@@ -131,7 +132,7 @@ class SpooledStore(WorkerStore):
 
     @override
     def finish(self, attempt: Attempt, record: RunRecord, *, at: datetime | None = None) -> bool | None:
-        return self._end(attempt, State.COMPLETED, record=record)
+        return self._deliver(self._entry(attempt, State.COMPLETED, record=record))
 
     @override
     def end(
@@ -144,7 +145,8 @@ class SpooledStore(WorkerStore):
         log_tail: str | None = None,
         at: datetime | None = None,
     ) -> bool | None:
-        return self._end(attempt, state, error=error, exit_code=exit_code, log_tail=log_tail)
+        entry = self._entry(attempt, state, error=error, exit_code=exit_code, log_tail=log_tail)
+        return self._deliver(entry)
 
     @override
     def close(self) -> None:
@@ -153,19 +155,12 @@ class SpooledStore(WorkerStore):
         if self._connected is not None:
             self._connected.close()
 
-    def _end(
-        self,
-        attempt: Attempt,
-        state: State,
-        *,
-        record: RunRecord | None = None,
-        error: str | None = None,
-        exit_code: int | None = None,
-        log_tail: str | None = None,
-    ) -> bool | None:
+    def _entry(self, attempt: Attempt, state: State, **details: Any) -> Spooled:
         own = self._own[attempt]
-        lasted_s = time.monotonic() - own.since
-        entry = Spooled(attempt, state, own.provenance, lasted_s, record, error, exit_code, log_tail)
+        return Spooled(attempt, state, own.provenance, time.monotonic() - own.since, **details)
+
+    def _deliver(self, entry: Spooled) -> bool | None:
+        attempt = entry.attempt
         full: OSError | None = None
         try:
             self._spool.write(entry)

@@ -107,8 +107,8 @@ class AttemptStore(Database, Store):
             now = rows.now(connection)
             for attempt in wanted:
                 run = runs[attempt.run_id]
-                newest = rows.newest_attempt(connection, run.id)
-                if newest is None or newest.order != attempt.order or newest.job_name is None:
+                newest = rows.newest_attempt(connection, run)
+                if newest is None or newest.attempt != attempt or newest.job_name is None:
                     continue
                 if newest.state not in RESTARTABLE & INTERRUPTED:
                     continue
@@ -125,10 +125,10 @@ class AttemptStore(Database, Store):
     def begin(self, attempt: Attempt, provenance: Provenance, *, at: datetime | None = None) -> bool:
         with self._writing() as connection:
             run = rows.lock_run(connection, attempt.run_id)
-            newest = rows.newest_attempt(connection, run.id)
-            if newest is None or newest.number != attempt.number or newest.restart > attempt.restart:
+            newest = rows.newest_attempt(connection, run)
+            if newest is None or newest.attempt.number != attempt.number or newest.attempt > attempt:
                 return False
-            again = newest.restart == attempt.restart
+            again = newest.attempt == attempt
             if again and newest.state is State.RUNNING:
                 return True
             if newest.state not in ({State.PENDING, State.LOST} if again else RESTARTABLE):

@@ -90,14 +90,10 @@ def _begin(connection: Connection) -> None:
 
 @contextmanager
 def writing(engine: Engine, lock: Path | None) -> Iterator[Connection]:
-    """A transaction that waits for other writers as it begins, and commits at the end.
-
-    Args:
-        engine: an engine from `make_engine`.
-        lock: the file from `lock_file`, held during the transaction; None where the database's own locks suffice.
+    """A transaction that waits for other writers as it begins.
 
     Raises:
-        StoreError: the lock file cannot be taken.
+        StoreError: `lock`, which comes from `lock_file`, cannot be taken.
     """
     with (
         only_writer(lock, timeout_s=BUSY_TIMEOUT_S),
@@ -113,13 +109,7 @@ def reason(error: DBAPIError) -> str:
 
 
 class Database:
-    """The connections of one store. Threads and processes may share the database.
-
-    Attributes:
-        url: see `contract.Store`; a SQLite path in it is absolute.
-        display_url: see `contract.Store`.
-        folder: see `contract.WorkerStore`. It is created by the first file that is written there.
-    """
+    """The connections of one store; see `contract.Store` for its attributes. Threads and processes may share it."""
 
     def __init__(self, address: Address, engine: Engine) -> None:
         self.url = address.url.render_as_string(hide_password=False)

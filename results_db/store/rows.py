@@ -29,16 +29,10 @@ class AttemptRow(NamedTuple):
     """The columns of an attempt that its writes need."""
 
     id: int
-    number: int
-    restart: int
+    attempt: Attempt
     state: State
     started_at: datetime | None
     job_name: str | None
-
-    @property
-    def order(self) -> tuple[int, int]:
-        """See `Attempt.order`."""
-        return self.number, self.restart
 
 
 def now(connection: Connection) -> datetime:
@@ -88,18 +82,19 @@ def lock_runs(connection: Connection, run_ids: Iterable[str]) -> dict[str, RunRo
     return found
 
 
-def newest_attempt(connection: Connection, run: int) -> AttemptRow | None:
+def newest_attempt(connection: Connection, run: RunRow) -> AttemptRow | None:
     """The run's newest attempt."""
     table = models.Attempt
     query = (
         select(table.id, table.number, table.restart, table.state, table.started_at, table.job_name)
-        .where(table.run == run)
+        .where(table.run == run.id)
         .order_by(table.number.desc(), table.restart.desc())
     )
     row = connection.execute(query.limit(1)).first()
     if row is None:
         return None
-    return AttemptRow(row.id, row.number, row.restart, State(row.state), row.started_at, row.job_name)
+    attempt = Attempt(run.run_id, row.number, row.restart)
+    return AttemptRow(row.id, attempt, State(row.state), row.started_at, row.job_name)
 
 
 def fence(connection: Connection, attempt: Attempt) -> tuple[RunRow, AttemptRow | None]:
@@ -109,8 +104,8 @@ def fence(connection: Connection, attempt: Attempt) -> tuple[RunRow, AttemptRow 
         UnknownRunError: the run is not in the store.
     """
     run = lock_run(connection, attempt.run_id)
-    newest = newest_attempt(connection, run.id)
-    return run, newest if newest is not None and newest.order == attempt.order else None
+    newest = newest_attempt(connection, run)
+    return run, newest if newest is not None and newest.attempt == attempt else None
 
 
 def set_run(connection: Connection, run: int, **values: Any) -> None:

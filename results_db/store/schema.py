@@ -13,7 +13,6 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from results_db.contract import StoreError
 from results_db.store.engine import BUSY_TIMEOUT_S, writing
-from results_db.store.lock import lock_file
 
 REVISIONS = ("0001", "0002")
 """Every revision of the schema, oldest first. This version reads and writes the last."""
@@ -44,26 +43,27 @@ def is_empty(connection: Connection, *, shown: str) -> bool:
     return False
 
 
-def create(engine: Engine, *, shown: str) -> None:
+def create(engine: Engine, lock: Path | None, *, shown: str) -> None:
     """Create the tables in an empty database. Of several processes at once, one creates and the others wait.
 
     Raises:
         StoreError: see `is_empty`.
     """
-    with writing(engine, _lock_file(engine)) as connection:
+    with writing(engine, lock) as connection:
         _lock(connection)
         if is_empty(connection, shown=shown):
             _run_alembic(connection)
-    _use_write_ahead_log(engine)
+    if engine.dialect.name == "sqlite" and lock is None:
+        _use_write_ahead_log(engine)
 
 
-def upgrade(engine: Engine, *, shown: str) -> tuple[str, str]:
+def upgrade(engine: Engine, lock: Path | None, *, shown: str) -> tuple[str, str]:
     """Bring an older store to the current schema; returns the revisions before and after.
 
     Raises:
         StoreError: the database is empty, belongs to another program, or to a newer version.
     """
-    with writing(engine, _lock_file(engine)) as connection:
+    with writing(engine, lock) as connection:
         _lock(connection)
         before = _revision(connection, shown=shown)
         if before is None:
@@ -91,10 +91,6 @@ def _revision(connection: Connection, *, shown: str) -> str | None:
     return str(revision)
 
 
-def _lock_file(engine: Engine) -> Path | None:
-    return lock_file(Path(str(engine.url.database)) if engine.dialect.name == "sqlite" else None)
-
-
 def _lock(connection: Connection) -> None:
     """Keep other processes from creating or upgrading until the transaction ends. SQLite needs no more locks."""
     if connection.dialect.name == "postgresql":
@@ -114,12 +110,7 @@ def _run_alembic(connection: Connection) -> None:
 
 
 def _use_write_ahead_log(engine: Engine) -> None:
-    """Let readers read during a write, except on a network file system, where the log does not work.
-
-    The file remembers this setting.
-    """
-    if engine.dialect.name != "sqlite" or _lock_file(engine) is not None:
-        return
+    """Let readers read during a write. The file remembers this setting, which network file systems do not support."""
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     with closing(engine.raw_connection()) as connection:
         while True:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, distinct, func, insert, literal, select
@@ -17,6 +18,7 @@ from results_db.store import models, rows, schema
 from results_db.store.address import Address, locate
 from results_db.store.attempts import AttemptStore
 from results_db.store.engine import make_engine, reason
+from results_db.store.lock import lock_file
 from results_db.text import SHORT, short
 
 if TYPE_CHECKING:  # pandas takes half a second to import, and only `runs` needs it
@@ -38,7 +40,7 @@ def open_store(db: str | None = None, *, create: bool, read_only: bool = False) 
     address = locate(db)
     if address.file is not None:
         if create:
-            _make_folder(address)
+            _make_folder(address.file.parent)
         elif not address.file.exists():
             return _empty_store(address)
     engine = make_engine(address.url, read_only=read_only)
@@ -48,7 +50,7 @@ def open_store(db: str | None = None, *, create: bool, read_only: bool = False) 
             with engine.connect() as connection:
                 empty = schema.is_empty(connection, shown=address.shown)
             if empty and create:
-                schema.create(engine, shown=address.shown)
+                schema.create(engine, lock_file(address.file), shown=address.shown)
         except DBAPIError as error:
             raise _cannot_open(address, error) from error
         if empty and not create:
@@ -68,16 +70,14 @@ def upgrade_store(db: str | None = None) -> tuple[str, str, str]:
         raise StoreError(f"no store at {address.shown}; a launch creates it")
     engine = make_engine(address.url)
     try:
-        return address.shown, *schema.upgrade(engine, shown=address.shown)
+        return address.shown, *schema.upgrade(engine, lock_file(address.file), shown=address.shown)
     except DBAPIError as error:
         raise _cannot_open(address, error) from error
     finally:
         engine.dispose()
 
 
-def _make_folder(address: Address) -> None:
-    assert address.file is not None
-    folder = address.file.parent
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
