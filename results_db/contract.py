@@ -261,12 +261,8 @@ class WorkerStore(Protocol):
         """Make a claimed attempt RUNNING, at the first start of its job or at a restart.
 
         Repeating the call changes nothing. False if the worker should not train: a newer attempt exists, the run is
-        COMPLETED, the claim was withdrawn, or the attempt ended in a state that is not `RESTARTABLE`.
-
-        Args:
-            attempt: the attempt; `restart` counts the starts of its job.
-            provenance: what trains it.
-            at: the time of its beginning; default: now.
+        COMPLETED, the claim was withdrawn, or the attempt ended in a state that is not `RESTARTABLE`. `at` is the time
+        of its beginning, by default now.
         """
 
     def heartbeat(
@@ -299,18 +295,11 @@ class WorkerStore(Protocol):
     ) -> bool | None:
         """End the attempt without a result.
 
-        False if the attempt no longer counts, or `ARROWS` does not allow the change.
-
-        Args:
-            attempt: the attempt.
-            state: one of `FAILURES` or `INTERRUPTED`.
-            error: the traceback, or what was observed from outside.
-            exit_code: the exit code of its process, if known.
-            log_tail: the last lines of the worker's log.
-            at: the time of its end; default: now.
+        See `EndedAttempt` for the arguments; `at` is the time of its end, by default now. False if the attempt no
+        longer counts, or `ARROWS` does not allow the change.
 
         Raises:
-            ValueError: an attempt cannot end in this state.
+            ValueError: `state` is not one of `FAILURES` or `INTERRUPTED`.
         """
 
     def close(self) -> None:
@@ -349,7 +338,7 @@ class Store(WorkerStore, Protocol):
             retry_failed: whether to claim failed runs, too.
 
         Returns:
-            the claimed attempts, in the order of `run_ids`.
+            The claimed attempts, in the order of `run_ids`.
         """
 
     def note_jobs(self, job_ids: Mapping[Attempt, str]) -> None:
@@ -362,7 +351,7 @@ class Store(WorkerStore, Protocol):
         such an attempt exists after all, it does not count.
 
         Returns:
-            the withdrawn attempts.
+            The withdrawn attempts.
         """
 
     def requeue(self, attempts: Iterable[Attempt]) -> list[Attempt]:
@@ -372,7 +361,7 @@ class Store(WorkerStore, Protocol):
         attempts that are not their run's newest, were not claimed for a job, or are not `RESTARTABLE`.
 
         Returns:
-            the attempts that are PENDING now, with their restarts.
+            The attempts that are PENDING now, with their restarts.
         """
 
     def open_attempts(self) -> list[OpenAttempt]:

@@ -27,8 +27,6 @@ from results_db.store.engine import Database
 
 Listed = TypeVar("Listed", OpenAttempt, EndedAttempt)
 
-_NOT_OVER: dict[str, None] = dict.fromkeys(("ended_at", "error", "exit_code", "log_tail"))
-
 
 class AttemptStore(Database, Store):
     """The methods of a SQL store that concern attempts."""
@@ -52,15 +50,8 @@ class AttemptStore(Database, Store):
         with self._writing() as connection:
             runs = rows.lock_runs(connection, wanted)
             free = [runs[run_id] for run_id in wanted if runs[run_id].state not in closed]
-            return _claim(
-                connection,
-                free,
-                state=State.PENDING,
-                at=rows.now(connection),
-                launcher=launcher,
-                job_name=job_name,
-                versions={},
-            )
+            job = {"launcher": launcher, "job_name": job_name, "versions": {}}
+            return _claim(connection, free, state=State.PENDING, at=rows.now(connection), **job)
 
     @override
     def note_jobs(self, job_ids: Mapping[Attempt, str]) -> None:
@@ -113,7 +104,8 @@ class AttemptStore(Database, Store):
                 if newest.state not in RESTARTABLE & INTERRUPTED:
                     continue
                 if newest.started_at is None:  # it goes on waiting for its first start
-                    rows.set_attempt(connection, newest.id, state=State.PENDING, **_NOT_OVER)
+                    over: dict[str, None] = dict.fromkeys(("ended_at", "error", "exit_code", "log_tail"))
+                    rows.set_attempt(connection, newest.id, state=State.PENDING, **over)
                     waiting.append(attempt)
                 else:
                     waiting.append(replace(attempt, restart=attempt.restart + 1))
@@ -171,24 +163,11 @@ class AttemptStore(Database, Store):
                 return False
             ended_at = at or rows.now(connection)
             steps = record.metrics.get("steps")
-            rows.set_attempt(
-                connection,
-                newest.id,
-                state=State.COMPLETED,
-                heartbeat_at=ended_at,
-                ended_at=ended_at,
-                error=None,
-                # The last heartbeat came before the last step; a short run sent none.
-                **({} if steps is None else {"step": int(steps)}),
-            )
-            rows.set_run(
-                connection,
-                run.id,
-                state=State.COMPLETED,
-                outcome=record.outcome,
-                seconds=record.seconds,
-                ended_at=ended_at,
-            )
+            ended = {"state": State.COMPLETED, "ended_at": ended_at}
+            # The last heartbeat came before the last step; a short run sent none.
+            last = {} if steps is None else {"step": int(steps)}
+            rows.set_attempt(connection, newest.id, heartbeat_at=ended_at, error=None, **last, **ended)
+            rows.set_run(connection, run.id, outcome=record.outcome, seconds=record.seconds, **ended)
             rows.insert_record(connection, run.id, record)
         return True
 
@@ -213,17 +192,10 @@ class AttemptStore(Database, Store):
                 return True
             if state not in ARROWS[run.state]:
                 return False
-            ended_at = at or rows.now(connection)
-            rows.set_attempt(
-                connection,
-                newest.id,
-                state=state,
-                ended_at=ended_at,
-                error=_storable(error),
-                exit_code=exit_code,
-                log_tail=_storable(log_tail),
-            )
-            rows.set_run(connection, run.id, state=state, ended_at=ended_at)
+            ended = {"state": state, "ended_at": at or rows.now(connection)}
+            details = {"error": _storable(error), "exit_code": exit_code, "log_tail": _storable(log_tail)}
+            rows.set_attempt(connection, newest.id, **ended, **details)
+            rows.set_run(connection, run.id, **ended)
         return True
 
     @override
@@ -247,19 +219,8 @@ def _claim(
 ) -> list[Attempt]:
     """Insert the next attempt of each of these locked runs, in this state."""
     attempts = [Attempt(run.run_id, run.last_number + 1) for run in runs]
-    new = [
-        {
-            "run": run.id,
-            "number": attempt.number,
-            "restart": attempt.restart,
-            "state": state,
-            "claimed_at": at,
-            "step": 0,
-            "progress": {},
-            **values,
-        }
-        for run, attempt in zip(runs, attempts, strict=True)
-    ]
+    first = {"restart": 0, "state": state, "claimed_at": at, "step": 0, "progress": {}, **values}
+    new = [{"run": run.id, "number": run.last_number + 1, **first} for run in runs]
     if new:
         connection.execute(insert(models.Attempt), new)
     run = models.Run
