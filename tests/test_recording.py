@@ -42,6 +42,7 @@ def record(store, events):
 
 
 def files(store: SqlStore) -> set[str]:
+    """The names of the files in the store's folder."""
     return {path.name for path in store.folder.rglob("*") if path.is_file()}
 
 

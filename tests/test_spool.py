@@ -1,4 +1,4 @@
-"""The files of the spool: what is written is read, and damage is noticed."""
+"""The spool's files: what is written is read, and damage is noticed."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -18,7 +18,15 @@ from results_db.contract import (
     Sample,
     State,
 )
-from results_db.spool.records import DamagedError, NewerFormatError, Spool, Spooled, decode, encode, attempts_of
+from results_db.spool.records import (
+    DamagedError,
+    NewerFormatError,
+    Spool,
+    Spooled,
+    attempts_of,
+    decode,
+    encode,
+)
 
 RUN = "ab" * 32
 WHO = Provenance("slurm", "n1", "7:1", "gpu", None, True, {"torch": "2.6"}, "12_3", "/log")
