@@ -74,9 +74,10 @@ def test_a_record_is_in_the_spool_before_the_store_is_asked(
         seen.append(Spool(self.folder).read(attempt).record)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(SqlStore, "finish", killed)
-        cluster.worker.finish(attempt, RECORD)
+        with pytest.raises(KeyboardInterrupt):
+            cluster.worker.finish(attempt, RECORD)
     assert seen == [RECORD]
     assert ingest(cluster.store).stored == [attempt]
 
@@ -267,7 +268,7 @@ def test_a_full_disk_does_not_keep_a_result_from_the_store(cluster: Cluster) -> 
 def test_with_a_full_disk_and_without_the_store_the_caller_gets_an_error(cluster: Cluster) -> None:
     attempt = cluster.begun()
     cluster.away()
-    with pytest.raises(OSError, match="No space left|Not a directory|File exists"):
+    with pytest.raises(OSError, match=r"No space left|Not a directory|File exists"):
         cluster.worker.finish(attempt, RECORD)
     cluster.back()
     assert cluster.worker.finish(attempt, RECORD) is True
