@@ -99,28 +99,16 @@ def test_a_local_worker_does_not_start_a_run_that_waits_for_its_job(store: Store
     assert states(store) == [(1, 0, "PENDING")]
 
 
-def test_job_ids_are_noted(store: Store) -> None:
-    attempts = [claimed(store, run_id) for run_id in (RUN, OTHER)]
-    store.note_jobs({attempt: f"40_{index}" for index, attempt in enumerate(attempts)})
+def test_job_ids_are_noted_before_or_after_the_job_began(store: Store) -> None:
+    waiting, running = claimed(store), claimed(store, OTHER)
+    assert store.begin(replace(running, restart=1), replace(WHO, job_id=None))
+    store.note_jobs({waiting: "40_0", running: "40_1"})
     store.note_jobs({})
     assert [one.job_id for one in store.open_attempts()] == ["40_0", "40_1"]
-
-
-def test_job_ids_may_be_noted_after_the_job_began(store: Store) -> None:
-    attempt = claimed(store)
-    assert store.begin(replace(attempt, restart=1), replace(WHO, job_id=None))
-    store.note_jobs({attempt: "40_0"})
-    assert store.attempts(RUN)[0]["job_id"] == "40_0"
-
-
-def test_the_dispatchs_notes_stay_where_the_worker_does_not_know_them(store: Store) -> None:
-    attempt = claimed(store)
-    store.note_jobs({attempt: "40_0"})
-    assert store.begin(attempt, replace(WHO, job_id=None))
-    (alive,) = store.open_attempts()
+    assert store.begin(waiting, replace(WHO, job_id=None))  # the worker does not know its job's id
+    alive = store.open_attempts()[0]
     assert (alive.job_name, alive.job_id, alive.host, alive.log) == ("imagine-1", "40_0", "n1", "/l")
-    assert alive.state is State.RUNNING
-    assert alive.started_at == alive.heartbeat_at
+    assert (alive.state, alive.heartbeat_at) == (State.RUNNING, alive.started_at)
 
 
 def test_a_withdrawn_claim_leaves_nothing(store: Store) -> None:
@@ -177,10 +165,9 @@ def test_an_attempt_that_never_began_keeps_its_restart_when_it_waits_again(
 
 
 def test_a_run_started_without_a_claim_waits_in_no_queue(store: Store) -> None:
-    attempt = started(store)
-    assert store.end(attempt, State.PREEMPTED)
-    assert store.requeue([attempt]) == []
-    assert store.start(RUN, WHO) == Attempt(RUN, 2)
+    assert store.end(started(store), State.PREEMPTED)
+    assert store.requeue([Attempt(RUN, 1)]) == []
+    assert claimed(store) == Attempt(RUN, 2)  # local workers and jobs count together
 
 
 def test_only_the_newest_attempt_of_a_run_waits_again(store: Store) -> None:
@@ -224,10 +211,10 @@ def test_what_was_submitted_or_began_is_not_withdrawn(store: Store) -> None:
 
 def test_a_job_that_never_ran_ends(store: Store) -> None:
     attempt = claimed(store)
+    assert not store.heartbeat(attempt, step=1, progress={})
     assert store.end(attempt, State.CANCELLED, error="cancelled while it waited")
     assert states(store) == [(1, 0, "CANCELLED")]
     assert not store.begin(attempt, WHO)
-    assert store.states([RUN]) == {RUN: State.CANCELLED}
 
 
 def test_beginning_twice_is_as_beginning_once(store: Store) -> None:
@@ -297,21 +284,15 @@ def test_a_restart_may_be_the_first_beginning_that_the_store_knows(store: Store)
 
 
 @pytest.mark.parametrize("state", sorted(FAILURES | INTERRUPTED))
-def test_after_which_endings_a_requeued_job_goes_on(store: Store, state: State) -> None:
+def test_after_which_endings_an_attempt_or_its_requeued_job_goes_on(store: Store, state: State) -> None:
     """A run at fault would fail again, and a cancelled one must stay cancelled."""
     attempt = begun(store)
     store.end(attempt, state)
+    assert store.begin(attempt, WHO) is (state is State.LOST)
     goes_on = state not in (State.FAILED, State.OUT_OF_MEMORY, State.CANCELLED)
     assert store.begin(replace(attempt, restart=1), WHO) is goes_on
     assert (state in RESTARTABLE) is goes_on
     assert store.states([RUN])[RUN] == (State.RUNNING if goes_on else state)
-
-
-@pytest.mark.parametrize("state", sorted(FAILURES | INTERRUPTED))
-def test_of_ended_attempts_only_a_lost_one_begins_again(store: Store, state: State) -> None:
-    attempt = begun(store)
-    store.end(attempt, state)
-    assert store.begin(attempt, WHO) is (state is State.LOST)
 
 
 def test_a_requeued_job_whose_run_is_complete_has_nothing_to_do(store: Store) -> None:
@@ -335,18 +316,8 @@ def test_a_new_dispatch_supersedes_every_restart_of_the_old_one(store: Store) ->
 
 
 def test_a_result_counts_without_a_known_beginning(store: Store) -> None:
-    attempt = claimed(store)
-    assert store.finish(attempt, RECORD)
+    assert store.finish(claimed(store), RECORD)
     assert states(store) == [(1, 0, "COMPLETED")]
-
-
-def test_an_attempt_that_has_not_begun_has_no_heartbeat(store: Store) -> None:
-    assert not store.heartbeat(claimed(store), step=1, progress={})
-
-
-def test_attempts_of_local_workers_and_of_jobs_are_counted_together(store: Store) -> None:
-    store.end(begun(store), State.NODE_FAIL)
-    assert store.start(RUN, WHO) == Attempt(RUN, 2)
 
 
 def test_ended_attempts_are_the_newest_of_their_runs(store: Store) -> None:

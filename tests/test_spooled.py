@@ -57,11 +57,10 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 def test_with_the_store_in_reach_nothing_stays_in_the_spool(cluster: Cluster) -> None:
     attempt = claimed(cluster.store)
-    assert cluster.worker.begin(attempt, WHO) is True
-    assert cluster.worker.heartbeat(attempt, step=3, progress={}) is True
-    assert cluster.worker.finish(attempt, RECORD) is True
-    assert cluster.state is State.COMPLETED
-    assert cluster.files == set()
+    assert cluster.worker.begin(attempt, WHO)
+    assert cluster.worker.heartbeat(attempt, step=3, progress={})
+    assert cluster.worker.finish(attempt, RECORD)
+    assert (cluster.state, cluster.files) == (State.COMPLETED, set())
 
 
 def test_a_record_is_in_the_spool_before_the_store_is_asked(
