@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -23,6 +25,8 @@ from results_db.contract import (
 from results_db.spool.ingest import ingest
 from results_db.spool.records import Spool, Spooled
 from results_db.store.sql import SqlStore
+
+T = TypeVar("T")
 
 RUN, OTHER, THIRD = "ab" * 32, "cd" * 32, "ef" * 32
 WHO = Provenance(
@@ -102,6 +106,18 @@ class ThroughSpool:
         assert not path.exists()
         assert [*found.stored, *found.refused] == [entry.attempt]
         return entry.attempt in found.stored
+
+
+def in_threads(act: Callable[[int], T], count: int) -> list[T]:
+    """What `act` returns for 0, 1, ... in threads that begin at the same moment."""
+    barrier = threading.Barrier(count)
+
+    def begin(number: int) -> T:
+        barrier.wait()
+        return act(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(begin, range(count)))
 
 
 _AT_ONCE = """

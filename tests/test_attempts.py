@@ -1,6 +1,5 @@
 """Attempts that are dispatched: claimed before their job is submitted, begun by the job, requeued, ended."""
 
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ from store_helpers import (
     at_once,
     claimed,
     every_way,
+    in_threads,
     staged,
     started,
     states,
@@ -341,19 +341,9 @@ def test_ended_attempts_are_the_newest_of_their_runs(store: Store) -> None:
 def test_of_threads_that_claim_the_same_runs_at_once_each_run_goes_to_one(store: Store) -> None:
     runs = [f"{number:064x}" for number in range(40)]
     staged(store, *runs)
-    barrier = threading.Barrier(4)
-    got: list[Attempt] = []
-
-    def claim(order: int) -> None:
-        barrier.wait()
-        got.extend(store.claim(runs[::order], job_name="j", launcher="slurm"))
-
-    threads = [threading.Thread(target=claim, args=(order,)) for order in (1, -1, 1, -1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(got) == [Attempt(run, 1) for run in runs]
+    orders = (runs, runs[::-1], runs, runs[::-1])
+    got = in_threads(lambda number: store.claim(orders[number], job_name="j", launcher="slurm"), 4)
+    assert sorted(attempt for part in got for attempt in part) == [Attempt(run, 1) for run in runs]
 
 
 CLAIM = """

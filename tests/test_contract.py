@@ -2,11 +2,10 @@
 test_store.py those of SQL alone.
 """
 
-import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from store_helpers import OTHER, RUN, THIRD, WHO, every_way, staged, started
+from store_helpers import OTHER, RUN, THIRD, WHO, every_way, in_threads, staged, started
 
 from results_db.contract import (
     FAILURES,
@@ -274,19 +273,7 @@ def test_runs_keep_the_types_of_their_configs(store: Store) -> None:
 
 def test_of_eight_threads_that_start_a_run_at_once_one_gets_it(store: Store) -> None:
     staged(store)
-    barrier = threading.Barrier(8)
-    got: list[Attempt | None] = []
-
-    def start() -> None:
-        barrier.wait()
-        got.append(store.start(RUN, WHO))
-
-    threads = [threading.Thread(target=start) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(got) == 8
+    got = in_threads(lambda _: store.start(RUN, WHO), 8)
     assert [attempt for attempt in got if attempt is not None] == [Attempt(RUN, number=1)]
     assert len(store.attempts(RUN)) == 1
 

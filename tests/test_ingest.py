@@ -160,7 +160,6 @@ def test_what_no_database_holds_is_set_aside(store: SqlStore, spool: Spool) -> N
     attempt, good = claimed(store), claimed(store, OTHER)
     entry = result(attempt)
     assert entry.record is not None
-    spool.write(replace(entry, record=replace(entry.record, outcome="x" * 40 + "\0")))
     broken = replace(entry.record, traces={"t": ([0], [float("nan")])})
     spool.write(replace(entry, record=broken))
     spool.write(result(good))
@@ -170,26 +169,17 @@ def test_what_no_database_holds_is_set_aside(store: SqlStore, spool: Spool) -> N
     assert store.runs()["metric"].isna().tolist() == [True, False]
 
 
-def test_a_file_of_another_stores_run_stays(store: SqlStore, spool: Spool) -> None:
-    attempt = claimed(store)
-    stranger = Attempt(THIRD, 1)
-    spool.write(result(stranger))
-    spool.write(result(attempt))
-    found = ingest(store)
-    assert found.stored == [attempt]
-    (line,) = found.left
-    assert "no run efef" in line
-    assert files(store) == {f"spool/{stranger.run_id}.1.0.json"}
-
-
-def test_a_file_of_a_newer_version_stays(store: SqlStore, spool: Spool) -> None:
-    attempt = claimed(store)
-    path = spool.write(result(attempt))
+def test_files_of_another_stores_run_and_of_a_newer_version_stay(store: SqlStore, spool: Spool) -> None:
+    newer, attempt = claimed(store), claimed(store, OTHER)
+    path = spool.write(result(newer))
     path.write_bytes(path.read_bytes().replace(b'"version": 1', b'"version": 9', 1))
+    spool.write(result(attempt))
+    spool.write(result(Attempt(THIRD, 1)))
     found = ingest(store)
-    assert (found.stored, found.damaged) == ([], [])
+    assert (found.stored, found.damaged) == ([attempt], [])
     assert "version 9" in found.left[0]
-    assert path.exists()
+    assert "no run efef" in found.left[1]
+    assert files(store) == {f"spool/{RUN}.1.0.json", f"spool/{THIRD}.1.0.json"}
 
 
 def test_while_the_store_is_away_everything_stays(tmp_path: Path) -> None:

@@ -6,13 +6,12 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from store_helpers import at_once, staged
+from store_helpers import at_once, in_threads, staged
 
 from results_db.contract import StoreError
 from results_db.process import process_name
@@ -71,7 +70,7 @@ def test_the_lock_goes_after_an_error(lock: Path) -> None:
 def test_threads_of_one_process_wait_for_each_other(lock: Path) -> None:
     inside, most = 0, 0
 
-    def write() -> None:
+    def write(_: int) -> None:
         nonlocal inside, most
         for _ in range(5):
             with only_writer(lock, timeout_s=30):
@@ -80,11 +79,7 @@ def test_threads_of_one_process_wait_for_each_other(lock: Path) -> None:
                 time.sleep(0.005)
                 inside -= 1
 
-    threads = [threading.Thread(target=write) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(write, 3)
     assert (inside, most) == (0, 1)
 
 

@@ -256,21 +256,15 @@ def full(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("full")
-def test_a_full_disk_does_not_keep_a_result_from_the_store(cluster: Cluster) -> None:
-    attempt = cluster.begun()
-    assert cluster.worker.finish(attempt, RECORD) is True
-    assert cluster.state is State.COMPLETED
-    assert Spool(cluster.store.folder).attempts() == []  # not even an empty file
-
-
-@pytest.mark.usefixtures("full")
-def test_with_a_full_disk_and_without_the_store_the_caller_gets_an_error(cluster: Cluster) -> None:
+def test_with_a_full_disk_the_record_goes_to_the_store_or_the_caller_gets_an_error(cluster: Cluster) -> None:
     attempt = cluster.begun()
     cluster.away()
     with pytest.raises(OSError, match=r"No space left|Not a directory|File exists"):
         cluster.worker.finish(attempt, RECORD)
     cluster.back()
     assert cluster.worker.finish(attempt, RECORD) is True
+    assert cluster.state is State.COMPLETED
+    assert Spool(cluster.store.folder).attempts() == []  # not even an empty file
 
 
 def test_a_record_that_the_store_never_accepts_is_an_error(cluster: Cluster) -> None:
@@ -404,14 +398,11 @@ def test_on_nfs_only_jobs_do_not_write_the_database(on_nfs: Cluster) -> None:
     attempt = claimed(on_nfs.store)
     with pytest.raises(StoreError, match="lies on a network file system"):
         on_nfs.worker.start(RUN, WHO)
+    read_only = on_nfs.worker._store()
+    assert isinstance(read_only, FolderStore)
+    with pytest.raises(StoreError, match="readonly"):
+        staged(read_only._database, OTHER)
     here = worker_store(str(on_nfs.file))  # a local launcher's worker
     assert here.begin(attempt, WHO) is True
     assert here.finish(attempt, RECORD) is True
     assert on_nfs.state is State.COMPLETED
-
-
-def test_a_job_opens_a_store_on_nfs_read_only(on_nfs: Cluster) -> None:
-    store = on_nfs.worker._store()
-    assert isinstance(store, FolderStore)
-    with pytest.raises(StoreError, match="readonly"):
-        staged(store._database, OTHER)

@@ -169,16 +169,10 @@ def test_a_store_of_another_version(create: bool, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("db", "says"),
     [
-        (
-            "results",
-            "'results' is neither a URL nor a path that ends in .db, such as sqlite:///outputs/imagine.db",
-        ),
-        ("results.sqlite", "neither a URL nor a path"),
+        ("results", "neither a URL nor a path that ends in .db, such as sqlite:///outputs/imagine.db"),
+        ("results.sqlite", "'results.sqlite' is neither a URL nor a path"),
         ("", "neither a URL nor a path"),
-        (
-            "mysql://host/x",
-            "unknown database 'mysql' (did you mean 'sqlite'?); valid ones: sqlite, postgresql",
-        ),
+        ("mysql://host/x", "'mysql' (did you mean 'sqlite'?); valid ones: sqlite, postgresql"),
         ("postgres://host/x", "unknown database 'postgres' (did you mean 'postgresql'?)"),
         ("sqlite+nodriver:///x.db", "unknown database 'sqlite+nodriver'"),
         ("sqlite+aiosqlite:///x.db", "unknown database 'sqlite+aiosqlite'"),
