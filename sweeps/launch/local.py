@@ -103,7 +103,8 @@ def _labels(expansion: Expansion) -> dict[str, str]:
     """Run id to the columns and the seed that tell it from the others."""
     return {
         run.run_id: " ".join(
-            f"{key}={cell_text(value)}" for key, value in [*cell.columns.items(), ("seed", run.config["seed"])]
+            f"{key}={cell_text(value)}"
+            for key, value in [*cell.columns.items(), ("seed", run.config["seed"])]
         )
         for cell in expansion.cells
         for run in cell.runs
