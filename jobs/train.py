@@ -37,8 +37,7 @@ from results_db.spool.worker_store import SpooledStore
 from results_db.store.address import locate
 from results_db.store.mounts import on_network
 from results_db.store.sql import SqlStore, open_store
-from results_db.text import one_line
-from results_db.views.tables import text
+from results_db.text import cell_text, one_line
 
 
 def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
@@ -117,7 +116,7 @@ def _label(config: Mapping[str, Scalar]) -> str:
     """What tells this run from the preset's."""
     usual = resolve(str(config["experiment"]), str(config["preset"]))
     told = {key: value for key, value in config.items() if value != usual[key] or key == "seed"}
-    return " ".join(f"{key}={text(value)}" for key, value in told.items())
+    return " ".join(f"{key}={cell_text(value)}" for key, value in told.items())
 
 
 def _exit_code(state: State) -> int:

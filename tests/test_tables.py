@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from results_db.text import cell_text
 from results_db.views import tables
 
 ROWS = [
@@ -212,7 +213,7 @@ def test_a_summary_has_the_adversarial_mean_where_there_is_one() -> None:
     ],
 )
 def test_cells(value: object, expected: str) -> None:
-    assert tables.text(value) == expected
+    assert cell_text(value) == expected
 
 
 def test_json_has_times_in_iso_form_and_refuses_nan() -> None:
@@ -234,7 +235,7 @@ def test_csv_reads_back(cells: list[tuple[int, str]]) -> None:
 
 
 def test_whole_numbers_are_shown_whole() -> None:
-    shown = [tables.text(value) for value in (20000.0, 12345.0, 12345.678, 0.123456)]
+    shown = [cell_text(value) for value in (20000.0, 12345.0, 12345.678, 0.123456)]
     assert shown == ["20000", "12345", "1.235e+04", "0.1235"]
 
 
@@ -250,4 +251,4 @@ def test_what_rounds_to_zero_has_no_sign(value: float | None, signed: bool, expe
 
 
 def test_zero_has_no_sign_in_a_cell() -> None:
-    assert tables.text(-0.0) == "0"
+    assert cell_text(-0.0) == "0"

@@ -9,6 +9,7 @@ import click
 from results_db import console
 from results_db.cli import options
 from results_db.paper.leads import SIMILARITY
+from results_db.text import short
 from results_db.views import tables
 
 _NOTHING = "no run with a learning order"
@@ -64,7 +65,7 @@ def trace(
     with closing(open_store(db, create=False)) as store:
         orders = traced.collect(store, runs, where=where, min_accuracy=min_accuracy, similarity=similarity)
         name = store.display_url
-    one = f"-{orders[0].run_id[: options.SHORT]}" if len(orders) == 1 else ""
+    one = f"-{short(orders[0].run_id)}" if len(orders) == 1 else ""
     path = output if no_plot or output is not None else files.check(Path(f"trace{one}.png"))
     if as_json:
         found = {"similarity": similarity, "runs": traced.run_rows(orders), "means": traced.mean_rows(orders)}
@@ -113,7 +114,7 @@ def strip(*, run: str, output: Path | None, pick: str, as_json: bool, db: str | 
     with closing(open_store(db, create=False)) as store:
         found = store.run(store.find(run))
         samples = store.samples(found["run_id"])
-    name = found["run_id"][: options.SHORT]
+    name = short(found["run_id"])
     sequences = boards.pick(boards.read(samples, run=name, state=_state(found)), pick)
     path = output or files.check(Path(f"strip-{name}-{pick}.png"))
 

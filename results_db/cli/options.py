@@ -11,9 +11,6 @@ from results_db.views import tables
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SHORT = 10
-"""Characters of a run id in tables; any unique prefix names a run."""
-
 
 def _one_style(context: click.Context, _param: click.Parameter, value: Any) -> Any:
     # Whichever of the two is read last sees both.

@@ -8,6 +8,7 @@ import click
 from results_db import console
 from results_db.cli import figures as pictures
 from results_db.cli import options
+from results_db.text import short
 from results_db.views import tables
 
 if TYPE_CHECKING:
@@ -132,8 +133,8 @@ def runs(
     elif not rows:
         click.echo(options.nothing(store, "no run", where=where, states=states))
     else:
-        short = [{**row, "run_id": row["run_id"][: options.SHORT]} for row in rows]
-        click.echo(tables.render(short, _telling(frame), style=style))
+        shortened = [{**row, "run_id": short(row["run_id"])} for row in rows]
+        click.echo(tables.render(shortened, _telling(frame), style=style))
 
 
 @results.command()

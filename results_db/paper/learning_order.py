@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from results_db.cli.options import SHORT
 from results_db.contract import StoreError
 from results_db.paper import numbers as paper
 from results_db.paper import selection as paper_runs
@@ -15,6 +14,7 @@ from results_db.query import gate as select
 from results_db.query import where as filters
 from results_db.query.aggregate import Interval, mean_interval, plain, sort_key
 from results_db.store.sql import SqlStore
+from results_db.text import short
 from results_db.views import tables
 
 _ALWAYS = ("gol", "model_t")
@@ -205,7 +205,7 @@ def _order(run: "pd.Series[Any]", traces: Traces, *, similarity: float) -> Order
 def _without_traces(run: "pd.Series[Any]") -> str:
     why = plain(run["outcome"]) or "traces are stored when a run ends"
     return (
-        f"run {run['run_id'][:SHORT]} is {run['state']} and has no traces of its states ({why}); name another, "
+        f"run {short(run['run_id'])} is {run['state']} and has no traces of its states ({why}); name another, "
         "see imagine-results runs"
     )
 
@@ -219,7 +219,7 @@ def _shown_run(order: Order) -> dict[str, Any]:
         order.label(name): "never" if step is None else f"{step:,}" for name, step in order.first.items()
     }
     led = {_LEADS.format(order.label(name)): _lead(lead) for name, lead in order.leads.items()}
-    return {"run": order.run_id[:SHORT], **order.cell._asdict(), "seed": order.seed, **first, **led}
+    return {"run": short(order.run_id), **order.cell._asdict(), "seed": order.seed, **first, **led}
 
 
 def _lead(lead: Lead) -> str:

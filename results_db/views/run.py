@@ -6,7 +6,7 @@ from typing import Any
 
 from results_db.columns import CONFIG_COLUMNS, METRIC_COLUMNS
 from results_db.store.sql import SqlStore
-from results_db.views import tables
+from results_db.text import cell_text
 
 
 def collect(store: SqlStore, run_id: str) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def describe(found: Mapping[str, Any]) -> str:
     """What `collect` found, for a person."""
     head = {name: value for name, value in found.items() if not isinstance(value, list | dict)}
     traces = {
-        name: f"{tables.text(last['value'])} at step {last['step']} ({last['points']} points)"
+        name: f"{cell_text(last['value'])} at step {last['step']} ({last['points']} points)"
         for name, last in found["traces"].items()
     }
     parts = [
@@ -60,13 +60,13 @@ def _attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:
     flat = {name: value for name, value in attempt.items() if name != "number" and value not in (None, {})}
     for name in ("progress", "versions"):
         if name in flat:
-            flat[name] = ", ".join(f"{key} {tables.text(value)}" for key, value in flat[name].items())
+            flat[name] = ", ".join(f"{key} {cell_text(value)}" for key, value in flat[name].items())
     return flat
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
     width = max(map(len, values), default=0)
-    return "\n".join(f"{name:<{width}}  {tables.text(value)}".rstrip() for name, value in values.items())
+    return "\n".join(f"{name:<{width}}  {cell_text(value)}".rstrip() for name, value in values.items())
 
 
 def _section(title: str, body: str) -> str:

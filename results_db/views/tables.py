@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from results_db.paper.numbers import LEADS
+from results_db.text import cell_text
 
 Row = Mapping[str, Any]
 
@@ -26,7 +27,7 @@ def render(rows: Sequence[Row], names: Sequence[str], *, style: str) -> str:
     """
     if style == "csv":
         return _csv(rows, names)
-    cells = [[text(row.get(name)) for name in names] for row in rows]
+    cells = [[cell_text(row.get(name)) for name in names] for row in rows]
     return _markdown(cells, names) if style == "markdown" else _rich(cells, names)
 
 
@@ -112,29 +113,13 @@ def decimals(value: float | None, *, places: int = 2, signed: bool = False) -> s
     return f"+{rounded}" if signed and float(rounded) > 0 else rounded
 
 
-def text(value: Any) -> str:
-    """A cell for a person: `true` and `false` as in filters, empty for null.
-
-    Of a fraction four digits, of a whole number all.
-    """
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:z.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    return str(value)
-
-
 def _csv(rows: Sequence[Row], names: Sequence[str]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(names)
     for row in rows:
         cells = [row.get(name) for name in names]
-        writer.writerow([text(cell) if isinstance(cell, bool) else cell for cell in cells])
+        writer.writerow([cell_text(cell) if isinstance(cell, bool) else cell for cell in cells])
     return buffer.getvalue().rstrip("\n")
 
 

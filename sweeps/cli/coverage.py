@@ -42,9 +42,11 @@ class _Entry(NamedTuple):
     @property
     def label(self) -> str:
         """How a line names it: sweep and columns."""
-        from results_db.views.tables import text
+        from results_db.text import cell_text
 
-        columns = " ".join(f"{key}={text(value)}" for key, value in self.top_up.covered.cell.columns.items())
+        columns = " ".join(
+            f"{key}={cell_text(value)}" for key, value in self.top_up.covered.cell.columns.items()
+        )
         return f"{self.sweep}: {columns}" if columns else self.sweep
 
     @property

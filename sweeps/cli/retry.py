@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from results_db import console
-from results_db.cli.options import SHORT
 from results_db.contract import FAILURES, StoreError
-from results_db.text import counted
+from results_db.text import counted, short
 from sweeps.cli import options
 from sweeps.follow.retry import MAX_ATTEMPTS, Retry, failed_runs, plan_retries
 
@@ -107,7 +106,7 @@ def _show(retries: Sequence[Retry], failed: Mapping[str, Mapping[str, Any]], *, 
     rows: list[dict[str, Any]] = [
         {
             "sweep": retry.spec.name,
-            "run_id": run.run_id if as_json else run.run_id[:SHORT],
+            "run_id": run.run_id if as_json else short(run.run_id),
             **cell.columns,
             "seed": run.config["seed"],
             **failed[run.run_id],
@@ -123,7 +122,7 @@ def _show(retries: Sequence[Retry], failed: Mapping[str, Mapping[str, Any]], *, 
 def _say_left(run_ids: Sequence[str], *, max_attempts: int) -> bool:
     """Names the runs that have failed too often; False without any."""
     if run_ids:
-        named = ", ".join(run_id[:SHORT] for run_id in run_ids[:_MOST_NAMED])
+        named = ", ".join(short(run_id) for run_id in run_ids[:_MOST_NAMED])
         more = f" and {len(run_ids) - _MOST_NAMED} more" if len(run_ids) > _MOST_NAMED else ""
         options.say(
             f"left after {counted(max_attempts, 'attempt')} or more: {named}{more}; see imagine-results show RUN, "

@@ -45,13 +45,13 @@ def status(spec: str | None, overrides: tuple[str, ...], db: str | None, as_json
 
 def _aligned(rows: Sequence[dict[str, Any]], *, with_name: bool) -> str:
     """The rows as plain columns: of 500 cells rich would take longer to draw a table than the store to be read."""
-    from results_db.views.tables import text
+    from results_db.text import cell_text
 
     left_out = ("states",) if with_name else ("sweep", "states")
     names = list(dict.fromkeys(key for row in rows for key in row if key not in left_out))
     states = list(dict.fromkeys(state for row in rows for state in row["states"]))
     lines = [
-        [text(row.get(name)) for name in names] + [str(row["states"].get(state, 0)) for state in states]
+        [cell_text(row.get(name)) for name in names] + [str(row["states"].get(state, 0)) for state in states]
         for row in rows
     ]
     cells = [[*names, *states], *lines]

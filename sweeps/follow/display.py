@@ -12,8 +12,7 @@ from rich.text import Text
 
 from jobs.progress import accuracies, duration
 from results_db.contract import FAILURES, INTERRUPTED, State
-from results_db.text import counted
-from results_db.views.tables import text
+from results_db.text import cell_text, counted
 from sweeps.follow.watch import NEW, CellNow, RunNow, Snapshot
 from sweeps.spec.stored import NO_SWEEP
 
@@ -153,7 +152,7 @@ def _cells(cells: Sequence[CellNow], *, limit: int) -> Table:
     shown = cells if len(cells) <= limit else sorted(cells, key=_interest)[: limit - 1]
     for cell in shown:
         row = [cell.sweep] if named else []
-        row += [text(cell.columns.get(key)) for key in columns]
+        row += [cell_text(cell.columns.get(key)) for key in columns]
         row += [str(cell.states.get(state, "")) for state in states]
         table.add_row(*map(escape, row), _eta_of(cell))
     if len(shown) < len(cells):

@@ -8,8 +8,7 @@ from jobs.provenance import lose_dead_attempts
 from results_db.contract import FAILURES, INTERRUPTED, State, Store
 from results_db.spool.ingest import ingest
 from results_db.store import open_store
-from results_db.text import counted
-from results_db.views.tables import text
+from results_db.text import cell_text, counted
 from slurm.local import LocalLauncher, resources
 from slurm.submit.launchers import Launcher
 from sweeps.launch.options import LaunchOptions
@@ -104,7 +103,8 @@ def _labels(expansion: Expansion) -> dict[str, str]:
     """Run id to the columns and the seed that tell it from the others."""
     return {
         run.run_id: " ".join(
-            f"{key}={text(value)}" for key, value in [*cell.columns.items(), ("seed", run.config["seed"])]
+            f"{key}={cell_text(value)}"
+            for key, value in [*cell.columns.items(), ("seed", run.config["seed"])]
         )
         for cell in expansion.cells
         for run in cell.runs

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from results_db.paper.leads import states
 from results_db.paper.learning_order import Cell, Order, by_cell, telling
+from results_db.text import cell_text
 from results_db.views.figures.files import COLUMN
-from results_db.views.tables import text
 
 Array = NDArray[Any]
 
@@ -52,7 +52,7 @@ def draw(orders: Sequence[Order], *, similarity: float) -> Figure:
 
 def _title(cell: Cell, columns: Sequence[str]) -> str:
     values = cell._asdict()
-    said = [f"{name} {text(values[name])}" for name in columns if values[name] is not None]
+    said = [f"{name} {cell_text(values[name])}" for name in columns if values[name] is not None]
     return "\n".join(", ".join(said[place : place + 4]) for place in range(0, len(said), 4))
 
 
