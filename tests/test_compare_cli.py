@@ -9,7 +9,7 @@ import pytest
 from cli_helpers import call, output
 from compare_helpers import config, store_five, store_run
 
-from results_db.paper import numbers as paper
+from results_db.paper import numbers
 from results_db.store.sql import SqlStore, open_store
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -23,7 +23,7 @@ def db() -> SqlStore:
 def test_all_of_an_empty_store(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rows = json.loads(output(capsys, "compare", "all", "--json"))
     assert [row["table"] for row in rows] == [
-        number.table for numbers in paper.TABLES.values() for number in numbers
+        number.table for numbers in numbers.TABLES.values() for number in numbers
     ]
     assert len(rows) == 5 + 2 + 8 + 7 + 2 + 1 + 1
     for row in rows:
@@ -36,7 +36,7 @@ def test_all_of_an_empty_store(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 def test_for_a_person(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
     store_five(db)
     said = output(capsys, "compare", "table1").splitlines()
-    assert said[:2] == [f"table1: {paper.ABOUT['table1']}", ""]
+    assert said[:2] == [f"table1: {numbers.ABOUT['table1']}", ""]
     lines = [" ".join(line.split()) for line in said]
     assert lines[2] == (
         "gol model_t ae rnn quantity paper paper_runs ours difference kept/run baseline verdict"
@@ -46,7 +46,7 @@ def test_for_a_person(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
 
 def test_every_table_has_its_heading(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
     said = output(capsys, "compare", "all", "--format", "markdown")
-    assert [line.split(":")[0] for line in said.splitlines() if line and line[0] != "|"] == [*paper.TABLES]
+    assert [line.split(":")[0] for line in said.splitlines() if line and line[0] != "|"] == [*numbers.TABLES]
 
 
 def test_the_learning_order_shows_what_its_verdict_is_on(
@@ -59,7 +59,7 @@ def test_the_learning_order_shows_what_its_verdict_is_on(
     for seed in range(5):
         store_run(db, config(seed=seed), traces=curves)
     said = output(capsys, "compare", "learning_order", "--format", "markdown").splitlines()
-    assert said[0] == "learning_order: " + paper.ABOUT["learning_order"]
+    assert said[0] == "learning_order: " + numbers.ABOUT["learning_order"]
     assert len(said[0]) <= 110
     head, _, two, three = [[cell.strip() for cell in line.strip("| ").split("|")] for line in said[2:]]
     assert head[4:] == [

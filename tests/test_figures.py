@@ -12,8 +12,7 @@ from matplotlib.image import imread
 from picture_helpers import CONFIG, FIRST, RANKED, curves, life, run_id, sample, seven
 
 from results_db.contract import Sample, StoreError
-from results_db.paper.leads import first_steps, leads, states
-from results_db.paper.learning_order import Cell, Order
+from results_db.paper.learning_order import Cell, Order, first_steps, leads, states
 from results_db.views.figures import boards, files, strip
 from results_db.views.figures.curves import draw as draw_curves
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results_db.paper.leads import Lead, first_steps, leads, states
+from results_db.paper.learning_order import Lead, first_steps, leads, states
 
 STEPS = [0, 100, 200, 300]
 

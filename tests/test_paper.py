@@ -6,7 +6,7 @@ from imagination.registry import config_type, preset
 from imagination.schema import build, keys
 from results_db.columns import CONFIG_COLUMNS
 from results_db.contract import StoreError
-from results_db.paper import numbers as paper
+from results_db.paper import numbers
 from results_db.query import where
 
 TABLE_1 = """
@@ -46,7 +46,7 @@ def cell(gol: str, model_t: str, ae: str = "True", rnn: str = "True") -> dict[st
 
 
 def ours(table: str) -> list[tuple[object, ...]]:
-    return [(number.quantity, dict(number.cell), number.runs, number.value) for number in paper.TABLES[table]]
+    return [(number.quantity, dict(number.cell), number.runs, number.value) for number in numbers.TABLES[table]]
 
 
 def test_table_1() -> None:
@@ -93,24 +93,24 @@ def test_section_3_1_1() -> None:
 
 
 def test_every_table_says_what_it_is_and_which_runs_it_takes() -> None:
-    assert set(paper.TABLES) == set(paper.ABOUT) == set(paper.RUNS)
-    assert all(number.table == table for table, numbers in paper.TABLES.items() for number in numbers)
+    assert set(numbers.TABLES) == set(numbers.ABOUT) == set(numbers.RUNS)
+    assert all(number.table == table for table, numbers in numbers.TABLES.items() for number in numbers)
 
 
-@pytest.mark.parametrize("table", paper.TABLES)
+@pytest.mark.parametrize("table", numbers.TABLES)
 def test_the_runs_of_a_number_can_be_trained(table: str) -> None:
     """What a number asks of its runs is a config of that experiment, and one of its defaults as far as it goes."""
-    runs = paper.RUNS[table]
+    runs = numbers.RUNS[table]
     experiment = str(runs["experiment"])
-    for number in paper.TABLES[table]:
+    for number in numbers.TABLES[table]:
         build(config_type(experiment), {**preset(experiment, "fast"), **runs, **number.cell})
     defaults = build(config_type(experiment), preset(experiment, "fast"))
-    constant = paper.CONSTANT[experiment]
+    constant = numbers.CONSTANT[experiment]
     assert {key: getattr(defaults, key) for key in constant} == constant
 
 
-@pytest.mark.parametrize("effect", paper.EFFECTS.values())
-def test_the_sides_of_an_effect_are_filters_on_its_columns(effect: paper.Effect) -> None:
+@pytest.mark.parametrize("effect", numbers.EFFECTS.values())
+def test_the_sides_of_an_effect_are_filters_on_its_columns(effect: numbers.Effect) -> None:
     assert set(effect.columns) <= set(CONFIG_COLUMNS) & set(keys(config_type("life_state")))
     for side in (effect.first, effect.second):
         assert all(column in side for column in effect.columns)
@@ -118,8 +118,8 @@ def test_the_sides_of_an_effect_are_filters_on_its_columns(effect: paper.Effect)
 
 
 def test_a_table_by_its_name() -> None:
-    assert paper.chosen("table3") == ["table3"]
-    assert paper.chosen("all") == [*(f"table{n}" for n in (1, 2, 3, 4)), "learning_order", *paper.EFFECTS]
+    assert numbers.chosen("table3") == ["table3"]
+    assert numbers.chosen("all") == [*(f"table{n}" for n in (1, 2, 3, 4)), "learning_order", *numbers.EFFECTS]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,6 @@ def test_a_table_by_its_name() -> None:
 )
 def test_a_table_that_is_none(name: str | None, says: str) -> None:
     with pytest.raises(StoreError) as caught:
-        paper.chosen(name)
+        numbers.chosen(name)
     assert says in str(caught.value)
     assert str(caught.value).endswith("coder_layers, all")

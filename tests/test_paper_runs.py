@@ -7,10 +7,10 @@ import pytest
 from compare_helpers import METRICS, WHO, config, store_run
 
 from results_db.contract import RunRecord
-from results_db.paper import learning_order as trace
-from results_db.paper import numbers as paper
-from results_db.paper import selection as paper_runs
+from results_db.paper import numbers
 from results_db.paper.compare import compare
+from results_db.paper.learning_order import collect
+from results_db.paper.selection import runs_of
 from results_db.store.sql import SqlStore, open_store
 from sweeps.spec.expand import expand
 from sweeps.spec.load import apply_overrides, load
@@ -36,10 +36,10 @@ def train(db: SqlStore, spec: str, *overrides: str) -> None:
 
 def test_leads_are_taken_from_fine_traces_alone(db: SqlStore) -> None:
     """A lead of 100 steps means nothing where states are looked at every 500."""
-    number = paper.TABLES["learning_order"][0]
+    number = numbers.TABLES["learning_order"][0]
     for every, counts in ((500, False), (101, False), (100, True)):
         train(db, "learning_order", "runs=1", f"trace_every={every}")
-        assert bool(len(paper_runs.of(db.runs(), number))) is counts
+        assert bool(len(runs_of(db.runs(), number))) is counts
 
 
 PAPER = {"life_state": "paper_bce", "life_count": "paper"}
@@ -51,14 +51,14 @@ PAPER = {"life_state": "paper_bce", "life_count": "paper"}
 def test_every_number_has_as_many_runs_as_its_spec_wants(db: SqlStore, overrides: list[str]) -> None:
     train(db, "paper", *overrides)
     frame = db.runs()
-    for table in paper.TABLES:
+    for table in numbers.TABLES:
         for number, row in zip(
-            paper.TABLES[table], compare(table, frame, traces_of=db.traces_of), strict=True
+            numbers.TABLES[table], compare(table, frame, traces_of=db.traces_of), strict=True
         ):
             assert (row["kept"], row["run"]) == (wanted(number, searched=bool(overrides)),) * 2, row
 
 
-def wanted(number: paper.Number, *, searched: bool) -> int:
+def wanted(number: numbers.Number, *, searched: bool) -> int:
     """The paper's number of runs, but where it averages over a part of what Table 1 averages over.
 
     The runs of `paper` that have 3/3 timesteps, autoencoder and RNN are Table 1's 42, 30 wider and 10 deeper ones; the
@@ -81,33 +81,33 @@ def wanted(number: paper.Number, *, searched: bool) -> int:
 @pytest.mark.parametrize("table", ["table1", "learning_order"])
 @pytest.mark.parametrize("shape", [{"channels": 32}, {"enc_layers": 3, "dec_layers": 3}], ids=str)
 def test_runs_of_an_ablation_are_the_ablations_alone(db: SqlStore, table: str, shape: dict[str, Any]) -> None:
-    number = paper.TABLES[table][1 if table == "table1" else 0]
+    number = numbers.TABLES[table][1 if table == "table1" else 0]
     store_run(db, config(**shape))
-    assert len(paper_runs.of(db.runs(), number)) == 0
+    assert len(runs_of(db.runs(), number)) == 0
     store_run(db, config(preset="paper_l2", **shape))
-    assert list(paper_runs.of(db.runs(), number)["preset"]) == ["paper_l2"]
-    for effect in paper.EFFECTS:
-        assert len(paper_runs.of(db.runs(), paper.TABLES[effect][0])) == 2
+    assert list(runs_of(db.runs(), number)["preset"]) == ["paper_l2"]
+    for effect in numbers.EFFECTS:
+        assert len(runs_of(db.runs(), numbers.TABLES[effect][0])) == 2
 
 
 def test_counting_has_no_ablation(db: SqlStore) -> None:
     # Its preset `fast` has 24 channels, which is no other side of anything.
     store_run(db, config("life_count", gol=2, model_t=2, channels=24))
-    assert len(paper_runs.of(db.runs(), paper.TABLES["table4"][0])) == 1
+    assert len(runs_of(db.runs(), numbers.TABLES["table4"][0])) == 1
 
 
-@pytest.mark.parametrize("table", ["learning_order", *paper.EFFECTS])
+@pytest.mark.parametrize("table", ["learning_order", *numbers.EFFECTS])
 @pytest.mark.parametrize("gan", ["none", "joint"])
 def test_one_network_of_a_seed_counts_once(db: SqlStore, table: str, gan: str) -> None:
     store_run(db, config())
     store_run(db, config(gan=gan))  # none: the same network again; joint: another one
-    assert list(paper_runs.of(db.runs(), paper.TABLES[table][0])["gan"]) == ["posthoc"]
+    assert list(runs_of(db.runs(), numbers.TABLES[table][0])["gan"]) == ["posthoc"]
 
 
 @pytest.mark.parametrize(("experiment", "table"), [("life_state", "table1"), ("life_count", "table4")])
 def test_fewer_sequences_are_another_metric(db: SqlStore, experiment: str, table: str) -> None:
     store_run(db, config(experiment, gol=2, model_t=2, eval_sequences=2000))
-    assert len(paper_runs.of(db.runs(), paper.TABLES[table][0])) == 0
+    assert len(runs_of(db.runs(), numbers.TABLES[table][0])) == 0
 
 
 def test_trace_takes_the_runs_of_the_learning_order(db: SqlStore) -> None:
@@ -118,6 +118,6 @@ def test_trace_takes_the_runs_of_the_learning_order(db: SqlStore) -> None:
     store_run(db, old, traces=curves)
     for leak in ({"gan": "none"}, {"channels": 32}, {"eval_sequences": 100}, {"reset": 1.0}):
         store_run(db, config(seed=2, **leak), traces=curves)
-    assert [order.seed for order in trace.collect(db, similarity=0.98)] == [0, 1]
+    assert [order.seed for order in collect(db, similarity=0.98)] == [0, 1]
     (row, _) = compare("learning_order", db.runs(), traces_of=db.traces_of)
     assert row["kept"] == 2

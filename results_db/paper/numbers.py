@@ -1,4 +1,4 @@
-"""Every number that the paper reports (arXiv 2405.06409), and of which runs."""
+"""Every number that the paper reports (arXiv 2405.06409), and the runs that each number is of."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ class Number:
     """One number of the paper.
 
     Attributes:
-        table: the table, or the sentence in section 3.1.1, that it is in: a name of `TABLES`.
-        quantity: what it is a mean of (or, for `effect`, a difference of means).
+        table: the name in `TABLES` of its table, or of its sentence in section 3.1.1.
+        quantity: the metric or lead whose mean it is; for `effect`, a difference of mean metrics.
         cell: the group columns of its runs, with their values.
         value: the number.
-        runs: how many runs it is over; null where the paper does not say.
+        runs: the number of its runs; null where the paper does not say.
     """
 
     table: str
@@ -28,9 +28,12 @@ class Number:
 
 @dataclass(frozen=True)
 class Effect:
-    """An ablation: the metric of some runs, less that of others, which differ from them in `columns`.
+    """An ablation: the mean metric of one side less that of the other side.
 
-    `first` and `second` are filters as `--where` takes them.
+    Attributes:
+        columns: the config keys in which the sides differ.
+        first: a filter for the runs of the first side, in the language of `--where`.
+        second: a filter for the runs of the second side.
     """
 
     columns: tuple[str, ...]
@@ -38,8 +41,11 @@ class Effect:
     second: str
 
 
+SIMILARITY = 0.98
+"""The pixel similarity from which the paper counts a state as learned."""
+
 LEADS = ("lead_state2", "lead_state3")
-"""How many training steps before the final state each of the states between reaches 98% similarity."""
+"""The quantities of the learning order: how many training steps a state is learned before the final one."""
 
 EFFECTS = {
     "channels": Effect(("channels",), "channels = 20", "channels > 20"),
@@ -94,62 +100,55 @@ TABLES: dict[str, tuple[Number, ...]] = {
         ({"gol": 3, "model_t": 4}, 4, {"correlation": 0.76}),
         ({"gol": 4, "model_t": 3}, 3, {"correlation": 0.86}),
     ),
-    # Section 3.1.1, of 15 runs with 3 timesteps.
+    # Section 3.1.1: 15 runs with 3 timesteps.
     "learning_order": _metrics(
         "learning_order",
         (_state(3, 3), 15, {LEADS[0]: 5533, LEADS[1]: 2773}),
     ),
-    # Section 3.1.1, which names neither the runs nor their timesteps: those of the learning order are taken.
+    # Section 3.1.1 names neither the runs nor their timesteps, so these take the timesteps of the learning order.
     "channels": (Number("channels", "effect", _state(3, 3), 0.09, None),),
     "coder_layers": (Number("coder_layers", "effect", _state(3, 3), 0.14, None),),
 }
-"""Table to its numbers, in the paper's order."""
+"""The numbers of each table, in the paper's order."""
 
 ABOUT = {
     "table1": "as many model timesteps as GoL timesteps; the larger metric of the two decoders",
     "table2": "unequal timesteps; the larger metric of the two decoders",
     "table3": "the metric without and with adversarial training",
     "table4": "the LSTM that counts living cells; correlation of decoded with true states",
-    "learning_order": "by how many steps a state reaches 98% similarity before the final one; verdicts are on `ratio`",
+    "learning_order": "how many steps before the final state a state reaches 98% similarity; verdicts are on `ratio`",
     "channels": "change of the metric, 20 channels less more than 20",
     "coder_layers": "change of the metric, encoder and decoder of 1 layer less 3 layers",
 }
-"""What each table holds, in a line."""
+"""What each table shows, in one line."""
 
-_BOTH_DECODERS: dict[str, Scalar] = {"experiment": "life_state", "gan": "posthoc"}
-
+# `gan = none` is left out: with the same seed it is the same network as posthoc. Joint training makes another network.
 RUNS: dict[str, Mapping[str, Scalar]] = {
-    "table1": _BOTH_DECODERS,
-    "table2": _BOTH_DECODERS,
-    "table3": _BOTH_DECODERS,
-    "table4": {"experiment": "life_count", "gan": "posthoc"},
-    # Not gan = none as well: that and posthoc are, of one seed, the same network. Joint training makes another one.
-    "learning_order": _BOTH_DECODERS,
-    "channels": _BOTH_DECODERS,
-    "coder_layers": _BOTH_DECODERS,
+    table: {"experiment": "life_count" if table == "table4" else "life_state", "gan": "posthoc"}
+    for table in TABLES
 }
-"""Table to what its runs have, beside a number's own cell."""
+"""What the runs of each table have in common, beside a number's own cell."""
 
 CONSTANT: dict[str, Mapping[str, Scalar]] = {
     "life_state": {"kernel": 3, "residual": True, "reset": 0.1, "eval_board": 20, "eval_sequences": 10_000},
     "life_count": {"kernel": 3, "reset": 0.1, "board": 10, "eval_sequences": 10_000},
 }
-"""Experiment to what the authors never varied. Everything else (layers, width, rates, loss) came from searches."""
+"""What the authors never varied, per experiment. They searched over everything else: layers, width, rates, loss."""
 
 ONE_SHAPE = ("fast",)
-"""Presets of one width and depth: their runs on the second side of an effect are the ablation's alone. Runs of the
-authors' presets count whatever their shape, for the authors searched over it."""
+"""Presets with one width and depth: their runs on the second side of an effect belong to that ablation alone. Runs of
+the authors' presets count with any shape, because the authors searched over it."""
 
 
 def chosen(name: str | None) -> list[str]:
-    """The tables that a person's word names.
+    """The tables with this name; `all` names every table.
 
     Raises:
-        StoreError: none, or an unknown one.
+        StoreError: the name is missing or unknown.
     """
     valid = [*TABLES, "all"]
     if name is None:
-        raise StoreError(f"TABLE is missing; one of {', '.join(valid)}")
+        raise StoreError(f"TABLE is missing; give one of {', '.join(valid)}")
     if name not in valid:
-        raise StoreError(f"unknown table '{name}'{nearest(name, valid)}; valid ones: {', '.join(valid)}")
+        raise StoreError(f"unknown table '{name}'{nearest(name, valid)}; valid tables: {', '.join(valid)}")
     return list(TABLES) if name == "all" else [name]

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from results_db.contract import EndedAttempt
 
 _SAME = (
-    (re.compile(r"(?<![\w.])~?/(?:[^\s'\":,;()/]+/)+"), "…/"),  # the folder of a path; the file's name may matter
+    (
+        re.compile(r"(?<![\w.])~?/(?:[^\s'\":,;()/]+/)+"),
+        "…/",
+    ),  # the folder of a path; the file's name may matter
     (re.compile(r"\b0x[0-9a-fA-F]+\b"), "#"),
     # Ids: UUIDs and hashes, which have digits among their letters.
     (re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), "#"),

@@ -4,40 +4,40 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from results_db.views.figures.boards import Array, Kind, Note, Picked, notes
 from results_db.views.figures.files import COLUMN
 
-# Everything in inches, so that the text keeps its size and never meets its neighbour.
+# Lengths in inches: the text keeps its size and does not touch its neighbour.
 _LEFT = 0.17
 _GAP = 0.06
 _LARGEST, _SMALLEST = 0.70, 0.44
 _TITLE, _HEAD, _NOTE, _BETWEEN = 0.19, 0.14, 0.15, 0.10
 _LINE = 0.10
-"""From one line of a note to its next."""
+"""The distance between two lines of a note."""
 
 _COUNT_NOTE = _NOTE + _LINE
-"""Of `life_count`: the first decoded board is trained and scored, and says both."""
+"""The note of `life_count` has two lines, because the first decoded board is both trained and scored."""
 
 _TALLEST = 7.5
-"""Boards get smaller rather than the picture higher than this, which leaves a page room for its caption."""
+"""The height from which boards get smaller instead: a page has room for the figure and its caption."""
 
 _FONT = 6.5
 _COLOURS = {Kind.MATCH: "#00734d", Kind.OTHER: "#333333", Kind.OUTSIDE: "#8a8a8a"}
 _FRAMES = {Kind.MATCH: 1.2, Kind.OTHER: 0.5, Kind.OUTSIDE: 0.5}
+_DASHES = {Kind.MATCH: "solid", Kind.OTHER: "solid", Kind.OUTSIDE: (0, (3, 2))}
 _SCORES = {"life_count": "correlation"}
 
 
 def draw(sequences: Sequence[Picked], *, config: Mapping[str, Any]) -> Figure:
-    """The picture of some sequences of one run, one below the other.
+    """The figure of some sequences of one run, one below the other.
 
-    Rows have as many boards as there are states, and begin at the same column. Values between dead (white) and
-    alive (black) are shown as they are; a green frame marks a decoded board that matches a true state.
+    Rows have one board per state and begin at the same column. Greys are values between dead (white) and alive
+    (black). A green frame marks a decoded board that matches a true state.
 
     Args:
         sequences: one or more sequences, all of the same run.
-        config: that run's.
+        config: the config of the run.
     """
     page = _Page(sequences, note=_COUNT_NOTE if config.get("experiment") == "life_count" else _NOTE)
     top = page.height
@@ -47,7 +47,7 @@ def draw(sequences: Sequence[Picked], *, config: Mapping[str, Any]) -> Figure:
 
 
 class _Page:
-    """A figure of a column's width (wider only where boards would get too small), measured in inches."""
+    """A figure as wide as a paper's column, or wider where boards would get too small. Lengths are in inches."""
 
     def __init__(self, sequences: Sequence[Picked], *, note: float) -> None:
         self.note = note
@@ -64,15 +64,15 @@ class _Page:
         self.figure = Figure(figsize=(self.width, self.height))
 
     def left(self, column: int) -> float:
-        """Where a column begins."""
+        """The left edge of a column."""
         return _LEFT + column * (self.board + _GAP)
 
     def write(self, x: float, y: float, text: str, **style: Any) -> None:
-        """Text at a place in inches from the lower left corner."""
+        """Writes text at this distance from the lower left corner."""
         self.figure.text(x / self.width, y / self.height, text, **{"fontsize": _FONT, **style})
 
     def show(self, board: Array, column: int, top: float, *, kind: Kind) -> None:
-        """A board whose upper edge is at `top`."""
+        """Draws a board whose upper edge is at `top`."""
         place = (
             self.left(column) / self.width,
             (top - self.board) / self.height,
@@ -81,21 +81,10 @@ class _Page:
         )
         axes = self.figure.add_axes(place)
         axes.imshow(board, cmap="gray_r", vmin=0, vmax=1, interpolation="none")
-        axes.set_axis_off()
-        dashed = (0, (3, 2)) if kind is Kind.OUTSIDE else "solid"
-        edge = _FRAMES[kind] / 72 / 2 / self.board  # half a line outwards, so that it hides no cell
-        frame = Rectangle(
-            (-edge, -edge),
-            1 + 2 * edge,
-            1 + 2 * edge,
-            transform=axes.transAxes,
-            fill=False,
-            clip_on=False,
-            linewidth=_FRAMES[kind],
-            linestyle=dashed,
-            edgecolor=_COLOURS[kind],
-        )
-        axes.add_patch(frame)
+        for spine in axes.spines.values():
+            spine.set_position(("outward", _FRAMES[kind] / 2))  # a frame hides no cell
+            spine.set(linewidth=_FRAMES[kind], color=_COLOURS[kind], linestyle=_DASHES[kind])
+        axes.set(xticks=[], yticks=[])
 
 
 def _sequence(page: _Page, picked: Picked, top: float, *, config: Mapping[str, Any]) -> float:
@@ -136,7 +125,7 @@ def _middle(page: _Page, column: int) -> float:
 
 
 def _title(picked: Picked, *, config: Mapping[str, Any]) -> str:
-    """Which sequence it is, and what it scores: `best: metric 1.50 (no. 4711)`."""
+    """The sequence and its score, as in `best: metric 1.50 (no. 4711)`."""
     measure = _SCORES.get(config.get("experiment", ""), "metric")
     scores = ["undefined" if one.score is None else f"{one.score:.2f}" for one in picked.decoded]
     if len(scores) > 1:
@@ -148,7 +137,7 @@ def _title(picked: Picked, *, config: Mapping[str, Any]) -> str:
 
 
 def _truth_kinds(count: int, *, config: Mapping[str, Any]) -> list[Kind]:
-    """Which true states the score leaves out: the given one, and the final one where it is trained."""
+    """The score leaves out the first true state, which is given, and the last one where it is trained."""
     last = Kind.OTHER if config.get("experiment") == "life_count" else Kind.OUTSIDE
     return [Kind.OUTSIDE, *[Kind.OTHER] * (count - 2), last]
 
