@@ -15,8 +15,13 @@ def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]
     return caught.value.code, out, err
 
 
-def output(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    """The standard output of a call that succeeds and has nothing else to say."""
+def output(capsys: pytest.CaptureFixture[str], *args: str, says: str = "") -> str:
+    """The standard output of a call that succeeds and says only this on standard error."""
     code, out, err = call(capsys, *args)
-    assert (code, err) == (0, "")
+    assert (code, err.strip()) == (0, says)
     return out
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a line of a Markdown table."""
+    return [cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")]

@@ -126,8 +126,9 @@ def _rich(cells: Mapping[str, Sequence[str]]) -> str:
     """A table. If it is wider than its terminal, its columns move closer and those with only zeros are left out."""
     from rich.console import Console
 
-    # The table keeps its width on a narrow terminal, because a cut or folded cell cannot be copied.
-    console = Console(file=io.StringIO(), width=100_000, force_terminal=sys.stdout.isatty())
+    # The table keeps its width on a narrow terminal, because a cut or folded cell cannot be copied. rich ignores a
+    # width without a height where TERM is dumb.
+    console = Console(file=io.StringIO(), width=100_000, height=100, force_terminal=sys.stdout.isatty())
     table, left_out = _table(cells, gutter=3), ""
     width = console.measure(table).maximum - 1  # the right edge is empty
     if sys.stdout.isatty() and width > shutil.get_terminal_size().columns:
