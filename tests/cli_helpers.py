@@ -1,5 +1,8 @@
 """`imagine-results` called in this process, as its console script calls it."""
 
+import subprocess
+import sys
+
 import pytest
 
 from results_db import console
@@ -25,3 +28,15 @@ def output(capsys: pytest.CaptureFixture[str], *args: str, says: str = "") -> st
 def cells(line: str) -> list[str]:
     """The cells of a line of a Markdown table."""
     return [cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")]
+
+
+def imported_by(*args: str) -> set[str]:
+    """The modules that a command imports, run as `python -m results_db.cli`."""
+    script = (
+        "import atexit, runpy, sys\n"
+        "atexit.register(lambda: sys.stderr.write(' '.join(sys.modules)))\n"
+        "runpy.run_module('results_db.cli', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", script, *args]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True)
+    return set(done.stderr.split())

@@ -3,14 +3,12 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_helpers import call, cells, output
+from cli_helpers import call, cells, imported_by, output
 from compare_helpers import WHO, complete
 
 from results_db.contract import NewSweep, PlannedRun, RunRecord, Sample, State
@@ -136,9 +134,7 @@ def test_runs_can_be_chosen(capsys: Capsys, filled: SqlStore, args: list[str], s
 
 def test_runs_for_people_show_what_differs(capsys: Capsys, filled: SqlStore) -> None:
     head, _, first, *others = [" ".join(line.split()) for line in output(capsys, "runs").splitlines()]
-    assert head == (
-        "run_id state outcome attempts seconds gol model_t ae seed train_accuracy metric steps"
-    )
+    assert head == ("run_id state outcome attempts seconds gol model_t ae seed train_accuracy metric steps")
     assert first == f"{run_id(1)[:10]} COMPLETED reached 1 2.5 3 3 true 1 1 0.1 500"
     assert len(others) == 5
     printed = {output(capsys, "runs", "--format", style) for style in tables.FORMATS}
@@ -249,18 +245,6 @@ def test_bad_input(
 
 def test_version(capsys: Capsys) -> None:
     assert output(capsys, "--version") == f"imagine-results, version {version('imagine-sweep')}\n"
-
-
-def imported_by(*args: str) -> set[str]:
-    """The modules that a command imports, run as `python -m results_db.cli`."""
-    script = (
-        "import atexit, runpy, sys\n"
-        "atexit.register(lambda: sys.stderr.write(' '.join(sys.modules)))\n"
-        "runpy.run_module('results_db.cli', run_name='__main__')\n"
-    )
-    command = [sys.executable, "-c", script, *args]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True)
-    return set(done.stderr.split())
 
 
 def test_nothing_imports_torch(filled: SqlStore) -> None:
