@@ -79,7 +79,7 @@ def picked(gol, model_t, *, both=False, wanted="all"):
     ],
 )
 def test_pick(wanted, expected):
-    assert [(one.name, one.index, one.decoded[0].score) for one in picked(3, 3, wanted=wanted)] == expected
+    assert [(one.name, one.index, *one.scores.values()) for one in picked(3, 3, wanted=wanted)] == expected
 
 
 @pytest.mark.parametrize("wanted", ["4", "-1", "1.0", "bset", "", "²"])
@@ -89,9 +89,9 @@ def test_what_is_not_stored_cannot_be_picked(wanted):
 
 
 def test_the_plain_decoder_comes_first_and_alone_the_adversarial_one_is_enough():
-    assert [one.decoder for one in picked(3, 3, both=True)[0].decoded] == ["plain", "adversarial"]
+    assert list(picked(3, 3, both=True)[0].decoded) == ["plain", "adversarial"]
     alone = boards.pick(boards.read({"adversarial": seven(3, 3)}, run="00", state="STAGED"), "first")
-    assert [one.decoder for one in alone[0].decoded] == ["adversarial"]
+    assert list(alone[0].decoded) == ["adversarial"]
     assert "adversarial" in words(strip.draw(alone, config=CONFIG))
 
 
@@ -102,7 +102,7 @@ def test_without_a_score_there_is_no_rank_and_the_first_sequences_are_shown(want
     states_ = life(2)  # 1/1: no intermediate state
     alone = {"plain": sample([states_] * 7, [states_] * 7, [float("nan")] * 7, FIRST + RANKED)}
     found = boards.pick(boards.read(alone, run="00", state="COMPLETED"), wanted)
-    assert [(one.name, one.index, one.decoded[0].score) for one in found] == [("", n, None) for n in expected]
+    assert [(one.name, one.index, *one.scores.values()) for one in found] == [("", n, None) for n in expected]
     assert f"no. {expected[0]}: metric undefined" in words(strip.draw(found, config=CONFIG))
 
 
@@ -248,7 +248,7 @@ def test_true_states_stand_over_decoded_ones_from_the_first_column_on():
     for above, below in zip(true, decoded, strict=False):
         assert above.get_position().x0 == below.get_position().x0
         assert above.get_position().y0 > below.get_position().y1
-    for axes, board in zip(shown, [*one.truth, *one.decoded[0].boards], strict=True):
+    for axes, board in zip(shown, [*one.truth, *one.decoded["plain"]], strict=True):
         (image,) = axes.images
         assert np.array_equal(image.get_array(), board)
         assert image.get_clim() == (0, 1)

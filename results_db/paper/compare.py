@@ -14,13 +14,7 @@ from results_db.paper.learning_order import Traces, first_steps, leads
 from results_db.paper.numbers import EFFECTS, LEADS, TABLES, Number
 from results_db.paper.selection import runs_of
 from results_db.query import where
-from results_db.query.aggregate import (
-    Interval,
-    difference_interval,
-    mean_interval,
-    ratio_interval,
-    values,
-)
+from results_db.query.aggregate import Interval, difference_interval, mean_interval, ratio_interval, values
 from results_db.query.gate import passed
 
 Row = dict[str, Any]

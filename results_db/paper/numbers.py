@@ -59,39 +59,27 @@ def _state(gol: int, model_t: int, *, ae: bool = True, rnn: bool = True) -> dict
     return {"gol": gol, "model_t": model_t, "ae": ae, "rnn": rnn}
 
 
-def _metrics(table: str, *rows: tuple[Mapping[str, Scalar], int, Mapping[str, float]]) -> tuple[Number, ...]:
-    return tuple(
-        Number(table, quantity, cell, value, runs)
-        for cell, runs, means in rows
-        for quantity, value in means.items()
-    )
-
-
-TABLES: dict[str, tuple[Number, ...]] = {
+_ROWS: dict[str, list[tuple[Mapping[str, Scalar], int | None, Mapping[str, float]]]] = {
     # The larger of the metric with and without adversarial training, per run.
-    "table1": _metrics(
-        "table1",
+    "table1": [
         (_state(2, 2), 6, {"metric": 1.00}),
         (_state(3, 3), 42, {"metric": 0.99}),
         (_state(4, 4), 33, {"metric": 0.93}),
         (_state(3, 3, ae=False), 22, {"metric": 0.56}),
         (_state(3, 3, rnn=False), 20, {"metric": 0.40}),
-    ),
-    "table2": _metrics(
-        "table2",
+    ],
+    "table2": [
         (_state(2, 3), 16, {"metric": 0.73}),
         (_state(3, 2), 22, {"metric": 0.74}),
-    ),
-    "table3": _metrics(
-        "table3",
+    ],
+    "table3": [
         (_state(2, 3), 16, {"metric_plain": 0.58, "metric_adv": 0.65}),
         (_state(3, 2), 22, {"metric_plain": 0.15, "metric_adv": 0.71}),
         (_state(3, 3, rnn=False), 20, {"metric_plain": 0.11, "metric_adv": 0.40}),
         (_state(3, 3, ae=False), 10, {"metric_plain": 0.44, "metric_adv": 0.43}),
-    ),
+    ],
     # The LSTM that counts living cells.
-    "table4": _metrics(
-        "table4",
+    "table4": [
         ({"gol": 2, "model_t": 2}, 8, {"correlation": 0.79}),
         ({"gol": 2, "model_t": 3}, 5, {"correlation": 0.81}),
         ({"gol": 2, "model_t": 4}, 9, {"correlation": 0.73}),
@@ -99,15 +87,21 @@ TABLES: dict[str, tuple[Number, ...]] = {
         ({"gol": 3, "model_t": 3}, 8, {"correlation": 0.76}),
         ({"gol": 3, "model_t": 4}, 4, {"correlation": 0.76}),
         ({"gol": 4, "model_t": 3}, 3, {"correlation": 0.86}),
-    ),
+    ],
     # Section 3.1.1: 15 runs with 3 timesteps.
-    "learning_order": _metrics(
-        "learning_order",
-        (_state(3, 3), 15, {LEADS[0]: 5533, LEADS[1]: 2773}),
-    ),
+    "learning_order": [(_state(3, 3), 15, {LEADS[0]: 5533, LEADS[1]: 2773})],
     # Section 3.1.1 names neither the runs nor their timesteps, so these take the timesteps of the learning order.
-    "channels": (Number("channels", "effect", _state(3, 3), 0.09, None),),
-    "coder_layers": (Number("coder_layers", "effect", _state(3, 3), 0.14, None),),
+    "channels": [(_state(3, 3), None, {"effect": 0.09})],
+    "coder_layers": [(_state(3, 3), None, {"effect": 0.14})],
+}
+
+TABLES = {
+    table: [
+        Number(table, quantity, cell, value, runs)
+        for cell, runs, means in rows
+        for quantity, value in means.items()
+    ]
+    for table, rows in _ROWS.items()
 }
 """The numbers of each table, in the paper's order."""
 

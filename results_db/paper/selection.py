@@ -33,10 +33,8 @@ def runs_of(frame: pd.DataFrame, number: Number) -> pd.DataFrame:
 
 
 def _have(runs: pd.DataFrame, wanted: Mapping[str, Scalar], *, or_null: bool = False) -> "pd.Series[bool]":
-    mask = pd.Series(True, index=runs.index)
-    for key, value in wanted.items():
-        mask &= (runs[key] == value) | (runs[key].isna() & or_null)
-    return mask
+    cells = runs[list(wanted)]
+    return (cells.eq(pd.Series(wanted, dtype=object)) | (cells.isna() & or_null)).all(axis=1)
 
 
 def _ablated(runs: pd.DataFrame, experiment: str) -> "pd.Series[bool]":

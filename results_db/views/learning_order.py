@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from results_db.paper.learning_order import Cell, Lead, Order, by_cell, mean_rows, run_rows, states
+from results_db.paper.learning_order import Cell, Lead, Order, by_cell, mean_rows, run_rows
 from results_db.text import short
 from results_db.views import tables
 
@@ -15,19 +15,20 @@ _KINDS = ("state", "decoded ", "final")
 def render(orders: Sequence[Order], *, style: str) -> str:
     """The runs and their means as text; CSV holds the runs alone, with the values as they are."""
     if style == "csv":
-        every = states(name for order in orders for name in order.first)
-        leading = states(name for order in orders for name in order.leads)
-        more = [f"{kind}_{name}" for kind in ("lead", "share") for name in leading]
-        return tables.render(run_rows(orders), ["run_id", *Cell._fields, "seed", *every, *more], style=style)
+        rows = run_rows(orders)
+        names = dict.fromkeys(("run_id", *Cell._fields, "seed"))
+        for row in sorted(rows, key=len, reverse=True):  # a longer row has more states
+            names |= dict.fromkeys(row)
+        return tables.render(rows, list(names), style=style)
     keys = telling(orders)
     learned = sorted({order.label(name) for order in orders for name in order.first}, key=_place)
     leading = sorted({order.label(name) for order in orders for name in order.leads}, key=_place)
-    names = ["run", *keys, "seed", *learned, *(f"{label} leads by" for label in leading)]
-    parts = [tables.render([_shown_run(order) for order in orders], names, style=style)]
+    columns = ["run", *keys, "seed", *learned, *(f"{label} leads by" for label in leading)]
+    parts = [tables.render([_shown_run(order) for order in orders], columns, style=style)]
     if len(orders) > 1 and leading:
         means = [_shown_mean(row, runs[0]) for runs in by_cell(orders).values() for row in mean_rows(runs)]
-        names = [*keys, "state", "runs", "leads by, steps", "leads by, share"]
-        parts.append(tables.render(means, names, style=style))
+        columns = [*keys, "state", "runs", "leads by, steps", "leads by, share"]
+        parts.append(tables.render(means, columns, style=style))
     return "\n\n".join(parts)
 
 

@@ -27,21 +27,6 @@ _MATCH_PERCENT = 95
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """One sequence as one decoder shows it.
-
-    Attributes:
-        decoder: `plain` or `adversarial`.
-        boards: float `[T + 1, H, W]`, decoded from h_0 to h_T; a cell is alive above .5.
-        score: the sequence's metric (`life_state`) or correlation (`life_count`); null where undefined.
-    """
-
-    decoder: str
-    boards: Array
-    score: float | None
-
-
-@dataclass(frozen=True)
 class Picked:
     """A sequence to show.
 
@@ -49,18 +34,19 @@ class Picked:
         name: `best`, `median`, `worst`, or empty for a sequence picked by its place.
         index: its number in the evaluation set.
         truth: 0/1 `[m, H, W]`, the true states s_1 to s_m.
-        decoded: the sequence with each decoder.
+        decoded: decoder (`plain`, `adversarial`) to float `[T + 1, H, W]`, from h_0 to h_T; a cell is alive above .5.
+        scores: decoder to metric (`life_state`) or correlation (`life_count`); null where undefined.
     """
 
     name: str
     index: int
     truth: Array
-    decoded: tuple[Decoded, ...]
+    decoded: Mapping[str, Array]
+    scores: Mapping[str, float | None]
 
     def as_dict(self) -> dict[str, Any]:
         """The sequence for `--json`: its rank, its number, and its score with each decoder."""
-        scores = {one.decoder: one.score for one in self.decoded}
-        return {"pick": self.name or None, "index": self.index, "scores": scores}
+        return {"pick": self.name or None, "index": self.index, "scores": self.scores}
 
 
 class Kind(Enum):
@@ -114,12 +100,12 @@ def pick(arrays: Mapping[str, Mapping[str, Array]], wanted: str) -> list[Picked]
     if set(ranks) <= set(RANKS):
         scores = [found["score"][list(RANKS.values())] for found in arrays.values()]
         if all(np.isnan(score).any() for score in scores):
-            return [_picked(arrays, row, name="") for row in range(len(ranks))]
-        return [_picked(arrays, len(index) + RANKS[name], name=name) for name in ranks]
+            return [_picked(arrays, row) for row in range(len(ranks))]
+        return [_picked(arrays, RANKS[name], name=name) for name in ranks]
     if wanted == "first":
-        return [_picked(arrays, 0, name="")]
+        return [_picked(arrays, 0)]
     if wanted.isdecimal() and int(wanted) in index:
-        return [_picked(arrays, index.index(int(wanted)), name="")]
+        return [_picked(arrays, index.index(int(wanted)))]
     stored = ", ".join(map(str, sorted(set(index))))
     raise StoreError(
         f"--pick: '{wanted}' is none of {', '.join(PICKS)}, and no stored sequence; stored are {stored}"
@@ -167,17 +153,12 @@ def _arrays(sample: Sample, *, run: str, name: str) -> dict[str, Array]:
     )
 
 
-def _picked(arrays: Mapping[str, Mapping[str, Array]], row: int, *, name: str) -> Picked:
+def _picked(arrays: Mapping[str, Mapping[str, Array]], row: int, *, name: str = "") -> Picked:
     one = next(iter(arrays.values()))
-    decoded = tuple(
-        Decoded(decoder, found["decoded"][row].astype(float), _defined(found["score"][row]))
-        for decoder, found in arrays.items()
-    )
-    return Picked(name, int(one["index"][row]), one["truth"][row], decoded)
-
-
-def _defined(score: float) -> float | None:
-    return None if np.isnan(score) else float(score)
+    decoded = {decoder: found["decoded"][row].astype(float) for decoder, found in arrays.items()}
+    scores = {decoder: float(found["score"][row]) for decoder, found in arrays.items()}
+    defined = {decoder: None if np.isnan(score) else score for decoder, score in scores.items()}
+    return Picked(name, int(one["index"][row]), one["truth"][row], decoded, defined)
 
 
 def _most_equal(board: Array, true: Array) -> Note:

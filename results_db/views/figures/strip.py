@@ -40,7 +40,7 @@ def draw(sequences: Sequence[Picked], *, config: Mapping[str, Any]) -> Figure:
         config: the config of the run.
     """
     count = config.get("experiment") == "life_count"
-    columns = max(len(sequences[0].truth), len(sequences[0].decoded[0].boards))
+    columns = max(len(sequences[0].truth), *map(len, sequences[0].decoded.values()))
     decoders = len(sequences[0].decoded)
     note = _COUNT_NOTE if count else _NOTE
     words = len(sequences) * (_TITLE + _HEAD + decoders * (_GAP + note) + _BETWEEN) - _BETWEEN
@@ -59,11 +59,11 @@ def draw(sequences: Sequence[Picked], *, config: Mapping[str, Any]) -> Figure:
             for axes, head in zip(_row(figure, "true", picked.truth, heads, top, board), heads, strict=True):
                 axes.set_title(head.text, color=_COLOURS[head.kind], pad=2.5)
             top -= board
-            for one in picked.decoded:
+            for decoder, boards in picked.decoded.items():
                 top -= _GAP
-                name = "decoded" if decoders == 1 and one.decoder == "plain" else one.decoder
-                said = notes(one.boards, picked.truth, config=config)
-                for axes, below in zip(_row(figure, name, one.boards, said, top, board), said, strict=True):
+                name = "decoded" if list(picked.decoded) == ["plain"] else decoder
+                said = notes(boards, picked.truth, config=config)
+                for axes, below in zip(_row(figure, name, boards, said, top, board), said, strict=True):
                     axes.set_xlabel(below.text, color=_COLOURS[below.kind], labelpad=1, linespacing=1.1)
                 top -= board + note
             top -= _BETWEEN
@@ -91,10 +91,9 @@ def _row(
 
 def _title(picked: Picked, *, measure: str) -> str:
     """The sequence and its score, as in `best: metric 1.50 (no. 4711)`."""
-    scores = ["undefined" if one.score is None else f"{one.score:.2f}" for one in picked.decoded]
-    if len(scores) > 1:
-        scores = [f"{score} {one.decoder}" for score, one in zip(scores, picked.decoded, strict=True)]
-    said = f"{measure} {', '.join(scores)}"
+    scores = {name: "undefined" if score is None else f"{score:.2f}" for name, score in picked.scores.items()}
+    named = [f"{score} {name}" for name, score in scores.items()] if len(scores) > 1 else scores.values()
+    said = f"{measure} {', '.join(named)}"
     if picked.name:
         return f"{picked.name}: {said} (no. {picked.index})"
     return f"no. {picked.index}: {said}"
