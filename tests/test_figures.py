@@ -131,10 +131,8 @@ def test_samples_that_cannot_be_read(samples, message):
 
 
 def said(decoded, truth, config=CONFIG):
-    return [
-        (note.text, note.kind.name)
-        for note in boards.notes(np.stack(decoded).astype(float), truth, config=config)
-    ]
+    notes = boards.notes(np.stack(decoded).astype(float), truth, config=config)
+    return [(note.text, note.kind.name) for note in notes]
 
 
 def test_notes_of_the_papers_figure_3():
@@ -179,13 +177,10 @@ def test_exactly_half_alive_is_dead():
     assert said([grey, grey, grey], truth)[1] == ("$s_{2}$ 100%", "MATCH")
 
 
-def test_without_autoencoder_the_first_board_is_not_trained():
+def test_boards_without_a_note_and_first_boards_without_training():
     truth = life(4)
     assert said(truth, truth, {**CONFIG, "ae": False})[0] == ("ignored", "OUTSIDE")
-
-
-def test_without_intermediate_states_nothing_is_said():
-    truth = life(2)
+    truth = life(2)  # no intermediate states
     assert said([truth[0], truth[1], truth[1]], truth)[1] == ("", "OTHER")
 
 
@@ -213,7 +208,11 @@ def test_correlation_by_hand():
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize(("gol", "model_t"), [(3, 3), (2, 3), (3, 2), (4, 4), (1, 1), (1, 3), (10, 10)])
 def test_strips_are_legible(gol, model_t, both):
-    assert_legible(strip.draw(picked(gol, model_t, both=both), config=CONFIG))
+    figure = strip.draw(picked(gol, model_t, both=both), config=CONFIG)
+    assert_legible(figure)
+    width, height = figure.get_size_inches()  # a column, on a page with room for the caption
+    assert (width == 3.25) == (max(gol, model_t) < 10)
+    assert height < (9 if max(gol, model_t) < 10 else 10)
 
 
 def test_the_longest_titles_fit():
@@ -231,13 +230,6 @@ def test_strips_of_counting_are_legible(gol, model_t, both):
     assert_legible(figure)
     assert " ".join(words(figure)).count("trained") == (6 if both else 3)
     assert sum(map(dashed, figure.axes)) == 3  # s_1 of each sequence, and no decoded board
-
-
-def test_a_strip_is_a_column_wide_and_fits_a_page():
-    for both in (False, True):
-        width, height = strip.draw(picked(4, 4, both=both), config=CONFIG).get_size_inches()
-        assert width == 3.25
-        assert height < 9
 
 
 def test_true_states_stand_over_decoded_ones_from_the_first_column_on():
@@ -281,15 +273,19 @@ def order(number, traces, **changes):
     return Order(run_id(number), THREE._replace(**changes), number, named, first)
 
 
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def titles(figure):
+    return [axes.get_legend().get_title().get_text() for axes in figure.axes]
+
+
 def test_one_run_over_its_steps():
     figure = draw_curves([order(1, curves(200, 500, 800))], similarity=0.98)
     (axes,) = figure.axes
     assert_legible(figure)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "$s_{2}$ at 200",
-        "$s_{3}$ at 500",
-        "$s_{4}$ at 800",
-    ]
+    assert legend(axes) == ["$s_{2}$ at 200", "$s_{3}$ at 500", "$s_{4}$ at 800"]
     points = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "o"]
     assert points == [[[200, 0.98]], [[500, 0.98]], [[800, 0.98]]]
     assert any(set(line.get_ydata()) == {0.98} and line.get_linestyle() == "--" for line in axes.lines)
@@ -297,44 +293,32 @@ def test_one_run_over_its_steps():
 
 def test_several_runs_on_the_scale_of_their_final_state():
     """Runs that learn the final state at 400 and at 800: both reach it at 1, and state 2 at a half."""
-    runs = [
-        order(1, curves(200, 300, 400)),
-        order(2, curves(400, 600, 800)),
-        order(3, curves(100, 200, None)),
-    ]
+    learned = [(200, 300, 400), (400, 600, 800), (100, 200, None)]
+    runs = [order(number, curves(*steps)) for number, steps in enumerate(learned)]
     figure = draw_curves(runs, similarity=0.98)
     (axes,) = figure.axes
     assert_legible(figure)
     points = [tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() == "o"]
     assert points == [(0.5, 0.98)] * 2 + [(0.75, 0.98)] * 2 + [(1.0, 0.98)] * 2
     assert "(2 runs; 1 left out that never reach it)" in axes.get_xlabel()
-    mean = max(
-        (line for line in axes.lines if line.get_linewidth() > 1), key=lambda line: len(line.get_xdata())
-    )
+    mean = max(axes.lines, key=lambda line: len(line.get_xdata()))
     # At .45: the first run is at step 180, 80% of the way from .85 (100) to .98 (200), so .954; the second at step
     # 360, 60% of the way from .85 (300) to .98 (400), so .928; the mean is .941.
     assert np.interp(0.45, mean.get_xdata(), mean.get_ydata()) == pytest.approx(0.941, abs=1e-3)
 
 
 def test_runs_that_never_learn_the_final_state_are_shown_over_steps():
-    figure = draw_curves(
-        [order(1, curves(200, None, None)), order(2, curves(None, None, None))], similarity=0.98
-    )
+    runs = [order(1, curves(200, None, None)), order(2, curves(None, None, None))]
+    figure = draw_curves(runs, similarity=0.98)
     assert figure.axes[0].get_xlabel() == "training step"
     assert_legible(figure)
 
 
-def test_a_panel_for_each_pair_of_timesteps():
+def test_a_panel_for_each_cell_with_the_keys_that_differ():
     runs = [order(1, curves(200, 300, 400)), order(2, curves(100, 200), gol=2, model_t=2)]
     figure = draw_curves(runs, similarity=0.98)
-    assert [axes.get_legend().get_title().get_text() for axes in figure.axes] == [
-        "gol 2, model_t 2",
-        "gol 3, model_t 3",
-    ]
+    assert titles(figure) == ["gol 2, model_t 2", "gol 3, model_t 3"]
     assert_legible(figure)
-
-
-def test_panels_say_in_what_their_runs_differ():
     runs = [
         order(1, curves(200, 300, 400)),
         order(2, curves(200, 300, 400), rnn=False),
@@ -342,8 +326,7 @@ def test_panels_say_in_what_their_runs_differ():
         order(4, curves(200, 300, 400), experiment="life_count", ae=None, rnn=None),
     ]
     figure = draw_curves(runs, similarity=0.98)
-    titles = [axes.get_legend().get_title().get_text() for axes in figure.axes]
-    assert titles == [
+    assert titles(figure) == [
         "experiment life_count, gol 3, model_t 3, reset 0.1",
         "experiment life_state, gol 3, model_t 3, ae true\nrnn false, reset 0.1",
         "experiment life_state, gol 3, model_t 3, ae true\nrnn true, reset 0.1",
@@ -355,13 +338,10 @@ def test_panels_say_in_what_their_runs_differ():
 def test_states_of_unequal_timesteps_are_not_called_true_ones():
     """2/3: h_1 and h_2 decoded, and the final state; neither need be s_2 or s_3."""
     alone = draw_curves([order(1, curves(200, 500, 800), gol=2)], similarity=0.98)
-    names = [text.get_text() for text in alone.axes[0].get_legend().get_texts()]
-    assert names == ["decoded 2 at 200", "decoded 3 at 500", "final at 800"]
+    assert legend(alone.axes[0]) == ["decoded 2 at 200", "decoded 3 at 500", "final at 800"]
     assert_legible(alone)
     several = draw_curves([order(n, curves(200, 500, 800), gol=2) for n in range(2)], similarity=0.98)
-    assert [text.get_text() for text in several.axes[0].get_legend().get_texts()] == [
-        *("decoded 2", "decoded 3", "final")
-    ]
+    assert legend(several.axes[0]) == ["decoded 2", "decoded 3", "final"]
     assert_legible(several)
 
 
@@ -413,10 +393,3 @@ def test_a_name_that_is_too_long(tmp_path):
     with pytest.raises(StoreError, match="cannot write"):
         files.save(Figure(), tmp_path / f"{'x' * 300}.png")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_index_numbers_of_the_helpers_are_those_of_the_sample():
-    assert (
-        list(boards.read({"plain": seven(3, 3)}, run="00", state="STAGED")["plain"]["index"])
-        == FIRST + RANKED
-    )

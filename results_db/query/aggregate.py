@@ -93,7 +93,7 @@ def grouping(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:
 def mean_interval(values: Sequence[float]) -> Interval:
     """The mean and its interval after Student's t: mean +- t(n - 1) s / sqrt(n)."""
     if len(values) < 2:
-        return Interval(values[0] if values else None)
+        return Interval(fmean(values) if values else None)
     return _interval(fmean(values), math.sqrt(_squared_error(values)), freedom=len(values) - 1)
 
 
