@@ -2,17 +2,17 @@
 
 import os
 from argparse import ArgumentParser
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import NoReturn
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from typing_extensions import override
 
 from imagination import registry
 from imagination.schema import ConfigError, coerce
+from jobs.overrides import parse as parse_override
+from jobs.overrides import values
 from results_db.store.address import locate
 
 _MOST_VALUES = 10_000
@@ -60,19 +60,6 @@ def _hydra_parser() -> _Parser:
     return parser
 
 
-def parse_override(text: str) -> Override:
-    """`KEY=VALUE` in Hydra's grammar.
-
-    Raises:
-        ConfigError: it is not in Hydra's grammar.
-    """
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"'{text}' is not KEY=VALUE in Hydra's grammar: {reason}") from None
-
-
 def check(overrides: Sequence[str]) -> None:
     """Refuses, in one line, what Hydra would refuse with a page of text.
 
@@ -91,16 +78,7 @@ def check(overrides: Sequence[str]) -> None:
     experiment = str(named.value()) if named else next(iter(registry.EXPERIMENTS))
     config_type = registry.config_type(experiment)
     for key, parsed in chosen.items():
-        for value in _values(parsed):
+        for value in islice(values(parsed), _MOST_VALUES):
             coerced = coerce(config_type, key, value)
             if key == "preset":
                 registry.preset(experiment, str(coerced))
-
-
-def _values(parsed: Override) -> Iterable[object]:
-    """The first values of a multirun's axis, none if they cannot be listed; the value of any other override."""
-    if not parsed.is_sweep_override():
-        return [parsed.value()]
-    if not (parsed.is_choice_sweep() or parsed.is_range_sweep()):
-        return []
-    return islice(parsed.sweep_iterator(transformer=lambda value: value), _MOST_VALUES)

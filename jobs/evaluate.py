@@ -13,10 +13,10 @@ import click
 
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, build
-from jobs.identity import SHORT
 from results_db import console
 from results_db.contract import DIVERGED, Attempt, State, StoreError
 from results_db.files import Files
+from results_db.text import short
 
 if TYPE_CHECKING:  # slow to import
     import torch
@@ -60,7 +60,7 @@ def cli(
         results, missing = _evaluate_all(store, chosen["run_id"].tolist(), device, threads, write=write)
         _show(results, as_json=as_json)
         for run_id in missing:
-            click.echo(f"run {run_id[:SHORT]}: weights missing or damaged in {store.folder}", err=True)
+            click.echo(f"run {short(run_id)}: weights missing or damaged in {store.folder}", err=True)
         return console.SOME_FAILED if missing else 0
     finally:
         store.close()
@@ -135,7 +135,7 @@ def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
         click.echo(json.dumps(results, indent=2))
         return
     for result in results:
-        click.echo(f"run {result['run_id'][:SHORT]}")
+        click.echo(f"run {short(result['run_id'])}")
         for name, value in result["evaluated"].items():
             stored = result["stored"][name]
             same = value == stored or (None not in (value, stored) and abs(value - stored) <= _SAME)

@@ -9,9 +9,6 @@ from imagination.schema import Scalar
 SCHEMA_VERSION = 1
 """Part of every run id. Raise it when the meaning of a config key changes."""
 
-SHORT = 10
-"""Characters of a run id that listings show; any unique prefix names a run."""
-
 
 def canonical_json(config: Mapping[str, Scalar]) -> str:
     """The canonical JSON text of a complete config: sorted keys, no spaces, shortest form of floats.

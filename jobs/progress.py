@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 from typing_extensions import override
 
-from jobs.identity import SHORT
+from results_db.text import short
 
 _LINE_EVERY_S = 15.0
 _WIDE = 120  # columns from which there is room for run ids, units and longer bars
@@ -108,7 +108,7 @@ class Display:
     def event(self, event: Mapping[str, Any], label: str) -> None:
         """Shows an event of the run that `label` describes, such as `gol=3 seed=1`."""
         run_id = str(event["run_id"])
-        named = f"{time.strftime('%H:%M:%S')} {run_id[:SHORT]} {label}"
+        named = f"{time.strftime('%H:%M:%S')} {short(run_id)} {label}"
         match event["event"]:
             case "started":
                 self._start(run_id, event, label, named)
@@ -130,7 +130,7 @@ class Display:
         self._ended.pop(run_id, None)  # a run whose worker died is tried again
         self._running[run_id] = run
         if self._is_live:
-            text = f"{run_id[:SHORT]} {label}" if self._is_wide else label
+            text = f"{short(run_id)} {label}" if self._is_wide else label
             run.task = self._runs.add_task(text, total=max_steps, completed=step, rate=0.0, values="")
             self._update_all()
         else:

@@ -72,7 +72,7 @@ def _is_dead(running: OpenAttempt) -> bool:
         return not is_alive(running.process or "")
     if running.job_id is not None and running.job_id == slurm_job():
         return True
-    last = running.heartbeat_at or running.intended_at
+    last = running.heartbeat_at or running.claimed_at
     overdue = datetime.now(UTC) - last > _OVERDUE
     return overdue and running.launcher in ("local", "hand")
 

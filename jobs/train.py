@@ -25,7 +25,7 @@ from imagination.schema import ConfigError, Scalar
 from jobs import command_line, hydra_config
 from jobs.config import RunSettings, resolve
 from jobs.entry import Stop
-from jobs.identity import SHORT, run_id
+from jobs.identity import run_id
 from jobs.pack import Pack
 from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts, provenance, slurm_job
@@ -37,8 +37,7 @@ from results_db.spool.worker_store import SpooledStore
 from results_db.store.address import locate
 from results_db.store.mounts import on_network
 from results_db.store.sql import SqlStore, open_store
-from results_db.text import one_line
-from results_db.views.tables import text
+from results_db.text import cell_text, one_line, short
 
 
 def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
@@ -84,7 +83,7 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
             )
         state = ended.get(identity) or store.states([identity])[identity]
         if not ended:
-            sys.stderr.write(f"run {identity[:SHORT]}: nothing to do: {state}\n")
+            sys.stderr.write(f"run {short(identity)}: nothing to do: {state}\n")
         _print_run(store, identity)
         if state is State.PREEMPTED:
             return console.INTERRUPTED
@@ -119,12 +118,12 @@ def _label(config: Mapping[str, Scalar]) -> str:
     """The seed, and the values that differ from the preset's."""
     usual = resolve(str(config["experiment"]), str(config["preset"]))
     told = {key: value for key, value in config.items() if value != usual[key] or key == "seed"}
-    return " ".join(f"{key}={text(value)}" for key, value in told.items())
+    return " ".join(f"{key}={cell_text(value)}" for key, value in told.items())
 
 
 def _print_run(store: SqlStore, identity: str) -> None:
     run = store.run(identity)
-    print(f"run {identity[:SHORT]}  {run['state']}")
+    print(f"run {short(identity)}  {run['state']}")
     measured = {"seconds": run["seconds"], **run["metrics"]}
     for name in ("seconds", *METRIC_COLUMNS):
         if measured.get(name) is not None:

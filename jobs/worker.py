@@ -13,12 +13,12 @@ from imagination.schema import ConfigError, build
 from imagination.training.experiment import Experiment
 from imagination.training.loop import Run, Trainer
 from imagination.training.state import CheckpointError
-from jobs.identity import SHORT
 from jobs.pack import Pack
 from jobs.provenance import cpu_name
 from jobs.recording import Report, RunRecorder
 from results_db.contract import Attempt, Provenance, State, WorkerStore
 from results_db.files import Files
+from results_db.text import short
 
 log = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ class Heartbeat:
         try:
             counts = self._store.heartbeat(recorder.attempt, step=recorder.step, progress=recorder.values)
         except Exception as error:  # a store that cannot be reached must not end the training
-            log.warning("heartbeat of run %s: %s", recorder.attempt.run_id[:SHORT], error)
+            log.warning("heartbeat of run %s: %s", short(recorder.attempt.run_id), error)
             return False
         # If the run ended during its own heartbeat, False does not mean that it is superseded.
         if counts is False and recorder.state is None:

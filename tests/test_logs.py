@@ -61,7 +61,7 @@ def test_a_log_that_is_gone_leaves_the_lines_that_the_store_kept(own, tmp_path) 
 
 def test_a_job_that_said_nothing_yet_is_guessed_where_submitit_puts_it(own, tmp_path) -> None:
     staged(own, small())
-    (attempt,) = own.intend([small().run_id], job_name="s-1", launcher="slurm")
+    (attempt,) = own.claim([small().run_id], job_name="s-1", launcher="slurm")
     own.note_jobs({attempt: "7_3"})
     with pytest.raises(StoreError, match=r"waits to start \(job 7_3\); with -f"):
         read(own, attempt.run_id)

@@ -285,7 +285,7 @@ def test_the_cpu_is_always_there() -> None:
 def dispatched(store, *runs):
     """The attempts that a job of these runs was submitted for."""
     store.stage(run for run in runs)
-    claimed = store.intend(ids(runs), job_name="j", launcher="slurm")
+    claimed = store.claim(ids(runs), job_name="j", launcher="slurm")
     return {attempt.run_id: attempt for attempt in claimed}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.dispatched import DispatchFolder
 from results_db.contract import ACTIVE, FAILURES, State, Store, StoreError
+from results_db.text import short
 
 _EVERY_S = 0.5
 _OVER = frozenset({State.COMPLETED, State.CANCELLED, *FAILURES})
@@ -59,7 +60,7 @@ def newest_log(store: Store, run_id: str) -> Log:
     """
     attempts = store.attempts(run_id)
     if not attempts:
-        raise StoreError(f"run {run_id[:10]} was never tried, so it has no log; launch its sweep")
+        raise StoreError(f"run {short(run_id)} was never tried, so it has no log; launch its sweep")
     last: dict[str, Any] = attempts[-1]
     path = Path(last["log"]) if last["log"] else guess_log(store.folder, last["job_name"], last["job_id"])
     return Log(
@@ -86,7 +87,7 @@ def read(store: Store, run_id: str) -> str:
     if log.state is State.PENDING:
         raise StoreError(f"{_waits(run_id, log)}; with -f its log is shown as soon as it has one")
     job = f" in job {log.job_id}" if log.job_id else ""
-    raise StoreError(f"run {run_id[:10]} ({log.state}{job}) has no log here: {reason}")
+    raise StoreError(f"run {short(run_id)} ({log.state}{job}) has no log here: {reason}")
 
 
 def follow(
@@ -121,7 +122,7 @@ def follow(
         if text:
             yield text
         elif log.state in _OVER:
-            note(f"run {run_id[:10]} is {log.state}")
+            note(f"run {short(run_id)} is {log.state}")
             return
         status = _status(run_id, log)
         if status and status != said:
@@ -137,12 +138,14 @@ def _status(run_id: str, log: Log) -> str:
         return f"{_waits(run_id, log)}; Ctrl-C leaves"
     if log.state not in ACTIVE and log.state not in _OVER:
         job = f" (job {log.job_id})" if log.job_id else ""
-        return f"run {run_id[:10]} was interrupted ({log.state}){job}; waiting for it to go on; Ctrl-C leaves"
+        return (
+            f"run {short(run_id)} was interrupted ({log.state}){job}; waiting for it to go on; Ctrl-C leaves"
+        )
     return ""
 
 
 def _waits(run_id: str, log: Log) -> str:
-    return f"run {run_id[:10]} waits to start" + (f" (job {log.job_id})" if log.job_id else "")
+    return f"run {short(run_id)} waits to start" + (f" (job {log.job_id})" if log.job_id else "")
 
 
 def _start_of_last(path: Path | None, lines: int | None) -> int:

@@ -27,7 +27,7 @@ from results_db.contract import (
 from results_db.files import last_lines
 from results_db.spool.ingest import Ingested, ingest
 from results_db.spool.records import Spool
-from results_db.text import counted
+from results_db.text import counted, short
 from slurm.client.client import Slurm
 from slurm.client.commands import SlurmError
 from slurm.client.parse import Answer, Job, Unknown
@@ -63,7 +63,7 @@ class Ended:
     def describe(self) -> str:
         """One line, for a person."""
         job = f" (job {self.job_id})" if self.job_id else ""
-        return f"run {self.attempt.run_id[:10]}{job}: {self.verdict.state}: {self.verdict.why}"
+        return f"run {short(self.attempt.run_id)}{job}: {self.verdict.state}: {self.verdict.why}"
 
 
 @dataclass
@@ -296,7 +296,7 @@ class Reconciler:
         """On jobs that squeue does not show among the user's: those of others, and what sacct says."""
         ids = [one.job_id for one in silent if one.job_id]
         everybodys = self._slurm.queue(ids) if isinstance(queue, Answer) else queue
-        accounts = self._slurm.accounts(ids, since=min(one.intended_at for one in silent))
+        accounts = self._slurm.accounts(ids, since=min(one.claimed_at for one in silent))
         return {
             one.attempt: judge(
                 one,

@@ -163,9 +163,9 @@ def _gone(
 
 def _last_heard(attempt: OpenAttempt, now: datetime) -> datetime:
     """The last sign of it. One from the future was given by a wrong clock, and says nothing."""
-    signs = (attempt.intended_at, attempt.started_at, attempt.heartbeat_at)
+    signs = (attempt.claimed_at, attempt.started_at, attempt.heartbeat_at)
     return max(
-        (sign for sign in signs if sign is not None and sign <= now + FRESH), default=attempt.intended_at
+        (sign for sign in signs if sign is not None and sign <= now + FRESH), default=attempt.claimed_at
     )
 
 

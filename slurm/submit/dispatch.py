@@ -12,7 +12,7 @@ import secrets
 import shlex
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,7 +29,6 @@ from results_db.contract import Attempt, Store
 from results_db.process import process_name
 from results_db.text import counted, one_line
 from slurm.client.commands import SlurmError, said, sbatch_environment
-from slurm.job import PackJob
 from slurm.submit import recovery
 from slurm.submit.launchers import Resources
 
@@ -96,6 +95,7 @@ def dispatch(
     sweep: str,
     retry_failed: bool = False,
     hold_after: int,
+    job: Callable[[str], Callable[[], object]],
     done: Submitted,
 ) -> None:
     """Submit the packs, array by array.
@@ -111,6 +111,7 @@ def dispatch(
         sweep: its jobs' names begin with it.
         retry_failed: failed runs, too.
         hold_after: see `Dispatch`.
+        job: makes what Slurm executes, from the dispatch's folder.
         done: is told of every array that was queued, whatever comes after it.
 
     Raises:
@@ -120,13 +121,15 @@ def dispatch(
     try:
         for part in deal(packs, limit=limit, parallelism=int(resources.values["array_parallelism"])):
             after = None if part.after is None else ids[part.after]
-            submission = _Submission(store, resources, sweep=sweep, after=after, hold_after=hold_after)
+            submission = _Submission(
+                store, resources, sweep=sweep, after=after, hold_after=hold_after, job=job
+            )
             ids.append(submission.submit(part, retry_failed=retry_failed))
-            if (job := ids[-1]) is not None:
-                done.jobs.append(job)
+            if (job_id := ids[-1]) is not None:
+                done.jobs.append(job_id)
                 done.packs += submission.packs
                 done.runs += submission.runs
-                submission.note(job)
+                submission.note(job_id)
     except (SlurmError, OSError) as error:
         before = (
             f"before that, {counted(done.runs, 'run')} went out as {', '.join(done.jobs)}"
@@ -145,8 +148,16 @@ class _Submission:
     """One array on its way into the queue."""
 
     def __init__(
-        self, store: Store, resources: Resources, *, sweep: str, after: str | None, hold_after: int
+        self,
+        store: Store,
+        resources: Resources,
+        *,
+        sweep: str,
+        after: str | None,
+        hold_after: int,
+        job: Callable[[str], Callable[[], object]],
     ) -> None:
+        self._job = job
         self._store = store
         self._resources = resources
         self._name = f"{sweep[:_NAME_LENGTH]}-{secrets.token_hex(4)}"
@@ -166,7 +177,7 @@ class _Submission:
         """
         self._folder.begin(self._about())
         run_ids = [run.run_id for pack in part.packs for run in pack.runs]
-        attempts = self._store.intend(
+        attempts = self._store.claim(
             run_ids, job_name=self._name, launcher="slurm", retry_failed=retry_failed
         )
         tasks = _tasks(part.packs, attempts)
@@ -207,7 +218,7 @@ class _Submission:
     def _sbatch(self, tasks: int, parallelism: int) -> str:
         executor = submitit.AutoExecutor(folder=self._files, cluster="slurm", slurm_max_num_timeout=_NEVER)
         parameters = self._resources.submitit()
-        job = PackJob(str(self._folder.path))
+        job = self._job(str(self._folder.path))
         self._dump(job, timeout_min=int(parameters["timeout_min"]))
         try:
             executor.update_parameters(
@@ -237,7 +248,7 @@ class _Submission:
             )
         return more
 
-    def _dump(self, job: PackJob, *, timeout_min: int) -> None:
+    def _dump(self, job: Callable[[], object], *, timeout_min: int) -> None:
         delayed = DelayedSubmission(job)
         delayed.set_timeout(timeout_min, _NEVER)
         delayed.dump(self._folder.path / PICKLE)
