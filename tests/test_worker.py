@@ -214,7 +214,7 @@ def test_a_checkpoint_of_another_shape_costs_its_steps_and_not_the_run(new_store
     arrays = load_file(path)
     save_file(arrays | {"mean": arrays["mean"][:-1]}, path, metadata={"traces": '{"state1": [[0], [0.5]]}'})
     assert run_pack(store, run) == {run.run_id: State.COMPLETED}
-    assert "starts anew" in caplog.text
+    assert "starts again" in caplog.text
     assert results(store, run.run_id) == results(undisturbed, run.run_id)
 
 
