@@ -11,7 +11,7 @@ from sweep_helpers import ME, answer, opened, write_spec
 from results_db.contract import Attempt, OpenAttempt, State
 from results_db.store import open_store
 from slurm.client.client import Slurm
-from slurm.client.commands import SlurmError
+from slurm.client.client import SlurmError
 from slurm.client.parse import Answer, Job
 from slurm.follow.cancel import needs_slurm, plan
 from slurm.testbed.processes import wait_for

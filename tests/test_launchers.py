@@ -9,7 +9,7 @@ from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQu
 from sweep_helpers import answer, write_spec
 
 from imagination.schema import ConfigError
-from slurm.client.commands import sbatch_environment, srun_environment
+from slurm.client.client import sbatch_environment, srun_environment
 from slurm.submit.launcher_keys import LAUNCHER_KEYS
 from slurm.submit.launchers import Launcher, Resources, check_setting, choose, folder, names
 

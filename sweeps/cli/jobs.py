@@ -83,8 +83,7 @@ def cancel(
     was cancelled.
     """
     from results_db.store import open_store
-    from slurm.client.client import Slurm
-    from slurm.client.commands import SlurmError
+    from slurm.client.client import Slurm, SlurmError
     from slurm.follow import cancel as cancelling
 
     if spec is None and where is None and not states:
@@ -140,7 +139,7 @@ def _to_cancel(
         SlurmError: some of it is Slurm's, which does not answer.
     """
     from results_db.contract import INTERRUPTED, RESTARTABLE, State
-    from slurm.client.commands import SlurmError
+    from slurm.client.client import SlurmError
     from slurm.client.parse import Answer, Unknown
     from slurm.follow.cancel import needs_slurm, plan
     from slurm.follow.reconcile import Reconciler

@@ -10,7 +10,7 @@ from imagination.schema import ConfigError
 from results_db import console
 from results_db.contract import StoreError
 from results_db.text import counted
-from slurm.client.commands import SlurmError
+from slurm.client.client import SlurmError
 from sweeps.cli import coverage as cli_coverage
 from sweeps.cli import jobs as cli_jobs
 from sweeps.cli import options

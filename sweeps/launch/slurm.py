@@ -12,10 +12,10 @@ from results_db.files import Files
 from results_db.store import open_store
 from results_db.store.address import locate
 from results_db.text import counted
-from slurm.client.client import Slurm
-from slurm.client.commands import array_limit
+from slurm.client.client import Slurm, array_limit
 from slurm.follow.hold import HOLD_AFTER
 from slurm.follow.reconcile import Reconciler
+from slurm.job import PackJob
 from slurm.submit.dispatch import Submitted, dispatch
 from slurm.submit.launchers import Launcher, Resources
 from slurm.submit.probe import START_WITHIN_S, probe
@@ -89,6 +89,7 @@ def launch_on_slurm(
                 sweep=spec.name,
                 retry_failed=retry_failed,
                 hold_after=hold_after,
+                job=PackJob,
                 done=done,
             )
         except ConfigError:
