@@ -142,13 +142,10 @@ class DispatchFolder:
             number += 1
         return number
 
-    def timeouts(self, index: int) -> int:
-        """How often the task reached its time limit."""
-        return len(list(self.path.glob(f"{index}.timeout*")))
-
-    def note_timeout(self, index: int, restart: int) -> None:
-        """Note that the task reached its time limit."""
+    def note_timeout(self, index: int, restart: int) -> int:
+        """Note that a start of the task reached its time limit; the number of such starts."""
         (self.path / f"{index}.timeout{restart}").touch()
+        return len(list(self.path.glob(f"{index}.timeout*")))
 
     def note_release(self, index: int) -> int:
         """Note a release of the task, which Slurm held because it could not start it; the number of releases so far."""

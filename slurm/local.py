@@ -7,11 +7,12 @@ which is trained again. If the launcher dies its workers see the end of their in
 import json
 import math
 import os
-import selectors
+import queue
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -94,16 +95,14 @@ class _Worker:
         ready: whether it has loaded everything.
         pack: the pack that it trains.
         open_attempts: run id to attempt, of the runs that train.
-        rest: the beginning of an unfinished line of its output.
     """
 
     index: int
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[str]"
     log: Path
     ready: bool = False
     pack: Pack | None = None
     open_attempts: dict[str, Attempt] = field(default_factory=dict)
-    rest: bytes = b""
 
     @property
     def log_line(self) -> str:
@@ -136,7 +135,7 @@ class LocalLauncher:
         self._waiting: deque[Pack] = deque()
         self._tries: dict[str, int] = {}
         self._workers: list[_Worker] = []
-        self._selector = selectors.DefaultSelector()
+        self._events: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
         self._stamp = time.strftime("%Y%m%d-%H%M%S")
         self._started = 0
         self._signals = 0
@@ -157,12 +156,16 @@ class LocalLauncher:
             for index in range(min(self._machine.workers, len(packs))):
                 self._start_worker(index)
             while self._workers:
-                self._read(timeout=0.2)
+                with suppress(queue.Empty):
+                    worker, event = self._events.get(timeout=0.2)
+                    if event is None:
+                        self._ended(worker)
+                    else:
+                        self._handle(worker, event)
                 self._obey_signals()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            self._selector.close()
             self._end_workers()
         return self.states
 
@@ -197,13 +200,21 @@ class LocalLauncher:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
+                text=True,
                 env=environment,
                 start_new_session=True,  # Ctrl-C should reach only the launcher
             )
         worker = _Worker(index, process, log)
         self._workers.append(worker)
-        assert process.stdout is not None
-        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
+        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+
+    def _listen(self, worker: _Worker) -> None:
+        """Put a worker's events into the queue, and None at their end."""
+        assert worker.process.stdout is not None
+        for line in worker.process.stdout:
+            if line.endswith("\n"):  # else the worker died while it wrote the line
+                self._events.put((worker, json.loads(line)))
+        self._events.put((worker, None))
 
     def _signal(self, _number: int, _frame: FrameType | None) -> None:
         self._signals += 1  # `run` obeys: a handler may interrupt anything
@@ -220,19 +231,6 @@ class LocalLauncher:
         if late or self._signals > 1:
             for worker in self._workers:
                 worker.process.kill()
-
-    def _read(self, *, timeout: float) -> None:
-        """Wait for events of workers, and handle them."""
-        for key, _ in self._selector.select(timeout):
-            worker: _Worker = key.data
-            data = os.read(key.fd, 1 << 16)
-            if not data:
-                self._selector.unregister(key.fileobj)
-                self._ended(worker)
-                continue
-            *lines, worker.rest = (worker.rest + data).split(b"\n")
-            for line in lines:
-                self._handle(worker, json.loads(line))
 
     def _handle(self, worker: _Worker, event: dict[str, Any]) -> None:
         if event["event"] in ("ready", "idle"):
@@ -260,7 +258,7 @@ class LocalLauncher:
             worker.pack = self._waiting.popleft()
             path = self._files.pack(worker.pack.pack_id)
             worker.pack.write(path)
-            stdin.write(f"{path}\n".encode())
+            stdin.write(f"{path}\n")
             stdin.flush()
 
     def _ended(self, worker: _Worker) -> None:
@@ -306,7 +304,7 @@ class LocalLauncher:
         self._display.event(event, self._labels.get(attempt.run_id, ""))
 
 
-def _wait(process: "subprocess.Popen[bytes]", *, within_s: float) -> int:
+def _wait(process: "subprocess.Popen[str]", *, within_s: float) -> int:
     """The exit code of a process, which is killed if it does not end in time."""
     try:
         return process.wait(timeout=within_s)
