@@ -192,7 +192,8 @@ class _Job:
             log.info("saved, and told to end")
             return
         if not preempted and dispatch.max_num_timeout is not None:
-            if self._folder.note_timeout(self._index, restart) > dispatch.max_num_timeout:
+            timeouts = self._folder.note_timeout(self._index, restart)
+            if timeouts > dispatch.max_num_timeout:
                 log.warning("saved; not requeued: max_num_timeout is %d", dispatch.max_num_timeout)
                 return
         if _requeue(self._environment.job_id):

@@ -1,7 +1,7 @@
-"""Whatever fails on the way: in the end every run is complete once, with the result of the undisturbed sweep.
+"""After any fault, every run is complete once in the end, with the result of the undisturbed sweep.
 
-Three runs of some seconds, each a task of its own, on a real Slurm. What preemption, time limits and requeues do to one
-job stands in test_slurm_job.py, what the end of a launch does in test_slurm_launch.py.
+Three runs of some seconds, each a task of its own, on a real Slurm. test_slurm_job.py tests preemption, time limits and
+requeues of one job, and test_slurm_launch.py the death of a launch.
 """
 
 import os
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from slurm_helpers import (
     LONG,
+    WITHIN_S,
     all_results,
     assert_whole,
     attempts,
@@ -58,7 +59,7 @@ def sweep(tmp_path):
 
 
 def reconcile(folder: Path, **options) -> Reconciled:
-    """`imagine-sweep reconcile`, at another time if need be."""
+    """As `imagine-sweep reconcile` does, at another time if `now` is given."""
     with closing(opened(folder)) as store:
         return Reconciler(store, Slurm()).look(**options)
 
@@ -67,6 +68,17 @@ def running(folder: Path) -> list[dict]:
     """The newest attempt of every run that trains."""
     newest = (tries[-1] for tries in attempts(folder) if tries)
     return [one for one in newest if one["state"] == State.RUNNING]
+
+
+def nothing_ends_before_all_are_done(folder: Path) -> None:
+    """Reconcile every second until all runs are complete; it never ends an attempt."""
+
+    def done() -> bool:
+        assert not reconcile(folder).ended
+        time.sleep(1)
+        return set(states(folder).values()) == DONE
+
+    wait_until(done, within_s=WITHIN_S)
 
 
 def kill_worker(attempt: dict) -> None:
@@ -79,7 +91,7 @@ def test_kill_9_of_a_worker(slurm, sweep, undisturbed) -> None:
     one, *_ = running(sweep)
     kill_worker(one)
     wait_for_no_jobs(slurm)
-    again = launch(sweep)  # which looks first what became of whom
+    again = launch(sweep)  # it reconciles first
     assert f"(job {one['job_id']}): LOST: " in again.err
     assert again.json["submitted"] == 1
     wait_for_states(sweep, State.COMPLETED)
@@ -88,14 +100,12 @@ def test_kill_9_of_a_worker(slurm, sweep, undisturbed) -> None:
 
 
 def test_a_node_is_lost(slurm, sweep, undisturbed) -> None:
-    """Nobody tells Slurm; it finds out, requeues, and no look at any moment takes the requeued job for dead."""
+    """Slurm finds out by itself and requeues the job; meanwhile reconcile never ends its attempt."""
     launch(sweep)
     wait_for_log(sweep, "started", times=3)
     node = running(sweep)[0]["host"]
     slurm.kill_node(node)
-    while set(states(sweep).values()) != DONE:
-        assert not reconcile(sweep).ended
-        time.sleep(1)
+    nothing_ends_before_all_are_done(sweep)
     lost = [tries for tries in attempts(sweep) if tries[0]["host"] == node]
     assert lost
     assert all(tries[-1]["restart"] > 0 for tries in lost)
@@ -104,7 +114,7 @@ def test_a_node_is_lost(slurm, sweep, undisturbed) -> None:
 
 
 def test_a_node_is_cut_off_and_comes_back(slurm, sweep, undisturbed) -> None:
-    """Its tasks live on while Slurm starts them elsewhere: for a while there are two copies."""
+    """Its tasks live on while Slurm starts them on another node, so for a while there are two copies."""
     launch(sweep, "launcher.additional_parameters={exclude: 'n3,n4'}")
     wait_for_log(sweep, "started", times=3)
     node = running(sweep)[0]["host"]
@@ -125,7 +135,7 @@ def test_the_controller_is_killed_and_started_again(slurm, sweep, undisturbed) -
     wait_for_log(sweep, "started")
     slurm.wait_for_save()
     slurm.kill_controller()
-    assert not reconcile(sweep).ended  # no answer is no death
+    assert not reconcile(sweep).ended  # a controller that does not answer ends nothing
     wait_until(lambda: State.COMPLETED in states(sweep).values(), within_s=120)  # its worker did not notice
     slurm.start_controller()
     wait_for_states(sweep, State.COMPLETED)
@@ -135,10 +145,10 @@ def test_the_controller_is_killed_and_started_again(slurm, sweep, undisturbed) -
 def test_some_tasks_are_cancelled_from_outside(slurm, sweep, undisturbed) -> None:
     (job,) = launch(sweep, "launcher.array_parallelism=1").json["jobs"]
     wait_for_log(sweep, "started")
-    slurm.run("scancel", f"{job}_0", f"{job}_1")  # one that trains, and one that waits
+    slurm.run("scancel", f"{job}_0", f"{job}_1")  # one trains, one waits
     wait_until(lambda: State.PREEMPTED in states(sweep).values(), within_s=60)  # it saved
     wait_until(lambda: State.COMPLETED in states(sweep).values(), within_s=120)
-    # Of a task that was cancelled before it began Slurm keeps no trace; minutes later that is certain.
+    # Slurm keeps no trace of a task that was cancelled before it began; minutes later it counts as cancelled.
     reconcile(sweep, now=datetime.now(UTC) + timedelta(minutes=10))
     assert sorted(map(str, states(sweep).values())) == ["CANCELLED", "COMPLETED", "PREEMPTED"]
     assert launch(sweep).json["submitted"] == 2
@@ -157,7 +167,7 @@ def test_out_of_memory(slurm, tmp_path) -> None:
     wait_for_no_jobs(slurm)
     reconcile(there)
     assert sorted(map(str, states(there).values())) == ["COMPLETED", "OUT_OF_MEMORY"]
-    # It is at fault itself, so the same again is not tried unless somebody asks.
+    # The run is at fault, so only --retry-failed trains it again.
     said = try_launch(there)
     assert said.code == 1
     assert said.json["submitted"] == 0
@@ -168,7 +178,7 @@ def test_out_of_memory(slurm, tmp_path) -> None:
 
 @contextmanager
 def away(folder: Path, seconds: float) -> Iterator[None]:
-    """The store cannot be reached for so long, and not before what is done meanwhile."""
+    """The store cannot be reached for this time, and until the body is done."""
     began = time.monotonic()
     files = [path for path in folder.iterdir() if path.name.startswith("a.db")]
     for path in files:
@@ -186,23 +196,23 @@ def test_the_store_is_away_for_half_a_minute_while_runs_end(slurm, sweep, undist
         wait_for_log(sweep, "state=COMPLETED", times=3)
         assert len(list((sweep / "a.files" / "spool").glob("*.json"))) == 3
         wait_for_no_jobs(slurm)
-    assert set(states(sweep).values()) == {State.RUNNING}  # that is all it heard
-    assert launch(sweep).json["submitted"] == 0  # which takes in first what is there
+    assert set(states(sweep).values()) == {State.RUNNING}  # it has not received the results
+    assert launch(sweep).json["submitted"] == 0  # it ingests the spool first
     assert set(states(sweep).values()) == DONE
     assert all(len(tries) == 1 for tries in attempts(sweep))
     assert_whole(sweep, slurm, undisturbed)
 
 
 def test_sqlite_on_a_network_file_system(slurm, sweep, undisturbed, monkeypatch) -> None:
-    """The jobs read the database and write none of it; two that take in their files at once do no harm."""
+    """The jobs only read the database. Two commands that ingest their files at once do no harm."""
     table = sweep / "mounts"
     table.write_text(f"1 0 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / {sweep} rw - nfs4 server:/home rw\n")
-    monkeypatch.setenv("IMAGINE_MOUNTS", str(table))  # sbatch hands it on
+    monkeypatch.setenv("IMAGINE_MOUNTS", str(table))  # sbatch passes it to the jobs
     launch(sweep)
-    granted = (sweep / "a.db").read_bytes()
+    before = (sweep / "a.db").read_bytes()
     wait_for_log(sweep, "state=COMPLETED", times=3)
     wait_for_no_jobs(slurm)
-    assert (sweep / "a.db").read_bytes() == granted
+    assert (sweep / "a.db").read_bytes() == before
     assert set(states(sweep).values()) == {State.PENDING}
     both = [
         subprocess.Popen((RESULTS, "ingest", "--db", "a.db"), cwd=sweep, stderr=subprocess.PIPE)
@@ -217,7 +227,7 @@ def test_sqlite_on_a_network_file_system(slurm, sweep, undisturbed, monkeypatch)
 
 @contextmanager
 def tiny_disk(folder: Path) -> Iterator[None]:
-    """A file system of one page at `folder`, which is full."""
+    """A full file system of one page at `folder`."""
     folder.mkdir(parents=True)
     mounted = run("mount", "-t", "tmpfs", "-o", "size=4k", "none", str(folder), folder=folder.parent)
     if mounted.returncode:
@@ -231,7 +241,7 @@ def tiny_disk(folder: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("store_away_s", [0, 30])
 def test_the_disk_under_the_spool_is_full(slurm, sweep, undisturbed, store_away_s) -> None:
-    """With the store there, the spool is not needed; with neither, a worker waits for either for about a minute."""
+    """With the store, a worker needs no spool. Without both, it waits for one of them for about a minute."""
     with tiny_disk(sweep / "a.files" / "spool"):
         launch(sweep)
         wait_for_log(sweep, "started", times=3)
@@ -253,17 +263,16 @@ def test_a_worker_whose_clock_is_an_hour_off(slurm, sweep, undisturbed, offset) 
         give_up(f"libfaketime is not here; {packages.HOW_TO_INSTALL}")
     wrong = [f"export LD_PRELOAD={library} FAKETIME={offset} DONT_FAKE_MONOTONIC=1", "date -u +clock=%FT%T"]
     launch(sweep, f"launcher.setup={wrong}")
-    while set(states(sweep).values()) != DONE:
-        assert not reconcile(sweep).ended  # neither silent for an hour nor from the future is dead
-        time.sleep(1)
+    nothing_ends_before_all_are_done(
+        sweep
+    )  # neither for a silence of an hour nor for a heartbeat in the future
     (said, *_) = re.findall(r"clock=(\S+)", launched_into(sweep, "*.out"))
     assert abs(datetime.fromisoformat(said + "Z") - datetime.now(UTC)) > timedelta(minutes=50)
     assert all(len(tries) == 1 for tries in attempts(sweep))
     assert_whole(sweep, slurm, undisturbed)
 
 
-def test_everything_is_stored_before_a_look(slurm, sweep, undisturbed) -> None:
-    """`watch` takes in the spool by itself."""
+def test_watch_ingests_the_spool(slurm, sweep, undisturbed) -> None:
     launch(sweep)
     wait_for_log(sweep, "started", times=3)
     with away(sweep, 0):
