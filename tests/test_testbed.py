@@ -112,14 +112,6 @@ def test_jobs_of_a_node_have_no_gpu_in_common(slurm, tmp_path) -> None:
     assert Counter(state(slurm, job) for job in jobs) == {"RUNNING": 2, "PENDING": 1}
 
 
-@SLOW
-def test_max_array_size_is_the_clusters(slurm_with) -> None:
-    testbed = slurm_with(nodes=1, gpus=1, accounting=False, max_array=11)
-    submit(testbed, "true", "--array=0-10")
-    with pytest.raises(TestbedError, match="Invalid job array specification"):
-        submit(testbed, "true", "--array=0-11")
-
-
 ATTEMPT = 'echo "${SLURM_RESTART_COUNT:-0} $SLURMD_NODENAME $$" >> %s; sleep 300'
 
 
@@ -142,16 +134,6 @@ def test_a_killed_node_loses_its_tasks_and_slurm_requeues_the_job(slurm, tmp_pat
 
 def states_of(slurm: Testbed, job: str, *options: str) -> list[str]:
     return slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "State", *options).splitlines()
-
-
-@SLOW
-def test_without_accounting_jobs_run_and_sacct_does_not(slurm_with, tmp_path) -> None:
-    testbed = slurm_with(nodes=1, accounting=False)
-    submit(testbed, f"echo done > {tmp_path}/said")
-    assert wait_for_lines(tmp_path / "said", 1) == ["done"]
-    with pytest.raises(TestbedError, match="accounting"):
-        testbed.run("sacct")
-    assert not {"mariadbd", "slurmdbd"} & {member.kind for member in testbed.members()}
 
 
 @SLOW

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter, deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 from imagination.schema import ConfigError
@@ -44,12 +44,16 @@ class SlurmError(Exception):
 class Slurm:
     """The cluster that this machine belongs to.
 
+    Args:
+        environment: the environment of Slurm's commands; by default this process's.
+
     Attributes:
         asked: the time (on the monotonic clock) and the name of each command of the last minutes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self.asked: deque[tuple[float, str]] = deque(maxlen=10_000)
+        self._outside = environment
 
     def queue(self, job_ids: Collection[str] | None = None) -> Answer | Unknown:
         """The jobs in squeue, including those that ended in the last minutes.
@@ -138,7 +142,7 @@ class Slurm:
         try:
             done = subprocess.run(
                 command,
-                env=_environment(),
+                env=self._environment(),
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -177,6 +181,11 @@ class Slurm:
             return read(self.run(*command, within_s=within_s), command=command[0])
         except SlurmError as error:
             return Unknown(str(error), lasting=error.lasting)
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in self._outside.items() if not name.startswith(_USER_SETTINGS)}
+        # Times in seconds since 1970, and all tasks of an array instead of the first 64 characters.
+        return {**kept, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0", "LC_ALL": "C"}
 
     def _tell(self, command: list[str], job_ids: Collection[str]) -> None:
         if not job_ids:
@@ -240,12 +249,6 @@ def srun_environment(given: Collection[str]) -> dict[str, str]:
         if (value := environment.get(f"SBATCH_{name}")) is not None:
             environment.setdefault(f"SLURM_{name}", value)
     return environment
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_USER_SETTINGS)}
-    # Times in seconds since 1970, and all tasks of an array instead of the first 64 characters.
-    return {**kept, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0", "LC_ALL": "C"}
 
 
 def _arrays(job_ids: Collection[str]) -> str:

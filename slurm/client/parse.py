@@ -15,7 +15,7 @@ QUEUE_FIELDS = ("JobArrayID", "State", "Reason", "NodeList", "exit_code", "EndTi
 ACCOUNT_FIELDS = ("JobID", "State", "Reason", "NodeList", "ExitCode", "End", "JobName")
 """The same fields by squeue's names and by sacct's."""
 
-_ID = re.compile(r"(?P<base>\d+)(?:_(?:(?P<task>\d+)|\[(?P<tasks>[^\]]*)\]?))?(?P<rest>.*)")
+_TASKS = re.compile(r"(\d+)_\[([^\]]*)\]?")
 _MOST_TASKS = 5_000_000  # of one array; Slurm's own limit is 4,000,001
 _SIGNALS = frozenset({9, 10, 12, 15})  # KILL, USR1, USR2, TERM: no program of ours ends with these codes
 _NO_NODE = frozenset({"", "None assigned", "(null)"})
@@ -109,16 +109,17 @@ def expand(job_id: str) -> Iterator[str]:
 
     If Slurm cut the list of tasks short (`...`), the array's own id is among them and stands for any task.
     """
-    found = _ID.fullmatch(job_id)
-    if found is None or found["rest"] or found["tasks"] is None:
+    found = _TASKS.fullmatch(job_id)
+    if found is None:
         yield job_id
         return
-    for part in found["tasks"].partition("%")[0].split(","):
+    array, tasks = found.groups()
+    for part in tasks.partition("%")[0].split(","):
         numbers = _range(part)
         if numbers is None:
-            yield found["base"]
+            yield array
         else:
-            yield from (f"{found['base']}_{number}" for number in numbers)
+            yield from (f"{array}_{number}" for number in numbers)
 
 
 def compress(job_ids: Iterable[str]) -> list[str]:

@@ -153,12 +153,8 @@ def _start_of_last(path: Path | None, lines: int | None) -> int:
         data = path.read_bytes()
     except OSError:
         return 0
-    start = len(data.removesuffix(b"\n"))
-    for _ in range(lines):
-        start = data.rfind(b"\n", 0, start)
-        if start < 0:
-            return 0
-    return start + 1
+    data = data.removesuffix(b"\n")
+    return len(data) - len(b"\n".join(data.split(b"\n")[-lines:]))
 
 
 def _from(path: Path | None, position: int) -> tuple[int, str]:

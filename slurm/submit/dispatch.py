@@ -11,7 +11,6 @@ import os
 import secrets
 import shlex
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
@@ -116,20 +115,11 @@ def dispatch(
     Raises:
         ConfigError: Slurm refused an array, or its folders cannot be made. Arrays queued before it stay.
     """
-    launch = _Launch(store, resources, sweep, retry_failed, hold_after, job)
+    launch = _Launch(store, resources, sweep, retry_failed, hold_after, job, done)
     ids: list[str | None] = []
     try:
         for part in deal(packs, limit=limit, parallelism=int(resources.values["array_parallelism"])):
-            submitted = launch.submit(part, after=None if part.after is None else ids[part.after])
-            if submitted is None:
-                ids.append(None)
-                continue
-            job_id, folder, tasks = submitted
-            ids.append(job_id)
-            done.jobs.append(job_id)
-            done.packs += len(tasks)
-            done.runs += sum(len(task.pack.runs) for task in tasks)
-            recovery.note(store, folder, job_id)
+            ids.append(launch.submit(part, after=None if part.after is None else ids[part.after]))
     except (SlurmError, OSError) as error:
         before = "nothing was submitted"
         if done.jobs:
@@ -150,9 +140,10 @@ class _Launch:
     retry_failed: bool
     hold_after: int
     job: Callable[[str], Callable[[], object]]
+    done: Submitted
 
-    def submit(self, part: Part, *, after: str | None) -> tuple[str, DispatchFolder, list[Task]] | None:
-        """The array's id, folder and tasks; None if other launches have claimed all of its runs.
+    def submit(self, part: Part, *, after: str | None) -> str | None:
+        """The array's id; None if other launches have claimed all of its runs.
 
         Raises:
             SlurmError: sbatch refused; the store keeps no claim.
@@ -179,7 +170,11 @@ class _Launch:
             if found is None or not isinstance(error, SlurmError):
                 raise
             job_id = found
-        return job_id, folder, tasks
+        self.done.jobs.append(job_id)
+        self.done.packs += len(tasks)
+        self.done.runs += len(attempts)
+        recovery.note(self.store, folder, job_id)
+        return job_id
 
     def _about(self, name: str, folder: DispatchFolder) -> Dispatch:
         return Dispatch(
@@ -271,11 +266,6 @@ def setup_commands(resources: Resources) -> list[str]:
         *(["export IMAGINE_DEVICE=${IMAGINE_DEVICE:-cuda}"] if resources.gpus else []),
         *resources.setup,
     ]
-
-
-def python() -> str:
-    """The path of this Python, quoted for a shell."""
-    return shlex.quote(sys.executable)
 
 
 def _tasks(packs: Sequence[Pack], attempts: Sequence[Attempt]) -> list[Task]:

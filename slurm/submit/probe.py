@@ -5,6 +5,7 @@ import re
 import secrets
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from results_db.contract import Store
 from results_db.files import write_atomically
 from results_db.text import one_line
 from slurm.client.client import Slurm, SlurmError, said, srun_environment
-from slurm.submit.dispatch import python, setup_commands
+from slurm.submit.dispatch import setup_commands
 from slurm.submit.launchers import Resources
 
 START_WITHIN_S = 20
@@ -94,15 +95,14 @@ def _srun(
 
 
 def _script(file: Path, token: str, resources: Resources) -> str:
-    check = shlex.join(["-m", "jobs.node_check", str(file), token])
-    return "\n".join(
-        [
-            f"echo {_STARTED} $SLURMD_NODENAME",
-            *setup_commands(resources),
-            f"printf '\\n%s\\n' {_SET_UP}",
-            f"exec {python()} {check}",
-        ]
-    )
+    check = shlex.join([sys.executable, "-m", "jobs.node_check", str(file), token])
+    lines = [
+        f"echo {_STARTED} $SLURMD_NODENAME",
+        *setup_commands(resources),
+        f"printf '\\n%s\\n' {_SET_UP}",
+        f"exec {check}",
+    ]
+    return "\n".join(lines)
 
 
 def _answer(process: "subprocess.Popen[str]", waits: Callable[[], None]) -> tuple[str, str]:

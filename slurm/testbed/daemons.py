@@ -7,6 +7,7 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
+from slurm.client.client import Slurm, SlurmError
 from slurm.testbed.errors import TestbedError
 from slurm.testbed.packages import search_path
 from slurm.testbed.processes import wait_for
@@ -127,10 +128,10 @@ def _accepts(address: Path | int) -> bool:
 
 
 def _answers(place: Place, *command: str) -> bool:
-    done = subprocess.run(
-        command, env=environment(place), capture_output=True, text=True, timeout=60, check=False
-    )
-    return done.returncode == 0 and "DOWN" not in done.stdout
+    try:
+        return "DOWN" not in Slurm(environment(place)).run(*command)
+    except SlurmError:
+        return False
 
 
 def _run(place: Place, *command: str) -> None:

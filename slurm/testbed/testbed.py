@@ -6,18 +6,17 @@ from the network and bring them back, and kill and start the controller.
 
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from slurm.client.client import Slurm, SlurmError
 from slurm.testbed import daemons, packages, ports, processes
 from slurm.testbed.errors import TestbedError
 from slurm.testbed.processes import SLURMD, STEP, TASK, Member, wait_for
 from slurm.testbed.render import write_configuration
 from slurm.testbed.settings import Place, Record, Settings, user
 
-_ANSWER_S = 60.0
 _SETTLE_S = 60.0
 _TAKES_JOBS = frozenset({"idle", "planned", "mixed", "allocated", "completing"})
 _STARTS = {
@@ -168,23 +167,16 @@ class Testbed:
         lines = self.run("sinfo", "-h", "-N", "-p", "normal", "-o", "%N %T").splitlines()
         return dict(line.split() for line in lines)
 
-    def run(self, *command: str, within_s: float = _ANSWER_S) -> str:
+    def run(self, *command: str) -> str:
         """The stripped output of one of Slurm's commands.
 
         Raises:
             TestbedError: the command fails, or does not end in time.
         """
-        words = " ".join(command)
         try:
-            done = subprocess.run(
-                command, env=self.environment, capture_output=True, text=True, timeout=within_s, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise TestbedError(f"'{words}' did not end within {within_s:.0f} s") from None
-        if done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-            raise TestbedError(f"'{words}' failed ({done.returncode}): {said}")
-        return done.stdout.strip()
+            return Slurm(self.environment).run(*command).strip()
+        except SlurmError as error:
+            raise TestbedError(f"'{' '.join(command)}': {error}") from None
 
     def _check_folder(self) -> None:
         folder = self.place.folder
