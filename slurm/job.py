@@ -186,7 +186,11 @@ class _Job:
 
     def _go_on(self, dispatch: Dispatch, restart: int) -> None:
         """Requeue this job, unless Slurm says that it was ended for good."""
-        job = _show_job(self._environment.job_id)
+        job: dict[str, str] = {}
+        try:
+            job = Slurm().show_job(self._environment.job_id)
+        except SlurmError as error:
+            log.warning("%s", error)
         preempted = job.get("PreemptTime", "None") not in ("None", "Unknown")
         if not self._signals.go_on_later and not (preempted and job.get("JobState") == "RUNNING"):
             log.info("saved, and told to end")
@@ -226,7 +230,7 @@ def _node() -> str:
 
 def _requeue(job_id: str) -> bool:
     """Put this job back into the queue; a controller that does not answer is asked again for some minutes."""
-    for again_after_s in (*_AGAIN_AFTER_S, None):
+    for again_after_s in _AGAIN_AFTER_S:
         try:
             Slurm().run("scontrol", "requeue", job_id)
             return True
@@ -234,15 +238,5 @@ def _requeue(job_id: str) -> bool:
             log.warning("the job could not be requeued: %s", error)
             if "disabled" in str(error):  # it was submitted with --no-requeue
                 break
-        if again_after_s is not None:
-            time.sleep(again_after_s)
+        time.sleep(again_after_s)
     return False
-
-
-def _show_job(job_id: str) -> dict[str, str]:
-    """The job's fields; empty if Slurm does not answer."""
-    try:
-        return Slurm().show_job(job_id)
-    except SlurmError as error:
-        log.warning("%s", error)
-        return {}
