@@ -4,7 +4,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import psutil
 import pytest
 from submitit.slurm.slurm import SlurmJob
 
+from results_db.store.sql import SqlStore, open_store
 from slurm.testbed import packages, ports
 from slurm.testbed.daemons import SLURMS_OWN
 from slurm.testbed.settings import Settings
@@ -45,6 +46,13 @@ def wipe_orphans() -> None:
             owner = folder.name.split("-")[2]
             if folder.stat().st_uid == os.getuid() and owner.isdigit() and not psutil.pid_exists(int(owner)):
                 Testbed(folder).wipe()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[SqlStore]:
+    """An empty store, `a.db` in the test's folder."""
+    with closing(open_store(str(tmp_path / "a.db"), create=True)) as store:
+        yield store
 
 
 @pytest.fixture(scope="session")

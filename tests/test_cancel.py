@@ -8,7 +8,6 @@ from slurm_jobs import begun, job_of, open_attempt, runs, slurm_state, state_of,
 from sweep_helpers import ME, answer, opened, write_spec
 
 from results_db.contract import OpenAttempt, State
-from results_db.store import open_store
 from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Answer, Job
 from slurm.follow.cancel import needs_slurm, plan
@@ -80,13 +79,10 @@ def test_never_a_bare_scancel() -> None:
 
 
 @pytest.fixture
-def sweep(tmp_path):
+def sweep(tmp_path, own):
     """A launched sweep of four runs; its folder and its store."""
-    path = write_spec(tmp_path, runs=4)
-    store = open_store(str(tmp_path / "a.db"), create=True)
-    store.stage(expand(load(path)).runs)
-    yield tmp_path, store
-    store.close()
+    own.stage(expand(load(write_spec(tmp_path, runs=4))).runs)
+    return tmp_path, own
 
 
 DB = ("--db", "a.db")
@@ -120,57 +116,52 @@ def test_claims_are_withdrawn_and_local_runs_stopped_without_slurm(sweep) -> Non
     assert store.heartbeat(local, step=1, progress={}) is False
 
 
-def test_it_asks_above_ten(tmp_path) -> None:
+def test_it_asks_above_ten(own, tmp_path) -> None:
     write_spec(tmp_path, runs=11)
-    store = open_store(str(tmp_path / "a.db"), create=True)
     many = expand(load(tmp_path / "s.yaml")).runs
-    store.stage(many)
+    own.stage(many)
     for run in many:
-        store.start(run.run_id, ME)
+        own.start(run.run_id, ME)
     said = answer("cancel", "s.yaml", *DB, folder=tmp_path)
     assert said.code == 2
     assert "give -y" in said.err
-    assert len(store.open_attempts()) == 11
+    assert len(own.open_attempts()) == 11
     assert answer("cancel", "s.yaml", *DB, "--dry-run", folder=tmp_path).code == 0
-    assert len(store.open_attempts()) == 11
+    assert len(own.open_attempts()) == 11
     assert answer("cancel", "s.yaml", "-y", *DB, folder=tmp_path).code == 0
-    assert store.open_attempts() == []
-    store.close()
+    assert own.open_attempts() == []
 
 
 @pytest.mark.slow
-def test_on_slurm(slurm, tmp_path) -> None:
+def test_on_slurm(slurm, own, tmp_path) -> None:
     """One pack trains and one waits; both are cancelled. Of a third, one run is. Another user's job stays."""
-    store = open_store(str(tmp_path / "a.db"), create=True)
     a, b, c, d, e = runs(5)
     packs = submitted(
-        store, slurm, "trap '' TERM; sleep 300", "--nodelist=n1", tasks=[[e], [a, b], [c, d]], parallel=1
+        own, slurm, "trap '' TERM; sleep 300", "--nodelist=n1", tasks=[[e], [a, b], [c, d]], parallel=1
     )
     (trains,), waits, shared = packs
     stranger = slurm.run("sbatch", "--parsable", "--output=/dev/null", "--hold", "--wrap", "sleep 300")
-    begun(store, trains)
-    wait_for_state(slurm, job_of(store, trains), "RUNNING")
+    begun(own, trains)
+    wait_for_state(slurm, job_of(own, trains), "RUNNING")
     seeds = [run.config["seed"] for run in (a, b, c, e)]
     where = f"seed in ({', '.join(map(str, seeds))})"
     said = answer("cancel", "--where", where, *DB, folder=tmp_path)
     assert said.code == 0, said.err
     assert "4 runs cancelled, and 2 jobs" in said.out
     assert "1 of them share a job" in said.out
-    states = [state_of(store, one) for one in (trains, *waits, *shared)]
+    states = [state_of(own, one) for one in (trains, *waits, *shared)]
     assert states == [*[State.CANCELLED] * 4, State.PENDING]
-    wait_for_state(slurm, job_of(store, trains), "CANCELLED")
+    wait_for_state(slurm, job_of(own, trains), "CANCELLED")
     assert slurm_state(slurm, stranger) == "PENDING"
-    wait_for_state(slurm, job_of(store, shared[0]), "RUNNING")
+    wait_for_state(slurm, job_of(own, shared[0]), "RUNNING")
     # Its worker leaves out the cancelled run.
-    assert store.begin(shared[0], ME) is False
-    assert store.begin(shared[1], ME) is True
-    store.close()
+    assert own.begin(shared[0], ME) is False
+    assert own.begin(shared[1], ME) is True
 
 
 @pytest.mark.slow
-def test_a_controller_that_does_not_answer_cancels_nothing(slurm, tmp_path) -> None:
-    store = open_store(str(tmp_path / "a.db"), create=True)
-    ((attempt,),) = submitted(store, slurm, "sleep 300", tasks=[runs(1)])
+def test_a_controller_that_does_not_answer_cancels_nothing(slurm, own, tmp_path) -> None:
+    ((attempt,),) = submitted(own, slurm, "sleep 300", tasks=[runs(1)])
     slurm.kill_controller()
     said = answer("cancel", "--state", "pending", *DB, folder=tmp_path)
     assert said.code == 2
@@ -179,4 +170,3 @@ def test_a_controller_that_does_not_answer_cancels_nothing(slurm, tmp_path) -> N
     assert state_of(opened(tmp_path), attempt) is State.PENDING
     with pytest.raises(SlurmError):
         Slurm().cancel(["1"])
-    store.close()

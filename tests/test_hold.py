@@ -8,7 +8,6 @@ from slurm_jobs import WITHIN_S, begun, job_of, runs, slurm_state, state_of, sub
 from sweep_helpers import answer
 
 from results_db.contract import Attempt, EndedAttempt, RunRecord, State
-from results_db.store import open_store
 from slurm.client.client import Slurm
 from slurm.follow.hold import held, hold_from_job, shared_cause
 from slurm.follow.reconcile import Reconciler
@@ -42,13 +41,6 @@ def test_all_runs_of_a_job_on_a_faulty_node_count_once() -> None:
     assert shared_cause([lost(f"r{n}", "1_0") for n in range(16)], after=5) is None  # one pack
     assert shared_cause([lost(f"r{n}", f"1_{n // 2}") for n in range(8)], after=5) is None  # four
     assert shared_cause([lost(f"r{n}", f"1_{n // 2}") for n in range(10)], after=5) is not None
-
-
-@pytest.fixture
-def own(tmp_path):
-    store = open_store(str(tmp_path / "a.db"), create=True)
-    yield store
-    store.close()
 
 
 def one_run_each(store, slurm, count: int, *, script: str = "", **options: int) -> list[Attempt]:

@@ -1,7 +1,6 @@
 """The log of the newest attempt, as a whole or as it grows, from one attempt to the next."""
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +11,8 @@ from sweep_helpers import ME, answer, complete, small, staged, wait_until
 
 from jobs.dispatched import Dispatch, DispatchFolder
 from results_db.contract import Attempt, RunRecord, State, StoreError
-from results_db.store.sql import SqlStore, open_store
+from results_db.store.sql import SqlStore
 from slurm.follow.logs import _start_of_last, follow, guess_log, read
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[SqlStore]:
-    store = open_store(str(tmp_path / "a.db"), create=True)
-    yield store
-    store.close()
 
 
 def begin(store: SqlStore, log: Path, *, text: str) -> Attempt:

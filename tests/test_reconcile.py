@@ -7,20 +7,13 @@ import pytest
 from slurm_jobs import WITHIN_S, begun, job_of, runs, slurm_state, state_of, submitted, wait_for_state
 
 from results_db.contract import Attempt, State
-from results_db.store.sql import SqlStore, open_store
+from results_db.store.sql import SqlStore
 from slurm.client.client import Slurm
 from slurm.client.parse import Unknown
 from slurm.follow.reconcile import Reconciled, Reconciler
 from slurm.testbed.processes import wait_for
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def own(tmp_path):
-    store = open_store(str(tmp_path / "a.db"), create=True)
-    yield store
-    store.close()
 
 
 def look(store: SqlStore, **options) -> Reconciled:

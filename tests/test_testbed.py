@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from slurm_fixtures import wipe_orphans
+from slurm_jobs import WITHIN_S, slurm_state, wait_for_state
 
 from slurm.testbed import ports
 from slurm.testbed.errors import TestbedError
@@ -20,20 +21,11 @@ from slurm.testbed.settings import Settings
 from slurm.testbed.testbed import Testbed
 
 SLOW = pytest.mark.slow
-WITHIN_S = 90  # what takes 20 s on an idle machine
 
 
 def submit(slurm: Testbed, script: str, *options: str) -> str:
     """The id of a job that runs this shell script."""
     return slurm.run("sbatch", "--parsable", "--chdir=/tmp", "--output=/dev/null", *options, "--wrap", script)
-
-
-def state(slurm: Testbed, job: str) -> str:
-    return slurm.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
-
-
-def wait_until_running(slurm: Testbed, *jobs: str) -> None:
-    wait_for("jobs to run", lambda: all(state(slurm, job) == "RUNNING" for job in jobs), within_s=WITHIN_S)
 
 
 def lines(path: Path) -> list[str]:
@@ -50,7 +42,7 @@ def test_up_down_up_wipe(slurm_with) -> None:
     testbed = slurm_with(nodes=2)
     assert testbed.up() is False  # everything runs already
     job = submit(testbed, "sleep 300")
-    wait_until_running(testbed, job)
+    wait_for_state(testbed, job, "RUNNING")
     with pytest.raises(TestbedError, match="up with other settings; take it down first"):
         testbed.up(Settings(nodes=3))
     for left in (testbed.place.folder / "run").glob("*.pid"):
@@ -109,7 +101,7 @@ def test_jobs_of_a_node_have_no_gpu_in_common(slurm, tmp_path) -> None:
     jobs = [submit(slurm, script, *options) for _ in range(3)]
     assert sorted(wait_for_lines(tmp_path / "gpus", 2)) == ["n1 0", "n1 1"]
     # The third finds no GPU, though there are enough CPUs.
-    assert Counter(state(slurm, job) for job in jobs) == {"RUNNING": 2, "PENDING": 1}
+    assert Counter(slurm_state(slurm, job) for job in jobs) == {"RUNNING": 2, "PENDING": 1}
 
 
 ATTEMPT = 'echo "${SLURM_RESTART_COUNT:-0} $SLURMD_NODENAME $$" >> %s; sleep 300'
@@ -158,7 +150,7 @@ def test_two_testbeds_are_independent(slurm, slurm_with) -> None:
     other = slurm_with(nodes=1, accounting=False)
     assert abs(other.record.port - slurm.record.port) >= ports.BLOCK
     job = submit(slurm, "sleep 300")
-    wait_until_running(slurm, job)
+    wait_for_state(slurm, job, "RUNNING")
     assert not {member.process for member in slurm.members()} & {member.process for member in other.members()}
     other.wipe()
-    assert state(slurm, job) == "RUNNING"
+    assert slurm_state(slurm, job) == "RUNNING"
