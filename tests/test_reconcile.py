@@ -98,23 +98,6 @@ def test_a_job_that_was_requeued_is_not_over(slurm, own) -> None:
     assert look(own, now=later(hours=3)).ended == []
 
 
-def test_the_jobs_of_a_lost_node_are_not_over(slurm, own) -> None:
-    ((attempt,),) = submitted(own, slurm, "sleep 300", "--nodelist=n2", tasks=[runs(1)])
-    begun(own, attempt)
-    job = job_of(own, attempt)
-    wait_for_state(slurm, job, "RUNNING")
-    slurm.kill_node("n2", noticed=True)
-    seen = set()
-
-    def requeued() -> bool:
-        assert look(own).ended == []
-        seen.add(slurm_state(slurm, job))
-        return "PENDING" in seen
-
-    wait_for("the requeue", requeued, within_s=WITHIN_S)
-    assert look(own, now=later(hours=3)).ended == []
-
-
 def test_a_controller_that_does_not_answer_ends_nothing(slurm, own) -> None:
     (running,), (failed,) = submitted(
         own, slurm, "[ $SLURM_ARRAY_TASK_ID = 0 ] && sleep 300; exit 1", tasks=[[run] for run in runs(2)]

@@ -57,7 +57,8 @@ def preempt(slurm):
 
 
 def test_preempted_it_saves_comes_back_and_ends_the_same(slurm, long, undisturbed) -> None:
-    (job,) = launch(long, ON_N1).json["jobs"]
+    """A preemption is no time-out, so it comes back although no time-out is allowed."""
+    (job,) = launch(long, ON_N1, "launcher.timeout_min=9", "launcher.max_num_timeout=0").json["jobs"]
     wait_for_log(long, "started")
     preempt(slurm)
     wait_for_states(long, State.COMPLETED)
@@ -100,14 +101,6 @@ def test_at_its_time_limit_it_goes_on_until_it_is_done_or_max_num_timeout_is_rea
     assert {state for *_, state in found[:-1]} == {"PREEMPTED"}
     assert_whole(on, slurm, train_here(here))
     assert tries(off) == [(1, 0, "PREEMPTED")]
-
-
-def test_a_preemption_is_no_time_out(slurm, long) -> None:
-    launch(long, ON_N1, "launcher.timeout_min=9", "launcher.max_num_timeout=0")
-    wait_for_log(long, "started")
-    preempt(slurm)
-    wait_for_states(long, State.COMPLETED)
-    assert tries(long) == [(1, 0, "PREEMPTED"), (1, 1, "COMPLETED")]
 
 
 def test_cancelled_from_outside_it_saves_and_ends(slurm, long, undisturbed) -> None:
