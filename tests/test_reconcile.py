@@ -4,7 +4,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from slurm_jobs import WITHIN_S, begun, job_of, runs, slurm_state, state_of, submitted, wait_for_state
+from slurm_jobs import WITHIN_S, begun, job_of, runs, state_of, submitted, wait_for_state
 
 from results_db.contract import Attempt, State
 from results_db.store.sql import SqlStore
