@@ -40,20 +40,21 @@ from slurm.testbed import packages
 pytestmark = pytest.mark.slow
 
 DONE = {State.COMPLETED}
+MEDIUM = {**LONG, "max_steps": 3000}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The results of the sweep, one run at a time on one core."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    write_spec(folder, runs=3, **LONG)
+    write_spec(folder, runs=3, **MEDIUM)
     return train_here(folder)
 
 
 @pytest.fixture
 def sweep(tmp_path):
     """A folder with the sweep."""
-    write_spec(tmp_path, runs=3, **LONG)
+    write_spec(tmp_path, runs=3, **MEDIUM)
     return tmp_path
 
 
@@ -112,21 +113,28 @@ def test_a_node_is_lost(slurm, sweep, undisturbed) -> None:
     assert_whole(sweep, slurm, undisturbed)
 
 
-def test_a_node_is_cut_off_and_comes_back(slurm, sweep, undisturbed) -> None:
-    """Its tasks live on while Slurm starts them on another node, so for a while there are two copies."""
-    launch(sweep, "launcher.additional_parameters={exclude: 'n3,n4'}")
-    wait_for_log(sweep, "started", times=3)
-    node = running(sweep)[0]["host"]
-    old = [one for one in running(sweep) if one["host"] == node]
+def test_a_node_is_cut_off_and_comes_back(slurm, tmp_path) -> None:
+    """Its tasks live on while Slurm starts them on another node, so for a while there are two copies.
+
+    The runs are longer than the 10 s that the second copy takes to begin.
+    """
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        write_spec(folder, runs=2, **LONG)
+    launch(there, "launcher.additional_parameters={exclude: 'n3,n4'}")
+    wait_for_log(there, "started", times=2)
+    node = running(there)[0]["host"]
+    old = [one for one in running(there) if one["host"] == node]
     slurm.cut_node(node, noticed=True)
-    wait_until(lambda: any(tries[-1]["restart"] for tries in attempts(sweep)), within_s=120)
+    wait_until(lambda: any(tries[-1]["restart"] for tries in attempts(there)), within_s=120)
     slurm.start_node(node)  # with its old copies still on it
-    wait_for_states(sweep, State.COMPLETED)
+    wait_for_states(there, State.COMPLETED)
     for before in old:
-        (tries,) = [tries for tries in attempts(sweep) if tries[0]["process"] == before["process"]]
+        (tries,) = [tries for tries in attempts(there) if tries[0]["process"] == before["process"]]
         assert [one["restart"] for one in tries] == [0, 1]
         assert tries[0]["state"] == State.LOST
-    assert_whole(sweep, slurm, undisturbed)
+    assert_whole(there, slurm, train_here(here))
 
 
 def test_the_controller_is_killed_and_started_again(slurm, sweep, undisturbed) -> None:
