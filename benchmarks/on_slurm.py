@@ -15,7 +15,9 @@ from slurm.testbed.testbed import Testbed
 def on_slurm(made_of: Settings) -> Iterator[tuple[Testbed, Path]]:
     """The testbed, which SLURM_CONF names, and an empty folder. Without Slurm the benchmark is skipped."""
     if missing := packages.missing(accounting=made_of.accounting):
-        print(f"skipped: Slurm is not installed completely ({', '.join(missing)} missing); {packages.HOW_TO_INSTALL}")
+        print(
+            f"skipped: Slurm is not installed completely ({', '.join(missing)} missing); {packages.HOW_TO_INSTALL}"
+        )
         raise SystemExit(0)
     # Short, since sockets lie below it.
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
