@@ -156,7 +156,7 @@ def test_the_same_restart_count_twice(slurm, long, undisturbed) -> None:
     """
     launch(long, "launcher.additional_parameters={begin: now+5}")
     slurm.wait_for_save()  # while the job waits
-    wait_for_log(long, "started")
+    wait_for_log(long, "start 0, on")  # soon after its start, before the controller writes to disk again
     slurm.kill_controller()
     slurm.start_controller()
     wait_until(
