@@ -46,7 +46,7 @@ def _median(runs: int, channels: int, form: torch.memory_format, device: torch.d
     parameters, data = experiment.initial_parameters().requires_grad_(), experiment.initial_data()
     steps = torch.zeros(runs, dtype=torch.int64, device=device)
     times = []
-    with mock.patch.object(layers, "memory_format", lambda *_: form):
+    with mock.patch.object(layers, "memory_format", return_value=form):
         for _ in range(repeats + 2):  # two to warm up
             started = time.perf_counter()
             loss = experiment.forward(parameters, data, steps).loss

@@ -1,4 +1,4 @@
-"""The store at 10,000 runs, beside plain sqlite3 that writes and reads the same rows with no promises.
+"""The store with 10,000 runs, compared with plain sqlite3 for the same rows, without the store's promises.
 
 python benchmarks/bench_store.py [--repeats 5]
 """
@@ -21,7 +21,7 @@ RUNS = [
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats

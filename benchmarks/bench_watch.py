@@ -94,7 +94,7 @@ def _fill(store: SqlStore, expansion: Expansion, testbed: Testbed) -> None:
     queued = run_ids[COMPLETED + FAILED :]
     for start in range(0, len(queued), TASKS):
         name = f"many-{start}"
-        attempts = store.intend(queued[start : start + TASKS], job_name=name, launcher="slurm")
+        attempts = store.claim(queued[start : start + TASKS], job_name=name, launcher="slurm")
         job = testbed.run(
             *("sbatch", "--parsable", "--hold", f"--job-name={name}", "--output=/dev/null"),
             *(f"--array=0-{len(attempts) - 1}", "--wrap", "true"),

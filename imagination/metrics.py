@@ -1,4 +1,4 @@
-"""The paper's interpretability metric (section 2.3, Eq. 1), its data-set variant, pixel accuracy, correlation."""
+"""The paper's interpretability metric (section 2.3, Eq. 1) and its data-set variant, correlation, pixel accuracy."""
 
 import math
 from fractions import Fraction
@@ -10,7 +10,7 @@ from torch import Tensor
 def interpretability(
     decoded: Tensor, truth: Tensor, *, threshold: float = 0.5, similarity: float = 0.95
 ) -> Tensor:
-    """Eq. 1 for every sequence: how many generated boards match a true intermediate state.
+    """Eq. 1 for every sequence: the share of true intermediate states that generated boards match.
 
     The first generated board (in order) that matches a true state scores 1, every further one .5; one generated
     board may match several true states. The sum is divided by min(n, m - 2), so it can exceed 1.
@@ -70,31 +70,32 @@ def matthews(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) -> Tenso
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check_frames(decoded, truth)
-    # Counts as sums of 0/1 per board, exact in float32 up to 2^24 pixels a board.
-    alive = (decoded > threshold).float().flatten(2)
-    true = truth.bool().float().flatten(2)
-    tp = torch.bmm(alive, true.transpose(1, 2)).double().sum(0)  # [n, k]
-    positive, wanted = alive.sum(2).double().sum(0)[:, None], true.sum(2).double().sum(0)
-    return _coefficient(tp, positive, wanted, pixels=alive.shape[0] * alive.shape[2])
+    hits, positive, wanted = (counts.sum(0) for counts in _counts(decoded, truth, threshold=threshold))
+    return _coefficient(hits, positive, wanted, pixels=decoded.shape[0] * decoded.shape[2] * decoded.shape[3])
 
 
 def matthews_per_board(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) -> Tensor:
     """`matthews` of each board by itself: float64 `[N, n, k]`, NaN where the true board is all dead or all alive."""
-    _check_frames(decoded, truth)
-    alive = (decoded > threshold).float().flatten(2)
-    true = truth.bool().float().flatten(2)
-    tp = torch.bmm(alive, true.transpose(1, 2)).double()
-    positive, wanted = alive.sum(2).double()[:, :, None], true.sum(2).double()[:, None]
-    pixels = alive.shape[2]
-    found = _coefficient(tp, positive, wanted, pixels=pixels)
+    hits, positive, wanted = _counts(decoded, truth, threshold=threshold)
+    pixels = decoded.shape[2] * decoded.shape[3]
+    found = _coefficient(hits, positive, wanted, pixels=pixels)
     return found.masked_fill((wanted == 0) | (wanted == pixels), math.nan)
 
 
-def _coefficient(tp: Tensor, positive: Tensor, wanted: Tensor, *, pixels: int) -> Tensor:
+def _counts(decoded: Tensor, truth: Tensor, *, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Living pixels per board, float64: in both `[N, n, k]`, decoded `[N, n, 1]`, and true `[N, 1, k]`."""
+    _check_frames(decoded, truth)
+    # Sums of 0/1, exact in float32 up to 2^24 pixels a board.
+    alive = (decoded > threshold).float().flatten(2)
+    true = truth.bool().float().flatten(2)
+    hits = torch.bmm(alive, true.transpose(1, 2))
+    return hits.double(), alive.sum(2).double()[:, :, None], true.sum(2).double()[:, None]
+
+
+def _coefficient(hits: Tensor, positive: Tensor, wanted: Tensor, *, pixels: int) -> Tensor:
     """Matthews' coefficient, clipped at 0, from hits, decoded and true living pixels, and all pixels."""
-    # TP TN - FP FN = TP * pixels - positive * wanted
-    above = tp * pixels - positive * wanted
+    # TP TN - FP FN = hits * pixels - positive * wanted
+    above = hits * pixels - positive * wanted
     below = (positive * wanted * (pixels - positive) * (pixels - wanted)).sqrt()
     return torch.where(below > 0, above / below, torch.zeros_like(above)).clamp(min=0)
 
@@ -105,6 +106,7 @@ def pixel_accuracy(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) ->
     Args:
         decoded: float `[..., H, W]`; alive above `threshold`.
         truth: 0/1 `[..., H, W]`, of the same shape.
+        threshold: a decoded pixel above it is alive.
 
     Returns:
         float64 `[...]`.
@@ -113,7 +115,7 @@ def pixel_accuracy(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) ->
 
 
 def _matches(decoded: Tensor, truth: Tensor, *, threshold: float, similarity: float) -> Tensor:
-    """Bool `[N, n, m - 2]`: does generated board i match true state j?"""
+    """Bool `[N, n, m - 2]`: whether generated board i matches true state j."""
     _check_frames(decoded, truth)
     alive, true = decoded > threshold, truth.bool()
     height, width = decoded.shape[-2:]
@@ -126,12 +128,9 @@ def _matches(decoded: Tensor, truth: Tensor, *, threshold: float, similarity: fl
 
 
 def _check_frames(decoded: Tensor, truth: Tensor) -> None:
-    if decoded.ndim != 4 or truth.ndim != 4 or _frame(decoded) != _frame(truth):
+    frames = [(boards.shape[0], *boards.shape[2:]) for boards in (decoded, truth)]
+    if decoded.ndim != 4 or truth.ndim != 4 or frames[0] != frames[1]:
         raise ValueError(
             f"decoded {tuple(decoded.shape)} and truth {tuple(truth.shape)} must be [N, n, H, W] and "
             "[N, k, H, W] with equal N, H and W"
         )
-
-
-def _frame(boards: Tensor) -> tuple[int, ...]:
-    return (boards.shape[0], *boards.shape[2:])

@@ -1,4 +1,4 @@
-"""The one way by which results leave the science: a recorder per run, implemented by whoever trains. Torch-free."""
+"""The protocol through which a run's results leave the trainer. Torch-free."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -10,25 +10,25 @@ Arrays = Mapping[str, NDArray[np.generic]]
 
 
 class Recorder(Protocol):
-    """What the trainer tells about one run. All but `progress` must survive until the run's record is written."""
+    """Receives the results of one run. It keeps all but `progress` until the run's record is written."""
 
     def trace(self, name: str, step: int, value: float) -> None:
-        """A value per training step; steps come in rising order."""
+        """Records a value of a training step; steps come in rising order."""
 
     def metric(self, name: str, value: float | None) -> None:
-        """A value per run; None where it does not exist for this run."""
+        """Records a value of the run; None where the run has no such value."""
 
     def sample(self, name: str, arrays: Arrays) -> None:
-        """A few decoded boards, kept for pictures."""
+        """Records a few decoded boards for figures."""
 
     def checkpoint(self, state: Arrays) -> None:
-        """Everything from which training goes on as if it had not stopped, traces so far included."""
+        """Saves the training state, with the traces so far, so that the run can continue as if undisturbed."""
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
-        """Where the run stands, for a person who watches; may be dropped."""
+        """Shows the run's step and traced values to a user; may be dropped."""
 
     def finish(self, outcome: str, *, seconds: float, weights: Arrays) -> None:
-        """The run ended: `reached`, `step_limit` or `diverged`; its share of training time; its final weights."""
+        """Ends the run with its outcome, its share of the training time, and its final parameters by name."""
 
     def fail(self, error: BaseException) -> None:
-        """The run alone went wrong; the others of its pack go on."""
+        """Ends the run with an error; the other runs of its pack continue."""

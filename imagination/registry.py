@@ -1,4 +1,4 @@
-"""The experiments, by name. Holds strings only, so that looking one up never imports torch.
+"""The experiments, by name. It holds strings only, so no look-up imports torch.
 
 A new environment is a folder beside `life/` and one line here.
 """
@@ -12,7 +12,7 @@ from imagination.schema import ConfigError, Scalar, nearest
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an experiment lives: `module:attribute` of its config and of what the trainer runs."""
+    """The `module:attribute` of an experiment's config, its presets, and the class that the trainer runs."""
 
     config: str
     presets: str

@@ -1,7 +1,6 @@
-"""Declaring and checking configuration: typed dataclass fields with bounds, one-line errors.
+"""Declaring and checking configuration: typed dataclass fields with bounds, and errors of one line.
 
-Torch-free: the login node imports it. An experiment's config dataclass is the schema of its specs,
-its command line and its store columns; every check of a value happens here, once.
+Torch-free. An experiment's config dataclass is the schema of its specs, its command line and its store columns.
 """
 
 import dataclasses
@@ -13,23 +12,35 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 Scalar = bool | int | float | str
-"""What a config value can be. Every one of them has one canonical JSON form."""
+"""The types of a config value. Every value has one canonical JSON form."""
 
 C = TypeVar("C")
 
 
 class ConfigError(Exception):
-    """A value or key that a person got wrong; the message is one line that says what is allowed.
+    """A wrong key or value; the message is one line that says what is allowed.
 
     Attributes:
-        key: the config key that is at fault, so that a caller can add the file and line.
-        keys: that one and the others that it contradicts: whichever of them was said is the place to look.
+        key: the config key at fault, so that a caller can add the file and line.
+        keys: `key` and the keys that it contradicts.
     """
 
     def __init__(self, message: str, *, key: str | None = None, against: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.key = key
         self.keys = (*(() if key is None else (key,)), *against)
+
+
+def require(holds: bool, message: str, *, keys: tuple[str, ...]) -> None:
+    """Raises a ConfigError with this message unless `holds`.
+
+    Args:
+        holds: whether the values agree.
+        message: one line.
+        keys: the key at fault, then the keys that it contradicts.
+    """
+    if not holds:
+        raise ConfigError(message, key=keys[0], against=keys[1:])
 
 
 def setting(
@@ -49,14 +60,14 @@ def setting(
         low: smallest allowed number, itself included.
         above: the number must be larger than this.
         high: largest allowed number, itself included.
-        packs: runs that differ in this key can train in one pack: it decides no tensor's shape or dtype.
+        packs: runs that differ in this key can train in one pack, because no tensor's shape or dtype depends on it.
     """
     rules = {"choices": choices, "low": low, "above": above, "high": high, "packs": packs or None}
     return dataclasses.field(default=default, metadata={k: v for k, v in rules.items() if v is not None})
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` if a valid word is close to `word`, else nothing."""
+    """The hint `" (did you mean 'x'?)"` if a valid word is close to `word`, else an empty string."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
@@ -77,7 +88,7 @@ def _bare(value: object) -> object:
     if isinstance(value, Sequence):
         return "[" + ", ".join(plain(item) for item in value) + "]"
     if isinstance(value, int) and value.bit_length() > 10_000:
-        return hex(value)  # Python refuses to write so long a number in decimal
+        return hex(value)  # Python refuses to convert so long a number to decimal
     return value
 
 
@@ -94,8 +105,8 @@ def pack_keys(config_type: type) -> tuple[str, ...]:
 def coerce(config_type: type, key: str, value: object) -> Scalar:
     """`value` as the type of the config key `key`, checked against its bounds.
 
-    Integers are taken for floats (`lr: 1`) and whole floats for integers (`max_steps: 1e4`); nothing else is
-    converted, so that `rnn: "no"` or `gol: true` is an error and not a surprise.
+    An integer is a valid float (`lr: 1`) and a whole float a valid integer (`max_steps: 1e4`). Nothing else is
+    converted, so `rnn: "no"` and `gol: true` are errors.
 
     Raises:
         ConfigError: unknown key, wrong type, or a value out of bounds.
@@ -154,10 +165,10 @@ def _check_bounds(key: str, value: Scalar, rules: Mapping[str, Any]) -> None:
 
 
 def build(config_type: type[C], values: Mapping[str, object]) -> C:
-    """The config with these values, defaults for the rest; every value and their combination checked.
+    """The config with these values and the defaults for the rest, checked.
 
     Raises:
-        ConfigError: see `coerce`; or the values contradict each other (the dataclass' own `check`).
+        ConfigError: see `coerce`; or the dataclass' own `check` finds values that contradict each other.
     """
     config = config_type(**{key: coerce(config_type, key, value) for key, value in values.items()})
     check = getattr(config, "check", None)

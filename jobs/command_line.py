@@ -1,91 +1,84 @@
-"""The command line of `jobs.train`: Hydra's own, with errors of one line, checked before anything is imported."""
+"""The command line of `jobs.train`: Hydra's, checked before Hydra runs, with errors of one line."""
 
 import os
-from collections.abc import Iterable, Sequence
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from itertools import islice
 from typing import NoReturn
 
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from typing_extensions import override
 
 from imagination import registry
 from imagination.schema import ConfigError, coerce
+from jobs.overrides import parse as parse_override
+from jobs.overrides import values
 from results_db.store.address import locate
 
-_MOST = 10_000
-"""Values of one axis that are checked beforehand; later ones are checked when their run is composed."""
+_MOST_VALUES = 10_000
+"""Checked values of one axis; the others are checked when their run is composed."""
+
+
+class _Parser(ArgumentParser):
+    @override
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see python -m jobs.train --help")
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Options and overrides of a command line, where they may stand in any order; `--db` goes into IMAGINE_DB.
+    """Hydra's options and the overrides of a command line, which may stand in any order.
+
+    `--db` is taken out and put into IMAGINE_DB. It is no override, because Hydra's grammar does not allow every path.
 
     Raises:
-        ConfigError: an option that neither Hydra nor this command has.
+        ConfigError: an unknown option.
         StoreError: `--db` names no store.
     """
-    parser = get_args_parser()
+    parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--db")
-
-    def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see python -m jobs.train --help")
-
-    parser.error = refuse  # type: ignore[method-assign]  # argparse would print a page
-    parsed = parser.parse_intermixed_args(list(arguments))
+    parsed, rest = parser.parse_known_args(list(arguments))
     if parsed.db is not None:
-        locate(parsed.db)  # complains, if it must, of `--db` and not of the variable
-        # Not as an override: a path may hold what Hydra's grammar takes for its own.
+        locate(parsed.db)  # here, so that an error names `--db` and not the variable
         os.environ["IMAGINE_DB"] = parsed.db
-    options = list(arguments)
-    for override in parsed.overrides:
-        options.remove(override)
-    return _without_db(options), list(parsed.overrides)
+    overrides: list[str] = _hydra_parser().parse_intermixed_args(rest).overrides
+    return [argument for argument in rest if argument not in overrides], overrides
 
 
-def _without_db(options: Sequence[str]) -> list[str]:
-    rest = iter(options)
-    kept = []
-    for option in rest:
-        if option == "--db":
-            next(rest)
-        elif not option.startswith("--db="):
-            kept.append(option)
-    return kept
+def _hydra_parser() -> _Parser:
+    """The options of Hydra 1.3, which has no public parser of its own."""
+    parser = _Parser(add_help=False)
+    for flag in ("-h --help", "--hydra-help", "--version", "--resolve", "-r --run", "-m --multirun"):
+        parser.add_argument(*flag.split(), action="store_true")
+    parser.add_argument("-sc", "--shell-completion", action="store_true")
+    for option in ("-p --package", "-cp --config-path", "-cn --config-name", "-cd --config-dir"):
+        parser.add_argument(*option.split())
+    parser.add_argument("--experimental-rerun")
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    shown = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+    parser.add_argument("-i", "--info", nargs="?", choices=shown)
+    parser.add_argument("overrides", nargs="*")
+    return parser
 
 
 def check(overrides: Sequence[str]) -> None:
-    """Refuse what Hydra would answer with a page: wrong syntax, an unknown key, a value that is not allowed.
+    """Refuses, in one line, what Hydra would refuse with a page of text.
 
     Raises:
-        ConfigError: in one line.
+        ConfigError: wrong syntax, an unknown key, or a value that is not allowed.
     """
     chosen: dict[str, Override] = {}
     for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError(f"'{text}' is not KEY=VALUE in Hydra's grammar: {reason}") from None
-        key = str(override.key_or_group)
+        parsed = parse_override(text)
+        key = str(parsed.key_or_group)
         if key in chosen:
             raise ConfigError(f"{key} is given twice")
-        if key.split(".")[0].split("/")[0] not in ("hydra", "run"):
-            chosen[key] = override
+        if key.split(".", 1)[0].split("/", 1)[0] not in ("hydra", "run"):
+            chosen[key] = parsed
     named = chosen.get("experiment")
     experiment = str(named.value()) if named else next(iter(registry.EXPERIMENTS))
     config_type = registry.config_type(experiment)
-    for key, override in chosen.items():
-        for value in _values(override):
+    for key, parsed in chosen.items():
+        for value in islice(values(parsed), _MOST_VALUES):
             coerced = coerce(config_type, key, value)
             if key == "preset":
                 registry.preset(experiment, str(coerced))
-
-
-def _values(override: Override) -> Iterable[object]:
-    """The values of a multirun's axis, as far as they can be listed; one of anything else."""
-    if not override.is_sweep_override():
-        return [override.value()]
-    if not (override.is_choice_sweep() or override.is_range_sweep()):
-        return []
-    return islice(override.sweep_iterator(transformer=lambda value: value), _MOST)

@@ -1,6 +1,6 @@
-"""From an experiment, a preset and layers of values to one checked config. Free of torch and of Hydra.
+"""Makes one checked config from an experiment, a preset and layers of values. Imports neither torch nor Hydra.
 
-`jobs.hydra_config` tells Hydra the same; a test holds the two together.
+`jobs.hydra_config` declares the same configs to Hydra; a test compares the two.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ DEFAULT_PRESET = "fast"
 
 @dataclass
 class RunSettings:
-    """How a run is executed. Never part of its identity.
+    """How a run is executed. No part of its identity.
 
     Attributes:
-        db: the store: a URL, or a path that ends in .db; None: IMAGINE_DB, or the default.
+        db: the store, as a URL or a path that ends in .db; None for IMAGINE_DB or the default.
         device: `auto`, or a torch device such as `cpu` or `cuda:1`.
         threads: threads of the trainer on a CPU; 0 leaves the choice to torch.
     """
@@ -30,15 +30,16 @@ class RunSettings:
 def resolve(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict[str, Scalar]:
     """The complete config: the experiment's defaults < its preset < the layers, in their order.
 
-    A layer may hold `preset`: the last one that does names the preset, whose values stay below all layers.
+    A layer may name another preset with the key `preset`. The last such layer counts, and all layers still override
+    the preset's values.
 
     Args:
-        experiment: a name of the registry.
+        experiment: an experiment's name in the registry.
         preset: one of the experiment's presets.
-        layers: config keys and their values, later layers over earlier ones.
+        layers: config keys and their values; a later layer overrides an earlier one.
 
     Returns:
-        Every config key of the experiment, in field order, coerced and checked.
+        Every config key of the experiment and its value, in field order, converted and checked.
 
     Raises:
         ConfigError: unknown experiment, preset or key, a wrong value, or values that contradict each other.
@@ -49,7 +50,7 @@ def resolve(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict
 
 
 def stack(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict[str, object]:
-    """What preset and layers say together, not yet checked; keys that none of them names are missing.
+    """The values that the preset and the layers name, not yet checked.
 
     Raises:
         ConfigError: unknown experiment or preset, or a layer names another experiment.
@@ -59,7 +60,8 @@ def stack(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict[s
         values.update(layer)
     if values.get("experiment", experiment) != experiment:
         raise ConfigError(
-            f"experiment: {values['experiment']!r} stands among the values of {experiment}", key="experiment"
+            f"experiment: {values['experiment']!r} is given as a value of {experiment}; leave it out",
+            key="experiment",
         )
     named = values.pop("preset", preset)
     return {**registry.preset(experiment, str(named)), **values}

@@ -1,26 +1,26 @@
-"""`python -m jobs.evaluate --where gol=3`: metrics anew, from the final weights of stored runs.
+"""`python -m jobs.evaluate --where gol=3`: computes metrics again, from the final weights of stored runs.
 
-Prints each metric beside the stored one. `--write` puts the new values into the store; nothing else ever changes
-a completed run.
+Prints each metric beside the stored one. `--write` puts the new values into the store; no other command changes a
+completed run.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagination.schema import ConfigError
-from jobs.identity import SHORT
+from imagination import registry
+from imagination.schema import ConfigError, Scalar, build
 from results_db import console
 from results_db.contract import DIVERGED, Attempt, State, StoreError
+from results_db.files import Files
+from results_db.text import short
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+if TYPE_CHECKING:  # slow to import
     import torch
 
-    from imagination.schema import Scalar
     from results_db.store.sql import SqlStore
 
 _SAME = 1e-9
@@ -35,7 +35,7 @@ _SAME = 1e-9
 @click.option(
     "--threads", type=click.IntRange(min=0), default=0, help="CPU threads. [default: torch's choice]"
 )
-@click.option("--write", is_flag=True, help="Replace the stored metrics by the new ones.")
+@click.option("--write", is_flag=True, help="Replace the stored metrics with the new ones.")
 def cli(
     where: str | None,
     db: str | None,
@@ -45,7 +45,7 @@ def cli(
     threads: int,
     write: bool,
 ) -> int:
-    """Compute metrics anew from final weights."""
+    """Compute metrics again from final weights."""
     from results_db.query.where import apply
     from results_db.store import open_store
 
@@ -60,9 +60,7 @@ def cli(
         results, missing = _evaluate_all(store, chosen["run_id"].tolist(), device, threads, write=write)
         _show(results, as_json=as_json)
         for run_id in missing:
-            click.echo(
-                f"run {run_id[:SHORT]}: its weights in {store.folder} are missing or damaged", err=True
-            )
+            click.echo(f"run {short(run_id)}: weights missing or damaged in {store.folder}", err=True)
         return console.SOME_FAILED if missing else 0
     finally:
         store.close()
@@ -71,7 +69,7 @@ def cli(
 def _evaluate_all(
     store: "SqlStore", run_ids: list[str], device: str, threads: int, *, write: bool
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Per run its id, the stored and the new metrics; and the ids of runs whose weights are not there."""
+    """Each run's id, stored metrics and new metrics; and the ids of runs without readable weights."""
     from rich.console import Console
     from rich.progress import track
 
@@ -93,28 +91,22 @@ def _evaluate_all(
 
 
 def evaluate(
-    store: "SqlStore",
-    run_id: str,
-    config: "Mapping[str, Scalar]",
-    *,
-    device: "torch.device",
+    store: "SqlStore", run_id: str, config: Mapping[str, Scalar], *, device: "torch.device"
 ) -> dict[str, float | None] | None:
-    """The metrics of a completed run from its final weights, None if those are not there or damaged.
+    """The metrics of a completed run from its final weights; None if the weights are missing or damaged.
 
     Args:
-        store: where the run is.
-        run_id: its id.
-        config: its complete config.
+        store: the run's store.
+        run_id: the run's id.
+        config: the run's complete config.
         device: from `jobs.worker.choose_device`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from imagination import registry
-    from imagination.schema import build
     from jobs.worker import experiment_of
 
-    path = weights_path(store, run_id)
+    path = _weights_path(store, run_id)
     if path is None:
         return None
     built: Any = build(registry.config_type(str(config["experiment"])), config)
@@ -124,15 +116,13 @@ def evaluate(
     except SafetensorError:
         return None
     shapes = {name: tuple(value.shape[1:]) for name, value in weights.items()}
-    if not experiment.layout.shapes.items() <= shapes.items():  # a later stage's stand beside the network's
+    if not experiment.layout.shapes.items() <= shapes.items():  # beside those of a later stage
         return None
     return dict(experiment.evaluate(weights).metrics)
 
 
-def weights_path(store: "SqlStore", run_id: str) -> Path | None:
-    """The final weights of a completed run, None if they are not there."""
-    from results_db.files import Files
-
+def _weights_path(store: "SqlStore", run_id: str) -> Path | None:
+    """The final weights of a completed run, None if they are missing."""
     for attempt in reversed(store.attempts(run_id)):
         path = Files(store.folder).weights(Attempt(run_id, attempt["number"], attempt["restart"]))
         if attempt["state"] == State.COMPLETED and path.is_file():
@@ -145,21 +135,16 @@ def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
         click.echo(json.dumps(results, indent=2))
         return
     for result in results:
-        click.echo(f"run {result['run_id'][:SHORT]}")
+        click.echo(f"run {short(result['run_id'])}")
         for name, value in result["evaluated"].items():
             stored = result["stored"][name]
             same = value == stored or (None not in (value, stored) and abs(value - stored) <= _SAME)
-            click.echo(
-                f"  {name:<22} {_text(value):>10}  stored {_text(stored):>10}{'' if same else '  differs'}"
-            )
-
-
-def _text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6f}"
+            new, old = ("-" if each is None else f"{each:.6f}" for each in (value, stored))
+            click.echo(f"  {name:<22} {new:>10}  stored {old:>10}{'' if same else '  differs'}")
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     console.run(cli, errors=(StoreError, ConfigError))
 
 

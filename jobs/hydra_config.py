@@ -1,4 +1,4 @@
-"""The configs of `jobs.config` for Hydra: `python -m jobs.train preset=paper_bce gol=3 model_t=3 seed=1`."""
+"""The configs of `jobs.config`, declared to Hydra for `python -m jobs.train preset=paper_bce gol=3 seed=1`."""
 
 from collections.abc import Mapping
 from dataclasses import field, fields, make_dataclass
@@ -12,7 +12,7 @@ from imagination.schema import Scalar
 from jobs.config import DEFAULT_PRESET, RunSettings, resolve
 
 PRIMARY = "train"
-"""The name of the primary config: `@hydra.main(config_name=PRIMARY, config_path=None, ...)`."""
+"""Name of the primary config."""
 
 _DEFAULTS: list[Any] = [
     {"experiment": next(iter(registry.EXPERIMENTS))},
@@ -22,13 +22,13 @@ _DEFAULTS: list[Any] = [
     {"override hydra/hydra_logging": "none"},
     "_self_",
 ]
-"""Hydra's documented specialised config: a preset's values depend on the experiment that was chosen."""
+"""Hydra's pattern of a specialised config: the values of a preset depend on the experiment."""
 
 _HELP = """\
 python -m jobs.train [KEY=VALUE]... [--db URL|PATH] [--multirun] [Hydra's options]
 
-Train one run, recorded in the store under the run id that a sweep would give it; the same command goes on where it
-stopped. --db is a URL or a path that ends in .db [IMAGINE_DB; default: sqlite:///outputs/imagine.db].
+Train one run and record it in the store, under the same run id as in a sweep. Run the same command again to continue an
+interrupted run. --db is a URL or a path that ends in .db [IMAGINE_DB; default: sqlite:///outputs/imagine.db].
 
   python -m jobs.train gol=3 model_t=3 seed=1
   python -m jobs.train preset=paper_bce gol=2 model_t=2 run.device=cpu run.threads=2
@@ -36,7 +36,7 @@ stopped. --db is a URL or a path that ends in .db [IMAGINE_DB; default: sqlite:/
 
 Exit codes: 0 done, 1 the run failed or is trained elsewhere, 2 bad input, 130 interrupted (checkpoint kept).
 
-Keys and their values here (`run` is how the run is executed, the rest is what it is):
+Keys and their values in this command (those of `run` say how the run is executed, the others what it is):
 
 $CONFIG
 """
@@ -48,14 +48,14 @@ _HYDRA = {
     "job": {"chdir": False},
     "help": {"app_name": "python -m jobs.train", "template": _HELP},
 }
-"""A run's record is the store's; Hydra shall neither write its own nor change the folder."""
+"""Hydra writes no record of its own and does not change the folder."""
 
 
 class TaskError(Exception):
-    """A run that Hydra started was not trained to its end; those of the same multirun go on.
+    """A run that Hydra started was not completed; the other runs of the same multirun continue.
 
     Attributes:
-        exit_code: of the command.
+        exit_code: the command's exit code.
     """
 
     def __init__(self, exit_code: int) -> None:
@@ -64,7 +64,7 @@ class TaskError(Exception):
 
 
 def register() -> None:
-    """Put the primary config and its groups into Hydra's ConfigStore. Doing it twice changes nothing."""
+    """Puts the primary config and its groups into Hydra's ConfigStore. A second call changes nothing."""
     store = ConfigStore.instance()
     for experiment, entry in registry.EXPERIMENTS.items():
         store.store(group="experiment", name=experiment, node=_structured(experiment), package="_global_")
@@ -78,7 +78,7 @@ def register() -> None:
 
 
 def _structured(experiment: str) -> type:
-    """The experiment's config keys and `run`; thawed, for OmegaConf lets no preset change a frozen one."""
+    """A dataclass of the experiment's config keys and `run`, not frozen, so that presets can change its values."""
     config_type = registry.config_type(experiment)
     columns = [(key.name, key.type, field(default=key.default)) for key in fields(config_type)]
     return make_dataclass(
@@ -87,10 +87,10 @@ def _structured(experiment: str) -> type:
 
 
 def split(composed: DictConfig) -> tuple[dict[str, Scalar], RunSettings]:
-    """A config that Hydra composed, as the checked config of the run and its execution settings.
+    """The checked config and the execution settings from a config that Hydra composed.
 
     Raises:
-        ConfigError: a value is out of bounds, or values contradict each other (Hydra checks types alone).
+        ConfigError: a value is out of bounds, or values contradict each other (Hydra checks only types).
     """
     values = {str(key): value for key, value in composed.items() if key != "run"}
     settings = OmegaConf.to_object(composed.run)

@@ -1,4 +1,4 @@
-"""Run identity: the SHA-256 of everything that decides a run's result, and of nothing else."""
+"""Run identity: the SHA-256 of exactly what decides a run's result."""
 
 import hashlib
 import json
@@ -9,12 +9,9 @@ from imagination.schema import Scalar
 SCHEMA_VERSION = 1
 """Part of every run id. Raise it when the meaning of a config key changes."""
 
-SHORT = 10
-"""Characters of a run id that listings show; any unique prefix names a run."""
-
 
 def canonical_json(config: Mapping[str, Scalar]) -> str:
-    """The one JSON text of a fully resolved config: sorted keys, no spaces, shortest float form.
+    """The canonical JSON text of a complete config: sorted keys, no spaces, shortest form of floats.
 
     Raises:
         ValueError: a value is NaN or infinite, which JSON cannot hold.
@@ -23,9 +20,9 @@ def canonical_json(config: Mapping[str, Scalar]) -> str:
 
 
 def run_id(config: Mapping[str, Scalar]) -> str:
-    """The run id, 64 hexadecimal characters, of a fully resolved config.
+    """The run id of a complete config, 64 hexadecimal characters.
 
-    Execution settings (launcher, device, pack size, store) are no part of a config and so not of the id.
+    Execution settings (launcher, device, pack size, store) are no part of a config, so the id does not depend on them.
     """
     text = f'{{"config":{canonical_json(config)},"schema":{SCHEMA_VERSION}}}'
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,6 +1,6 @@
 """Packs: runs with equal tensor shapes, trained together. Torch-free.
 
-A pack's file holds its runs' configs, so a worker need not ask the store for them.
+A pack's file holds the configs of its runs, so a worker can read them without the store.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from results_db.files import write_atomically
 
 @dataclass(frozen=True)
 class Pack:
-    """Runs that one worker trains at once; all of them have the same experiment and tensor shapes."""
+    """Runs that one worker trains at once; all have the same experiment and tensor shapes."""
 
     runs: tuple[PlannedRun, ...]
 
@@ -34,19 +34,19 @@ class Pack:
         return str(self.runs[0].config["experiment"])
 
     def write(self, path: Path) -> None:
-        """The pack's file; its folder is made if need be."""
+        """Writes the pack's file, and creates its folder if it is missing."""
         text = json.dumps({"runs": [asdict(run) for run in self.runs]})
         write_atomically(path, text.encode())
 
     @classmethod
     def read(cls, path: Path) -> "Pack":
-        """The pack that `write` wrote."""
+        """Reads a file that `write` wrote."""
         data = json.loads(path.read_text())
         return cls(tuple(PlannedRun(**run) for run in data["runs"]))
 
 
 def group(runs: Iterable[PlannedRun], *, size: int) -> list[Pack]:
-    """Packs of at most `size` runs, in the order of their first runs, so that early runs stay early."""
+    """Packs of at most `size` runs, in the order of their first runs."""
     packs: list[list[PlannedRun]] = []
     filling: dict[tuple[object, ...], list[PlannedRun]] = defaultdict(list)
     for run in runs:

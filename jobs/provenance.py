@@ -1,4 +1,4 @@
-"""Who trains, where and with what: kept with every attempt. Torch-free."""
+"""The provenance of an attempt: process, host, device, code version. Finds attempts whose process died. Torch-free."""
 
 import os
 import platform
@@ -23,10 +23,10 @@ def provenance(
     """The provenance of attempts of this process.
 
     Args:
-        launcher: what started the process: `local`, `hand`, `slurm`.
-        device: a person's name of the device, such as the GPU's.
-        job_id: the scheduler's id of the job, where there is one.
-        log: the path of the process' log, where there is one.
+        launcher: the launcher that started the process: `local`, `hand` or `slurm`.
+        device: the device's name, such as the model of the GPU.
+        job_id: the scheduler's id of the job, if any.
+        log: path of the process's log, if any.
     """
     commit, dirty = _git()
     return Provenance(
@@ -43,9 +43,9 @@ def provenance(
 
 
 def lose_dead_attempts(store: Store) -> list[str]:
-    """Mark attempts of this host as LOST whose worker process is gone; the run ids.
+    """Records the attempts of dead processes as LOST, and returns their run ids.
 
-    A killed launcher or a reboot leaves such attempts behind.
+    A killed launcher or a reboot leaves such attempts.
     """
     lost = dead_attempts(store)
     for attempt in lost:
@@ -54,12 +54,12 @@ def lose_dead_attempts(store: Store) -> list[str]:
 
 
 def dead_attempts(store: Store) -> list[Attempt]:
-    """Attempts that the store holds for alive though their process is gone.
+    """Attempts that are RUNNING in the store though their process is gone.
 
-    Of this host's processes that is known, and of this job's own on another node: it was requeued. Of another host's,
-    such as a container that is no more, it is taken from a heartbeat (every 15 s) that is long overdue. Should the
-    worker be alive after all, the store refuses its writes from the next attempt on. What a launch put into a
-    scheduler's queue is left to that.
+    On this host the process is looked up. An earlier attempt of this job on another node is dead, because the job was
+    requeued. On any other host, such as a container that ended, an attempt counts as dead when its heartbeat (every
+    15 s) is 5 minutes old. If its worker is alive after all, the store refuses the worker's writes once a new attempt
+    begins. Attempts that a launch submitted to a scheduler are never judged here.
     """
     running = [one for one in store.open_attempts() if one.state is State.RUNNING]
     return [one.attempt for one in running if _is_dead(one)]
@@ -67,24 +67,24 @@ def dead_attempts(store: Store) -> list[Attempt]:
 
 def _is_dead(running: OpenAttempt) -> bool:
     if running.job_name is not None:
-        return False  # its scheduler knows, and may start it again
+        return False  # its scheduler knows its state, and may start it again
     if running.host == socket.gethostname():
         return not is_alive(running.process or "")
     if running.job_id is not None and running.job_id == slurm_job():
         return True
-    last = running.heartbeat_at or running.intended_at
+    last = running.heartbeat_at or running.claimed_at
     overdue = datetime.now(UTC) - last > _OVERDUE
     return overdue and running.launcher in ("local", "hand")
 
 
 def slurm_job() -> str | None:
-    """The id of the job that this process is a part of, as squeue shows it; None outside of jobs."""
+    """The Slurm job id of this process, as squeue shows it; None outside of jobs."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def cpu_name() -> str:
-    """The processor's model, as Linux names it; elsewhere the architecture."""
+    """The processor's model, as Linux names it; on other systems the architecture."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -107,13 +107,13 @@ def _versions() -> dict[str, str]:
 
 @cache
 def _git() -> tuple[str | None, bool | None]:
-    """Commit and dirty flag of the source tree; (None, None) where the package is not run from one."""
+    """Commit and dirty flag of the source tree; (None, None) if the package is not in a git checkout of its own."""
     here = Path(__file__)
-    # A package installed below somebody's checkout must not be taken for a part of it.
+    # A package installed inside another project's checkout is not part of that checkout.
     if _output("git", "ls-files", "--error-unmatch", here.name, folder=here.parent) is None:
         return None, None
     commit = _output("git", "rev-parse", "HEAD", folder=here.parent)
-    # A new module that is not committed yet makes the tree dirty as well; other files beside the code do not.
+    # An untracked module makes the tree dirty; untracked files outside the code do not.
     changes = _output("git", "status", "--porcelain", "--", *_SOURCES, folder=here.parent.parent)
     return commit, None if changes is None else bool(changes)
 

@@ -1,4 +1,4 @@
-"""The trainer's recorder over the store: buffers a run's results, checkpoints them, and commits them at the end."""
+"""The trainer's recorder: it buffers a run's results, saves them in checkpoints, and stores them at the end."""
 
 import io
 import json
@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from typing_extensions import override
 
-from imagination.recorder import Arrays
-from jobs.identity import SHORT
+from imagination.recorder import Arrays, Recorder
 from results_db.contract import Attempt, RunRecord, Sample, State, StoreError, UnfitError, WorkerStore
 from results_db.files import Files, last_lines, write_atomically
+from results_db.text import short
 
 log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, object]], None]
-"""Receives a worker's events, each a flat JSON-able mapping with `event` and `run_id`."""
+"""Receives a worker's events: flat mappings of JSON values, with `event` and `run_id`."""
 
 RETRY_AFTER_S = (0.5, 1, 2, 5, 10, 20, 20)
 
@@ -31,16 +32,18 @@ _REPORT_EVERY_S = 0.5
 _SUPERSEDED = "a newer attempt of this run exists"
 
 
-class RunRecorder:
-    """Implements `imagination.recorder.Recorder` for one attempt of one run.
+class RunRecorder(Recorder):
+    """Implements `imagination.recorder.Recorder` for one attempt.
 
-    Nothing reaches the store before the run ends; until then checkpoints carry what was recorded.
+    The store gets nothing before the run ends; until then, checkpoints keep what was recorded.
 
     Attributes:
-        attempt: the attempt whose results these are.
-        checkpointed: the state to go on from, or None.
-        state: COMPLETED, FAILED, ... once the attempt has ended, else None.
-        superseded: the heartbeat learned that a newer attempt exists; no checkpoint is written any more.
+        attempt: the attempt.
+        checkpointed: the state to continue from, or None.
+        state: the state in which the attempt ended; None before its end.
+        superseded: whether a heartbeat learned of a newer attempt; then no more checkpoints are written.
+        step: training steps done, for the heartbeat.
+        values: the last progress values, for the heartbeat.
     """
 
     def __init__(
@@ -64,26 +67,23 @@ class RunRecorder:
         self._log_file = Path(log_file) if log_file else None
         self._report = report
         self._reported = 0.0
-        self._metrics: dict[str, float | None] = {}
-        self._traces: dict[str, tuple[list[int], list[float]]] = {}
-        self._samples: dict[str, Sample] = {}
-        self.checkpointed: Arrays | None = None
         self.rewind()
 
     def rewind(self) -> None:
-        """Go back to the last checkpoint, or to the beginning: forget what was recorded since."""
-        self._metrics, self._samples = {}, {}
-        self._traces = defaultdict(lambda: ([], []))
+        """Return to the last checkpoint, or to the beginning, and forget what was recorded since."""
+        self._metrics: dict[str, float | None] = {}
+        self._samples: dict[str, Sample] = {}
+        self._traces: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
         self.checkpointed = self._restore()
 
     def discard_checkpoint(self, why: object) -> None:
-        """Begin anew: the checkpoint is of no use. That costs its steps, never the run."""
-        log.warning("run %s starts anew: checkpoint %s: %s", self.attempt.run_id[:SHORT], self._path, why)
+        """Delete a useless checkpoint and start the run again from its first step."""
+        self._warn_of_checkpoint(why)
         self._path.unlink(missing_ok=True)
         self.rewind()
 
     def _restore(self) -> Arrays | None:
-        """The checkpoint, if there is one. A damaged one costs its steps, never the run."""
+        """The checkpoint; None if it is missing or damaged."""
         try:
             with safe_open(self._path, framework="numpy") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -91,54 +91,56 @@ class RunRecorder:
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            log.warning(
-                "run %s starts anew: checkpoint %s: %s", self.attempt.run_id[:SHORT], self._path, error
-            )
+            self._warn_of_checkpoint(error)
             return None
         self._traces.update({name: (steps, values) for name, (steps, values) in traces.items()})
         return arrays
 
+    def _warn_of_checkpoint(self, why: object) -> None:
+        log.warning("run %s starts again: checkpoint %s: %s", short(self.attempt.run_id), self._path, why)
+
+    @override
     def trace(self, name: str, step: int, value: float) -> None:
-        """See `Recorder`."""
         steps, values = self._traces[name]
         steps.append(step)
         values.append(value)
 
+    @override
     def metric(self, name: str, value: float | None) -> None:
-        """See `Recorder`."""
         self._metrics[name] = value
 
+    @override
     def sample(self, name: str, arrays: Arrays) -> None:
-        """See `Recorder`."""
         buffer = io.BytesIO()
         named: dict[str, Any] = dict(arrays)
         np.savez_compressed(buffer, **named)
         self._samples[name] = Sample(buffer.getvalue())
 
+    @override
     def checkpoint(self, state: Arrays) -> None:
-        """See `Recorder`. The file holds the state and the traces; it is replaced as a whole."""
         if self.superseded or self.state is not None:
-            return  # a newer attempt's checkpoint may stand here
+            return  # the file may be a newer attempt's checkpoint
         try:
             write_atomically(self._path, save(dict(state), metadata={"traces": json.dumps(self._traces)}))
-        except OSError as error:  # the one before still stands; a full disk must not end the training
-            log.warning("checkpoint of run %s: %s", self.attempt.run_id[:SHORT], error)
+        except OSError as error:  # the previous checkpoint remains; a full disk must not end the training
+            log.warning("checkpoint of run %s: %s", short(self.attempt.run_id), error)
 
+    @override
     def progress(self, step: int, values: Mapping[str, float]) -> None:
-        """See `Recorder`."""
         self.step, self.values = step, values
         if time.monotonic() - self._reported >= _REPORT_EVERY_S:
             self._reported = time.monotonic()
             self._tell("progress", step=step, max_steps=self._max_steps, values=dict(values))
 
+    @override
     def finish(self, outcome: str, *, seconds: float, weights: Arrays) -> None:
-        """See `Recorder`: weights first, then the record in one transaction, then the checkpoint goes.
+        """Write the weights, store the record, and delete the checkpoint.
 
-        A record that is safe in the spool is as good as stored, but its checkpoint stays until it is. Where it can be
-        put nowhere for too long, the attempt ends as interrupted.
+        A record that is safe in the spool counts as stored, but its checkpoint stays until the store has it. If
+        neither accepts the record for too long, the attempt ends as PREEMPTED.
 
         Raises:
-            UnfitError: the store will never take this record.
+            UnfitError: the store will never accept this record.
         """
         run_id = self.attempt.run_id
         path = self._files.weights(self.attempt)
@@ -153,7 +155,7 @@ class RunRecorder:
         except UnfitError:
             raise
         except (StoreError, OSError):
-            self._end(State.PREEMPTED, retry_after_s=())  # enough patience
+            self._end(State.PREEMPTED, retry_after_s=())
             return
         if counts is False:
             path.unlink(missing_ok=True)
@@ -163,19 +165,19 @@ class RunRecorder:
             self._files.settle(self.attempt)
         self._ended(State.COMPLETED, outcome=outcome, seconds=seconds, metrics=dict(self._metrics))
 
+    @override
     def fail(self, error: BaseException) -> None:
-        """See `Recorder`."""
         text = "".join(traceback.format_exception(error))
-        log.error("run %s failed\n%s", self.attempt.run_id[:SHORT], text)
+        log.error("run %s failed\n%s", short(self.attempt.run_id), text)
         state = State.OUT_OF_MEMORY if is_out_of_memory(error) else State.FAILED
         self._end(state, text, log_tail=last_lines(self._log_file) if self._log_file else None)
 
     def interrupt(self) -> None:
-        """The attempt was told to stop; its checkpoint is kept."""
+        """End the attempt as PREEMPTED, because its worker must stop; the checkpoint stays."""
         self._end(State.PREEMPTED)
 
     def started(self) -> None:
-        """Tell who watches that the attempt began."""
+        """Report that the attempt began."""
         reached = self.checkpointed or {}
         self.step = sum(int(reached[name]) for name in ("earlier", "step") if name in reached)
         self._tell("started", number=self.attempt.number, step=self.step, max_steps=self._max_steps)
@@ -194,14 +196,14 @@ class RunRecorder:
         try:
             counts = _patiently(end, retry_after_s)
         except (StoreError, OSError):
-            counts = None  # nobody could be told; who looks finds a dead worker
+            counts = None  # reconcile will find the dead worker
         if counts is False:
             self._superseded()
         else:
             self._ended(state, error=error.strip().splitlines()[-1] if error else None)
 
     def _superseded(self) -> None:
-        """This attempt does not count; should the run be complete, it leaves no checkpoint behind."""
+        """End an attempt that does not count. If its run is COMPLETED, the checkpoint is useless."""
         with suppress(StoreError, OSError):
             if self._store.states([self.attempt.run_id]).get(self.attempt.run_id) is State.COMPLETED:
                 self._path.unlink(missing_ok=True)
@@ -216,11 +218,11 @@ class RunRecorder:
 
 
 def _patiently(write: Callable[[], bool | None], retry_after_s: Sequence[float] | None = None) -> bool | None:
-    """What `write` says. A store or disk that is away is asked again for about a minute.
+    """The answer of `write`, repeated for about a minute while the store or the disk is away.
 
     Raises:
-        StoreError: the store stays away, or (UnfitError) will never take this.
-        OSError: the disk stays full, or away.
+        StoreError: the store stays away, or (UnfitError) will never accept this.
+        OSError: the disk stays full or away.
     """
     for delay_s in RETRY_AFTER_S if retry_after_s is None else retry_after_s:
         try:
@@ -228,13 +230,13 @@ def _patiently(write: Callable[[], bool | None], retry_after_s: Sequence[float] 
         except UnfitError:
             raise
         except (StoreError, OSError) as error:
-            log.warning("%s; again in %s s", error, delay_s)
+            log.warning("%s; trying again in %s s", error, delay_s)
             time.sleep(delay_s)
     return write()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Memory of the host or of the device was exhausted."""
+    """Whether the host or the device had no memory left."""
     # On the CPU torch raises a plain RuntimeError.
     return (
         isinstance(error, MemoryError)

@@ -1,7 +1,7 @@
-"""`python -m jobs.train gol=3 model_t=3 seed=1`: one run by hand, recorded like any other.
+"""`python -m jobs.train gol=3 model_t=3 seed=1`: trains one run by hand and records it like any other.
 
-Any Hydra command line works, `--multirun` with submitit's launchers included; `--db` names the store.
-The same run of a sweep has the same run id, so it is trained once. An interrupted run goes on where it stopped.
+Any Hydra command line works, also `--multirun` with submitit's launchers; `--db` names the store. The same run of a
+sweep has the same run id, so it is trained once. An interrupted run continues where it stopped.
 
 Exit codes: 0 done, 1 the run failed or is trained elsewhere, 2 bad input, 130 interrupted (checkpoint kept).
 """
@@ -25,7 +25,7 @@ from imagination.schema import ConfigError, Scalar
 from jobs import command_line, hydra_config
 from jobs.config import RunSettings, resolve
 from jobs.entry import Stop
-from jobs.identity import SHORT, run_id
+from jobs.identity import run_id
 from jobs.pack import Pack
 from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts, provenance, slurm_job
@@ -37,33 +37,32 @@ from results_db.spool.worker_store import SpooledStore
 from results_db.store.address import locate
 from results_db.store.mounts import on_network
 from results_db.store.sql import SqlStore, open_store
-from results_db.text import one_line
-from results_db.views.tables import text
+from results_db.text import cell_text, one_line, short
 
 
 def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
-    """Train one run, or tell what is stored of it; prints its metrics. The exit code.
+    """Trains one run unless it is stored, and prints its metrics.
 
     Args:
         config: a complete config.
         settings: store, device and threads.
 
+    Returns:
+        The exit code.
+
     Raises:
         ConfigError: there is no such device.
         StoreError: see `open_store`.
     """
-    from jobs import worker  # torch: not before the input is known to be good
+    from jobs import worker  # imports torch, so only once the input is checked
 
     identity = run_id(config)
     device = worker.choose_device(settings.device, threads=settings.threads)
     address = locate(settings.db)
-    if (
-        os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
-        and address.file is not None
-        and on_network(address.file)
-    ):
+    is_slurm_job = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+    if is_slurm_job and address.file is not None and on_network(address.file):
         raise StoreError(
-            f"{address.shown} lies on a network file system, so jobs do not write it; "
+            f"{address.shown} is on a network file system, where jobs must not write SQLite; "
             "use imagine-sweep launch SPEC launcher=slurm, or PostgreSQL"
         )
     Files(address.folder).check_writable()
@@ -84,18 +83,20 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
             )
         state = ended.get(identity) or store.states([identity])[identity]
         if not ended:
-            sys.stderr.write(f"run {identity[:SHORT]}: nothing to do: {state}\n")
+            sys.stderr.write(f"run {short(identity)}: nothing to do: {state}\n")
         _print_run(store, identity)
-        return _exit_code(state)
+        if state is State.PREEMPTED:
+            return console.INTERRUPTED
+        return 0 if state is State.COMPLETED else console.SOME_FAILED
     finally:
         store.close()
 
 
 @contextmanager
 def _stop_on_signals() -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM ask the trainer to save and end; a second one ends it at once.
+    """Ctrl-C and SIGTERM ask the trainer to save and end; a second signal ends it at once.
 
-    Only the main thread may listen to signals.
+    Outside the main thread Python can handle no signals, and this does nothing.
     """
     stop = Stop()
 
@@ -114,29 +115,24 @@ def _stop_on_signals() -> Iterator[Stop]:
 
 
 def _label(config: Mapping[str, Scalar]) -> str:
-    """What tells this run from the preset's."""
+    """The seed, and the values that differ from the preset's."""
     usual = resolve(str(config["experiment"]), str(config["preset"]))
     told = {key: value for key, value in config.items() if value != usual[key] or key == "seed"}
-    return " ".join(f"{key}={text(value)}" for key, value in told.items())
-
-
-def _exit_code(state: State) -> int:
-    if state is State.PREEMPTED:
-        return console.INTERRUPTED
-    return 0 if state is State.COMPLETED else console.SOME_FAILED
+    return " ".join(f"{key}={cell_text(value)}" for key, value in told.items())
 
 
 def _print_run(store: SqlStore, identity: str) -> None:
     run = store.run(identity)
-    print(f"run {identity[:SHORT]}  {run['state']}")
+    print(f"run {short(identity)}  {run['state']}")
     measured = {"seconds": run["seconds"], **run["metrics"]}
-    for name in [name for name in ("seconds", *METRIC_COLUMNS) if measured.get(name) is not None]:
-        print(f"  {name:<22} {measured[name]:.6g}")
+    for name in ("seconds", *METRIC_COLUMNS):
+        if measured.get(name) is not None:
+            print(f"  {name:<22} {measured[name]:.6g}")
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name=hydra_config.PRIMARY)
 def _hydra_main(composed: DictConfig) -> None:
-    # Hydra turns an exception of the task into a page and exit code 1, so a person's mistakes are caught inside it.
+    # Hydra prints a page for any exception of the task and exits with 1, so bad input is caught here.
     try:
         config, settings = hydra_config.split(composed)
         code = train(config, settings)
@@ -145,25 +141,24 @@ def _hydra_main(composed: DictConfig) -> None:
     if code == console.INTERRUPTED:
         raise KeyboardInterrupt
     if code and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise hydra_config.TaskError(code)  # unlike an exit, it lets the other runs of the multirun go on
+        raise hydra_config.TaskError(code)  # unlike an exit, it does not stop the other runs of the multirun
     if code:
         sys.exit(code)
 
 
 def _complain(error: Exception) -> int:
-    # Hydra says where, and its cause what.
-    cause = (
-        str(error.__cause__).splitlines()[0] if isinstance(error, HydraException) and error.__cause__ else ""
-    )
-    sys.stderr.write(f"jobs.train: error: {one_line(error)}{f': {cause}' if cause else ''}\n")
+    message = one_line(error)
+    if isinstance(error, HydraException) and error.__cause__:  # the exception says where, and its cause why
+        message += f": {str(error.__cause__).splitlines()[0]}"
+    sys.stderr.write(f"jobs.train: error: {message}\n")
     return console.BAD_INPUT
 
 
 def main() -> None:
     """The command."""
-    # Jobs of a multirun on a cluster: their Python would put the folder they were submitted from first on its path.
+    # Otherwise Python in the jobs of a multirun would import from the folder that they were submitted from.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would answer with a page
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors and prints no page
     try:
         options, overrides = command_line.parse(sys.argv[1:])
         command_line.check(overrides)

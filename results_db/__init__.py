@@ -1,1 +1,23 @@
-"""What happened: the store, and what it shows."""
+"""What happened: the store of runs, and what it shows.
+
+`with results_db.open("outputs/imagine.db") as store: store.runs()` reads runs into a pandas frame.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from results_db.store.sql import SqlStore
+
+
+def open(db: str | None = None) -> "SqlStore":  # noqa: A001 - reads well as `results_db.open`
+    """Open a store to read it. Nothing is created: a missing SQLite file is an empty store.
+
+    Args:
+        db: a URL or a path that ends in .db; default: IMAGINE_DB, else `sqlite:///outputs/imagine.db`.
+
+    Raises:
+        StoreError: the database cannot be reached, is not a store, or has the schema of another version.
+    """
+    from results_db.store import open_store  # SQLAlchemy is slow to import
+
+    return open_store(db, create=False)

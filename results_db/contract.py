@@ -1,18 +1,19 @@
-"""What a store promises, and the plain data that crosses its border. Knows no SQL.
+"""What a store promises, and the plain data that passes in and out of it. Contains no SQL.
 
-Every store implements `Store`; one test suite runs the promises over all of them:
+Every store implements `Store`, and one test suite checks these promises on each of them:
 
-* writes are idempotent: the same write twice leaves the store as once;
-* a COMPLETED run never changes again (but for `replace_metrics`, which is asked for by name);
+* writes are idempotent: repeating a write changes nothing;
+* a COMPLETED run never changes, except by `replace_metrics`;
 * states move only along `ARROWS`;
-* attempts of a run are ordered by (number, restart): the newest is the only one that counts, and an older one's
-  writes are refused (`False`), never merged;
-* the number of an attempt is given by the store and never given again, so that two jobs never share one;
-* a result of the newest attempt counts, whatever was believed of that attempt before;
+* attempts of a run are ordered by (number, restart); only the newest counts, and writes of older ones are refused
+  (`False`), never merged;
+* the store numbers the attempts and never reuses a number, so two jobs never share an attempt;
+* a result of the newest attempt counts, whatever state that attempt was recorded in before;
 * `finish` writes everything of a run in one transaction, or nothing.
 
-A local worker takes a run's next attempt as it begins it (`start`). A scheduler's job is dispatched first: `intend`
-before it is submitted, `note_jobs` after (or `withdraw`), and its worker says `begin` as often as the job restarts.
+A local worker claims a run's next attempt and begins it at once (`start`). For a scheduler's job the launch claims the
+attempt before it submits (`claim`) and notes the job's id afterwards (`note_jobs`), or withdraws the claim
+(`withdraw`). The job's worker calls `begin` at every start of the job.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,26 +23,29 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:  # half a second of import that `--help` need not wait for
+if TYPE_CHECKING:  # pandas takes half a second to import, and `--help` does not need it
     import pandas as pd
 
 Scalar = bool | int | float | str
 
+Traces = dict[str, tuple[list[int], list[float]]]
+"""Trace name to (steps, values)."""
+
 
 class StoreError(Exception):
-    """A store, filter or column that a person named wrongly, in one line that says what to do."""
+    """A mistake of the user, or a store that cannot be reached: one line that says what to do."""
 
 
 class UnknownRunError(StoreError):
-    """A run that was never staged in this store."""
+    """The run is not in this store."""
 
 
 class UnfitError(StoreError):
-    """A value that the store will never take, though it can be reached."""
+    """The store can be reached, but will never accept this value."""
 
 
 class State(StrEnum):
-    """States of a run and of an attempt: Slurm's own words, and STAGED and LOST."""
+    """The state of a run or an attempt: Slurm's own words, plus STAGED and LOST."""
 
     STAGED = "STAGED"
     PENDING = "PENDING"
@@ -57,27 +61,27 @@ class State(StrEnum):
 
 
 ACTIVE = frozenset({State.PENDING, State.RUNNING})
-"""Somebody is going to train it or does."""
+"""A job waits to train the run, or a worker trains it."""
 
 FAILURES = frozenset({State.FAILED, State.OUT_OF_MEMORY})
-"""The run itself is at fault; it is not tried again unless asked for."""
+"""The run is at fault; only `retry` trains it again."""
 
 INTERRUPTED = frozenset({State.CANCELLED, State.TIMEOUT, State.NODE_FAIL, State.PREEMPTED, State.LOST})
-"""The run was stopped from outside; the next launch goes on with it."""
+"""The run was stopped from outside; the next launch continues it."""
 
 RESTARTABLE = frozenset({State.PENDING, State.RUNNING, *INTERRUPTED}) - {State.CANCELLED}
-"""An attempt in one of these goes on where its job is requeued. One at fault, or cancelled by somebody, does not."""
+"""An attempt in one of these states continues when Slurm requeues its job; a failed or cancelled one does not."""
 
 _AGAIN = frozenset({State.STAGED, State.PENDING, State.RUNNING, State.COMPLETED})
 
 ARROWS: dict[State, frozenset[State]] = {
     State.STAGED: frozenset({State.PENDING, State.RUNNING, State.CANCELLED}),
-    # COMPLETED: its worker could not tell the store that it began.
+    # PENDING to COMPLETED: the worker could not reach the store when it began.
     State.PENDING: frozenset({State.STAGED, State.RUNNING, State.COMPLETED}) | FAILURES | INTERRUPTED,
     State.RUNNING: frozenset({State.COMPLETED}) | FAILURES | INTERRUPTED,
     State.COMPLETED: frozenset(),
     **dict.fromkeys(FAILURES | INTERRUPTED, _AGAIN),
-    # LOST is a guess; whoever knows may say what became of it.
+    # LOST is a guess, which a later report may correct.
     State.LOST: _AGAIN | FAILURES | INTERRUPTED - {State.LOST},
 }
 """From a state to the states that may follow it."""
@@ -85,7 +89,7 @@ ARROWS: dict[State, frozenset[State]] = {
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that ought to exist: its id and its complete config."""
+    """A run that should exist: its id and its complete config."""
 
     run_id: str
     config: Mapping[str, Scalar]
@@ -93,7 +97,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class NewSweep:
-    """A launch of a spec: its name and the composed text that it was launched with."""
+    """A launch of a spec: the sweep's name and the composed text of the spec."""
 
     name: str
     spec: str
@@ -101,7 +105,7 @@ class NewSweep:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Who trains an attempt, where, and with what. `process` is `pid:start time` of the worker."""
+    """What trains an attempt, where, and with which versions. `process` is the worker's `pid:start time`."""
 
     launcher: str
     host: str
@@ -116,12 +120,12 @@ class Provenance:
 
 @dataclass(frozen=True, order=True)
 class Attempt:
-    """One try of a run.
+    """One try of a run by a job.
 
     Attributes:
         run_id: the run.
-        number: counts from 1; given by the store.
-        restart: how often its job had begun before, by a count of our own.
+        number: the store's count of attempts, from 1.
+        restart: how often the attempt's job had started before.
     """
 
     run_id: str
@@ -130,30 +134,28 @@ class Attempt:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Of two attempts of one run the larger is the newer."""
+        """The sort key among attempts of one run; the largest is the newest."""
         return self.number, self.restart
 
 
 @dataclass(frozen=True)
 class OpenAttempt:
-    """An attempt that waits for its job (PENDING) or that the store holds for alive (RUNNING).
-
-    Times are those of the database server; on SQLite of the machine that wrote them.
+    """An attempt that is PENDING or RUNNING. Times are the database server's; with SQLite, the writing machine's.
 
     Attributes:
-        attempt: which.
+        attempt: the attempt.
         state: PENDING or RUNNING.
-        launcher: who dispatched it: `local`, `hand`, `slurm`.
-        job_name: the name of its job; None without a scheduler.
-        job_id: the scheduler's id, such as `123_4`; None where it is not known (yet).
-        host: where it runs; None while PENDING, as are `process`, `started_at` and `heartbeat_at`.
-        process: `pid:start time` of its worker.
-        log: the path of its worker's log.
-        intended_at: when it was granted.
+        launcher: `local`, `hand` or `slurm`.
+        job_name: the job's name; None without a scheduler.
+        job_id: the scheduler's id, such as `123_4`; None until it is known.
+        host: the worker's host; None while PENDING, as are `process`, `started_at` and `heartbeat_at`.
+        process: see `Provenance`.
+        log: the path of the worker's log.
+        claimed_at: when it was claimed.
         started_at: when it began.
-        heartbeat_at: when it was last heard of.
+        heartbeat_at: when the last heartbeat came.
         step: training steps done.
-        progress: the last values that it told.
+        progress: the values of the last heartbeat.
     """
 
     attempt: Attempt
@@ -164,7 +166,7 @@ class OpenAttempt:
     host: str | None
     process: str | None
     log: str | None
-    intended_at: datetime
+    claimed_at: datetime
     started_at: datetime | None
     heartbeat_at: datetime | None
     step: int
@@ -173,18 +175,18 @@ class OpenAttempt:
 
 @dataclass(frozen=True)
 class EndedAttempt:
-    """The newest attempt of a run, which ended without a result.
+    """The newest attempt of a run, ended.
 
     Attributes:
-        attempt: which.
+        attempt: the attempt.
         state: how it ended.
-        error: the traceback, or what was seen from outside.
-        exit_code: of its process, where one is known.
+        error: the traceback, or what was observed from outside.
+        exit_code: the exit code of its process, if known.
         log_tail: the last lines of its worker's log.
-        job_name: the name of its job; None without a scheduler.
+        job_name: the job's name; None without a scheduler.
         job_id: the scheduler's id.
-        host: where it ran; None if it never began.
-        ended_at: when.
+        host: the worker's host; None if it never began.
+        ended_at: when it ended.
     """
 
     attempt: Attempt
@@ -200,26 +202,26 @@ class EndedAttempt:
 
 @dataclass(frozen=True)
 class Sample:
-    """A few decoded boards, as a compressed .npz file's bytes (see `imagination.recorder`)."""
+    """A few decoded boards, as the bytes of a compressed .npz file (see `imagination.recorder`)."""
 
     npz: bytes
 
 
 DIVERGED = "diverged"
-"""Outcome of a run whose numbers ran away: it counts in `run`, never in `kept`."""
+"""Outcome of a run whose numbers became infinite or NaN: it counts in `run`, never in `kept`."""
 
 OUTCOMES = ("reached", "step_limit", "given_up", DIVERGED)
-"""Why a run ended: at the accuracy gate, at its last step, early as hopeless, or with numbers that are none."""
+"""Why a stored run ended: at the accuracy gate, at its last step, early as hopeless, or diverged."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything that a run leaves behind when it ends.
+    """Everything that a run leaves when it ends.
 
     Attributes:
         run_id: the run.
         outcome: one of `OUTCOMES`.
-        seconds: training time over all attempts, in seconds, evaluation left out.
+        seconds: training time over all attempts, in seconds, without evaluation.
         metrics: name to value; null where the metric does not exist for this run.
         traces: name to (steps, values), equally long.
         samples: name to sample.
@@ -234,14 +236,14 @@ class RunRecord:
 
 
 class WorkerStore(Protocol):
-    """What a worker needs of a store: its attempts.
+    """The part of a store that a worker needs.
 
-    A store that may be away answers None where it cannot know yet whether the attempt counts.
+    Writing an attempt of a run that was never staged raises `UnknownRunError` and changes nothing. A store that may be
+    out of reach answers None while it cannot know whether the attempt counts.
 
     Attributes:
-        folder: the folder beside the store that holds what does not belong into a database: final weights
-            (`weights/RUN_ID.ATTEMPT.safetensors`), checkpoints of unfinished runs, packs handed to workers,
-            records on their way (`spool`), and the workers' logs.
+        folder: the folder beside the database, for final weights, checkpoints, packs, the spool and logs; see
+            `results_db.files.Files`.
     """
 
     folder: Path
@@ -250,40 +252,36 @@ class WorkerStore(Protocol):
         """The state of each of these runs that the store knows."""
 
     def start(self, run_id: str, provenance: Provenance) -> Attempt | None:
-        """Grant the run's next attempt and begin it, atomically.
+        """Claim the run's next attempt and begin it, atomically.
 
-        None if there is nothing to do: the run is COMPLETED, or somebody else is PENDING or RUNNING on it.
-
-        Raises:
-            StoreError: the run was never staged.
+        None if the run is COMPLETED, PENDING or RUNNING.
         """
 
     def begin(self, attempt: Attempt, provenance: Provenance, *, at: datetime | None = None) -> bool | None:
-        """A dispatched attempt begins, or goes on after its job was requeued (`restart` + 1): it becomes RUNNING.
+        """Make a claimed attempt RUNNING, at the first start of its job or at a restart.
 
-        False if there is nothing to do: a newer attempt exists, the run is COMPLETED, the attempt was withdrawn, or
-        it ended in a way after which it does not go on (see `RESTARTABLE`). An attempt that is RUNNING already may
-        say so again.
-
-        Args:
-            attempt: which.
-            provenance: who trains it.
-            at: when it began, if not now.
-
-        Raises:
-            StoreError: the run was never staged.
+        Repeating the call changes nothing. False if the worker should not train: a newer attempt exists, the run is
+        COMPLETED, the claim was withdrawn, or the attempt ended in a state that is not `RESTARTABLE`. `at` is the time
+        of its beginning, by default now.
         """
 
     def heartbeat(
         self, attempt: Attempt, *, step: int, progress: Mapping[str, float], at: datetime | None = None
     ) -> bool | None:
-        """Say that the attempt is alive, or was at a given time, even if it was given up for LOST.
+        """Report that the attempt is alive (at a given time); a LOST one becomes RUNNING again.
 
-        False if it no longer counts, and its worker should stop.
+        False if the attempt no longer counts, so its worker should stop.
         """
 
     def finish(self, attempt: Attempt, record: RunRecord, *, at: datetime | None = None) -> bool | None:
-        """COMPLETED, with its record, in one transaction. False if the attempt no longer counts."""
+        """Make the run COMPLETED and store its record, in one transaction.
+
+        False if the attempt no longer counts, or the run is COMPLETED with another record.
+
+        Raises:
+            ValueError: the record belongs to another run.
+            UnfitError: the store will never accept this record.
+        """
 
     def end(
         self,
@@ -295,116 +293,122 @@ class WorkerStore(Protocol):
         log_tail: str | None = None,
         at: datetime | None = None,
     ) -> bool | None:
-        """The attempt ended without a result. False if it no longer counts or the arrow is not allowed.
+        """End the attempt without a result.
 
-        Args:
-            attempt: which.
-            state: one of `FAILURES` or `INTERRUPTED`.
-            error: the traceback, or what was seen from outside.
-            exit_code: of the process, where one is known.
-            log_tail: the last lines of the worker's log.
-            at: when it ended, if not now.
+        See `EndedAttempt` for the arguments; `at` is the time of its end, by default now. False if the attempt no
+        longer counts, or `ARROWS` does not allow the change.
+
+        Raises:
+            ValueError: `state` is not one of `FAILURES` or `INTERRUPTED`.
         """
 
     def close(self) -> None:
-        """Give back connections."""
+        """Close the connections."""
 
 
 class Store(WorkerStore, Protocol):
-    """Where runs and what they left behind are kept. See the module for the promises.
+    """The database of runs, and the folder beside it. The module lists its promises.
 
     Attributes:
         url: the SQLAlchemy URL, password included.
-        display_url: how to name the store to a person: its path, or its URL with the password masked.
+        display_url: the store's name in messages: its path, or its URL with the password masked.
     """
 
     url: str
     display_url: str
 
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
-        """Insert the runs that are not there yet as STAGED, and note the sweep that wants them, at once."""
+        """Insert the runs that are missing as STAGED, and record the sweep that wants them, in one transaction."""
 
     def forget(self, sweep: NewSweep) -> None:
-        """The last launch of this name and text came to nothing: it is no launch. Its runs stay."""
+        """Delete the last launch of this name and text, which submitted nothing. Its runs stay."""
 
-    def intend(
+    def claim(
         self, run_ids: Iterable[str], *, job_name: str, launcher: str, retry_failed: bool = False
     ) -> list[Attempt]:
-        """Grant the next attempt (PENDING, without a job id) of these runs, in one transaction.
+        """Claim the next attempt of these runs, PENDING and without a job id, in one transaction.
 
-        Runs that are COMPLETED or that somebody is PENDING or RUNNING on are left out, and failed ones unless asked
-        for; so of two launches at the same moment one is granted a run.
+        Skips runs that are COMPLETED, PENDING or RUNNING, and failed ones without `retry_failed`. So of two launches
+        at the same moment only one claims a run.
 
         Args:
-            run_ids: the runs that shall be submitted.
-            job_name: the name by which the scheduler will know the job, should its id never be noted.
-            launcher: who submits: `slurm`.
-            retry_failed: grant failed runs, too.
+            run_ids: the runs to submit.
+            job_name: the name of the job, by which the scheduler finds it if its id is never noted.
+            launcher: the launcher's kind: `slurm`.
+            retry_failed: whether to claim failed runs, too.
 
         Returns:
-            the attempts granted, in the order of `run_ids`.
-
-        Raises:
-            StoreError: a run was never staged; nothing is granted.
+            The claimed attempts, in the order of `run_ids`.
         """
 
     def note_jobs(self, job_ids: Mapping[Attempt, str]) -> None:
-        """Note the scheduler's id (`123_4`) of attempts that were submitted, whatever became of them since."""
+        """Note the scheduler's id (`123_4`) of submitted attempts, whatever their state."""
 
     def withdraw(self, attempts: Iterable[Attempt]) -> list[Attempt]:
-        """Take back intents that were never submitted: their runs are again what they were before.
+        """Take back claims that were never submitted, and give their runs their former states.
 
-        Left alone are attempts with a job id, and those that are not PENDING any more. Their numbers are not given
-        again: should a job of such an attempt exist after all, it does not count.
+        Skips attempts that have a job id or are no longer PENDING. A withdrawn number is not reused: if a job of
+        such an attempt exists after all, it does not count.
 
         Returns:
-            the attempts that were taken back.
+            The withdrawn attempts.
         """
 
     def requeue(self, attempts: Iterable[Attempt]) -> list[Attempt]:
-        """The jobs of these attempts, which were interrupted, wait in the queue again.
+        """Record that the jobs of these interrupted attempts wait in the queue again.
 
-        The next restart of an attempt that began is PENDING; one that never began is PENDING itself. Left alone are
-        attempts that are not their run's newest any more, those that were never dispatched, and those in a state in
-        which no attempt goes on (see `RESTARTABLE`).
+        An attempt that never began becomes PENDING; of one that began, the next restart becomes PENDING. Skips
+        attempts that are not their run's newest, were not claimed for a job, or are not `RESTARTABLE`.
 
         Returns:
-            the attempts that wait now, with their restarts.
-
-        Raises:
-            StoreError: a run was never staged; nothing is changed.
+            The attempts that are PENDING now, with their restarts.
         """
 
     def open_attempts(self) -> list[OpenAttempt]:
         """Every attempt that is PENDING or RUNNING, oldest first."""
 
     def ended_attempts(self, states: Collection[State] = FAILURES) -> list[EndedAttempt]:
-        """The newest attempt of every run that is in one of these states, the last to end first."""
+        """The newest attempt of every run that is in one of these states, the last ended first."""
 
     def sweeps(self) -> dict[str, dict[State, int]]:
-        """Per sweep, how many of the runs that its launches wanted are in which state; a run counts once."""
+        """Per sweep, how many of its runs are in which state; a run of several launches counts once."""
 
     def launches(self) -> list[NewSweep]:
         """Every distinct name and text that was launched, the last launched last."""
 
     def replace_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
-        """Overwrite these metrics of a COMPLETED run; others stay. For `jobs.evaluate --write` alone."""
+        """Overwrite these metrics of a COMPLETED run, for `jobs.evaluate --write` alone. Other metrics stay.
+
+        Raises:
+            StoreError: the run is unknown or not COMPLETED.
+        """
 
     def runs(self) -> "pd.DataFrame":
-        """One row per run: `run_id, state, outcome, attempts, seconds`, every config key, every metric."""
+        """One row per run, in the order of staging.
+
+        The columns are `run_id, state, outcome, attempts, seconds`, every config key and every metric. The known ones
+        (see `results_db.columns`) exist even if no run has a value.
+        """
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """One run: its columns, and its `config`, `metrics` and `sweeps`.
+
+        Raises:
+            UnknownRunError: the run is not in this store.
+        """
 
     def find(self, prefix: str) -> str:
         """The full id of the one run whose id begins with `prefix`.
 
         Raises:
-            StoreError: no such run, or several.
+            StoreError: no run or several runs match.
         """
 
-    def traces(self, run_id: str) -> dict[str, tuple[list[int], list[float]]]:
-        """The traces of a run, by name."""
+    def traces(self, run_id: str) -> Traces:
+        """The traces of a run."""
 
-    def traces_of(self, run_ids: Iterable[str]) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
-        """The traces of each of these runs that has any, by name."""
+    def traces_of(self, run_ids: Iterable[str]) -> dict[str, Traces]:
+        """Run id to traces, for those of these runs that have any."""
 
     def samples(self, run_id: str) -> dict[str, Sample]:
         """The samples of a run, by name."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and where they lie beside the store."""
+"""Writing files whole or not at all, and the paths of the files beside a store."""
 
 import logging
 import os
@@ -16,17 +16,17 @@ log = logging.getLogger(__name__)
 _TAIL_BYTES = 8192
 
 _LITTER_AFTER_S = 3600
-"""Nobody writes a file for that long."""
+"""No writer needs this long for a file: an older unfinished file belongs to a dead writer."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` so that a crash at any moment leaves the old file or the new one, both complete.
+    """Write `data` so that a crash at any moment leaves the old file or the new one, complete.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; the old file stands.
+        OSError: the folder cannot be written or the disk is full; the old file remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: on a shared folder two hosts may write the same file at once.
+    # A unique name: two hosts may write the same file in a shared folder at once.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -41,7 +41,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in it survive a power cut, where the file system can."""
+    """Make a new file name survive a power cut, where the file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
@@ -51,7 +51,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def last_lines(path: Path, count: int = 20) -> str | None:
-    """The last lines of a log, of which only the end is read; None if it cannot be read."""
+    """The last lines of a log; None if it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
@@ -63,19 +63,15 @@ def last_lines(path: Path, count: int = 20) -> str | None:
 
 @dataclass(frozen=True)
 class Files:
-    """The folder beside a store: everything that does not belong into a database.
-
-    Attributes:
-        folder: `Store.folder`.
-    """
+    """A store's folder, and the paths in it."""
 
     folder: Path
 
     def check_writable(self) -> None:
-        """Look whether the folder can be made and written, before anything is trained whose weights it could not hold.
+        """Check, before a training, that its weights can be written.
 
         Raises:
-            StoreError: it cannot.
+            StoreError: the folder cannot be created or written.
         """
         place = self.folder
         while not place.exists() and place != place.parent:
@@ -88,49 +84,46 @@ class Files:
             ) from None
 
     def pack(self, pack_id: str) -> Path:
-        """What a worker is handed; gone when it is done."""
+        """The pack file of a local worker, deleted when the worker ends."""
         return self.folder / "packs" / f"{pack_id}.json"
 
     @property
     def logs(self) -> Path:
-        """Log files of local workers."""
+        """The folder for logs of local workers."""
         return self.folder / "logs"
 
     @property
     def spool(self) -> Path:
-        """Records on their way to the store."""
+        """The folder for records that the store does not have yet."""
         return self.folder / "spool"
 
     def checkpoint(self, run_id: str) -> Path:
-        """Where an unfinished run goes on from."""
+        """The checkpoint of an unfinished run."""
         return self.folder / "checkpoints" / f"{run_id}.safetensors"
 
     def weights(self, attempt: Attempt) -> Path:
-        """Final weights that this attempt ended with.
+        """The final weights of this attempt.
 
-        Named by the attempt, so that an attempt whose result the store refuses cannot replace the weights that
-        belong to the stored metrics.
+        The name contains the attempt, so that an attempt whose result the store refuses cannot replace the weights
+        that belong to the stored metrics.
         """
         restart = f".{attempt.restart}" if attempt.restart else ""
         return self.folder / "weights" / f"{attempt.run_id}.{attempt.number}{restart}.safetensors"
 
     def remove_litter(self) -> None:
-        """Take away halves of files whose writers were killed, and which nobody goes on with."""
+        """Delete unfinished files of writers that were killed."""
         for folder in (self.spool, self.folder / "checkpoints", self.folder / "weights"):
             for path in folder.glob("*.tmp"):
-                with suppress(OSError):  # of another writer, who is done, or of another user
+                with suppress(OSError):  # its writer finished it just now, or another user owns it
                     if time.time() - path.stat().st_mtime > _LITTER_AFTER_S:
                         path.unlink()
 
     def settle(self, attempt: Attempt) -> None:
-        """This attempt's result is stored: the checkpoint goes, and weights of attempts that died before their commit.
-
-        What cannot be removed is litter, no loss.
-        """
+        """Delete what the stored result of this attempt makes useless: the checkpoint, and other attempts' weights."""
         kept = self.weights(attempt)
         others = [path for path in kept.parent.glob(f"{attempt.run_id}.*") if path != kept]
         for path in (self.checkpoint(attempt.run_id), *others):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                log.warning("cleaning up after run %s: %s", attempt.run_id[:10], error)
+                log.warning("cannot delete %s: %s", path, error)

@@ -1,22 +1,48 @@
-"""Words for lines that a person reads: the nearest valid word, one line of several, and how many."""
+"""Text for people: short run ids, cell values, the nearest valid word, and counts."""
 
 import difflib
 from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+SHORT = 10
+"""Characters of a run id that listings show; any unique prefix names a run."""
 
 
-# `imagination.schema` has the same function: neither package may import the other, and to share ten lines a third
-# one would have to be below both. Their cutoffs are equal, so that every command guesses alike.
+def short(run_id: str) -> str:
+    """The run id as listings show it."""
+    return run_id[:SHORT]
+
+
+# `imagination.schema` has the same function, because neither package may import the other. The cutoffs are
+# equal, so every command suggests the same words.
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` if a valid word is close to `word`, else nothing."""
+    """`" (did you mean 'x'?)"` if a valid word is close to `word`, else an empty string."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def one_line(text: object) -> str:
-    """The text with every run of white space, newlines too, as one space."""
+    """The text with each run of white space, newlines included, replaced by one space."""
     return " ".join(str(text).split())
 
 
 def counted(number: int, noun: str) -> str:
     """`1 run`, `2 runs`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def cell_text(value: Any) -> str:
+    """A value as a table cell: `true` and `false` as in filters, empty for null.
+
+    A fraction has four significant digits; a whole number has all of them.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:z.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return str(value)

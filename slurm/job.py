@@ -29,7 +29,7 @@ from jobs.provenance import provenance
 from results_db.contract import Attempt, Provenance, State, WorkerStore
 from results_db.files import last_lines
 from results_db.spool.worker_store import worker_store
-from results_db.text import one_line
+from results_db.text import one_line, short
 from slurm.client.client import Slurm, SlurmError
 from slurm.follow.hold import FAULTS, hold_from_job
 
@@ -221,7 +221,7 @@ class _Log:
         details = " ".join(f"{key}={event[key]}" for key in told if event.get(key) is not None)
         if isinstance(values := event.get("values"), Mapping):
             details += "".join(f" {name}={value:.4f}" for name, value in values.items())
-        log.info("run %s %s %s", run_id[:10], kind, details)
+        log.info("run %s %s %s", short(run_id), kind, details)
 
 
 def _node() -> str:

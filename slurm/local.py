@@ -22,11 +22,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jobs.identity import SHORT
 from jobs.pack import Pack
 from jobs.progress import Display
 from results_db.contract import Attempt, State, Store
 from results_db.files import Files, last_lines
+from results_db.text import short
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _SAVE_WITHIN_S = 20.0
@@ -292,7 +292,7 @@ class LocalLauncher:
             if attempt is not None:
                 self._close_attempt(attempt, State.FAILED, code, worker)
             else:
-                self.failure = f"run {run.run_id[:SHORT]}: its worker died before it began; {worker.log_line}"
+                self.failure = f"run {short(run.run_id)}: its worker died before it began; {worker.log_line}"
 
     def _close_attempt(self, attempt: Attempt, state: State, code: int, worker: _Worker) -> None:
         error = f"worker ended with {code}: {worker.log_line}"

@@ -1,4 +1,4 @@
-"""The adversary once more, in plain numpy and float64, for the tests of its parts and of its updates."""
+"""A second implementation of the adversary in plain numpy and float64, for the tests to compare with."""
 
 import math
 from functools import partial
@@ -6,14 +6,9 @@ from functools import partial
 import numpy as np
 import numpy_helpers as reference
 import torch
-from training_helpers import experiment_of
+from training_helpers import experiment_of, random
 
 from imagination.training import philox
-
-
-def random(*shape, seed=0, draw=torch.randn):
-    return draw(*shape, generator=torch.Generator().manual_seed(seed))
-
 
 boards = partial(random, draw=torch.rand)
 

@@ -1,4 +1,4 @@
-"""Completed runs with values of our choice, in a real store."""
+"""Completed runs with chosen values, in a real store."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from jobs.identity import run_id
 from results_db.contract import PlannedRun, Provenance, RunRecord
 from results_db.store.sql import SqlStore
 
-WHO = Provenance("local", "node1", "1:1", "cpu", None, None, {})
+WHO = Provenance("local", "node1", "1:1", "cpu", "0123abc", True, {"torch": "2.6"})
 METRICS = {
     "metric": 1.0,
     "metric_plain": 0.9,
@@ -25,10 +25,17 @@ HALF = 0.0103885
 
 
 def config(experiment: str = "life_state", **changes: Any) -> dict[str, Any]:
-    """A complete config of the preset `fast` with a post-hoc adversary, and of a width and depth that stay."""
+    """A complete config of the preset `fast`, with a post-hoc adversary and a fixed width and depth."""
     shape = {"channels": 20, "enc_layers": 1, "dec_layers": 1}
     values = {**preset(experiment, changes.pop("preset", "fast")), **shape, "gan": "posthoc", **changes}
     return dataclasses.asdict(build(config_type(experiment), values))
+
+
+def complete(db: SqlStore, record: RunRecord) -> None:
+    """Starts and completes a staged run."""
+    attempt = db.start(record.run_id, WHO)
+    assert attempt is not None
+    assert db.finish(attempt, record)
 
 
 def store_run(
@@ -39,13 +46,9 @@ def store_run(
     traces: Mapping[str, tuple[Sequence[int], Sequence[float]]] | None = None,
     **metrics: float | None,
 ) -> None:
-    """A COMPLETED run."""
-    name = run_id(of)
-    db.stage([PlannedRun(name, of)])
-    attempt = db.start(name, WHO)
-    assert attempt is not None
-    record = RunRecord(name, outcome, 1.0, {**METRICS, **metrics}, traces or {})
-    assert db.finish(attempt, record)
+    """A COMPLETED run with these metrics, and `METRICS` for the others."""
+    db.stage([PlannedRun(run_id(of), of)])
+    complete(db, RunRecord(run_id(of), outcome, 1.0, {**METRICS, **metrics}, traces or {}))
 
 
 def store_five(db: SqlStore, metrics: Sequence[float] = FIVE, **changes: Any) -> None:

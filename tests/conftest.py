@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from slurm_fixtures import own, slurm, slurm_cluster, slurm_with
+from store_helpers import ThroughSpool
 
 from results_db.store.sql import SqlStore, open_store
 
@@ -70,8 +71,9 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.fixture
-def store(store_url: str) -> Iterator[SqlStore]:
-    """An empty store with its tables."""
+def store(request: pytest.FixtureRequest, store_url: str) -> Iterator[SqlStore | ThroughSpool]:
+    """An empty store with its tables; where `store_url` is "spooled", its attempts end by way of the spool."""
     opened = open_store(store_url, create=True)
-    yield opened
+    spooled = request.node.callspec.params["store_url"] == "spooled"
+    yield ThroughSpool(opened) if spooled else opened
     opened.close()

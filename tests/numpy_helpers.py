@@ -1,6 +1,6 @@
-"""The parts of the networks once more, in plain numpy and float64, as the papers write them.
+"""A second implementation of the networks in plain numpy and float64, as the papers write them.
 
-What the tests of the science compare with: no torch, no gradients but numerical ones, one run at a time.
+The tests compare with it. It uses no torch, numerical gradients only, and one run at a time.
 """
 
 import numpy as np

@@ -50,7 +50,7 @@ def submitted(
     """An array of this shell script with one task for each of these packs; the attempts of each task."""
     name = f"test-{secrets.token_hex(4)}"
     store.stage(run for pack in tasks for run in pack)
-    claimed = store.intend([run.run_id for pack in tasks for run in pack], job_name=name, launcher="slurm")
+    claimed = store.claim([run.run_id for pack in tasks for run in pack], job_name=name, launcher="slurm")
     of_run = {attempt.run_id: attempt for attempt in claimed}
     packs = [[of_run[run.run_id] for run in pack] for pack in tasks]
     dispatch = DispatchFolder.beside(store.folder, name)

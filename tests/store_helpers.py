@@ -1,50 +1,104 @@
-"""A store whose attempts end by way of the spool, for the promises that every way must keep."""
+"""Stores whose attempts end by way of the spool, and processes that act on a store at the same moment."""
 
 import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from results_db.contract import Attempt, Provenance, RunRecord, State, StoreError, UnfitError
+import pytest
+
+from results_db.contract import (
+    Attempt,
+    PlannedRun,
+    Provenance,
+    RunRecord,
+    State,
+    Store,
+    StoreError,
+    UnfitError,
+)
 from results_db.spool.ingest import ingest
 from results_db.spool.records import Spool, Spooled
 from results_db.store.sql import SqlStore
 
-WORKER = Provenance("slurm", "n9", "9:9", "gpu", None, None, {})
+T = TypeVar("T")
+
+RUN, OTHER, THIRD = "ab" * 32, "cd" * 32, "ef" * 32
+WHO = Provenance(
+    launcher="slurm",
+    host="n1",
+    process="7:1",
+    device="gpu",
+    git_commit="0abc",
+    git_dirty=False,
+    versions={"torch": "2.6"},
+    job_id="12_3",
+    log="/l",
+)
+
+every_way = pytest.mark.parametrize("store_url", ["sqlite", "postgresql", "spooled"], indirect=True)
+"""Each test three times: on SQLite, on PostgreSQL, and with attempts that end by way of the spool."""
+
+
+def staged(store: Store, *run_ids: str) -> None:
+    """Stage these runs, by default RUN."""
+    store.stage([PlannedRun(run_id, {"gol": 3, "lr": 5e-4}) for run_id in run_ids or (RUN,)])
+
+
+def started(store: Store, run_id: str = RUN) -> Attempt:
+    """The run's next attempt, begun by a local worker."""
+    staged(store, run_id)
+    attempt = store.start(run_id, WHO)
+    assert attempt is not None
+    return attempt
+
+
+def claimed(store: Store, run_id: str = RUN, *, job_name: str = "imagine-1", **options: bool) -> Attempt:
+    """The run's next attempt, claimed for a job."""
+    staged(store, run_id)
+    (attempt,) = store.claim([run_id], job_name=job_name, launcher="slurm", **options)
+    return attempt
+
+
+def states(store: Store) -> list[tuple[int, int, str]]:
+    """Number, restart and state of RUN's attempts, oldest first."""
+    return [(one["number"], one["restart"], str(one["state"])) for one in store.attempts(RUN)]
+
+
+def files(store: Store) -> set[str]:
+    """The files in the store's folder."""
+    return {str(path.relative_to(store.folder)) for path in store.folder.rglob("*") if path.is_file()}
 
 
 class UnfitFileError(UnfitError, ValueError):
-    """What a store that is asked directly raises as one or the other."""
+    """Raised for what a store that is asked directly refuses with either error."""
 
 
 class ThroughSpool:
-    """A store to which `finish` and `end` come as files that are then taken in. All else goes to it directly."""
+    """A store that gets `finish` and `end` as spool files, which are then ingested. Everything else is direct."""
 
     def __init__(self, store: SqlStore) -> None:
-        self._store = store
+        self.direct = store
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        return getattr(self.direct, name)
 
     def finish(self, attempt: Attempt, record: RunRecord, *, at: datetime | None = None) -> bool:
-        return self._pass(Spooled(attempt, State.COMPLETED, WORKER, 0.0, record), at)
+        return self._pass(Spooled(attempt, State.COMPLETED, WHO, 0.0, record), at)
 
-    def end(
-        self,
-        attempt: Attempt,
-        state: State,
-        *,
-        error: str | None = None,
-        exit_code: int | None = None,
-        log_tail: str | None = None,
-        at: datetime | None = None,
-    ) -> bool:
-        return self._pass(Spooled(attempt, state, WORKER, 0.0, None, error, exit_code, log_tail), at)
+    def end(self, attempt: Attempt, state: State, *, at: datetime | None = None, **details: Any) -> bool:
+        return self._pass(Spooled(attempt, state, WHO, 0.0, **details), at)
 
     def _pass(self, entry: Spooled, at: datetime | None) -> bool:
-        path = Spool(self._store.folder).write(entry)
+        path = Spool(self.direct.folder).write(entry)
         if at is not None:
             os.utime(path, (at.timestamp(), at.timestamp()))
-        found = ingest(self._store)
+        found = ingest(self.direct)
         if found.damaged:
             raise UnfitFileError(found.damaged[0])
         if found.left:
@@ -52,3 +106,58 @@ class ThroughSpool:
         assert not path.exists()
         assert [*found.stored, *found.refused] == [entry.attempt]
         return entry.attempt in found.stored
+
+
+def in_threads(act: Callable[[int], T], count: int) -> list[T]:
+    """What `act` returns for 0, 1, ... in threads that begin at the same moment."""
+    barrier = threading.Barrier(count)
+
+    def begin(number: int) -> T:
+        barrier.wait()
+        return act(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(begin, range(count)))
+
+
+_AT_ONCE = """
+import sys, time
+from pathlib import Path
+from results_db.contract import PlannedRun, Provenance
+from results_db.spool.ingest import ingest
+from results_db.store import open_store
+from results_db.store.lock import only_writer
+go, *args = sys.argv[1:]
+print("ready", flush=True)
+while not Path(go).exists():
+    time.sleep(0.001)
+"""
+
+
+def at_once(script: str, *arguments: Sequence[object], folder: Path) -> list[str]:
+    """What processes print that run this script, with the list `args`, at the same moment.
+
+    Args:
+        script: Python code.
+        arguments: the arguments of each process.
+        folder: a folder for the file that starts them.
+    """
+    go = folder / "go"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _AT_ONCE + script, str(go), *map(str, each)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for each in arguments
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    go.touch()
+    ended = [process.communicate(timeout=120) for process in processes]
+    assert [(process.returncode, errors) for process, (_, errors) in zip(processes, ended, strict=True)] == [
+        (0, "")
+    ] * len(processes)
+    return [out.strip() for out, _ in ended]

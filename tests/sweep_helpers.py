@@ -138,11 +138,11 @@ def answer(*arguments: str, folder: Path) -> Answer:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         pytest.MonkeyPatch.context() as patched,
-        pytest.raises(SystemExit) as ended,
     ):
         patched.setattr(sys, "argv", ["imagine-sweep", *arguments])
         patched.delenv("IMAGINE_DB", raising=False)
-        cli.main()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
     return Answer(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy_helpers as reference
 import pytest
 import torch
-from adversary_helpers import adversarial, boards, logits, random
-from training_helpers import after, experiment_of, tiny, tiny_count, train
+from adversary_helpers import adversarial, boards, logits
+from training_helpers import after, experiment_of, random, tiny, tiny_count, train
 
 from imagination.life import rules
 from imagination.training.state import TrainState

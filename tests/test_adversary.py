@@ -7,8 +7,8 @@ import numpy as np
 import numpy_helpers as reference
 import pytest
 import torch
-from adversary_helpers import adversarial, boards, logits, random
-from training_helpers import CPU, experiment_of, tiny, tiny_count
+from adversary_helpers import adversarial, boards, logits
+from training_helpers import CPU, experiment_of, random, tiny, tiny_count
 
 from imagination.life import rules
 from imagination.training.adversary import Discriminator, Ramp

@@ -53,13 +53,25 @@ def test_an_interval_of_two_by_hand() -> None:
     assert (found.mean, found.low, found.high) == pytest.approx((0.95, 0.314690, 1.585310), abs=1e-6)
 
 
-def test_too_few_values_have_no_interval() -> None:
-    assert mean_interval([]) == Interval(None, None, None)
-    assert mean_interval([0.5]) == Interval(0.5, None, None)
-
-
-def test_equal_values_have_an_interval_of_no_width() -> None:
-    assert mean_interval([0.1] * 10) == Interval(*[pytest.approx(0.1, abs=1e-15)] * 3)
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        # Too few values have no interval.
+        (mean_interval([]), Interval()),
+        (mean_interval([0.5]), Interval(0.5)),
+        (difference_interval([1.0], [0.25, 0.25]), Interval(0.75)),
+        (difference_interval([1.0, 1.0], []), Interval()),
+        (ratio_interval([], []), Interval()),
+        (ratio_interval([1], [4]), Interval(0.25)),
+        (ratio_interval([1, 2], [1, -1]), Interval()),  # the mean of the second is not positive
+        # Equal values have an interval of no width.
+        (mean_interval([0.1] * 10), Interval(*[pytest.approx(0.1, abs=1e-15)] * 3)),
+        (difference_interval([2.0] * 3, [0.5] * 4), Interval(1.5, 1.5, 1.5)),
+        (ratio_interval([0.5, 1, 1.5], [1, 2, 3]), Interval(0.5, 0.5, 0.5)),
+    ],
+)
+def test_intervals_at_their_limits(found: Interval, expected: Interval) -> None:
+    assert found == expected
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
@@ -71,11 +83,6 @@ def test_an_interval_lies_evenly_around_its_mean(values: list[float]) -> None:
     assert min(values) - 1e-12 <= found.mean <= max(values) + 1e-12
     assert found.high - found.mean == pytest.approx(found.mean - found.low, abs=1e-9)
     assert found.high >= found.mean
-
-
-def test_how_far_an_interval_reaches() -> None:
-    assert Interval(0.5, 0.25, 0.75).half == 0.25
-    assert Interval(0.5, None, None).half is None
 
 
 def test_a_difference_by_hand() -> None:
@@ -92,16 +99,10 @@ def test_a_difference_from_equal_values_has_the_others_interval() -> None:
     for size in (1.0, 1e-150, 1e150):
         found = difference_interval([1 * size, 2 * size, 3 * size], [0.0] * 9)
         assert found.half == pytest.approx(2.484138 * size, rel=1e-6)
-    assert difference_interval([2.0] * 3, [0.5] * 4) == Interval(1.5, 1.5, 1.5)
-
-
-def test_a_difference_of_too_few_values_has_no_interval() -> None:
-    assert difference_interval([1.0], [0.25, 0.25]) == Interval(0.75, None, None)
-    assert difference_interval([1.0, 1.0], []) == Interval(None, None, None)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.lists(st.floats(0, 1), min_size=2, max_size=20))
-def test_a_difference_turns_round_with_its_sides(first: list[float], second: list[float]) -> None:
+def test_swapped_sides_negate_a_difference(first: list[float], second: list[float]) -> None:
     there, back = difference_interval(first, second), difference_interval(second, first)
     assert None not in (there.mean, there.half, back.mean)
     assert there.mean == -back.mean
@@ -115,17 +116,7 @@ def test_a_ratio_by_hand() -> None:
     assert (found.mean, found.low, found.high) == pytest.approx((0.5, -0.121035, 1.121035), abs=1e-6)
 
 
-def test_pairs_of_one_ratio_have_an_interval_of_no_width() -> None:
-    assert ratio_interval([0.5, 1, 1.5], [1, 2, 3]) == Interval(0.5, 0.5, 0.5)
-
-
-def test_a_ratio_that_has_no_meaning_is_null() -> None:
-    assert ratio_interval([], []) == Interval(None, None, None)
-    assert ratio_interval([1, 2], [1, -1]) == Interval(None, None, None)
-    assert ratio_interval([1], [4]) == Interval(0.25, None, None)
-
-
-def test_a_correlation_has_its_interval_and_what_stands_beside_it() -> None:
+def test_a_correlation_has_its_interval_and_the_means_beside_it() -> None:
     count = {"experiment": "life_count", "metric": None, "correlation_plain": 0.5}
     frame = runs(
         {**count, "correlation": 0.9, "correlation_aligned": 0.25},
@@ -158,32 +149,26 @@ def test_a_row_per_group_with_its_counts() -> None:
         *("correlation", "correlation_low", "correlation_high"),
         *("correlation_plain", "correlation_adv", "correlation_aligned"),
     ]
-    assert tuple(first)[1:] == MEASURES
+    assert tuple(first) == ("gol", *MEASURES)
     assert (first["gol"], first["kept"], first["run"]) == (2, 3, 5)
     assert (first["metric"], first["metric_low"]) == pytest.approx((2, -0.484138), abs=1e-6)
-    assert (second["gol"], second["kept"], second["run"], second["metric"]) == (3, 1, 1, 0.5)
-    assert second["metric_low"] is None
-    assert second["metric_high"] is None
+    assert [second[name] for name in ("gol", "kept", "run", "metric")] == [3, 1, 1, 0.5]
+    assert (second["metric_low"], second["metric_high"]) == (None, None)
 
 
-def test_a_group_of_which_none_is_kept_is_a_row_without_a_mean() -> None:
+def test_a_group_without_kept_runs_is_a_row_without_a_mean() -> None:
     (row,) = aggregate(runs({"train_accuracy": 0.5}), ["gol"])
     assert (row["kept"], row["run"], row["metric"]) == (0, 1, None)
     (row,) = aggregate(runs({"train_accuracy": 0.5}), ["gol"], min_accuracy=0.5)
     assert (row["kept"], row["run"], row["metric"]) == (1, 1, 1.0)
 
 
-def test_a_null_metric_is_kept_but_in_no_mean() -> None:
-    (row,) = aggregate(runs({"metric": None}, {"metric": 0.25}, {"metric": 0.75}), ["gol"])
-    assert (row["kept"], row["metric"]) == (3, 0.5)
-
-
-def test_plain_and_adversarial_means() -> None:
-    frame = runs({"metric_plain": 0.5, "metric_adv": 1.0}, {"metric_plain": 0.0}, {})
+def test_a_null_value_is_in_no_mean() -> None:
+    frame = runs(
+        {"metric": None, "metric_plain": 0.5}, {"metric": 0.25, "metric_plain": 0.0}, {"metric": 0.75}
+    )
     (row,) = aggregate(frame, ["gol"])
-    assert (row["metric_plain"], row["metric_adv"]) == (0.25, 1.0)
-    (row,) = aggregate(runs({}), ["gol"])
-    assert (row["metric_plain"], row["metric_adv"]) == (None, None)
+    assert [row[name] for name in ("kept", "metric", "metric_plain", "metric_adv")] == [3, 0.5, 0.25, None]
 
 
 def test_group_values_are_plain_and_sorted_with_null_last() -> None:

@@ -1,22 +1,30 @@
-"""Attempts that are dispatched: granted before their job is submitted, begun by it, requeued, over."""
+"""Attempts that are dispatched: claimed before their job is submitted, begun by the job, requeued, ended."""
 
-import subprocess
-import sys
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from store_helpers import ThroughSpool
+from store_helpers import (
+    OTHER,
+    RUN,
+    THIRD,
+    WHO,
+    ThroughSpool,
+    at_once,
+    claimed,
+    every_way,
+    in_threads,
+    staged,
+    started,
+    states,
+)
 
 from results_db.contract import (
     FAILURES,
     INTERRUPTED,
     RESTARTABLE,
     Attempt,
-    PlannedRun,
-    Provenance,
     RunRecord,
     State,
     Store,
@@ -24,72 +32,46 @@ from results_db.contract import (
 )
 from results_db.store.sql import SqlStore
 
-pytestmark = pytest.mark.parametrize("store_url", ["sqlite", "postgresql", "spooled"], indirect=True)
+pytestmark = every_way
 
-
-@pytest.fixture
-def store(request: pytest.FixtureRequest, store: SqlStore) -> SqlStore | ThroughSpool:
-    """The store; and once with its attempts ending by way of the spool."""
-    return ThroughSpool(store) if request.node.callspec.params["store_url"] == "spooled" else store
-
-
-RUN, OTHER, THIRD = "ab" * 32, "cd" * 32, "ef" * 32
-WHO = Provenance("slurm", "n1", "7:1", "gpu", "0abc", False, {"torch": "2.6"}, job_id="12_3", log="/l")
 RECORD = RunRecord(RUN, "reached", 1.0, {"metric": 0.5})
 
 
-def staged(store: Store, *run_ids: str) -> None:
-    store.stage([PlannedRun(run_id, {}) for run_id in run_ids or (RUN,)])
-
-
-def intended(store: Store, run_id: str = RUN, **options: bool) -> Attempt:
-    """The run's next attempt, granted."""
-    staged(store, run_id)
-    (attempt,) = store.intend([run_id], job_name="imagine-1", launcher="slurm", **options)
-    return attempt
-
-
 def begun(store: Store, restart: int = 0) -> Attempt:
-    """Its first attempt, granted and begun as this restart."""
-    attempt = replace(intended(store), restart=restart)
+    """RUN's first attempt, claimed and begun as this restart."""
+    attempt = replace(claimed(store), restart=restart)
     assert store.begin(attempt, WHO)
     return attempt
 
 
-def states(store: Store) -> list[tuple[int, int, str]]:
-    """Number, restart and state of the run's attempts, oldest first."""
-    return [(one["number"], one["restart"], str(one["state"])) for one in store.attempts(RUN)]
-
-
-def test_an_intent_is_pending_without_a_job(store: Store) -> None:
-    assert intended(store) == Attempt(RUN, 1)
+def test_a_claimed_attempt_is_pending_without_a_job(store: Store) -> None:
+    assert claimed(store) == Attempt(RUN, 1)
     assert store.states([RUN]) == {RUN: State.PENDING}
     (waiting,) = store.open_attempts()
     assert (waiting.attempt, waiting.state) == (Attempt(RUN, 1), State.PENDING)
     assert (waiting.job_name, waiting.job_id, waiting.launcher) == ("imagine-1", None, "slurm")
     assert (waiting.host, waiting.process, waiting.started_at, waiting.heartbeat_at) == (None,) * 4
-    assert abs(waiting.intended_at - datetime.now(UTC)) < timedelta(seconds=5)
+    assert abs(waiting.claimed_at - datetime.now(UTC)) < timedelta(seconds=5)
 
 
-def test_only_runs_that_nobody_is_active_on_are_granted(store: Store) -> None:
+def test_only_runs_that_are_not_active_or_completed_are_claimed(store: Store) -> None:
     names = {state: f"{index:x}" * 64 for index, state in enumerate(State)}
     staged(store, *names.values())
-    who = replace(WHO, job_id=None)
     for state, run_id in names.items():
         if state is State.PENDING:
-            store.intend([run_id], job_name="other", launcher="slurm")
+            store.claim([run_id], job_name="other", launcher="slurm")
         elif state is not State.STAGED:
-            attempt = store.start(run_id, who)
+            attempt = store.start(run_id, WHO)
             assert attempt is not None
             if state is State.COMPLETED:
                 store.finish(attempt, replace(RECORD, run_id=run_id))
             elif state is not State.RUNNING:
                 store.end(attempt, state)
     free = {State.STAGED} | INTERRUPTED
-    granted = store.intend(names.values(), job_name="j", launcher="slurm")
-    assert [one.run_id for one in granted] == [names[state] for state in State if state in free]
-    assert {one.number for one in granted if one.run_id != names[State.STAGED]} == {2}
-    retried = store.intend(names.values(), job_name="j", launcher="slurm", retry_failed=True)
+    claimed_now = store.claim(names.values(), job_name="j", launcher="slurm")
+    assert [one.run_id for one in claimed_now] == [names[state] for state in State if state in free]
+    assert {one.number for one in claimed_now if one.run_id != names[State.STAGED]} == {2}
+    retried = store.claim(names.values(), job_name="j", launcher="slurm", retry_failed=True)
     assert [one.run_id for one in retried] == [names[state] for state in State if state in FAILURES]
     after = store.states(names.values())
     assert {state for state, run_id in names.items() if after[run_id] is State.PENDING} == (
@@ -97,52 +79,40 @@ def test_only_runs_that_nobody_is_active_on_are_granted(store: Store) -> None:
     )
 
 
-def test_intents_are_granted_in_the_order_asked_and_once(store: Store) -> None:
+def test_claims_have_the_order_of_the_runs_and_are_made_once(store: Store) -> None:
     staged(store, RUN, OTHER, THIRD)
-    granted = store.intend([THIRD, RUN, THIRD, OTHER], job_name="j", launcher="slurm")
-    assert granted == [Attempt(THIRD, 1), Attempt(RUN, 1), Attempt(OTHER, 1)]
-    assert store.intend([], job_name="j", launcher="slurm") == []
+    claimed_now = store.claim([THIRD, RUN, THIRD, OTHER], job_name="j", launcher="slurm")
+    assert claimed_now == [Attempt(THIRD, 1), Attempt(RUN, 1), Attempt(OTHER, 1)]
+    assert store.claim([], job_name="j", launcher="slurm") == []
 
 
-def test_intents_are_all_or_nothing(store: Store) -> None:
+def test_claiming_is_all_or_nothing(store: Store) -> None:
     staged(store)
     with pytest.raises(StoreError, match="no run efef"):
-        store.intend([RUN, THIRD], job_name="j", launcher="slurm")
+        store.claim([RUN, THIRD], job_name="j", launcher="slurm")
     assert store.states([RUN]) == {RUN: State.STAGED}
 
 
-def test_a_run_that_waits_for_its_job_is_not_started_by_others(store: Store) -> None:
-    intended(store)
+def test_a_local_worker_does_not_start_a_run_that_waits_for_its_job(store: Store) -> None:
+    claimed(store)
     assert store.start(RUN, WHO) is None
     assert states(store) == [(1, 0, "PENDING")]
 
 
-def test_job_ids_are_noted(store: Store) -> None:
-    attempts = [intended(store, run_id) for run_id in (RUN, OTHER)]
-    store.note_jobs({attempt: f"40_{index}" for index, attempt in enumerate(attempts)})
+def test_job_ids_are_noted_before_or_after_the_job_began(store: Store) -> None:
+    waiting, running = claimed(store), claimed(store, OTHER)
+    assert store.begin(replace(running, restart=1), replace(WHO, job_id=None))
+    store.note_jobs({waiting: "40_0", running: "40_1"})
     store.note_jobs({})
     assert [one.job_id for one in store.open_attempts()] == ["40_0", "40_1"]
-
-
-def test_job_ids_may_be_noted_after_the_job_began(store: Store) -> None:
-    attempt = intended(store)
-    assert store.begin(replace(attempt, restart=1), replace(WHO, job_id=None))
-    store.note_jobs({attempt: "40_0"})
-    assert store.attempts(RUN)[0]["job_id"] == "40_0"
-
-
-def test_what_the_dispatch_noted_stays_where_the_worker_does_not_know_it(store: Store) -> None:
-    attempt = intended(store)
-    store.note_jobs({attempt: "40_0"})
-    assert store.begin(attempt, replace(WHO, job_id=None))
-    (alive,) = store.open_attempts()
+    assert store.begin(waiting, replace(WHO, job_id=None))  # the worker does not know its job's id
+    alive = store.open_attempts()[0]
     assert (alive.job_name, alive.job_id, alive.host, alive.log) == ("imagine-1", "40_0", "n1", "/l")
-    assert alive.state is State.RUNNING
-    assert alive.started_at == alive.heartbeat_at
+    assert (alive.state, alive.heartbeat_at) == (State.RUNNING, alive.started_at)
 
 
-def test_a_withdrawn_intent_leaves_nothing(store: Store) -> None:
-    attempt = intended(store)
+def test_a_withdrawn_claim_leaves_nothing(store: Store) -> None:
+    attempt = claimed(store)
     assert store.withdraw([attempt]) == [attempt]
     assert store.states([RUN]) == {RUN: State.STAGED}
     assert (store.open_attempts(), store.attempts(RUN)) == ([], [])
@@ -156,7 +126,7 @@ def test_a_job_that_waits_again_is_pending_as_its_next_restart(store: Store, sta
     store.note_jobs({attempt: "12_3"})
     assert store.end(attempt, state)
     again = replace(attempt, restart=1)
-    if state is State.CANCELLED:  # somebody wanted its end
+    if state is State.CANCELLED:  # a user wanted its end
         assert store.requeue([attempt]) == []
         assert states(store) == [(1, 0, "CANCELLED")]
         return
@@ -166,7 +136,7 @@ def test_a_job_that_waits_again_is_pending_as_its_next_restart(store: Store, sta
     assert (waiting.attempt, waiting.state, waiting.job_id) == (again, State.PENDING, "12_3")
     assert (waiting.host, waiting.started_at, waiting.step) == (None, None, 0)
     assert store.requeue([attempt]) == [] == store.requeue([again])  # twice is as once
-    assert store.intend([RUN], job_name="other", launcher="slurm") == []
+    assert store.claim([RUN], job_name="other", launcher="slurm") == []
     # The copy before it, should it be alive after all, does not count; a later one does.
     assert not store.finish(attempt, RECORD)
     later = replace(attempt, restart=3)
@@ -176,14 +146,16 @@ def test_a_job_that_waits_again_is_pending_as_its_next_restart(store: Store, sta
 
 
 @pytest.mark.parametrize("state", [State.LOST, State.NODE_FAIL, State.PREEMPTED])
-def test_one_that_never_began_is_the_same_when_it_waits_again(store: Store, state: State) -> None:
+def test_an_attempt_that_never_began_keeps_its_restart_when_it_waits_again(
+    store: Store, state: State
+) -> None:
     """Its job counts its own starts, and the first is still to come."""
-    attempt = intended(store)
+    attempt = claimed(store)
     store.note_jobs({attempt: "12_3"})
-    # Whoever looks ends it, not its worker, who would leave a word in the spool.
-    looked = store._store if isinstance(store, ThroughSpool) else store
+    # Reconcile ends it, not a worker by way of the spool.
+    looked = store.direct if isinstance(store, ThroughSpool) else store
     for _ in range(2):
-        assert looked.end(attempt, state, error="nobody knew it", exit_code=1)
+        assert looked.end(attempt, state, error="unknown to Slurm", exit_code=1)
         assert store.requeue([attempt]) == [attempt]
     assert states(store) == [(1, 0, "PENDING")]
     (told,) = store.attempts(RUN)
@@ -192,21 +164,17 @@ def test_one_that_never_began_is_the_same_when_it_waits_again(store: Store, stat
     assert store.finish(attempt, RECORD)
 
 
-def test_a_run_made_by_hand_waits_in_no_queue(store: Store) -> None:
-    """Somebody trained it within a job of another purpose."""
-    staged(store)
-    attempt = store.start(RUN, WHO)
-    assert attempt is not None
-    assert store.end(attempt, State.PREEMPTED)
-    assert store.requeue([attempt]) == []
-    assert store.start(RUN, WHO) == Attempt(RUN, 2)
+def test_a_run_started_without_a_claim_waits_in_no_queue(store: Store) -> None:
+    assert store.end(started(store), State.PREEMPTED)
+    assert store.requeue([Attempt(RUN, 1)]) == []
+    assert claimed(store) == Attempt(RUN, 2)  # local workers and jobs count together
 
 
 def test_only_the_newest_attempt_of_a_run_waits_again(store: Store) -> None:
     first = begun(store)
     assert store.requeue([first]) == []  # it trains
     store.end(first, State.NODE_FAIL)
-    (second,) = store.intend([RUN], job_name="imagine-2", launcher="slurm")
+    second = claimed(store, job_name="imagine-2")
     assert store.requeue([first]) == []
     store.end(second, State.FAILED)
     assert store.requeue([second]) == [] == store.requeue([])
@@ -216,10 +184,10 @@ def test_only_the_newest_attempt_of_a_run_waits_again(store: Store) -> None:
 
 
 def test_a_withdrawn_number_is_not_given_again(store: Store) -> None:
-    """Its job may exist after all, if sbatch was killed before it could say so."""
-    withdrawn = intended(store)
+    """Its job may exist after all, if sbatch was killed before it printed the job's id."""
+    withdrawn = claimed(store)
     store.withdraw([withdrawn])
-    again = intended(store)
+    again = claimed(store)
     assert again == Attempt(RUN, 2)
     assert not store.begin(withdrawn, WHO)
     assert not store.finish(withdrawn, RECORD)
@@ -229,24 +197,24 @@ def test_a_withdrawn_number_is_not_given_again(store: Store) -> None:
 @pytest.mark.parametrize("state", sorted(FAILURES | INTERRUPTED))
 def test_withdrawing_gives_a_run_its_state_back(store: Store, state: State) -> None:
     store.end(begun(store), state, error="boom")
-    store.withdraw([intended(store, retry_failed=True)])
+    store.withdraw([claimed(store, retry_failed=True)])
     assert store.states([RUN]) == {RUN: state}
     assert states(store) == [(1, 0, state)]
 
 
 def test_what_was_submitted_or_began_is_not_withdrawn(store: Store) -> None:
-    submitted, running = intended(store, OTHER), begun(store)
+    submitted, running = claimed(store, OTHER), begun(store)
     store.note_jobs({submitted: "40_0"})
     assert store.withdraw([submitted, running, Attempt(RUN, 9)]) == []
     assert store.states([RUN, OTHER]) == {RUN: State.RUNNING, OTHER: State.PENDING}
 
 
 def test_a_job_that_never_ran_ends(store: Store) -> None:
-    attempt = intended(store)
+    attempt = claimed(store)
+    assert not store.heartbeat(attempt, step=1, progress={})
     assert store.end(attempt, State.CANCELLED, error="cancelled while it waited")
     assert states(store) == [(1, 0, "CANCELLED")]
     assert not store.begin(attempt, WHO)
-    assert store.states([RUN]) == {RUN: State.CANCELLED}
 
 
 def test_beginning_twice_is_as_beginning_once(store: Store) -> None:
@@ -257,7 +225,7 @@ def test_beginning_twice_is_as_beginning_once(store: Store) -> None:
 
 
 def test_beginning_at_a_given_time(store: Store) -> None:
-    attempt = intended(store)
+    attempt = claimed(store)
     at = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
     assert store.begin(attempt, WHO, at=at)
     assert store.end(attempt, State.TIMEOUT, at=at + timedelta(hours=1))
@@ -265,12 +233,12 @@ def test_beginning_at_a_given_time(store: Store) -> None:
     assert (ended["started_at"], ended["ended_at"]) == (at, at + timedelta(hours=1))
 
 
-def test_beginning_what_was_never_granted(store: Store) -> None:
+def test_beginning_what_was_never_claimed(store: Store) -> None:
     with pytest.raises(StoreError, match="no run"):
         store.begin(Attempt(RUN, 1), WHO)
     staged(store)
     assert not store.begin(Attempt(RUN, 1), WHO)
-    intended(store)
+    claimed(store)
     assert not store.begin(Attempt(RUN, 2), WHO)
     assert store.states([RUN]) == {RUN: State.PENDING}
 
@@ -293,7 +261,7 @@ def test_of_two_copies_alive_at_once_the_newer_wins(store: Store) -> None:
     old = begun(store)
     new = replace(old, restart=1)
     assert store.begin(new, replace(WHO, host="n2"))
-    # The older one was cut off and is back: whatever it says is refused, and changes nothing.
+    # The older one was cut off and is back: all its writes are refused and change nothing.
     before = store.attempts(RUN)
     assert not store.begin(old, WHO)
     assert not store.heartbeat(old, step=5, progress={})
@@ -307,7 +275,7 @@ def test_of_two_copies_alive_at_once_the_newer_wins(store: Store) -> None:
     assert not store.finish(old, RECORD)
 
 
-def test_a_restart_may_be_the_first_that_the_store_hears_of(store: Store) -> None:
+def test_a_restart_may_be_the_first_beginning_that_the_store_knows(store: Store) -> None:
     attempt = begun(store, restart=2)
     assert states(store) == [(1, 2, "RUNNING")]
     assert not store.begin(replace(attempt, restart=0), WHO)
@@ -316,21 +284,15 @@ def test_a_restart_may_be_the_first_that_the_store_hears_of(store: Store) -> Non
 
 
 @pytest.mark.parametrize("state", sorted(FAILURES | INTERRUPTED))
-def test_after_which_endings_a_requeued_job_goes_on(store: Store, state: State) -> None:
-    """One that is at fault itself would fail again; one that somebody cancelled shall not come back."""
+def test_after_which_endings_an_attempt_or_its_requeued_job_goes_on(store: Store, state: State) -> None:
+    """A run at fault would fail again, and a cancelled one must stay cancelled."""
     attempt = begun(store)
     store.end(attempt, state)
+    assert store.begin(attempt, WHO) is (state is State.LOST)
     goes_on = state not in (State.FAILED, State.OUT_OF_MEMORY, State.CANCELLED)
     assert store.begin(replace(attempt, restart=1), WHO) is goes_on
     assert (state in RESTARTABLE) is goes_on
     assert store.states([RUN])[RUN] == (State.RUNNING if goes_on else state)
-
-
-@pytest.mark.parametrize("state", sorted(FAILURES | INTERRUPTED))
-def test_an_ended_attempt_does_not_begin_again_but_a_lost_one(store: Store, state: State) -> None:
-    attempt = begun(store)
-    store.end(attempt, state)
-    assert store.begin(attempt, WHO) is (state is State.LOST)
 
 
 def test_a_requeued_job_whose_run_is_complete_has_nothing_to_do(store: Store) -> None:
@@ -344,7 +306,7 @@ def test_a_requeued_job_whose_run_is_complete_has_nothing_to_do(store: Store) ->
 def test_a_new_dispatch_supersedes_every_restart_of_the_old_one(store: Store) -> None:
     old = begun(store)
     store.end(old, State.LOST)
-    new = intended(store)
+    new = claimed(store)
     assert new == Attempt(RUN, 2)
     assert not store.begin(replace(old, restart=7), WHO)
     assert not store.heartbeat(old, step=1, progress={})
@@ -353,102 +315,61 @@ def test_a_new_dispatch_supersedes_every_restart_of_the_old_one(store: Store) ->
     assert store.begin(new, WHO)
 
 
-def test_a_result_of_an_attempt_that_could_not_say_it_began(store: Store) -> None:
-    attempt = intended(store)
-    assert store.finish(attempt, RECORD)
+def test_a_result_counts_without_a_known_beginning(store: Store) -> None:
+    assert store.finish(claimed(store), RECORD)
     assert states(store) == [(1, 0, "COMPLETED")]
 
 
-def test_an_attempt_that_has_not_begun_has_no_heartbeat(store: Store) -> None:
-    assert not store.heartbeat(intended(store), step=1, progress={})
-
-
-def test_attempts_of_local_workers_and_of_jobs_count_together(store: Store) -> None:
-    first = begun(store)
-    store.end(first, State.NODE_FAIL)
-    assert store.start(RUN, WHO) == Attempt(RUN, 2)
-
-
 def test_ended_attempts_are_the_newest_of_their_runs(store: Store) -> None:
-    for run_id in (RUN, OTHER, THIRD):
-        staged(store, run_id)
     at = datetime(2026, 1, 1, tzinfo=UTC)
     for number, error in ((1, "first"), (2, "second")):
-        attempt = store.start(RUN, WHO)
+        attempt = started(store)
         assert attempt == Attempt(RUN, number)
         store.end(attempt, State.FAILED, error=error, exit_code=1, log_tail="l", at=at)
-    other = store.start(OTHER, WHO)
-    assert other is not None
+    other, third = started(store, OTHER), started(store, THIRD)
     store.end(other, State.OUT_OF_MEMORY, error="too big", at=at + timedelta(seconds=1))
-    third = store.start(THIRD, WHO)
-    assert third is not None
     store.end(third, State.TIMEOUT, at=at)
     later, earlier = store.ended_attempts()
     assert (later.attempt, later.state, later.error) == (other, State.OUT_OF_MEMORY, "too big")
     assert (earlier.attempt, earlier.error, earlier.exit_code) == (Attempt(RUN, 2), "second", 1)
     assert (earlier.log_tail, earlier.job_id, earlier.host, earlier.ended_at) == ("l", "12_3", "n1", at)
     assert [one.attempt for one in store.ended_attempts({State.TIMEOUT})] == [third]
-    store.intend([RUN], job_name="j", launcher="slurm", retry_failed=True)
+    claimed(store, retry_failed=True)
     assert [one.attempt for one in store.ended_attempts()] == [other]  # RUN is being tried again
 
 
-def test_of_threads_that_intend_the_same_runs_at_once_each_run_goes_to_one(store: Store) -> None:
+def test_of_threads_that_claim_the_same_runs_at_once_each_run_goes_to_one(store: Store) -> None:
     runs = [f"{number:064x}" for number in range(40)]
     staged(store, *runs)
-    barrier = threading.Barrier(4)
-    got: list[list[Attempt]] = []
-
-    def intend(order: int) -> None:
-        barrier.wait()
-        got.append(store.intend(runs[::order], job_name="j", launcher="slurm"))
-
-    threads = [threading.Thread(target=intend, args=(order,)) for order in (1, -1, 1, -1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(got) == 4
+    orders = (runs, runs[::-1], runs, runs[::-1])
+    got = in_threads(lambda number: store.claim(orders[number], job_name="j", launcher="slurm"), 4)
     assert sorted(attempt for part in got for attempt in part) == [Attempt(run, 1) for run in runs]
 
 
-INTEND = """
-import sys, time
-from pathlib import Path
-from results_db.store import open_store
-url, go = sys.argv[1], Path(sys.argv[2])
-store = open_store(url, create=False)
-print("ready", flush=True)
-while not go.exists():
-    time.sleep(0.001)
-print(len(store.intend([f"{n:064x}" for n in range(200)], job_name="j", launcher="slurm")))
+CLAIM = """
+runs = [f"{n:064x}" for n in range(200)]
+print(len(open_store(args[0], create=False).claim(runs, job_name="j", launcher="slurm")))
 """
 
 
 @pytest.mark.slow
 def test_of_two_launches_at_the_same_moment_each_run_goes_to_one(store: SqlStore, tmp_path: Path) -> None:
     staged(store, *(f"{n:064x}" for n in range(200)))
-    go = tmp_path / "go"
-    command = [sys.executable, "-c", INTEND, store.url, str(go)]
-    launches = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    for launch in launches:
-        assert launch.stdout is not None
-        assert launch.stdout.readline() == "ready\n"
-    go.touch()
-    # A launch is one transaction, so one of them has all and the other nothing.
-    assert sorted(int(launch.communicate(timeout=60)[0]) for launch in launches) == [0, 200]
+    # A launch is one transaction, so one of them gets all runs and the other none.
+    assert sorted(map(int, at_once(CLAIM, [store.url], [store.url], folder=tmp_path))) == [0, 200]
     assert len(store.open_attempts()) == 200
 
 
 @pytest.mark.slow
 def test_thousands_of_attempts_pass_in_bulk(store: Store) -> None:
-    """More than fit into one statement, there and back. What it costs is measured in benchmarks, not here."""
+    """More than fit into one statement. A benchmark measures the time."""
     runs = [f"{number:064x}" for number in range(2500)]
     staged(store, *runs)
-    granted = store.intend(runs, job_name="j", launcher="slurm")
-    assert granted == [Attempt(run, 1) for run in runs]
-    store.note_jobs({attempt: f"9_{index}" for index, attempt in enumerate(granted[:2000])})
-    assert store.withdraw(granted) == granted[2000:]
+    claimed_now = store.claim(runs, job_name="j", launcher="slurm")
+    assert claimed_now == [Attempt(run, 1) for run in runs]
+    store.note_jobs({attempt: f"9_{index}" for index, attempt in enumerate(claimed_now[:2000])})
+    assert store.withdraw(claimed_now) == claimed_now[2000:]
     found = store.open_attempts()
     assert [(one.attempt, one.job_id) for one in found] == [
-        (attempt, f"9_{index}") for index, attempt in enumerate(granted[:2000])
+        (attempt, f"9_{index}") for index, attempt in enumerate(claimed_now[:2000])
     ]

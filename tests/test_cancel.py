@@ -94,16 +94,16 @@ def test_no_match_is_an_error_of_one_line(sweep) -> None:
         said = answer("cancel", *arguments, *DB, folder=folder)
         assert said.code == 2
         assert said.err.count("\n") == 1
-        assert "no run waits or trains" in said.err
+        assert "no active run matches" in said.err
     bare = answer("cancel", *DB, folder=folder)
     assert bare.code == 2
-    assert "cancel what?" in bare.err
+    assert "no runs chosen" in bare.err
 
 
 def test_claims_are_withdrawn_and_local_runs_stopped_without_slurm(sweep) -> None:
     folder, store = sweep
     first, second, *_ = expand(load(folder / "s.yaml")).runs
-    store.intend([first.run_id], job_name="n", launcher="slurm")
+    store.claim([first.run_id], job_name="n", launcher="slurm")
     local = store.start(second.run_id, ME)
     said = answer("cancel", "s.yaml", *DB, "--json", folder=folder)
     assert said.code == 0

@@ -24,7 +24,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlStore]:
 def submitted(store: SqlStore, *, name: str) -> None:
     """A run waits in a job of this name."""
     staged(store, small())
-    (attempt,) = store.intend([small().run_id], job_name=name, launcher="slurm")
+    (attempt,) = store.claim([small().run_id], job_name=name, launcher="slurm")
     store.note_jobs({attempt: "7_0"})
 
 
@@ -39,9 +39,9 @@ def test_a_dry_cancel_says_what_it_would_do(own, tmp_path) -> None:
     for seed in (0, 1):
         begun(own, small(seed=seed))
     said = answer("cancel", "--where", "seed=1", "--dry-run", *DB, folder=tmp_path)
-    assert (said.code, said.out.splitlines()[0]) == (0, "would cancel 1 run, and 0 jobs with them")
+    assert (said.code, said.out.splitlines()[0]) == (0, "would cancel 1 run and 0 jobs")
     said = answer("cancel", "--state", "running", "--dry-run", *DB, folder=tmp_path)
-    assert said.out.splitlines()[0] == "would cancel 2 runs, and 0 jobs with them"
+    assert said.out.splitlines()[0] == "would cancel 2 runs and 0 jobs"
     assert len(own.open_attempts()) == 2
 
 

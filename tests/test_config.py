@@ -1,6 +1,8 @@
 """Config resolution, and that Hydra composes the same."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import hydra
 import pytest
@@ -8,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from imagination import registry
 from imagination.life.config import (
     LIFE_COUNT_PRESETS,
     LIFE_STATE_PRESETS,
@@ -57,27 +60,10 @@ def test_a_resolved_config_is_complete_plain_and_in_field_order() -> None:
         ("life_state", "fst", {}, "unknown preset 'fst' of life_state (did you mean 'fast'?)"),
         ("life_state", "fast", {"preset": "fst"}, "unknown preset 'fst' of life_state"),
         ("life_state", "fast", {"gool": 3}, "unknown key 'gool' (did you mean 'gol'?)"),
-        ("life_state", "fast", {"kernel": 4}, "kernel: 4 is even"),
-        ("life_state", "fast", {"experiment": "chess"}, "experiment: 'chess' stands among"),
+        ("life_state", "fast", {"experiment": "chess"}, "experiment: 'chess' is given as a value of"),
         ("life_count", "paper_bce", {}, "unknown preset 'paper_bce' of life_count (did you mean 'paper'?)"),
         ("life_count", "fast", {"gan": "joint"}, "gan: 'joint' is not one of none, posthoc"),
         ("life_count", "fast", {"ae": True}, "unknown key 'ae'"),
-        ("life_count", "paper", {"model_t": 1, "gan": "posthoc"}, "gan: 'posthoc' with model_t 1"),
-        ("life_count", "paper", {"max_steps": 150_000}, "give_up_at: 200000 is longer than the whole run"),
-        ("life_count", "paper", {"decay": 1}, "schedule: 'exponential' with decay 1 never decays"),
-        ("life_count", "paper", {"accuracy": 0.8}, "give_up_accuracy: 0.9 is above accuracy, 0.8"),
-        (
-            "life_state",
-            "fast",
-            {"gan": "joint", "gol": 1},
-            "gan: 'joint' with gol 1 has no true intermediate",
-        ),
-        (
-            "life_count",
-            "fast",
-            {"gan": "posthoc", "trace_every": 100, "adv_steps": 99},
-            "trace_every: 100 is longer than the adversary's training, adv_steps 99; set trace_every to at most 99",
-        ),
     ],
 )
 def test_resolve_refuses(experiment: str, preset: str, layer: dict[str, object], message: str) -> None:
@@ -85,6 +71,41 @@ def test_resolve_refuses(experiment: str, preset: str, layer: dict[str, object],
         resolve(experiment, preset, layer)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "keys_at_fault"),
+    [
+        ({"kernel": 4}, "kernel: 4 is even", "kernel"),
+        ({"gan": "posthoc", "model_t": 1}, "gan: 'posthoc' with model_t 1 has no", "gan model_t"),
+        ({"gan": "joint", "model_t": 1}, "gan: 'joint' with model_t 1 has no", "gan model_t"),
+        ({"gan": "posthoc", "gol": 1}, "gan: 'posthoc' with gol 1 has no true", "gan gol"),
+        ({"gan": "joint", "gol": 1}, "gan: 'joint' with gol 1 has no true", "gan gol"),
+        (  # fast traces every 25 steps
+            {"gan": "posthoc", "adv_steps": 24},
+            "trace_every: 25 is longer than the adversary's training, adv_steps 24; set trace_every to at most 24",
+            "trace_every adv_steps",
+        ),
+        ({"max_steps": 99}, "eval_every: 100 is longer than the whole run", "eval_every max_steps"),
+        (
+            {"max_steps": 9, "eval_every": 9, "trace_every": 10, "give_up_at": 11, "give_up_accuracy": 0.5},
+            "trace_every: 10, give_up_at: 11 are longer than the whole run, max_steps 9",
+            "trace_every give_up_at max_steps",
+        ),
+        ({"schedule": "exponential"}, "schedule: 'exponential' with decay 1", "schedule decay"),
+        ({"give_up_at": 5}, "give_up_at: 5 has no effect", "give_up_at give_up_accuracy"),
+        ({"give_up_accuracy": 0.995}, "give_up_accuracy: 0.995 is above", "give_up_accuracy accuracy"),
+    ],
+)
+def test_values_that_contradict_each_other_are_all_named(
+    changes: dict[str, object], message: str, keys_at_fault: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve("life_state", "fast", changes)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+    assert " ".join(caught.value.keys) == keys_at_fault
+    assert caught.value.key == keys_at_fault.split(maxsplit=1)[0]
 
 
 @pytest.mark.parametrize(
@@ -103,31 +124,23 @@ def test_presets_hold_what_coerce_would_make_of_them(
     assert resolve(config_type().experiment, preset, {"gan": "posthoc"})["preset"] == preset
 
 
-@pytest.mark.parametrize(
-    ("changes", "keys_at_fault"),
-    [
-        ({"gan": "posthoc", "model_t": 1}, ("gan", "model_t")),
-        ({"gan": "joint", "model_t": 1}, ("gan", "model_t")),
-        ({"gan": "posthoc", "gol": 1}, ("gan", "gol")),
-        ({"gan": "joint", "gol": 1}, ("gan", "gol")),
-        ({"gan": "posthoc", "adv_steps": 24}, ("trace_every", "adv_steps")),  # fast traces every 25 steps
-        ({"max_steps": 100, "eval_every": 200, "trace_every": 100}, ("eval_every", "max_steps")),
-        (
-            {"max_steps": 9, "eval_every": 9, "trace_every": 10, "give_up_at": 11, "give_up_accuracy": 0.5},
-            ("trace_every", "give_up_at", "max_steps"),
-        ),
-        ({"schedule": "exponential"}, ("schedule", "decay")),
-        ({"give_up_at": 5}, ("give_up_at", "give_up_accuracy")),
-        ({"give_up_accuracy": 0.995}, ("give_up_accuracy", "accuracy")),
-    ],
-)
-def test_values_that_contradict_each_other_are_all_named(
-    changes: dict[str, object], keys_at_fault: tuple[str, ...]
-) -> None:
-    with pytest.raises(ConfigError) as caught:
-        resolve("life_state", "fast", changes)
-    assert caught.value.keys == keys_at_fault
-    assert caught.value.key == keys_at_fault[0]
+@pytest.mark.parametrize("config_type", [LifeStateConfig, LifeCountConfig])
+def test_the_preset_adam_is_the_defaults(config_type: type[LifeConfig]) -> None:
+    assert resolve(config_type().experiment, "adam") == asdict(config_type(preset="adam"))
+
+
+@pytest.mark.parametrize("experiment", registry.EXPERIMENTS)
+def test_the_docs_list_every_value_of_every_preset(experiment: str) -> None:
+    docs = " ".join((Path(__file__).parents[1] / "docs" / "experiments.md").read_text().split())
+    names = list(registry.load(registry.entry(experiment).presets))
+    configs = [resolve(experiment, name) for name in names]
+    assert f"| `{experiment}` | {' | '.join(f'`{name}`' for name in names)} |" in docs
+    for key in configs[0].keys() - {"experiment", "preset", "gol", "model_t", "gan", "seed"}:
+        found = [config[key] for config in configs]
+        told = [str(value).lower() if isinstance(value, bool | str) else f"{value:g}" for value in found]
+        assert f"| {key} | {' | '.join(told)} |" in docs or (
+            len(set(told)) == 1 and f"{key} {told[0]}" in docs
+        )
 
 
 def test_intervals_as_long_as_the_run_are_fine() -> None:
@@ -170,7 +183,7 @@ def test_total_steps_are_those_of_all_stages() -> None:
 @pytest.mark.parametrize(
     ("preset", "layer"),
     [
-        ("fast", {}),
+        ("adam", {}),
         ("fast", {"gol": 5, "model_t": 4, "seed": 9}),
         ("paper_bce", {"gol": 3, "model_t": 3, "seed": 1}),
         ("paper_l2", {"lr": 1e-3, "rnn": False, "loss": "bce", "clip": 1}),
@@ -178,20 +191,15 @@ def test_total_steps_are_those_of_all_stages() -> None:
 )
 def test_hydra_composes_the_same(preset: str, layer: dict[str, object]) -> None:
     overrides = [f"preset={preset}", *(f"{key}={value}" for key, value in layer.items())]
-    config, _ = hydra_config.split(hydra.compose(hydra_config.PRIMARY, overrides))
+    composed = hydra.compose(hydra_config.PRIMARY, overrides)
+    config, _ = hydra_config.split(composed)
     expected = resolve("life_state", preset, layer)
+    plain = OmegaConf.to_container(composed)
+    assert isinstance(plain, dict)
+    assert {key: plain[key] for key in plain if key != "run"} == expected
     assert config == expected
     assert list(config) == list(expected)
     assert [type(value) for value in config.values()] == [type(value) for value in expected.values()]
-
-
-@pytest.mark.usefixtures("composer")
-def test_hydra_composes_before_it_is_split() -> None:
-    composed = hydra.compose(hydra_config.PRIMARY, ["preset=paper_bce", "gol=4"])
-    plain = OmegaConf.to_container(composed)
-    assert isinstance(plain, dict)
-    del plain["run"]
-    assert plain == resolve("life_state", "paper_bce", {"gol": 4})
 
 
 @pytest.mark.usefixtures("composer")

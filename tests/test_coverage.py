@@ -167,7 +167,7 @@ def test_without_a_spec_it_is_of_every_sweep_that_was_launched(folder) -> None:
     store.close()
     said = coverage(folder, "--json", "--where", "sweep != s")
     assert [row["sweep"] for row in said.json] == ["t"]
-    assert said.err == "old: left out, its stored spec is of another version; give the spec by name\n"
+    assert said.err.startswith("old: left out")
     assert coverage(folder, "t.yaml", "--json").json == coverage(folder, "t", "--json").json == said.json
 
 

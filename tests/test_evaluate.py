@@ -1,34 +1,45 @@
-"""`python -m jobs.evaluate`: metrics anew from final weights."""
+"""`python -m jobs.evaluate`: metrics computed again from final weights."""
 
 import json
 import shutil
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import save
-from sweep_helpers import ME, opened, small, staged
+from sweep_helpers import ME, SMALL, opened, small, staged
+from training_helpers import CPU
 
 from imagination.schema import ConfigError
+from jobs.config import resolve
 from jobs.evaluate import cli
+from jobs.identity import run_id
 from jobs.worker import run_pack
 from results_db import console
-from results_db.contract import Attempt, StoreError
+from results_db.contract import Attempt, PlannedRun, StoreError
 from results_db.files import Files
 from results_db.store import open_store
 
-RUNS = [small(seed=1), small(seed=2, loss="l2", ae=False), small(seed=3, gol=1, model_t=1)]
+POSTHOC = {"gan": "posthoc", "adv_steps": 12}
+COUNT = {key: value for key, value in SMALL.items() if key not in ("step_layers", "eval_board")} | POSTHOC
+COUNT_CONFIG = resolve("life_count", "fast", COUNT)
+RUNS = [
+    small(seed=1),
+    small(seed=2, loss="l2", ae=False),
+    small(seed=3, gol=1, model_t=1),
+    small(seed=4, optimizer="muon", step_layers=2, **POSTHOC),
+    small(seed=5, gan="joint"),
+    small(seed=6, adv_lr=1e38, clip_by="none", **POSTHOC),  # an adversary that diverges
+    PlannedRun(run_id(COUNT_CONFIG), COUNT_CONFIG),
+]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with a store of three trained runs, to be copied."""
+    """A folder with a store of trained runs, to be copied."""
     folder = tmp_path_factory.mktemp("trained")
     store = open_store(str(folder / "a.db"), create=True)
     for run in RUNS:
-        run_pack(
-            staged(store, run), store, device=torch.device("cpu"), provenance=ME, report=lambda event: None
-        )
+        run_pack(staged(store, run), store, device=CPU, provenance=ME, report=lambda event: None)
     store.close()
     return folder
 
@@ -74,9 +85,11 @@ def test_metrics_from_the_weights_are_the_stored_ones(store, evaluate) -> None:
         assert each["stored"] == {name: stored[name] for name in each["evaluated"]}
         # All but what only the training knows.
         assert set(stored) - set(each["evaluated"]) == {"train_accuracy", "steps"}
-    # Without an intermediate state there is no metric, then as now.
-    assert found[2]["evaluated"]["metric"] is None
-    assert found[0]["evaluated"]["metric"] is not None
+    # Without an intermediate state there is no metric, and of a diverged adversary neither.
+    values = [each["evaluated"] for each in found]
+    assert [run.get("metric") is None for run in values] == [False, False, True, False, False, False, True]
+    adversarial = [run.get("metric_adv", run.get("correlation_adv")) is not None for run in values]
+    assert adversarial == [False, False, False, True, True, False, True]
     assert metrics(store) == before
 
 
@@ -116,7 +129,7 @@ def test_damaged_weights_are_reported(store, evaluate, damage) -> None:
     code, _, err = evaluate("--where", f"run_id={RUNS[0].run_id}")
     assert code == 1
     assert "Traceback" not in err
-    assert f"run {RUNS[0].run_id[:10]}: its weights in {store.folder} are missing or damaged" in err
+    assert f"run {RUNS[0].run_id[:10]}: weights missing or damaged in {store.folder}" in err
 
 
 def test_runs_without_weights_are_reported_and_the_others_evaluated(store, evaluate) -> None:
@@ -124,7 +137,7 @@ def test_runs_without_weights_are_reported_and_the_others_evaluated(store, evalu
     code, out, err = evaluate("--json")
     assert code == 1
     assert [each["run_id"] for each in json.loads(out)] == [run.run_id for run in RUNS[1:]]
-    assert f"run {RUNS[0].run_id[:10]}: its weights in {store.folder} are missing or damaged" in err
+    assert f"run {RUNS[0].run_id[:10]}: weights missing or damaged in {store.folder}" in err
 
 
 def test_limits_and_filters_choose(evaluate) -> None:

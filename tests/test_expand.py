@@ -1,4 +1,4 @@
-"""From a spec to cells and runs: products, precedence, exclusions, seeds, and files that include others."""
+"""From a spec to cells and runs: products, precedence, exclusions, seeds, draws, and files that include others."""
 
 import math
 import tempfile
@@ -10,6 +10,8 @@ from expand_helpers import HEAD, columns, expanded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imagination.life.config import LifeStateConfig
+from imagination.schema import keys
 from jobs.config import resolve
 from jobs.identity import run_id
 from sweeps.spec.expand import Expansion, in_breadth_first_order
@@ -150,6 +152,37 @@ def test_breadth_first_takes_one_run_of_every_cell_in_turn(tmp_path: Path) -> No
     ]
 
 
+def drawn(expansion: Expansion, **where: object) -> dict[object, object]:
+    return {
+        run.config["seed"]: run.config["lr"]
+        for run in expansion.runs
+        if all(run.config[key] == value for key, value in where.items())
+    }
+
+
+SAMPLE = HEAD + "sample: {lr: {loguniform: [1e-4, 1e-2]}}\n"
+
+
+def test_draws_do_not_depend_on_what_else_is_wanted(tmp_path: Path) -> None:
+    plain = drawn(expanded(tmp_path, SAMPLE + "cells: [{gol: 2}]\nruns: 3\n"))
+    assert len(set(plain.values())) == 3
+    more_cells = expanded(tmp_path, SAMPLE + "cells: [{gol: 4}, {gol: 2}]\nruns: 5\n")
+    assert plain.items() <= drawn(more_cells, gol=2).items()
+    more_axes = expanded(tmp_path, SAMPLE + "grid: {channels: [8, 20], gol: [2]}\nruns: 3\n")
+    assert drawn(more_axes, channels=20) == plain  # 20 is the default
+    more_drawn = expanded(
+        tmp_path, SAMPLE.replace("}}", "}, clip: {uniform: [1, 2]}}") + "cells: [{gol: 2}]\nruns: 3\n"
+    )
+    assert drawn(more_drawn) == plain
+
+
+def test_a_sampled_key_is_no_column_and_no_part_of_the_cells_config(tmp_path: Path) -> None:
+    (cell,) = expanded(tmp_path, SAMPLE + "cells: [{gol: 2}]\n").cells
+    assert cell.columns == {"gol": 2}
+    assert set(keys(LifeStateConfig)) - set(cell.config) == {"lr", "seed"}
+    assert cell.run(0) == cell.runs[0]
+
+
 axis_values = {
     "gol": st.integers(1, 9),
     "model_t": st.integers(1, 9),
@@ -165,36 +198,23 @@ axes = st.sets(st.sampled_from(sorted(axis_values)), max_size=3).flatmap(
 )
 
 
-def _load(spec: dict[str, Any]) -> Expansion:
-    with tempfile.TemporaryDirectory() as folder:
-        return expanded(Path(folder), yaml.safe_dump(spec, sort_keys=False))
+def spec_text(grid: dict[str, list[Any]], **more: Any) -> str:
+    spec = {"experiment": "life_state", **more} | ({"grid": grid} if grid else {})
+    return yaml.safe_dump(spec, sort_keys=False)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(axes, st.integers(1, 4))
-def test_runs_are_the_product_and_their_ids_unique(grid: dict[str, list[Any]], runs: int) -> None:
-    spec: dict[str, Any] = {"experiment": "life_state", "runs": runs}
-    expansion = _load({**spec, "grid": grid} if grid else spec)
-    ids = [run.run_id for run in expansion.runs]
-    assert len(ids) == len(set(ids)) == runs * math.prod(len(axis) for axis in grid.values())
-    assert all(run.run_id == run_id(run.config) for run in expansion.runs)
-    assert sorted(ids) == sorted(run.run_id for run in in_breadth_first_order(expansion))
-
-
-@settings(max_examples=30, deadline=None)
-@given(axes, st.integers(1, 3))
-def test_including_a_file_twice_is_including_it_once(grid: dict[str, list[Any]], runs: int) -> None:
-    spec: dict[str, Any] = {"experiment": "life_state", "runs": runs} | ({"grid": grid} if grid else {})
+def test_runs_are_the_product_of_the_axes_and_their_ids_unique(grid: dict[str, list[Any]], runs: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        text = yaml.safe_dump(spec, sort_keys=False)
-        twice = expanded(Path(folder), "include: [a.yaml, a.yaml]\n", a=text)
-        assert twice == expanded(Path(folder), text)
-
-
-@settings(max_examples=30, deadline=None)
-@given(axes)
-def test_a_grid_is_the_same_as_its_cells_written_out(grid: dict[str, list[Any]]) -> None:
-    expansion = _load({"experiment": "life_state", "grid": grid} if grid else {"experiment": "life_state"})
-    if grid:
-        cells = [dict(cell.columns) for cell in expansion.cells]
-        assert _load({"experiment": "life_state", "cells": cells}).runs == expansion.runs
+        text = spec_text(grid, runs=runs)
+        expansion = expanded(Path(folder), text)
+        ids = [run.run_id for run in expansion.runs]
+        assert len(ids) == len(set(ids)) == runs * math.prod(len(axis) for axis in grid.values())
+        assert all(run.run_id == run_id(run.config) for run in expansion.runs)
+        assert sorted(ids) == sorted(run.run_id for run in in_breadth_first_order(expansion))
+        # Including a file twice is including it once, and a grid is the same as its cells written out.
+        assert expanded(Path(folder), "include: [a.yaml, a.yaml]\n", a=text) == expansion
+        if grid:
+            written = spec_text({}, runs=runs, cells=columns(expansion))
+            assert expanded(Path(folder), written).runs == expansion.runs

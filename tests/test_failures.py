@@ -28,10 +28,7 @@ TRACEBACK = """Traceback (most recent call last):
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (
-            "RuntimeError: CUDA error at 0x7f3a21 on device 0",
-            "RuntimeError: CUDA error at 0xdeadbeef on device 3",
-        ),
+        ("CUDA error at 0x7f3a21 on device 0", "CUDA error at 0xdeadbeef on device 3"),
         ("Tried to allocate 2.50 GiB", "Tried to allocate 12 GiB"),
         ("loss is 1e-05", "loss is 3.5E+10"),
         ("No such file: '/scratch/job_12/data.bin'", "No such file: '/home/me/tmp9/data.bin'"),
@@ -57,10 +54,8 @@ def test_causes_that_differ(one: str, other: str) -> None:
     assert key(one) != key(other)
 
 
-def test_a_key_can_be_read() -> None:
-    assert (
-        key("OSError: /tmp/x12/data.bin: 5 of 10 blocks at 0x1f") == "OSError: …/data.bin: # of # blocks at #"
-    )
+def test_a_key_is_readable() -> None:
+    assert key("OSError: /tmp/x12/data.bin: 5 of 10 blocks") == "OSError: …/data.bin: # of # blocks"
 
 
 @given(st.text())
@@ -68,7 +63,7 @@ def test_a_key_is_its_own_key(text: str) -> None:
     assert key(key(text)) == key(text)
 
 
-def test_the_reason_is_the_last_line_of_the_best_witness() -> None:
+def test_the_reason_is_the_last_line_of_the_traceback_or_log() -> None:
     trace = TRACEBACK.format(line=3, last="ValueError: small\n  board")
     assert reason(failed(trace, log="last words")) == "board"
     assert reason(failed(None, log="first\nslurmstepd: error: killed\n\n")) == "slurmstepd: error: killed"
@@ -79,14 +74,11 @@ def test_the_reason_is_the_last_line_of_the_best_witness() -> None:
 def test_causes_are_counted_the_most_frequent_first() -> None:
     attempts = [
         failed(None, run="01"),
-        *(
-            failed(TRACEBACK.format(line=n, last=f"ValueError: {n} too small"), run=f"0{n}")
-            for n in (2, 3, 4)
-        ),
+        *(failed(TRACEBACK.format(line=n, last=f"ValueError: {n} small"), run=f"0{n}") for n in (2, 3, 4)),
     ]
     first, second = by_cause(attempts)
-    assert (first.key, first.count) == ("ValueError: # too small", 3)
-    assert first.example == "ValueError: 2 too small"
+    assert (first.key, first.count) == ("ValueError: # small", 3)
+    assert first.example == "ValueError: 2 small"
     assert [one.attempt.run_id for one in first.attempts] == ["02", "03", "04"]
     assert (second.key, second.count) == ("FAILED", 1)
     assert by_cause([]) == []

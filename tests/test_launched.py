@@ -6,13 +6,14 @@ from sweep_helpers import small, write_spec
 from results_db.contract import NewSweep
 from sweeps.spec.document import SpecError
 from sweeps.spec.expand import expand
-from sweeps.spec.load import apply_overrides, load, shipped
-from sweeps.spec.stored import find, launched, recompose
+from sweeps.spec.load import expand_spec, load, shipped
+from sweeps.spec.overrides import apply_overrides
+from sweeps.spec.stored import find_sweep, recompose, sweeps_of
 
 EVERYTHING = """
 experiment: life_state
 base: {channels: 4}
-cells: [{gol: 1}, {gol: 2, runs: 4}, {gol: 2, ae: false}]
+cells: [{gol: 1}, {gol: 2}, {gol: 2, ae: false}]
 grid: {step_layers: [1, 3]}
 zip: {batch: [4, 8], board: [6, 7]}
 exclude: [{ae: false, batch: 4}]
@@ -20,6 +21,16 @@ sample: {lr: {loguniform: [1.0e-4, 1.0e-2]}, kernel: {choice: [1, 3]}}
 seeds: {start: 7}
 launcher: {name: slurm, timeout_min: 5, additional_parameters: {nice: 10}}
 """
+
+STORED = (
+    '{"name": "old", "launcher": {"name": "slurm"}, "parts": [{"file": "old.yaml", "experiment": "life_state", '
+    '"preset": "fast", "base": {"channels": 8}, "rows": [{"values": {"gol": 2}, "runs": 3, "line": 4, '
+    '"said": {"gol": "old.yaml:4"}}], "grid": {"clip": [1.0, 2.0]}, "zipped": {}, "exclude": [{"values": '
+    '{"clip": 2.0}, "line": 6}], "sample": {"lr": {"kind": "choice", "values": [0.001]}}, "seeds": {"start": 5, '
+    '"fixed": null}, "runs": 1, "said": {"channels": "override \'channels=8\'"}, "overridden": ["channels"], '
+    '"mistakes": []}]}'
+)
+"""A text as stores hold it since the first version."""
 
 
 def launch(store, spec):
@@ -34,22 +45,26 @@ def test_a_shipped_spec_comes_back(name) -> None:
     assert (back.name, back.launcher) == (spec.name, spec.launcher)
 
 
-@pytest.mark.parametrize("seeds", [[], ["seeds=3"], ["seeds=[5,1]"], ["seeds.start=9"]])
+@pytest.mark.parametrize("seeds", [[], ["runs=4"], ["seeds=3"], ["seeds=[5,1]"], ["seeds.start=9"]])
 def test_everything_that_a_spec_can_say_comes_back(tmp_path, seeds) -> None:
     (tmp_path / "s.yaml").write_text(EVERYTHING)
-    # A fixed set of seeds goes with no `runs`, so these are taken out there.
-    if seeds and "start" not in seeds[0]:
-        (tmp_path / "s.yaml").write_text(EVERYTHING.replace(", runs: 4", ""))
-    spec = apply_overrides(load(tmp_path / "s.yaml"), ["max_steps=300", "clip=0.5,1.0", *seeds])
+    spec, expansion = expand_spec(tmp_path / "s.yaml", ["max_steps=300", "clip=0.5,1.0", *seeds])
     back = recompose(spec.composed)
-    assert expand(back) == expand(spec)
+    assert expand(back) == expansion
     assert back.launcher == spec.launcher
     assert back.composed == spec.composed
 
 
+def test_a_text_of_an_older_store_is_read() -> None:
+    (cell,) = expand(recompose(STORED)).cells
+    assert cell.columns == {"gol": 2, "clip": 1.0}
+    assert (cell.config["channels"], cell.wanted) == (8, 3)
+    assert [(run.config["seed"], run.config["lr"]) for run in cell.runs] == [(5, 1e-3), (6, 1e-3), (7, 1e-3)]
+
+
 @pytest.mark.parametrize("text", ["", "no json", "[]", "{}", '{"name": "s", "parts": [{}], "launcher": {}}'])
 def test_what_is_no_spec_is_refused(text) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"not a composed spec|Expecting value"):
         recompose(text)
 
 
@@ -65,9 +80,7 @@ def test_launches_of_one_name_are_one_sweep(store, tmp_path) -> None:
     spec = load(write_spec(tmp_path, runs=2))
     for overrides in (["channels=4"], ["channels=6", "launcher.cpus_per_task=2"], ["channels=4", "runs=5"]):
         launch(store, apply_overrides(spec, overrides))
-    found = launched(store)
-    ((united, expansion),) = found.sweeps
-    assert found.unreadable == []
+    ((united, expansion),) = sweeps_of(store, None, [], report=pytest.fail)
     assert united.name == "s"
     # Of the cell that was launched twice the larger number counts; the launcher is that of the last launch.
     assert [(cell.columns, cell.wanted, len(cell.runs)) for cell in expansion.cells] == [
@@ -75,31 +88,26 @@ def test_launches_of_one_name_are_one_sweep(store, tmp_path) -> None:
         ({"channels": 6}, 2, 2),
     ]
     assert united.launcher == {}
-    # What is launched of it anew adds nothing, however often.
-    launch(store, united)
-    launch(store, launched(store).sweeps[0][0])
-    assert launched(store).sweeps == [(united, expansion)]
+    # Launching it again adds nothing.
+    for _ in range(2):
+        launch(store, united)
+        assert sweeps_of(store, None, [], report=pytest.fail) == [(united, expansion)]
 
 
-def test_a_text_that_cannot_be_read_is_named_and_the_others_are_there(store, tmp_path) -> None:
+def test_a_sweep_is_found_by_its_name_and_a_text_that_cannot_be_read_is_left_out(store, tmp_path) -> None:
+    with pytest.raises(SpecError, match=r"no spec s; .*launched into this store: nothing"):
+        find_sweep(store, "s")
     spec = load(write_spec(tmp_path))
     launch(store, spec)
     # A key that this version does not know, as after a downgrade.
-    for name, text in (("old", ""), ("new", spec.composed.replace('"channels"', '"chanels"'))):
+    for name, text in (("old", "{}"), ("new", spec.composed.replace('"channels"', '"chanels"'))):
         store.stage([small()], sweep=NewSweep(name, text))
-    found = launched(store)
-    assert [sweep.name for sweep, _ in found.sweeps] == ["s"]
-    assert sorted(found.unreadable) == ["new", "old"]
-
-
-def test_a_sweep_is_found_by_its_name(store, tmp_path) -> None:
-    with pytest.raises(SpecError, match="launched into this store: nothing"):
-        find(store, "s")
-    spec = load(write_spec(tmp_path))
-    launch(store, spec)
-    assert find(store, "s") == launched(store).sweeps[0][0]
-    store.stage([small()], sweep=NewSweep("old", "{}"))
-    with pytest.raises(SpecError, match="launched into this store: s, old"):
-        find(store, "t")
-    with pytest.raises(SpecError, match="the text that was launched as old is of another version"):
-        find(store, "old")
+    left_out: list[str] = []
+    (found,) = sweeps_of(store, None, [], report=left_out.append)
+    assert find_sweep(store, "s") == found == (recompose(spec.composed), expand(spec))
+    assert sorted(line.partition(":")[0] for line in left_out) == ["new", "old"]
+    assert len(find_sweep(store, "s", ["batch=8,4"])[1].cells) == 2
+    with pytest.raises(SpecError, match="launched into this store: s, old, new"):
+        find_sweep(store, "t")
+    with pytest.raises(SpecError, match="another version stored the spec of the sweep old"):
+        find_sweep(store, "old")

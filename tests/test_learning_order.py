@@ -1,9 +1,10 @@
 """When each state is learned, and how far before the final one."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results_db.paper.leads import Lead, first_steps, leads, states
+from results_db.paper.learning_order import Lead, first_steps, leads, states
 
 STEPS = [0, 100, 200, 300]
 
@@ -13,21 +14,13 @@ def test_first_step_at_the_level_itself_and_no_later_one():
     assert first_steps({"state2": (STEPS, [0.5, 0.98, 0.9, 1.0])}) == {"state2": 100}
     assert first_steps({"state2": (STEPS, [0.5, 0.9799, 0.97, 0.9])}) == {"state2": None}
     assert first_steps({"state2": (STEPS, [0.5, 0.9, 0.97, 0.9])}, similarity=0.9) == {"state2": 100}
+    nan = float("nan")
+    assert first_steps({"state2": (STEPS, [0.9, nan, nan, nan])}) == {"state2": None}
 
 
 def test_only_states_from_the_second_on_in_their_order():
     curve = (STEPS, [0.0, 0.0, 0.0, 1.0])
-    names = [
-        "state10",
-        "adv_state2",
-        "state1",
-        "state9",
-        "adv_generator_loss",
-        "state2",
-        "state",
-        "state02",
-        "statex",
-    ]
+    names = ["state10", "adv_state2", "state1", "state9", "state2", "state", "state02", "statex"]
     assert list(first_steps(dict.fromkeys(names, curve))) == ["state2", "state9", "state10"]
     assert states(names) == ["state2", "state9", "state10"]
 
@@ -40,27 +33,22 @@ def test_leads_over_the_final_state():
     }
 
 
-def test_a_state_that_is_learned_after_the_final_one_lags():
-    assert leads({"state2": 600, "state3": 400}) == {"state2": Lead(-200, -0.5)}
-
-
-def test_no_lead_without_both_steps():
-    assert leads({"state2": None, "state3": 300, "state4": 400})["state2"] == Lead(None, None)
-    assert leads({"state2": 100, "state3": None}) == {"state2": Lead(None, None)}
-
-
-def test_no_share_of_nothing():
-    assert leads({"state2": 0, "state3": 0}) == {"state2": Lead(0, None)}
+@pytest.mark.parametrize(
+    ("first", "lead"),
+    [
+        ({"state2": 600, "state3": 400}, Lead(-200, -0.5)),  # learned after the final state
+        ({"state2": None, "state3": 300, "state4": 400}, Lead(None, None)),
+        ({"state2": 100, "state3": None}, Lead(None, None)),
+        ({"state2": 0, "state3": 0}, Lead(0, None)),  # no share of step 0
+    ],
+)
+def test_leads_that_are_negative_or_missing(first, lead):
+    assert leads(first)["state2"] == lead
 
 
 def test_nothing_before_the_final_state():
     assert leads({"state2": 100}) == {}
     assert leads(first_steps({})) == {}
-
-
-def test_a_curve_without_numbers_reaches_nothing():
-    nan = float("nan")
-    assert first_steps({"state2": (STEPS, [0.9, nan, nan, nan])}) == {"state2": None}
 
 
 curve_values = st.lists(st.floats(0, 1), min_size=4, max_size=4)

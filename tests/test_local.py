@@ -27,8 +27,8 @@ from sweep_helpers import (
 from results_db.contract import RunRecord, State
 from results_db.spool.records import Spool, Spooled
 from results_db.store import open_store
-from sweeps.launch.local import open_packs, out_of_memory
 from sweeps.launch.plan import make_plan
+from sweeps.launch.prepare import open_packs
 from sweeps.spec.expand import expand
 from sweeps.spec.load import load
 
@@ -160,9 +160,9 @@ def test_a_relaunch_forms_the_packs_of_the_first_launch(six) -> None:
     runs = expansion.runs
     for done in (runs[0], runs[3]):
         complete(store, done)
-    packs = open_packs(expansion, make_plan(expansion, store), size=2, limit=None)
+    packs = open_packs(expansion, make_plan(expansion, store), store, size=2, limit=None)
     assert [pack.runs for pack in packs] == [(runs[1],), (runs[2],), (runs[4], runs[5])]
-    packs = open_packs(expansion, make_plan(expansion, store), size=2, limit=3)
+    packs = open_packs(expansion, make_plan(expansion, store), store, size=2, limit=3)
     assert [pack.runs for pack in packs] == [(runs[1],), (runs[2],)]
 
 
@@ -174,7 +174,7 @@ def test_a_run_that_had_too_little_memory_trains_alone(six) -> None:
         fail(store, at_fault, state=State.OUT_OF_MEMORY)
     fail(store, runs[3])
     plan = make_plan(expansion, store, retry_failed=True)
-    packs = open_packs(expansion, plan, size=3, limit=None, alone=out_of_memory(store))
+    packs = open_packs(expansion, plan, store, size=3, limit=None)
     assert [pack.runs for pack in packs] == [(runs[0],), (runs[1],), (runs[2],), tuple(runs[3:])]
 
 
@@ -214,7 +214,7 @@ def test_a_launch_stops_within_seconds_and_the_next_one_continues(long, undistur
     launch.process.send_signal(number)
     assert launch.end() == 130
     assert time.monotonic() - began < 10
-    assert launch.said.splitlines()[-1] == "s: stopped with 2 runs open; the same command goes on from here"
+    assert launch.said.splitlines()[-1] == "s: interrupted with 2 runs to submit; launch again to continue"
     assert history(long) == [["PREEMPTED"], ["PREEMPTED"]]
     assert len(list((long / "a.files" / "checkpoints").iterdir())) == 2
     again = run(*LAUNCH, folder=long)

@@ -1,4 +1,4 @@
-"""One writer at a time where machines share a SQLite file: the lock, and who takes it over from the dead."""
+"""One writer at a time where machines share a SQLite file: the lock, and taking over a dead holder's lock."""
 
 import json
 import os
@@ -6,13 +6,14 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from store_helpers import at_once, in_threads, staged
 
-from results_db.contract import PlannedRun, StoreError
+from results_db.contract import StoreError
 from results_db.process import process_name
 from results_db.store import open_store
 from results_db.store.lock import STALE_AFTER_S, lock_file, only_writer
@@ -47,44 +48,45 @@ def dead_process() -> str:
     return name
 
 
-def test_the_lock_says_who_holds_it_and_goes(lock: Path) -> None:
-    with only_writer(lock):
-        said = json.loads(lock.read_text())
-        assert (said["host"], said["process"]) == (socket.gethostname(), process_name(os.getpid()))
-    assert list(lock.parent.iterdir()) == []
+def taken(lock: Path) -> bool:
+    """Whether the lock can be taken, and is gone afterwards."""
+    with only_writer(lock, timeout_s=0.1):
+        named = json.loads(lock.read_text())
+    return (named["host"], named["process"]) == (socket.gethostname(), process_name(os.getpid())) and not any(
+        lock.parent.iterdir()
+    )
 
 
-def test_it_goes_after_an_error_too(lock: Path) -> None:
-    with pytest.raises(RuntimeError), only_writer(lock):
-        raise RuntimeError
+def test_the_lock_names_its_holder_and_goes(lock: Path) -> None:
+    assert taken(lock)
+
+
+def test_the_lock_goes_after_an_error(lock: Path) -> None:
+    with pytest.raises(RuntimeError, match="in the transaction"), only_writer(lock, timeout_s=1):
+        raise RuntimeError("in the transaction")
     assert list(lock.parent.iterdir()) == []
 
 
 def test_threads_of_one_process_wait_for_each_other(lock: Path) -> None:
     inside, most = 0, 0
 
-    def write() -> None:
+    def write(_: int) -> None:
         nonlocal inside, most
         for _ in range(5):
-            with only_writer(lock):
+            with only_writer(lock, timeout_s=30):
                 inside += 1
                 most = max(most, inside)
                 time.sleep(0.005)
                 inside -= 1
 
-    threads = [threading.Thread(target=write) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(write, 3)
     assert (inside, most) == (0, 1)
 
 
-def test_one_who_is_alive_is_waited_for_and_not_for_ever(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("results_db.store.engine.BUSY_TIMEOUT_S", 0.1)
+def test_a_live_holder_is_waited_for_and_not_for_ever(lock: Path) -> None:
     hold(lock, host=socket.gethostname(), process=process_name(os.getpid()), age_s=10 * STALE_AFTER_S)
-    with pytest.raises(StoreError, match="is held by") as caught, only_writer(lock):
-        pass
+    with pytest.raises(StoreError, match="is held by") as caught:
+        taken(lock)
     assert "\n" not in str(caught.value)
     assert lock.exists()
 
@@ -92,43 +94,34 @@ def test_one_who_is_alive_is_waited_for_and_not_for_ever(lock: Path, monkeypatch
 @pytest.mark.parametrize("age_s", [0, STALE_AFTER_S + 60])
 def test_a_dead_process_of_this_machine_holds_nothing(lock: Path, age_s: float) -> None:
     hold(lock, host=socket.gethostname(), process=dead_process(), age_s=age_s)
-    with only_writer(lock):
-        assert json.loads(lock.read_text())["process"] == process_name(os.getpid())
-    assert list(lock.parent.iterdir()) == []
+    assert taken(lock)
 
 
-def test_of_another_machines_process_the_age_decides(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("results_db.store.engine.BUSY_TIMEOUT_S", 0.1)
+def test_of_another_machines_process_the_age_decides(lock: Path) -> None:
     hold(lock, host="another", process="1:1", age_s=STALE_AFTER_S - 30)
-    with pytest.raises(StoreError, match="another"), only_writer(lock):
-        pass
+    with pytest.raises(StoreError, match="another"):
+        taken(lock)
     hold(lock, host="another", process="1:1", age_s=STALE_AFTER_S + 30)
-    with only_writer(lock):
-        pass
-    assert list(lock.parent.iterdir()) == []
+    assert taken(lock)
 
 
 @pytest.mark.parametrize("content", ["", "no JSON", "[]", "{}", "3"])
-def test_a_lock_that_says_nothing_goes_by_its_age(lock: Path, content: str) -> None:
+def test_of_an_unreadable_lock_the_age_decides(lock: Path, content: str) -> None:
     lock.write_text(content)
     then = time.time() - STALE_AFTER_S - 30
     os.utime(lock, (then, then))
-    with only_writer(lock):
-        pass
+    assert taken(lock)
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="cannot lock"), only_writer(tmp_path / "none" / "x.lock"):
-        pass
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot lock"):
+        taken(tmp_path / "none" / "x.lock")
 
 
 COUNT = """
-import sys
-from pathlib import Path
-from results_db.store.lock import only_writer
-lock, number = Path(sys.argv[1]), Path(sys.argv[2])
+lock, number = map(Path, args)
 for _ in range(30):
-    with only_writer(lock):
+    with only_writer(lock, timeout_s=30):
         number.write_text(str(int(number.read_text()) + 1))
 """
 
@@ -138,11 +131,9 @@ def test_processes_that_take_over_a_dead_ones_lock_at_once(lock: Path, tmp_path:
     number = tmp_path / "number"
     number.write_text("0")
     hold(lock, host=socket.gethostname(), process=dead_process())
-    command = [sys.executable, "-c", COUNT, str(lock), str(number)]
-    processes = [subprocess.Popen(command) for _ in range(3)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
-    assert number.read_text() == "90"  # had two held it at once, one would have overwritten the other's count
-    assert set(tmp_path.iterdir()) == {number}
+    at_once(COUNT, *[[lock, number]] * 3, folder=tmp_path)
+    assert number.read_text() == "90"  # two holders at once would overwrite each other's counts
+    assert set(tmp_path.iterdir()) == {number, tmp_path / "go"}
 
 
 def test_a_store_on_a_network_is_written_under_the_lock(shared: Path) -> None:
@@ -150,11 +141,10 @@ def test_a_store_on_a_network_is_written_under_the_lock(shared: Path) -> None:
     store = open_store(str(shared / "x.db"), create=True)
     with store._writing():
         assert (shared / "x.db.lock").exists()
-    store.stage([PlannedRun("ab" * 32, {})])
+    staged(store)
     assert not (shared / "x.db.lock").exists()
-    with sqlite3.connect(shared / "x.db") as connection:
+    with closing(sqlite3.connect(shared / "x.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
-    connection.close()
 
 
 def test_a_store_on_a_disk_of_this_machine_needs_none(tmp_path: Path) -> None:

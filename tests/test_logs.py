@@ -53,7 +53,7 @@ def test_of_a_deleted_log_the_store_keeps_the_last_lines(own, tmp_path) -> None:
 
 def test_the_log_of_a_job_that_reported_nothing_is_found_where_submitit_writes_it(own, tmp_path) -> None:
     staged(own, small())
-    (attempt,) = own.intend([small().run_id], job_name="s-1", launcher="slurm")
+    (attempt,) = own.claim([small().run_id], job_name="s-1", launcher="slurm")
     own.note_jobs({attempt: "7_3"})
     with pytest.raises(StoreError, match=r"waits to start \(job 7_3\); -f shows"):
         read(own, attempt.run_id)

@@ -86,11 +86,11 @@ def test_without_an_intermediate_state_there_is_no_value(generated, true):
     assert math.isnan(metrics.interpretability_dataset(decoded, truth))
 
 
-def test_shapes_that_do_not_fit_are_refused():
+@pytest.mark.parametrize("function", [metrics.interpretability, metrics.matthews, metrics.matthews_per_board])
+@pytest.mark.parametrize("shape", [(3, 1, 4, 4), (2, 1, 4, 5)])
+def test_shapes_that_do_not_fit_are_refused(function, shape):
     with pytest.raises(ValueError, match="must be"):
-        metrics.interpretability(torch.zeros(2, 1, 4, 4), torch.zeros(3, 1, 4, 4))
-    with pytest.raises(ValueError, match="must be"):
-        metrics.interpretability(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 5))
+        function(torch.zeros(2, 1, 4, 4), torch.zeros(shape))
 
 
 def test_the_data_set_variant_weighs_once_for_all_sequences():

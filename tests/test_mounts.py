@@ -25,9 +25,11 @@ a line that says nothing
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Path:
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The mount table that IMAGINE_MOUNTS names."""
     path = tmp_path / "mountinfo"
     path.write_text(TABLE)
+    monkeypatch.setenv("IMAGINE_MOUNTS", str(path))
     return path
 
 
@@ -49,23 +51,32 @@ def table(tmp_path: Path) -> Path:
         ("/broken/x.db", False),
     ],
 )
-def test_the_innermost_mount_decides(table: Path, path: str, shared: bool) -> None:
-    assert on_network(Path(path), table) is shared
+@pytest.mark.usefixtures("table")
+def test_the_innermost_mount_decides(path: str, shared: bool) -> None:
+    assert on_network(Path(path)) is shared
 
 
-def test_a_link_is_followed(table: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("table")
+def test_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/scratch")
-    assert on_network(tmp_path / "link" / "x.db", table)
+    assert on_network(tmp_path / "link" / "x.db")
 
 
-def test_the_environment_names_the_table(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_table_nothing_is_shared(table: Path) -> None:
+    table.unlink()
+    assert not on_network(Path("/scratch"))
+
+
+def test_by_default_the_kernels_table_is_read() -> None:
     assert not on_network(Path("/scratch/x.db"))  # this machine has no such mount
-    monkeypatch.setenv("IMAGINE_MOUNTS", str(table))
-    assert on_network(Path("/scratch/x.db"))
 
 
-def test_without_a_table_nothing_is_shared(tmp_path: Path) -> None:
-    assert not on_network(Path("/scratch"), tmp_path / "none")
+def shared_by(table: bytes, path: Path, folder: Path) -> bool:
+    """Whether `path` is shared according to this table. A fixture would not be reset between hypothesis' examples."""
+    (folder / "mountinfo").write_bytes(table)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("IMAGINE_MOUNTS", str(folder / "mountinfo"))
+        return on_network(path)
 
 
 @given(
@@ -74,19 +85,16 @@ def test_without_a_table_nothing_is_shared(tmp_path: Path) -> None:
     )
 )
 def test_any_name_of_a_folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
-    """As the kernel writes it: blank, tab, newline and backslash in octal."""
+    """The kernel writes blank, tab, newline and backslash in octal."""
     written = name
     for character in "\\ \t\n":  # the backslash first
         written = written.replace(character, f"\\{ord(character):03o}")
-    table = tmp_path_factory.mktemp("m") / "mountinfo"
-    line = f"26 1 8:1 / / rw - ext4 /dev/sda1 rw\n40 26 0:41 / /{written} rw - nfs s:/x rw\n"
-    table.write_text(line, newline="")
-    assert on_network(Path("/") / name / "x.db", table)
-    assert not on_network(Path("/other-than-that/x.db"), table)
+    folder = tmp_path_factory.mktemp("m")
+    table = f"26 1 8:1 / / rw - ext4 /dev/sda1 rw\n40 26 0:41 / /{written} rw - nfs s:/x rw\n".encode()
+    assert shared_by(table, Path("/") / name / "x.db", folder)
+    assert not shared_by(table, Path("/other-than-that/x.db"), folder)
 
 
 @given(st.binary())
 def test_noise_is_no_error(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
-    table = tmp_path_factory.mktemp("m") / "mountinfo"
-    table.write_bytes(noise)
-    on_network(Path("/x"), table)
+    assert shared_by(noise, Path("/x"), tmp_path_factory.mktemp("m")) in (True, False)

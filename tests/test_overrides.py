@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.spec.document import SpecError
 from sweeps.spec.expand import expand
-from sweeps.spec.load import Spec, SpecError, apply_overrides, load
+from sweeps.spec.load import load
+from sweeps.spec.model import Spec
+from sweeps.spec.overrides import apply_overrides
 
 TEXT = """\
 name: demo
@@ -22,22 +25,32 @@ launcher: {timeout_min: 60}
 """
 
 
-@pytest.fixture
-def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spec:
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory, with a spec and with one of two experiments."""
     monkeypatch.chdir(tmp_path)
     Path("demo.yaml").write_text(TEXT)
+    Path("state.yaml").write_text("experiment: life_state\ncells: [{gol: 2, runs: 2}]\n")
+    Path("count.yaml").write_text("experiment: life_count\ncells: [{gol: 2, runs: 3}]\n")
+    Path("two.yaml").write_text("include: [state.yaml, count.yaml]\n")
+
+
+@pytest.fixture
+def spec() -> Spec:
     return load("demo.yaml")
+
+
+@pytest.fixture
+def two() -> Spec:
+    return load("two.yaml")
 
 
 def values(spec: Spec, key: str) -> list[object]:
     return list(dict.fromkeys(run.config[key] for run in expand(spec).runs))
 
 
-def test_no_overrides_change_nothing(spec: Spec) -> None:
-    assert apply_overrides(spec, []) == spec
-
-
 def test_the_command_line_is_above_base_and_cells(spec: Spec) -> None:
+    assert apply_overrides(spec, []) == spec
     assert values(apply_overrides(spec, ["channels=32"]), "channels") == [32]
     # `rnn` stands in base and in one cell with the same value: not varied, and replaced in both.
     assert values(apply_overrides(spec, ["rnn=false"]), "rnn") == [False]
@@ -58,13 +71,10 @@ def test_several_values_add_an_axis(spec: Spec, override: str) -> None:
     assert len(expand(changed).cells) == 14
 
 
-def test_an_axis_takes_the_place_of_a_cells_own_value(spec: Spec) -> None:
-    assert values(apply_overrides(spec, ["ae=true,false"]), "ae") == [True, False]
-
-
-def test_numbers_and_words_are_those_of_hydra(spec: Spec) -> None:
-    changed = apply_overrides(spec, ["max_steps=1e4", "schedule='constant'"])
+def test_values_are_hydras_and_an_axis_replaces_a_cells_own_value(spec: Spec) -> None:
+    changed = apply_overrides(spec, ["max_steps=1e4", "schedule='constant'", "ae=true,false"])
     assert (values(changed, "max_steps"), values(changed, "schedule")) == ([10_000], ["constant"])
+    assert values(changed, "ae") == [True, False]
 
 
 def test_runs_and_seeds_replace_what_the_spec_says(spec: Spec) -> None:
@@ -102,55 +112,68 @@ def test_an_exclusion_that_an_override_empties_is_no_error(spec: Spec) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "expected"),
+    ("name", "overrides", "expected"),
     [
-        (["gol=4"], "override 'gol=4': demo varies gol (2, 3); change the spec"),
-        (["step_layers=3"], "override 'step_layers=3': demo.yaml varies step_layers (in grid); change"),
-        (["step_layers=3,4"], "override 'step_layers=3,4': demo.yaml varies step_layers (in grid)"),
-        (["enc_layers=3"], "override 'enc_layers=3': demo.yaml varies enc_layers (in zip)"),
-        (["lr=1e-3"], "override 'lr=1e-3': demo.yaml varies lr (in sample)"),
-        (["chanels=3"], "override 'chanels=3': unknown key 'chanels' (did you mean 'channels'?); valid keys"),
-        (["channels=many"], "override 'channels=many': channels: 'many' is not an integer"),
-        (["channels=0"], "override 'channels=0': channels: 0 is below 1"),
-        (["channels=20,x"], "override 'channels=20,x': channels: 'x' is not an integer"),
-        (["channels=[20,32]"], "override 'channels=[20,32]': channels: [20, 32] is not an integer"),
-        (["channels=4,4"], "override 'channels=4,4': channels: 4 stands in the list twice; remove one"),
-        (["channels=4,8,4.0"], "override 'channels=4,8,4.0': channels: 4 stands in the list twice"),
-        (["channels=null"], "override 'channels=null': channels: nothing is not an integer"),
+        ("demo", ["gol=4"], ": demo varies gol (2, 3); change the spec"),
+        ("demo", ["step_layers=3"], ": demo.yaml varies step_layers (in grid); chan"),
+        ("demo", ["step_layers=3,4"], ": demo.yaml varies step_layers (in grid)"),
+        ("demo", ["enc_layers=3"], ": demo.yaml varies enc_layers (in zip)"),
+        ("demo", ["lr=1e-3"], ": demo.yaml varies lr (in sample)"),
+        ("demo", ["chanels=3"], ": unknown key 'chanels' (did you mean 'channels'?); va"),
+        ("demo", ["channels=many"], ": channels: 'many' is not an integer"),
+        ("demo", ["channels=0"], ": channels: 0 is below 1"),
+        ("demo", ["channels=20,x"], ": channels: 'x' is not an integer"),
+        ("demo", ["channels=[20,32]"], ": channels: [20, 32] is not an integer"),
+        ("demo", ["channels=4,4"], ": channels: 4 appears twice; remove one"),
+        ("demo", ["channels=4,8,4.0"], ": channels: 4 appears twice"),
+        ("demo", ["channels=null"], ": channels: nothing is not an integer"),
+        ("demo", [f"channels={10**309}"], f": channels: 1{'0' * 56}... is not an integer"),
+        ("demo", ["preset=fst"], ": unknown preset 'fst' of life_state (did you mean 'fast'?)"),
+        ("demo", ["experiment=chess"], ": the experiment cannot be changed"),
+        ("demo", ["seed=3"], ": seed: give the seeds under `seeds:`"),
+        ("demo", ["seeds=1,2"], ": takes one value (a list is written [1,2])"),
+        ("demo", ["seeds.begin=1"], ": seeds: {begin: 1} is not {start: K}"),
+        ("demo", ["runs=0"], ": runs: 0 is below 1"),
+        ("demo", ["runs=2", "seeds=3"], ": give `runs` or `seeds`, not both"),
+        ("demo", ["clip=1", "clip=2"], ": clip is given twice"),
+        ("demo", ["+clip=1"], ": write KEY=VALUE without '+', '~' and '@'"),
+        ("demo", ["~clip"], ": write KEY=VALUE"),
+        ("demo", ["clip@x=1"], ": write KEY=VALUE"),
+        ("demo", ["clip"], " is not KEY=VALUE in Hydra's grammar: "),
+        ("demo", ["clip=[1"], " is not KEY=VALUE in Hydra's grammar: "),
+        ("demo", ["clip=interval(1,2)"], ": gives no values; an axis is a list such as 20,32 or range(1,5)"),
+        ("demo", ["clip=glob(*)"], ": gives no values"),
+        ("demo", ["clip=range(5,1)"], ": gives no values"),
+        ("demo", ["clip=range(1,5,0)"], ": gives no values"),
+        ("demo", ["launcher=pbs"], ": launcher: 'pbs' is not one of local, slurm"),
+        ("demo", ["launcher.partitoin=a"], ": unknown launcher key 'partitoin' (did you mean 'partition'?)"),
+        ("demo", ["launcher.mem_gb=-1"], ": launcher.mem_gb: -1 is not a whole number from 1"),
+        ("demo", ["launcher.nodes=2"], ": launcher.nodes: 2 is not 1"),
+        ("demo", ["launcher.qos.x=2"], ": launcher.qos is one value"),
+        ("demo", ["launcher.qos=a,b"], ": takes one value"),
+        ("demo", ["grid.gol=[1]"], ": unknown key 'grid.gol'"),
         (
-            [f"channels={10**309}"],
-            f"override 'channels={10**309}': channels: 1{'0' * 56}... is not an integer",
+            "two",
+            ["preset=paper_bce"],
+            ": life_count: unknown preset 'paper_bce' of life_count (did you mean 'paper'?)",
         ),
-        (["preset=fst"], "override 'preset=fst': unknown preset 'fst' of life_state (did you mean 'fast'?)"),
-        (["experiment=chess"], "override 'experiment=chess': a spec names its own experiment"),
-        (["seed=3"], "override 'seed=3': seed: runs are told apart by `seeds:`"),
-        (["seeds=1,2"], "override 'seeds=1,2': takes one value (a list is written [1,2])"),
-        (["seeds.begin=1"], "override 'seeds.begin=1': seeds: {begin: 1} is not {start: K}"),
-        (["runs=0"], "override 'runs=0': runs: 0 is below 1"),
-        (["runs=2", "seeds=3"], "override 'seeds=3': give `runs` or `seeds`, not both"),
-        (["clip=1", "clip=2"], "override 'clip=2': clip is given twice"),
-        (["+clip=1"], "override '+clip=1': write KEY=VALUE; '+', '~' and '@' have no use here"),
-        (["~clip"], "override '~clip': write KEY=VALUE"),
-        (["clip@x=1"], "override 'clip@x=1': write KEY=VALUE"),
-        (["clip"], "override 'clip' is not KEY=VALUE in Hydra's grammar: "),
-        (["clip=[1"], "override 'clip=[1' is not KEY=VALUE in Hydra's grammar: "),
-        (["clip=interval(1,2)"], "override 'clip=interval(1,2)': gives no values; an axis is a list such as"),
-        (["clip=glob(*)"], "override 'clip=glob(*)': gives no values"),
-        (["clip=range(5,1)"], "override 'clip=range(5,1)': gives no values"),
-        (["clip=range(1,5,0)"], "override 'clip=range(1,5,0)': gives no values"),
-        (["launcher=pbs"], "override 'launcher=pbs': launcher: 'pbs' is not one of local, slurm"),
-        (["launcher.partitoin=a"], "override 'launcher.partitoin=a': unknown launcher key 'partitoin' (did"),
-        (["launcher.nodes=2"], "override 'launcher.nodes=2': launcher.nodes: 2 is not 1"),
-        (["launcher.qos.x=2"], "override 'launcher.qos.x=2': launcher.qos is one value"),
-        (["launcher.qos=a,b"], "override 'launcher.qos=a,b': takes one value"),
-        (["grid.gol=[1]"], "override 'grid.gol=[1]': unknown key 'grid.gol'"),
+        ("two", ["gan=none,joint"], ": life_count: gan: 'joint' is not one of none"),
+        ("two", ["lstm_layers=3"], ": life_state: unknown key 'lstm_layers'"),
+        ("two", ["chanels=3"], ": unknown key 'chanels' (did you mean 'channels'?)"),
+        ("two", ["life_state.chanels=3"], ": unknown key 'chanels' (did you"),
+        ("two", ["life_count.gol=3", "gol=3"], ": gol is given twice"),
+        ("two", ["gol=3", "life_count.gol=3"], ": gol is given twice"),
+        ("two", ["life_count.runs=3", "seeds=3"], ": give `runs` or `seeds`, not both"),
+        ("two", ["life_count.launcher=slurm"], ": all runs share one la"),
+        ("two", ["life_state=3"], ": unknown key 'life_state'"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
-def test_a_wrong_override_is_one_line(spec: Spec, overrides: list[str], expected: str) -> None:
+def test_a_wrong_override_is_one_line(name: str, overrides: list[str], expected: str) -> None:
+    spec = load(f"{name}.yaml")
     with pytest.raises(SpecError) as caught:
         apply_overrides(spec, overrides)
-    assert str(caught.value).startswith(expected)
+    assert str(caught.value).startswith(f"override '{overrides[-1]}'{expected}")
     assert "\n" not in str(caught.value)
 
 
@@ -164,27 +187,11 @@ def test_a_wrong_override_is_one_line(spec: Spec, overrides: list[str], expected
         ("base: {kernel: 4}", "channels=2", "s.yaml:2: kernel: 4 is even"),
     ],
 )
-def test_a_contradiction_names_the_override_that_makes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, override: str, expected: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_contradiction_names_the_override_that_makes_it(text: str, override: str, expected: str) -> None:
     Path("s.yaml").write_text(f"experiment: life_state\n{text}\n")
     with pytest.raises(SpecError) as caught:
         expand(apply_overrides(load("s.yaml"), [override]))
     assert str(caught.value).startswith(expected)
-
-
-TWO = "include: [state.yaml, count.yaml]\n"
-
-
-@pytest.fixture
-def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spec:
-    """A spec of two experiments."""
-    monkeypatch.chdir(tmp_path)
-    Path("state.yaml").write_text("experiment: life_state\ncells: [{gol: 2, runs: 2}]\n")
-    Path("count.yaml").write_text("experiment: life_count\ncells: [{gol: 2, runs: 3}]\n")
-    Path("two.yaml").write_text(TWO)
-    return load("two.yaml")
 
 
 def test_an_override_can_be_meant_for_one_experiment(two: Spec) -> None:
@@ -199,41 +206,9 @@ def test_an_override_can_be_meant_for_one_experiment(two: Spec) -> None:
     assert values(apply_overrides(two, ["batch=5"]), "batch") == [5]  # both know this key
 
 
-@pytest.mark.parametrize(
-    ("overrides", "expected"),
-    [
-        (
-            ["preset=paper_bce"],
-            "override 'preset=paper_bce': life_count: unknown preset 'paper_bce' of life_count "
-            "(did you mean 'paper'?); valid presets: fast, paper; "
-            "life_state.preset=paper_bce is for life_state alone",
-        ),
-        (
-            ["gan=none,joint"],
-            "override 'gan=none,joint': life_count: gan: 'joint' is not one of none, posthoc",
-        ),
-        (["lstm_layers=3"], "override 'lstm_layers=3': life_state: unknown key 'lstm_layers'"),
-        (["chanels=3"], "override 'chanels=3': unknown key 'chanels' (did you mean 'channels'?)"),
-        (["life_state.chanels=3"], "override 'life_state.chanels=3': unknown key 'chanels' (did you mean"),
-        (["life_count.gol=3", "gol=3"], "override 'gol=3': gol is given twice"),
-        (["gol=3", "life_count.gol=3"], "override 'life_count.gol=3': gol is given twice"),
-        (["life_count.runs=3", "seeds=3"], "override 'seeds=3': give `runs` or `seeds`, not both"),
-        (
-            ["life_count.launcher=slurm"],
-            "override 'life_count.launcher=slurm': one launcher takes all runs; ",
-        ),
-        (["life_state=3"], "override 'life_state=3': unknown key 'life_state'"),
-    ],
-    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
-)
-def test_a_wrong_override_of_two_experiments(two: Spec, overrides: list[str], expected: str) -> None:
-    with pytest.raises(SpecError) as caught:
-        apply_overrides(two, overrides)
-    assert str(caught.value).startswith(expected)
-    assert len(caught.value.lines) == 1
-
-
-def test_an_experiment_that_the_spec_has_not(spec: Spec) -> None:
+def test_an_experiment_that_the_spec_has_not_and_one_that_refuses_a_value(spec: Spec, two: Spec) -> None:
+    with pytest.raises(SpecError, match=r"; life_state\.preset=paper_bce is for life_state alone$"):
+        apply_overrides(two, ["preset=paper_bce"])
     with pytest.raises(SpecError, match=r"demo has no cells of life_count; leave 'life_count\.' out"):
         apply_overrides(spec, ["life_count.gol=3"])
     assert values(apply_overrides(spec, ["life_state.clip=3"]), "clip") == [3.0]
@@ -246,25 +221,26 @@ def test_a_key_is_varied_only_among_the_experiments_that_have_it(two: Spec) -> N
         apply_overrides(load("two.yaml"), ["ae=true"])
 
 
-def test_a_spec_of_fixed_seeds_takes_no_runs(tmp_path: Path) -> None:
-    path = tmp_path / "s.yaml"
+def test_a_spec_of_fixed_seeds_takes_no_runs() -> None:
+    path = Path("s.yaml")
     path.write_text("experiment: life_state\nseeds: [4, 5]\n")
-    with pytest.raises(SpecError, match="says which seeds it wants; override `seeds`"):
+    with pytest.raises(SpecError, match="fixes its seeds; override `seeds`"):
         apply_overrides(load(path), ["runs=3"])
-    with pytest.raises(SpecError, match="says which seeds it wants"):
+    with pytest.raises(SpecError, match="fixes its seeds"):
         apply_overrides(load(path), ["seeds.start=3"])
     assert [run.config["seed"] for run in expand(apply_overrides(load(path), ["seeds=1"])).runs] == [0]
 
 
-def test_a_key_that_tells_included_files_apart_is_varied(tmp_path: Path) -> None:
+def test_a_key_that_tells_included_files_apart_is_varied() -> None:
     for name, channels in (("a", 8), ("b", 16)):
         text = f"experiment: life_state\nbase: {{channels: {channels}, clip: 2}}\nseeds: 2\n"
-        (tmp_path / f"{name}.yaml").write_text(text)
-    (tmp_path / "both.yaml").write_text("include: [a.yaml, b.yaml]\n")
-    spec = load(tmp_path / "both.yaml")
+        Path(f"{name}.yaml").write_text(text)
+    Path("both.yaml").write_text("include: [a.yaml, b.yaml]\n")
+    spec = load("both.yaml")
     with pytest.raises(SpecError, match=r"both varies channels \(8, 16\); change the spec"):
         apply_overrides(spec, ["channels=32"])
     assert values(apply_overrides(spec, ["clip=3"]), "clip") == [3.0]
+    Path("a.yaml").write_text("experiment: life_state\nbase: {gol: 5}\n")  # b: the default, 3
+    changed = load("both.yaml")
     with pytest.raises(SpecError, match="both varies gol"):
-        (tmp_path / "a.yaml").write_text("experiment: life_state\nbase: {gol: 5}\n")  # b: the default, 3
-        apply_overrides(load(tmp_path / "both.yaml"), ["gol=4"])
+        apply_overrides(changed, ["gol=4"])

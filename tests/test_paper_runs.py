@@ -1,19 +1,21 @@
-"""Which stored runs each number of the paper is held against: those of the spec that was launched for it."""
+"""Which stored runs each number of the paper is compared with: the runs of the spec launched for it."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_helpers import METRICS, WHO, config, store_run
+from compare_helpers import METRICS, complete, config, store_run
 
 from results_db.contract import RunRecord
-from results_db.paper import learning_order as trace
-from results_db.paper import numbers as paper
-from results_db.paper import selection as paper_runs
+from results_db.paper import numbers
 from results_db.paper.compare import compare
+from results_db.paper.learning_order import collect
+from results_db.paper.selection import runs_of
 from results_db.store.sql import SqlStore, open_store
 from sweeps.spec.expand import expand
 from sweeps.spec.load import apply_overrides, load
+
+CURVES = {f"state{number}": ([0, 100], [0.5, 1.0]) for number in range(1, 5)}
 
 
 @pytest.fixture
@@ -22,24 +24,21 @@ def db(tmp_path: Path) -> SqlStore:
 
 
 def train(db: SqlStore, spec: str, *overrides: str) -> None:
-    """Every run of a shipped spec, COMPLETED with metrics of our choice."""
+    """Stores every run of a shipped spec as COMPLETED."""
     runs = expand(apply_overrides(load(spec), overrides)).runs
     db.stage(runs)
-    curves = {f"state{number}": ([0, 100], [0.5, 1.0]) for number in range(1, 5)}
     for run in runs:
-        attempt = db.start(run.run_id, WHO)
-        assert attempt is not None
         counts = run.config["experiment"] == "life_count"
         metrics = {"correlation": 0.8, "train_accuracy": 1.0} if counts else METRICS
-        assert db.finish(attempt, RunRecord(run.run_id, "reached", 1.0, metrics, curves))
+        complete(db, RunRecord(run.run_id, "reached", 1.0, metrics, CURVES))
 
 
 def test_leads_are_taken_from_fine_traces_alone(db: SqlStore) -> None:
-    """A lead of 100 steps means nothing where states are looked at every 500."""
-    number = paper.TABLES["learning_order"][0]
+    """A lead of 100 steps means nothing in a trace with a point every 500 steps."""
+    number = numbers.TABLES["learning_order"][0]
     for every, counts in ((500, False), (101, False), (100, True)):
         train(db, "learning_order", "runs=1", f"trace_every={every}")
-        assert bool(len(paper_runs.of(db.runs(), number))) is counts
+        assert bool(len(runs_of(db.runs(), number))) is counts
 
 
 PAPER = {"life_state": "paper_bce", "life_count": "paper"}
@@ -51,18 +50,17 @@ PAPER = {"life_state": "paper_bce", "life_count": "paper"}
 def test_every_number_has_as_many_runs_as_its_spec_wants(db: SqlStore, overrides: list[str]) -> None:
     train(db, "paper", *overrides)
     frame = db.runs()
-    for table in paper.TABLES:
-        for number, row in zip(
-            paper.TABLES[table], compare(table, frame, traces_of=db.traces_of), strict=True
-        ):
+    for table, of_table in numbers.TABLES.items():
+        rows = compare(table, frame, traces_of=db.traces_of)
+        for number, row in zip(of_table, rows, strict=True):
             assert (row["kept"], row["run"]) == (wanted(number, searched=bool(overrides)),) * 2, row
 
 
-def wanted(number: paper.Number, *, searched: bool) -> int:
-    """The paper's number of runs, but where it averages over a part of what Table 1 averages over.
+def wanted(number: numbers.Number, *, searched: bool) -> int:
+    """The paper's number of runs, except where it averages over a part of Table 1's runs.
 
-    The runs of `paper` that have 3/3 timesteps, autoencoder and RNN are Table 1's 42, 30 wider and 10 deeper ones; the
-    authors' presets pool all 82, for the authors searched over width and depth.
+    With 3/3 timesteps, autoencoder and RNN, the spec `paper` has the 42 runs of Table 1, 30 wider and 10 deeper ones.
+    The authors' presets pool all 82, because the authors searched over width and depth.
     """
     three = {"gol": 3, "model_t": 3, "ae": True, "rnn": True}
     match number.table:
@@ -81,43 +79,42 @@ def wanted(number: paper.Number, *, searched: bool) -> int:
 @pytest.mark.parametrize("table", ["table1", "learning_order"])
 @pytest.mark.parametrize("shape", [{"channels": 32}, {"enc_layers": 3, "dec_layers": 3}], ids=str)
 def test_runs_of_an_ablation_are_the_ablations_alone(db: SqlStore, table: str, shape: dict[str, Any]) -> None:
-    number = paper.TABLES[table][1 if table == "table1" else 0]
+    number = numbers.TABLES[table][1 if table == "table1" else 0]
     store_run(db, config(**shape))
-    assert len(paper_runs.of(db.runs(), number)) == 0
+    assert len(runs_of(db.runs(), number)) == 0
     store_run(db, config(preset="paper_l2", **shape))
-    assert list(paper_runs.of(db.runs(), number)["preset"]) == ["paper_l2"]
-    for effect in paper.EFFECTS:
-        assert len(paper_runs.of(db.runs(), paper.TABLES[effect][0])) == 2
-
-
-def test_counting_has_no_ablation(db: SqlStore) -> None:
-    # Its preset `fast` has 24 channels, which is no other side of anything.
-    store_run(db, config("life_count", gol=2, model_t=2, channels=24))
-    assert len(paper_runs.of(db.runs(), paper.TABLES["table4"][0])) == 1
-
-
-@pytest.mark.parametrize("table", ["learning_order", *paper.EFFECTS])
-@pytest.mark.parametrize("gan", ["none", "joint"])
-def test_one_network_of_a_seed_counts_once(db: SqlStore, table: str, gan: str) -> None:
-    store_run(db, config())
-    store_run(db, config(gan=gan))  # none: the same network again; joint: another one
-    assert list(paper_runs.of(db.runs(), paper.TABLES[table][0])["gan"]) == ["posthoc"]
+    assert list(runs_of(db.runs(), number)["preset"]) == ["paper_l2"]
+    for effect in numbers.EFFECTS:
+        assert len(runs_of(db.runs(), numbers.TABLES[effect][0])) == 2
 
 
 @pytest.mark.parametrize(("experiment", "table"), [("life_state", "table1"), ("life_count", "table4")])
 def test_fewer_sequences_are_another_metric(db: SqlStore, experiment: str, table: str) -> None:
     store_run(db, config(experiment, gol=2, model_t=2, eval_sequences=2000))
-    assert len(paper_runs.of(db.runs(), paper.TABLES[table][0])) == 0
+    assert len(runs_of(db.runs(), numbers.TABLES[table][0])) == 0
+
+
+def test_counting_has_no_ablation(db: SqlStore) -> None:
+    # Its preset `fast` has 24 channels, and no ablation of counting exists.
+    store_run(db, config("life_count", gol=2, model_t=2, channels=24))
+    assert len(runs_of(db.runs(), numbers.TABLES["table4"][0])) == 1
+
+
+@pytest.mark.parametrize("table", ["learning_order", *numbers.EFFECTS])
+@pytest.mark.parametrize("gan", ["none", "joint"])
+def test_one_network_of_a_seed_counts_once(db: SqlStore, table: str, gan: str) -> None:
+    store_run(db, config())
+    store_run(db, config(gan=gan))  # none: the same network again; joint: another one
+    assert list(runs_of(db.runs(), numbers.TABLES[table][0])["gan"]) == ["posthoc"]
 
 
 def test_trace_takes_the_runs_of_the_learning_order(db: SqlStore) -> None:
-    curves = {f"state{number}": ([0, 100], [0.5, 1.0]) for number in range(1, 5)}
-    store_run(db, config(), traces=curves)
+    store_run(db, config(), traces=CURVES)
     old = config(seed=1)
-    del old["reset"], old["eval_sequences"]  # of before there were such keys
-    store_run(db, old, traces=curves)
+    del old["reset"], old["eval_sequences"]  # these keys did not exist yet
+    store_run(db, old, traces=CURVES)
     for leak in ({"gan": "none"}, {"channels": 32}, {"eval_sequences": 100}, {"reset": 1.0}):
-        store_run(db, config(seed=2, **leak), traces=curves)
-    assert [order.seed for order in trace.collect(db, similarity=0.98)] == [0, 1]
+        store_run(db, config(seed=2, **leak), traces=CURVES)
+    assert [order.seed for order in collect(db, similarity=0.98)] == [0, 1]
     (row, _) = compare("learning_order", db.runs(), traces_of=db.traces_of)
     assert row["kept"] == 2

@@ -5,19 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sweep_helpers import ME, SMALL, opened, staged
-from training_helpers import CPU, MemoryRecorder, after, experiment_of, tiny, tiny_count, train
+from training_helpers import CPU, MemoryRecorder, after, at_the_border, experiment_of, tiny, tiny_count, train
 
 from imagination import metrics
 from imagination.life import networks, sampler
 from imagination.training.loop import Run, Trainer
 from imagination.training.state import CheckpointError
-from jobs.config import resolve
-from jobs.evaluate import evaluate
-from jobs.identity import run_id
-from jobs.worker import run_pack
-from results_db.contract import PlannedRun
-from results_db.store import open_store
 
 STAGES = {
     "gan": "posthoc",
@@ -34,18 +27,6 @@ PLAIN, ADVERSARIAL = (  # the metrics of either decoder
 )
 
 
-def at_the_border(configs):
-    """Every run's checkpoint between the stages."""
-    recorders = train(configs)
-    return [next(c for c in r.checkpoints if int(c["stage"]) == 1) for r in recorders]
-
-
-def parameters_after(configs, steps, *, checkpoints):
-    """`[R, P]` after so many steps from the checkpoints."""
-    recorders = train(configs, checkpoints=checkpoints, stop=after(steps))
-    return torch.stack([torch.from_numpy(r.checkpoints[-1]["parameters"]) for r in recorders])
-
-
 # --- the border ---
 
 
@@ -56,7 +37,7 @@ def test_the_adversary_begins_with_the_trained_network_and_parameters_of_its_own
     layout = experiment_of(config).next_stage().layout
     named = layout.unpack(torch.from_numpy(checkpoint["parameters"])[None])
     fresh = layout.unpack(layout.glorot_uniform(torch.tensor([config.seed])))
-    judges = len(experiment_of(config).discriminator_widths())
+    judges = 3 if config is STATE else config.disc_layers
     parts = [f"adversary.{layer}" for layer in range(config.adv_depth)]
     parts += [f"discriminator.{layer}" for layer in [*range(judges), "linear"]]
     assert set(named) - set(without.weights) == {f"{p}.{kind}" for p in parts for kind in ("weight", "bias")}
@@ -124,42 +105,6 @@ def test_a_diverged_run_has_none_and_its_neighbour_has(config):
     assert set(ruined.metrics) == {"train_accuracy", "steps"}
     assert fine.outcome == "step_limit"
     assert fine.metrics[ADVERSARIAL[config.experiment]] is not None
-
-
-# --- packs ---
-
-
-@BOTH
-def test_packed_and_alone_agree_over_the_first_steps(config):
-    # Everything that may differ inside a pack does, the step at which the networks end among it.
-    configs = [
-        replace(config, seed=1, max_steps=10, adv_lr=1e-3, adv_weight=0.5, clip_by="none"),
-        replace(config, seed=2, max_steps=5, adv_ramp=0.0, disc_lr=3e-3, schedule="constant"),
-        replace(config, seed=3, max_steps=7, adv_steps=9, reset=0.5, clip_by="value", clip=0.1),
-    ]
-    border = at_the_border(configs)
-    packed = parameters_after(configs, 5, checkpoints=border)
-    for index, each in enumerate(configs):
-        alone = parameters_after([each], 5, checkpoints=border[index : index + 1])[0]
-        torch.testing.assert_close(packed[index], alone, rtol=1e-4, atol=1e-5)
-        assert (alone - torch.from_numpy(border[index]["parameters"])).abs().max() > 4e-3
-
-
-@BOTH
-def test_no_run_influences_another_to_the_bit(config):
-    configs = [replace(config, seed=1), replace(config, seed=2)]
-    border = at_the_border(configs)
-    usual = parameters_after(configs, 5, checkpoints=border)
-    other_boards = {**border[0], "data": ~border[0]["data"]}
-    perturbed = parameters_after(configs, 5, checkpoints=[other_boards, border[1]])
-    assert not torch.equal(usual[0], perturbed[0])
-    assert torch.equal(usual[1], perturbed[1])
-    # Nor does one whose adversary runs away.
-    ruined = parameters_after(
-        [replace(configs[0], adv_lr=1e38, disc_lr=1e38, clip_by="none"), configs[1]], 5, checkpoints=border
-    )
-    assert not ruined[0].isfinite().all()
-    assert torch.equal(usual[1], ruined[1])
 
 
 @BOTH
@@ -313,41 +258,9 @@ def test_a_joint_runs_decoder_is_the_adversarial_one():
 
 
 def test_the_new_decoder_learns_its_targets_from_the_frozen_states():
-    # The network itself has hardly been trained: s_1 is still to be seen in its h_0, by whoever learns to look.
+    # The network itself has hardly been trained: its h_0 still contains s_1, and a decoder can learn to read it.
     config = replace(STATE, batch=32, adv_steps=150, adv_lr=0.02, adv_weight=0.01, trace_every=10)
     (recorder,) = train([replace(config, max_steps=10, eval_every=10)])
     first, last = (recorder.traces["adv_state1"][place][1] for place in (0, -1))
-    assert last > 0.97 > 0.9 > first
-
-
-# --- the store ---
-
-
-@pytest.mark.parametrize(
-    ("experiment", "changes"),
-    [
-        ("life_state", SMALL | {"gan": "posthoc", "adv_steps": 12, "optimizer": "muon", "step_layers": 2}),
-        ("life_state", SMALL | {"gan": "joint"}),
-        ("life_state", SMALL | {"gan": "posthoc", "adv_steps": 12, "adv_lr": 1e38, "clip_by": "none"}),
-        (
-            "life_count",
-            {key: value for key, value in SMALL.items() if key not in ("step_layers", "eval_board")}
-            | {"gan": "posthoc", "adv_steps": 12},
-        ),
-    ],
-    ids=["posthoc", "joint", "run away", "count"],
-)
-def test_metrics_from_the_stored_weights_are_the_stored_ones(experiment, changes, tmp_path):
-    config = resolve(experiment, "fast", changes)
-    planned = PlannedRun(run_id(config), config)
-    open_store(str(tmp_path / "a.db"), create=True).close()
-    store = opened(tmp_path)
-    run_pack(staged(store, planned), store, device=CPU, provenance=ME, report=lambda event: None)
-    stored = store.run(planned.run_id)["metrics"]
-    found = evaluate(store, planned.run_id, config, device=CPU)
-    store.close()
-    assert found is not None
-    assert set(stored) - set(found) == {"train_accuracy", "steps"}
-    assert found == {name: pytest.approx(stored[name], abs=1e-9) for name in found}
-    name = ADVERSARIAL[experiment]
-    assert (found[name] is None) == ("adv_lr" in changes)
+    assert first < 0.9
+    assert last > 0.97

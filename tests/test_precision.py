@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from training_helpers import CPU, after, experiment_of, tiny, tiny_count, train
+from training_helpers import CPU, experiment_of, parameters_after, random, tiny, tiny_count, train
 
 from imagination.training import layers
 
@@ -18,11 +18,6 @@ KINDS = {
     "count": tiny_count(**SHORT, gan="posthoc", lstm_layers=2, model_t=3),
 }
 EACH = pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
-
-
-def parameters_after(config, steps):
-    (recorder,) = train([config], stop=after(steps))
-    return torch.from_numpy(recorder.checkpoints[-1]["parameters"])
 
 
 def rounds(x):
@@ -40,7 +35,8 @@ def test_runs_train_finite_and_keep_float32_weights(config):
     assert recorder.error is None
     assert recorder.outcome == "step_limit"
     for name, weight in recorder.weights.items():
-        assert weight.dtype == np.float32 and np.isfinite(weight).all(), name
+        assert weight.dtype == np.float32, name
+        assert np.isfinite(weight).all(), name
         assert weight.size == 1 or rounds(torch.from_numpy(weight)), name  # updates are not rounded away
     for checkpoint in recorder.checkpoints:
         assert {checkpoint[name].dtype for name in ("parameters", "mean", "variance")} == {np.dtype("f4")}
@@ -52,7 +48,7 @@ def test_runs_train_finite_and_keep_float32_weights(config):
 
 @EACH
 def test_the_first_steps_stay_near_those_in_float32(config):
-    exact, rounded = (parameters_after(replace(config, precision=p), 5) for p in ("float32", "bfloat16"))
+    exact, rounded = (parameters_after([replace(config, precision=p)], 5) for p in ("float32", "bfloat16"))
     assert rounded.dtype == torch.float32
     assert not torch.equal(exact, rounded)
     torch.testing.assert_close(exact, rounded, rtol=0.1, atol=0.02)
@@ -98,8 +94,7 @@ def test_the_counts_are_not_rounded(runs):
 def test_the_memory_of_a_cell_is_float32(has_state):
     layout = layers.ParameterLayout(layers.lstm_shapes("cell", channels=3, kernel=3))
     named = layout.unpack(layout.glorot_uniform(torch.tensor([0, 1])))
-    generator = torch.Generator().manual_seed(0)
-    x, h, c = (torch.randn(4, 6, 5, 5, generator=generator) for _ in range(3))
+    x, h, c = (random(4, 6, 5, 5, seed=seed) for seed in range(3))
     c = c.unflatten(1, (2, 3))
     with in_bfloat16():
         _, memory = layers.lstm_step(named, "cell", x, (h, c) if has_state else None)

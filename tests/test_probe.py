@@ -70,7 +70,7 @@ def test_a_setup_that_fails_is_named_and_nothing_is_submitted(slurm, tmp_path) -
     write_spec(tmp_path, runs=1)
     said = try_launch(tmp_path, "launcher.setup=['echo no such module >&2; exit 3']", check=True)
     assert said.code == 2
-    (line,) = [line for line in said.err.splitlines() if "letting a node look" not in line]
+    (line,) = [line for line in said.err.splitlines() if "probing a node" not in line]
     assert "did not finish the setup commands: they ended with exit code 3 (no such module)" in line
     assert states(tmp_path) == {}
     assert slurm.run("squeue", "-h") == ""
@@ -86,7 +86,7 @@ def test_an_interrupted_launch_says_that_it_waits_and_leaves_no_probe(slurm, tmp
     write_spec(tmp_path, runs=1)
     command = (SWEEP, "launch", "s.yaml", "launcher=slurm", "--db", "a.db")
     launch = Watched(*command, folder=tmp_path, start_new_session=True)
-    launch.wait_for("letting a node look first, up to 20 s (--no-check skips it)")
+    launch.wait_for("probing a node, for up to 20 s (--no-check skips this)")
     wait_until(lambda: "imagine-probe-" in slurm.run("squeue", "-h", "-o", "%j"))
     launch.process.send_signal(signal.SIGINT)
     assert launch.end() == 130

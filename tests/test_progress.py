@@ -1,4 +1,4 @@
-"""What a person sees while runs train, with and without a terminal."""
+"""The display of running runs, with and without a terminal."""
 
 import time
 from io import StringIO
@@ -69,7 +69,7 @@ def test_endings() -> None:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass when a test says so."""
+    """Advances the clock by seconds."""
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
@@ -113,15 +113,6 @@ def test_without_a_terminal_there_are_lines(clock) -> None:
         "bbbbbbbbbb gol=3 seed=2: complete, or running elsewhere (2/2)",
     ]
     assert "\x1b" not in file.getvalue()
-
-
-def test_the_rate_counts_from_where_a_resumed_run_began(clock) -> None:
-    file = StringIO()
-    display = Display(total=1, console=Console(file=file, width=200))
-    display.event(started(ONE, step=500), "")
-    clock(20)
-    display.event(at(ONE, 600), "")
-    assert "step 600/1000 5.0 steps/s" in file.getvalue()
 
 
 def adversarial(run_id, step):

@@ -1,4 +1,4 @@
-"""Who trains: processes that cannot be confused, attempts of dead ones, git facts of the source tree."""
+"""Provenance: names of processes, attempts of dead processes, git facts of the source tree."""
 
 import os
 import shutil
@@ -33,16 +33,11 @@ def process():
     started.wait()
 
 
-def test_a_process_is_named_by_its_pid_and_start(process) -> None:
+def test_a_process_is_named_by_its_pid_and_start_and_dead_when_it_ended(process) -> None:
     name = process_name(process.pid)
-    assert name.split(":")[0] == str(process.pid)
+    assert name.startswith(f"{process.pid}:")
     assert process_name(process.pid) == name
     assert is_alive(name)
-    assert is_alive(process_name(os.getpid()))
-
-
-def test_a_process_that_ended_is_dead_even_before_anybody_waited_for_it(process) -> None:
-    name = process_name(process.pid)
     process.kill()
     psutil.wait_procs([psutil.Process(process.pid)], timeout=0.5)  # a zombie now: its parent is this test
     assert not is_alive(name)
@@ -77,8 +72,8 @@ def test_a_name_of_nothing_is_dead(name) -> None:
     assert not is_alive(name)
 
 
-def test_an_attempt_of_ones_own_job_on_another_host_is_dead(tmp_path, monkeypatch) -> None:
-    """The job was requeued, and its first node has nobody left to say that it died."""
+def test_an_attempt_of_this_job_on_another_host_is_dead(tmp_path, monkeypatch) -> None:
+    """The job was requeued, so its attempt on the first node is dead."""
     store = open_store(str(tmp_path / "a.db"), create=True)
     run = small()
     store.stage([run])
@@ -130,7 +125,7 @@ def test_only_dead_attempts_of_this_host_are_lost(tmp_path, process) -> None:
     store.close()
 
 
-def test_what_every_attempt_is_told() -> None:
+def test_provenance_describes_this_process() -> None:
     made = provenance(launcher="hand", device="cpu", job_id="7", log="a.log")
     assert (made.launcher, made.device, made.job_id, made.log) == ("hand", "cpu", "7", "a.log")
     assert made.host == socket.gethostname()
@@ -181,13 +176,10 @@ def test_a_checkout_is_clean_or_dirty(checkout) -> None:
     assert facts(checkout) == f"{head} True"
 
 
-def test_an_installed_copy_inside_somebody_elses_repository_has_no_commit(checkout) -> None:
+def test_an_installed_copy_inside_another_repository_has_no_commit(checkout) -> None:
     installed = checkout / ".venv" / "site-packages"
     for package in ("jobs", "imagination", "results_db"):
         shutil.copytree(checkout / package, installed / package)
     assert facts(installed) == "None None"
-
-
-def test_outside_of_any_repository_there_is_no_commit(checkout) -> None:
     shutil.rmtree(checkout / ".git")
     assert facts(checkout) == "None None"

@@ -25,9 +25,8 @@ WEIGHTS = {"step.0.weight": np.ones((2, 3), dtype=np.float32)}
 
 @pytest.fixture
 def store(tmp_path):
-    opened = open_store(str(tmp_path / "a.db"), create=True)
-    yield opened
-    opened.close()
+    with open_store(str(tmp_path / "a.db"), create=True) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -37,20 +36,33 @@ def events() -> list[dict]:
 
 @pytest.fixture
 def record(store, events):
-    """Makes the recorder of the run's next attempt."""
-    return lambda: RunRecorder(begun(store, RUN), store, max_steps=40, report=events.append)
+    """Makes the recorder of the run's next attempt, or of a given one."""
+
+    def recorder(attempt: Attempt | None = None, over=store, **options) -> RunRecorder:
+        attempt = attempt or begun(store, RUN)
+        return RunRecorder(attempt, over, max_steps=40, report=events.append, **options)
+
+    return recorder
 
 
 def files(store: SqlStore) -> set[str]:
+    """The names of the files in the store's folder."""
     return {path.name for path in store.folder.rglob("*") if path.is_file()}
+
+
+def state(store: SqlStore) -> State:
+    """The run's state."""
+    return store.states([RUN.run_id])[RUN.run_id]
 
 
 def test_a_checkpoint_brings_back_state_and_traces(store, record) -> None:
     first = record()
     assert first.checkpointed is None
     first.trace("state1", 0, 0.5)
+    first.checkpoint({**STATE, "step": np.array(3)})
     first.trace("state1", 5, 0.75)
     first.checkpoint(STATE)
+    assert files(store) == {f"{RUN.run_id}.safetensors"}
     first.trace("state1", 10, 0.875)  # after the checkpoint: not in it
     first.interrupt()
 
@@ -62,15 +74,6 @@ def test_a_checkpoint_brings_back_state_and_traces(store, record) -> None:
     assert store.traces(RUN.run_id) == {"state1": ([0, 5, 10], [0.5, 0.75, 0.9375])}
 
 
-def test_a_later_checkpoint_replaces_the_earlier_one(store, record) -> None:
-    recorder = record()
-    recorder.checkpoint(STATE)
-    recorder.checkpoint({**STATE, "step": np.array(9)})
-    recorder.rewind()
-    assert int(recorder.checkpointed["step"]) == 9
-    assert files(store) == {f"{RUN.run_id}.safetensors"}
-
-
 def test_rewinding_forgets_what_came_after_the_checkpoint(store, record) -> None:
     recorder = record()
     recorder.trace("state1", 0, 0.5)
@@ -80,32 +83,19 @@ def test_rewinding_forgets_what_came_after_the_checkpoint(store, record) -> None
     recorder.sample("plain", {"score": np.zeros(1)})
     recorder.rewind()
     recorder.finish("step_limit", seconds=1, weights=WEIGHTS)
-    assert store.traces(RUN.run_id) == {"state1": ([0], [0.5])}
-    assert store.run(RUN.run_id)["metrics"] == {}
-    assert store.samples(RUN.run_id) == {}
-
-
-def cut_in_half(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def without_traces(path):
-    save_file(load_file(path), path)
-
-
-def with_odd_traces(path):
-    save_file(load_file(path), path, metadata={"traces": "[1, 2"})
+    found = (store.traces(RUN.run_id), store.run(RUN.run_id)["metrics"], store.samples(RUN.run_id))
+    assert found == ({"state1": ([0], [0.5])}, {}, {})
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        cut_in_half,
+        lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"\xff" * 100),
         lambda path: path.write_text("not a checkpoint"),
-        without_traces,
-        with_odd_traces,
+        lambda path: save_file(load_file(path), path),
+        lambda path: save_file(load_file(path), path, metadata={"traces": "[1, 2"}),
     ],
     ids=["half", "empty", "noise", "text", "no traces", "odd traces"],
 )
@@ -119,7 +109,7 @@ def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(store, record, cap
         second = record()
     assert second.checkpointed is None
     (warning,) = [entry.getMessage() for entry in caplog.records]
-    assert warning.startswith(f"run {RUN.run_id[:10]} starts anew")
+    assert warning.startswith(f"run {RUN.run_id[:10]} starts again")
     second.trace("state1", 0, 0.25)
     second.finish("step_limit", seconds=1, weights=WEIGHTS)
     assert store.traces(RUN.run_id) == {"state1": ([0], [0.25])}
@@ -150,31 +140,39 @@ def test_finish_keeps_weights_and_record_and_removes_the_checkpoint(store, recor
     }
 
 
-def superseded(store: SqlStore, record) -> tuple[RunRecorder, RunRecorder]:
-    """An attempt that was given up for lost, and the one that goes on instead of it."""
+@pytest.fixture
+def superseded(store, record) -> tuple[RunRecorder, RunRecorder]:
+    """An attempt that was given up as LOST, and the next one."""
     old = record()
     store.end(old.attempt, State.LOST)
     return old, record()
 
 
-def test_a_superseded_attempt_changes_nothing(store, record, events) -> None:
-    old, new = superseded(store, record)
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda old: old.finish("reached", seconds=1, weights=WEIGHTS),
+        lambda old: old.fail(RuntimeError("late")),
+        lambda old: old.interrupt(),
+    ],
+    ids=["finish", "fail", "interrupt"],
+)
+def test_a_superseded_attempt_changes_nothing(store, superseded, events, end) -> None:
+    old, new = superseded
     new.checkpoint(STATE)
     before, attempts = files(store), store.attempts(RUN.run_id)
     old.metric("metric", 0.1)
-    old.finish("reached", seconds=1, weights=WEIGHTS)
-    assert old.state is State.LOST
-    assert events[-1]["state"] == "LOST"
-    assert files(store) == before
-    assert store.attempts(RUN.run_id) == attempts
-    assert store.states([RUN.run_id]) == {RUN.run_id: State.RUNNING}
+    end(old)
+    assert (old.state, events[-1]["state"]) == (State.LOST, "LOST")
+    assert (files(store), store.attempts(RUN.run_id)) == (before, attempts)
+    assert state(store) is State.RUNNING
     old.checkpoint({**STATE, "step": np.array(1)})
     new.rewind()
     assert int(new.checkpointed["step"]) == 7
 
 
-def test_a_superseded_attempt_leaves_a_stored_result_alone(store, record) -> None:
-    old, new = superseded(store, record)
+def test_a_superseded_attempt_leaves_a_stored_result_alone(store, superseded) -> None:
+    old, new = superseded
     new.metric("metric", 0.75)
     new.finish("reached", seconds=1, weights=WEIGHTS)
     stored = (store.run(RUN.run_id), files(store))
@@ -183,28 +181,18 @@ def test_a_superseded_attempt_leaves_a_stored_result_alone(store, record) -> Non
     assert (store.run(RUN.run_id), files(store)) == stored
 
 
-@pytest.mark.parametrize("way", ["fail", "interrupt"])
-def test_a_superseded_attempt_cannot_end_the_run_either(store, record, events, way) -> None:
-    old, _ = superseded(store, record)
-    old.fail(RuntimeError("late")) if way == "fail" else old.interrupt()
-    assert old.state is State.LOST
-    assert events[-1]["state"] == "LOST"
-    assert store.states([RUN.run_id]) == {RUN.run_id: State.RUNNING}
-
-
 @pytest.fixture
 def locked(tmp_path, monkeypatch):
     """A store whose database another program has locked, that program's connection, and a recorder."""
     monkeypatch.setattr("results_db.store.engine.BUSY_TIMEOUT_S", 0.05)  # SQLite's own patience, 30 s
     monkeypatch.setattr("jobs.recording.RETRY_AFTER_S", (0.1,) * 10)
-    store = open_store(str(tmp_path / "locked.db"), create=True)
-    recorder = RunRecorder(begun(store, RUN), store, max_steps=40, report=lambda event: None)
-    recorder.checkpoint(STATE)
-    other = sqlite3.connect(tmp_path / "locked.db", isolation_level=None, check_same_thread=False)
-    other.execute("BEGIN EXCLUSIVE")
-    yield store, other, recorder
-    other.close()
-    store.close()
+    with open_store(str(tmp_path / "locked.db"), create=True) as store:
+        recorder = RunRecorder(begun(store, RUN), store, max_steps=40, report=lambda event: None)
+        recorder.checkpoint(STATE)
+        other = sqlite3.connect(tmp_path / "locked.db", isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN EXCLUSIVE")
+        yield store, other, recorder
+        other.close()
 
 
 def test_a_store_that_comes_back_gets_the_result(locked, caplog) -> None:
@@ -215,7 +203,7 @@ def test_a_store_that_comes_back_gets_the_result(locked, caplog) -> None:
     timer.join()
     assert recorder.state is State.COMPLETED
     assert "database is locked" in caplog.text
-    assert store.states([RUN.run_id]) == {RUN.run_id: State.COMPLETED}
+    assert state(store) is State.COMPLETED
     assert files(store) == {f"{RUN.run_id}.1.safetensors"}
 
 
@@ -251,27 +239,32 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(store, record,
     assert recorder.state is State.COMPLETED
 
 
-def test_what_attempts_left_that_died_before_their_commit_goes(store, record) -> None:
+def test_weights_of_attempts_that_died_before_their_commit_go(store, record) -> None:
     dead = record()
     orphan = Files(store.folder).weights(dead.attempt)
     orphan.parent.mkdir(parents=True)
-    orphan.write_bytes(b"weights that no record knows")
+    orphan.write_bytes(b"weights of no record")
     store.end(dead.attempt, State.LOST)
     record().finish("reached", seconds=1, weights=WEIGHTS)
     assert files(store) == {f"{RUN.run_id}.2.safetensors"}
 
 
-def test_a_failure_keeps_its_traceback_and_says_its_last_line(store, record, events, caplog) -> None:
-    recorder = record()
+def test_a_failure_keeps_its_traceback_and_the_logs_last_lines(
+    store, record, events, caplog, tmp_path
+) -> None:
+    log_file = tmp_path / "worker.log"
+    log_file.write_text("".join(f"line {number}\n" for number in range(100)))
+    recorder = record(log_file=str(log_file))
     try:
         raise ValueError("the board is\ntoo small")
     except ValueError as error:
         recorder.fail(error)
     assert recorder.state is State.FAILED
-    (attempt,) = store.attempts(RUN.run_id)
-    assert attempt["state"] == "FAILED"
-    assert "Traceback" in attempt["error"]
-    assert "test_recording.py" in attempt["error"]
+    (ended,) = store.ended_attempts()
+    assert ended.state is State.FAILED
+    assert "Traceback" in ended.error
+    assert "test_recording.py" in ended.error
+    assert ended.log_tail == "\n".join(f"line {number}" for number in range(80, 100))
     assert events[-1]["error"] == "too small"
     assert "too small" in caplog.text
 
@@ -284,107 +277,86 @@ def test_out_of_memory_is_a_state_of_its_own(store, record) -> None:
         recorder = record()
         recorder.fail(error)
         assert recorder.state is State.OUT_OF_MEMORY
-        assert store.states([RUN.run_id]) == {RUN.run_id: State.OUT_OF_MEMORY}
+        assert state(store) is State.OUT_OF_MEMORY
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
 
 
-def test_progress_is_told_now_and_then_and_kept_for_the_heartbeat(store, record, events) -> None:
+def test_a_missing_log_does_not_hide_a_failure(store, record, tmp_path) -> None:
+    record(log_file=str(tmp_path / "none")).fail(ValueError("boom"))
+    assert state(store) is State.FAILED
+
+
+def test_progress_is_reported_now_and_then_and_kept_for_the_heartbeat(record, events) -> None:
     recorder = record()
     for step in range(0, 50, 5):
         recorder.progress(step, {"state1": step / 100})
     assert (recorder.step, recorder.values) == (45, {"state1": 0.45})
-    told = [event for event in events if event["event"] == "progress"]
-    assert [event["step"] for event in told] == [0]  # ten within half a second
-    assert told[0] == {
-        "event": "progress",
-        "run_id": RUN.run_id,
-        "step": 0,
-        "max_steps": 40,
-        "values": {"state1": 0.0},
-    }
+    # Ten within half a second, of which the first is reported.
+    assert [event for event in events if event["event"] == "progress"] == [
+        {"event": "progress", "run_id": RUN.run_id, "step": 0, "max_steps": 40, "values": {"state1": 0.0}}
+    ]
 
 
-def test_started_tells_where_it_goes_on(store, record, events) -> None:
+def test_started_reports_the_checkpoints_step(store, record, events) -> None:
     first = record()
     first.started()
     first.checkpoint(STATE)
     first.interrupt()
-    record().started()
+    second = record()
+    second.started()
+    second.checkpoint({**STATE, "stage": np.array(1), "earlier": np.array(30), "step": np.array(4)})
+    second.interrupt()
+    third = record()
+    third.started()
     told = [(event["number"], event["step"]) for event in events if event["event"] == "started"]
-    assert told == [(1, 0), (2, 7)]
+    assert told == [(1, 0), (2, 7), (3, 34)]  # 34: in the second stage, behind the first stage's 30 steps
+    assert third.step == 34  # for a heartbeat before the next trace
     assert store.start(RUN.run_id, ME) is None  # it is running
 
 
-def test_a_failure_keeps_the_last_lines_of_the_log(store, tmp_path) -> None:
-    log_file = tmp_path / "worker.log"
-    log_file.write_text("".join(f"line {number}\n" for number in range(100)))
-    recorder = RunRecorder(begun(store, RUN), store, max_steps=40, report=print, log_file=str(log_file))
-    recorder.fail(ValueError("boom"))
-    (ended,) = store.ended_attempts()
-    assert ended.log_tail == "\n".join(f"line {number}" for number in range(80, 100))
-
-
-def test_a_log_that_is_gone_keeps_no_failure_from_being_told(store, tmp_path) -> None:
-    recorder = RunRecorder(
-        begun(store, RUN), store, max_steps=40, report=print, log_file=str(tmp_path / "none")
-    )
-    recorder.fail(ValueError("boom"))
-    assert store.states([RUN.run_id]) == {RUN.run_id: State.FAILED}
-
-
-def dispatched(store: SqlStore) -> Attempt:
-    """The run's next attempt, granted to a job that was not submitted yet."""
+def claimed(store: SqlStore) -> Attempt:
+    """The run's next attempt, claimed for a job."""
     store.stage([RUN])
-    (attempt,) = store.intend([RUN.run_id], job_name="j", launcher="slurm")
+    (attempt,) = store.claim([RUN.run_id], job_name="j", launcher="slurm")
     return attempt
 
 
 @pytest.fixture
 def spooled(store, monkeypatch):
-    """The store as its workers see it, and without patience."""
+    """The store as its workers use it, and without patience."""
     monkeypatch.setattr("results_db.spool.worker_store.PATIENCE_S", 0.0)
     return worker_store(store.url)
 
 
-def test_a_result_that_waits_in_the_spool_is_as_good_as_stored(store, spooled, events, tmp_path) -> None:
-    recorder = RunRecorder(dispatched(store), spooled, max_steps=40, report=events.append)
+@pytest.mark.parametrize("ends_as", [State.COMPLETED, State.PREEMPTED])
+def test_a_record_in_the_spool_counts_as_stored_but_the_checkpoint_stays(
+    store, record, spooled, events, tmp_path, ends_as
+) -> None:
+    recorder = record(claimed(store), spooled)
     spooled.begin(recorder.attempt, ME)
     recorder.checkpoint(STATE)
     (tmp_path / "a.db").rename(tmp_path / "away")
-    recorder.finish("reached", seconds=1, weights=WEIGHTS)
-    assert recorder.state is State.COMPLETED
-    assert events[-1]["state"] == "COMPLETED"
-    assert files(store) == {
-        f"{RUN.run_id}.1.0.json",
-        f"{RUN.run_id}.1.safetensors",
-        f"{RUN.run_id}.safetensors",  # the checkpoint stays for as long as the store knows of nothing
-    }
+    checkpoint, weights = f"{RUN.run_id}.safetensors", f"{RUN.run_id}.1.safetensors"
+    if ends_as is State.COMPLETED:
+        recorder.finish("reached", seconds=1, weights=WEIGHTS)
+    else:
+        recorder.interrupt()
+    kept = {weights} if ends_as is State.COMPLETED else {checkpoint}
+    assert (recorder.state, events[-1]["state"]) == (ends_as, ends_as)
+    assert files(store) == {f"{RUN.run_id}.1.0.json", checkpoint, *kept}
     (tmp_path / "away").rename(tmp_path / "a.db")
     ingest(store)
-    assert store.states([RUN.run_id]) == {RUN.run_id: State.COMPLETED}
-    assert files(store) == {f"{RUN.run_id}.1.safetensors"}
+    assert state(store) is ends_as
+    assert files(store) == kept
 
 
-def test_an_interruption_that_waits_in_the_spool_keeps_the_checkpoint(store, spooled, tmp_path) -> None:
-    recorder = RunRecorder(dispatched(store), spooled, max_steps=40, report=print)
-    spooled.begin(recorder.attempt, ME)
-    recorder.checkpoint(STATE)
-    (tmp_path / "a.db").rename(tmp_path / "away")
-    recorder.interrupt()
-    (tmp_path / "away").rename(tmp_path / "a.db")
-    assert recorder.state is State.PREEMPTED
-    ingest(store)
-    assert store.states([RUN.run_id]) == {RUN.run_id: State.PREEMPTED}
-    assert files(store) == {f"{RUN.run_id}.safetensors"}
-
-
-def test_two_restarts_keep_their_weights_apart(store, spooled) -> None:
-    """A node that was cut off and is back ends its copy last; what it wrote goes, and nothing else."""
-    attempt = dispatched(store)
-    old = RunRecorder(attempt, spooled, max_steps=40, report=print)
+def test_two_restarts_keep_their_weights_apart(store, record, spooled) -> None:
+    """A node that was cut off and is back ends its copy last; its files go, and no others."""
+    attempt = claimed(store)
+    old = record(attempt, spooled)
     spooled.begin(attempt, ME)
     other = worker_store(store.url)
-    new = RunRecorder(replace(attempt, restart=1), other, max_steps=40, report=print)
+    new = record(replace(attempt, restart=1), other)
     other.begin(new.attempt, ME)
     new.finish("reached", seconds=1, weights=WEIGHTS)
     stored = (store.run(RUN.run_id), files(store))
@@ -395,25 +367,9 @@ def test_two_restarts_keep_their_weights_apart(store, spooled) -> None:
     assert files(store) == {f"{RUN.run_id}.1.1.safetensors"}
 
 
-def test_a_record_that_no_store_takes_fails_its_run(store, record) -> None:
+def test_a_record_that_no_store_accepts_is_an_error(record) -> None:
     recorder = record()
     recorder.trace("state1", 0, float("nan"))
-    with pytest.raises(UnfitError, match="Out of range"):  # which the worker answers with `fail`
+    with pytest.raises(UnfitError, match="Out of range"):  # the worker answers with `fail`
         recorder.finish("reached", seconds=1, weights=WEIGHTS)
     assert recorder.state is None
-
-
-def test_a_run_resumed_in_its_second_stage_stands_behind_its_first(record, events) -> None:
-    first = record()
-    first.checkpoint({**STATE, "stage": np.array(1), "earlier": np.array(30), "step": np.array(4)})
-    first.interrupt()
-    second = record()
-    second.started()
-    assert events[-1] == {
-        "event": "started",
-        "run_id": RUN.run_id,
-        "number": 2,
-        "step": 34,
-        "max_steps": 40,
-    }
-    assert second.step == 34  # what the heartbeat tells before the next trace

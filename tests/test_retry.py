@@ -17,19 +17,23 @@ from sweep_helpers import (
 
 from results_db.contract import NewSweep, State
 from results_db.store import open_store
-from sweeps.follow.retry import Failed, failed_runs, plan_retries
+from sweeps.follow.retry import plan_retries
 from sweeps.spec.expand import expand
-from sweeps.spec.load import load
+from sweeps.spec.load import expand_spec, load
+
+
+def stage(store, path):
+    """Stages a sweep as a launch of the spec does; its expansion."""
+    spec, expansion = expand_spec(path)
+    store.stage(expansion.runs, sweep=NewSweep(spec.name, spec.composed))
+    return expansion
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A spec of two cells, of 2 and 4 runs, and a store in which some have failed once, twice or thrice."""
-    path = write_spec(tmp_path, cells="[{gol: 1, runs: 2}, {gol: 2, runs: 4}]")
-    expansion = expand(load(path))
-    one, two = expansion.cells
     store = open_store(str(tmp_path / "a.db"), create=True)
-    store.stage(expansion.runs, sweep=NewSweep("s", load(path).composed))
+    one, two = stage(store, write_spec(tmp_path, cells="[{gol: 1, runs: 2}, {gol: 2, runs: 4}]")).cells
     fail(store, one.runs[0])
     fail(store, two.runs[0], times=2, state=State.OUT_OF_MEMORY)
     fail(store, two.runs[1], times=3)
@@ -55,7 +59,7 @@ def rows(folder, *arguments):
     return [(row["run_id"], row["state"], row["attempts"]) for row in said.json]
 
 
-def test_only_failed_runs_are_chosen_and_too_many_attempts_are_named(folder, runs) -> None:
+def test_failed_runs_are_chosen_and_those_with_too_many_attempts_are_named(folder, runs) -> None:
     one, two = runs
     chosen = [(one[0], "FAILED", 1), (two[0], "OUT_OF_MEMORY", 2)]
     assert rows(folder, "s.yaml") == chosen
@@ -69,7 +73,7 @@ def test_only_failed_runs_are_chosen_and_too_many_attempts_are_named(folder, run
 
     said = retry(folder, "s.yaml", "--dry-run")
     assert said.err == (
-        f"left, after 3 attempts or more: {two[1][:10]}; see imagine-results show RUN, or raise --max-attempts\n"
+        f"left after 3 attempts or more: {two[1][:10]}; see imagine-results show RUN, or raise --max-attempts\n"
     )
     head, _, *lines = said.out.strip().splitlines()
     assert head.split() == ["sweep", "run_id", "gol", "seed", "state", "attempts"]
@@ -79,26 +83,24 @@ def test_only_failed_runs_are_chosen_and_too_many_attempts_are_named(folder, run
     ]
 
 
-def test_where_all_have_had_their_attempts_that_alone_is_said(folder) -> None:
-    said = retry(folder, "--max-attempts", "1", "--dry-run")
+@pytest.mark.parametrize(
+    ("arguments", "begin"),
+    [
+        (["--max-attempts", "1", "--dry-run"], "left after 1 attempt or more: "),
+        (["s.yaml", "--where", "state=LOST"], "no failed run"),
+    ],
+)
+def test_where_no_run_is_chosen_one_line_says_why(folder, arguments, begin) -> None:
+    said = retry(folder, *arguments)
     assert (said.code, said.out) == (0, "")
-    assert said.err.startswith("left, after 1 attempt or more: ")
+    assert said.err.startswith(begin)
     assert said.err.count("\n") == 1
 
 
-def test_a_filter_that_matches_no_failed_run_is_no_mistake(folder) -> None:
-    said = retry(folder, "s.yaml", "--where", "state=LOST")
-    assert (said.code, said.out) == (0, "")
-    assert said.err.startswith("no failed run")
-
-
 def test_sweeps_without_a_failed_run_are_left_out(folder) -> None:
-    """Of three sweeps that were launched, one has a run that failed; only its launch is told of."""
     store = opened(folder)
-    for name in ("t", "u"):
-        path = write_spec(folder, name=name, runs=1, batch=4 if name == "t" else HOPELESS)
-        store.stage(expand(load(path)).runs, sweep=NewSweep(name, load(path).composed))
-    fail(store, expand(load(folder / "u.yaml")).runs[0])
+    stage(store, write_spec(folder, name="t", runs=1, batch=4))
+    fail(store, stage(store, write_spec(folder, name="u", runs=1, batch=HOPELESS)).runs[0])
     said = retry(folder, "--json", "--where", f"batch={HOPELESS}")
     assert [each["name"] for each in said.json] == ["u"]
 
@@ -117,49 +119,23 @@ def test_failed_runs_of_top_ups_belong_to_their_sweep(folder, runs) -> None:
 
 def test_a_run_of_two_sweeps_is_tried_by_the_first(folder, runs) -> None:
     store = opened(folder)
-    path = write_spec(folder, name="t", runs=1, cells="[{gol: 1}, {gol: 3}]")
-    expansion = expand(load(path))
-    store.stage(expansion.runs, sweep=NewSweep("t", load(path).composed))
-    fail(store, expansion.cells[1].runs[0])
+    other = stage(store, write_spec(folder, name="t", runs=1, cells="[{gol: 1}, {gol: 3}]"))
+    fail(store, other.cells[1].runs[0])
     said = retry(folder, "--dry-run", "--json").json
     assert [(row["sweep"], row["gol"]) for row in said] == [("s", 1), ("s", 2), ("t", 3)]
     # A limit counts over all sweeps.
     assert [row["sweep"] for row in retry(folder, "--dry-run", "--json", "-n", "2").json] == ["s", "s"]
 
 
-def test_a_plan_over_two_sweeps() -> None:
-    """The same without a store, and what is left is named once."""
-    run_a, run_b = small(seed=0), small(seed=1)
-    cell = expand_of(run_a, run_b)
-    failed = {
-        run_a.run_id: Failed(run_a.run_id, "FAILED", 1),
-        run_b.run_id: Failed(run_b.run_id, "FAILED", 3),
-    }
-    first, second = plan_retries([cell, cell], failed, known=set(failed), max_attempts=3)
-    assert (ids(first.expansion.runs), [each.run_id for each in first.left]) == (
-        [run_a.run_id],
-        [run_b.run_id],
-    )
+def test_a_plan_over_two_sweeps(tmp_path) -> None:
+    """The second sweep is the first one again: its runs are trained, and named as left, once."""
+    sweep = expand_spec(write_spec(tmp_path, runs=2))
+    again, left = ids(sweep[1].runs)
+    failed = {again: {"attempts": 1}, left: {"attempts": 3}}
+    first, second = plan_retries([sweep, sweep], failed, known=set(failed), max_attempts=3)
+    assert (ids(first.expansion.runs), first.left) == ([again], [left])
     assert (second.expansion.runs, second.left) == ([], [])
-    assert plan_retries([cell], failed, known=set(failed), limit=0)[0].expansion.cells == []
-
-
-def expand_of(*runs):
-    """A spec and an expansion with one cell of these runs."""
-    from sweeps.spec.expand import Cell, Expansion
-    from sweeps.spec.model import Spec
-
-    config = {key: value for key, value in runs[0].config.items() if key != "seed"}
-    cell = Cell(columns={}, config=config, wanted=2, runs=runs, template=config, sample={}, next_seed=None)
-    return Spec(name="s", parts=[]), Expansion([cell])
-
-
-def test_what_counts_as_failed(folder) -> None:
-    frame = opened(folder).runs()
-    assert {each.state for each in failed_runs(frame).values()} == {"FAILED", "OUT_OF_MEMORY"}
-    assert len(failed_runs(frame)) == 3
-    assert len(failed_runs(frame, states=["OUT_OF_MEMORY"])) == 1
-    assert failed_runs(frame.head(0)) == {}
+    assert plan_retries([sweep], failed, known=set(failed), limit=0)[0].expansion.cells == []
 
 
 @pytest.mark.slow
@@ -170,13 +146,9 @@ def test_failed_runs_are_trained_and_no_others(folder, runs) -> None:
     store = opened(folder)
     assert attempt_states(store, runs[0][0]) == ["FAILED", "COMPLETED"]
     assert attempt_states(store, runs[1][0]) == ["OUT_OF_MEMORY", "OUT_OF_MEMORY", "COMPLETED"]
-    states = store.states([*runs[0], *runs[1]])
-    assert [str(states[run]) for run in (runs[0][1], *runs[1][1:])] == [
-        "STAGED",
-        "FAILED",
-        "COMPLETED",
-        "LOST",
-    ]
+    others = [runs[0][1], *runs[1][1:]]
+    states = store.states(others)
+    assert [str(states[run]) for run in others] == ["STAGED", "FAILED", "COMPLETED", "LOST"]
     assert list(store.sweeps()) == ["s"]
     # What is left is taken if that is said, and then there is nothing more.
     assert retry(folder, "--max-attempts", "4", "--json").json[0]["trained"] == {runs[1][1]: "COMPLETED"}

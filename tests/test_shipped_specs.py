@@ -6,8 +6,8 @@ import pytest
 
 from jobs.config import resolve
 from jobs.pack import group
-from sweeps.spec.expand import Expansion, expand
-from sweeps.spec.load import about, apply_overrides, load, shipped
+from sweeps.spec.expand import Expansion
+from sweeps.spec.load import about, expand_spec, load, shipped
 
 # The paper's tables (arXiv 2405.06409): gol, model_t, autoencoder, RNN, number of runs.
 TABLE1 = [
@@ -24,15 +24,7 @@ LEARNING_ORDER = [(3, 3, True, True, 15)]
 TABLE4 = [(2, 2, 8), (2, 3, 5), (2, 4, 9), (3, 2, 7), (3, 3, 8), (3, 4, 4), (4, 3, 3)]
 
 STATE_SPECS = ["table1", "table2", "table3", "learning_order", "channels", "coder_layers"]
-OURS = [
-    "data_matters",
-    "fast_search",
-    "fast_shape",
-    "paper_search",
-    "paper_search_4",
-    "paper_search_count",
-    "quick",
-]
+SEARCHES = ["paper_search", "paper_search_4", "paper_search_count"]
 PAPER_PRESET = {
     "table4": ["preset=paper"],
     "paper_search_count": ["preset=paper"],
@@ -41,7 +33,7 @@ PAPER_PRESET = {
 
 
 def expanded(name: str, *overrides: str) -> Expansion:
-    return expand(apply_overrides(load(name), overrides))
+    return expand_spec(name, overrides)[1]
 
 
 def ids(expansion: Expansion) -> set[str]:
@@ -57,7 +49,8 @@ def values(expansion: Expansion, key: str) -> set[object]:
 
 
 def test_these_ship() -> None:
-    assert set(shipped()) == {*STATE_SPECS, "table4", "paper", *OURS}
+    ours = {"data_matters", "fast_search", "fast_shape", "quick"}
+    assert set(shipped()) == {*STATE_SPECS, "table4", "paper", *SEARCHES, *ours}
 
 
 @pytest.mark.parametrize(
@@ -97,13 +90,10 @@ def test_the_default_preset_is_fast_but_for_what_the_authors_searched() -> None:
 
 
 def test_the_ablations_vary_one_thing() -> None:
-    assert cells(expanded("channels"), "gol", "model_t", "ae", "rnn", "channels") == [
-        (3, 3, True, True, channels, 10) for channels in (20, 32, 48, 64)
-    ]
-    assert cells(expanded("coder_layers"), "gol", "model_t", "enc_layers", "dec_layers") == [
-        (3, 3, 1, 1, 10),
-        (3, 3, 3, 3, 10),
-    ]
+    channels = cells(expanded("channels"), "gol", "model_t", "ae", "rnn", "channels")
+    assert channels == [(3, 3, True, True, width, 10) for width in (20, 32, 48, 64)]
+    layers = cells(expanded("coder_layers"), "gol", "model_t", "enc_layers", "dec_layers")
+    assert layers == [(3, 3, 1, 1, 10), (3, 3, 3, 3, 10)]
 
 
 def test_table3_trains_nothing_of_its_own() -> None:
@@ -151,11 +141,7 @@ def test_how_many_runs_the_paper_takes() -> None:
 def test_data_matters_goes_from_the_chain_to_fresh_boards() -> None:
     expansion = expanded("data_matters")
     assert cells(expansion, "reset") == [(reset, 5) for reset in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)]
-    assert (values(expansion, "gan"), values(expansion, "gol"), values(expansion, "model_t")) == (
-        {"none"},
-        {3},
-        {3},
-    )
+    assert [values(expansion, key) for key in ("gan", "gol", "model_t")] == [{"none"}, {3}, {3}]
 
 
 def within(drawn: Iterable[object], low: float, high: float) -> bool:
@@ -182,18 +168,12 @@ def test_the_search_of_table_4_draws_from_the_authors_ranges() -> None:
     assert cells(expansion, "gol", "model_t") == [(gol, model_t, 20) for gol, model_t, _ in TABLE4]
     assert values(expansion, "experiment") == {"life_count"}
     # 140 draws: that one of at most eight values never comes has a chance below 8 x (7/8)^140 = 6e-8.
-    assert values(expansion, "enc_layers") == {2, 3, 4}
-    assert values(expansion, "lstm_layers") == {2, 3}
-    assert values(expansion, "count_layers") == {1, 2, 3, 4, 5, 6, 7}
-    assert values(expansion, "adv_layers") == {3, 4, 5}
-    assert values(expansion, "disc_layers") == {3, 4}
-    assert values(expansion, "disc_width") == {5, 6, 7, 8, 9, 10, 11, 12}
-    for key, low, high in (
-        ("channels", 20, 50),
-        ("lr", 5e-4, 3e-3),
-        ("decay", 0.1, 0.7),
-        ("adv_weight", 0.1, 2),
-    ):
+    layers = {"enc": (2, 4), "lstm": (2, 3), "count": (1, 7), "adv": (3, 5), "disc": (3, 4)}
+    for key, (least, most) in layers.items():
+        assert values(expansion, f"{key}_layers") == set(range(least, most + 1))
+    assert values(expansion, "disc_width") == set(range(5, 13))
+    ranges = {"channels": (20, 50), "lr": (5e-4, 3e-3), "decay": (0.1, 0.7), "adv_weight": (0.1, 2)}
+    for key, (low, high) in ranges.items():
         drawn = values(expansion, key)
         assert within(drawn, low, high)
         assert len(drawn) > 20
@@ -219,3 +199,4 @@ def test_runs_of_a_cell_share_a_pack(name: str) -> None:
 @pytest.mark.parametrize("name", shipped())
 def test_a_spec_says_in_one_line_what_it_is_for(name: str) -> None:
     assert 10 < len(about(shipped()[name])) <= 100
+    assert load(name).name == name

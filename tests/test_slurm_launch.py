@@ -25,7 +25,7 @@ from slurm_helpers import (
     wait_for_no_jobs,
     wait_for_states,
 )
-from sweep_helpers import SMALL, SWEEP, answer, complete, opened, run, wait_until, write_spec
+from sweep_helpers import SMALL, SWEEP, Answer, answer, complete, opened, run, wait_until, write_spec
 
 from results_db.contract import State
 from results_db.store import open_store
@@ -123,6 +123,29 @@ def test_arrays_are_no_longer_than_the_cluster_allows(slurm_with, tmp_path) -> N
     assert slurm.run("scontrol", "show", "config").count("MaxArraySize            = 3") == 1
 
 
+@pytest.fixture
+def broken(tmp_path) -> str:
+    """The override by which jobs find a torch that cannot be imported."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "torch.py").write_text("raise ImportError('no driver on this node')\n")
+    return f"launcher.setup=['export PYTHONPATH={tmp_path}/broken']"
+
+
+def assert_refused(slurm, folder: Path, said: Answer, *words: str) -> None:
+    """The launch ended with one line of error, and left neither a job nor an attempt, a sweep or a folder."""
+    assert said.code == 2
+    (line,) = [line for line in said.err.splitlines() if "error:" in line]
+    assert "nothing was submitted" in line
+    assert re.search(".*".join(words), line), line
+    assert (
+        slurm.run("squeue", "-h", "-t", "pending,running") == ""
+    )  # the probe's own job may still be completing
+    assert list((folder / "a.files" / "jobs").iterdir()) == []
+    with closing(opened(folder)) as store:
+        assert (store.sweeps(), store.open_attempts()) == ({}, [])
+        assert all(store.attempts(run_id) == [] for run_id in store.runs()["run_id"])
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -135,31 +158,13 @@ def test_arrays_are_no_longer_than_the_cluster_allows(slurm_with, tmp_path) -> N
 def test_what_slurm_refuses_is_its_own_words(slurm, tmp_path, override, words, check) -> None:
     write_spec(tmp_path)
     said = try_launch(tmp_path, override, check=check)
-    assert said.code == 2
-    (line,) = [line for line in said.err.splitlines() if "error:" in line]
-    assert line.startswith("imagine-sweep: error: Slurm refused the jobs: ")
-    assert "nothing was submitted" in line
-    assert re.search(words, line)
-    with closing(opened(tmp_path)) as store:
-        assert store.sweeps() == {}
-        assert store.open_attempts() == []
-        assert all(store.attempts(run_id) == [] for run_id in store.runs()["run_id"])
-    assert list((tmp_path / "a.files" / "jobs").iterdir()) == []
-    assert slurm.run("squeue", "-h") == ""
+    assert_refused(slurm, tmp_path, said, "error: Slurm refused the jobs: ", words)
 
 
 def test_a_folder_for_submitits_files_that_cannot_be_made(slurm, tmp_path) -> None:
     write_spec(tmp_path)
     said = try_launch(tmp_path, "launcher.submitit_folder=/proc/x")
-    assert said.code == 2
-    assert "the jobs' files cannot be written: " in said.err.splitlines()[-1]
-    assert "/proc/x" in said.err
-    assert "nothing was submitted" in said.err.splitlines()[-1]
-    assert slurm.run("squeue", "-h") == ""
-    assert list((tmp_path / "a.files" / "jobs").iterdir()) == []
-    with closing(opened(tmp_path)) as store:
-        assert store.open_attempts() == []
-        assert store.sweeps() == {}
+    assert_refused(slurm, tmp_path, said, "the jobs' files cannot be written: ", "/proc/x")
 
 
 def test_two_launches_at_once_submit_each_run_once(slurm, tmp_path) -> None:
@@ -238,7 +243,7 @@ def test_a_launch_that_lives_is_left_alone(slurm, tmp_path) -> None:
     said = launch(tmp_path)
     assert said.json["submitted"] == 0
     assert "died" not in said.err
-    # Killed now, while its sbatch goes on: nobody can say yet what becomes of it.
+    # Killed now, while its sbatch goes on: its fate is not known yet.
     slow.kill()
     slow.wait()
     assert launch(tmp_path).json["submitted"] == 0
@@ -258,49 +263,30 @@ def test_no_node_is_free_to_look(slurm_with, tmp_path) -> None:
     wait_for_states(tmp_path, State.COMPLETED)
 
 
-@pytest.mark.parametrize(
-    ("setup", "problem"),
-    [
-        ("export PYTHONHOME=/nowhere", "cannot import the project: "),
-        ("export PYTHONPATH=$broken", "cannot import the project: no driver on this node"),
-    ],
-)
-def test_a_node_that_cannot_work_is_found_before_anything_is_submitted(
-    slurm, tmp_path, setup, problem
-) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "torch.py").write_text("raise ImportError('no driver on this node')\n")
+def test_a_node_that_cannot_work_is_found_before_anything_is_submitted(slurm, tmp_path, broken) -> None:
     write_spec(tmp_path)
-    setup = setup.replace("$broken", f"{tmp_path}/broken")
-    said = try_launch(tmp_path, f"launcher.setup=['{setup}']", check=True)
-    assert said.code == 2
-    (line,) = [line for line in said.err.splitlines() if "error:" in line]
-    assert line.startswith("imagine-sweep: error: node n")
-    assert problem in line
-    assert "nothing was submitted" in line
-    assert states(tmp_path) == {}
-    assert slurm.run("squeue", "-h") == ""
-    assert list((tmp_path / "a.files" / "jobs").iterdir()) == []
+    for setup, problem in (
+        ("launcher.setup=['export PYTHONHOME=/nowhere']", ""),
+        (broken, "no driver on this node"),
+    ):
+        said = try_launch(tmp_path, setup, check=True)
+        assert_refused(slurm, tmp_path, said, "error: node n", f"cannot import the project: {problem}")
+        assert states(tmp_path) == {}
 
 
-def test_without_the_check_every_attempt_says_it(slurm, tmp_path) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "torch.py").write_text("raise ImportError('no driver on this node')\n")
+def test_without_the_check_every_attempt_names_the_problem(slurm, tmp_path, broken) -> None:
     write_spec(tmp_path)
-    launch(tmp_path, f"launcher.setup=['export PYTHONPATH={tmp_path}/broken']")
+    launch(tmp_path, broken)
     wait_for_states(tmp_path, State.NODE_FAIL)
     for (attempt,) in attempts(tmp_path):
         assert attempt["error"] == f"node {attempt['host']} cannot train: no driver on this node"
-    # It was the node's fault: once that is mended, or left out, a launch takes them without being asked to.
+    # The node was at fault: the next launch takes these runs without --retry-failed.
     assert launch(tmp_path, "--dry-run").json["to_submit"] == 2
 
 
-def test_a_hopeless_launch_is_held_by_its_own_jobs(slurm, tmp_path) -> None:
-    """Nobody watches; the fourth that fails like all before it holds what waits."""
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "torch.py").write_text("raise ImportError('no driver on this node')\n")
+def test_a_hopeless_launch_is_held_by_its_own_jobs(slurm, tmp_path, broken) -> None:
+    """Without a watcher, the fourth job that fails with the same error holds the waiting ones."""
     write_spec(tmp_path, runs=8)
-    broken = f"launcher.setup=['export PYTHONPATH={tmp_path}/broken']"
     (job,) = launch(tmp_path, broken, "launcher.array_parallelism=1", "--hold-after", "4").json["jobs"]
     wait_until(lambda: "JobHeld" in slurm.run("squeue", "-h", "-o", "%r"), within_s=WITHIN_S)
     wait_until(lambda: not slurm.run("squeue", "-h", "-t", "running"), within_s=WITHIN_S)
@@ -312,37 +298,37 @@ def test_a_hopeless_launch_is_held_by_its_own_jobs(slurm, tmp_path) -> None:
 
 
 def test_a_folder_that_nodes_do_not_see(slurm, tmp_path) -> None:
-    """The launch sees a file system that nobody else does: one of its own mount namespace."""
+    """The launch has a mount namespace of its own, with a file system that no node sees."""
     write_spec(tmp_path)
     private = Path(tempfile.mkdtemp(dir=tmp_path))
     inside = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none {private} && exec "$@"', "sh"]
     if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
         pytest.skip("a mount namespace needs root")
-    done = run(
-        *inside, SWEEP, "launch", "s.yaml", "launcher=slurm", "--db", str(private / "a.db"), folder=tmp_path
-    )
-    assert done.returncode == 2
+    command = [SWEEP, "launch", "s.yaml", "launcher=slurm", "--db", str(private / "a.db")]
+    done = run(*inside, *command, folder=tmp_path)
     (line,) = [line for line in done.stderr.splitlines() if "error:" in line]
     assert f"does not see the shared folder {private}/a.files/jobs" in line
     assert "nothing was submitted" in line
-    assert slurm.run("squeue", "-h") == ""
+    assert (done.returncode, slurm.run("squeue", "-h")) == (2, "")
 
 
 def test_above_a_limit_it_asks(slurm, tmp_path) -> None:
     write_spec(tmp_path, runs=3)
-    store = open_store(str(tmp_path / "a.db"), create=True)
-    (first, *_) = expand(load(tmp_path / "s.yaml")).runs
-    complete(store, first, seconds=80 * 3600)
-    store.close()
+    with closing(open_store(str(tmp_path / "a.db"), create=True)) as store:
+        complete(store, expand(load(tmp_path / "s.yaml")).runs[0], seconds=80 * 3600)
     # Two runs are left, 80 hours each by the one that is stored; 160 on one core each, 320 on two.
-    said = try_launch(tmp_path)
-    assert said.code == 2
-    assert "about 160 core-hours by past runs: more than 100 hours" in said.err
-    assert "give -y" in said.err
-    assert slurm.run("squeue", "-h") == ""
-    said = try_launch(tmp_path, "launcher.gpus_per_node=2", "--ask-above", "300")
-    assert said.code == 2
-    assert "about 320 GPU-hours by past runs: more than 300 hours" in said.err
+    for arguments, words in (
+        ([], "about 160 core-hours by past runs: more than 100 hours"),
+        (
+            ["launcher.gpus_per_node=2", "--ask-above", "300"],
+            "about 320 GPU-hours by past runs: more than 300",
+        ),
+    ):
+        said = try_launch(tmp_path, *arguments)
+        assert said.code == 2
+        assert words in said.err
+        assert "give -y" in said.err
+        assert slurm.run("squeue", "-h") == ""
     assert launch(tmp_path, "--ask-above", "200").json["submitted"] == 2
     wait_for_no_jobs(slurm)
 

@@ -36,7 +36,7 @@ def long(**changes):
 
 
 def begin(folder, *arguments):
-    """Begins a run and waits until it trains."""
+    """Starts a run and waits until it trains."""
     watched = Watched(*TRAIN, "--db", "a.db", *arguments, folder=folder)
     watched.wait_for("started at step")
     time.sleep(0.2)
@@ -109,28 +109,21 @@ def test_stopped_or_killed_and_gone_on_with(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_a_multirun_trains_all_and_one_that_fails_does_not_stop_the_others(tmp_path) -> None:
-    arguments = overrides()
-    done = run(*TRAIN, "-m", "--db", "a.db", *arguments, "seed=1,2", folder=tmp_path)
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=submitit_local"]])
+def test_a_multirun_trains_all(tmp_path, launcher) -> None:
+    done = run(*TRAIN, "-m", *launcher, "--db", "a.db", *overrides(), "seed=1,2", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    store = opened(tmp_path)
     for seed in (1, 2):
-        assert attempt_states(store, small(seed=seed).run_id) == ["COMPLETED"]
-    some = [text for text in arguments if not text.startswith("batch=")]
-    done = run(*TRAIN, "-m", "--db", "a.db", *some, f"batch={HOPELESS},4", folder=tmp_path)
-    assert done.returncode == 1
-    assert attempt_states(store, small(batch=HOPELESS).run_id) == ["OUT_OF_MEMORY"]
-    assert attempt_states(store, small(batch=4).run_id) == ["COMPLETED"]
+        assert attempt_states(opened(tmp_path), small(seed=seed).run_id) == ["COMPLETED"]
 
 
 @pytest.mark.slow
-def test_a_multirun_through_submitit(tmp_path) -> None:
-    arguments = ("-m", "hydra/launcher=submitit_local", "--db", "a.db", *overrides(), "seed=1,2")
-    done = run(*TRAIN, *arguments, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    store = opened(tmp_path)
-    for seed in (1, 2):
-        assert attempt_states(store, small(seed=seed).run_id) == ["COMPLETED"]
+def test_a_run_that_fails_does_not_stop_the_others_of_a_multirun(tmp_path) -> None:
+    some = [text for text in overrides() if not text.startswith("batch=")]
+    done = run(*TRAIN, "-m", "--db", "a.db", *some, f"batch={HOPELESS},4", folder=tmp_path)
+    assert done.returncode == 1
+    assert attempt_states(opened(tmp_path), small(batch=HOPELESS).run_id) == ["OUT_OF_MEMORY"]
+    assert attempt_states(opened(tmp_path), small(batch=4).run_id) == ["COMPLETED"]
 
 
 @pytest.mark.slow
@@ -188,6 +181,8 @@ def command(tmp_path, monkeypatch, capfd):
         (["gol="], "gol"),
         (["gol=(1"], "gol"),
         (["--db"], "--db: expected one argument"),
+        (["--dbs", "a.db"], "unrecognized arguments: --dbs"),
+        (["--cfg", "jobs"], "invalid choice: 'jobs'"),
         (["--db="], "--db: '' is neither a URL nor a path that ends in .db"),
         (["--db", "nonsense"], "--db: 'nonsense' is neither a URL nor a path that ends in .db"),
         (["--db", "mysql://host/db"], "unknown database 'mysql'"),

@@ -6,38 +6,45 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from training_helpers import CPU, TINY, after, tiny, train
+from training_helpers import (
+    CPU,
+    TINY,
+    after,
+    at_the_border,
+    experiment_of,
+    parameters_after,
+    tiny,
+    tiny_count,
+    train,
+    watched,
+)
 
 from imagination.life import networks, rules
 from imagination.life.state import LifeState
 from imagination.training.state import TrainState
 
-START = torch.tensor([0])
-
 MUON, JOINT = {"optimizer": "muon"}, {"gan": "joint", "adv_weight": 0.5, "adv_ramp": 0.0}
-KINDS = pytest.mark.parametrize("kind", [{}, MUON, JOINT], ids=["adam", "muon", "joint"])
+POSTHOC = {"gan": "posthoc", "eval_every": 5, "trace_every": 4, "adv_layers": 2, "adv_steps": 6}
+KINDS = {
+    "adam": tiny(),
+    "muon": tiny(**MUON, rnn=False, enc_layers=2),
+    "wide muon": tiny(**MUON, channels=16),
+    "joint": tiny(**JOINT),
+    "joint muon": tiny(**JOINT | MUON),
+    "posthoc": tiny(**POSTHOC, max_steps=10),
+    "count": tiny_count(),
+    "count muon": tiny_count(**MUON, count_layers=2),
+    "count posthoc": tiny_count(**POSTHOC, max_steps=10),
+}
+EACH = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+OF_STATE, OF_COUNT = ({"ae": False}, {"loss": "l2"}), ({"count_weight": 3.0}, {})
 
 
-class Watched(LifeState):
-    """Notes the first run's training accuracy in every step."""
-
-    def __init__(self, configs, device=CPU, seen=None):
-        super().__init__(configs, device)
-        self.seen = [] if seen is None else seen
-
-    def select(self, kept):
-        return Watched([self.configs[index] for index in kept], seen=self.seen)
-
-    def forward(self, parameters, data, steps):
-        forward = super().forward(parameters, data, steps)
-        self.seen.append(forward.accuracy[0].item())
-        return forward
-
-
-def parameters_after(configs, steps, **options):
-    """`[R, P]` parameters after so many steps."""
-    recorders = train(configs, stop=after(steps), **options)
-    return torch.stack([torch.from_numpy(r.checkpoints[-1]["parameters"]) for r in recorders])
+def beginnings(configs):
+    """Every run's checkpoint before its first step, or its adversary's first step."""
+    if configs[0].gan == "posthoc":
+        return at_the_border(configs)
+    return [r.checkpoints[-1] for r in train(configs, stop=after(0))]
 
 
 def one_step_in_float64(config):
@@ -95,44 +102,43 @@ def test_a_training_step_is_what_double_precision_computes(changes):
     assert torch.linalg.vector_norm(ours - expected) < 0.05 * torch.linalg.vector_norm(expected - before)
 
 
-@KINDS
+@EACH
 def test_packed_and_alone_agree_over_the_first_steps(kind):
     # Everything that may differ inside a pack does.
+    second, third = OF_STATE if kind.experiment == "life_state" else OF_COUNT
     configs = [
-        tiny(**kind, seed=1, disc_lr=3e-3),
-        tiny(**kind | {"adv_ramp": 0.5}, seed=2, ae=False, lr=1e-3, muon_lr=0.05, reset=0.5),
-        tiny(
-            **kind | {"adv_weight": 0.1},
-            seed=3,
-            loss="l2",
-            clip_by="value",
-            clip=0.1,
-            schedule="constant",
-            warmup=0.0,
+        replace(kind, seed=1, disc_lr=3e-3, adv_lr=1e-3, clip_by="none"),
+        replace(kind, seed=2, lr=1e-3, muon_lr=0.05, reset=0.5, adv_ramp=0.5, schedule="constant", **second),
+        replace(
+            kind, seed=3, clip_by="value", clip=0.1, schedule="exponential", decay=0.5, warmup=0.0, **third
         ),
     ]
-    packed = parameters_after(configs, 5)
+    if kind.gan == "posthoc":  # the networks end at different steps, too
+        configs[1:] = [replace(configs[1], max_steps=5), replace(configs[2], max_steps=7, adv_steps=9)]
+    else:
+        configs[2] = replace(configs[2], adv_weight=0.1)
+    start = beginnings(configs)
+    packed = parameters_after(configs, 5, checkpoints=start)
     for index, config in enumerate(configs):
-        torch.testing.assert_close(packed[index], parameters_after([config], 5)[0], rtol=1e-4, atol=1e-5)
+        alone = parameters_after([config], 5, checkpoints=start[index : index + 1])[0]
+        rtol, atol = (1e-3, 1e-4) if config.optimizer == "muon" else (1e-4, 1e-5)
+        torch.testing.assert_close(packed[index], alone, rtol=rtol, atol=atol)
+        assert (alone - torch.from_numpy(start[index]["parameters"])).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("channels", [4, 16])
-@KINDS
-def test_no_run_influences_another_to_the_bit(channels, kind):
-    class Perturbed(LifeState):
-        def initial_data(self):
-            data = super().initial_data()
-            for row, config in zip(data, self.configs, strict=True):
-                row ^= config.seed == 1
-            return data
-
-    configs = [tiny(**kind, seed=seed, channels=channels) for seed in (1, 2)]
-    usual = parameters_after(configs, 9)
-    perturbed = parameters_after(configs, 9, experiment=Perturbed(configs, CPU))
+@EACH
+def test_no_run_influences_another_to_the_bit(kind):
+    configs = [replace(kind, seed=1), replace(kind, seed=2)]
+    start = beginnings(configs)
+    usual = parameters_after(configs, 5, checkpoints=start)
+    other_boards = {**start[0], "data": ~start[0]["data"]}
+    perturbed = parameters_after(configs, 5, checkpoints=[other_boards, start[1]])
     assert not torch.equal(usual[0], perturbed[0])
     assert torch.equal(usual[1], perturbed[1])
-    # A run that blows up (an absurd rate gives NaN) leaves its neighbour alone, too.
-    ruined = parameters_after([replace(configs[0], lr=1e38, muon_lr=1e38, disc_lr=1e38), configs[1]], 9)
+    # A run that diverges (an absurd rate gives NaN) does not change its neighbour either.
+    absurd = dict.fromkeys(("lr", "muon_lr", "adv_lr", "disc_lr"), 1e38)
+    diverging = replace(configs[0], clip_by="none", **absurd)
+    ruined = parameters_after([diverging, configs[1]], 5, checkpoints=start)
     assert not ruined[0].isfinite().all()
     assert torch.equal(usual[1], ruined[1])
 
@@ -199,12 +205,10 @@ def test_checkpoints_come_by_the_clock_and_hold_the_whole_state():
 
 @pytest.mark.parametrize(("gate", "ending"), [(0.0001, ("reached", 10)), (1.0, ("step_limit", 40))])
 def test_the_stopping_rule_reads_the_mean_accuracy_of_the_last_interval(gate, ending):
-    watched = Watched([tiny(accuracy=gate)])
-    recorder = train(watched.configs, experiment=watched)[0]
+    experiment, seen = watched([tiny(accuracy=gate)])
+    recorder = train(experiment.configs, experiment=experiment)[0]
     assert (recorder.outcome, recorder.metrics["steps"]) == ending
-    assert recorder.metrics["train_accuracy"] == pytest.approx(
-        np.mean(watched.seen[-10:])
-    )  # eval_every is 10
+    assert recorder.metrics["train_accuracy"] == pytest.approx(np.mean(seen[-10:]))  # eval_every is 10
 
 
 @pytest.mark.parametrize(
@@ -218,10 +222,11 @@ def test_the_stopping_rule_reads_the_mean_accuracy_of_the_last_interval(gate, en
     ],
 )
 def test_the_last_interval_is_never_a_short_one(max_steps, batches):
-    watched = Watched([tiny(max_steps=max_steps, eval_every=min(10, max_steps), trace_every=1)])
-    recorder = train(watched.configs, experiment=watched)[0]
+    config = tiny(max_steps=max_steps, eval_every=min(10, max_steps), trace_every=1)
+    experiment, seen = watched([config])
+    recorder = train([config], experiment=experiment)[0]
     assert (recorder.outcome, recorder.metrics["steps"]) == ("step_limit", max_steps)
-    assert recorder.metrics["train_accuracy"] == pytest.approx(np.mean(watched.seen[-batches:]))
+    assert recorder.metrics["train_accuracy"] == pytest.approx(np.mean(seen[-batches:]))
 
 
 @pytest.mark.parametrize("runs", [1, 2])
@@ -231,9 +236,9 @@ def test_a_run_stopped_in_its_evaluation_only_evaluates_again(runs):
     # 40 steps ask 40 times; the next question comes from the evaluation of the first run.
     stopped = train(configs, stop=after(40))
     assert all(r.outcome is None and int(r.checkpoints[-1]["step"]) == 40 for r in stopped)
-    watched = Watched(configs)
-    resumed = train(configs, checkpoints=[r.checkpoints[-1] for r in stopped], experiment=watched)
-    assert not watched.seen
+    experiment, seen = watched(configs)
+    resumed = train(configs, checkpoints=[r.checkpoints[-1] for r in stopped], experiment=experiment)
+    assert not seen
     assert [r.metrics for r in resumed] == [r.metrics for r in undisturbed]
 
 
@@ -249,28 +254,23 @@ def test_the_trace_has_every_state_at_every_trace_step_before_the_update():
     states = rules.states(experiment.initial_data(), 3)
     hidden = experiment.network.hidden_states(named, states[0])
     for index, h in enumerate(hidden):
-        alive = (
-            networks.decode(named, h, name="decoder", depth=1)[0] > 0
-        )  # a logit above 0 is a probability above .5
+        alive = networks.decode(named, h, name="decoder", depth=1)[0] > 0  # a probability above .5
         share = (alive == states[index, 0]).double().mean().item()
         assert recorder.traces[f"state{index + 1}"][0][1] == pytest.approx(share)
 
 
 @pytest.mark.parametrize(
-    ("gol", "model_t", "names"),
+    ("gol", "model_t", "states"),
     [
-        (
-            2,
-            3,
-            ["state1", "state2", "state3", "state4"],
-        ),  # both intermediate ones with s_2, the last with s_3
-        (3, 2, ["state1", "state2", "state3"]),
-        (1, 3, ["state1", "state4"]),  # no true intermediate state: nothing to compare with
-        (3, 1, ["state1", "state2"]),
+        (2, 3, [1, 2, 3, 4]),  # both intermediate states are compared with s_2, the last with s_3
+        (3, 2, [1, 2, 3]),
+        (1, 3, [1, 4]),  # there is no true intermediate state
+        (3, 1, [1, 2]),
     ],
 )
-def test_the_trace_of_unequal_timesteps(gol, model_t, names):
-    assert list(train([tiny(gol=gol, model_t=model_t)])[0].traces) == names
+def test_the_trace_of_unequal_timesteps(gol, model_t, states):
+    traces = train([tiny(gol=gol, model_t=model_t)])[0].traces
+    assert list(traces) == [f"state{number}" for number in states]
 
 
 def test_a_diverged_run_ends_with_its_outcome_and_without_metrics():
@@ -283,9 +283,6 @@ def test_a_diverged_run_ends_with_its_outcome_and_without_metrics():
 
 def test_a_run_whose_evaluation_goes_wrong_fails_alone():
     class Broken(LifeState):
-        def select(self, kept):
-            return Broken([self.configs[index] for index in kept], self.device)
-
         def evaluate(self, parameters, **options):
             if self.configs[0].seed == 1:
                 raise RuntimeError("boom")
@@ -299,13 +296,20 @@ def test_a_run_whose_evaluation_goes_wrong_fails_alone():
     assert fine.error is None
 
 
-def test_training_lowers_the_loss():
-    config = tiny(channels=8, batch=32, max_steps=300, eval_every=100, gol=1, model_t=1, lr=5e-3)
-    experiment = LifeState([config], CPU)
-    before = experiment.forward(experiment.initial_parameters(), experiment.initial_data(), START).loss.item()
-    recorder = train([config])[0]
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny(channels=8, batch=32, max_steps=300, eval_every=100, gol=1, model_t=1, lr=5e-3),
+        tiny_count(gol=1, model_t=1, batch=32, max_steps=150, eval_every=150, lr=1e-2),
+    ],
+    ids=["state", "count"],
+)
+def test_training_lowers_the_loss(config):
+    experiment = experiment_of(config)
+    (recorder,) = train([config])
     weights = [torch.from_numpy(recorder.weights[name]).reshape(1, -1) for name in experiment.layout.shapes]
-    after_training = experiment.forward(
-        torch.cat(weights, dim=1), experiment.initial_data(), START
-    ).loss.item()
-    assert after_training < 0.5 * before
+    before, now = (
+        experiment.forward(parameters, experiment.initial_data(), torch.tensor([0])).loss.item()
+        for parameters in (experiment.initial_parameters(), torch.cat(weights, dim=1))
+    )
+    assert now < 0.5 * before

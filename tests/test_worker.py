@@ -82,14 +82,9 @@ def test_runs_that_are_complete_or_running_elsewhere_are_left_alone(store) -> No
     assert run_pack(store, done, elsewhere, mine, report=events.append) == {mine.run_id: State.COMPLETED}
     skipped = [event["run_id"] for event in events if event["event"] == "skipped"]
     assert skipped == [done.run_id, elsewhere.run_id]
+    assert run_pack(store, done) == {}  # a pack without a run to train
     assert store.run(done.run_id) == before
     assert attempt_states(store, elsewhere.run_id) == ["RUNNING"]
-
-
-def test_a_pack_of_which_nothing_is_left_does_nothing(store) -> None:
-    run = small()
-    complete(store, run)
-    assert run_pack(store, run) == {}
 
 
 @pytest.mark.slow
@@ -145,7 +140,7 @@ def test_a_run_that_ended_before_the_stop_stays_complete(store) -> None:
 
 
 def test_a_killed_worker_goes_on_from_its_last_checkpoint(new_store) -> None:
-    """What a checkpoint by the clock is for: the process ends without a word."""
+    """A process that is killed records nothing; its checkpoints by the clock are left."""
 
     class Killed(BaseException):
         pass
@@ -171,13 +166,10 @@ def test_a_killed_worker_goes_on_from_its_last_checkpoint(new_store) -> None:
 
 
 def raising(for_seed, at_step):
-    """An experiment whose forward pass raises for one seed; nobody is told which run of the pack it was."""
+    """An experiment whose forward pass raises for one seed, without naming the run."""
 
     class Raising(LifeState):
         passes = 0
-
-        def select(self, kept):
-            return Raising([self.configs[index] for index in kept], self.device)
 
         def forward(self, parameters, data, steps):
             Raising.passes += 1
@@ -199,7 +191,7 @@ def test_a_run_that_raises_fails_alone(new_store, monkeypatch, caplog, at_step) 
     ended = run_pack(store, *runs)
     assert [ended[run.run_id] for run in runs] == [State.COMPLETED, State.FAILED, State.COMPLETED]
     assert "no such kernel" in store.attempts(runs[1].run_id)[0]["error"]
-    assert "a pack of 3 runs, to be trained in halves" in caplog.text
+    assert "a pack of 3 runs again, in halves" in caplog.text
     for run in (runs[0], runs[2]):  # trained anew and alone: nothing of the first try is left
         assert results(store, run.run_id) == results(undisturbed, run.run_id)
         assert attempt_states(store, run.run_id) == ["COMPLETED"]
@@ -250,8 +242,8 @@ def test_a_superseded_attempt_stops_training(store, monkeypatch) -> None:
         events.append(event)
         if event["event"] == "progress" and len(store.attempts(run.run_id)) == 1:
             (mine,) = store.open_attempts()
-            store.end(mine.attempt, State.LOST)  # somebody gave it up for lost,
-            begun(store, run)  # and somebody else goes on with it
+            store.end(mine.attempt, State.LOST)
+            begun(store, run)  # by another worker
 
     assert run_pack(store, run, report=report) == {run.run_id: State.LOST}
     assert events[-1]["state"] == "LOST"
@@ -293,8 +285,8 @@ def test_the_cpu_is_always_there() -> None:
 def dispatched(store, *runs):
     """The attempts that a job of these runs was submitted for."""
     store.stage(run for run in runs)
-    granted = store.intend(ids(runs), job_name="j", launcher="slurm")
-    return {attempt.run_id: attempt for attempt in granted}
+    claimed = store.claim(ids(runs), job_name="j", launcher="slurm")
+    return {attempt.run_id: attempt for attempt in claimed}
 
 
 def test_a_job_trains_the_attempts_that_it_was_submitted_for(store) -> None:
@@ -327,7 +319,7 @@ def test_a_requeued_job_goes_on_from_its_checkpoint(new_store) -> None:
 
 @pytest.mark.slow
 def test_a_pack_is_trained_without_the_store(new_store, tmp_path, monkeypatch) -> None:
-    """From its first step to its last the store is away; what was trained comes in later."""
+    """The store is away for the whole training; the results are ingested later."""
     monkeypatch.setattr("results_db.spool.worker_store.PATIENCE_S", 0.0)
     monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.02)
     store, undisturbed = new_store(), new_store()
@@ -348,7 +340,9 @@ def test_a_pack_is_trained_without_the_store(new_store, tmp_path, monkeypatch) -
         assert not Files(store.folder).checkpoint(run.run_id).exists()
 
 
-def test_who_began_without_the_store_stops_when_it_hears_of_a_newer(store, tmp_path, monkeypatch) -> None:
+def test_an_attempt_begun_without_the_store_stops_when_a_newer_one_exists(
+    store, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.02)
     run = small(max_steps=100_000)
     attempts, away = dispatched(store, run), tmp_path / "away"

@@ -9,9 +9,7 @@ from imagination.life.config import LifeCountConfig, LifeStateConfig
 from imagination.training.loop import Run, Trainer
 
 CPU = torch.device("cpu")
-torch.set_num_threads(
-    1
-)  # tensors as small as these gain nothing from threads, and lose much where cores are busy
+torch.set_num_threads(1)  # threads slow down operations on tensors as small as these
 
 TINY = LifeStateConfig(
     gol=2,
@@ -45,7 +43,7 @@ TINY_COUNT = LifeCountConfig(
 
 
 class MemoryRecorder:
-    """Keeps what it is told."""
+    """Keeps everything that it receives."""
 
     def __init__(self):
         self.traces, self.metrics, self.samples, self.checkpoints = {}, {}, {}, []
@@ -75,12 +73,12 @@ class MemoryRecorder:
 
 
 def experiment_of(*configs):
-    """What the trainer trains for these configs."""
+    """The experiment of these configs."""
     return registry.load(registry.entry(configs[0].experiment).experiment)(configs, CPU)
 
 
 def train(configs, *, experiment=None, checkpoints=None, **options):
-    """Train a pack to its end (or until `stop`); one recorder per run."""
+    """Trains a pack to its end, or until `stop` says so; one recorder per run."""
     recorders = [MemoryRecorder() for _ in configs]
     checkpoints = checkpoints or [None] * len(configs)
     runs = [Run(c, r, k) for c, r, k in zip(configs, recorders, checkpoints, strict=True)]
@@ -98,6 +96,35 @@ def tiny_count(**changes):
 
 
 def after(steps):
-    """A `stop` that says so once it was asked this many times, which is once before every step."""
+    """A `stop` that is True after this many questions; the trainer asks once before every step."""
     asked = iter(range(steps + 1))
     return lambda: next(asked, None) in (None, steps)
+
+
+def at_the_border(configs):
+    """Every run's checkpoint between its training and its post-hoc adversary's."""
+    return [next(c for c in r.checkpoints if int(c["stage"]) == 1) for r in train(configs)]
+
+
+def parameters_after(configs, steps, **options):
+    """The parameters `[R, P]` after this many steps."""
+    recorders = train(configs, stop=after(steps), **options)
+    return torch.stack([torch.from_numpy(r.checkpoints[-1]["parameters"]) for r in recorders])
+
+
+def watched(configs):
+    """The configs' experiment, and a list of the first run's training accuracy in every step so far."""
+    seen = []
+
+    class Watched(type(experiment_of(*configs))):
+        def forward(self, parameters, data, steps):
+            forward = super().forward(parameters, data, steps)
+            seen.append(forward.accuracy[0].item())
+            return forward
+
+    return Watched(configs, CPU), seen
+
+
+def random(*shape, seed=0, draw=torch.randn):
+    """Numbers that depend on the seed alone."""
+    return draw(*shape, generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""What decoders get that imagine nothing: what every table shows beside its own numbers."""
+"""The values that trivial decoders get, which every table shows beside its own."""
 
 from functools import lru_cache
 
@@ -15,8 +15,8 @@ def trivial_metric(
 ) -> dict[str, float | None]:
     """The interpretability metric of trivial decoders on the evaluation set of (board, gol).
 
-    `baseline_repeat` gives back s_1 at every timestep, `baseline_dead` an empty board, and `baseline_shifted`
-    the true state one step ahead of the aligned one (the final state at most).
+    `baseline_repeat` shows s_1 at every timestep, `baseline_dead` an empty board, and `baseline_shifted` the true
+    state one step ahead of the aligned one (the final state at most).
     """
     truth = sampler.evaluation_states(gol, board=board, sequences=sequences, device=device).float()
     between, n = truth[:, 1:-1], model_t - 1
@@ -33,6 +33,6 @@ def trivial_metric(
 def trivial_correlation(
     gol: int, *, board: int, sequences: int, device: torch.device
 ) -> dict[str, float | None]:
-    """The correlation of a decoder that gives back s_1 at every timestep: `baseline_repeat`."""
+    """The correlation of a decoder that shows s_1 at every timestep: `baseline_repeat`."""
     truth = sampler.evaluation_states(gol, board=board, sequences=sequences, device=device)
     return {"baseline_repeat": mean(metrics.matthews(truth[:, :1].float(), truth[:, 1:])[0])}

@@ -1,97 +1,183 @@
-"""What the experiments on the Game of Life share: data, decoding, and the stages of a run.
+"""What the experiments on the Game of Life share: the boards of R runs, and the stage that trains a network.
 
-An experiment is R runs whose tensors have equal shapes. Learning rates, seeds, the reset probability and the
-weights of losses may differ between them.
+The tensors of the R runs have equal shapes. Learning rates, seeds, the reset probability and the weights of losses
+may differ.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from imagination.life import networks
+from imagination import metrics
+from imagination.life import networks, rules, sampler
 from imagination.life.config import LifeConfig
-from imagination.life.data import LifeData, LifeForward
-from imagination.life.posthoc import PosthocAdversary
 from imagination.training import layers
-from imagination.training.experiment import Evaluation, Experiment, Forward
-from imagination.training.layers import ParameterLayout
+from imagination.training.experiment import Experiment, Forward
 from imagination.training.optimizer import Adam, Muon, Optimizer
 
 C = TypeVar("C", bound=LifeConfig)
 
 _CHUNK = 500  # evaluation sequences per forward pass
+_STEPS_OF_A_STAGE = 2**30  # more than a stage can have; four fit into the 32 bits of a random number's step
 
 
-class LifeExperiment(ABC, Generic[C]):
-    """R runs of one experiment in the stage that trains the network; see `imagination.training.loop.Experiment`.
+@dataclass(frozen=True, kw_only=True)
+class LifeForward(Forward):
+    """One training batch of every run.
+
+    Attributes:
+        sequence: s_1 .. s_m, bool `[m, R, B, H, W]`.
+        second: the second state of every chain, bool `[R, L, H, W]`.
+    """
+
+    sequence: Tensor
+    second: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkForward(LifeForward):
+    """One training batch of the networks.
+
+    Attributes:
+        hidden: h_0 .. h_T, each `[B, R*C, H, W]`.
+    """
+
+    hidden: list[Tensor]
+
+
+class LifeStage(Experiment, Generic[C]):
+    """R runs in one stage of their training, each with chains of boards of its own in that stage.
 
     Args:
         configs: one config per run; their `pack_keys` must be equal.
-        device: where the tensors live.
+        device: the device of all tensors.
+        real_boards: carry on a second batch of chains, whose first states a discriminator sees as real.
 
     Attributes:
-        network: how to use the runs' parameters.
-        data: the runs' chains.
+        shape: the first run's config, for the keys that are equal in all runs.
+        seeds: int64 `[R]`.
+    """
+
+    def __init__(self, configs: Sequence[C], device: torch.device, *, real_boards: bool = False) -> None:
+        self.configs: list[C] = list(configs)
+        self.device = device
+        self.shape: C = configs[0]
+        self.seeds = torch.tensor([c.seed for c in configs], dtype=torch.int64, device=device)
+        self._reset = torch.tensor([c.reset for c in configs], dtype=torch.float64, device=device)
+        self._real_boards = real_boards
+        self._first_step = self.stage * _STEPS_OF_A_STAGE
+
+    @override
+    def initial_parameters(self) -> Tensor:
+        return self.layout.glorot_uniform(self.seeds)
+
+    @override
+    def initial_data(self) -> Tensor:
+        """First states of the first batch, bool `[R, L, H, W]`; L is B, or 2 B with real boards."""
+        lanes = self.shape.batch * (2 if self._real_boards else 1)
+        return sampler.start(
+            self.seeds, self._reset, batch=lanes, board=self.shape.board, step=self._first_step
+        )
+
+    @override
+    def next_data(self, forward: Forward, steps: Tensor) -> Tensor:
+        """First states of the next batch, bool `[R, L, H, W]`."""
+        assert isinstance(forward, LifeForward)
+        return sampler.advance(forward.second, self.seeds, self._reset, steps + self._first_step)
+
+    def sequences(self, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch whose first states are `data`, bool `[R, L, H, W]`.
+
+        Returns:
+            The sequences s_1 .. s_m `[m, R, B, H, W]`, the real boards `[R, L - B, H, W]`, and the second states of
+            all chains `[R, L, H, W]`.
+        """
+        batch = self.shape.batch
+        sequence = rules.states(data[:, :batch], self.shape.gol)
+        real = data[:, batch:]
+        second = torch.cat((sequence[1], rules.step(real)), dim=1) if self._real_boards else sequence[1]
+        return sequence, real, second
+
+    def autocast(self) -> torch.autocast:
+        """The precision of training steps."""
+        enabled = self.shape.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def discriminator_optimizer(self) -> Adam:
+        """Adam at the constant rate `disc_lr`, nothing clipped (the authors' code)."""
+        settings = [
+            replace(c, lr=c.disc_lr, schedule="constant", warmup=0.0, clip_by="none") for c in self.configs
+        ]
+        return Adam(settings, self.device)
+
+    def similarity(
+        self, boards: Iterable[Tensor], sequence: Tensor, *, name: str = "state"
+    ) -> dict[str, Tensor]:
+        """The learning-order trace (section 3.1.1): pixel similarity of decoded states with true ones.
+
+        h_0 is compared with s_1 and h_T with s_m. In between, h_{i-1} is compared with s_i where gol = model_t. Where
+        they differ no state is *the* right one: the most similar intermediate state counts, and without an
+        intermediate state there is no value.
+
+        Args:
+            boards: decoded h_0 .. h_T, each `[R, B, H, W]`.
+            sequence: s_1 .. s_m, `[m, R, B, H, W]`.
+            name: what the trace's names begin with.
+
+        Returns:
+            `{name}1` for h_0 to `{name}{T+1}` for h_T, each `[R]`.
+        """
+        gol, model_t = self.shape.gol, self.shape.model_t
+        similar: dict[str, Tensor] = {}
+        for index, board in enumerate(boards):
+            if index in (0, model_t):
+                truth = sequence[-1:] if index else sequence[:1]
+            else:
+                truth = sequence[index : index + 1] if gol == model_t else sequence[1:-1]
+            if len(truth):
+                candidates = [metrics.pixel_accuracy(board, state).mean(1) for state in truth]
+                similar[f"{name}{index + 1}"] = torch.stack(candidates).amax(0)
+        return similar
+
+
+class LifeExperiment(LifeStage[C]):
+    """R runs of one experiment in the stage that trains the network.
+
+    Attributes:
+        network: computes the hidden states from a run's parameters.
+        untrained: which of h_0 .. h_T have no target; they are what a post-hoc adversary's discriminator judges.
     """
 
     stage = 0
     network: networks.Network
-
-    def __init__(self, configs: Sequence[C], device: torch.device) -> None:
-        self.configs: list[C] = list(configs)
-        self.device = device
-        self.shape: C = configs[0]
-        self.data = LifeData(configs, device, real_boards=self.shape.gan == "joint")
-
-    @property
-    @abstractmethod
-    def layout(self) -> ParameterLayout:
-        """Names and shapes of one run's parameters."""
-
-    @property
-    @abstractmethod
-    def untrained(self) -> slice:
-        """Which of h_0 .. h_T have no target: those that a post-hoc adversary's generator is judged by."""
-
-    @abstractmethod
-    def discriminator_widths(self) -> list[int]:
-        """Channels of the discriminator's convolutions."""
+    untrained: slice
 
     @abstractmethod
     def supervised(self, outputs: Sequence[Tensor], sequence: Tensor) -> Tensor:
-        """A decoder's loss `[R]` for its outputs `[R, B, H, W]` at h_0 and h_T (the two that have targets)."""
+        """A decoder's loss `[R]` for its outputs `[R, B, H, W]` at h_0 and h_T, the two that have targets."""
 
     @abstractmethod
     def decoded(self, output: Tensor) -> Tensor:
-        """A decoder's outputs `[R, ...]` on the boards' scale, alive above .5."""
+        """A decoder's output `[R, ...]` on the boards' scale, alive above .5."""
 
-    @abstractmethod
-    def evaluate(
-        self, weights: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None
-    ) -> Evaluation:
-        """See `Experiment`."""
-
+    @override
     def select(self, kept: Sequence[int]) -> Self:
-        """The same experiment with these runs alone."""
         return type(self)([self.configs[index] for index in kept], self.device)
 
-    def next_stage(self) -> Experiment | None:
-        """The post-hoc adversary of these runs, if their config wants one."""
-        if self.shape.gan != "posthoc":
-            return None
-        return PosthocAdversary(self, self.discriminator_widths())
-
+    @override
     def updates(self, config: LifeConfig) -> int:
-        """How many updates a run of this stage has at most."""
         return config.max_steps
 
+    @override
     def optimizers(self) -> list[tuple[slice, Optimizer]]:
-        """The optimiser of every group of the network's parameters: Muon for hidden kernels, or Adam for all."""
+        """The network's: Muon for kernels between hidden layers and Adam for the rest, or Adam for all."""
         shapes = self.network.layout.shapes
-        adam = Adam.of(self.configs, self.device)
+        adam = Adam(self.configs, self.device)
         kernels = layers.hidden_kernels(shapes)
         if self.shape.optimizer == "adam" or not kernels:
             return [(self.layout.columns(shapes), adam)]
@@ -101,33 +187,19 @@ class LifeExperiment(ABC, Generic[C]):
             (self.layout.columns(others), adam),
         ]
 
-    def initial_parameters(self) -> Tensor:
-        """Fresh parameters, float32 `[R, P]`."""
-        return self.layout.glorot_uniform(self.data.seeds)
+    def decode(self, named: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
+        """The network's own decoder: `[B, R*C, H, W]` to its linear output, float32 `[R, B, H, W]`."""
+        return networks.decode(named, hidden, name=networks.DECODER, depth=self.shape.dec_layers)
 
-    def initial_data(self) -> Tensor:
-        """First states of the first batch, bool `[R, L, H, W]`."""
-        return self.data.initial()
-
-    def next_data(self, forward: Forward, steps: Tensor) -> Tensor:
-        """First states of the batch of each run's step (`steps`, int64 `[R]`)."""
-        assert isinstance(forward, LifeForward)
-        return self.data.next(forward.second, steps)
-
-    def autocast(self) -> torch.autocast:
-        """The precision of training steps."""
-        enabled = self.shape.precision == "bfloat16"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
-
-    def decoders(self, weights: Mapping[str, Tensor]) -> dict[str, tuple[str, int]]:
-        """Which decoders there are: what their samples are called, their name and depth."""
-        config = self.shape
-        own = "adversarial" if config.gan == "joint" else "plain"
-        found = {own: (networks.DECODER, config.dec_layers)}
-        trained = [value for name, value in weights.items() if name.startswith(f"{networks.ADVERSARY}.")]
-        if trained and all(bool(value.isfinite().all()) for value in trained):  # else it ran away
-            found["adversarial"] = (networks.ADVERSARY, config.adv_depth)
-        return found
+    @override
+    @torch.no_grad()
+    def traced(self, parameters: Tensor, forward: Forward) -> dict[str, Tensor]:
+        """See `similarity`."""
+        assert isinstance(forward, NetworkForward)
+        named = self.layout.unpack(parameters)
+        with self.autocast():
+            outputs = [self.decode(named, hidden) for hidden in forward.hidden]
+        return self.similarity(map(self.decoded, outputs), forward.sequence)
 
     def evaluation_chunks(
         self, weights: Mapping[str, Tensor], truth: Tensor, check: Callable[[], None]
@@ -135,11 +207,11 @@ class LifeExperiment(ABC, Generic[C]):
         """Hidden states, and per decoder the boards float32 `[n, T + 1, H, W]`, of `truth`, a chunk at a time.
 
         Args:
-            weights: of a single run, each `[1, ...]`.
+            weights: the parameters of a single run, each `[1, ...]`.
             truth: `[N, m, H, W]`.
             check: called before every chunk; what it raises goes through.
         """
-        decoders = self.decoders(weights)
+        decoders = self._decoders(weights)
         for states in truth.split(_CHUNK):
             check()
             hidden = self.network.hidden_states(weights, states[None, :, 0])
@@ -151,3 +223,18 @@ class LifeExperiment(ABC, Generic[C]):
                 for sample, (name, depth) in decoders.items()
             }
             yield hidden, boards
+
+    def _decoders(self, weights: Mapping[str, Tensor]) -> dict[str, tuple[str, int]]:
+        """The name of each decoder's samples, the decoder's own name, and its depth."""
+        config = self.shape
+        own = "adversarial" if config.gan == "joint" else "plain"
+        found = {own: (networks.DECODER, config.dec_layers)}
+        trained = [value for name, value in weights.items() if name.startswith(f"{networks.ADVERSARY}.")]
+        if trained and all(bool(value.isfinite().all()) for value in trained):  # else it diverged
+            found["adversarial"] = (networks.ADVERSARY, config.adv_depth)
+        return found
+
+
+def joined(chunks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The boards of all chunks, per decoder: `[N, T + 1, H, W]`."""
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}

@@ -1,24 +1,26 @@
 """Encoder, time steps, decoder and count head of the Game of Life networks (paper section 2.1).
 
-A network holds no parameters, only how to use those of R runs that share its shape.
+A network object holds no parameters. It computes with the parameters of R runs that share its shape.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from imagination.life.config import LifeConfig, LifeCountConfig, LifeStateConfig
 from imagination.training import layers
 from imagination.training.layers import ParameterLayout
 
 DECODER, ADVERSARY = "decoder", "adversary"
-"""Names of the decoder that is trained with the network, and of the one that is trained after it."""
+"""Names of the decoder trained with the network, and of the adversarial decoder trained after it."""
 
 
 class Network(Protocol):
-    """What turns s_1 into hidden states that a decoder reads."""
+    """Computes hidden states from s_1."""
 
     layout: ParameterLayout
 
@@ -26,47 +28,46 @@ class Network(Protocol):
         """h_0 .. h_T, T = model_t, each `[B, R*C, H, W]`, from s_1, bool or 0/1 `[R, B, H, W]`."""
 
 
-def decoder_shapes(name: str, config: LifeConfig, *, depth: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of a decoder of `depth` convolutions."""
-    return _stack_shapes(name, config, depth=depth, channels_out=1)
-
-
-def _stack_shapes(
-    name: str,
-    config: LifeConfig,
-    *,
-    depth: int,
-    channels_in: int | None = None,
-    channels_out: int | None = None,
+def stack_shapes(
+    name: str, config: LifeConfig, *, depth: int, channels_in: int = 0, channels_out: int = 0
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of `depth` convolutions, which have the config's width where nothing else is said."""
-    return layers.convolution_shapes(
-        name,
-        layers=depth,
-        channels_in=channels_in or config.channels,
-        channels=config.channels,
-        channels_out=channels_out or config.channels,
-        kernel=config.kernel,
-    )
+    """Shapes of a stack of convolutions `name.0`, `name.1`, ...: weights `[out, in, k, k]`, biases `[out]`.
+
+    Args:
+        name: name of the stack.
+        config: the network's config.
+        depth: number of convolutions.
+        channels_in: channels that the first convolution reads; 0 for the width of the hidden layers.
+        channels_out: channels of the last convolution; 0 for the width of the hidden layers.
+    """
+    width, kernel = config.channels, config.kernel
+    widths = [channels_in or width, *[width] * (depth - 1), channels_out or width]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, (width_in, width_out) in enumerate(pairwise(widths)):
+        shapes[f"{name}.{layer}.weight"] = (width_out, width_in, kernel, kernel)
+        shapes[f"{name}.{layer}.bias"] = (width_out,)
+    return shapes
 
 
 def decode(parameters: Mapping[str, Tensor], hidden: Tensor, *, name: str, depth: int) -> Tensor:
     """A decoder's linear output, float32 `[R, B, H, W]`, for a hidden state `[B, R*C, H, W]`."""
     output = layers.convolutions(parameters, name, hidden, layers=depth, linear_end=True)
-    return layers.unfold(output).to(torch.float32)
+    return layers.swap_run_axis(output).to(torch.float32)
 
 
 def _encode(config: LifeConfig, parameters: Mapping[str, Tensor], first: Tensor) -> Tensor:
     """h_0 `[B, R*C, H, W]` of s_1 `[R, B, H, W]`."""
-    encoded = layers.convolutions(parameters, "encoder", layers.fold(first).float(), layers=config.enc_layers)
-    # Here, not at the boards: a tensor of one channel has both layouts at once and passes neither on.
+    encoded = layers.convolutions(
+        parameters, "encoder", layers.swap_run_axis(first).float(), layers=config.enc_layers
+    )
+    # Not set on the boards: a tensor of one channel has both layouts at once and passes neither on.
     return encoded.contiguous(memory_format=layers.memory_format(first.device))
 
 
-class StateNetwork:
+class StateNetwork(Network):
     """The network of the state task.
 
-    h_0 = encoder(s_1), then h_t = h_{t-1} + step(h_{t-1}) for every timestep; the decoder reads any of them.
+    h_0 = encoder(s_1), then h_t = h_{t-1} + step(h_{t-1}) for every timestep. The decoder reads any hidden state.
 
     Attributes:
         layout: names and shapes of one run's parameters.
@@ -74,18 +75,18 @@ class StateNetwork:
 
     def __init__(self, config: LifeStateConfig) -> None:
         self._config = config
-        shapes = _stack_shapes("encoder", config, depth=config.enc_layers, channels_in=1)
+        shapes = stack_shapes("encoder", config, depth=config.enc_layers, channels_in=1)
         for name in dict.fromkeys(self._step_names()):
-            shapes |= _stack_shapes(name, config, depth=config.step_layers)
-        shapes |= decoder_shapes(DECODER, config, depth=config.dec_layers)
+            shapes |= stack_shapes(name, config, depth=config.step_layers)
+        shapes |= stack_shapes(DECODER, config, depth=config.dec_layers, channels_out=1)
         self.layout = ParameterLayout(layers.kernels_first(shapes))
 
     def _step_names(self) -> list[str]:
-        """The step network of each timestep: always the same one, or one each (`rnn: false`)."""
+        """The step network of each timestep: one for all, or one each (`rnn: false`)."""
         return ["step" if self._config.rnn else f"step{t}" for t in range(1, self._config.model_t + 1)]
 
+    @override
     def hidden_states(self, parameters: Mapping[str, Tensor], first: Tensor) -> list[Tensor]:
-        """See `Network`."""
         config = self._config
         hidden = [_encode(config, parameters, first)]
         for name in self._step_names():
@@ -94,7 +95,7 @@ class StateNetwork:
         return hidden
 
 
-class CountNetwork:
+class CountNetwork(Network):
     """The network of the counting task: stacked convolutional LSTM layers and a count head.
 
     The LSTM reads the encoding at the first timestep and zeros afterwards; its states start at zero. h_0 is the
@@ -106,17 +107,17 @@ class CountNetwork:
 
     def __init__(self, config: LifeCountConfig) -> None:
         self._config = config
-        shapes = _stack_shapes("encoder", config, depth=config.enc_layers, channels_in=1)
+        shapes = stack_shapes("encoder", config, depth=config.enc_layers, channels_in=1)
         for layer in range(config.lstm_layers):
             shapes |= layers.lstm_shapes(f"lstm{layer + 1}", channels=config.channels, kernel=config.kernel)
-        shapes |= _stack_shapes("count", config, depth=config.count_layers)
+        shapes |= stack_shapes("count", config, depth=config.count_layers)
         shapes["count.linear.weight"] = (1, config.channels * config.board**2)
         shapes["count.linear.bias"] = (1,)
-        shapes |= decoder_shapes(DECODER, config, depth=config.dec_layers)
+        shapes |= stack_shapes(DECODER, config, depth=config.dec_layers, channels_out=1)
         self.layout = ParameterLayout(layers.kernels_first(shapes))
 
+    @override
     def hidden_states(self, parameters: Mapping[str, Tensor], first: Tensor) -> list[Tensor]:
-        """See `Network`."""
         hidden = [_encode(self._config, parameters, first)]
         cells: list[tuple[Tensor, Tensor] | None] = [None] * self._config.lstm_layers
         for timestep in range(self._config.model_t):

@@ -1,8 +1,8 @@
 """The chain sampler: first states that have been alive for a random number of steps.
 
 With probability `reset` the first state of a sequence is a fresh board at density .5, otherwise it is the second
-state of the sequence before it. Every sequence of a batch carries on a chain of its own. Chains start in their
-stationary distribution (a first state's age is geometric), so that the first batch looks like every other.
+state of the sequence before it. Every sequence of a batch belongs to a chain of its own. Chains start in their
+stationary distribution (a first state's age is geometric), so the first batch looks like any other.
 """
 
 from functools import lru_cache
@@ -14,7 +14,7 @@ from imagination.life import rules
 from imagination.training import philox
 
 _MAX_AGE = 1000
-"""Oldest first state of a chain's start, in Life steps; it matters only for `reset` far below .01."""
+"""Largest age of a first state when a chain starts, in Life steps; it matters only for `reset` far below .01."""
 
 EVALUATION_SEED = 2**62 + 2405_06409
 EVALUATION_RESET = 0.1
@@ -34,7 +34,7 @@ def start(seeds: Tensor, reset: Tensor, *, batch: int, board: int, step: int = 0
         reset: float `[R]`, the probability of a fresh board, in (0, 1].
         batch: sequences, B.
         board: side of the board, H = W.
-        step: the chains' own number of their first batch.
+        step: number of the chains' first batch.
     """
     first = torch.full_like(seeds, step)
     boards = fresh(seeds, first, batch=batch, board=board)
@@ -66,7 +66,7 @@ def advance(second: Tensor, seeds: Tensor, reset: Tensor, steps: Tensor) -> Tens
 
 @lru_cache(maxsize=8)
 def evaluation_states(gol: int, *, board: int, sequences: int, device: torch.device) -> Tensor:
-    """The one evaluation set of all runs with this (board, gol), whatever they trained on.
+    """The evaluation set of (board, gol), the same for all runs.
 
     Returns:
         bool `[N, m, H, W]`, m = gol + 1: chain-sampled sequences (`reset` .1).

@@ -1,4 +1,4 @@
-"""What is kept of an evaluation for pictures, and plain numbers."""
+"""The samples of an evaluation, and means as plain numbers."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _FIRST = 4
 def samples(
     boards: Mapping[str, Tensor], truth: Tensor, scores: Mapping[str, Tensor], *, best: str
 ) -> dict[str, Arrays]:
-    """The first four sequences, then the best, the median and the worst; every decoder shows the same ones.
+    """The first four sequences, then the best, the median and the worst; the same ones for every decoder.
 
     Args:
         boards: per decoder, float `[N, T + 1, H, W]`.
@@ -23,7 +23,7 @@ def samples(
         scores: per decoder, `[N]`.
         best: the decoder whose scores rank the sequences.
     """
-    order = scores[best].argsort(stable=True)  # those without a score come last
+    order = scores[best].argsort(stable=True)  # sequences without a score come last
     defined = max(int((~scores[best].isnan()).sum()), 1)
     ranked = [int(order[defined - 1]), int(order[defined // 2]), int(order[0])]
     chosen = torch.tensor(list(range(min(_FIRST, len(truth)))) + ranked, device=truth.device)
@@ -39,7 +39,7 @@ def samples(
 
 
 def mean(values: Tensor) -> float | None:
-    """The mean as a number, None where it does not exist."""
+    """The mean as a number, None for NaN."""
     return number(values.mean().item())
 
 

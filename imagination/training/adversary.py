@@ -1,36 +1,22 @@
 """The adversary of a decoder: a discriminator that tells real boards from decoded ones (paper section 2.2).
 
-Generator and discriminator lie in one parameter vector and are updated in one step: each loss sees the other
-side's parameters detached, so that the sum of the losses gives each its own gradient.
+Generator and discriminator share one parameter vector and one update. Each loss sees the other side's parameters
+detached, so the sum of the losses gives each side its own gradient.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from imagination.training import layers, philox
-from imagination.training.optimizer import Adam, AdamSettings
+from imagination.training.config import TrainingConfig
 
 DROPOUT = 0.3
 NAME = "discriminator"
 
 _HALF_WORD = 2**16
-
-
-class AdversaryConfig(Protocol):
-    """The config keys that an adversary reads."""
-
-    @property
-    def adv_weight(self) -> float: ...
-    @property
-    def adv_ramp(self) -> float: ...
-    @property
-    def adv_steps(self) -> int: ...
-    @property
-    def disc_lr(self) -> float: ...
 
 
 class Discriminator:
@@ -62,9 +48,9 @@ class Discriminator:
 
         Args:
             boards: `[R, N, H, W]`.
-            seeds: int64 `[R]`, and
-            steps: int64 `[R]`: what the masks are functions of, with
-            stream: what the boards are.
+            seeds: int64 `[R]`.
+            steps: int64 `[R]`.
+            stream: name of the boards, `real` or `fake`; equal seeds, steps and streams give equal masks.
         """
         runs, lanes, side, _ = boards.shape
         masks = []
@@ -77,7 +63,7 @@ class Discriminator:
 
     def logits(self, parameters: Mapping[str, Tensor], boards: Tensor, masks: Sequence[Tensor]) -> Tensor:
         """The logit `[R, N]` of every board, float `[R, N, H, W]`, with these dropout masks."""
-        x = layers.fold(boards)
+        x = layers.swap_run_axis(boards)
         for layer, mask in enumerate(masks):
             named = f"{NAME}.{layer}"
             x = layers.convolve(x, parameters[f"{named}.weight"], parameters[f"{named}.bias"], stride=2)
@@ -89,8 +75,8 @@ class Discriminator:
     ) -> tuple[Tensor, Tensor]:
         """The generator's and the discriminator's loss, each `[R]`: binary cross-entropy with logits.
 
-        The generator's has gradients for `fake` alone, the discriminator's for its own parameters alone. Both see
-        the fake boards through the same dropout masks.
+        The generator's loss has a gradient for `fake` alone, the discriminator's for its own parameters alone. Both
+        use the same dropout masks for the fake boards.
 
         Args:
             parameters: by name, each `[R, ...]`.
@@ -118,7 +104,7 @@ class Ramp:
         device: where the tensors live.
     """
 
-    def __init__(self, configs: Sequence[AdversaryConfig], device: torch.device) -> None:
+    def __init__(self, configs: Sequence[TrainingConfig], device: torch.device) -> None:
         def column(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)
 
@@ -130,11 +116,6 @@ class Ramp:
         done = steps.float()
         risen = torch.where(self._rise > 0, (done / self._rise.clamp(min=1)).clamp(max=1), 1.0)
         return self._weight * risen
-
-
-def discriminator_optimizer(configs: Sequence[AdversaryConfig], device: torch.device) -> Adam:
-    """Adam at a constant rate of its own, nothing clipped (the authors' code)."""
-    return Adam.of([AdamSettings(lr=config.disc_lr) for config in configs], device)
 
 
 def _dropout(seeds: Tensor, steps: Tensor, *, stream: str, lanes: int, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the trainer trains: R runs of one kind, in one stage of their training."""
+"""What the trainer trains: R runs of one experiment, in one stage of their training."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from imagination.training.optimizer import Optimizer
 
 @dataclass(frozen=True, kw_only=True)
 class Forward:
-    """One batch of every run.
+    """One training batch of every run.
 
     Attributes:
         loss: `[R]`, with gradient.
@@ -27,55 +27,54 @@ class Forward:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a finished run is worth: metrics (None where one does not exist) and boards for pictures."""
+    """The metrics of a finished run (None where one does not exist) and its samples."""
 
     metrics: Mapping[str, float | None]
     samples: Mapping[str, Arrays]
 
 
 class Experiment(Protocol):
-    """R runs of one kind. Parameters are `[R, P]`; no method lets one run's data reach another's results.
+    """R runs of one experiment. No method lets one run's data reach another run's results.
 
-    A run's training has one stage or more. The first (0) ends by the stopping rule; a later one begins with the
-    parameters of the one before it in its first columns, and ends after a fixed number of updates.
+    A run's training has one stage or more. The first (0) ends by the stopping rule. A later one begins with the
+    parameters of the stage before it in its first columns, and ends after a fixed number of updates.
 
     Attributes:
-        stage: which one this is.
+        stage: number of this stage, from 0.
         configs: one per run.
-        layout: names and shapes of one run's parameters.
-        device: where the tensors live.
+        layout: names and shapes of one run's P parameters.
+        device: the device of all tensors.
     """
 
     stage: int
     configs: list[Any]
+    layout: ParameterLayout
     device: torch.device
 
-    @property
-    def layout(self) -> ParameterLayout: ...
-
     def select(self, kept: Sequence[int]) -> "Experiment":
-        """The same experiment with these runs alone."""
+        """The same stage of these runs alone."""
 
     def next_stage(self) -> "Experiment | None":
-        """What these runs go on with when this stage has ended; None: nothing."""
+        """The stage that follows this one; None if this is the last."""
+        return None
 
     def updates(self, config: Any) -> int:
-        """How many updates a run of this stage has at most."""
+        """The largest number of updates of a run in this stage."""
 
     def optimizers(self) -> list[tuple[slice, Optimizer]]:
         """The optimiser of every group of parameters (columns of P); columns of no group stay as they are."""
 
     def initial_parameters(self) -> Tensor:
-        """Fresh parameters `[R, P]`."""
+        """Fresh parameters, float32 `[R, P]`."""
 
     def initial_data(self) -> Tensor:
-        """What the first batch is made of, `[R, ...]`."""
+        """The data from which `forward` makes the first batch, `[R, ...]`."""
 
     def forward(self, parameters: Tensor, data: Tensor, steps: Tensor) -> Forward:
         """Losses of the batch that `data` `[R, ...]` begins, in each run's step `steps` (int64 `[R]`, from 0)."""
 
     def next_data(self, forward: Forward, steps: Tensor) -> Tensor:
-        """`data` of the batch of each run's step, `steps` int64 `[R]`."""
+        """The data of the batch of each run's step, `steps` int64 `[R]`."""
 
     def traced(self, parameters: Tensor, forward: Forward) -> dict[str, Tensor]:
         """The traced values of a batch, by name, each `[R]`."""
@@ -83,9 +82,9 @@ class Experiment(Protocol):
     def evaluate(
         self, weights: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None
     ) -> Evaluation:
-        """Metrics and samples of a single finished run (R = 1). Calls `check` often; what it raises goes through.
+        """Metrics and samples of a single finished run (R = 1).
 
         Args:
             weights: the run's parameters by name, each `[1, ...]`, of this stage or of a later one.
-            check: see above.
+            check: called often; what it raises goes through.
         """

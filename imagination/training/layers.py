@@ -1,8 +1,8 @@
 """Layers whose first axis is the run: one weight set per run, all runs in one operation.
 
 Activations are *folded*: `[B, R*C, H, W]`, the run axis in front of the channels, which is what a grouped
-convolution with one group per run reads. Parameters of all runs are one tensor `[R, P]`; `ParameterLayout` says
-where in P each layer lies. So the optimiser, compaction and checkpoints each handle one tensor.
+convolution with one group per run reads. The parameters of all runs are one tensor `[R, P]`, and `ParameterLayout`
+says where in P each layer lies. So optimisers and checkpoints handle one tensor.
 """
 
 import math
@@ -18,7 +18,7 @@ LEAKY_SLOPE = 0.3
 """Slope of every LeakyReLU (the authors' code)."""
 
 FORGET_BIAS = 1.0
-"""Added to the forget gate, so that an untrained LSTM remembers (Jozefowicz et al., 2015; Keras' default)."""
+"""Added to the forget gate, so that an untrained LSTM remembers (Jozefowicz et al., 2015; the default of Keras)."""
 
 
 class ParameterLayout:
@@ -35,10 +35,10 @@ class ParameterLayout:
         self.size = sum(self._sizes)
 
     def columns(self, names: Collection[str]) -> slice:
-        """Where in P these parameters lie, which lie side by side.
+        """The columns of P that hold these parameters.
 
         Raises:
-            ValueError: they do not, or there is none.
+            ValueError: there is no such parameter, or they do not lie side by side.
         """
         chosen = [index for index, name in enumerate(self.shapes) if name in names]
         if not chosen or chosen != list(range(chosen[0], chosen[-1] + 1)):
@@ -72,27 +72,14 @@ class ParameterLayout:
 
 
 def hidden_kernels(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """The kernels between hidden layers, which have several channels on both sides: what Muon is for."""
+    """The kernels between hidden layers, which have several channels on both sides. Muon trains these."""
     return {name: shape for name, shape in shapes.items() if len(shape) == 4 and min(shape[:2]) > 1}
 
 
 def kernels_first(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """The same parameters in an order that puts hidden kernels in front, those of one shape side by side."""
+    """The same parameters, hidden kernels first, kernels of one shape side by side."""
     kernels = hidden_kernels(shapes)
     return {**dict(sorted(kernels.items(), key=lambda item: item[1])), **shapes}
-
-
-def convolution_shapes(
-    name: str, *, layers: int, channels_in: int, channels: int, channels_out: int, kernel: int
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of a stack of convolutions `name.0`, `name.1`, ...: weights `[out, in, k, k]`, biases `[out]`."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for layer in range(layers):
-        width_in = channels_in if layer == 0 else channels
-        width_out = channels_out if layer == layers - 1 else channels
-        shapes[f"{name}.{layer}.weight"] = (width_out, width_in, kernel, kernel)
-        shapes[f"{name}.{layer}.bias"] = (width_out,)
-    return shapes
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1) -> Tensor:
@@ -145,8 +132,8 @@ def lstm_step(
     Args:
         parameters: by name, each `[R, ...]`.
         name: of the cell.
-        x: input `[B, R*C, H, W]`; None: zeros, whose convolution need not be computed.
-        state: h `[B, R*C, H, W]` and c `[B, R, C, H, W]`; None: zeros. One of x and state is given.
+        x: input `[B, R*C, H, W]`; None for zeros, whose convolution is left out.
+        state: h `[B, R*C, H, W]` and c `[B, R, C, H, W]`; None for zeros. One of x and state is given.
 
     Returns:
         The new (h, c).
@@ -158,7 +145,7 @@ def lstm_step(
     if state is not None:
         terms.append(convolve(state[0], parameters[f"{name}.hidden.weight"], None if terms else bias))
     gates = terms[0] if len(terms) == 1 else terms[0] + terms[1]
-    # Element by element with the runs as an axis of their own, so that no layout is lost; the memory in float32.
+    # The runs are an axis of their own here, so that no memory layout is lost; c is float32.
     i, f, g, o = gates.unflatten(1, (bias.shape[0], 4, -1)).float().unbind(2)  # each [B, R, C, H, W]
     new = i.sigmoid() * g.tanh()
     c = new if state is None else (f + FORGET_BIAS).sigmoid() * state[1] + new
@@ -172,19 +159,13 @@ def linear(parameters: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
     """
     weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
     flat = x.unflatten(1, (weight.shape[0], -1)).transpose(0, 1).flatten(2)  # [R, B, C*H*W]
-    with torch.autocast(
-        x.device.type, enabled=False
-    ):  # half a cell of a board is less than bfloat16 resolves
+    # bfloat16 cannot resolve half a cell of a board.
+    with torch.autocast(x.device.type, enabled=False):
         return torch.bmm(flat.float(), weight.transpose(1, 2))[..., 0] + bias
 
 
-def fold(x: Tensor) -> Tensor:
-    """`[R, B, H, W]` (one channel per run) to `[B, R, H, W]`."""
-    return x.transpose(0, 1)
-
-
-def unfold(x: Tensor) -> Tensor:
-    """`[B, R, H, W]` (one channel per run) to `[R, B, H, W]`."""
+def swap_run_axis(x: Tensor) -> Tensor:
+    """`[R, B, H, W]`, one channel per run, to the folded `[B, R, H, W]`, or back."""
     return x.transpose(0, 1)
 
 

@@ -1,49 +1,33 @@
 """The trainer: R runs at once, the run being the first axis of every tensor; R = 1 is the plain case.
 
 Runs of a pack share operations and nothing else. Each has its own random streams, step count, learning rate,
-early stop and record. A run whose stage has ended leaves the pack, and the others go on in smaller tensors; when the
-last has left, those with a further stage train that together.
+early stop and record. A run whose stage has ended leaves the tensors, and the others go on in smaller ones. When the
+last run has left, the runs with a further stage train that stage together.
 """
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from imagination.recorder import Arrays, Recorder
+from imagination.training.config import TrainingConfig
 from imagination.training.experiment import Evaluation, Experiment, Forward
-from imagination.training.optimizer import OptimizerConfig
-from imagination.training.state import CheckpointError, TrainState, stage_of
+from imagination.training.state import CheckpointError, TrainState
 
 DIVERGED, GIVEN_UP = "diverged", "given_up"
 
 
-class TrainingConfig(OptimizerConfig, Protocol):
-    """The config keys that the loop reads."""
-
-    @property
-    def eval_every(self) -> int: ...
-    @property
-    def trace_every(self) -> int: ...
-    @property
-    def accuracy(self) -> float: ...
-    @property
-    def give_up_at(self) -> int: ...
-    @property
-    def give_up_accuracy(self) -> float: ...
-
-
-class Stopped(Exception):  # noqa: N818 - no error: somebody asked
+class Stopped(Exception):  # noqa: N818 - not an error
     """Training was asked to stop."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run of a pack: its config, where its results go, and a checkpoint to go on from."""
+    """One run of a pack: its config, the recorder of its results, and a checkpoint to continue from."""
 
     config: Any
     recorder: Recorder
@@ -61,11 +45,12 @@ class _End:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A run that is to begin or go on with a stage.
+    """A run that is to begin or continue a stage.
 
     Attributes:
-        place: its place in the pack.
-        state: its state there, `[1, ...]`.
+        place: the run's place in the pack.
+        stage: number of the stage.
+        state: the run's state in that stage, `[1, ...]`.
     """
 
     place: int
@@ -74,7 +59,7 @@ class _Waiting:
 
 
 class Trainer:
-    """Trains a pack until every run has ended or somebody asks to stop.
+    """Trains a pack until every run has ended or `stop` says so.
 
     Args:
         experiment: the runs' experiment in its first stage, in the order of `runs`.
@@ -96,10 +81,10 @@ class Trainer:
         self._places: list[int] = []  # of the runs that train now
 
     def _entrance(self, place: int, checkpoint: Arrays | None) -> _Waiting:
-        """Where a run begins, or goes on."""
+        """The stage and state in which a run begins, or continues from its checkpoint."""
         if checkpoint is None:
             return _Waiting(place, 0, TrainState.initial(self._pack.select([place])))
-        stage = stage_of(checkpoint)
+        stage = int(checkpoint.get("stage", 0))
         try:
             state = TrainState.initial(self._at_stage([place], stage))
             state.restore(0, checkpoint)
@@ -111,18 +96,18 @@ class Trainer:
         """The experiment of these runs in a stage.
 
         Raises:
-            ValueError: they have no such stage.
+            ValueError: the experiment has no such stage.
         """
         whole = len(places) == len(self._members)
         experiment: Experiment | None = self._pack if whole else self._pack.select(places)
         for _ in range(stage):
             experiment = experiment.next_stage() if experiment is not None else None
         if experiment is None:
-            raise ValueError(f"the checkpoint is of stage {stage}, which this run has not")
+            raise ValueError(f"the checkpoint is of stage {stage}, which this run does not have")
         return experiment
 
     def train(self, *, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train. True if every run ended; False if `stop` said so first, all open runs being checkpointed."""
+        """Trains the pack. True if every run ended; False if `stop` ended it, with a checkpoint of every open run."""
         self._stop = stop
         self._saved = time.monotonic()
         try:
@@ -137,18 +122,16 @@ class Trainer:
             return False
 
     def _begin_stage(self) -> None:
-        """Take up the runs that wait for the earliest stage."""
+        """Starts the earliest stage that runs wait for, with all of these runs."""
         stage = min(entry.stage for entry in self._waiting)
-        # In the pack's order, whichever ended its last stage first.
-        entering = sorted(
-            (entry for entry in self._waiting if entry.stage == stage), key=lambda entry: entry.place
-        )
+        entering = [entry for entry in self._waiting if entry.stage == stage]
+        entering.sort(key=lambda entry: entry.place)  # the pack's order, not that in which they ended a stage
         self._waiting = [entry for entry in self._waiting if entry.stage != stage]
         self._places = [entry.place for entry in entering]
         self._experiment = self._at_stage(self._places, stage)
         self._state = TrainState.joined([entry.state for entry in entering])
         self._optimizers = self._experiment.optimizers()
-        self._steps: list[int] = self._state.step.tolist()  # the same on the host: asking it costs no wait
+        self._steps: list[int] = self._state.step.tolist()  # a copy on the host, which costs no wait to read
         self._charged = time.perf_counter()
 
     def _train_stage(self) -> None:
@@ -179,13 +162,13 @@ class Trainer:
             run.recorder.checkpoint(self._state.arrays(index))
 
     def _charge(self) -> None:
-        """Share the time since the last charge among the runs. Call it where the host has waited for the device."""
+        """Shares the time since the last charge among the runs. Call it where the host has waited for the device."""
         now = time.perf_counter()
         self._state.seconds += (now - self._charged) / len(self._places)
         self._charged = now
 
     def _advance(self) -> None:
-        """One step of every run."""
+        """Trains every run by one step."""
         state = self._state
         parameters = state.parameters.requires_grad_()
         forward = self._experiment.forward(parameters, state.data, state.step)
@@ -201,14 +184,14 @@ class Trainer:
                 steps=state.step,
             )
         state.step += 1
-        if forward.accuracy is not None:  # how the first stage ended is kept through the later ones
+        if forward.accuracy is not None:  # a later stage keeps the accuracy with which the first one ended
             state.interval += 1
             state.accuracy_sum += forward.accuracy
         state.data = self._experiment.next_data(forward, state.step)
         self._steps = [step + 1 for step in self._steps]
 
     def _trace(self, forward: Forward) -> None:
-        """Record the trace of the runs whose turn it is; the values are those before this step's update."""
+        """Records the traced values, before this step's update, of the runs that are due."""
         runs = self._runs
         due = [i for i, run in enumerate(runs) if self._steps[i] % run.config.trace_every == 0]
         if not due:
@@ -218,7 +201,7 @@ class Trainer:
         earlier = self._state.earlier.tolist()
         self._charge()
         for index in due:
-            # A loss that ran away has no value.
+            # A diverged loss has no value.
             now = {name: column[index] for name, column in values.items() if math.isfinite(column[index])}
             recorder = runs[index].recorder
             for name, value in now.items():
@@ -226,9 +209,9 @@ class Trainer:
             recorder.progress(earlier[index] + self._steps[index], now)
 
     def _end_intervals(self) -> None:
-        """Ask the stopping rule of the runs whose interval ended, and let go of those whose stage is done.
+        """Applies the stopping rule to the runs whose interval ended, and ends the stage of those that it stops.
 
-        Done twice at the same step it does nothing more, so a run that was stopped in its evaluation takes it up again.
+        A second call at the same step changes nothing, so a run that was stopped in its evaluation repeats it.
         """
         due = [index for index in range(len(self._places)) if self._may_end_interval(index)]
         if not due:
@@ -253,10 +236,10 @@ class Trainer:
                 ended[self._places[index]] = _End(outcome, accuracy=accuracy, steps=steps)
         for place, end in ended.items():
             self._end(self._places.index(place), end)
-            self._charged = time.perf_counter()  # evaluation is no training time
+            self._charged = time.perf_counter()  # evaluation does not count as training time
 
     def _may_end_interval(self, index: int) -> bool:
-        """At every multiple of `eval_every`, but for one so late that the last interval would be short.
+        """Whether a run is at a multiple of `eval_every` from which the last interval is not a short one.
 
         A later stage has one interval.
         """
@@ -267,25 +250,27 @@ class Trainer:
         return bool(left <= 0 or (step % config.eval_every == 0 and left >= config.eval_every))
 
     def _end(self, index: int, end: _End) -> None:
-        """A run's stage has ended: it waits for the next, or is evaluated and recorded."""
+        """Ends a run's stage: the run waits for the next stage, or is evaluated and recorded."""
         alone = self._experiment.select([index])
         hopeless = end.outcome in (DIVERGED, GIVEN_UP)
         following = None if hopeless else alone.next_stage()
         if following is None:
-            self._finish(index, end)
+            self._finish(index, end, alone)
         else:
             state = self._state.successor(index, following)
             self._waiting.append(_Waiting(self._places[index], following.stage, state))
             self._runs[index].recorder.checkpoint(state.arrays(0))
-        self._let_go(index)
+        self._remove(index)
 
-    def _finish(self, index: int, end: _End) -> None:
-        """Evaluate an ended run and hand over its record; if evaluation goes wrong it fails alone."""
+    def _finish(self, index: int, end: _End, alone: Experiment) -> None:
+        """Evaluates an ended run and records it; an error in the evaluation fails this run alone."""
         recorder = self._runs[index].recorder
-        recorder.checkpoint(self._state.arrays(index))  # whatever follows can be repeated from here
+        recorder.checkpoint(self._state.arrays(index))  # a stopped evaluation is repeated from here
         weights = self._experiment.layout.unpack(self._state.parameters[index : index + 1])
         try:
-            evaluation = self._evaluate(index, weights) if end.outcome != DIVERGED else Evaluation({}, {})
+            evaluation = Evaluation({}, {})
+            if end.outcome != DIVERGED:
+                evaluation = alone.evaluate(weights, check=self._check_stop)
         except Stopped:
             raise
         except Exception as error:
@@ -303,11 +288,8 @@ class Trainer:
             weights={name: value[0].cpu().numpy() for name, value in weights.items()},
         )
 
-    def _evaluate(self, index: int, weights: Mapping[str, Tensor]) -> Evaluation:
-        return self._experiment.select([index]).evaluate(weights, check=self._check_stop)
-
-    def _let_go(self, index: int) -> None:
-        """Go on without this run."""
+    def _remove(self, index: int) -> None:
+        """Removes a run from the tensors."""
         kept = [other for other in range(len(self._places)) if other != index]
         self._places = [self._places[other] for other in kept]
         self._steps = [self._steps[other] for other in kept]
@@ -318,7 +300,7 @@ class Trainer:
 
 
 def _outcome(config: TrainingConfig, step: int, *, accuracy: float, is_finite: bool) -> str | None:
-    """Why a run ends after this interval, None if it goes on."""
+    """Why a run ends after this interval; None if it continues."""
     if not is_finite:
         return DIVERGED
     if accuracy >= config.accuracy:

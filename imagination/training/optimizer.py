@@ -6,73 +6,28 @@ optimiser updates a *group*: a range of columns of the parameters `[R, P]`, with
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-BETA1, BETA2, EPSILON = (
-    0.9,
-    0.999,
-    1e-7,
-)  # Keras' defaults, as in the authors' code; epsilon stands where Kingma has it
+from imagination.training.config import TrainingConfig
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
+"""Keras' defaults, as in the authors' code; epsilon stands where Kingma and Ba have it."""
 
 MOMENTUM = 0.95
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
 
 _DECAY_STEPS = 100_000
-"""Steps over which an exponential schedule's `decay` is meant (the authors' code)."""
-
-
-class ScheduleConfig(Protocol):
-    """The config keys that a schedule reads."""
-
-    @property
-    def schedule(self) -> str: ...
-    @property
-    def warmup(self) -> float: ...
-    @property
-    def decay(self) -> float: ...
-    @property
-    def max_steps(self) -> int: ...
-
-
-class OptimizerConfig(ScheduleConfig, Protocol):
-    """The config keys that Adam reads."""
-
-    @property
-    def lr(self) -> float: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def clip_by(self) -> str: ...
-
-
-class MuonConfig(ScheduleConfig, Protocol):
-    """The config keys that Muon reads."""
-
-    @property
-    def muon_lr(self) -> float: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdamSettings:
-    """Settings of a group whose are not its config's: an `OptimizerConfig`."""
-
-    lr: float
-    schedule: str = "constant"
-    warmup: float = 0.0
-    decay: float = 1.0
-    max_steps: int = 1
-    clip: float = 1.0
-    clip_by: str = "none"
+"""Steps per factor `decay` of an exponential schedule (the authors' code)."""
 
 
 class Optimizer(Protocol):
-    """What updates a group."""
+    """Updates a group."""
 
     def update(
         self, parameters: Tensor, gradient: Tensor, *, mean: Tensor, variance: Tensor, steps: Tensor
@@ -88,79 +43,60 @@ class Optimizer(Protocol):
         """
 
 
-@dataclass(frozen=True)
 class Schedule:
-    """How the learning rate of R runs changes; each attribute is float32 `[R]`.
+    """How the learning rate of R runs changes.
 
-    Attributes:
-        warmup: steps of linear rise.
-        decay_end: step at which a linear decay arrives at zero; infinite where there is none.
-        decay: factor of the rate per 100,000 steps; 1 where the decay is not exponential.
+    Args:
+        configs: one per run.
+        device: the device of all tensors.
     """
 
-    warmup: Tensor
-    decay_end: Tensor
-    decay: Tensor
-
-    @classmethod
-    def of(cls, configs: Sequence[ScheduleConfig], device: torch.device) -> Self:
-        """The schedules of these runs."""
-        inf = float("inf")
-        return cls(
-            warmup=_column([c.warmup * c.max_steps for c in configs], device),
-            decay_end=_column([c.max_steps if c.schedule == "linear" else inf for c in configs], device),
-            decay=_column([c.decay if c.schedule == "exponential" else 1.0 for c in configs], device),
-        )
+    def __init__(self, configs: Sequence[TrainingConfig], device: torch.device) -> None:
+        ends = [c.max_steps if c.schedule == "linear" else math.inf for c in configs]
+        self._warmup = _column([c.warmup * c.max_steps for c in configs], device)
+        self._decay_end = _column(ends, device)  # the step at which a linear decay reaches zero
+        self._decay = _column([c.decay if c.schedule == "exponential" else 1.0 for c in configs], device)
 
     def factor(self, steps: Tensor) -> Tensor:
         """The share `[R]` of the peak rate in the update after `steps` (int64 `[R]`) updates."""
         done = steps.float()
-        rise = ((done + 1) / self.warmup.clamp(min=1)).clamp(max=1)
-        fall = (self.decay_end - done) / (self.decay_end - self.warmup)
-        fall = torch.where(self.decay_end.isinf(), torch.ones_like(fall), fall.clamp(0, 1))
-        return torch.minimum(rise, fall) * self.decay ** (done / _DECAY_STEPS)
+        rise = ((done + 1) / self._warmup.clamp(min=1)).clamp(max=1)
+        fall = (self._decay_end - done) / (self._decay_end - self._warmup)
+        fall = torch.where(self._decay_end.isinf(), torch.ones_like(fall), fall.clamp(0, 1))
+        return torch.minimum(rise, fall) * self._decay ** (done / _DECAY_STEPS)
 
 
-@dataclass(frozen=True)
-class Adam:
-    """Adam of R runs (Kingma and Ba, 2015); each limit is float32 `[R]`, and infinite where it does not apply.
+class Adam(Optimizer):
+    """Adam of R runs (Kingma and Ba, 2015), which may clip each gradient entry or the norm of the group's gradient.
+
+    Args:
+        configs: one per run.
+        device: the device of all tensors.
 
     Attributes:
         lr: peak learning rate, `[R]`.
-        schedule: of the rate.
-        value_limit: largest gradient entry.
-        norm_limit: largest norm of the group's gradient.
+        schedule: schedule of the rate.
     """
 
-    lr: Tensor
-    schedule: Schedule
-    value_limit: Tensor
-    norm_limit: Tensor
-
-    @classmethod
-    def of(cls, configs: Sequence[OptimizerConfig], device: torch.device) -> Self:
-        """The settings of these runs."""
-        inf = float("inf")
-        return cls(
-            lr=_column([c.lr for c in configs], device),
-            schedule=Schedule.of(configs, device),
-            value_limit=_column([c.clip if c.clip_by == "value" else inf for c in configs], device),
-            norm_limit=_column([c.clip if c.clip_by == "norm" else inf for c in configs], device),
-        )
+    def __init__(self, configs: Sequence[TrainingConfig], device: torch.device) -> None:
+        self.lr = _column([c.lr for c in configs], device)
+        self.schedule = Schedule(configs, device)
+        self._value_limit = _column([c.clip if c.clip_by == "value" else math.inf for c in configs], device)
+        self._norm_limit = _column([c.clip if c.clip_by == "norm" else math.inf for c in configs], device)
 
     def clipped(self, gradient: Tensor) -> Tensor:
         """The gradient `[R, p]`, each run's entries or norm within its limit."""
-        limit = self.value_limit[:, None]
+        limit = self._value_limit[:, None]
         gradient = torch.minimum(torch.maximum(gradient, -limit), limit)
         norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        # An infinite limit must leave even a zero gradient alone, so the ratio is formed only where it binds.
-        scale = torch.where(norm > self.norm_limit[:, None], self.norm_limit[:, None] / norm, 1.0)
+        # The ratio is formed only where the limit binds, so that an infinite limit keeps a zero gradient.
+        scale = torch.where(norm > self._norm_limit[:, None], self._norm_limit[:, None] / norm, 1.0)
         return gradient * scale
 
+    @override
     def update(
         self, parameters: Tensor, gradient: Tensor, *, mean: Tensor, variance: Tensor, steps: Tensor
     ) -> None:
-        """See `Optimizer`."""
         gradient = self.clipped(gradient)
         mean.lerp_(gradient, 1 - BETA1)
         variance.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
@@ -172,29 +108,30 @@ class Adam:
         parameters.sub_(size * mean / denominator)
 
 
-class Muon:
+class Muon(Optimizer):
     """Muon of R runs (Jordan et al., 2024): a kernel moves by its momentum's nearest orthogonal matrix.
 
-    A convolution kernel is the matrix `[out, in * k * k]`. Its gradient's size plays no part, so nothing is clipped.
+    A convolution kernel is the matrix `[out, in * k * k]`. The gradient's size has no effect, so nothing is clipped.
 
     Args:
         configs: one per run.
-        kernels: names and shapes `(out, in, k, k)` of the group's parameters, kernels alone, in their order.
-        device: where the tensors live.
+        kernels: names and shapes `(out, in, k, k)` of the group's parameters, in their order.
+        device: the device of all tensors.
     """
 
     def __init__(
-        self, configs: Sequence[MuonConfig], kernels: Mapping[str, tuple[int, ...]], device: torch.device
+        self, configs: Sequence[TrainingConfig], kernels: Mapping[str, tuple[int, ...]], device: torch.device
     ) -> None:
         self._lr = _column([c.muon_lr for c in configs], device)
-        self._schedule = Schedule.of(configs, device)
-        # Neighbours of one shape are orthogonalised in one batched product.
+        self._schedule = Schedule(configs, device)
+        # Neighbouring kernels of one shape are orthogonalised in one batched product.
         self._stacks: list[tuple[slice, tuple[int, int]]] = []
         end = 0
         for shape, same in groupby(kernels.values()):
             start, end = end, end + math.prod(shape) * len(list(same))
             self._stacks.append((slice(start, end), (shape[0], math.prod(shape[1:]))))
 
+    @override
     def update(
         self, parameters: Tensor, gradient: Tensor, *, mean: Tensor, variance: Tensor, steps: Tensor
     ) -> None:
@@ -209,7 +146,7 @@ class Muon:
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """About the nearest semi-orthogonal matrix of each: `[N, a, b]`, singular values pushed to about 1 (.7 to 1.2).
+    """The nearest semi-orthogonal matrix of each `[N, a, b]`, roughly: singular values of about 1 (.7 to 1.2).
 
     Five steps of the quintic Newton-Schulz iteration with Jordan's coefficients, on the smaller side.
     """

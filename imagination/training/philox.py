@@ -1,8 +1,8 @@
 """Counter-based random numbers: a pure function of (seed, stream, step, index), on any device.
 
 Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). Because
-a number depends on nothing but its own address, packing runs, resuming them and dropping finished ones from a
-pack leave every run's numbers as they were, to the bit.
+a number depends only on its own address, packing runs, resuming them and removing finished runs from a pack
+change no number of any run.
 """
 
 import zlib
@@ -29,7 +29,7 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
-        # The product of two 32-bit words wraps in a signed 64-bit integer, but its bits are the right ones.
+        # The product of two 32-bit words wraps in a signed 64-bit integer, but its bits are right.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (
             ((p1 >> 32) & _MASK) ^ c1 ^ k0,
@@ -47,8 +47,8 @@ def words(seeds: Tensor, steps: Tensor, *, stream: str, lanes: int, count: int) 
     Args:
         seeds: int64 `[R]`, one per run, not negative.
         steps: int64 `[R]`, the training step of each run, in [0, 2^32).
-        stream: what the numbers are for; equal addresses in streams of different names are independent.
-        lanes: how many lanes, B.
+        stream: name of the numbers' use; streams of different names are independent.
+        lanes: number of lanes, B.
         count: words per lane.
 
     Returns:

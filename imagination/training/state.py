@@ -1,4 +1,4 @@
-"""All that changes while runs train, and the checkpoints that are made of it."""
+"""The training state of R runs, and the checkpoints made from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -12,7 +12,7 @@ from imagination.training.experiment import Experiment
 
 
 class CheckpointError(Exception):
-    """A checkpoint does not fit its run, as after an update of this package.
+    """A checkpoint does not fit its run, for example after an update of this package.
 
     Attributes:
         index: the run's place in its pack.
@@ -23,11 +23,6 @@ class CheckpointError(Exception):
         self.index = index
 
 
-def stage_of(checkpoint: Arrays) -> int:
-    """The stage in which a run was checkpointed."""
-    return int(checkpoint["stage"]) if "stage" in checkpoint else 0
-
-
 @dataclass
 class TrainState:
     """All that changes while R runs train; the first axis of every tensor is the run. A checkpoint is a row of it.
@@ -36,12 +31,12 @@ class TrainState:
         parameters: float32 `[R, P]`.
         mean: Adam's first moment, `[R, P]`.
         variance: Adam's second moment, `[R, P]`.
-        data: the next batch' beginning, `[R, ...]`.
-        stage: of the run's training, int64 `[R]`.
+        data: the data from which the next batch is made, `[R, ...]`.
+        stage: number of the run's stage, int64 `[R]`.
         step: updates done in this stage, int64 `[R]`.
         earlier: updates done in the stages before it, int64 `[R]`.
         accuracy_sum: sum of the batches' training accuracies in this interval (of the first stage), float64 `[R]`.
-        interval: batches in this interval, int64 `[R]`.
+        interval: number of batches in this interval, int64 `[R]`.
         seconds: each run's share of the training time, float64 `[R]`.
     """
 
@@ -79,12 +74,12 @@ class TrainState:
         )
 
     def successor(self, run: int, experiment: Experiment) -> "TrainState":
-        """The state `[1, ...]` in which one of these runs begins its next stage.
+        """The state `[1, ...]` in which a run begins its next stage.
 
-        Its parameters so far stand in front, and how its training ended goes with it.
+        The parameters so far come first. The accuracy of the last interval and the seconds are kept.
 
         Args:
-            run: which one.
+            run: index of the run.
             experiment: the next stage of that run alone.
         """
         begun = TrainState.initial(experiment)
@@ -96,7 +91,7 @@ class TrainState:
 
     @classmethod
     def joined(cls, states: Sequence["TrainState"]) -> "TrainState":
-        """The runs of several states (of one stage and shape) in one."""
+        """One state of the runs of several states, which have the same stage and shape."""
         return cls(**{f.name: torch.cat([getattr(s, f.name) for s in states]) for f in fields(cls)})
 
     def select(self, kept: Sequence[int]) -> "TrainState":
@@ -109,7 +104,7 @@ class TrainState:
         return {f.name: getattr(self, f.name)[run].cpu().numpy().copy() for f in fields(self)}
 
     def restore(self, run: int, arrays: Arrays) -> None:
-        """Put a checkpoint into a row.
+        """Puts a checkpoint into a row.
 
         Raises:
             ValueError: the checkpoint is of another kind or shape.
@@ -117,5 +112,5 @@ class TrainState:
         for f in fields(self):
             row = getattr(self, f.name)
             if f.name not in arrays or arrays[f.name].shape != row[run].shape:
-                raise ValueError(f"the checkpoint's {f.name} is not this run's")
+                raise ValueError(f"{f.name} of the checkpoint does not fit this run")
             row[run] = torch.from_numpy(np.asarray(arrays[f.name])).to(row)

@@ -2,16 +2,15 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import click
 
 from results_db import console
 from results_db.cli import options
-from results_db.paper.leads import SIMILARITY
+from results_db.paper.numbers import SIMILARITY
+from results_db.text import short
 from results_db.views import tables
-
-_NOTHING = "no run with a learning order"
+from results_db.views.figures import files
 
 
 @click.command()
@@ -27,7 +26,7 @@ _NOTHING = "no run with a learning order"
     help="A state is learned at the first step with this similarity.",
 )
 @options.output_option
-@click.option("--no-plot", is_flag=True, help="Only print.")
+@click.option("--no-plot", is_flag=True, help="Print only, and draw nothing.")
 @options.style_options
 @console.db_option
 def trace(
@@ -38,42 +37,45 @@ def trace(
     similarity: float,
     output: Path | None,
     no_plot: bool,
-    as_json: bool,
     style: str,
     db: str | None,
 ) -> None:
-    """The learning order: when each state is learned, and how long before the final one.
+    """Print and draw the learning order of runs.
 
-    RUN is an id, or the first characters of it. Without any: the runs that learned their task and meet --where;
-    without that, too, those that `compare learning_order` takes (3/3 timesteps, autoencoder, RNN, gan posthoc).
+    The learning order tells when each state is learned, and how long before the final state.
 
-    The curves are drawn into trace-RUN.png, for several runs trace.png.
+    RUN is a run id or the first characters of it. Without a RUN, the runs are the kept runs that meet --where.
+    Without both, they are the runs of `compare learning_order`: 3/3 timesteps, autoencoder, RNN, gan=posthoc.
+
+    The curves are drawn into trace-RUN.png, or into trace.png for several runs.
+
+    Example: imagine-results trace --where 'gol=4 and model_t=4' --no-plot
     """
     if output is not None and no_plot:
-        raise click.UsageError("-o names a file for the picture that --no-plot leaves out; give one of them")
+        raise click.UsageError("-o names a file for the picture, and --no-plot draws none; give one of them")
     if runs and min_accuracy is not None:
         raise click.UsageError(
-            "--min-accuracy chooses runs, and a RUN that is named is shown; leave one of them out"
+            "--min-accuracy chooses among runs, and a named RUN is always shown; give one of them"
         )
-    from results_db.paper import learning_order as traced
+    from results_db.paper import learning_order
     from results_db.store import open_store
-    from results_db.views.figures import files
+    from results_db.views.learning_order import render
 
-    if output is not None:
-        files.check(output)
     with closing(open_store(db, create=False)) as store:
-        orders = traced.collect(store, runs, where=where, min_accuracy=min_accuracy, similarity=similarity)
+        orders = learning_order.collect(
+            store, runs, where=where, min_accuracy=min_accuracy, similarity=similarity
+        )
         name = store.display_url
-    one = f"-{orders[0].run_id[: options.SHORT]}" if len(orders) == 1 else ""
-    path = output if no_plot or output is not None else files.check(Path(f"trace{one}.png"))
-    if as_json:
-        found = {"similarity": similarity, "runs": traced.run_rows(orders), "means": traced.mean_rows(orders)}
-        click.echo(tables.as_json(found))
+    run = f"-{short(orders[0].run_id)}" if len(orders) == 1 else ""
+    path = None if no_plot else output or files.check(Path(f"trace{run}.png"))
+    if style == "json":
+        rows = {"runs": learning_order.run_rows(orders), "means": learning_order.mean_rows(orders)}
+        click.echo(tables.as_json({"similarity": similarity, **rows}))
     elif orders or style == "csv":
-        click.echo(traced.text(orders, style=style))
+        click.echo(render(orders, style=style))
     else:
-        papers = where is None and not runs
-        what = "no kept run of `compare learning_order` (--where takes others)" if papers else _NOTHING
+        what = "no kept run of `compare learning_order` (--where takes others)"
+        what = what if where is None and not runs else "no run with a learning order"
         click.echo(options.nothing(name, what, where=where))
     if orders and path is not None:
         from results_db.views.figures import curves
@@ -84,7 +86,7 @@ def trace(
 
 @click.group(cls=console.ConsoleGroup)
 def figure() -> None:
-    """Pictures of stored boards."""
+    """Draw figures of stored boards."""
 
 
 @figure.command()
@@ -95,26 +97,27 @@ def figure() -> None:
     default="all",
     show_default=True,
     metavar="SEQUENCE",
-    help="best, median, worst, all three, first, or the number of a stored sequence.",
+    help="best, median, worst, all (these three), first, or the number of a stored sequence.",
 )
 @console.json_option
 @console.db_option
 def strip(*, run: str, output: Path | None, pick: str, as_json: bool, db: str | None) -> None:
-    """True states over decoded ones, one column per timestep.
+    """Draw true states above decoded ones, one column per timestep.
 
-    RUN is its id, or the first characters of it. A green frame marks a decoded board that matches a true state;
-    dashed are the states that the score leaves out. Without -o the file is strip-RUN-SEQUENCE.png.
+    RUN is a run id or the first characters of it. A green frame marks a decoded board that matches a true state; a
+    dashed frame marks a board that the score leaves out. Without -o the file is strip-RUN-SEQUENCE.png.
+
+    Example: imagine-results figure strip 1a2b3c --pick median -o strip.svg
     """
     from results_db.store import open_store
-    from results_db.views.figures import boards, files
+    from results_db.views.figures import boards
 
-    if output is not None:
-        files.check(output)
     with closing(open_store(db, create=False)) as store:
         found = store.run(store.find(run))
         samples = store.samples(found["run_id"])
-    name = found["run_id"][: options.SHORT]
-    sequences = boards.pick(boards.read(samples, run=name, state=_state(found)), pick)
+    name = short(found["run_id"])
+    state = f"{found['state']} ({found['outcome']})" if found["outcome"] else str(found["state"])
+    sequences = boards.pick(boards.read(samples, run=name, state=state), pick)
     path = output or files.check(Path(f"strip-{name}-{pick}.png"))
 
     from results_db.views.figures.strip import draw
@@ -122,8 +125,3 @@ def strip(*, run: str, output: Path | None, pick: str, as_json: bool, db: str | 
     files.save(draw(sequences, config=found["config"]), path)
     shown = {"run_id": found["run_id"], "file": str(path), "sequences": [one.as_dict() for one in sequences]}
     click.echo(tables.as_json(shown) if as_json else str(path))
-
-
-def _state(run: dict[str, Any]) -> str:
-    """`COMPLETED (diverged)`, `STAGED`."""
-    return f"{run['state']} ({run['outcome']})" if run["outcome"] else str(run["state"])

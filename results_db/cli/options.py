@@ -1,61 +1,56 @@
-"""What the commands of `imagine-results` share: options, and words for an empty answer."""
+"""What the commands of `imagine-results` share: options, and the line for an empty answer."""
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from results_db.views import tables
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-SHORT = 10
-"""Characters of a run id in tables; any unique prefix names a run."""
+from results_db.console import json_option
+from results_db.views.figures import files
+from results_db.views.tables import FORMATS
 
 
-def _one_style(context: click.Context, _param: click.Parameter, value: Any) -> Any:
-    # Whichever of the two is read last sees both.
-    given = [context.get_parameter_source(name) for name in ("as_json", "style")]
-    if given == [ParameterSource.COMMANDLINE] * 2:
-        raise click.UsageError("--json and --format are two ways to print; give one of them")
-    return value
+def style_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--json` and `--format`, and the argument `style: str`, one of `FORMATS` or `json`."""
 
+    @functools.wraps(command)
+    def with_style(*, as_json: bool, style: str | None, **options: Any) -> Any:
+        if as_json and style:
+            raise click.UsageError(
+                "--json and --format are two ways to print; give one of them", click.get_current_context()
+            )
+        return command(style="json" if as_json else style or "rich", **options)
 
-def style_options(command: F) -> F:
-    """Adds `--json` and `--format`, one of which may be given: the arguments `as_json: bool` and `style: str`."""
-    command = click.option(
-        "--format",
-        "style",
-        type=click.Choice(tables.FORMATS),
-        default="rich",
-        show_default=True,
-        callback=_one_style,
-        help="How to print.",
-    )(command)
-    return click.option("--json", "as_json", is_flag=True, callback=_one_style, help="Print JSON.")(command)
+    choice = click.Choice(FORMATS)
+    return click.option("--format", "style", type=choice, help="How to print. [default: rich]")(
+        json_option(with_style)
+    )
 
 
 gate_option = click.option(
     "--min-accuracy",
     type=click.FloatRange(0, 1),
     metavar="A",
-    help="Keep runs with at least this training accuracy. "
-    "[default: the experiment's, 0.99 for life_state, 0.999 for life_count]",
+    help="Keep runs with at least this training accuracy, e.g. 0.95. "
+    "[default: the gate, 0.99 for life_state and 0.999 for life_count]",
 )
+"""Adds `--min-accuracy` and the argument `min_accuracy: float | None`."""
 
 output_option = click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
+    callback=lambda _context, _param, path: path and files.check(path),
     metavar="FILE",
     help="Draw into this file, which ends in .png or .svg.",
 )
+"""Adds `-o` and the argument `output: Path | None`."""
 
 
 def nothing(store: str, what: str, *, where: str | None, states: Sequence[str] = ()) -> str:
-    """What to say where a store holds none of what was asked for."""
+    """The line for a store that holds nothing of the kind."""
     chosen = [f"--where '{where}'"] if where is not None else []
     chosen += [f"--state {state}" for state in states]
     matches = f" that matches {' '.join(chosen)}" if chosen else ""

@@ -1,13 +1,13 @@
 """The console command `imagine-results`: what a store holds, as tables and JSON."""
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from results_db import console
-from results_db.cli import figures as pictures
-from results_db.cli import options
+from results_db.cli import figures, options
+from results_db.text import short
 from results_db.views import tables
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.group("imagine-results", cls=console.ConsoleGroup)
 @click.version_option(package_name="imagine-sweep")
 def results() -> None:
-    """What the store holds: tables, runs, and every run in full."""
+    """Read the results in a store: tables, runs, and figures."""
 
 
 @results.command()
@@ -26,35 +26,31 @@ def results() -> None:
     default="gol,model_t,ae,rnn",
     show_default=True,
     metavar="COLUMNS",
-    help="Columns, with commas.",
+    help="The columns to group by, with commas.",
 )
 @console.where_option
 @options.gate_option
 @options.style_options
 @console.db_option
-def table(
-    *, group: str, where: str | None, min_accuracy: float | None, as_json: bool, style: str, db: str | None
-) -> None:
-    """The metric, or the correlation, per group of runs.
+def table(*, group: str, where: str | None, min_accuracy: float | None, style: str, db: str | None) -> None:
+    """Print the mean metric or correlation of each group of runs.
 
-    Means, with 95% intervals, are over the runs that learned their task:
+    `run` counts the completed runs of a group, and `kept` those that passed the accuracy gate. Means, with 95%
+    intervals, are over kept runs. Runs of different experiments are never mixed.
 
-    `run` counts the completed ones, `kept` those of them that reached the accuracy. Experiments are never mixed.
+    Example: imagine-results table --group gol,model_t --where ae=true
     """
     from results_db.query.aggregate import MEASURES, aggregate, grouping
 
     store, frame = _read(db, where=where)
     by = grouping(frame, [name.strip() for name in group.split(",")])
     rows = aggregate(frame, by, min_accuracy=min_accuracy)
-    if as_json:
-        click.echo(tables.as_json(rows))
-    elif style == "csv":
+    if style in tables.EXACT:
         click.echo(tables.render(rows, [*by, *MEASURES], style=style))
-    elif not rows:
-        click.echo(options.nothing(store, "no completed run", where=where))
+    elif rows:
+        click.echo(tables.summary(rows, by, style=style))
     else:
-        shown, names = tables.summary(rows, by)
-        click.echo(tables.render(shown, names, style=style))
+        click.echo(options.nothing(store, "no completed run", where=where))
 
 
 @results.command()
@@ -64,41 +60,37 @@ def table(
 @options.style_options
 @console.db_option
 def compare(
-    *,
-    table: str | None,
-    where: str | None,
-    min_accuracy: float | None,
-    as_json: bool,
-    style: str,
-    db: str | None,
+    *, table: str | None, where: str | None, min_accuracy: float | None, style: str, db: str | None
 ) -> None:
-    """The paper's numbers beside those of the stored runs, with a verdict.
+    """Compare the paper's numbers with those of the stored runs.
+
+    Each number gets a verdict: reproduced, higher, lower, or too few runs.
 
     TABLE is table1, table2, table3, table4, learning_order, channels, coder_layers, or all.
+
+    Example: imagine-results compare table3 --where preset=fast
     """
-    from results_db.paper import numbers as paper
-    from results_db.paper.compare import compare as compared
-    from results_db.query import where as filters
+    from results_db.paper import numbers
+    from results_db.paper.compare import compare as compare_table
+    from results_db.query.where import apply
     from results_db.store import open_store
 
-    names = paper.chosen(table)
+    names = numbers.chosen(table)
     with closing(open_store(db, create=False)) as store:
-        frame = filters.apply(where, store.runs())
+        frame = apply(where, store.runs())
         found = {
-            name: compared(name, frame, traces_of=store.traces_of, min_accuracy=min_accuracy)
+            name: compare_table(name, frame, traces_of=store.traces_of, min_accuracy=min_accuracy)
             for name in names
         }
-    rows = [row for part in found.values() for row in part]
-    if as_json:
-        click.echo(tables.as_json(rows))
-    elif style == "csv":
+    if style in tables.EXACT:
+        rows = [row for part in found.values() for row in part]
         click.echo(tables.render(rows, list(dict.fromkeys(key for row in rows for key in row)), style=style))
-    else:
-        parts = []
-        for name, part in found.items():
-            shown, columns = tables.comparison(part, list(paper.TABLES[name][0].cell))
-            parts.append(f"{name}: {paper.ABOUT[name]}\n\n{tables.render(shown, columns, style=style)}")
-        click.echo("\n\n".join(parts))
+        return
+    parts = []
+    for name, part in found.items():
+        shown = tables.comparison(part, list(numbers.TABLES[name][0].cell), style=style)
+        parts.append(f"{name}: {numbers.ABOUT[name]}\n\n{shown}")
+    click.echo("\n\n".join(parts))
 
 
 @results.command()
@@ -108,32 +100,28 @@ def compare(
 @options.style_options
 @console.db_option
 def runs(
-    *,
-    where: str | None,
-    states: tuple[str, ...],
-    limit: int | None,
-    as_json: bool,
-    style: str,
-    db: str | None,
+    *, where: str | None, states: tuple[str, ...], limit: int | None, style: str, db: str | None
 ) -> None:
-    """The runs, in the order of their launch.
+    """List the runs, in the order of their launch.
 
     Tables show the config keys in which the runs differ; JSON and CSV hold everything.
+
+    Example: imagine-results runs --state failed --where gol=3
     """
+    from results_db.query.aggregate import records
+
     store, frame = _read(db, where=where)
     if states:
         frame = frame[frame["state"].isin(states)]
-    frame = frame.head(limit) if limit is not None else frame
-    rows = _records(frame)
-    if as_json:
-        click.echo(tables.as_json(rows))
-    elif style == "csv":
+    frame = frame if limit is None else frame.head(limit)
+    rows = records(frame)
+    if style in tables.EXACT:
         click.echo(tables.render(rows, list(frame.columns), style=style))
-    elif not rows:
-        click.echo(options.nothing(store, "no run", where=where, states=states))
+    elif rows:
+        shortened = [{**row, "run_id": short(row["run_id"])} for row in rows]
+        click.echo(tables.render(shortened, _telling(frame), style=style))
     else:
-        short = [{**row, "run_id": row["run_id"][: options.SHORT]} for row in rows]
-        click.echo(tables.render(short, _telling(frame), style=style))
+        click.echo(options.nothing(store, "no run", where=where, states=states))
 
 
 @results.command()
@@ -141,39 +129,39 @@ def runs(
 @console.json_option
 @console.db_option
 def show(*, run: str, as_json: bool, db: str | None) -> None:
-    """Everything about one run.
+    """Print everything about one run.
 
-    RUN is its id, or the first characters of it.
+    That is its config, metrics, attempts, traces, samples and files. RUN is a run id or the first characters of it.
+
+    Example: imagine-results show 1a2b3c
     """
     from results_db.store import open_store
-    from results_db.views import run as shown
+    from results_db.views.run import collect, describe
 
     with closing(open_store(db, create=False)) as store:
-        found = shown.collect(store, store.find(run))
-    click.echo(tables.as_json(found) if as_json else shown.describe(found))
+        found = collect(store, store.find(run))
+    click.echo(tables.as_json(found) if as_json else describe(found))
 
 
-results.add_command(pictures.trace)
-results.add_command(pictures.figure)
+results.add_command(figures.trace)
+results.add_command(figures.figure)
 
 
 @results.command()
 @console.json_option
 @console.db_option
 def ingest(*, as_json: bool, db: str | None) -> int:
-    """Take in what workers left beside the store while it was away.
+    """Bring the records that workers left in the spool into the store.
 
-    May be run at any time and twice at once. A damaged file is moved to spool/damaged, with a line.
+    This is safe at any time, also while another ingest runs. A damaged record is reported and moved to spool/damaged.
     """
-    from results_db.spool.ingest import ingest as take_in
+    from results_db.spool.ingest import ingest as ingest_spool
     from results_db.store import open_store
 
     with closing(open_store(db, create=False)) as store:
-        found = take_in(store)
-    if as_json:
-        click.echo(tables.as_json(found.as_dict()))
-    else:
-        click.echo(found.describe())
+        found = ingest_spool(store)
+    click.echo(tables.as_json(found.as_dict()) if as_json else found.describe())
+    if not as_json:
         for line in (*found.damaged, *found.left):
             click.echo(line, err=True)
     return console.SOME_FAILED if found.left else 0
@@ -181,38 +169,34 @@ def ingest(*, as_json: bool, db: str | None) -> int:
 
 @results.group(cls=console.ConsoleGroup)
 def db() -> None:
-    """The database itself."""
+    """Maintain the database."""
 
 
 @db.command()
 @console.db_option
 def upgrade(*, db: str | None) -> None:
-    """Bring a store of an older version to this version's tables."""
+    """Bring a store of an older version to the current schema.
+
+    Example: imagine-results db upgrade --db outputs/imagine.db
+    """
     from results_db.store.sql import upgrade_store
 
     name, before, after = upgrade_store(db)
-    done = f"is at schema {after} already" if before == after else f"went from schema {before} to {after}"
+    done = f"is already at schema {after}" if before == after else f"went from schema {before} to {after}"
     click.echo(f"{name} {done}")
 
 
 def _read(db: str | None, *, where: str | None) -> "tuple[str, pd.DataFrame]":
-    """How to name the store, and its runs that meet the filter."""
-    from results_db.query import where as filters
+    """The name of the store, and its runs that meet the filter."""
+    from results_db.query.where import apply
     from results_db.store import open_store
 
     with closing(open_store(db, create=False)) as store:
-        return store.display_url, filters.apply(where, store.runs())
-
-
-def _records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
-    from results_db.query.aggregate import plain
-
-    columns = [[plain(value) for value in frame[name]] for name in frame.columns]
-    return [dict(zip(frame.columns, row, strict=True)) for row in zip(*columns, strict=True)]
+        return store.display_url, apply(where, store.runs())
 
 
 def _telling(frame: "pd.DataFrame") -> list[str]:
-    """The columns that tell these runs apart, and what became of them."""
+    """The columns that tell these runs apart, and what became of the runs."""
     from results_db.columns import METRIC_COLUMNS, RUN_COLUMNS
 
     outcome = [

@@ -1,28 +1,44 @@
-"""The learning order of stored runs as rows: what `imagine-results trace` prints and draws."""
+"""The learning order: when a network learns each of its states (paper, section 3.1.1).
 
-from collections.abc import Mapping, Sequence
+A trace `stateN` holds the pixel similarity of decoded state N with its true state. `state1` is the given board; the
+last state is the prediction that the network is trained on.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import pandas as pd
-
-from results_db.cli.options import SHORT
 from results_db.contract import StoreError
-from results_db.paper import numbers as paper
-from results_db.paper import selection as paper_runs
-from results_db.paper.leads import Lead, Traces, first_steps, leads, states
-from results_db.query import gate as select
+from results_db.paper.numbers import SIMILARITY, TABLES
+from results_db.paper.selection import runs_of
 from results_db.query import where as filters
-from results_db.query.aggregate import Interval, mean_interval, plain, sort_key
+from results_db.query.aggregate import mean_interval, records, sort_key
+from results_db.query.gate import completed, passed
 from results_db.store.sql import SqlStore
-from results_db.views import tables
+from results_db.text import short
 
-_ALWAYS = ("gol", "model_t")
-_LEADS = "{} leads by"
+Traces = Mapping[str, tuple[Sequence[int], Sequence[float]]]
+"""Name to (steps, values), equally long, as `Store.traces` gives them."""
+
+_STATE = re.compile(r"state([1-9][0-9]*)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Lead:
+    """How long before the final state another state is learned; negative if it is learned later.
+
+    Attributes:
+        steps: first step of the final state minus that of this state; null where either was never learned.
+        share: `steps` as a share of the final state's first step; null also where that is step 0.
+    """
+
+    steps: int | None
+    share: float | None
 
 
 class Cell(NamedTuple):
-    """What decides which states there are and how they are learned; null where an experiment lacks the key."""
+    """The config keys that decide which states a run has and how it learns them; null where it lacks the key."""
 
     experiment: str | None
     gol: int
@@ -33,18 +49,20 @@ class Cell(NamedTuple):
 
     @property
     def aligned(self) -> bool:
-        """Whether decoded state i is to be the true state s_i."""
+        """Whether decoded state i should equal the true state s_i."""
         return self.gol == self.model_t
 
 
 @dataclass(frozen=True)
 class Order:
-    """One run's learning order.
+    """The learning order of one run.
 
     Attributes:
-        traces: those of its states, `state2` to the final one.
-        first: what `first_steps` gives of them.
-        leads: what `leads` gives of that.
+        run_id: the run.
+        cell: its cell.
+        seed: its seed.
+        traces: the traces of its states, from `state2` to the final one.
+        first: the first step of each state, see `first_steps`.
     """
 
     run_id: str
@@ -52,18 +70,48 @@ class Order:
     seed: int
     traces: Traces
     first: Mapping[str, int | None]
-    leads: Mapping[str, Lead]
 
-    def label(self, name: str) -> str:
-        """A state's name for a person: of unequal timesteps `state2` is h_1 decoded, and not s_2."""
-        if self.cell.aligned:
-            return name
-        return "final" if name == list(self.first)[-1] else f"decoded {name.removeprefix('state')}"
+    @property
+    def leads(self) -> dict[str, Lead]:
+        """The lead of each state before the final one, see `leads`."""
+        return leads(self.first)
 
     @property
     def final(self) -> int | None:
         """The first step at which the final state reaches the similarity."""
         return list(self.first.values())[-1]
+
+    def label(self, name: str) -> str:
+        """A state's name for people. With unequal timesteps `state2` is h_1 decoded, which need not be s_2."""
+        if self.cell.aligned:
+            return name
+        return "final" if name == list(self.first)[-1] else f"decoded {name.removeprefix('state')}"
+
+
+def states(names: Iterable[str]) -> list[str]:
+    """The names of states among these trace names, in the order of the states; `state1` is left out."""
+    numbers = {int(match[1]) for match in map(_STATE.fullmatch, names) if match}
+    return [f"state{number}" for number in sorted(numbers) if number > 1]
+
+
+def first_steps(traces: Traces, *, similarity: float = SIMILARITY) -> dict[str, int | None]:
+    """Per state, the first traced step that reaches the similarity; null if none does. The final state is last."""
+    return {
+        name: next((step for step, value in zip(*traces[name], strict=True) if value >= similarity), None)
+        for name in states(traces)
+    }
+
+
+def leads(first: Mapping[str, int | None]) -> dict[str, Lead]:
+    """Per state before the final one, its lead over the final state.
+
+    Args:
+        first: see `first_steps`.
+    """
+    if not first:
+        return {}
+    *earlier, final = first
+    return {name: _lead(first[name], first[final]) for name in earlier}
 
 
 def collect(
@@ -74,50 +122,48 @@ def collect(
     min_accuracy: float | None = None,
     similarity: float,
 ) -> list[Order]:
-    """The learning order of the runs that are named, or else of those kept ones that meet the filter.
+    """The learning order of the named runs, or else of the kept runs that meet the filter.
 
     Args:
-        store: where they are.
-        prefixes: beginnings of run ids; such runs are taken whatever accuracy they reached.
-        where: a filter, see `where.parse`; default where no run is named: the runs of the paper's learning order.
-        min_accuracy: see `select.passed`.
+        store: the store of the runs.
+        prefixes: prefixes of run ids; named runs are included whatever accuracy they reached.
+        where: a filter, see `where.apply`; default if no run is named: the runs of the paper's learning order.
+        min_accuracy: see `gate.passed`.
         similarity: see `first_steps`.
 
     Raises:
-        StoreError: a name or a filter is wrong, or a named run has no traces.
+        StoreError: a run id or the filter is wrong, or a named run has no traces.
     """
     frame = store.runs()
     named = {store.find(prefix) for prefix in prefixes}
     if named:
         frame = filters.apply(where, frame[frame["run_id"].isin(named)])
     else:
-        default = paper.TABLES["learning_order"][0]
-        frame = paper_runs.of(frame, default) if where is None else filters.apply(where, frame)
-        frame = select.completed(frame)
-        frame = frame[select.passed(frame, min_accuracy=min_accuracy)]
+        frame = runs_of(frame, TABLES["learning_order"][0]) if where is None else filters.apply(where, frame)
+        frame = completed(frame)
+        frame = frame[passed(frame, min_accuracy=min_accuracy)]
     traces = store.traces_of(frame["run_id"])
     orders = []
-    for _, run in frame.iterrows():
+    for run in records(frame):
         of_run = traces.get(run["run_id"], {})
         found = {name: of_run[name] for name in states(of_run)}
         if found:
-            orders.append(_order(run, found, similarity=similarity))
+            cell = Cell(*(run[name] for name in Cell._fields))
+            first = first_steps(found, similarity=similarity)
+            orders.append(Order(run["run_id"], cell, run["seed"], found, first))
         elif named:
-            raise StoreError(_without_traces(run))
+            why = run["outcome"] or "traces are stored when a run ends"
+            raise StoreError(
+                f"run {short(run['run_id'])} is {run['state']} and has no traces of its states ({why}); "
+                "name another, see imagine-results runs"
+            )
     return orders
 
 
 def by_cell(orders: Sequence[Order]) -> dict[Cell, list[Order]]:
-    """The runs by their cells, sorted: only runs of one have a mean in common."""
-    cells = sorted({order.cell for order in orders}, key=lambda cell: [sort_key(value) for value in cell])
+    """The runs of each cell, sorted by cell. Runs of different cells have no common mean."""
+    cells = sorted({order.cell for order in orders}, key=sort_key)
     return {cell: [order for order in orders if order.cell == cell] for cell in cells}
-
-
-def telling(orders: Sequence[Order]) -> list[str]:
-    """The columns of the cells that a person needs: gol and model_t, and those in which the runs differ."""
-    cells = [order.cell._asdict() for order in orders]
-    differ = [name for name in Cell._fields if len({cell[name] for cell in cells}) > 1]
-    return [name for name in Cell._fields if name in (*_ALWAYS, *differ)]
 
 
 def run_rows(orders: Sequence[Order]) -> list[dict[str, Any]]:
@@ -136,107 +182,19 @@ def run_rows(orders: Sequence[Order]) -> list[dict[str, Any]]:
 
 
 def mean_rows(orders: Sequence[Order]) -> list[dict[str, Any]]:
-    """A row per cell and state before the final one: its mean leads over the runs that have them."""
+    """A row per cell and state before the final one: its mean lead over the runs that have one."""
     rows = []
     for cell, runs in by_cell(orders).items():
         for name in runs[0].leads:
             found = [run.leads[name] for run in runs if name in run.leads]
             steps = [lead.steps for lead in found if lead.steps is not None]
             shares = [lead.share for lead in found if lead.share is not None]
-            rows.append(
-                {
-                    **cell._asdict(),
-                    "state": name,
-                    "runs": len(steps),
-                    **_spread("lead", mean_interval(steps)),
-                    **_spread("share", mean_interval(shares)),
-                }
-            )
+            means = mean_interval(steps).columns("lead") | mean_interval(shares).columns("share")
+            rows.append({**cell._asdict(), "state": name, "runs": len(steps), **means})
     return rows
 
 
-def text(orders: Sequence[Order], *, style: str) -> str:
-    """Both tables for a person; CSV is the one of runs alone, with names and values as they are."""
-    if style == "csv":
-        every, leading = _names(orders)
-        heads = [f"{kind}_{name}" for kind in ("lead", "share") for name in leading]
-        return tables.render(run_rows(orders), ["run_id", *Cell._fields, "seed", *every, *heads], style=style)
-    cell = telling(orders)
-    parts = [tables.render(list(map(_shown_run, orders)), _shown_columns(orders, cell), style=style)]
-    means = [_shown_mean(row, runs[0]) for runs in by_cell(orders).values() for row in mean_rows(runs)]
-    if len(orders) > 1 and means:
-        columns = [name for name in means[0] if name in cell or name not in Cell._fields]
-        parts.append(tables.render(means, columns, style=style))
-    return "\n\n".join(parts)
-
-
-def _names(orders: Sequence[Order]) -> tuple[list[str], list[str]]:
-    """Every state that a run has, and every one that leads a final one."""
-    return (
-        states(name for order in orders for name in order.first),
-        states(name for order in orders for name in order.leads),
-    )
-
-
-def _shown_columns(orders: Sequence[Order], cell: Sequence[str]) -> list[str]:
-    """The states of equal timesteps before those of unequal ones, whose final state is the last column."""
-    every: dict[str, None] = {}
-    leading: dict[str, None] = {}
-    for aligned in (True, False):
-        alike = [order for order in orders if order.cell.aligned is aligned]
-        names = _names(alike)
-        every |= dict.fromkeys(
-            order.label(name) for name in names[0] for order in alike if name in order.first
-        )
-        leading |= dict.fromkeys(
-            order.label(name) for name in names[1] for order in alike if name in order.leads
-        )
-    last = [name for name in every if name == "final"]
-    middle = [name for name in every if name != "final"]
-    return ["run", *cell, "seed", *middle, *last, *map(_LEADS.format, leading)]
-
-
-def _order(run: "pd.Series[Any]", traces: Traces, *, similarity: float) -> Order:
-    first = first_steps(traces, similarity=similarity)
-    cell = Cell(*(plain(run[name]) for name in Cell._fields))
-    return Order(run["run_id"], cell, plain(run["seed"]), traces, first, leads(first))
-
-
-def _without_traces(run: "pd.Series[Any]") -> str:
-    why = plain(run["outcome"]) or "traces are stored when a run ends"
-    return (
-        f"run {run['run_id'][:SHORT]} is {run['state']} and has no traces of its states ({why}); name another, "
-        "see imagine-results runs"
-    )
-
-
-def _spread(name: str, found: Interval) -> dict[str, float | None]:
-    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
-
-
-def _shown_run(order: Order) -> dict[str, Any]:
-    first = {
-        order.label(name): "never" if step is None else f"{step:,}" for name, step in order.first.items()
-    }
-    led = {_LEADS.format(order.label(name)): _lead(lead) for name, lead in order.leads.items()}
-    return {"run": order.run_id[:SHORT], **order.cell._asdict(), "seed": order.seed, **first, **led}
-
-
-def _lead(lead: Lead) -> str:
-    if lead.steps is None:
-        return ""
-    return f"{lead.steps:,}" if lead.share is None else f"{lead.steps:,} ({100 * lead.share:z.0f}%)"
-
-
-def _shown_mean(row: Mapping[str, Any], one: Order) -> dict[str, Any]:
-    """A row of `mean_rows` for a person; `one` is any of its runs."""
-    low, mean, high = (
-        "" if row[name] is None else f"{row[name]:z,.0f}" for name in ("lead_low", "lead", "lead_high")
-    )
-    return {
-        **one.cell._asdict(),
-        "state": one.label(row["state"]),
-        "runs": row["runs"],
-        "leads by, steps": f"{mean} [{low}, {high}]" if low else mean,
-        "leads by, share": tables.interval(row["share"], row["share_low"], row["share_high"]),
-    }
+def _lead(step: int | None, final: int | None) -> Lead:
+    if step is None or final is None:
+        return Lead(None, None)
+    return Lead(final - step, (final - step) / final if final else None)

@@ -1,46 +1,46 @@
-"""Which stored runs a number of the paper is held against: the one place that `compare` and `trace` ask."""
+"""Which stored runs a number of the paper is compared with. `compare` and `trace` both ask here."""
 
 from collections.abc import Mapping
 
 import pandas as pd
 
 from results_db.contract import Scalar
-from results_db.paper import numbers as paper
-from results_db.query import gate as select
+from results_db.paper.numbers import CONSTANT, EFFECTS, ONE_SHAPE, RUNS, Number
 from results_db.query import where
+from results_db.query.gate import completed
 
 FINE = 100
-"""Steps between the points of a trace, at most, from which leads are taken: the shortest are of that order."""
+"""The largest `trace_every` of runs whose leads count: the shortest leads are of that order."""
 
 
-def of(frame: pd.DataFrame, number: paper.Number) -> pd.DataFrame:
+def runs_of(frame: pd.DataFrame, number: Number) -> pd.DataFrame:
     """The COMPLETED runs of a number, whatever accuracy they reached.
+
+    A run that lacks a config key predates that key and was trained like the authors' runs.
 
     Args:
         frame: runs, as `Store.runs` gives them.
-        number: one of `paper.TABLES`.
+        number: one of `numbers.TABLES`.
     """
-    needed = {**paper.RUNS[number.table], **number.cell}
-    runs = select.completed(frame)
+    needed = {**RUNS[number.table], **number.cell}
+    experiment = str(needed["experiment"])
+    runs = completed(frame)
     runs = runs[_have(runs, needed)]
+    runs = runs[_have(runs, CONSTANT[experiment], or_null=True)]
     if number.table == "learning_order":
-        runs = runs[~(runs["trace_every"] > FINE)]  # one of before such a key existed lacks it
-    # A run of before such a key existed lacks it, and had what all of the authors' runs had.
-    runs = runs[_have(runs, paper.CONSTANT[str(needed["experiment"])], or_null=True)]
-    return runs if number.table in paper.EFFECTS else runs[~_ablated(runs, str(needed["experiment"]))]
+        runs = runs[~(runs["trace_every"] > FINE)]
+    return runs if number.table in EFFECTS else runs[~_ablated(runs, experiment)]
 
 
 def _have(runs: pd.DataFrame, wanted: Mapping[str, Scalar], *, or_null: bool = False) -> "pd.Series[bool]":
-    mask = pd.Series(True, index=runs.index)
-    for key, value in wanted.items():
-        mask &= (runs[key] == value) | (runs[key].isna() & or_null)
-    return mask
+    cells = runs[list(wanted)]
+    return (cells.eq(pd.Series(wanted, dtype=object)) | (cells.isna() & or_null)).all(axis=1)
 
 
 def _ablated(runs: pd.DataFrame, experiment: str) -> "pd.Series[bool]":
-    """The runs that only an ablation wants: of a preset with one shape, and on the other side of an effect."""
-    other = pd.Series(False, index=runs.index)
-    for table, effect in paper.EFFECTS.items():
-        if paper.RUNS[table]["experiment"] == experiment:
-            other |= where.parse(effect.second).mask(runs)
-    return other & runs["preset"].isin(paper.ONE_SHAPE)
+    """The runs that only an ablation wants: the second side of an effect, in a preset with one shape."""
+    second = pd.Series(False, index=runs.index)
+    for table, effect in EFFECTS.items():
+        if RUNS[table]["experiment"] == experiment:
+            second |= where.mask(effect.second, runs)
+    return second & runs["preset"].isin(ONE_SHAPE)

@@ -3,19 +3,20 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import fmean
+from typing import Any, cast
 
 import pandas as pd
 
 from results_db import columns
 from results_db.contract import StoreError
-from results_db.query import gate as select
+from results_db.query.gate import completed, passed
 
 MEANS = {
     "metric": ("metric_plain", "metric_adv"),
     "correlation": ("correlation_plain", "correlation_adv", "correlation_aligned"),
 }
-"""What an experiment is judged by, whose mean has an interval, and the means that stand beside it."""
+"""The metric that judges an experiment (its mean has an interval), and the metrics shown beside it."""
 
 MEASURES = (
     "kept",
@@ -26,23 +27,28 @@ MEASURES = (
         for name in (judged, f"{judged}_low", f"{judged}_high", *beside)
     ),
 )
-"""The columns that follow those of the groups; null where an experiment has no such metric."""
+"""The columns after the group's own; null where an experiment has no such metric."""
 
 CONFIDENCE = 0.95
+"""The level of every interval."""
 
 
 @dataclass(frozen=True)
 class Interval:
     """A mean with its confidence interval; null where there are too few values."""
 
-    mean: float | None
-    low: float | None
-    high: float | None
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     @property
     def half(self) -> float | None:
-        """How far it reaches to each side of the mean."""
+        """Half the interval's width."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+    def columns(self, name: str) -> dict[str, float | None]:
+        """The mean under this name, and the bounds under `name_low` and `name_high`."""
+        return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 def aggregate(
@@ -50,80 +56,80 @@ def aggregate(
 ) -> list[dict[str, Any]]:
     """One row per group of COMPLETED runs: the group's columns, then `MEASURES`; sorted by the group.
 
-    Means are over the kept runs whose value is not null.
+    Means are over the kept runs that have the metric.
 
     Args:
         frame: runs, as `Store.runs` gives them.
         by: the columns to group by.
-        min_accuracy: see `select.passed`.
+        min_accuracy: see `gate.passed`.
 
     Raises:
-        StoreError: a column to group by is unknown or is itself a measure.
+        StoreError: a column to group by is unknown, is a measure, or is named twice.
     """
-    _check(by, list(frame.columns))
-    runs = select.completed(frame)
+    for name in by:
+        columns.check(name, [one for one in frame.columns if one not in MEASURES], origin="--group")
+    if len(set(by)) < len(by):
+        raise StoreError(f"--group: '{','.join(by)}' names a column twice; name each column once")
+    runs = completed(frame)
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for place, key in enumerate(zip(*(map(plain, runs[name]) for name in by), strict=True)):
-        groups.setdefault(key, []).append(place)
-    kept = select.passed(runs, min_accuracy=min_accuracy)
+    for place, row in enumerate(records(runs[list(by)])):
+        groups.setdefault(tuple(row.values()), []).append(place)
+    kept = passed(runs, min_accuracy=min_accuracy)
     return [
         {**dict(zip(by, key, strict=True)), **_measures(runs.iloc[places], kept=kept[places])}
-        for key, places in sorted(groups.items(), key=lambda group: [sort_key(value) for value in group[0]])
+        for key, places in sorted(groups.items(), key=lambda group: sort_key(group[0]))
     ]
 
 
 def grouping(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:
-    """The columns to group by, `experiment` first where runs of several completed: they have no mean in common."""
-    several = select.completed(frame)["experiment"].nunique(dropna=False) > 1
+    """The columns to group by. `experiment` comes first where runs of several experiments completed.
+
+    Metrics of different experiments have no common mean.
+    """
+    several = completed(frame)["experiment"].nunique(dropna=False) > 1
     return ["experiment", *by] if several and "experiment" not in by else list(by)
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean and its 95% interval after Student's t: mean +- t(n - 1) s / sqrt(n)."""
-    count = len(values)
-    mean = math.fsum(values) / count if count else None
-    if mean is None or count < 2:
-        return Interval(mean, None, None)
-    half = _quantile(count - 1) * math.sqrt(_squared_error(values))
-    return Interval(mean, mean - half, mean + half)
+    """The mean and its interval after Student's t: mean +- t(n - 1) s / sqrt(n)."""
+    if len(values) < 2:
+        return Interval(fmean(values) if values else None)
+    return _interval(fmean(values), math.sqrt(_squared_error(values)), freedom=len(values) - 1)
 
 
 def difference_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """The mean of `first` less that of `second`, and its 95% interval after Welch: variances may differ.
+    """The mean of `first` less the mean of `second`, and its interval after Welch: variances may differ.
 
     The degrees of freedom are Welch and Satterthwaite's: (a + b)^2 / (a^2 / (n - 1) + b^2 / (m - 1)), where a and
     b are the squared standard errors of the two means, of n and m values.
     """
-    one, two = mean_interval(first).mean, mean_interval(second).mean
-    if one is None or two is None:
-        return Interval(None, None, None)
+    if not (first and second):
+        return Interval()
+    difference = fmean(first) - fmean(second)
     if min(len(first), len(second)) < 2:
-        return Interval(one - two, None, None)
+        return Interval(difference)
     a, b = _squared_error(first), _squared_error(second)
     largest = max(a, b)
     if not largest:
-        return Interval(one - two, one - two, one - two)
-    c, d = a / largest, b / largest  # a tiny error's square would be zero
+        return Interval(difference, difference, difference)
+    c, d = a / largest, b / largest  # the square of a tiny error would be zero
     freedom = (c + d) ** 2 / (c**2 / (len(first) - 1) + d**2 / (len(second) - 1))
-    half = _quantile(freedom) * math.sqrt(a + b)
-    return Interval(one - two, one - two - half, one - two + half)
+    return _interval(difference, math.sqrt(a + b), freedom=freedom)
 
 
 def ratio_interval(over: Sequence[float], under: Sequence[float]) -> Interval:
-    """The mean of `over` by that of `under`, pairs of one run each, and its 95% interval.
+    """The mean of `over` divided by the mean of `under`, pairs of one run each, and its interval.
 
-    The interval is the one of the residuals over_i - ratio * under_i, whose mean is zero, by the mean of `under`:
-    the ratio estimator's first-order error. Null where that mean is not positive.
+    The interval is the interval of the residuals over_i - ratio * under_i, whose mean is zero, divided by the mean
+    of `under`: the ratio estimator's first-order error. Null where the mean of `under` is not positive.
     """
-    top, bottom = mean_interval(over).mean, mean_interval(under).mean
-    if top is None or bottom is None or bottom <= 0:
-        return Interval(None, None, None)
-    ratio = top / bottom
+    if not under or fmean(under) <= 0:
+        return Interval()
+    ratio = fmean(over) / fmean(under)
     if len(over) < 2:
-        return Interval(ratio, None, None)
+        return Interval(ratio)
     residuals = [above - ratio * below for above, below in zip(over, under, strict=True)]
-    half = _quantile(len(over) - 1) * math.sqrt(_squared_error(residuals)) / bottom
-    return Interval(ratio, ratio - half, ratio + half)
+    return _interval(ratio, math.sqrt(_squared_error(residuals)) / fmean(under), freedom=len(over) - 1)
 
 
 def values(runs: pd.DataFrame, name: str) -> list[float]:
@@ -131,47 +137,36 @@ def values(runs: pd.DataFrame, name: str) -> list[float]:
     return [float(value) for value in runs[name].dropna()]
 
 
-def plain(value: Any) -> Any:
-    """A cell of a frame as Python's own bool, int, float, str, or None."""
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if value is None or value != value else value
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame with plain values: bool, int, float, str, or None where one is missing."""
+    return cast(list[dict[str, Any]], frame.astype(object).where(frame.notna(), None).to_dict("records"))
 
 
-def _check(by: Sequence[str], known: Sequence[str]) -> None:
-    valid = [name for name in known if name not in MEASURES]
-    for name in by:
-        columns.check(name, valid, origin="--group")
-    if len(set(by)) < len(by):
-        raise StoreError(f"--group: '{','.join(by)}' names a column twice")
+def sort_key(row: Sequence[Any]) -> list[tuple[int, Any]]:
+    """Sorts rows of mixed values: numbers and booleans before words before null."""
+    return [
+        (2, 0) if value is None else (1, value) if isinstance(value, str) else (0, value) for value in row
+    ]
 
 
 def _measures(runs: pd.DataFrame, *, kept: Any) -> dict[str, Any]:
     counted = runs[kept]
     found: dict[str, Any] = {"kept": len(counted), "run": len(runs)}
     for judged, beside in MEANS.items():
-        overall = mean_interval(values(counted, judged))
-        found |= {judged: overall.mean, f"{judged}_low": overall.low, f"{judged}_high": overall.high}
+        found |= mean_interval(values(counted, judged)).columns(judged)
         found |= {name: mean_interval(values(counted, name)).mean for name in beside}
     return found
 
 
 def _squared_error(values: Sequence[float]) -> float:
-    """The squared standard error of the mean of two or more values: their variance by their number."""
-    count = len(values)
-    mean = math.fsum(values) / count
+    """The squared standard error of the mean of two or more values: their variance over their number."""
+    count, mean = len(values), fmean(values)
     return math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count
 
 
-def _quantile(freedom: float) -> float:
-    """From Student's t with so many degrees of freedom: the bound of the central 95%."""
-    from scipy.special import stdtrit
+def _interval(mean: float, error: float, *, freedom: float) -> Interval:
+    """The central interval of Student's t with so many degrees of freedom, scaled by the standard error."""
+    from scipy.special import stdtrit  # scipy.stats takes much longer to import
 
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
-
-
-def sort_key(value: Any) -> tuple[int, Any]:
-    """Sorts numbers and booleans before words before null, which Python does not compare."""
-    if value is None:
-        return (2, 0)
-    return (1, value) if isinstance(value, str) else (0, value)
+    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
+    return Interval(mean, mean - half, mean + half)

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from results_db.contract import EndedAttempt
 
 _SAME = (
-    (re.compile(r"(?<![\w.])~?/(?:[^\s'\":,;()/]+/)+"), "…/"),  # the folder of a path; its name may tell
+    (
+        re.compile(r"(?<![\w.])~?/(?:[^\s'\":,;()/]+/)+"),
+        "…/",
+    ),  # the folder of a path; the file's name may matter
     (re.compile(r"\b0x[0-9a-fA-F]+\b"), "#"),
     # Ids: UUIDs and hashes, which have digits among their letters.
     (re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), "#"),
     (re.compile(r"\b(?=[0-9a-fA-F]*[0-9])(?=[0-9a-fA-F]*[a-fA-F])[0-9a-fA-F]{8,}\b"), "#"),
     (re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"), "#"),
 )
-"""What differs between failures of one cause, and what stands for it."""
+"""What differs between failures of the same cause, and what replaces it."""
 
 
 @dataclass
@@ -22,9 +25,9 @@ class Cause:
     """Attempts that failed for the same reason.
 
     Attributes:
-        key: the reason with numbers, addresses, ids and folders left out.
-        example: the reason as one of them gave it.
-        attempts: which, the last to end first.
+        key: the reason without numbers, addresses, ids and folders.
+        example: the reason of one of the attempts.
+        attempts: the attempts, in the order of the input.
     """
 
     key: str
@@ -33,12 +36,12 @@ class Cause:
 
     @property
     def count(self) -> int:
-        """How many."""
+        """The number of attempts."""
         return len(self.attempts)
 
 
 def reason(attempt: EndedAttempt) -> str:
-    """Why it failed: the last line of its traceback, else of its log, else how it ended."""
+    """Why an attempt failed: the last line of its traceback, else of its log, else its state and exit code."""
     for text in (attempt.error, attempt.log_tail):
         lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
         if lines:
@@ -48,7 +51,7 @@ def reason(attempt: EndedAttempt) -> str:
 
 
 def key(reason: str) -> str:
-    """The same text for reasons that differ in numbers, addresses, ids and folders alone."""
+    """The reason without numbers, addresses, ids and folders: equal for failures of the same cause."""
     for pattern, stand_in in _SAME:
         reason = pattern.sub(stand_in, reason)
     return reason

@@ -1,1 +1,1 @@
-"""Results on their way from a worker to the store."""
+"""The spool: records and heartbeats in files beside the store, until the store has them."""

@@ -1,4 +1,4 @@
-"""Signs of life of jobs that do not write the store: a small file per attempt, replaced at every heartbeat."""
+"""Heartbeats of jobs that do not write the store: one small file per attempt, replaced at every heartbeat."""
 
 import json
 import logging
@@ -9,14 +9,15 @@ from pathlib import Path
 
 from results_db.contract import Attempt, Provenance
 from results_db.files import Files, write_atomically
-from results_db.spool.records import in_order
+from results_db.spool.records import attempts_of
+from results_db.text import short
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Alive:
-    """What an attempt says of itself: who makes it, and where it stands."""
+class Heartbeat:
+    """An attempt's report that it is alive: what trains it, and its progress."""
 
     attempt: Attempt
     provenance: Provenance
@@ -24,51 +25,49 @@ class Alive:
     progress: Mapping[str, float]
 
 
-class AliveFiles:
-    """The folder `spool/alive` beside a store.
-
-    Args:
-        folder: `Store.folder`.
-    """
+class HeartbeatFiles:
+    """The folder `spool/alive` in a store's folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = Files(folder).spool / "alive"
 
-    def write(self, alive: Alive) -> None:
-        """Replace the attempt's file. One that cannot be written is a sign of life less, no more."""
+    def write(self, heartbeat: Heartbeat) -> None:
+        """Replace the attempt's file. An error is only logged: the next heartbeat tries again."""
         try:
-            write_atomically(self._path(alive.attempt), json.dumps(asdict(alive)).encode())
+            write_atomically(self._path(heartbeat.attempt), json.dumps(asdict(heartbeat)).encode())
         except OSError as error:
-            log.warning("sign of life of run %s: %s", alive.attempt.run_id[:10], error)
+            log.warning("heartbeat of run %s: %s", short(heartbeat.attempt.run_id), error)
 
     def remove(self, attempt: Attempt) -> None:
-        """The attempt is over, and with it every older one of its run."""
-        for other in in_order(self._folder.glob(f"{attempt.run_id}.*")):
+        """Delete the files of an attempt that ended, and of older attempts of its run."""
+        for other in attempts_of(self._folder.glob(f"{attempt.run_id}.*")):
             if other.order <= attempt.order:
                 self._path(other).unlink(missing_ok=True)
 
     def newest(self, run_id: str) -> Attempt | None:
         """The newest attempt of this run that has a file."""
-        attempts = in_order(self._folder.glob(f"{run_id}.*"))
+        attempts = attempts_of(self._folder.glob(f"{run_id}.*"))
         return attempts[-1] if attempts else None
 
-    def read(self) -> Iterator[tuple[Alive, datetime]]:
-        """Every file that can be read, a run's oldest attempts first, and when it was written."""
-        for attempt in in_order(self._folder.glob("*.json")):
+    def read(self) -> Iterator[tuple[Heartbeat, datetime]]:
+        """Every readable heartbeat, older attempts first, and the time of its file."""
+        for attempt in attempts_of(self._folder.glob("*.json")):
             path = self._path(attempt)
             try:
                 written_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
                 plain = json.loads(path.read_bytes())
-                alive = Alive(attempt, Provenance(**plain["provenance"]), plain["step"], plain["progress"])
+                heartbeat = Heartbeat(
+                    attempt, Provenance(**plain["provenance"]), plain["step"], plain["progress"]
+                )
             except (
                 OSError,
                 ValueError,
                 TypeError,
                 KeyError,
-            ) as error:  # a new one comes with the next heartbeat
+            ) as error:  # the next heartbeat replaces the file
                 log.warning("%s: %s", path, error)
                 continue
-            yield alive, written_at
+            yield heartbeat, written_at
 
     def _path(self, attempt: Attempt) -> Path:
         return self._folder / f"{attempt.run_id}.{attempt.number}.{attempt.restart}.json"

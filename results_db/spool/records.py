@@ -1,6 +1,6 @@
-"""Records on their way to the store: one file per attempt, in the folder beside it, until the store has them.
+"""Records in the spool: one file per attempt, until the store has it.
 
-A file holds two lines of JSON: a head with the checksum of the second, and the record.
+A file has two lines of JSON: a head with the checksum of the second line, and the record.
 """
 
 import base64
@@ -25,23 +25,23 @@ _ENDED = FAILURES | INTERRUPTED | {State.COMPLETED}
 
 
 class DamagedError(Exception):
-    """A file of the spool that does not hold what was written."""
+    """A spool file does not contain what was written."""
 
 
 class NewerFormatError(Exception):
-    """A file of the spool that a newer version wrote."""
+    """A newer version of this program wrote the spool file."""
 
 
 @dataclass(frozen=True)
 class Spooled:
-    """How an attempt ended, with all that the store shall know of it.
+    """How an attempt ended.
 
     Attributes:
-        attempt: which.
-        state: COMPLETED, or how it ended without a result.
-        provenance: who made it, for a store that did not hear it begin.
+        attempt: the attempt.
+        state: COMPLETED, or the state in which it ended without a result.
+        provenance: what trained it, for a store that does not know that it began.
         lasted_s: seconds from its beginning to its end.
-        record: what it leaves behind, if COMPLETED.
+        record: the run's record, if COMPLETED.
         error: see `WorkerStore.end`.
         exit_code: see `WorkerStore.end`.
         log_tail: see `WorkerStore.end`.
@@ -58,29 +58,22 @@ class Spooled:
 
 
 def encode(entry: Spooled) -> bytes:
-    """The file of an entry."""
-    plain = {
-        **vars(entry),
-        "attempt": vars(entry.attempt),
-        "provenance": vars(entry.provenance),
-        "record": None if entry.record is None else _plain(entry.record),
-    }
-    body = json.dumps(plain, separators=(",", ":")).encode()
+    """The content of an entry's file."""
+    body = json.dumps(vars(entry), separators=(",", ":"), default=_plain).encode()
     head = {"format": FORMAT, "version": VERSION, "sha256": hashlib.sha256(body).hexdigest()}
     return json.dumps(head).encode() + b"\n" + body + b"\n"
 
 
-def _plain(record: RunRecord) -> dict[str, Any]:
-    samples = {name: base64.b64encode(sample.npz).decode() for name, sample in record.samples.items()}
-    return {**vars(record), "samples": samples}
+def _plain(value: object) -> object:
+    return base64.b64encode(value.npz).decode() if isinstance(value, Sample) else vars(value)
 
 
 def decode(data: bytes) -> Spooled:
-    """The entry of a file.
+    """The entry, from the content of its file.
 
     Raises:
-        DamagedError: it is not what `encode` wrote.
-        NewerFormatError: a newer version wrote it.
+        DamagedError: this is not what `encode` wrote.
+        NewerFormatError: a newer version of this program wrote it.
     """
     head, _, body = data.partition(b"\n")
     body = body.removesuffix(b"\n")
@@ -91,7 +84,7 @@ def decode(data: bytes) -> Spooled:
         if int(about["version"]) > VERSION:
             raise NewerFormatError(f"it has version {about['version']}, this one reads {VERSION}")
         if hashlib.sha256(body).hexdigest() != about["sha256"]:
-            raise DamagedError("its checksum does not fit")
+            raise DamagedError("its checksum is wrong")
         return _entry(json.loads(body))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"it cannot be read: {error}") from None
@@ -112,21 +105,17 @@ def _entry(plain: dict[str, Any]) -> Spooled:
 
 
 class Spool:
-    """The folder `spool` beside a store.
-
-    Args:
-        folder: `Store.folder`.
-    """
+    """The folder `spool` in a store's folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Files(folder).spool
 
     def path(self, attempt: Attempt) -> Path:
-        """The file of an attempt; several machines may see it, and one writes it, once."""
+        """The file of an attempt. Several machines may read it; one writes it, once."""
         return self.folder / f"{attempt.run_id}.{attempt.number}.{attempt.restart}.json"
 
     def write(self, entry: Spooled) -> Path:
-        """Put an entry there, whole and to stay.
+        """Write an entry so that it survives a crash.
 
         Raises:
             OSError: the disk is full, or the folder cannot be written.
@@ -136,43 +125,43 @@ class Spool:
         return path
 
     def attempts(self, run_id: str = "") -> list[Attempt]:
-        """The attempts that have a file, of one run or of all; a run's oldest first."""
-        return in_order(self.folder.glob(f"{run_id}*.json"))
+        """The attempts that have a file, of one run or of all runs; a run's oldest first."""
+        return attempts_of(self.folder.glob(f"{run_id}*.json"))
 
     def read(self, attempt: Attempt) -> Spooled:
         """An attempt's entry.
 
         Raises:
-            FileNotFoundError: somebody else has taken it in.
+            FileNotFoundError: another process ingested it.
             OSError: it cannot be read now.
             DamagedError: it is not what was written.
-            NewerFormatError: a newer version wrote it.
+            NewerFormatError: a newer version of this program wrote it.
         """
         entry = decode(self.path(attempt).read_bytes())
         if entry.attempt != attempt:
-            raise DamagedError(f"it is of another attempt, {entry.attempt}")
+            raise DamagedError(f"it belongs to another attempt, {entry.attempt}")
         if entry.record is not None and entry.record.run_id != attempt.run_id:
-            raise DamagedError(f"its record is that of run {entry.record.run_id}")
+            raise DamagedError(f"its record belongs to run {entry.record.run_id}")
         if (entry.record is None) == (entry.state is State.COMPLETED) or entry.state not in _ENDED:
             raise DamagedError(
-                f"nothing ends as {entry.state} {'without' if entry.record is None else 'with'} a record"
+                f"no attempt ends as {entry.state} {'without' if entry.record is None else 'with'} a record"
             )
         return entry
 
     def written_at(self, attempt: Attempt) -> datetime:
-        """When its file was written, by the file server's clock: a worker's own may be wrong.
+        """When the attempt's file was written, by the file server's clock: the worker's may be wrong.
 
         Raises:
-            FileNotFoundError: it is not there any more.
+            FileNotFoundError: another process ingested it.
         """
         return datetime.fromtimestamp(self.path(attempt).stat().st_mtime, UTC)
 
     def remove(self, attempt: Attempt) -> None:
-        """The store has it, or refused it."""
+        """Delete an attempt's file, because the store has or refused its record."""
         self.path(attempt).unlink(missing_ok=True)
 
     def set_aside(self, attempt: Attempt) -> Path:
-        """Move a damaged file to where nobody takes it in, for a person to look at; where it is then.
+        """Move a damaged file to `spool/damaged`, which `ingest` does not read; returns its new path.
 
         Raises:
             OSError: it cannot be moved.
@@ -184,8 +173,8 @@ class Spool:
         return damaged
 
 
-def in_order(paths: Iterable[Path]) -> list[Attempt]:
-    """The attempts that these files are named by, by (number, restart); files of other names are left out."""
+def attempts_of(paths: Iterable[Path]) -> list[Attempt]:
+    """The attempts that these file names contain, sorted by (number, restart). Other names are skipped."""
     found = (_NAME.fullmatch(path.name) for path in paths)
     attempts = [Attempt(name["run_id"], int(name["number"]), int(name["restart"])) for name in found if name]
     return sorted(attempts, key=lambda attempt: attempt.order)

@@ -1,4 +1,4 @@
-"""The store as a worker sees it: every result is in the spool before the store is asked, and the store may be away."""
+"""The store as a worker uses it: records go to the spool first, so the store may be away."""
 
 import logging
 import threading
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
 
 from results_db.contract import (
     Attempt,
@@ -25,25 +28,26 @@ from results_db.spool.shared_folder import FolderStore
 from results_db.store import open_store
 from results_db.store.address import locate
 from results_db.store.mounts import on_network
+from results_db.text import short
 
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0
-"""How long a worker asks again for a store that is away before it goes on with its next run."""
+"""How long a worker tries to reach a store that is away before it continues with its next run."""
 
 AWAY_S = 10.0
-"""How long a store that was waited for in vain is left alone by runs whose results are safe in the spool."""
+"""How long no other run tries after one run tried in vain, if its record is safe in the spool."""
 
 _AGAIN_AFTER_S = 0.5
 
 
 def worker_store(db: str | None, *, scheduled: bool = False) -> "SpooledStore":
-    """The store at `db` for a worker. It need not be within reach yet.
+    """The store for a worker. It may be away now.
 
     Args:
         db: see `results_db.store.address.locate`.
-        scheduled: the worker is a job of a cluster. It does not write a SQLite file that lies on a network file
-            system: there it leaves files beside the store, and `ingest` takes them in.
+        scheduled: whether the worker is a job of a cluster. Such a worker does not write a SQLite file on a network
+            file system: it leaves files beside the store, and `ingest` brings them in.
 
     Raises:
         StoreError: `db` names no store.
@@ -62,18 +66,22 @@ def worker_store(db: str | None, *, scheduled: bool = False) -> "SpooledStore":
 
 @dataclass
 class _Own:
-    """What a worker knows of an attempt of its own."""
+    """What a worker knows about one of its attempts."""
 
     provenance: Provenance
     since: float  # by the monotonic clock
     begun: bool  # the store knows that it began
 
 
-class SpooledStore:
-    """A `WorkerStore` whose results are safe before they are stored, and that lets a worker begin without the store.
+class SpooledStore(WorkerStore):
+    """A `WorkerStore` that keeps records in the spool until the store has them.
+
+    While the store is away, attempts begin and continue (None), `states` is empty, and `start` raises `StoreError`.
+    `finish` and `end` answer None when the record is safe in the spool; they raise `OSError` if the store is away and
+    the spool cannot be written.
 
     Args:
-        folder: `Store.folder`.
+        folder: see `WorkerStore.folder`.
         connect: opens the store; called when it is first needed, and again until it succeeds.
     """
 
@@ -87,40 +95,32 @@ class SpooledStore:
         self._left: list[Attempt] = []
         self._away_until = 0.0  # by the monotonic clock
 
+    @override
     def states(self, run_ids: Iterable[str]) -> dict[str, State]:
-        """The state of each of these runs that the store knows; of none while it is away."""
         try:
             return self._store().states(run_ids)
         except StoreError as error:
             log.warning("%s", error)
             return {}
 
+    @override
     def start(self, run_id: str, provenance: Provenance) -> Attempt | None:
-        """Grant the run's next attempt and begin it. None if there is nothing to do.
-
-        Raises:
-            StoreError: the store is away, or the run was never staged.
-        """
         attempt = self._store().start(run_id, provenance)
         if attempt is not None:
             self._own[attempt] = _Own(provenance, time.monotonic(), begun=True)
         return attempt
 
+    @override
     def begin(self, attempt: Attempt, provenance: Provenance, *, at: datetime | None = None) -> bool | None:
-        """A dispatched attempt begins. None if the store is away: then it is taken to count until the store is heard.
-
-        Raises:
-            UnknownRunError: the run was never staged.
-        """
         own = self._own[attempt] = _Own(provenance, time.monotonic(), begun=False)
         if self._has_result(attempt):
             return False
-        return self._asked(lambda store: self._begin(store, attempt, own, at=at))
+        return self._ask(lambda store: self._begin(store, attempt, own, at=at))
 
+    @override
     def heartbeat(
         self, attempt: Attempt, *, step: int, progress: Mapping[str, float], at: datetime | None = None
     ) -> bool | None:
-        """Say that the attempt is alive. False if the store says that it does not count, None if it is away."""
         own = self._own.get(attempt)
 
         def beat(store: WorkerStore) -> bool | None:
@@ -128,18 +128,13 @@ class SpooledStore:
                 return False
             return store.heartbeat(attempt, step=step, progress=progress, at=at)
 
-        return self._asked(beat)
+        return self._ask(beat)
 
+    @override
     def finish(self, attempt: Attempt, record: RunRecord, *, at: datetime | None = None) -> bool | None:
-        """COMPLETED. None if the store is away: then the record is safe in the spool.
+        return self._deliver(self._entry(attempt, State.COMPLETED, record=record))
 
-        Raises:
-            StoreError: the store is away and the spool cannot be written.
-            OSError: the same.
-            UnfitError: the store will never take this record.
-        """
-        return self._ended(attempt, State.COMPLETED, record=record)
-
+    @override
     def end(
         self,
         attempt: Attempt,
@@ -150,43 +145,34 @@ class SpooledStore:
         log_tail: str | None = None,
         at: datetime | None = None,
     ) -> bool | None:
-        """The attempt ended without a result. None if the store is away: then it is noted in the spool.
+        entry = self._entry(attempt, state, error=error, exit_code=exit_code, log_tail=log_tail)
+        return self._deliver(entry)
 
-        Raises:
-            OSError: the store is away and the spool cannot be written.
-        """
-        return self._ended(attempt, state, error=error, exit_code=exit_code, log_tail=log_tail)
-
+    @override
     def close(self) -> None:
-        """Give back connections; results that are still in the spool are offered once more."""
+        """Offer the records in the spool to the store once more, and close the connections."""
         self._catch_up()
         if self._connected is not None:
             self._connected.close()
 
-    def _ended(
-        self,
-        attempt: Attempt,
-        state: State,
-        *,
-        record: RunRecord | None = None,
-        error: str | None = None,
-        exit_code: int | None = None,
-        log_tail: str | None = None,
-    ) -> bool | None:
+    def _entry(self, attempt: Attempt, state: State, **details: Any) -> Spooled:
         own = self._own[attempt]
-        lasted_s = time.monotonic() - own.since
-        entry = Spooled(attempt, state, own.provenance, lasted_s, record, error, exit_code, log_tail)
+        return Spooled(attempt, state, own.provenance, time.monotonic() - own.since, **details)
+
+    def _deliver(self, entry: Spooled) -> bool | None:
+        attempt = entry.attempt
         full: OSError | None = None
         try:
             self._spool.write(entry)
         except OSError as failure:
-            log.warning("spool of run %s: %s", attempt.run_id[:10], failure)
+            log.warning("spool of run %s: %s", short(attempt.run_id), failure)
             full = failure
+        counts = None
         try:
-            # All runs of a pack may end at once, with little time left: a store that is away is waited for by one.
-            counts = None
+            # All runs of a pack may end at once, with little time left. Only one of them waits for a store that is
+            # away.
             if full is not None or time.monotonic() >= self._away_until:
-                counts = self._asked(lambda store: deliver(store, entry), patience_s=PATIENCE_S)
+                counts = self._ask(lambda store: deliver(store, entry), patience_s=PATIENCE_S)
         except (UnfitError, UnknownRunError):
             self._remove(attempt)
             raise
@@ -200,33 +186,35 @@ class SpooledStore:
         return counts
 
     def _catch_up(self) -> None:
-        """Store what stayed in the spool while the store was away."""
+        """Deliver what stayed in the spool while the store was away."""
         while self._left:
             attempt = self._left[0]
-            try:
-                entry = self._spool.read(attempt)
-            except FileNotFoundError:
-                entry = None  # somebody took it in
-            except Exception as error:  # whatever is wrong with it is for `ingest` to say
-                log.warning("%s: %s", self._spool.path(attempt), error)
-                entry = None
+            entry = self._read(attempt)
             if entry is not None:
                 try:
-                    counts = self._asked(partial(deliver, entry=entry))
+                    if self._ask(partial(deliver, entry=entry)) is None:
+                        return  # the store is away for the others as well, and each question may take long
+                    self._remove(attempt)
                 except (UnfitError, UnknownRunError) as error:
                     log.warning("%s stays: %s", self._spool.path(attempt), error)
-                else:
-                    if counts is None:
-                        return  # away for the others as well, and each question may take long
-                    self._remove(attempt)
             self._left.pop(0)
 
+    def _read(self, attempt: Attempt) -> Spooled | None:
+        """The attempt's entry in the spool; None if it is gone or cannot be read, which `ingest` reports."""
+        try:
+            return self._spool.read(attempt)
+        except FileNotFoundError:  # `ingest` was faster
+            return None
+        except Exception as error:
+            log.warning("%s: %s", self._spool.path(attempt), error)
+            return None
+
     def _remove(self, attempt: Attempt) -> None:
-        """The store has it. A file that cannot be removed is litter: taken in again, it changes nothing."""
+        """Delete a delivered record. If it cannot be deleted, ingesting it again changes nothing."""
         try:
             self._spool.remove(attempt)
         except OSError as error:
-            log.warning("spool of run %s: %s", attempt.run_id[:10], error)
+            log.warning("spool of run %s: %s", short(attempt.run_id), error)
 
     def _begin(
         self, store: WorkerStore, attempt: Attempt, own: _Own, *, at: datetime | None = None
@@ -236,26 +224,21 @@ class SpooledStore:
         return counts
 
     def _has_result(self, attempt: Attempt) -> bool:
-        """Its job finished it before it was requeued, and the result waits in the spool."""
-        for other in self._spool.attempts(attempt.run_id):
-            try:
-                if other.number == attempt.number and self._spool.read(other).state is State.COMPLETED:
-                    return True
-            except Exception as error:  # whatever is wrong with it is for `ingest` to say
-                log.warning("%s: %s", self._spool.path(other), error)
-        return False
+        """Whether the spool has a record of this attempt, from before its job was requeued."""
+        same = [other for other in self._spool.attempts(attempt.run_id) if other.number == attempt.number]
+        return any(entry.state is State.COMPLETED for entry in map(self._read, same) if entry is not None)
 
-    def _asked(self, ask: Callable[[WorkerStore], bool | None], *, patience_s: float = 0.0) -> bool | None:
-        """What the store says; None if it stays away."""
+    def _ask(self, question: Callable[[WorkerStore], bool | None], *, patience_s: float = 0.0) -> bool | None:
+        """The store's answer; None if it stays away for this long."""
         deadline = time.monotonic() + patience_s
         while True:
             try:
-                return ask(self._store())
+                return question(self._store())
             except (UnknownRunError, UnfitError):
                 raise
             except (StoreError, OSError) as error:
                 again = time.monotonic() + _AGAIN_AFTER_S < deadline
-                log.warning("%s; %s", error, "again soon" if again else "going on without it")
+                log.warning("%s; %s", error, "trying again" if again else "continuing without the store")
             if not again:
                 if patience_s:
                     self._away_until = time.monotonic() + AWAY_S

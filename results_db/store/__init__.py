@@ -1,3 +1,3 @@
-"""The store in a database; `open_store` is the way in."""
+"""The store in a SQL database; `open_store` opens one."""
 
 from results_db.store.sql import open_store as open_store

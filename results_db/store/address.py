@@ -1,7 +1,7 @@
-"""Where a store is: from what a person wrote to a database URL and the folder beside it.
+"""Where a store is: from the text that names it to a database URL and the folder beside it.
 
-The folder of the SQLite file `X.db` is `X.files`. A server's is the one that IMAGINE_FILES names, on a disk that all
-its workers see; else `outputs/HOST-PORT-NAME.files` below the working directory.
+The folder of the SQLite file `X.db` is `X.files`. IMAGINE_FILES names the folder of a server's store, on a disk that
+all workers share; the default is `outputs/HOST-PORT-NAME.files` below the working directory.
 """
 
 import os
@@ -24,10 +24,10 @@ class Address:
     """Where a store is.
 
     Attributes:
-        url: the database, password included; a file's path is absolute, so that it holds in any folder.
-        shown: how to name it to a person: the file's path, or the URL with its password masked.
+        url: the database URL, password included; a SQLite path in it is absolute.
+        shown: the store's name in messages: the file's path, or the URL with its password masked.
         file: the SQLite file; None for a server.
-        folder: the folder beside the store.
+        folder: the folder beside the database.
     """
 
     url: URL
@@ -37,12 +37,12 @@ class Address:
 
 
 def locate(db: str | None) -> Address:
-    """The address that `--db` names: a URL or a path that ends in .db; else IMAGINE_DB; else the default.
+    """The address of a store: `db`, else IMAGINE_DB, else the default; a URL or a path that ends in .db.
 
     Raises:
-        StoreError: neither a URL nor such a path, or no database that a store can live in.
+        StoreError: the text is neither, or names no SQLite file and no PostgreSQL database.
     """
-    text, origin = _given(db)
+    text, origin = (db, "--db") if db is not None else (os.environ.get("IMAGINE_DB") or DEFAULT, "IMAGINE_DB")
     if "://" not in text:
         if not text.endswith(".db"):
             raise StoreError(
@@ -60,18 +60,11 @@ def locate(db: str | None) -> Address:
     return _sqlite(url, origin) if url.get_backend_name() == "sqlite" else _server(url, origin)
 
 
-def _given(db: str | None) -> tuple[str, str]:
-    """The text that names the store, and where it stood."""
-    if db is not None:
-        return db, "--db"
-    return os.environ.get("IMAGINE_DB") or DEFAULT, "IMAGINE_DB"
-
-
 def _sqlite(url: URL, origin: str) -> Address:
     if url != URL.create(url.drivername, database=url.database):
         raise StoreError(
             f"{origin}: '{url.render_as_string(hide_password=True)}' names more than a file; "
-            f"a SQLite URL has three slashes, a path and nothing else: {DEFAULT}"
+            "write sqlite:///PATH or a path that ends in .db"
         )
     if url.database in (None, "", ":memory:") or str(url.database).startswith("file:"):
         raise StoreError(f"{origin}: '{url}' names no file; write sqlite:///PATH or a path that ends in .db")
@@ -92,8 +85,8 @@ def _server(url: URL, origin: str) -> Address:
 
 
 def _server_name(url: URL) -> str:
-    """`HOST-PORT-NAME` as one file name: databases of equal name on two servers are two stores."""
+    """`HOST-PORT-NAME` as one file name: two servers may have databases of the same name."""
     query = url.normalized_query
     host = url.host or ",".join(query.get("host", ("localhost",)))
     port = url.port or ",".join(query.get("port", ("5432",)))
-    return quote(f"{host}-{port}-{url.database}", safe="")  # a socket's host is a path
+    return quote(f"{host}-{port}-{url.database}", safe="")  # the host of a Unix socket is a path

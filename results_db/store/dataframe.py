@@ -1,4 +1,4 @@
-"""Runs as a pandas frame: one row per run, one column per config key and metric."""
+"""Runs as a pandas frame."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from results_db.store import models
 
 
 def run_frame(connection: Connection) -> pd.DataFrame:
-    """Every run of the store, in the order of staging.
+    """Every run of the store, in the order of staging; see `contract.Store.runs`.
 
-    Config columns keep their type where every run has a value, and hold objects with None where some lack
-    it, so that an integer never turns into a float; metric columns are float64 with NaN for null.
+    A config column keeps its type if every run has a value, else it holds objects with None, so that an integer never
+    becomes a float. Metric columns are float64 with NaN for null.
     """
     run, attempt = models.Run, models.Attempt
     tried = (
@@ -54,7 +54,7 @@ def _column(values: Sequence[Any]) -> "pd.Series[Any]":
 
 
 def _metrics(connection: Connection, places: dict[int, int]) -> dict[str, np.ndarray]:
-    """Name to values, one per run at its place, NaN where it has none."""
+    """Name to one value per run, NaN where the run has none."""
     metric = models.Metric
     columns: dict[str, np.ndarray] = {}
     for run, name, value in connection.execute(select(metric.run, metric.name, metric.value)):

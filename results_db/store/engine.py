@@ -1,37 +1,48 @@
-"""Engines: how connections and transactions behave, alike on both databases."""
+"""Engines, connections and transactions, alike on both databases; database errors become one line for the user."""
 
 import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.pool import StaticPool
 
-from results_db.contract import StoreError
+from results_db.contract import StoreError, UnfitError
+from results_db.store.address import Address
+from results_db.store.lock import lock_file, only_writer
 from results_db.text import one_line
 
 BUSY_TIMEOUT_S = 30
-"""How long a writer waits for another before it gives up."""
+"""How long a writer waits for another writer."""
 
-WRITE = "results_db_write"
-"""Execution option of engines and connections whose transactions write."""
+_SERVER = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
+"""Limits for connecting to a server (s) and for its answers (ms); TCP's own limit is 15 minutes."""
+
+_WRITE = "results_db_write"
+"""Execution option of connections whose transactions write."""
 
 _JSON = partial(json.dumps, allow_nan=False, separators=(",", ":"))
 
-
-_SERVER = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
-"""How long to wait for a server (s) and for its answers to arrive (ms): TCP waits a quarter of an hour."""
+_ADVICE = {
+    "readonly database": "name another with --db",
+    "unable to open": "name another with --db",
+    "malformed": "restore a copy of it, or name another with --db",
+}
+"""From words in a database's message to what the user can do."""
 
 
 def make_engine(url: URL, *, read_only: bool = False) -> Engine:
-    """An engine for a store; SQLite transactions with the option `WRITE` take the write lock as they begin.
+    """An engine for a store.
 
     Args:
-        url: from `results_db.store.address`.
-        read_only: open a SQLite file so that nothing, not even the repair after a crash, can write it.
+        url: a URL from `results_db.store.address`.
+        read_only: whether to open a SQLite file so that nothing can write it, not even SQLite's crash recovery.
 
     Raises:
         StoreError: the URL's driver is not installed, or refuses a part of the URL.
@@ -42,7 +53,7 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
     elif url.get_backend_name() == "postgresql":
         given = url.normalized_query
         options["connect_args"] = {name: value for name, value in _SERVER.items() if name not in given}
-        options["pool_pre_ping"] = True  # a server that was restarted is no error
+        options["pool_pre_ping"] = True  # survives a restart of the server
     elif read_only:
         url = url.set(database=f"file:{quote(str(url.database))}", query={"mode": "ro", "uri": "true"})
     try:
@@ -61,7 +72,7 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
 
 
 def _configure(connection: Any, _record: Any) -> None:
-    # The driver would begin transactions late and commit before DDL; with None it leaves both to `_begin`.
+    # By default the driver begins transactions late and commits before DDL. None leaves both to `_begin`.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
@@ -71,7 +82,73 @@ def _configure(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # A transaction that reads first and writes then can meet another of its kind and fail at once, however
-    # long the timeout; one that takes the lock first only waits.
-    write = connection.get_execution_options().get(WRITE, False)
+    # Of two transactions that both read first and write later, one fails at once, whatever the timeout. A
+    # transaction that takes the write lock as it begins only waits.
+    write = connection.get_execution_options().get(_WRITE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+@contextmanager
+def writing(engine: Engine, lock: Path | None) -> Iterator[Connection]:
+    """A transaction that waits for other writers as it begins.
+
+    Raises:
+        StoreError: `lock`, which comes from `lock_file`, cannot be taken.
+    """
+    with (
+        only_writer(lock, timeout_s=BUSY_TIMEOUT_S),
+        engine.execution_options(**{_WRITE: True}).begin() as connection,
+    ):
+        yield connection
+
+
+def reason(error: DBAPIError) -> str:
+    """The database's own message, and what the user can do."""
+    message = one_line(error.orig)
+    return "; ".join([message, *(advice for words, advice in _ADVICE.items() if words in message)])
+
+
+class Database:
+    """The connections of one store; see `contract.Store` for its attributes. Threads and processes may share it."""
+
+    def __init__(self, address: Address, engine: Engine) -> None:
+        self.url = address.url.render_as_string(hide_password=False)
+        self.display_url = address.shown
+        self.folder = address.folder
+        self._file = address.file
+        self._lock = lock_file(address.file)
+        self._engine = engine
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return self._transaction(self._engine.begin())
+
+    def _writing(self) -> AbstractContextManager[Connection]:
+        if self._file is not None and not self._file.exists():
+            # SQLite would go on writing the deleted file, which vanishes with the process.
+            raise StoreError(f"{self.display_url} does not exist; a launch creates it")
+        return self._transaction(writing(self._engine, self._lock))
+
+    @contextmanager
+    def _transaction(self, begun: AbstractContextManager[Connection]) -> Iterator[Connection]:
+        try:
+            with begun as connection:
+                yield connection
+        except IntegrityError:  # a bug of this program: keep its traceback
+            raise
+        except DataError as error:
+            raise UnfitError(f"{self.display_url}: {reason(error)}") from error
+        except DBAPIError as error:
+            raise StoreError(f"{self.display_url}: {reason(error)}") from error
+        except (StatementError, ValueError) as error:  # the driver cannot encode a value
+            words = one_line(getattr(error, "orig", error))
+            raise UnfitError(f"{self.display_url}: {words}") from error

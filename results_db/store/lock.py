@@ -1,7 +1,7 @@
-"""One writer at a time for a SQLite file on a network file system, whose own locks cannot be trusted there.
+"""One writer at a time for a SQLite file on a network file system, where SQLite's own locks cannot be trusted.
 
-The lock is a file beside the database that says who holds it: host, pid and start time. One whose holder is dead is
-taken over.
+The lock is a file beside the database. It names its holder: host, pid and start time. A dead holder's lock is taken
+over.
 """
 
 import json
@@ -15,28 +15,31 @@ from pathlib import Path
 
 from results_db.contract import StoreError
 from results_db.process import is_alive, process_name
-from results_db.store import engine
 from results_db.store.mounts import on_network
 
 STALE_AFTER_S = 120.0
-"""No transaction takes that long: a lock of this age was left by a process of another machine that died."""
+"""No transaction takes this long: the holder of an older lock on another machine has died."""
 
 _LOOK_EVERY_S = 0.02
 
 
 def lock_file(database: Path | None) -> Path | None:
-    """The lock that writers of this SQLite file take; None where the database's own locks do."""
+    """The lock file for writers of this SQLite file; None where the database's own locks suffice."""
     if database is None or not on_network(database):
         return None
     return database.with_name(f"{database.name}.lock")
 
 
 @contextmanager
-def only_writer(path: Path | None) -> Iterator[None]:
-    """Hold the lock at `path`, which `lock_file` gave; without one there is nothing to hold.
+def only_writer(path: Path | None, *, timeout_s: float) -> Iterator[None]:
+    """Hold the lock.
+
+    Args:
+        path: the lock file, from `lock_file`; None needs no lock.
+        timeout_s: how long to wait for a live holder.
 
     Raises:
-        StoreError: somebody alive holds it for too long, or the folder cannot be written.
+        StoreError: a live process holds the lock for too long, or the folder cannot be written.
     """
     if path is None:
         yield
@@ -44,12 +47,12 @@ def only_writer(path: Path | None) -> Iterator[None]:
     mine = json.dumps(
         {"host": socket.gethostname(), "process": process_name(os.getpid()), "key": secrets.token_hex(4)}
     )
-    # A name of its own, then a link: creating a file exclusively was not atomic on every version of NFS.
+    # Written under its own name, then linked: creating a file exclusively was not atomic on every version of NFS.
     own = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         own.write_text(mine)
         try:
-            _acquire(path, own)
+            _acquire(path, own, deadline=time.monotonic() + timeout_s)
         finally:
             own.unlink(missing_ok=True)
     except OSError as error:
@@ -61,8 +64,7 @@ def only_writer(path: Path | None) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _acquire(path: Path, own: Path) -> None:
-    deadline = time.monotonic() + engine.BUSY_TIMEOUT_S
+def _acquire(path: Path, own: Path, *, deadline: float) -> None:
     while True:
         try:
             os.link(own, path)
@@ -79,28 +81,28 @@ def _acquire(path: Path, own: Path) -> None:
 
 
 def _is_dead(path: Path, holder: str, own: Path) -> bool:
-    """The holder's process is gone; of another machine's process only the lock's age is known."""
+    """Whether the holder's process is gone. Of a process on another machine only the lock's age is known."""
     try:
-        said = json.loads(holder)
-        if said["host"] == socket.gethostname():
-            return not is_alive(said["process"])
+        named = json.loads(holder)
+        if named["host"] == socket.gethostname():
+            return not is_alive(named["process"])
     except (ValueError, TypeError, KeyError, AttributeError):
-        pass  # nobody wrote that
+        pass  # not written by `only_writer`
     try:
-        os.utime(own)  # now, by the clock that times the lock, too
+        os.utime(own)  # the current time, by the file server's clock
         return own.stat().st_mtime - path.stat().st_mtime > STALE_AFTER_S
     except FileNotFoundError:
         return False
 
 
 def _break(path: Path, holder: str) -> None:
-    """Remove a dead holder's lock. Of several that do so at once none removes the next holder's."""
+    """Remove a dead holder's lock, but not the lock of a process that took it over in the meantime."""
     aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.stale")
     try:
         path.rename(aside)
     except FileNotFoundError:
-        return  # somebody else did
-    if _content(aside) != holder:  # and somebody took it meanwhile
+        return  # another process removed it
+    if _content(aside) != holder:  # another process took the lock over: put it back
         with suppress(FileExistsError):
             os.link(aside, path)
     aside.unlink()

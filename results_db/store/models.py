@@ -1,4 +1,4 @@
-"""The tables, as typed SQLAlchemy models, alike on SQLite and PostgreSQL. Migrations follow them."""
+"""The tables as typed SQLAlchemy models, alike on SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -17,35 +17,32 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.schema import MetaData
 from sqlalchemy.types import TypeDecorator
+from typing_extensions import override
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A time with its zone, always UTC. SQLite keeps no zones, so it is given back on reading."""
+    """A time in UTC. SQLite stores no time zone, so the zone is added on reading."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
+    @override
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The time in UTC.
-
-        Raises:
-            ValueError: the time has no zone.
-        """
         if value is None:
             return None
         if value.tzinfo is None:
             raise ValueError(f"{value!r} has no time zone")
         return value.astimezone(UTC)
 
+    @override
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The time with its zone."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Base(DeclarativeBase):
-    """What the models have in common: names of constraints that no database makes up, and their types."""
+    """What the models share: explicit names of constraints, and column types."""
 
     metadata = MetaData(
         naming_convention={
@@ -55,7 +52,7 @@ class Base(DeclarativeBase):
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         }
     )
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
+    type_annotation_map = {  # noqa: RUF012 - read by SQLAlchemy
         datetime: UtcDateTime(),
         dict[str, Any]: JSON(),
         list[int]: JSON(),
@@ -66,7 +63,7 @@ class Base(DeclarativeBase):
 
 
 class Sweep(Base):
-    """One launch of a spec, with the composed text that it was launched with."""
+    """One launch of a spec, with the composed text of the spec."""
 
     __tablename__ = "sweep"
 
@@ -90,11 +87,11 @@ class Run(Base):
     staged_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     last_number: Mapped[int] = mapped_column(server_default="0")
-    """The largest attempt number ever given, withdrawn ones included."""
+    """The largest attempt number ever claimed, withdrawn claims included."""
 
 
 class SweepRun(Base):
-    """A sweep wants a run. The same run may be wanted by several sweeps."""
+    """A run of a sweep. Several sweeps may share a run."""
 
     __tablename__ = "sweep_run"
 
@@ -103,9 +100,9 @@ class SweepRun(Base):
 
 
 class Attempt(Base):
-    """One try of a run, with who made it, where and with what; a requeued job's goes on in a row of its own.
+    """One try of a run, with its provenance; each restart of a requeued job has its own row.
 
-    What only its worker knows is null until the worker begins.
+    Values that only the worker knows are null until it begins.
     """
 
     __tablename__ = "attempt"
@@ -116,7 +113,7 @@ class Attempt(Base):
     number: Mapped[int]
     restart: Mapped[int]
     state: Mapped[str] = mapped_column(String(16), index=True)
-    intended_at: Mapped[datetime]
+    claimed_at: Mapped[datetime] = mapped_column("intended_at", key="claimed_at")
     started_at: Mapped[datetime | None]
     heartbeat_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
@@ -138,7 +135,7 @@ class Attempt(Base):
 
 
 class Metric(Base):
-    """A value per run; null where the metric does not exist for it."""
+    """One value per run; null where the metric does not exist for the run."""
 
     __tablename__ = "metric"
 
@@ -148,7 +145,7 @@ class Metric(Base):
 
 
 class Trace(Base):
-    """A value per training step. A whole trace is one row: it is only ever read and written whole."""
+    """One value per traced step. A trace is one row, because it is only read and written whole."""
 
     __tablename__ = "trace"
 

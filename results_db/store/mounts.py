@@ -5,57 +5,31 @@ import re
 from pathlib import Path
 
 NETWORK_TYPES = frozenset(
-    {
-        *(
-            "9p",
-            "afs",
-            "beegfs",
-            "ceph",
-            "cifs",
-            "coda",
-            "davfs",
-            "gfs",
-            "gfs2",
-            "glusterfs",
-            "gpfs",
-            "lustre",
-        ),
-        *(
-            "ncpfs",
-            "nfs",
-            "nfs4",
-            "ocfs2",
-            "orangefs",
-            "panfs",
-            "pvfs2",
-            "smb",
-            "smb2",
-            "smb3",
-            "smbfs",
-            "wekafs",
-        ),
-        *("fuse.beegfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.glusterfs", "fuse.juicefs", "fuse.quobyte"),
-        *("fuse.rclone", "fuse.s3fs", "fuse.smbnetfs", "fuse.sshfs"),
-    }
-)
-"""File systems that several machines share, so that SQLite's locks and its write-ahead log cannot be trusted."""
+    (
+        "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "gfs", "gfs2", "glusterfs", "gpfs", "lustre",
+        "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2", "smb", "smb2", "smb3", "smbfs", "wekafs",
+        "fuse.beegfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.glusterfs", "fuse.juicefs", "fuse.quobyte",
+        "fuse.rclone", "fuse.s3fs", "fuse.smbnetfs", "fuse.sshfs",
+    )
+)  # fmt: skip
+"""File systems shared by several machines, on which SQLite's locks and its write-ahead log cannot be trusted."""
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+"""An octal escape: the mount table writes blanks, tabs, newlines and backslashes so."""
 
 
-def on_network(path: Path, mounts: Path | None = None) -> bool:
+def on_network(path: Path) -> bool:
     """Whether this path, which need not exist yet, lies on a file system that several machines share.
 
-    Args:
-        path: a file or folder.
-        mounts: a mount table, as /proc/self/mountinfo is written; default: the one that IMAGINE_MOUNTS names, else
-            that file. Where it cannot be read, nothing is known to be on a network.
+    IMAGINE_MOUNTS may name another mount table than /proc/self/mountinfo. False if the table cannot be read.
     """
-    table = mounts or Path(os.environ.get("IMAGINE_MOUNTS") or "/proc/self/mountinfo")
+    table = Path(os.environ.get("IMAGINE_MOUNTS") or "/proc/self/mountinfo")
     try:
-        lines = os.fsdecode(table.read_bytes()).split("\n")  # a folder's name may hold any other line end
+        lines = os.fsdecode(table.read_bytes()).split("\n")  # a folder's name may contain any other line end
     except OSError:
         return False
     place = path.resolve()
-    # Of mounts on the same folder the last one hides those before it.
+    # Of several mounts on one folder, the last hides the others.
     longest, kind = -1, ""
     for point, fs_type in filter(None, map(_mount, lines)):
         if place.is_relative_to(point) and len(point.parts) >= longest:
@@ -64,13 +38,9 @@ def on_network(path: Path, mounts: Path | None = None) -> bool:
 
 
 def _mount(line: str) -> tuple[Path, str] | None:
-    """Mount point and type of a line: `36 35 98:0 /root /point options [optional ...] - type source options`."""
-    head, dash, tail = line.partition(" - ")
-    fields, rest = head.split(" "), tail.split(" ")
-    if not dash or len(fields) < 6 or not rest[0]:
+    """Mount point and type, from `36 35 98:0 /root /point options [optional ...] - type source options`."""
+    head, _, tail = line.partition(" - ")
+    fields, fs_type = head.split(" "), tail.partition(" ")[0]
+    if len(fields) < 6 or not fs_type:
         return None
-    return Path(_OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4])), rest[0]
-
-
-_OCTAL = re.compile(r"\\([0-7]{3})")
-"""How the table writes a blank, a tab, a newline and a backslash."""
+    return Path(_OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4])), fs_type

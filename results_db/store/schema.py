@@ -1,6 +1,6 @@
-"""The state of a database: empty, ours, older, newer or not ours; creating and upgrading it.
+"""The schema of a database: empty, current, older, newer or foreign; creating and upgrading it.
 
-Alembic is imported only to write a schema; to open a store takes one look at its version table.
+Alembic is imported only to write a schema; opening a store only reads its version table.
 """
 
 import logging
@@ -12,21 +12,20 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 
 from results_db.contract import StoreError
-from results_db.store.engine import BUSY_TIMEOUT_S, WRITE
-from results_db.store.lock import lock_file, only_writer
+from results_db.store.engine import BUSY_TIMEOUT_S, writing
 
 REVISIONS = ("0001", "0002")
-"""Every revision of the schema, oldest first; the last is the one that this version reads and writes."""
+"""Every revision of the schema, oldest first. This version reads and writes the last."""
 
 VERSION_TABLE = "imagine_version"
 _ADVISORY_LOCK = 0x1A6E
 
 
 def is_empty(connection: Connection, *, shown: str) -> bool:
-    """Whether the database holds no table yet; if it does, they are ours and of this version.
+    """Whether the database has no tables. Otherwise they are a store's, with the current schema.
 
     Raises:
-        StoreError: the tables are not ours, or those of an older or newer version.
+        StoreError: the tables belong to another program, or to an older or newer version.
     """
     revision = _revision(connection, shown=shown)
     if revision is None:
@@ -44,31 +43,32 @@ def is_empty(connection: Connection, *, shown: str) -> bool:
     return False
 
 
-def create(engine: Engine, *, shown: str) -> None:
-    """Writes the schema into an empty database; of several processes at once, one does and the others wait.
+def create(engine: Engine, lock: Path | None, *, shown: str) -> None:
+    """Create the tables in an empty database. Of several processes at once, one creates and the others wait.
 
     Raises:
         StoreError: see `is_empty`.
     """
-    with only_writer(_lock_file(engine)), engine.execution_options(**{WRITE: True}).begin() as connection:
+    with writing(engine, lock) as connection:
         _lock(connection)
         if is_empty(connection, shown=shown):
             _run_alembic(connection)
-    _use_write_ahead_log(engine)
+    if engine.dialect.name == "sqlite" and lock is None:
+        _use_write_ahead_log(engine)
 
 
-def upgrade(engine: Engine, *, shown: str) -> tuple[str, str]:
-    """Brings a store of an older version to this one's schema; the revisions before and after.
+def upgrade(engine: Engine, lock: Path | None, *, shown: str) -> tuple[str, str]:
+    """Bring an older store to the current schema; returns the revisions before and after.
 
     Raises:
-        StoreError: the database is empty, not ours, or from a newer version.
+        StoreError: the database is empty, belongs to another program, or to a newer version.
     """
-    with only_writer(_lock_file(engine)), engine.execution_options(**{WRITE: True}).begin() as connection:
+    with writing(engine, lock) as connection:
         _lock(connection)
         before = _revision(connection, shown=shown)
         if before is None:
             raise StoreError(f"{shown} is empty, so there is nothing to upgrade; a launch creates the store")
-        if before not in REVISIONS or before == REVISIONS[-1]:
+        if before not in REVISIONS[:-1]:
             is_empty(connection, shown=shown)
             return before, before
         _run_alembic(connection)
@@ -76,30 +76,23 @@ def upgrade(engine: Engine, *, shown: str) -> tuple[str, str]:
 
 
 def _revision(connection: Connection, *, shown: str) -> str | None:
-    """The revision that the database has; None if it is empty."""
+    """The database's revision; None if it has no tables."""
     tables = inspect(connection).get_table_names()
     if not tables:
         return None
-    rows = (
-        connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}"))
-        if VERSION_TABLE in tables
-        else ()
-    )
-    revision = next((str(row[0]) for row in rows), None)
+    revision = None
+    if VERSION_TABLE in tables:
+        revision = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
     if revision is None:
         raise StoreError(
-            f"{shown} is a database of something else (its tables: {', '.join(sorted(tables)[:5])}); "
+            f"{shown} is another program's database (its tables: {', '.join(sorted(tables)[:5])}); "
             "name another with --db"
         )
-    return revision
-
-
-def _lock_file(engine: Engine) -> Path | None:
-    return lock_file(Path(str(engine.url.database)) if engine.dialect.name == "sqlite" else None)
+    return str(revision)
 
 
 def _lock(connection: Connection) -> None:
-    """Until the transaction ends, no other process creates or upgrades. SQLite's `WRITE` does it already."""
+    """Keep other processes from creating or upgrading until the transaction ends. SQLite needs no more locks."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
 
@@ -108,7 +101,7 @@ def _run_alembic(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # to set up a store is no news
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # creating a store is not worth a log line
     config = Config()
     folder = Path(__file__).parent / "migrations"
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
@@ -117,16 +110,14 @@ def _run_alembic(connection: Connection) -> None:
 
 
 def _use_write_ahead_log(engine: Engine) -> None:
-    """Lets readers read while one writes. The file remembers it; machines that share a file cannot share such a log."""
-    if engine.dialect.name != "sqlite" or _lock_file(engine) is not None:
-        return
+    """Let readers read during a write. The file remembers this setting, which network file systems do not support."""
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     with closing(engine.raw_connection()) as connection:
         while True:
             try:
                 connection.cursor().execute("PRAGMA journal_mode = WAL")
                 return
-            except sqlite3.OperationalError:  # here SQLite does not wait, whatever its timeout
+            except sqlite3.OperationalError:  # this statement ignores SQLite's timeout
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)

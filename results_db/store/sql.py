@@ -1,46 +1,46 @@
-"""The store in a SQL database: `open_store` opens one, `SqlStore` keeps the promises of `contract`.
-
-From Python: `from results_db.store.sql import open_store; open_store("outputs/imagine.db", create=False).runs()`.
-"""
+"""The store in a SQL database: `open_store` opens one, `SqlStore` implements `contract.Store`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, distinct, func, insert, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
+from typing_extensions import override
 
 from results_db.columns import run_prefix
-from results_db.contract import NewSweep, PlannedRun, Sample, State, StoreError
+from results_db.contract import NewSweep, PlannedRun, Sample, State, StoreError, Traces
 from results_db.store import models, rows, schema
 from results_db.store.address import Address, locate
 from results_db.store.attempts import AttemptStore
-from results_db.store.database import reason
-from results_db.store.engine import make_engine
+from results_db.store.engine import make_engine, reason
+from results_db.store.lock import lock_file
+from results_db.text import SHORT, short
 
-if TYPE_CHECKING:  # only `runs` needs it, and it takes half a second
+if TYPE_CHECKING:  # pandas takes half a second to import, and only `runs` needs it
     import pandas as pd
 
 
 def open_store(db: str | None = None, *, create: bool, read_only: bool = False) -> "SqlStore":
-    """The store at `db`: a URL or a path that ends in .db; else IMAGINE_DB; else the default.
+    """Open a store.
 
     Args:
-        db: what a person gave as `--db`.
-        create: make the folder and the tables that are missing. Otherwise a database that is not there, or
-            holds no tables, is an empty store that cannot be written, and nothing is created.
-        read_only: of SQLite: see `make_engine`.
+        db: a URL or a path that ends in .db; default: IMAGINE_DB, else `sqlite:///outputs/imagine.db`.
+        create: whether to create a missing folder and missing tables. Without `create`, a database that is missing
+            or has no tables is an empty store that cannot be written, and nothing is created.
+        read_only: whether to open a SQLite file so that nothing can write it, not even SQLite's crash recovery.
 
     Raises:
-        StoreError: the database cannot be reached, is not ours, or is of another version.
+        StoreError: the database cannot be reached, is not a store, or has the schema of another version.
     """
     address = locate(db)
     if address.file is not None:
         if create:
-            _make_folder(address)
+            _make_folder(address.file.parent)
         elif not address.file.exists():
             return _empty_store(address)
     engine = make_engine(address.url, read_only=read_only)
@@ -50,7 +50,7 @@ def open_store(db: str | None = None, *, create: bool, read_only: bool = False) 
             with engine.connect() as connection:
                 empty = schema.is_empty(connection, shown=address.shown)
             if empty and create:
-                schema.create(engine, shown=address.shown)
+                schema.create(engine, lock_file(address.file), shown=address.shown)
         except DBAPIError as error:
             raise _cannot_open(address, error) from error
         if empty and not create:
@@ -60,29 +60,27 @@ def open_store(db: str | None = None, *, create: bool, read_only: bool = False) 
 
 
 def upgrade_store(db: str | None = None) -> tuple[str, str, str]:
-    """Brings an older store to this version's tables: its name, and the revisions before and after.
+    """Upgrade an older store to the current schema; returns its name, and the revisions before and after.
 
     Raises:
-        StoreError: there is no such store, or it is not ours or from a newer version.
+        StoreError: there is no such store, or its schema is newer.
     """
     address = locate(db)
     if address.file is not None and not address.file.exists():
         raise StoreError(f"no store at {address.shown}; a launch creates it")
     engine = make_engine(address.url)
     try:
-        return address.shown, *schema.upgrade(engine, shown=address.shown)
+        return address.shown, *schema.upgrade(engine, lock_file(address.file), shown=address.shown)
     except DBAPIError as error:
         raise _cannot_open(address, error) from error
     finally:
         engine.dispose()
 
 
-def _make_folder(address: Address) -> None:
-    assert address.file is not None
+def _make_folder(folder: Path) -> None:
     try:
-        address.file.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        folder = address.file.parent
         raise StoreError(
             f"cannot create {folder} for the store: {error.strerror}; name another with --db"
         ) from None
@@ -103,13 +101,13 @@ def _cannot_open(address: Address, error: DBAPIError) -> StoreError:
 
 
 class SqlStore(AttemptStore):
-    """A store in SQLite or PostgreSQL; may be used from several threads and processes at once.
+    """A store in SQLite or PostgreSQL. Threads and processes may share it.
 
-    Attributes: see `Database`.
+    A `with` statement closes it at the end.
     """
 
+    @override
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
-        """Insert the runs that are not there yet as STAGED, and note the sweep that wants them, at once."""
         now = datetime.now(UTC)
         wanted = {run.run_id: dict(run.config) for run in runs}
         staged = [
@@ -120,16 +118,25 @@ class SqlStore(AttemptStore):
             if staged:
                 kind = postgresql if connection.dialect.name == "postgresql" else sqlite
                 connection.execute(kind.insert(models.Run).on_conflict_do_nothing(), staged)
-            if sweep is not None:
-                rows.insert_sweep(connection, sweep, list(wanted), launched_at=now)
+            if sweep is None:
+                return
+            launch = {"name": sweep.name, "spec": sweep.spec, "launched_at": now}
+            key = connection.scalar(insert(models.Sweep).values(launch).returning(models.Sweep.id))
+            for chunk in rows.chunks(list(wanted)):
+                members = select(literal(key), models.Run.id).where(models.Run.run_id.in_(chunk))
+                connection.execute(insert(models.SweepRun).from_select(["sweep", "run"], members))
 
+    @override
     def forget(self, sweep: NewSweep) -> None:
-        """The last launch of this name and text came to nothing: it is no launch. Its runs stay."""
+        table, member = models.Sweep, models.SweepRun
+        newest = select(func.max(table.id)).where(table.name == sweep.name, table.spec == sweep.spec)
         with self._writing() as connection:
-            rows.delete_sweep(connection, sweep)
+            key = connection.scalar(newest)
+            connection.execute(delete(member).where(member.sweep == key))
+            connection.execute(delete(table).where(table.id == key))
 
+    @override
     def states(self, run_ids: Iterable[str]) -> dict[str, State]:
-        """The state of each of these runs that the store knows."""
         found: dict[str, State] = {}
         with self._reading() as connection:
             for chunk in rows.chunks(list(run_ids)):
@@ -137,50 +144,50 @@ class SqlStore(AttemptStore):
                 found.update({run_id: State(state) for run_id, state in connection.execute(query)})
         return found
 
+    @override
     def sweeps(self) -> dict[str, dict[State, int]]:
-        """Per sweep, how many of the runs that its launches wanted are in which state."""
+        sweep, member, run = models.Sweep, models.SweepRun, models.Run
+        query = (
+            select(sweep.name, run.state, func.count(distinct(run.id)))
+            .join(member, member.sweep == sweep.id)
+            .join(run, run.id == member.run)
+            .group_by(sweep.name, run.state)
+            .order_by(sweep.name, run.state)
+        )
+        counts: dict[str, dict[State, int]] = {}
         with self._reading() as connection:
-            return rows.sweep_states(connection)
+            for name, state, count in connection.execute(query):
+                counts.setdefault(name, {})[State(state)] = count
+        return counts
 
+    @override
     def launches(self) -> list[NewSweep]:
-        """Every distinct name and text that was launched, the last launched last."""
+        sweep = models.Sweep
+        query = select(sweep.name, sweep.spec).group_by(sweep.name, sweep.spec).order_by(func.max(sweep.id))
         with self._reading() as connection:
-            return rows.launches(connection)
+            return [NewSweep(name, spec) for name, spec in connection.execute(query)]
 
+    @override
     def replace_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
-        """Overwrite these metrics of a COMPLETED run; others stay. For `jobs.evaluate --write` alone.
-
-        Raises:
-            StoreError: the run is unknown or not COMPLETED.
-        """
+        metric = models.Metric
         with self._writing() as connection:
             run = rows.lock_run(connection, run_id)
             if run.state != State.COMPLETED:
                 raise StoreError(
-                    f"run {run_id[:10]} is {run.state}; only a COMPLETED run has metrics to replace"
+                    f"run {short(run_id)} is {run.state}; only a COMPLETED run has metrics to replace"
                 )
-            connection.execute(
-                delete(models.Metric).where(
-                    models.Metric.run == run.id, models.Metric.name.in_(list(metrics))
-                )
-            )
+            connection.execute(delete(metric).where(metric.run == run.id, metric.name.in_(list(metrics))))
             rows.insert_metrics(connection, run.id, metrics)
 
+    @override
     def runs(self) -> "pd.DataFrame":
-        """One row per run, in the order of staging: `run_id, state, outcome, attempts, seconds`, every config
-        key, every metric. Known columns are there even if no run has them (see `columns`).
-        """
         from results_db.store.dataframe import run_frame
 
         with self._reading() as connection:
             return run_frame(connection)
 
+    @override
     def run(self, run_id: str) -> dict[str, Any]:
-        """One run: `run_id, state, outcome, seconds, staged_at, ended_at, config, metrics, sweeps`.
-
-        Raises:
-            StoreError: no such run.
-        """
         run, metric, sweep, member = models.Run, models.Metric, models.Sweep, models.SweepRun
         with self._reading() as connection:
             row = connection.execute(select(run.__table__).where(run.run_id == run_id)).first()
@@ -193,12 +200,8 @@ class SqlStore(AttemptStore):
             found["sweeps"] = list(connection.scalars(names.distinct().order_by(sweep.name)))
         return found
 
+    @override
     def find(self, prefix: str) -> str:
-        """The full id of the one run whose id begins with `prefix`.
-
-        Raises:
-            StoreError: no such run, or several.
-        """
         start = run_prefix(prefix, origin="RUN")
         # 'g' follows 'f': a range of ids, which the index answers.
         query = select(models.Run.run_id).where(models.Run.run_id >= start, models.Run.run_id < start + "g")
@@ -208,32 +211,40 @@ class SqlStore(AttemptStore):
         if not ids:
             raise StoreError(f"no run begins with '{prefix}' in {self.display_url}; see imagine-results runs")
         if len(ids) > 1:
-            shown = ", ".join(run_id[: max(10, len(start) + 2)] for run_id in ids)
+            shown = ", ".join(run_id[: max(SHORT, len(start) + 2)] for run_id in ids)
             more = ", ..." if count and count > len(ids) else ""
             raise StoreError(f"{count} runs begin with '{prefix}': {shown}{more}; give more characters")
         return ids[0]
 
-    def traces(self, run_id: str) -> dict[str, tuple[list[int], list[float]]]:
-        """The traces of a run, by name."""
+    @override
+    def traces(self, run_id: str) -> Traces:
         return self.traces_of([run_id]).get(run_id, {})
 
-    def traces_of(self, run_ids: Iterable[str]) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
-        """The traces of each of these runs that has any, by name."""
+    @override
+    def traces_of(self, run_ids: Iterable[str]) -> dict[str, Traces]:
+        run, trace = models.Run, models.Trace
+        query = select(run.run_id, trace.name, trace.steps, trace.values).join(run, run.id == trace.run)
+        found: dict[str, Traces] = {}
         with self._reading() as connection:
-            return rows.traces_of(connection, list(run_ids))
+            for chunk in rows.chunks(list(run_ids)):
+                selected = query.where(run.run_id.in_(chunk)).order_by(trace.name)
+                for run_id, name, steps, values in connection.execute(selected):
+                    found.setdefault(run_id, {})[name] = (steps, values)
+        return found
 
+    @override
     def samples(self, run_id: str) -> dict[str, Sample]:
-        """The samples of a run, by name."""
         sample = models.Sample
         found = self._of_run(run_id, sample, select(sample.name, sample.npz).order_by(sample.name))
         return {name: Sample(npz) for name, npz in found}
 
+    @override
     def attempts(self, run_id: str) -> list[dict[str, Any]]:
-        """The attempts of a run, oldest first: number, state, times, provenance, error."""
         table = models.Attempt.__table__
         columns = [column for column in table.columns if column.name not in ("id", "run")]
         query = select(*columns).order_by(table.c.number, table.c.restart)
-        return [dict(row._mapping) for row in self._of_run(run_id, models.Attempt, query)]
+        names = [column.key for column in columns]
+        return [dict(zip(names, row, strict=True)) for row in self._of_run(run_id, models.Attempt, query)]
 
     def _of_run(self, run_id: str, model: Any, query: Any) -> Sequence[Any]:
         joined = query.join(models.Run, models.Run.id == model.run).where(models.Run.run_id == run_id)

@@ -10,84 +10,100 @@ from datetime import datetime
 from typing import Any
 
 from results_db.paper.numbers import LEADS
+from results_db.text import cell_text
 
 Row = Mapping[str, Any]
 
 FORMATS = ("rich", "markdown", "csv")
+"""The choices of `--format`; `render` also takes `json`."""
+
+EXACT = ("json", "csv")
+"""The styles that hold every value as it is; the others round values for reading."""
+
+_COMPARED = (
+    *("quantity", "paper", "paper_runs", "ours", "difference", "share", "ratio", "paper_ratio"),
+    *("first", "second", "kept/run", "baseline", "verdict"),
+)
 
 
 def render(rows: Sequence[Row], names: Sequence[str], *, style: str) -> str:
     """The rows as text, one column per name.
 
     Args:
-        rows: what to show; null and missing cells are empty.
-        names: the columns, in order.
-        style: one of `FORMATS`. CSV holds the values as they are, the others round them for reading.
+        rows: the rows; null and missing cells are empty.
+        names: the columns, in order; JSON holds every key of the rows.
+        style: one of `FORMATS`, or `json`.
     """
+    if style == "json":
+        return as_json(rows)
     if style == "csv":
-        return _csv(rows, names)
-    cells = [[text(row.get(name)) for name in names] for row in rows]
-    return _markdown(cells, names) if style == "markdown" else _rich(cells, names)
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, names, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: cell_text(v) if isinstance(v, bool) else v for k, v in row.items()})
+        return buffer.getvalue().rstrip("\n")
+    cells = {name: [cell_text(row.get(name)) for row in rows] for name in names}
+    return _markdown(cells) if style == "markdown" else _rich(cells)
 
 
 def as_json(value: Any) -> str:
     """The value as indented JSON; times in ISO form."""
-    return json.dumps(value, indent=2, allow_nan=False, default=_json_default)
+    return json.dumps(value, indent=2, allow_nan=False, default=datetime.isoformat)
 
 
-def summary(rows: Sequence[Row], by: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of `aggregate` as a person reads them, and their columns.
-
-    `kept/run` is one column, a mean stands with its interval, and a column is there only if some row has a value
-    in it.
-    """
-    shown = [
-        {
-            **{name: row[name] for name in by},
-            "kept/run": f"{row['kept']}/{row['run']}",
-            **_means({name: value for name, value in row.items() if name not in (*by, "kept", "run")}),
-        }
-        for row in rows
-    ]
-    return _with_values(shown, list(shown[0]) if shown else [])
+def summary(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
+    """The rows of `aggregate` for people: rounded, each mean with its interval, without empty columns."""
+    shown = []
+    for row in rows:
+        means = [
+            key for key in row if key not in (*by, "kept", "run") and not key.endswith(("_low", "_high"))
+        ]
+        counts = {"kept/run": f"{row['kept']}/{row['run']}"}
+        shown.append({key: row[key] for key in by} | counts | {key: spread(row, key) for key in means})
+    return _render_filled(shown, list(shown[0]), style=style)
 
 
-def _with_values(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows and the names, without the columns in which no row has a value."""
-    kept = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
-    return [{name: row.get(name) for name in kept} for row in rows], kept
+def comparison(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
+    """The rows of `compare` for people: rounded, without empty columns; `by` are the group columns."""
+    shown = []
+    for row in rows:
+        places = 0 if row["quantity"] in LEADS else 2
+        shown.append(
+            {
+                **{name: row[name] for name in (*by, "quantity", "paper_runs", "verdict")},
+                "paper": decimals(row["paper"], places=places),
+                "ours": interval(row["ours"], row["low"], row["high"], places=places),
+                "difference": decimals(row["difference"], places=places, signed=True),
+                **{name: spread(row, name) for name in ("share", "ratio")},
+                "paper_ratio": decimals(row.get("paper_ratio")),
+                **{side: _side(row, side) for side in ("first", "second") if side in row},
+                "kept/run": f"{row['kept']}/{row['run']}",
+                "baseline": decimals(row["baseline"]),
+            }
+        )
+    return _render_filled(shown, [*by, *_COMPARED], style=style)
 
 
-def _means(row: Row) -> dict[str, str]:
-    bounds = {f"{name}_{end}" for name in row for end in ("low", "high")}
-    return {name: _spread(row, name) for name in row if name not in bounds}
+def spread(row: Row, name: str, *, places: int = 2) -> str:
+    """The mean `name` of a row with its bounds `name_low` and `name_high`, see `interval`."""
+    return interval(row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high"), places=places)
 
 
-def comparison(rows: Sequence[Row], by: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of `compare` as a person reads them, and their columns; `by` are those of the groups."""
-    shown = [_compared(row, by) for row in rows]
-    order = [*by, "quantity", "paper", "paper_runs", "ours", "difference", "share", "ratio", "paper_ratio"]
-    order += ["first", "second", "kept/run", "baseline", "verdict"]
-    return _with_values(shown, order)
+def interval(mean: float | None, low: float | None, high: float | None, *, places: int = 2) -> str:
+    """`0.98 [0.96, 1.00]`; the mean alone where there is no interval."""
+    shown = decimals(mean, places=places)
+    if low is None or high is None:
+        return shown
+    return f"{shown} [{decimals(low, places=places)}, {decimals(high, places=places)}]"
 
 
-def _compared(row: Row, by: Sequence[str]) -> dict[str, Any]:
-    places = 0 if row["quantity"] in LEADS else 2
-    return {
-        **{name: row[name] for name in (*by, "quantity", "paper_runs", "verdict")},
-        "paper": decimals(row["paper"], places=places),
-        "ours": interval(row["ours"], row["low"], row["high"], places=places),
-        "difference": decimals(row["difference"], places=places, signed=True),
-        **{name: _spread(row, name) for name in ("share", "ratio")},
-        "paper_ratio": decimals(row.get("paper_ratio")),
-        **{side: _side(row, side) for side in ("first", "second") if side in row},
-        "kept/run": f"{row['kept']}/{row['run']}",
-        "baseline": decimals(row["baseline"]),
-    }
-
-
-def _spread(row: Row, name: str) -> str:
-    return interval(row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high"))
+def decimals(value: float | None, *, places: int = 2, signed: bool = False) -> str:
+    """A number with so many decimals, `1,571` or `0.98`; empty for null. A rounded zero has no sign."""
+    if value is None:
+        return ""
+    sign = "+" if signed and round(value, places) > 0 else ""
+    return f"{value:{sign}z,.{places}f}"
 
 
 def _side(row: Row, side: str) -> str:
@@ -95,94 +111,43 @@ def _side(row: Row, side: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def interval(mean: float | None, low: float | None, high: float | None, *, places: int = 2) -> str:
-    """`0.98 [0.96, 1.00]`; the mean alone where there is no interval."""
-    if low is None or high is None:
-        return decimals(mean, places=places)
-    return (
-        f"{decimals(mean, places=places)} [{decimals(low, places=places)}, {decimals(high, places=places)}]"
-    )
+def _render_filled(rows: Sequence[Row], names: Sequence[str], *, style: str) -> str:
+    """Renders the columns in which some row has a value."""
+    filled = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
+    return render(rows, filled, style=style)
 
 
-def decimals(value: float | None, *, places: int = 2, signed: bool = False) -> str:
-    """A mean with the paper's two decimals, or so many; empty for null. What rounds to zero has no sign."""
-    if value is None:
-        return ""
-    rounded = f"{value:z.{places}f}"
-    return f"+{rounded}" if signed and float(rounded) > 0 else rounded
+def _markdown(cells: Mapping[str, Sequence[str]]) -> str:
+    rows = zip(*([cell.replace("|", r"\|") for cell in column] for column in cells.values()), strict=True)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (cells, ["---"] * len(cells), *rows))
 
 
-def text(value: Any) -> str:
-    """A cell for a person: `true` and `false` as in filters, empty for null.
-
-    Of a fraction four digits, of a whole number all.
-    """
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:z.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    return str(value)
-
-
-def _csv(rows: Sequence[Row], names: Sequence[str]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows:
-        cells = [row.get(name) for name in names]
-        writer.writerow([text(cell) if isinstance(cell, bool) else cell for cell in cells])
-    return buffer.getvalue().rstrip("\n")
-
-
-def _markdown(cells: Sequence[Sequence[str]], names: Sequence[str]) -> str:
-    escaped = [[cell.replace("|", r"\|") for cell in row] for row in cells]
-    lines = [names, ["---"] * len(names), *escaped]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _rich(cells: Sequence[Sequence[str]], names: Sequence[str]) -> str:
-    """A table; on a terminal that it is too wide for, closer together, and without the columns that hold 0 alone."""
-    drawn = _drawn(cells, names, gutter=3)
-    if not sys.stdout.isatty() or _width(drawn) <= shutil.get_terminal_size().columns:
-        return drawn
-    zeros = [index for index in range(len(names)) if cells and all(row[index] == "0" for row in cells)]
-    kept = [index for index in range(len(names)) if index not in zeros]
-    drawn = _drawn(
-        [[row[index] for index in kept] for row in cells], [names[index] for index in kept], gutter=2
-    )
-    left_out = f"\n0 in every row: {', '.join(names[index] for index in zeros)}" if zeros else ""
-    return drawn + left_out
-
-
-def _drawn(cells: Sequence[Sequence[str]], names: Sequence[str], *, gutter: int) -> str:
-    from rich import box
+def _rich(cells: Mapping[str, Sequence[str]]) -> str:
+    """A table. If it is wider than its terminal, its columns move closer and those with only zeros are left out."""
     from rich.console import Console
+
+    # The table keeps its width on a narrow terminal, because a cut or folded cell cannot be copied. rich ignores a
+    # width without a height where TERM is dumb.
+    console = Console(file=io.StringIO(), width=100_000, height=100, force_terminal=sys.stdout.isatty())
+    table, left_out = _table(cells, gutter=3), ""
+    width = console.measure(table).maximum - 1  # the right edge is empty
+    if sys.stdout.isatty() and width > shutil.get_terminal_size().columns:
+        zeros = [name for name, column in cells.items() if column and set(column) == {"0"}]
+        table = _table({name: cells[name] for name in cells if name not in zeros}, gutter=2)
+        left_out = f"\n0 in every row: {', '.join(zeros)}" if zeros else ""
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n") + left_out
+
+
+def _table(cells: Mapping[str, Sequence[str]], *, gutter: int) -> Any:
+    from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gutter - 2, 0, 1))
-    for name in names:
+    for name in cells:
         table.add_column(escape(name))
-    for row in cells:
+    for row in zip(*cells.values(), strict=True):
         table.add_row(*map(escape, row))
-    # A table is as wide as it is, on a narrow terminal too: a cell that is cut or folded cannot be copied.
-    console = Console(file=io.StringIO(), width=100_000, force_terminal=sys.stdout.isatty())
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
-
-
-def _width(drawn: str) -> int:
-    from rich.text import Text
-
-    return max((Text.from_ansi(line).cell_len for line in drawn.splitlines()), default=0)
-
-
-def _json_default(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    return table

@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.dispatched import DispatchFolder
 from results_db.contract import ACTIVE, FAILURES, State, Store, StoreError
+from results_db.text import short
 
 _EVERY_S = 0.5
 _OVER = frozenset({State.COMPLETED, State.CANCELLED, *FAILURES})
@@ -59,7 +60,7 @@ def newest_log(store: Store, run_id: str) -> Log:
     """
     attempts = store.attempts(run_id)
     if not attempts:
-        raise StoreError(f"run {run_id[:10]} was never trained, so it has no log; launch its sweep first")
+        raise StoreError(f"run {short(run_id)} was never trained, so it has no log; launch its sweep first")
     last: dict[str, Any] = attempts[-1]
     path = Path(last["log"]) if last["log"] else guess_log(store.folder, last["job_name"], last["job_id"])
     return Log(
@@ -85,9 +86,9 @@ def read(store: Store, run_id: str) -> str:
         return log.tail + "\n"
     if log.state is State.PENDING:
         raise StoreError(
-            f"run {run_id[:10]} waits to start{_job(log)}; -f shows its log as soon as there is one"
+            f"run {short(run_id)} waits to start{_job(log)}; -f shows its log as soon as there is one"
         )
-    raise StoreError(f"the log of run {run_id[:10]}{_job(log)} cannot be read: {reason}")
+    raise StoreError(f"the log of run {short(run_id)}{_job(log)} cannot be read: {reason}")
 
 
 def follow(
@@ -121,7 +122,7 @@ def follow(
         if text:
             yield text
         elif log.state in _OVER:
-            note(f"run {run_id[:10]} is {log.state}")
+            note(f"run {short(run_id)} is {log.state}")
             return
         status = _status(run_id, log)
         if status and status != said:
@@ -134,9 +135,9 @@ def follow(
 def _status(run_id: str, log: Log) -> str:
     """Why the log does not grow, or nothing."""
     if log.state is State.PENDING:
-        return f"run {run_id[:10]} waits to start{_job(log)}; Ctrl-C leaves"
+        return f"run {short(run_id)} waits to start{_job(log)}; Ctrl-C leaves"
     if log.state not in ACTIVE and log.state not in _OVER:
-        stopped = f"run {run_id[:10]} was interrupted ({log.state}){_job(log)}"
+        stopped = f"run {short(run_id)} was interrupted ({log.state}){_job(log)}"
         return f"{stopped}; waiting for its next attempt; Ctrl-C leaves"
     return ""
 

@@ -76,7 +76,7 @@ def under_way(
 
 
 def _running(one: OpenAttempt, job: Job | None, *, rate: float | None, now: datetime) -> Running:
-    last = one.heartbeat_at or one.intended_at
+    last = one.heartbeat_at or one.claimed_at
     silent = "silent" if abs(now - last) > 3 * FRESH else ""
     return Running(one, (job and job.node) or one.host or "", silent, rate)
 

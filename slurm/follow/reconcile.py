@@ -26,7 +26,7 @@ from results_db.contract import (
 from results_db.files import last_lines
 from results_db.spool.ingest import Ingested, ingest
 from results_db.spool.records import Spool
-from results_db.text import counted
+from results_db.text import counted, short
 from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Answer, Job, Unknown
 from slurm.follow.hold import Hold, hold_failing
@@ -61,7 +61,7 @@ class Ended:
     def describe(self) -> str:
         """One line for the user."""
         job = f" (job {self.job_id})" if self.job_id else ""
-        return f"run {self.attempt.run_id[:10]}{job}: {self.verdict.state}: {self.verdict.why}"
+        return f"run {short(self.attempt.run_id)}{job}: {self.verdict.state}: {self.verdict.why}"
 
 
 @dataclass
@@ -273,7 +273,7 @@ class Reconciler:
         ids = [one.job_id for one in silent if one.job_id]
         if isinstance(queue, Answer):
             queue = self._slurm.queue(ids)
-        accounts = self._slurm.accounts(ids, since=min(one.intended_at for one in silent))
+        accounts = self._slurm.accounts(ids, since=min(one.claimed_at for one in silent))
         verdicts = []
         for one in silent:
             known = isinstance(accounts, Answer) and accounts.knows_array(one.job_id or "", one.job_name)

@@ -161,8 +161,8 @@ def _gone(
 
 def _last_heard(attempt: OpenAttempt, now: datetime) -> datetime:
     """The time of its latest report. A time in the future comes from a wrong clock and is ignored."""
-    times = (attempt.intended_at, attempt.started_at, attempt.heartbeat_at)
-    return max((at for at in times if at is not None and at <= now + FRESH), default=attempt.intended_at)
+    times = (attempt.claimed_at, attempt.started_at, attempt.heartbeat_at)
+    return max((at for at in times if at is not None and at <= now + FRESH), default=attempt.claimed_at)
 
 
 def _is_fresh(attempt: OpenAttempt, now: datetime) -> bool:

@@ -154,7 +154,7 @@ class _Launch:
         about = self._about(name, folder)
         folder.begin(about)
         run_ids = [run.run_id for pack in part.packs for run in pack.runs]
-        attempts = self.store.intend(run_ids, job_name=name, launcher="slurm", retry_failed=self.retry_failed)
+        attempts = self.store.claim(run_ids, job_name=name, launcher="slurm", retry_failed=self.retry_failed)
         tasks = _tasks(part.packs, attempts)
         if not tasks:
             folder.remove()

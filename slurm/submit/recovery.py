@@ -48,7 +48,7 @@ def recover(store: Store, slurm: Slurm) -> Recovered:
     done = Recovered()
     for name, waiting in _without_job(store).items():
         folder = DispatchFolder.beside(store.folder, name)
-        since = min(one.intended_at for one in waiting)
+        since = min(one.claimed_at for one in waiting)
         if _is_under_way(folder, since):
             continue
         attempts = [one.attempt for one in waiting]

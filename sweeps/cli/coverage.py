@@ -18,6 +18,7 @@ from sweeps.spec.document import SpecError
 
 if TYPE_CHECKING:
     from results_db.contract import Store
+    from sweeps.launch.options import LaunchOptions
     from sweeps.spec.expand import Expansion
     from sweeps.spec.model import Spec
 
@@ -41,9 +42,11 @@ class _Entry(NamedTuple):
     @property
     def label(self) -> str:
         """How a line names it: sweep and columns."""
-        from results_db.views.tables import text
+        from results_db.text import cell_text
 
-        columns = " ".join(f"{key}={text(value)}" for key, value in self.top_up.covered.cell.columns.items())
+        columns = " ".join(
+            f"{key}={cell_text(value)}" for key, value in self.top_up.covered.cell.columns.items()
+        )
         return f"{self.sweep}: {columns}" if columns else self.sweep
 
     @property
@@ -79,12 +82,13 @@ def coverage(
     --where takes config keys and these columns, e.g. 'missing>0'.
     """
     from results_db.store import open_store
+    from sweeps.spec.stored import NO_SWEEP, sweeps_of
 
     with closing(open_store(db, create=False)) as store:
-        sweeps = options.sweeps_of(store, spec, overrides)
+        sweeps = sweeps_of(store, spec, overrides, report=options.say)
         entries = _entries(sweeps, store, min_accuracy=min_accuracy, cap=cap)
     if not entries and not as_json:
-        click.echo(options.NO_SWEEP)
+        click.echo(NO_SWEEP)
         return
     _show(_matching(entries, where), cap=cap, with_names=spec is None, as_json=as_json)
 
@@ -105,12 +109,9 @@ def top_up(
     where: str | None,
     min_accuracy: float | None,
     cap: float,
-    limit: int | None,
+    how: "LaunchOptions",
     dry_run: bool,
-    yes: bool,
     as_json: bool,
-    db: str | None,
-    **how: Any,
 ) -> int:
     """Train as many more runs as the cells of SPEC lack that reached the accuracy, by the share that did so far.
 
@@ -118,12 +119,14 @@ def top_up(
     Failed runs are left to `retry`.
     """
     from results_db.store import open_store
+    from sweeps.launch.launch import launch
+    from sweeps.spec.load import expand_spec
 
-    loaded, expansion = options.expand_spec(spec, overrides)
+    loaded, expansion = expand_spec(spec, overrides)
     _check_may_grow(loaded, expansion)
-    with closing(open_store(db, create=False)) as store:
+    with closing(open_store(how.db, create=False)) as store:
         every = _entries([(loaded, expansion)], store, min_accuracy=min_accuracy, cap=cap)
-    entries = _first(_matching(every, where), limit)
+    entries = _first(_matching(every, where), how.limit)
     if dry_run:
         _show(entries, cap=cap, with_names=False, as_json=as_json)
         return 0
@@ -131,16 +134,10 @@ def top_up(
     held_back = _say_held_back(entries, cap=cap)
     if chosen.runs:
         what = f"{loaded.name}: {counted(len(chosen.runs), 'run')} to top up"
-        options.confirm(what, len(chosen.runs), yes=yes)
+        options.confirm(what, len(chosen.runs), yes=how.yes)
     else:
         click.echo(f"{loaded.name}: nothing to launch; see imagine-sweep coverage", err=True)
-    result = options.train(
-        loaded,
-        chosen,
-        db=db,
-        yes=yes,
-        **how,
-    )
+    result = launch(loaded, chosen, how)
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))
     return result.exit_code or (console.SOME_FAILED if held_back else 0)
@@ -159,8 +156,9 @@ def _entries(
 ) -> list[_Entry]:
     """Every cell of these sweeps."""
     from sweeps.follow.coverage import cover
+    from sweeps.status.dead import dead_runs
 
-    frame, dead = store.runs(), options.dead_runs(store)
+    frame, dead = store.runs(), dead_runs(store)
     return [
         _Entry(spec.name, top_up, top_up.runs)
         for spec, expansion in sweeps

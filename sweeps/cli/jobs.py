@@ -1,4 +1,4 @@
-"""The commands that deal with what was launched: `logs`, `cancel`, `reconcile`."""
+"""The commands for runs that were launched: `logs`, `cancel`, `reconcile`."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -8,36 +8,37 @@ from typing import TYPE_CHECKING
 import click
 
 from results_db import console
-from results_db.contract import ACTIVE, StoreError
-from results_db.text import counted
+from results_db.contract import ACTIVE, INTERRUPTED, RESTARTABLE, State, Store, StoreError
+from results_db.text import counted, short
+from slurm.client.client import Slurm, SlurmError
+from slurm.client.parse import Answer, Unknown
+from slurm.follow import hold
 from sweeps.cli import options
 
 if TYPE_CHECKING:
-    from results_db.contract import Store
-    from slurm.client.client import Slurm
     from slurm.follow.cancel import Cancellation
 
 
 @click.command()
 @click.argument("run")
-@click.option("-f", "--follow", is_flag=True, help="Show what is added, until the run is over.")
+@click.option("-f", "--follow", is_flag=True, help="Show new lines until the run ends.")
 @console.limit_option
 @console.json_option
 @console.db_option
 def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, db: str | None) -> None:
-    """The log of a run's newest attempt, on this machine or on Slurm; -n shows its last lines alone.
+    """Show the log of a run's newest attempt, on this machine or on Slurm; -n N shows its last N lines.
 
-    RUN is its id, or the first characters of it. Runs that train together share a log.
+    RUN is a run id, or its first characters. Runs that train together share a log.
     """
     from results_db.store import open_store
     from slurm.follow import logs as files
 
     if follow and as_json:
-        raise click.UsageError("--json is for a log as it stands; leave -f out")
+        raise click.UsageError("--json prints the log once and -f follows it; give one of them")
     with closing(open_store(db, create=False)) as store:
         run_id = store.find(run)
         if follow:
-            for text in files.follow(store, run_id, note=lambda line: click.echo(line, err=True), last=limit):
+            for text in files.follow(store, run_id, note=options.say, last=limit):
                 click.echo(text, nl=False)
             return
         lines = files.read(store, run_id).splitlines()
@@ -49,7 +50,7 @@ def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, db: str | 
         elif shown:
             click.echo("\n".join(shown))
         else:
-            click.echo(f"the log of run {run_id[:10]} is empty", err=True)
+            click.echo(f"the log of run {short(run_id)} is empty", err=True)
 
 
 @click.command()
@@ -60,9 +61,9 @@ def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, db: str | 
     "states",
     type=click.Choice(sorted(map(str, ACTIVE)), case_sensitive=False),
     multiple=True,
-    help="Only runs that wait, or that train.",
+    help="Only waiting runs (PENDING), or only running ones.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only show what the command would do.")
 @options.yes_option
 @console.json_option
 @console.db_option
@@ -77,76 +78,69 @@ def cancel(
     as_json: bool,
     db: str | None,
 ) -> int:
-    """Stop runs that wait or train: of SPEC, or without it of all sweeps, those that --where and --state choose.
+    """Stop active runs of SPEC, or without it of all sweeps. --where and --state choose among them.
 
-    A job trains several runs together; one that trains others, too, goes on for them. The next launch goes on with what
-    was cancelled.
+    A job trains several runs together. A job that also trains other runs continues for those. The next launch continues
+    the cancelled runs.
     """
     from results_db.store import open_store
-    from slurm.client.client import Slurm, SlurmError
     from slurm.follow import cancel as cancelling
 
     if spec is None and where is None and not states:
         raise click.UsageError(
-            "cancel what? name a SPEC, --where or --state; all of it is --state pending --state running"
+            "no runs chosen; give a SPEC, --where or --state, or for all active runs --state pending --state running"
         )
     slurm = Slurm()
     with closing(open_store(db, create=False)) as store:
         found = _to_cancel(store, slurm, _chosen(store, spec, overrides, where), states)
         if not found.run_ids:
             raise StoreError(
-                f"{_filter(spec, where, states)}: no run waits or trains; see imagine-sweep status"
+                f"{_filter(spec, where, states)}: no active run matches; see imagine-sweep status"
             )
         if not dry_run:
-            what = f"{counted(len(found.run_ids), 'run')} to cancel, and {counted(len(found.jobs), 'job')}"
+            what = f"{counted(len(found.run_ids), 'run')} and {counted(len(found.jobs), 'job')} to cancel"
             options.confirm(what, len(found.run_ids), yes=yes)
             try:
                 cancelling.carry_out(found, store, slurm)
             except SlurmError as error:
-                click.echo(f"{error}; give the same command again", err=True)
+                options.say(f"{error}; give the same command again")
                 return console.SOME_FAILED
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2))
     else:
         done, *remarks = found.lines()
-        would = f"would cancel {counted(len(found.run_ids), 'run')}, and {counted(len(found.jobs), 'job')} with them"
+        would = f"would cancel {counted(len(found.run_ids), 'run')} and {counted(len(found.jobs), 'job')}"
         for line in (would if dry_run else done, *remarks):
             click.echo(line)
     return 0
 
 
-def _chosen(
-    store: "Store", spec: str | None, overrides: tuple[str, ...], where: str | None
-) -> Collection[str]:
-    """Ids of the runs that SPEC, with its top-ups, and --where name."""
+def _chosen(store: Store, spec: str | None, overrides: Sequence[str], where: str | None) -> set[str]:
+    """Ids of the runs that match SPEC, its top-ups included, and --where."""
     from results_db.query import where as filters
     from sweeps.follow.coverage import with_top_ups
+    from sweeps.spec.stored import find_sweep
 
     frame = store.runs()
     chosen = set(filters.apply(where, frame)["run_id"])
     if spec is None:
         return chosen
-    _, expansion = options.find_sweep(store, spec, overrides)
+    _, expansion = find_sweep(store, spec, overrides)
     return chosen & {run.run_id for run in with_top_ups(expansion, set(frame["run_id"])).runs}
 
 
-def _to_cancel(
-    store: "Store", slurm: "Slurm", run_ids: Collection[str], states: Sequence[str]
-) -> "Cancellation":
-    """What there is to cancel.
+def _to_cancel(store: Store, slurm: Slurm, run_ids: Collection[str], states: Sequence[str]) -> "Cancellation":
+    """The runs and jobs to cancel.
 
     Raises:
-        SlurmError: some of it is Slurm's, which does not answer.
+        SlurmError: Slurm does not answer, and some of the runs may be in its jobs.
     """
-    from results_db.contract import INTERRUPTED, RESTARTABLE, State
-    from slurm.client.client import SlurmError
-    from slurm.client.parse import Answer, Unknown
     from slurm.follow.cancel import needs_slurm, plan
     from slurm.follow.reconcile import Reconciler
 
     found = Reconciler(store, slurm, hold=False).look()
     for line in found.lines:
-        click.echo(line, err=True)
+        options.say(line)
     open_attempts, queue = store.open_attempts(), found.queue
     if isinstance(queue, Unknown):
         interrupted = store.ended_attempts(RESTARTABLE & INTERRUPTED)
@@ -157,19 +151,15 @@ def _to_cancel(
 
 
 def _filter(spec: str | None, where: str | None, states: Sequence[str]) -> str:
-    """What was asked for."""
-    parts = [
-        spec,
-        f"--where '{where}'" if where is not None else None,
-        *(f"--state {state}" for state in states),
-    ]
-    return " ".join(part for part in parts if part)
+    """The choice of runs, as it was given on the command line."""
+    wheres = [] if where is None else [f"--where '{where}'"]
+    return " ".join([*([spec] if spec else []), *wheres, *(f"--state {state}" for state in states)])
 
 
 @click.command()
 @options.optional_spec_arguments
-@click.option("--dry-run", is_flag=True, help="Only say what would be changed.")
-@click.option("--release", is_flag=True, help="Let go what is held because its first runs failed alike.")
+@click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@click.option("--release", is_flag=True, help="Release the jobs that a fault holds.")
 @console.json_option
 @console.db_option
 def reconcile(
@@ -181,16 +171,12 @@ def reconcile(
     as_json: bool,
     db: str | None,
 ) -> int:
-    """Bring the store up to what happened: of SPEC, or without it of everything.
+    """Bring the store up to date with what became of the runs of SPEC, or without it of all runs.
 
-    Takes in results that jobs left beside the store, finds jobs of launches that died, and asks heartbeats, squeue and
-    sacct what became of every run that the store holds for waiting or training. May be run at any time.
+    It ingests results from the spool, finds the jobs of launches that died, and asks heartbeats, squeue and sacct about
+    every run that the store records as PENDING or RUNNING. It is safe at any time.
     """
     from results_db.store import open_store
-    from slurm.client.client import Slurm
-    from slurm.client.parse import Answer, Unknown
-    from slurm.follow.hold import held
-    from slurm.follow.hold import release as let_go
     from slurm.follow.reconcile import Reconciler
 
     slurm = Slurm()
@@ -200,21 +186,21 @@ def reconcile(
         found = reconciler.look(dry_run=dry_run)
         released = []
         if release and not dry_run and isinstance(found.queue, Answer):
-            released = let_go(store, found.open, queue=found.queue, slurm=slurm)
-        holds = held(store.folder, [one.job_name for one in found.open if one.job_name])
+            released = hold.release(store, found.open, queue=found.queue, slurm=slurm)
+        holds = hold.held(store.folder, [one.job_name for one in found.open if one.job_name])
     if as_json:
-        names = [hold.job_name for hold in released]
-        still = [{"job_name": hold.job_name, "cause": hold.cause} for hold in holds]
+        names = [each.job_name for each in released]
+        still = [{"job_name": each.job_name, "cause": each.cause} for each in holds]
         click.echo(json.dumps({**found.as_dict(), "held": still, "released": names}, indent=2))
     else:
-        changes = [*found.lines, *(f"{hold.job_name} is released" for hold in released)]
+        changes = [*found.lines, *(f"{each.job_name} is released" for each in released)]
         for line in changes:
-            click.echo(f"would be changed: {line}" if dry_run else line)
-        still_held = [line for hold in holds if (line := hold.describe()) not in changes]
+            click.echo(f"would change: {line}" if dry_run else line)
+        still_held = [line for each in holds if (line := each.describe()) not in changes]
         for line in still_held:
             click.echo(line)
         if not changes and not still_held and isinstance(found.queue, Answer):
             click.echo("nothing to change")
     for line in found.unknown:
-        click.echo(line, err=True)
+        options.say(line)
     return console.SOME_FAILED if isinstance(found.queue, Unknown) else 0

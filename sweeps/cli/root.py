@@ -1,8 +1,8 @@
-"""`imagine-sweep`: what should exist, and the launch of what does not yet."""
+"""The command group `imagine-sweep`, with `list`, `plan` and `launch`."""
 
 import json
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,44 +20,47 @@ from sweeps.spec.document import SpecError
 
 if TYPE_CHECKING:
     from slurm.submit.launchers import Resources
+    from sweeps.launch.options import LaunchOptions
     from sweeps.launch.plan import Plan
     from sweeps.spec.expand import Expansion
     from sweeps.spec.model import Spec
 
 
-@click.group(cls=console.ConsoleGroup, name="imagine-sweep", no_args_is_help=True)
+_COMMANDS = [
+    *(cli_watch.status, cli_watch.watch, cli_coverage.coverage, cli_coverage.top_up),
+    *(cli_retry.retry, cli_jobs.logs, cli_jobs.cancel, cli_jobs.reconcile),
+]
+
+
+@click.group(cls=console.ConsoleGroup, name="imagine-sweep", no_args_is_help=True, commands=_COMMANDS)
 @click.version_option(package_name="imagine-sweep")
 def cli() -> None:
     """From a YAML spec to trained runs in the store.
 
-    SPEC is a YAML file, or the name of one that ships with the package (see `list`). After it come Hydra
-    overrides, such as channels=32, channels=20,32 or launcher.cpus_per_task=2, and options, in any order.
-    EXPERIMENT.KEY=VALUE, such as life_count.preset=paper, changes that experiment's cells alone.
+    SPEC is a YAML file, or the name of a spec that ships with the package (see `list`). Hydra overrides, such as
+    channels=32, channels=20,32 or launcher.cpus_per_task=2, and options follow it, in any order.
+    EXPERIMENT.KEY=VALUE, such as life_count.preset=paper, changes the cells of that experiment alone.
     """
 
 
-retry_option = click.option("--retry-failed", is_flag=True, help="Take failed runs, too.")
+retry_option = click.option("--retry-failed", is_flag=True, help="Train failed runs, too.")
 
 
 @cli.command("list")
 @console.json_option
 def list_specs(as_json: bool) -> None:
-    """The specs that ship with the package."""
-    from sweeps.spec.expand import expand
-    from sweeps.spec.load import about, load, shipped
+    """Show the specs that ship with the package."""
+    from sweeps.spec.load import about, expand_spec, shipped
 
     rows = []
     for name, path in shipped().items():
-        spec = load(path)
-        cells = expand(spec).cells
-        experiments = sorted({part.experiment for part in spec.parts})
-        runs = sum(len(cell.runs) for cell in cells)
+        spec, expansion = expand_spec(path)
         rows.append(
             {
                 "name": name,
-                "experiment": ", ".join(experiments),
-                "cells": len(cells),
-                "runs": runs,
+                "experiment": ", ".join(sorted({part.experiment for part in spec.parts})),
+                "cells": len(expansion.cells),
+                "runs": len(expansion.runs),
                 "about": about(path),
                 "file": str(path),
             }
@@ -71,12 +74,14 @@ def list_specs(as_json: bool) -> None:
 @console.json_option
 @retry_option
 def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, retry_failed: bool) -> None:
-    """What a launch would do, per cell: wanted, stored, active, failed, to submit, expected time.
+    """Show what a launch would do, per cell: wanted, stored, active, failed, to submit, expected time.
 
     KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE is for that experiment's cells alone.
     """
-    loaded, expansion = options.expand_spec(spec, overrides)
-    _show_plan(loaded, _read_plan(expansion, db, retry_failed=retry_failed), as_json=as_json)
+    from sweeps.spec.load import expand_spec
+
+    loaded, expansion = expand_spec(spec, overrides)
+    _show_plan(loaded, expansion, db, retry_failed=retry_failed, as_json=as_json)
 
 
 @cli.command()
@@ -86,50 +91,36 @@ def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, r
 @retry_option
 @options.launch_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def launch(
-    spec: str,
-    overrides: tuple[str, ...],
-    db: str | None,
-    as_json: bool,
-    retry_failed: bool,
-    limit: int | None,
-    dry_run: bool,
-    **how: Any,
-) -> int:
-    """Train the runs of SPEC that the store lacks; the same command again goes on where it stopped.
+def launch(spec: str, overrides: tuple[str, ...], how: "LaunchOptions", as_json: bool, dry_run: bool) -> int:
+    """Train the runs of SPEC that the store lacks. The same command continues an interrupted launch.
 
     With launcher=slurm, or a launcher file of your own, it returns as soon as the jobs are queued.
     KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE is for that experiment's cells alone.
     """
+    from sweeps.launch.launch import launch
     from sweeps.spec.expand import first_runs
+    from sweeps.spec.load import expand_spec
 
-    loaded, expansion = options.expand_spec(spec, overrides)
+    loaded, expansion = expand_spec(spec, overrides)
     if dry_run:
-        first = first_runs(expansion, limit)
-        _show_plan(loaded, _read_plan(first, db, retry_failed=retry_failed), as_json=as_json)
+        first = first_runs(expansion, how.limit)
+        _show_plan(loaded, first, how.db, retry_failed=how.retry_failed, as_json=as_json)
         return 0
-    result = options.train(
-        loaded,
-        expansion,
-        db=db,
-        retry_failed=retry_failed,
-        limit=limit,
-        **how,
-    )
+    result = launch(loaded, expansion, how)
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))
     return result.exit_code
 
 
-def _read_plan(expansion: "Expansion", db: str | None, *, retry_failed: bool = False) -> "Plan":
+def _show_plan(
+    spec: "Spec", expansion: "Expansion", db: str | None, *, retry_failed: bool, as_json: bool
+) -> None:
     from results_db.store import open_store
     from sweeps.launch.plan import make_plan
+    from sweeps.status.dead import dead_runs
 
     with closing(open_store(db, create=False)) as store:
-        return make_plan(expansion, store, dead=options.dead_runs(store), retry_failed=retry_failed)
-
-
-def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
+        plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=retry_failed)
     resources = _resources(spec)
     if as_json:
         whole = plan.expected_seconds
@@ -139,11 +130,13 @@ def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
         return
     from jobs.progress import duration
 
-    def row(columns: dict[str, Any], counts: dict[str, int], seconds: float | None) -> dict[str, Any]:
-        return {**columns, **counts, "expected": "?" if seconds is None else duration(seconds)}
-
     rows = [
-        row({**cell.cell.columns, "wanted": cell.cell.wanted}, cell.counts.as_dict(), cell.expected_seconds)
+        {
+            **cell.cell.columns,
+            "wanted": cell.cell.wanted,
+            **cell.counts.as_dict(),
+            "expected": "?" if cell.expected_seconds is None else duration(cell.expected_seconds),
+        }
         for cell in plan.cells
     ]
     options.print_rows(rows, as_json=False)
@@ -155,7 +148,7 @@ def _show_plan(spec: "Spec", plan: "Plan", *, as_json: bool) -> None:
 
 
 def _expected(plan: "Plan", resources: "Resources | None") -> str:
-    """What the runs to submit take, by past runs."""
+    """The time that the runs to submit take, by past runs."""
     from jobs.progress import duration
 
     time = plan.known_seconds
@@ -166,21 +159,11 @@ def _expected(plan: "Plan", resources: "Resources | None") -> str:
 
 
 def _resources(spec: "Spec") -> "Resources | None":
-    """What its jobs would ask a cluster for; None on this machine."""
+    """The resources that a job of the spec asks Slurm for; None where the launcher is local."""
     from slurm.submit.launchers import SLURM, Resources, choose
 
     launcher = choose(spec.launcher)
     return Resources.of(launcher) if launcher.kind == SLURM else None
-
-
-cli.add_command(cli_watch.status)
-cli.add_command(cli_watch.watch)
-cli.add_command(cli_coverage.coverage)
-cli.add_command(cli_coverage.top_up)
-cli.add_command(cli_retry.retry)
-cli.add_command(cli_jobs.logs)
-cli.add_command(cli_jobs.cancel)
-cli.add_command(cli_jobs.reconcile)
 
 
 def main() -> None:

@@ -36,20 +36,22 @@ def status(spec: str | None, overrides: tuple[str, ...], db: str | None, as_json
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     elif not rows:
-        click.echo(options.NO_SWEEP)
+        from sweeps.spec.stored import NO_SWEEP
+
+        click.echo(NO_SWEEP)
     else:
         click.echo(_aligned(rows, with_name=spec is None))
 
 
 def _aligned(rows: Sequence[dict[str, Any]], *, with_name: bool) -> str:
     """The rows as plain columns: of 500 cells rich would take longer to draw a table than the store to be read."""
-    from results_db.views.tables import text
+    from results_db.text import cell_text
 
     left_out = ("states",) if with_name else ("sweep", "states")
     names = list(dict.fromkeys(key for row in rows for key in row if key not in left_out))
     states = list(dict.fromkeys(state for row in rows for state in row["states"]))
     lines = [
-        [text(row.get(name)) for name in names] + [str(row["states"].get(state, 0)) for state in states]
+        [cell_text(row.get(name)) for name in names] + [str(row["states"].get(state, 0)) for state in states]
         for row in rows
     ]
     cells = [[*names, *states], *lines]
@@ -74,12 +76,14 @@ def _sweep_states(db: str | None) -> list[dict[str, Any]]:
 
 def _cell_states(spec: str, overrides: tuple[str, ...], db: str | None) -> list[dict[str, Any]]:
     from results_db.store import open_store
+    from sweeps.spec.stored import find_sweep
+    from sweeps.status.dead import dead_runs
 
     with closing(open_store(db, create=False)) as store:
-        found, expansion = options.find_sweep(store, spec, overrides)
+        found, expansion = find_sweep(store, spec, overrides)
         states = store.states(run.run_id for cell in expansion.cells for run in cell.runs)
         if State.RUNNING in states.values():
-            states |= {run_id: State.LOST for run_id in options.dead_runs(store) if run_id in states}
+            states |= {run_id: State.LOST for run_id in dead_runs(store) if run_id in states}
     return [
         {
             "sweep": found.name,
@@ -135,15 +139,16 @@ def watch(
 def _watch(store: "Store", spec: str | None, overrides: tuple[str, ...]) -> "Watch":
     from slurm.client.client import Slurm
     from sweeps.follow.watch import Watch
+    from sweeps.spec.stored import find_sweep, sweeps_of
 
     def sweeps() -> "Sequence[tuple[str, Expansion]]":
         from sweeps.follow.coverage import with_top_ups
 
-        found = options.sweeps_of(store, spec, overrides)
+        found = sweeps_of(store, spec, overrides, report=options.say)
         known = set(store.runs()["run_id"])
         return [(each.name, with_top_ups(expansion, known)) for each, expansion in found]
 
-    name = spec if spec is None else options.find_sweep(store, spec, overrides)[0].name
+    name = spec if spec is None else find_sweep(store, spec, overrides)[0].name
     return Watch(name or "all sweeps", sweeps, store=store, slurm=Slurm())
 
 

@@ -12,10 +12,9 @@ from rich.text import Text
 
 from jobs.progress import accuracies, duration
 from results_db.contract import FAILURES, INTERRUPTED, State
-from results_db.text import counted
-from results_db.views.tables import text
-from sweeps.cli.options import NO_SWEEP
+from results_db.text import cell_text, counted, short
 from sweeps.follow.watch import NEW, CellNow, RunNow, Snapshot
+from sweeps.spec.stored import NO_SWEEP
 
 _ORDER = (
     State.COMPLETED,
@@ -92,7 +91,7 @@ _MOST_CAUSES = 5
 def notes(snapshot: Snapshot) -> list[str]:
     """What a person should know beside the numbers: failures by cause, what is held, what could not be learned."""
     lines = [
-        f"{len(cause.run_ids)} failed (imagine-sweep logs {cause.run_ids[0][:10]}): {cause.example}"
+        f"{len(cause.run_ids)} failed (imagine-sweep logs {short(cause.run_ids[0])}): {cause.example}"
         for cause in snapshot.causes[:_MOST_CAUSES]
     ]
     if more := len(snapshot.causes) - len(lines):
@@ -153,7 +152,7 @@ def _cells(cells: Sequence[CellNow], *, limit: int) -> Table:
     shown = cells if len(cells) <= limit else sorted(cells, key=_interest)[: limit - 1]
     for cell in shown:
         row = [cell.sweep] if named else []
-        row += [text(cell.columns.get(key)) for key in columns]
+        row += [cell_text(cell.columns.get(key)) for key in columns]
         row += [str(cell.states.get(state, "")) for state in states]
         table.add_row(*map(escape, row), _eta_of(cell))
     if len(shown) < len(cells):
@@ -195,7 +194,7 @@ def _run(run: RunNow, *, wide: bool) -> dict[str, str]:
     now = run.running
     reached = accuracies(now.attempt.progress)
     return {
-        "run": run.run_id[:10],
+        "run": short(run.run_id),
         "what": run.label,
         "node": " ".join(word for word in (now.node, now.phase) if word),
         **({"device": run.device} if wide else {}),

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from results_db.contract import FAILURES
 from sweeps.follow.coverage import with_top_ups
@@ -13,77 +13,59 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_ATTEMPTS = 3
-"""Attempts of a run after which it is not tried again unless somebody raises this."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A failed run as the store has it."""
-
-    run_id: str
-    state: str
-    attempts: int
+"""Attempts after which a failed run is left alone by default."""
 
 
 @dataclass(frozen=True)
 class Retry:
-    """What is trained again of a sweep.
+    """The runs of a sweep to train again.
 
     Attributes:
-        spec: the sweep's.
-        expansion: the cells that have runs to train again, with these alone.
-        left: failed runs that have had all of their attempts.
+        spec: the sweep's spec.
+        expansion: the cells that have runs to train again, with these runs alone.
+        left: ids of failed runs that have had all of their attempts.
     """
 
     spec: Spec
     expansion: Expansion
-    left: Sequence[Failed]
+    left: Sequence[str]
 
 
-def failed_runs(frame: "pd.DataFrame", *, states: Collection[str] = ()) -> dict[str, Failed]:
-    """The failed runs of a frame, by id.
-
-    Args:
-        frame: runs.
-        states: in which of the failed states; default: all of them.
-    """
+def failed_runs(frame: "pd.DataFrame", *, states: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """The `state` and `attempts` of every failed run of a frame, by id; only of runs in `states`, if any are given."""
     chosen = frame[frame["state"].isin(states or FAILURES)]
     columns = [chosen[name].tolist() for name in ("run_id", "state", "attempts")]
-    return {row[0]: Failed(*row) for row in zip(*columns, strict=True)}
+    return {row[0]: {"state": row[1], "attempts": row[2]} for row in zip(*columns, strict=True)}
 
 
 def plan_retries(
     sweeps: Sequence[tuple[Spec, Expansion]],
-    failed: Mapping[str, Failed],
+    failed: Mapping[str, Mapping[str, Any]],
     *,
     known: Collection[str],
     max_attempts: int = MAX_ATTEMPTS,
     limit: int | None = None,
 ) -> list[Retry]:
-    """What is trained again of each sweep; a run that several want, of the first of them alone.
+    """The runs of each sweep to train again. A run of several sweeps belongs to the first of them.
 
     Args:
-        sweeps: specs and their cells.
-        failed: the failed runs, by id.
+        sweeps: specs, and their cells and runs.
+        failed: the failed runs, as `failed_runs` gives them.
         known: ids of all runs of the store, by which earlier top-ups are found.
-        max_attempts: runs that have had so many attempts are left.
-        limit: how many runs to train at most, over all sweeps.
+        max_attempts: number of attempts after which a run is left alone.
+        limit: number of runs to train at most, over all sweeps; None: all.
     """
-    open_ids = {run_id for run_id, run in failed.items() if run.attempts < max_attempts}
-    left_ids = failed.keys() - open_ids
+    again = {run_id for run_id, run in failed.items() if run["attempts"] < max_attempts}
+    left = failed.keys() - again
     retries = []
     for spec, expansion in sweeps:
         grown = with_top_ups(expansion, known)
-        chosen = first_runs(_only(grown, open_ids), limit)
-        mine = [run.run_id for run in grown.runs]
-        retries.append(Retry(spec, chosen, [failed[run_id] for run_id in mine if run_id in left_ids]))
-        open_ids, left_ids = open_ids.difference(mine), left_ids.difference(mine)
+        cells = [
+            replace(cell, runs=[run for run in cell.runs if run.run_id in again]) for cell in grown.cells
+        ]
+        chosen = first_runs(Expansion(cells), limit)
+        own = [run.run_id for run in grown.runs]
+        retries.append(Retry(spec, chosen, [run_id for run_id in own if run_id in left]))
+        again, left = again.difference(own), left.difference(own)
         limit = None if limit is None else limit - len(chosen.runs)
     return retries
-
-
-def _only(expansion: Expansion, run_ids: Collection[str]) -> Expansion:
-    """The cells with these runs alone."""
-    return Expansion(
-        [replace(cell, runs=[run for run in cell.runs if run.run_id in run_ids]) for cell in expansion.cells]
-    )

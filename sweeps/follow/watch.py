@@ -283,10 +283,10 @@ class Watch:
 
 def label(cell: "Cell", run: PlannedRun) -> str:
     """`gol=3 model_t=2 seed=1`."""
-    from results_db.views.tables import text
+    from results_db.text import cell_text
 
     return " ".join(
-        f"{key}={text(value)}" for key, value in [*cell.columns.items(), ("seed", run.config["seed"])]
+        f"{key}={cell_text(value)}" for key, value in [*cell.columns.items(), ("seed", run.config["seed"])]
     )
 
 

@@ -1,141 +1,103 @@
-"""From a spec's expansion to jobs in the queue of a cluster."""
+"""Submits the packs of a launch to Slurm."""
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Sequence
 
 import click
 
 from imagination.schema import ConfigError
-from jobs.pack import Pack
-from results_db.contract import NewSweep, Store
-from results_db.files import Files
-from results_db.store import open_store
-from results_db.store.address import locate
+from results_db.contract import Store
 from results_db.text import counted
 from slurm.client.client import Slurm, array_limit
-from slurm.follow.hold import HOLD_AFTER
 from slurm.follow.reconcile import Reconciler
 from slurm.job import PackJob
 from slurm.submit.dispatch import Submitted, dispatch
 from slurm.submit.launchers import Launcher, Resources
 from slurm.submit.probe import START_WITHIN_S, probe
-from sweeps.launch.local import GPU_PACK, LaunchResult, nothing_to_train, open_packs, out_of_memory
-from sweeps.launch.plan import Plan, make_plan
+from sweeps.launch.options import LaunchOptions, ask
+from sweeps.launch.plan import make_plan
+from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
 
 
 def launch_on_slurm(
-    spec: Spec,
-    expansion: Expansion,
-    *,
-    launcher: Launcher,
-    db: str | None,
-    retry_failed: bool = False,
-    limit: int | None = None,
-    pack_size: int | None = None,
-    check: bool = True,
-    hold_after: int = HOLD_AFTER,
-    approve: Callable[[str, float], None] = lambda what, hours: None,
+    spec: Spec, expansion: Expansion, options: LaunchOptions, *, launcher: Launcher
 ) -> LaunchResult:
-    """Submit the runs that the store lacks, and return as soon as they are queued.
-
-    Args:
-        spec: the spec, overrides applied.
-        expansion: its cells and runs.
-        launcher: one of Slurm's.
-        db: the store; see `results_db.store.address`.
-        retry_failed: submit failed runs again, too.
-        limit: submit only what is missing of the first so many runs.
-        pack_size: runs of one job; default: 16 on a GPU, 1 on a CPU.
-        check: let a node look first whether it can do the jobs' work.
-        hold_after: identical failures at its start after which it is held; 0: never.
-        approve: called with what is about to be submitted and the hours that past runs suggest; raises if not.
+    """Submits the runs that the store lacks, and returns as soon as their jobs are queued. See `launch`.
 
     Raises:
-        ConfigError: no Slurm here, a setting that is wrong, a node that cannot do it, or Slurm refused.
-        StoreError: see `open_store`; or the folder beside the store cannot be written.
+        ConfigError: there is no Slurm here, a setting is wrong, the probed node cannot train, or Slurm refused.
+        StoreError: see `prepare`.
     """
-    limit_per_array = array_limit()
+    limit = array_limit()
     resources = Resources.of(launcher)
-    Files(locate(db).folder).check_writable()
-    with closing(open_store(db, create=True)) as store:
-        _take_up(store)
-        plan = make_plan(expansion, store, retry_failed=retry_failed)
-        packs = open_packs(
-            expansion,
-            plan,
-            size=pack_size or (GPU_PACK if resources.gpus else 1),
-            limit=limit,
-            alone=out_of_memory(store),
-        )
-        sweep = NewSweep(spec.name, spec.composed)
-        if not packs:
-            store.stage(expansion.runs, sweep=sweep)
-            _say(nothing_to_train(spec, plan.counts))
-            return LaunchResult(spec.name, {}, plan.counts)
-        what = _approve(spec, plan, packs, resources, approve)
-        if check:
-            _check(store, resources)
+    with prepare(spec, expansion, options, on_gpus=resources.gpus > 0, recover=_recover) as ready:
+        for line in ready.notes:
+            _say(line)
+        if not ready.packs:
+            ready.stage()
+            _say(ready.nothing_to_train)
+            return LaunchResult(name=spec.name, counts=ready.plan.counts)
+        what = _confirm(ready, resources, options)
+        if options.check:
+            _probe(ready.store, resources)
         _say(what)
-        store.stage(expansion.runs, sweep=sweep)
+        ready.stage()
         done = Submitted()
         try:
             dispatch(
-                store,
-                packs,
+                ready.store,
+                ready.packs,
                 resources=resources,
-                limit=limit_per_array,
+                limit=limit,
                 sweep=spec.name,
-                retry_failed=retry_failed,
-                hold_after=hold_after,
+                retry_failed=options.retry_failed,
+                hold_after=options.hold_after,
                 job=PackJob,
                 done=done,
             )
         except ConfigError:
             if not done.jobs:
-                store.forget(sweep)
+                ready.store.forget(ready.sweep)
             raise
-        counts = make_plan(expansion, store).counts
+        counts = make_plan(expansion, ready.store).counts
     _say(_closing(spec, done))
-    return LaunchResult(spec.name, {}, counts, submitted=done.runs, jobs=done.jobs)
+    return LaunchResult(name=spec.name, counts=counts, submitted=done.runs, jobs=done.jobs)
 
 
-def _take_up(store: Store) -> None:
-    """What earlier launches and jobs left on their way, and what became of those that nobody heard of."""
+def _recover(store: Store) -> Sequence[str]:
+    """Reconciles the store with the jobs of earlier launches."""
     found = Reconciler(store, Slurm()).look()
-    for line in (*found.lines, *found.unknown):
-        _say(line)
+    return [*found.lines, *found.unknown]
 
 
-def _approve(
-    spec: Spec, plan: Plan, packs: list[Pack], resources: Resources, approve: Callable[[str, float], None]
-) -> str:
-    """What is about to be submitted, in words; approved."""
-    runs = sum(len(pack.runs) for pack in packs)
+def _confirm(ready: Prepared, resources: Resources, options: LaunchOptions) -> str:
+    """Describes what is about to be submitted; asks first where past runs suggest too many hours."""
+    plan = ready.plan
     hours, expected = 0.0, f"no past runs to tell the {resources.unit} from"
     if plan.known_seconds is not None:
-        hours = resources.hours(plan.known_seconds * runs / plan.counts.to_submit)
+        hours = resources.hours(plan.known_seconds * ready.runs / plan.counts.to_submit)
         about = "at least" if plan.expected_seconds is None else "about"
         expected = f"{about} {hours:.3g} {resources.unit} by past runs"
-    of_all = f"{runs} of {counted(plan.counts.total, 'run')} in {counted(len(packs), 'pack')}"
-    what = f"{spec.name}: {of_all}, {expected}"
-    approve(what, hours)
+    of_all = f"{ready.runs} of {counted(plan.counts.total, 'run')} in {counted(len(ready.packs), 'pack')}"
+    what = f"{ready.sweep.name}: {of_all}, {expected}"
+    if hours > options.ask_above and not options.yes:
+        ask(what, f"more than {options.ask_above:g} hours")
     return what
 
 
-def _check(store: Store, resources: Resources) -> None:
+def _probe(store: Store, resources: Resources) -> None:
     def waits() -> None:
-        _say(f"letting a node look first, up to {START_WITHIN_S} s (--no-check skips it)")
+        _say(f"probing a node, for up to {START_WITHIN_S} s (--no-check skips this)")
 
     unseen = probe(store, resources, waits=waits)
     if unseen is not None:
-        _say(f"{unseen}; submitting all the same, every job looks for itself")
+        _say(f"{unseen}; submitting all the same, because every job checks its own node")
 
 
 def _closing(spec: Spec, done: Submitted) -> str:
     if not done.jobs:
-        return f"{spec.name}: nothing submitted: another launch was granted these runs"
+        return f"{spec.name}: nothing submitted: another launch has claimed these runs"
     return (
         f"{spec.name}: submitted {counted(done.runs, 'run')} as {counted(done.packs, 'task')}, "
         f"job {', '.join(done.jobs)}; see imagine-sweep watch {spec.name}"

@@ -1,6 +1,7 @@
-"""A YAML file whose every key and item knows its line, so that an error can name it."""
+"""A YAML file in which every key and item knows its line, so that an error can name it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -9,49 +10,30 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from imagination.schema import nearest, plain
 
+MOST_LINES = 100
+"""Mistakes that are shown, so that a slip in a long axis does not fill the terminal."""
+
 
 class SpecError(Exception):
-    """A spec or an override that a person got wrong, one line per mistake: what was given, what is allowed.
+    """Mistakes in a spec or an override, a line for each: what was given, what is allowed.
 
     Attributes:
-        lines: the mistakes.
+        lines: the first mistakes, and a line that counts the others.
     """
 
     def __init__(self, *lines: str) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
+        more = len(lines) - MOST_LINES
+        self.lines = (*lines[:MOST_LINES], f"and {more:,} more mistakes") if more > 0 else lines
+        super().__init__("\n".join(self.lines))
 
 
-MOST_LINES = 100
-"""Mistakes that are shown; a slip in an axis of thousands shall not fill the terminal."""
-
-
-class Mistakes:
-    """Collects mistakes, so that a person sees them all at once and not the first alone."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-        self._count = 0
-
-    def note(self, error: SpecError) -> None:
-        """One more."""
-        self._count += len(error.lines)
-        self._lines += error.lines[: MOST_LINES - len(self._lines)]
-
-    def check(self) -> None:
-        """Raises SpecError if there is any."""
-        more = self._count - len(self._lines)
-        if self._lines:
-            raise SpecError(*self._lines, *([f"and {more:,} more of this kind"] if more else []))
-
-
+@dataclass(frozen=True)
 class Node:
-    """A part of a YAML file: its plain value, the file and the line (from 1)."""
+    """A part of a YAML file: its value, the file and the line (from 1)."""
 
-    def __init__(self, value: Any, file: str, line: int) -> None:
-        self.value = value
-        self.file = file
-        self.line = line
+    value: Any
+    file: str
+    line: int
 
     @property
     def where(self) -> str:
@@ -66,7 +48,7 @@ class Node:
         """The entries of a mapping, in the file's order.
 
         Raises:
-            SpecError: this is no mapping, is empty, or has a key that is no word.
+            SpecError: the value is not a mapping, is empty, or has a key that is not a word.
         """
         if not isinstance(self.value, Mapping):
             self.fail(f"{what}: {plain(self.value)} is not a mapping of keys to values")
@@ -81,7 +63,7 @@ class Node:
         """The items of a list.
 
         Raises:
-            SpecError: this is no list, or it is empty.
+            SpecError: the value is not a list, or is empty.
         """
         if not isinstance(self.value, Sequence) or isinstance(self.value, str):
             self.fail(f"{what}: {plain(self.value)} is not a list; write [{plain(self.value)}]")
@@ -93,7 +75,7 @@ class Node:
         """A string.
 
         Raises:
-            SpecError: it is none.
+            SpecError: the value is not a string.
         """
         if not isinstance(self.value, str):
             self.fail(f"{what}: {plain(self.value)} is not a word")
@@ -101,7 +83,7 @@ class Node:
 
     def _child(self, key: Any, value: Any) -> "Node":
         marks = getattr(getattr(self.value, "lc", None), "data", None) or {}
-        line = marks[key][0] + 1 if key in marks else self.line  # a merged (`<<`) key has no mark of its own
+        line = marks[key][0] + 1 if key in marks else self.line  # a merged (`<<`) key has no line
         return Node(value, self.file, line)
 
 
@@ -109,7 +91,7 @@ def read(path: Path) -> Node:
     """The document in a YAML 1.2 file: `1e-3` is a number, `no` a word, and a key twice an error.
 
     Raises:
-        SpecError: the file cannot be read, is no text, or is no YAML.
+        SpecError: the file cannot be read, or is not YAML text.
     """
     name = str(path)
     try:

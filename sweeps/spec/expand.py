@@ -1,21 +1,22 @@
-"""From a parsed spec to its runs: what a finished table would have as rows, and each row's seeds."""
+"""From a parsed spec to its runs: the rows of a finished table, and the seeds of each row."""
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, build, plain
-from jobs.config import resolve, stack
+from jobs.config import resolve
 from jobs.identity import canonical_json, run_id
 from results_db.contract import PlannedRun
-from sweeps.spec.document import Mistakes, SpecError
-from sweeps.spec.model import Exclusion, Part, Row, Spec, Values
+from sweeps.spec.document import SpecError
+from sweeps.spec.model import Part, Row, Spec, Values
 from sweeps.spec.sample import Distribution
 
 MOST_RUNS = 1_000_000
-"""Runs of one spec; a slip in an axis shall not fill the memory."""
+"""Most runs of one spec, so that a slip in an axis does not fill the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,21 +25,26 @@ class Cell:
 
     Attributes:
         columns: the keys that the spec varies, in its order, and their values here.
-        config: the complete config without the seed and without the sampled keys.
-        wanted: how many runs that reach the accuracy the cell wants.
-        runs: the runs that a launch makes, in seed order; one that stands in an earlier cell is left out.
+        wanted: how many kept runs the spec asks for.
+        runs: the runs that a launch makes, in seed order, without those of earlier cells.
         template: the complete config that a run's seed and draws are put into.
-        sample: what is drawn per seed.
-        next_seed: the first seed after the spec's, for `top-up`; None where the spec says which seeds it wants.
+        sample: the keys that are drawn per seed.
+        next_seed: the first seed after the spec's, for `top-up`; None where the spec fixes its seeds.
     """
 
     columns: Mapping[str, Scalar]
-    config: Mapping[str, Scalar]
     wanted: int
     runs: Sequence[PlannedRun]
     template: Mapping[str, Scalar]
     sample: Mapping[str, Distribution]
     next_seed: int | None
+
+    @cached_property
+    def config(self) -> Mapping[str, Scalar]:
+        """The complete config without the seed and without the sampled keys."""
+        return {
+            key: value for key, value in self.template.items() if key != "seed" and key not in self.sample
+        }
 
     def run(self, seed: int) -> PlannedRun:
         """The cell's run with this seed, planned or not.
@@ -62,114 +68,43 @@ class Expansion:
 
 
 def expand(spec: Spec) -> Expansion:
-    """The cells and runs of a spec, equal ones of included files united.
+    """The cells and runs of a spec. Equal cells of included files are united.
 
     Raises:
-        SpecError: a cell's value is wrong, values contradict each other, a range is turned round, a cell stands
-            twice in a file, an exclusion matches nothing (a line for each cell or entry), or there are more than
-            `MOST_RUNS`.
+        SpecError: a cell's value is wrong, values contradict each other, a cell appears twice in a file, or an
+            exclusion matches nothing (a line for each cell or entry); or there are more than `MOST_RUNS`.
     """
     _check_size(spec)
-    mistakes = Mistakes()
-    drafts: dict[str, _Draft] = {}
+    mistakes: list[str] = []
+    found: dict[str, Cell] = {}
     for part in spec.parts:
-        mistakes.note(SpecError(*part.mistakes))
-        for draft in _drafts(part, mistakes):
-            drafts[draft.key] = drafts[draft.key].united(draft) if draft.key in drafts else draft
-    mistakes.check()
-    named = _columns(spec, [draft.config for draft in drafts.values()])
+        mistakes += part.mistakes
+        for key, cell in _cells(part, mistakes).items():
+            found[key] = _united(found[key], cell) if key in found else cell
+    if mistakes:
+        raise SpecError(*mistakes)
+    named = _columns(spec, [cell.config for cell in found.values()])
     taken: set[str] = set()
-    cells: list[Cell] = []
-    for draft in drafts.values():
-        try:
-            cells.append(draft.cell(named, taken))
-        except SpecError as error:
-            mistakes.note(error)
-    mistakes.check()
+    cells = []
+    for cell in found.values():
+        runs = [run for run in cell.runs if run.run_id not in taken]
+        taken.update(run.run_id for run in runs)
+        columns = {key: cell.config[key] for key in named if key in cell.config}
+        cells.append(replace(cell, columns=columns, runs=runs))
     return Expansion(cells)
 
 
 def in_breadth_first_order(expansion: Expansion) -> list[PlannedRun]:
-    """The first run of every cell, then the second, ...: an early stop leaves every cell with something."""
+    """The first run of every cell, then the second, and so on. So every cell has runs early."""
     layers = itertools.zip_longest(*(cell.runs for cell in expansion.cells))
     return [run for layer in layers for run in layer if run is not None]
 
 
 def first_runs(expansion: Expansion, limit: int | None) -> Expansion:
-    """The first `limit` runs in that order, all without a limit, and the cells that have any of them."""
+    """The first `limit` runs in breadth-first order (None: all), and the cells that have any of them."""
     kept = {run.run_id for run in in_breadth_first_order(expansion)[:limit]}
     cells = [replace(cell, runs=[run for run in cell.runs if run.run_id in kept]) for cell in expansion.cells]
     return Expansion([cell for cell in cells if cell.runs])
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Draft:
-    """A cell before equal ones are united.
-
-    `template` is the complete config, `key` says what is equal, `may_grow` whether seeds may follow the spec's.
-    """
-
-    template: dict[str, Scalar]
-    wanted: int
-    seeds: Sequence[int]
-    may_grow: bool
-    part: Part
-    row: Row
-    axes: Values
-
-    @property
-    def sample(self) -> Mapping[str, Distribution]:
-        return self.part.sample
-
-    @property
-    def config(self) -> dict[str, Scalar]:
-        return {
-            key: value for key, value in self.template.items() if key != "seed" and key not in self.sample
-        }
-
-    @property
-    def key(self) -> str:
-        return canonical_json(self.template) + repr(sorted(self.sample.items()))
-
-    def united(self, other: "_Draft") -> "_Draft":
-        seeds = list(dict.fromkeys([*self.seeds, *other.seeds]))
-        wanted, may_grow = max(self.wanted, other.wanted), self.may_grow or other.may_grow
-        return replace(self, wanted=wanted, seeds=seeds, may_grow=may_grow)
-
-    def cell(self, named: Iterable[str], taken: set[str]) -> Cell:
-        config = self.config
-        return Cell(
-            columns={key: config[key] for key in named if key in config},
-            config=config,
-            wanted=self.wanted,
-            runs=list(self._runs(taken)),
-            template=self.template,
-            sample=self.sample,
-            next_seed=max(self.seeds) + 1 if self.may_grow else None,
-        )
-
-    def _runs(self, taken: set[str]) -> Iterator[PlannedRun]:
-        wrong: list[int] = []
-        first: ConfigError | None = None
-        for seed in self.seeds:
-            try:
-                run = _run(self.template, self.sample, seed)
-            except ConfigError as error:
-                wrong.append(seed)
-                first = first or error
-                continue
-            if run.run_id not in taken:
-                taken.add(run.run_id)
-                yield run
-        if first is not None:
-            raise self._senseless(wrong, first)
-
-    def _senseless(self, seeds: Sequence[int], error: ConfigError) -> SpecError:
-        """What is to be said of seeds whose draws make no sense; the first one stands for all."""
-        where = self.part.place(self.row, error.keys)
-        described = _described({**self.axes, **self.row.values})
-        more = f" (and {len(seeds) - 1:,} more of {len(self.seeds):,})" if len(seeds) > 1 else ""
-        return SpecError(f"{where}: {described}seed {seeds[0]}{more}: {error}")
 
 
 def _run(template: Mapping[str, Scalar], sample: Mapping[str, Distribution], seed: int) -> PlannedRun:
@@ -192,120 +127,116 @@ def _check_size(spec: Spec) -> None:
     )
 
 
-def _drafts(part: Part, mistakes: Mistakes) -> list[_Draft]:
-    """The cells of one file that make sense; what is wrong with the others is noted."""
-    _check_ranges(part, mistakes)
-    found: dict[str, _Draft] = {}
+def _united(one: Cell, other: Cell) -> Cell:
+    """Equal cells of two files as one cell: all of their runs, and the larger number of wanted ones."""
+    runs = list({run.run_id: run for run in (*one.runs, *other.runs)}.values())
+    following = None
+    if one.next_seed is not None or other.next_seed is not None:
+        following = max(int(run.config["seed"]) for run in runs) + 1
+    return replace(one, runs=runs, wanted=max(one.wanted, other.wanted), next_seed=following)
+
+
+def _cells(part: Part, mistakes: list[str]) -> dict[str, Cell]:
+    """The cells of one file that make sense, by a text that equal cells share; notes a line for each other one."""
+    cells: dict[str, Cell] = {}
+    rows: dict[str, Row] = {}
     for row, axes in _combinations(part, mistakes):
         try:
-            draft = _draft(part, row, axes)
-            if draft.key in found:
-                _fail_duplicate(part, draft, found[draft.key])
-            found[draft.key] = draft
+            cell = _cell(part, row, axes)
+            key = canonical_json(dict(cell.template)) + repr(sorted(cell.sample.items()))
+            if key in cells:
+                _fail_duplicate(part, cell, row, rows[key])
+            cells[key], rows[key] = cell, row
         except SpecError as error:
-            mistakes.note(error)
-    return list(found.values())
+            mistakes += error.lines
+    return cells
 
 
-def _combinations(part: Part, mistakes: Mistakes) -> list[tuple[Row, Values]]:
-    """Every row with every point of the axes, those left out that an exclusion names, sense or not."""
+def _combinations(part: Part, mistakes: list[str]) -> list[tuple[Row, Values]]:
+    """Every row with every point of the axes, without those that an exclusion drops; they may make no sense."""
     every = list(itertools.product(part.rows, _points(part)))
     if not part.exclude:
         return every
-    matched: set[int] = set()
-    left = []
+    idle, left = list(part.exclude), []
     for row, axes in every:
-        config = _unchecked(part, row, axes)
-        hits = {index for index, each in enumerate(part.exclude) if _matches(each, config)}
-        matched |= hits
+        config = part.unchecked(row, axes)
+        hits = [each for each in part.exclude if each.values.items() <= config.items()]
+        idle = [each for each in idle if each not in hits]
         if not hits:
             left.append((row, axes))
-    if part.mistakes:  # what an exclusion is for may be among the wrong cells
+    if part.mistakes:  # an exclusion may be for one of the wrong cells
         return left
-    for problem in _idle_exclusions(part, matched):
-        mistakes.note(problem)
+    for each in idle:
+        if not each.values.keys() & part.overridden:
+            values = _listed(each.values)
+            mistakes.append(f"{part.file}:{each.line}: exclude: no cell has {values}; remove the entry")
     if not left:
-        mistakes.note(SpecError(f"{part.file}: exclude leaves no cell"))
+        mistakes.append(f"{part.file}: exclude leaves no cell")
     return left
-
-
-def _unchecked(part: Part, row: Row, axes: Values) -> dict[str, object]:
-    """The complete config of a cell, whether or not its values go together."""
-    defaults = {key.name: key.default for key in fields(registry.config_type(part.experiment))}
-    return {**defaults, **stack(part.experiment, part.preset, part.base, axes, row.values)}
-
-
-def _check_ranges(part: Part, mistakes: Mistakes) -> None:
-    for key, drawn in part.sample.items():
-        if not drawn.is_range:
-            continue
-        low, high = (float(value) for value in drawn.values)
-        if low >= high:
-            turned = f"is turned round; write {plain(drawn.values[::-1])}"
-            problem = "holds one value; give it under `base:`" if low == high else turned
-            given = f"sample.{key}.{drawn.kind}: {plain(drawn.values)}"
-            mistakes.note(SpecError(f"{part.said[key]}: every cell: {given} {problem}"))
 
 
 def _points(part: Part) -> list[Values]:
     """Every combination of the grid, with every position of the zip."""
-    grid: list[Values] = [
-        dict(zip(part.grid, values, strict=True)) for values in itertools.product(*part.grid.values())
+    axes: list[list[Values]] = [[{key: value} for value in values] for key, values in part.grid.items()]
+    if part.zipped:
+        steps = zip(*part.zipped.values(), strict=True)
+        axes.append([dict(zip(part.zipped, step, strict=True)) for step in steps])
+    return [
+        {key: value for values in point for key, value in values.items()}
+        for point in itertools.product(*axes)
     ]
-    if not part.zipped:
-        return grid
-    together = [
-        dict(zip(part.zipped, values, strict=True)) for values in zip(*part.zipped.values(), strict=True)
-    ]
-    return [{**point, **step} for point, step in itertools.product(grid, together)]
 
 
-def _draft(part: Part, row: Row, axes: Values) -> _Draft:
+def _cell(part: Part, row: Row, axes: Values) -> Cell:
+    """A cell with its runs, still without columns.
+
+    Raises:
+        SpecError: its values contradict each other, or draws do; the first such seed stands for all.
+    """
+    described = _described({**axes, **row.values})
     try:
         template = resolve(part.experiment, part.preset, part.base, axes, row.values)
     except ConfigError as error:
-        where = part.place(row, error.keys)
-        raise SpecError(f"{where}: {_described({**axes, **row.values})}{error}") from None
+        raise SpecError(f"{part.place(row, error.keys)}: {described}{error}") from None
     seeds = part.seeds_of(row)
-    return _Draft(
-        template=template,
+    runs = []
+    refused: dict[int, ConfigError] = {}
+    for seed in seeds:
+        try:
+            runs.append(_run(template, part.sample, seed))
+        except ConfigError as error:
+            refused[seed] = error
+    if refused:
+        seed, first = next(iter(refused.items()))
+        more = f" (and {len(refused) - 1:,} more of {len(seeds):,})" if len(refused) > 1 else ""
+        raise SpecError(f"{part.place(row, first.keys)}: {described}seed {seed}{more}: {first}")
+    return Cell(
+        columns={},
         wanted=len(seeds),
-        seeds=seeds,
-        may_grow=part.seeds.fixed is None,
-        part=part,
-        row=row,
-        axes=axes,
+        runs=runs,
+        template=template,
+        sample=part.sample,
+        next_seed=max(seeds) + 1 if part.seeds.fixed is None else None,
     )
 
 
+def _listed(values: Values) -> str:
+    return ", ".join(f"{key}={plain(value)}" for key, value in values.items())
+
+
 def _described(values: Values) -> str:
-    return f"cell {', '.join(f'{key}={plain(value)}' for key, value in values.items())}: " if values else ""
+    return f"cell {_listed(values)}: " if values else ""
 
 
-def _matches(exclusion: Exclusion, config: Mapping[str, object]) -> bool:
-    return all(config[key] == value for key, value in exclusion.values.items())
-
-
-def _fail_duplicate(part: Part, draft: _Draft, first: _Draft) -> None:
-    values = {key: draft.template[key] for key in part.axes}
-    where, earlier = part.place(draft.row), part.place(first.row)
+def _fail_duplicate(part: Part, cell: Cell, row: Row, first: Row) -> None:
+    where, earlier = part.place(row), part.place(first)
     named = "another on this line" if where == earlier else earlier
-    raise SpecError(f"{where}: {_described(values)}the same as {named}; remove one (`runs` asks for more)")
-
-
-def _idle_exclusions(part: Part, matched: set[int]) -> Iterator[SpecError]:
-    """What is to be said of exclusions that match nothing, and not because of an override."""
-    for index, exclusion in enumerate(part.exclude):
-        overridden = exclusion.values.keys() & part.overridden
-        if index not in matched and not overridden:
-            described = _described(exclusion.values).removeprefix("cell ").removesuffix(": ")
-            yield SpecError(
-                f"{part.file}:{exclusion.line}: exclude: no cell has {described}; remove the entry"
-            )
+    values = _described({key: cell.template[key] for key in part.axes})
+    raise SpecError(f"{where}: {values}the same as {named}; remove one (`runs` asks for more)")
 
 
 def _columns(spec: Spec, configs: Sequence[Values]) -> list[str]:
-    """What tells the cells apart: what rows and axes name, and of several files also where they differ."""
+    """The keys that tell the cells apart: those of rows and axes, and of several files also where they differ."""
     named = dict.fromkeys(key for part in spec.parts for key in part.axes)
     stated = {key for part in spec.parts for key in (*part.base, "experiment", "preset")}
     differing = [

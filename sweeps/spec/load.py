@@ -1,18 +1,29 @@
-"""A spec by its path or name: what should exist. `load`, `apply_overrides`, and the plain data they give."""
+"""From a spec's path or name to its parts, and to its cells and runs."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from imagination import registry
 from imagination.schema import keys, nearest, plain
 from sweeps.spec import sections
 from sweeps.spec.document import Node, SpecError, read
+from sweeps.spec.expand import Expansion, expand
 from sweeps.spec.model import Part, Spec
 from sweeps.spec.overrides import apply_overrides
 
-__all__ = ["Spec", "SpecError", "about", "apply_overrides", "find", "load", "shipped"]
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # the store keeps 200 characters
+_NAME_RULE = "is not 1 to 200 letters, digits, '.', '_' and '-', a letter or digit first"
+
+
+def expand_spec(name: str | Path, overrides: Sequence[str] = ()) -> tuple[Spec, Expansion]:
+    """A spec with its overrides, and its cells and runs.
+
+    Raises:
+        SpecError: see `load`, `apply_overrides` and `expand`.
+    """
+    spec = apply_overrides(load(name), overrides)
+    return spec, expand(spec)
 
 
 def shipped() -> dict[str, Path]:
@@ -27,40 +38,35 @@ def about(path: Path) -> str:
 
 
 def find(name: str, *, beside: Path | None = None) -> Path:
-    """The file of a spec that is named by its path, or by its name if it ships with the package.
+    """The file of a spec.
 
     Args:
-        name: the path or name.
+        name: its path, or the name of a spec that ships with the package.
         beside: the folder that a relative path starts from; default: the working directory.
 
     Raises:
-        SpecError: there is none, or it is a folder.
+        SpecError: there is no such spec, or the path is a folder.
     """
     path = (beside or Path()) / name
     if path.is_file():
         return path
     specs = shipped()
-    if name.removesuffix(".yaml") in specs:
-        return _shown(specs[name.removesuffix(".yaml")])
+    if (found := specs.get(name.removesuffix(".yaml"))) is not None:
+        return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
     listed = f"shipped specs: {', '.join(specs)}"
     if path.is_dir():
         raise SpecError(f"{path} is a folder; name a YAML file in it, or one of the {listed}")
     raise SpecError(f"no spec {path}{nearest(path.stem, specs)}; give a YAML file or one of the {listed}")
 
 
-def _shown(path: Path) -> Path:
-    """The path from the working directory if it lies below it, as a person would write it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
 def load(name: str | Path) -> Spec:
-    """The spec, parsed; each value checked, includes read. `expand` refuses wrong cells and combinations.
+    """The parsed spec: values checked, includes read. `expand` refuses wrong cells and combinations.
 
     Args:
         name: a path, or the name of a spec that ships with the package.
 
     Raises:
-        SpecError: anything wrong with the file but for its cells, in one line that names file and line.
+        SpecError: anything but a cell is wrong, in one line that names file and line.
     """
     return _load(find(str(name)), ())
 
@@ -89,19 +95,16 @@ def _check_top(entries: dict[str, Node]) -> None:
             hint = "" if key in config_keys else nearest(key, [*sections.TOP_KEYS, *config_keys])
             node.fail(
                 f"unknown key '{key}'{hint}; valid: {', '.join(sections.TOP_KEYS)}; "
-                "config keys stand under `base:`, `cells:` or `grid:`"
+                "give config keys under `base:`, `cells:` or `grid:`"
             )
 
 
 def _name(path: Path, node: Node | None) -> str:
     name = path.stem if node is None else node.word("name")
     if not _NAME.fullmatch(name):
-        problem = (
-            f"name: {plain(name)} is not 1 to 200 letters, digits, '.', '_' and '-', a letter or digit first"
-        )
         if node is None:
-            raise SpecError(f"{path}: {problem}; give the spec a `name:`")
-        node.fail(problem)
+            raise SpecError(f"{path}: name: {plain(name)} {_NAME_RULE}; give the spec a `name:`")
+        node.fail(f"name: {plain(name)} {_NAME_RULE}")
     return name
 
 
@@ -122,12 +125,12 @@ def _included(path: Path, node: Node, above: tuple[Path, ...]) -> list[Spec]:
 
 
 def _own_parts(root: Node, entries: dict[str, Node]) -> list[Part]:
-    """The file's own cells: none if it only includes others, and then nothing may speak of cells."""
+    """The file's own cells. A file that only includes others has none, and no section about cells."""
     if "include" not in entries or entries.keys() & {"cells", "grid", "zip"}:
         return [sections.part(root, entries)]
     for key in sections.PART_KEYS:
         if key in entries:
             entries[key].fail(
-                f"{key}: has no effect here; included files keep their own, and no `cells:` follow"
+                f"{key}: has no effect, because included files keep their own; remove it, or add `cells:`"
             )
     return []

@@ -1,10 +1,12 @@
-"""What a spec says, as plain data: parsed and checked value by value, not yet composed."""
+"""What a spec says, as plain data: parsed and checked value by value, not yet expanded."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
+from imagination import registry
 from imagination.schema import Scalar, setting
+from jobs.config import DEFAULT_PRESET, stack
 from sweeps.spec.sample import Distribution
 
 Values = Mapping[str, Scalar]
@@ -23,7 +25,7 @@ class SeedKeys:
 
 @dataclass(frozen=True)
 class Seeds:
-    """Which seeds a cell trains: `fixed` ones, or as many from `start` as the cell's `runs` says."""
+    """The seeds that a cell trains: `fixed` ones, or as many from `start` as the cell's `runs` says."""
 
     start: int = 0
     fixed: Sequence[int] | None = None
@@ -35,7 +37,7 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Row:
-    """An explicit cell: its values, its `runs` (None: the part's), the line where it and where each key stands."""
+    """An explicit cell: its values, its `runs` (None: the part's), its line, and where it gives each key."""
 
     values: Values
     runs: int | None
@@ -45,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Exclusion:
-    """A partial config whose matches are dropped."""
+    """A partial config. Cells that match it are dropped."""
 
     values: Values
     line: int
@@ -53,31 +55,32 @@ class Exclusion:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One file's cells, with the experiment, preset, base and axes that they are made of.
+    """The cells of one file. The store keeps these fields, under these names, as JSON (`Spec.composed`).
 
     Attributes:
         file: the file, as errors name it.
-        rows: explicit cells; a spec without `cells` has one that says nothing.
+        rows: explicit cells; a spec without `cells` has one row without values.
         grid: axes whose product is taken with every row.
         zipped: axes of equal length that advance together.
-        runs: how many runs a row wants that does not say it itself.
-        said: where each key of base, axes and sample stands, as errors begin: file and line, or the override.
+        exclude: cells to drop.
+        runs: how many runs a row wants that does not give its own number.
+        said: where each key of base, axes and sample is given, as errors begin: file and line, or the override.
         overridden: keys that the command line set.
-        mistakes: what is wrong with cells that are no rows for it, a line each; `expand` refuses them together with
-            the cells that make no sense.
+        mistakes: a line for each wrong cell; `expand` reports them together with the cells that contradict
+            themselves.
     """
 
     file: str
     experiment: str
-    preset: str
-    base: Values
+    preset: str = DEFAULT_PRESET
+    base: Values = field(default_factory=dict)
     rows: Sequence[Row]
-    grid: Mapping[str, Sequence[Scalar]]
-    zipped: Mapping[str, Sequence[Scalar]]
-    exclude: Sequence[Exclusion]
-    sample: Mapping[str, Distribution]
-    seeds: Seeds
-    runs: int
+    grid: Mapping[str, Sequence[Scalar]] = field(default_factory=dict)
+    zipped: Mapping[str, Sequence[Scalar]] = field(default_factory=dict)
+    exclude: Sequence[Exclusion] = ()
+    sample: Mapping[str, Distribution] = field(default_factory=dict)
+    seeds: Seeds = Seeds()
+    runs: int = 1
     said: Mapping[str, str]
     overridden: frozenset[str] = frozenset()
     mistakes: Sequence[str] = ()
@@ -90,7 +93,7 @@ class Part:
 
     @property
     def factors(self) -> dict[str, int]:
-        """The numbers whose product is how many runs this comes to before exclusions, by what they count."""
+        """The numbers whose product is the number of runs before exclusions, by what they count."""
         runs = sum(len(self.seeds_of(row)) for row in self.rows)
         zipped = min((len(values) for values in self.zipped.values()), default=1)
         return {
@@ -103,10 +106,15 @@ class Part:
         """The seeds of each cell of a row."""
         return self.seeds.of(self.runs if row.runs is None else row.runs)
 
-    def place(self, row: Row, keys: Sequence[str] = ()) -> str:
-        """Where the values of `keys` in a row's cells are said, as errors begin; the row itself if nowhere.
+    def unchecked(self, row: Row, axes: Values) -> dict[str, object]:
+        """The complete config of a cell, even if its values contradict each other."""
+        defaults = {key.name: key.default for key in fields(registry.config_type(self.experiment))}
+        return {**defaults, **stack(self.experiment, self.preset, self.base, axes, row.values)}
 
-        Of several places the command line counts most, then the row, then the first key's.
+    def place(self, row: Row, keys: Sequence[str] = ()) -> str:
+        """Where the spec gives one of `keys` for a row's cells, as errors begin; else where the row is.
+
+        Of several places the command line counts first, then the row, then the place of the first key.
         """
         said = {**self.said, **row.said}
         ranked = sorted(keys, key=lambda key: (key not in self.overridden, key not in row.said))
@@ -115,12 +123,12 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """A parsed spec: its name, its own cells and those of the files it includes, and where to run.
+    """A parsed spec.
 
     Attributes:
-        name: of the sweep.
-        parts: included files first, in their order, then the spec's own cells.
-        launcher: settings of any launcher; `name` says which one is chosen.
+        name: the name of its sweep.
+        parts: the included files in their order, then the spec's own cells.
+        launcher: settings of any launcher; `name` chooses one.
     """
 
     name: str
@@ -129,5 +137,5 @@ class Spec:
 
     @property
     def composed(self) -> str:
-        """The text that a launch is recorded with: everything above, overrides and included files too."""
+        """The text that the store keeps of a launch: everything above, overrides and included files too."""
         return json.dumps(asdict(self), default=sorted, indent=1)

@@ -1,18 +1,20 @@
 """`KEY=VALUE` after a spec on the command line, in Hydra's grammar."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, keys, nearest, plain
-from jobs.config import stack
+from jobs.overrides import parse
+from jobs.overrides import values as values_of
 from slurm.submit.launcher_keys import LAUNCHER_KEYS
 from slurm.submit.launchers import check_setting
 from sweeps.spec.document import SpecError
-from sweeps.spec.model import Part, Row, Spec
-from sweeps.spec.sections import check_distinct, config_value, runs_value, seeds_value
+from sweeps.spec.model import Part, Spec
+from sweeps.spec.sections import check_distinct, config_value, number, seeds_value
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MOST = 100_000
-"""Values of one axis; a slip such as range(1,1000000000) shall not fill the memory."""
+"""Most values of one axis, so that a slip such as range(1,1000000000) does not fill the memory."""
 
 
 def apply_overrides(spec: Spec, overrides: Sequence[str]) -> Spec:
@@ -34,15 +36,22 @@ def apply_overrides(spec: Spec, overrides: Sequence[str]) -> Spec:
         SpecError: wrong syntax, unknown key, wrong value, a key twice, or a key that the spec varies.
     """
     seen: set[tuple[str, str]] = set()
-    for text, override in zip(overrides, _parse(overrides), strict=True):
-        scope, key = _scoped(str(override.key_or_group))
+    for text, override in zip(overrides, _parsed(overrides), strict=True):
         try:
+            scope, key = _scoped(str(override.key_or_group))
             _check_form(override, scope, key, seen)
-            spec = _apply_within(spec, scope, key, override) if scope else _apply(spec, key, override)
+            spec = _apply(spec, scope, key, override)
         except ConfigError as error:
             raise SpecError(f"override '{text}': {error}") from None
         seen.add((scope, key))
     return spec
+
+
+def _parsed(overrides: Sequence[str]) -> "list[Override]":
+    try:
+        return [parse(text) for text in overrides]
+    except ConfigError as error:
+        raise SpecError(f"override {error}") from None
 
 
 def _scoped(path: str) -> tuple[str, str]:
@@ -51,26 +60,9 @@ def _scoped(path: str) -> tuple[str, str]:
     return (first, rest) if rest and first in registry.EXPERIMENTS else ("", path)
 
 
-def _parse(overrides: Sequence[str]) -> "list[Override]":
-    if not overrides:
-        return []
-    from hydra.core.override_parser.overrides_parser import OverridesParser  # slow to import: only if needed
-    from hydra.errors import HydraException
-
-    parser = OverridesParser.create()
-    parsed = []
-    for text in overrides:
-        try:
-            parsed.append(parser.parse_override(text))
-        except HydraException as error:
-            reason = str(error).strip().splitlines()[0]
-            raise SpecError(f"override '{text}' is not KEY=VALUE in Hydra's grammar: {reason}") from None
-    return parsed
-
-
 def _check_form(override: "Override", scope: str, key: str, seen: set[tuple[str, str]]) -> None:
     if override.is_delete() or override.is_add() or override.is_force_add() or override.package is not None:
-        raise ConfigError("write KEY=VALUE; '+', '~' and '@' have no use here, for every key exists")
+        raise ConfigError("write KEY=VALUE without '+', '~' and '@', because every key exists")
     before = {name for other, name in seen if not scope or other in ("", scope)}
     if key in before:
         raise ConfigError(f"{key} is given twice")
@@ -78,43 +70,40 @@ def _check_form(override: "Override", scope: str, key: str, seen: set[tuple[str,
         raise ConfigError("give `runs` or `seeds`, not both; `seeds.start=K` keeps the runs")
 
 
-def _apply_within(spec: Spec, experiment: str, key: str, override: "Override") -> Spec:
-    """The spec with its cells of one experiment changed."""
-    own = [part for part in spec.parts if part.experiment == experiment]
-    if not own:
-        raise ConfigError(f"{spec.name} has no cells of {experiment}; leave '{experiment}.' out")
-    if key.partition(".")[0] == "launcher":
-        raise ConfigError(f"one launcher takes all runs; leave '{experiment}.' out")
-    changed = iter(_apply(replace(spec, parts=own), key, override).parts)
-    return replace(
-        spec, parts=[next(changed) if part.experiment == experiment else part for part in spec.parts]
-    )
-
-
-def _apply(spec: Spec, key: str, override: "Override") -> Spec:
+def _apply(spec: Spec, scope: str, key: str, override: "Override") -> Spec:
+    """The spec with one override; `scope` is the experiment whose cells change, empty for all."""
     first, _, rest = key.partition(".")
     if first == "launcher":
+        if scope:
+            raise ConfigError(f"all runs share one launcher; leave '{scope}.' out")
         return replace(spec, launcher=_launcher(spec.launcher, rest, _one(override)))
+    parts = [part for part in spec.parts if part.experiment == scope or not scope]
+    if not parts:
+        raise ConfigError(f"{spec.name} has no cells of {scope}; leave '{scope}.' out")
+    change = _change(spec.name, parts, key, override)
+    return replace(spec, parts=[change(part) if part in parts else part for part in spec.parts])
+
+
+def _change(name: str, parts: Sequence[Part], key: str, override: "Override") -> Callable[[Part], Part]:
+    """The change that an override makes to each of the parts that it is meant for."""
+    first, _, rest = key.partition(".")
     if key == "runs":
-        runs = runs_value(_one(override))
-        return replace(spec, parts=[_with_runs(part, runs) for part in spec.parts])
+        return partial(_with_runs, runs=number("runs", _one(override)))
     if first == "seeds":
-        value = {rest: _one(override)} if rest else _one(override)
-        return replace(spec, parts=[_with_seeds(part, value) for part in spec.parts])
+        return partial(_with_seeds, value={rest: _one(override)} if rest else _one(override))
     if key == "experiment":
-        raise ConfigError("a spec names its own experiment")
-    _check_not_varied(spec, key)
-    values = _values(override)
-    _check_for_all(spec, key, values, override)
-    said = f"override '{override.input_line}'"
-    return replace(spec, parts=[_with_values(part, key, values, said=said) for part in spec.parts])
+        raise ConfigError("the experiment cannot be changed; write a spec for it")
+    _check_not_varied(name, parts, key)
+    axis = _axis(override)
+    _check_for_all(parts, key, axis, override)
+    return partial(_with_values, key=key, values=axis, said=f"override '{override.input_line}'")
 
 
-def _check_for_all(spec: Spec, key: str, values: Sequence[object], override: "Override") -> None:
-    """Raises ConfigError where an experiment of the spec does not take the values; names one that does."""
+def _check_for_all(parts: Sequence[Part], key: str, values: Sequence[object], override: "Override") -> None:
+    """Raises ConfigError where one experiment takes the values and another does not; names both."""
     refused: ConfigError | None = None
     takes: list[str] = []
-    for experiment in dict.fromkeys(part.experiment for part in spec.parts):
+    for experiment in dict.fromkeys(part.experiment for part in parts):
         try:
             for value in values:
                 config_value(experiment, key, value)
@@ -125,30 +114,20 @@ def _check_for_all(spec: Spec, key: str, values: Sequence[object], override: "Ov
         raise ConfigError(f"{refused}; {takes[0]}.{override.input_line} is for {takes[0]} alone", key=key)
 
 
-def _values(override: "Override") -> list[object]:
-    """The values of a choice or range sweep; one of anything else."""
-    if not override.is_sweep_override():
-        return [override.value()]
-    from hydra.errors import HydraException
-
-    try:
-        values: list[object] = list(
-            islice(override.sweep_iterator(transformer=lambda value: value), _MOST + 1)
-        )
-    except (HydraException, ValueError):  # interval(), glob(), a range with step 0
-        values = []
-    if len(values) > _MOST:
+def _axis(override: "Override") -> list[object]:
+    """The values of a choice or range; one value of anything else."""
+    found = list(islice(values_of(override), _MOST + 1))
+    if len(found) > _MOST:
         raise ConfigError(f"gives more than {_MOST:,} values")
-    if not values:
+    if not found:  # interval(), glob(), an empty range
         raise ConfigError("gives no values; an axis is a list such as 20,32 or range(1,5)")
-    return values
+    return found
 
 
 def _one(override: "Override") -> object:
-    values = _values(override)
     if override.is_sweep_override():
         raise ConfigError("takes one value (a list is written [1,2]); only config keys can be axes")
-    return values[0]
+    return override.value()
 
 
 def _launcher(settings: Mapping[str, object], path: str, value: object) -> dict[str, object]:
@@ -165,44 +144,35 @@ def _launcher(settings: Mapping[str, object], path: str, value: object) -> dict[
     return {**settings, key: {**(held if isinstance(held, Mapping) else {}), below: value}}
 
 
-def _with_runs(part: Part, runs: int) -> Part:
+def _with_runs(part: Part, *, runs: int) -> Part:
     if part.seeds.fixed is not None:
-        raise ConfigError(f"{part.file} says which seeds it wants; override `seeds`", key="runs")
+        raise ConfigError(f"{part.file} fixes its seeds; override `seeds`", key="runs")
     return replace(part, runs=runs, rows=[replace(row, runs=None) for row in part.rows])
 
 
-def _with_seeds(part: Part, value: object) -> Part:
+def _with_seeds(part: Part, *, value: object) -> Part:
     seeds = seeds_value(value)
     if seeds.fixed is None and part.seeds.fixed is not None:
-        raise ConfigError(f"{part.file} says which seeds it wants; give a count, list or range", key="seeds")
+        raise ConfigError(f"{part.file} fixes its seeds; give a count, list or range", key="seeds")
     return replace(part, seeds=seeds)
 
 
-def _check_not_varied(spec: Spec, key: str) -> None:
-    for part in spec.parts:
+def _check_not_varied(name: str, parts: Sequence[Part], key: str) -> None:
+    for part in parts:
         for section, named in (("grid", part.grid), ("zip", part.zipped), ("sample", part.sample)):
             if key in named:
                 raise ConfigError(f"{part.file} varies {key} (in {section}); change the spec", key=key)
-    if not any(_mentions(part, key) for part in spec.parts):
+    if key != "preset" and not any(
+        key in row.values or key in part.base for part in parts for row in part.rows
+    ):
         return
-    parts = [part for part in spec.parts if key in keys(registry.config_type(part.experiment))]
-    said = dict.fromkeys(_effective(part, row, key) for part in parts for row in part.rows)
+    having = [part for part in parts if key in keys(registry.config_type(part.experiment))]
+    said = dict.fromkeys(part.unchecked(row, {})[key] for part in having for row in part.rows)
     if len(said) > 1:
-        raise ConfigError(
-            f"{spec.name} varies {key} ({', '.join(map(plain, said))}); change the spec", key=key
-        )
+        raise ConfigError(f"{name} varies {key} ({', '.join(map(plain, said))}); change the spec", key=key)
 
 
-def _mentions(part: Part, key: str) -> bool:
-    return key == "preset" or key in part.base or any(key in row.values for row in part.rows)
-
-
-def _effective(part: Part, row: Row, key: str) -> object:
-    default = getattr(registry.config_type(part.experiment), key)
-    return stack(part.experiment, part.preset, part.base, row.values).get(key, default)
-
-
-def _with_values(part: Part, key: str, values: Sequence[object], *, said: str) -> Part:
+def _with_values(part: Part, *, key: str, values: Sequence[object], said: str) -> Part:
     """One value replaces the spec's own, wherever it stands; several become an axis in its stead."""
     checked: list[Scalar] = [config_value(part.experiment, key, value) for value in values]
     check_distinct(key, checked)

@@ -1,4 +1,4 @@
-"""Values that are drawn for every seed, and come out the same whenever and wherever they are drawn."""
+"""Values that are drawn per seed. A draw is the same at any time and on any machine."""
 
 import hashlib
 import math
@@ -9,13 +9,15 @@ from imagination.schema import Scalar
 from jobs.identity import canonical_json
 
 DIGITS = 6
-"""Significant digits of a drawn number: `exp` may differ in the last bit between two machines' libraries,
-and a run's identity must not."""
+"""Significant digits of a drawn number. The last bit of `exp` may differ between two machines' libraries, and a run's
+identity must not."""
+
+KINDS = ("loguniform", "uniform", "randint", "choice")
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """What is drawn from: `kind` is uniform, loguniform, randint (two ends) or choice (any values)."""
+    """A distribution: uniform, loguniform or randint with two ends, or choice with any values."""
 
     kind: str
     values: Sequence[Scalar]
@@ -40,14 +42,9 @@ class Distribution:
         low, high = (float(value) for value in self.values)
         if self.kind == "randint":
             return int(low) + number % (int(high) - int(low) + 1)
-        return self._between(low, high, (number >> 203) / 2**53)
-
-    def _between(self, low: float, high: float, share: float) -> float:
+        share = (number >> 203) / 2**53  # the upper 53 bits
         if self.kind == "loguniform":
             value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
         else:
             value = low + share * (high - low)
         return min(max(float(f"{value:.{DIGITS}g}"), low), high)
-
-
-KINDS = ("loguniform", "uniform", "randint", "choice")

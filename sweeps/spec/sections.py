@@ -1,11 +1,10 @@
-"""The sections of a spec file, each from YAML to checked plain data; errors name file, line and key."""
+"""The sections of a spec file, each from YAML to checked plain data. An error names file, line and key."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, coerce, keys, plain
-from jobs.config import DEFAULT_PRESET
 from slurm.submit.launcher_keys import LAUNCHER_KEYS
 from slurm.submit.launchers import check_setting
 from sweeps.spec.document import Node, SpecError, check_keys
@@ -15,24 +14,13 @@ from sweeps.spec.sample import KINDS, Distribution
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PART_KEYS = (
-    "experiment",
-    "preset",
-    "base",
-    "cells",
-    "grid",
-    "zip",
-    "exclude",
-    "sample",
-    "seeds",
-    "runs",
-)
+PART_KEYS = ("experiment", "preset", "base", "cells", "grid", "zip", "exclude", "sample", "seeds", "runs")
 TOP_KEYS = ("name", *PART_KEYS, "include", "launcher")
 
 _ELSEWHERE = {
-    "seed": "seed: runs are told apart by `seeds:`, a list, a range, a count or {start: ...}",
-    "experiment": "experiment: stands at the top of a spec, once per file",
-    "runs": "runs: stands in a cell, or at the top of a spec for all of its cells",
+    "seed": "seed: give the seeds under `seeds:`, as a list, a range, a count or {start: ...}",
+    "experiment": "experiment: give it at the top of the spec, once per file",
+    "runs": "runs: give it in a cell, or at the top of the spec for all of its cells",
 }
 
 
@@ -51,11 +39,11 @@ def config_value(experiment: str, key: str, value: object) -> Scalar:
 
 
 def check_distinct(what: str, values: Iterable[Hashable]) -> None:
-    """Raises ConfigError at the first value that stands in a list a second time."""
+    """Raises ConfigError at the first value that a list holds twice."""
     seen: set[Hashable] = set()
     for value in values:
         if value in seen:
-            raise ConfigError(f"{what}: {plain(value)} stands in the list twice; remove one")
+            raise ConfigError(f"{what}: {plain(value)} appears twice; remove one")
         seen.add(value)
 
 
@@ -68,8 +56,8 @@ def seeds_value(value: object) -> Seeds:
     if isinstance(value, Mapping):
         return _seed_range(value)
     if not isinstance(value, list):
-        return Seeds(fixed=range(_number("seeds", value)))
-    seeds = [_number("seed", seed) for seed in value]
+        return Seeds(fixed=range(number("seeds", value)))
+    seeds = [number("seed", seed) for seed in value]
     if not seeds:
         raise ConfigError("seeds is an empty list; leave it out or give it a seed", key="seeds")
     check_distinct("seeds", seeds)
@@ -77,33 +65,31 @@ def seeds_value(value: object) -> Seeds:
 
 
 def _seed_range(value: Mapping[object, object]) -> Seeds:
-    unknown = [key for key in value if key not in ("start", "stop")]
-    if unknown or not value:
+    if not value or not value.keys() <= {"start", "stop"}:
         raise ConfigError(f"seeds: {plain(value)} is not {{start: K}} or {{start: K, stop: L}}", key="seeds")
-    start = _number("start", value.get("start", 0))
+    start = number("start", value.get("start", 0))
     if "stop" not in value:
         return Seeds(start=start)
-    stop = _number("stop", value["stop"])
+    stop = number("stop", value["stop"])
     if stop <= start:
-        raise ConfigError(f"seeds: from {start} up to, not including, {stop} there is none", key="seeds")
+        raise ConfigError(
+            f"seeds: {plain(value)} holds no seed; stop, which is not included, must be above start",
+            key="seeds",
+        )
     return Seeds(start=start, fixed=range(start, stop))
 
 
-def runs_value(value: object) -> int:
-    """How many runs a cell wants.
+def number(key: str, value: object) -> int:
+    """A number of `runs` or `seeds`: a key of `SeedKeys`.
 
     Raises:
-        ConfigError: no integer, or below 1.
+        ConfigError: the value is not an integer, or is out of bounds.
     """
-    return _number("runs", value)
-
-
-def _number(key: str, value: object) -> int:
     return int(coerce(SeedKeys, key, value))
 
 
 def located(node: Node, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `check` returns; its ConfigError becomes a SpecError with the node's file and line."""
+    """The answer of `check`; its ConfigError becomes a SpecError with the node's file and line."""
     try:
         return check(*args, **kwargs)
     except ConfigError as error:
@@ -113,198 +99,165 @@ def located(node: Node, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 def part(root: Node, entries: Mapping[str, Node]) -> Part:
     """The cells that a spec file itself describes.
 
+    Args:
+        root: the file.
+        entries: its top-level keys.
+
     Raises:
-        SpecError: see the module.
+        SpecError: a section is wrong. Wrong cells are noted in `Part.mistakes` instead.
     """
-    experiment = _experiment(root, entries)
-    rows, mistakes = _rows(experiment, entries["cells"]) if "cells" in entries else ([_no_row(root)], [])
-    made = Part(
-        file=root.file,
-        experiment=experiment,
-        preset=_preset(experiment, entries.get("preset")),
-        base=_values(experiment, entries["base"], "base") if "base" in entries else {},
-        rows=rows,
-        grid=_grid(experiment, entries.get("grid")),
-        zipped=_zip(experiment, entries.get("zip")),
-        exclude=_exclusions(experiment, entries.get("exclude")),
-        sample=_sample(experiment, entries.get("sample")),
-        seeds=_seeds(entries.get("seeds")),
-        runs=_runs(entries["runs"]) if "runs" in entries else 1,
-        said=_said(entries),
-        mistakes=mistakes,
-    )
-    _check_one_place(made, entries)
-    _check_runs(made, entries)
-    return made
-
-
-def _said(entries: Mapping[str, Node]) -> dict[str, str]:
-    """Where each key stands; of several places the one that counts, for later sections go over earlier ones."""
-    sections = [entries[name] for name in ("base", "grid", "zip", "sample") if name in entries]
-    return {key: child.where for node in sections for key, child in node.mapping("a section").items()}
-
-
-def _experiment(root: Node, entries: Mapping[str, Node]) -> str:
     if "experiment" not in entries:
         root.fail(f"experiment: missing; valid experiments: {', '.join(registry.EXPERIMENTS)}")
-    node = entries["experiment"]
-    name = node.word("experiment")
-    located(node, registry.entry, name)
-    return name
-
-
-def _preset(experiment: str, node: Node | None) -> str:
-    if node is None:
-        return DEFAULT_PRESET
-    name = node.word("preset")
-    located(node, registry.preset, experiment, name)
-    return name
-
-
-def _value(experiment: str, key: str, node: Node) -> Scalar:
-    if isinstance(node.value, list) and key in keys(registry.config_type(experiment)):
-        node.fail(f"{key}: {plain(node.value)} is a list; axes stand under `grid:`")
-    return located(node, config_value, experiment, key, node.value)
-
-
-def _values(experiment: str, node: Node, what: str) -> Values:
-    return {key: _value(experiment, key, child) for key, child in node.mapping(what).items()}
-
-
-def _no_row(root: Node) -> Row:
-    return Row({}, None, root.line, {})
-
-
-def _rows(experiment: str, node: Node) -> tuple[list[Row], list[str]]:
-    """The cells, and a line for each that has a wrong key or value."""
-    rows: list[Row] = []
-    mistakes: list[str] = []
-    for item in node.items("cells"):
-        try:
-            rows.append(_row(experiment, item))
-        except SpecError as error:
-            mistakes += error.lines
-    return rows, mistakes
-
-
-def _row(experiment: str, node: Node) -> Row:
-    entries = node.mapping("a cell")
-    runs = entries.pop("runs", None)
-    values = {key: _value(experiment, key, child) for key, child in entries.items()}
-    said = {key: child.where for key, child in entries.items()}
-    return Row(values, None if runs is None else _runs(runs), node.line, said)
-
-
-def _axes(experiment: str, node: Node | None, what: str) -> dict[str, list[Scalar]]:
-    if node is None:
-        return {}
-    return {
-        key: [_value(experiment, key, item) for item in child.items(f"{what}.{key}")]
-        for key, child in node.mapping(what).items()
-    }
-
-
-def _grid(experiment: str, node: Node | None) -> dict[str, list[Scalar]]:
-    axes = _axes(experiment, node, "grid")
-    for key, child in node.mapping("grid").items() if node is not None else ():
-        located(child, check_distinct, f"grid.{key}", axes[key])
-    return axes
-
-
-def _zip(experiment: str, node: Node | None) -> dict[str, list[Scalar]]:
-    axes = _axes(experiment, node, "zip")
-    lengths = {key: len(values) for key, values in axes.items()}
-    if node is not None and len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-        node.fail(f"zip: lists of unequal length ({listed}); they advance together")
-    if node is not None:
-        located(node, check_distinct, f"zip ({', '.join(axes)})", zip(*axes.values(), strict=True))
-    return axes
-
-
-def _exclusions(experiment: str, node: Node | None) -> list[Exclusion]:
-    if node is None:
-        return []
-    return [Exclusion(_values(experiment, item, "exclude"), item.line) for item in node.items("exclude")]
-
-
-def _sample(experiment: str, node: Node | None) -> dict[str, Distribution]:
-    if node is None:
-        return {}
-    return {key: _distribution(experiment, key, child) for key, child in node.mapping("sample").items()}
-
-
-def _distribution(experiment: str, key: str, node: Node) -> Distribution:
-    if key in ("preset", *_ELSEWHERE):
-        node.fail(f"sample: {key} cannot be drawn")
-    entries = node.mapping(f"sample.{key}")
-    check_keys(entries, "distribution", KINDS)
-    if len(entries) > 1:
-        node.fail(f"sample.{key}: one distribution, not {' and '.join(entries)}")
-    kind, listed = next(iter(entries.items()))
-    values = [_value(experiment, key, item) for item in listed.items(f"sample.{key}.{kind}")]
-    distribution = Distribution(kind, values)
-    if distribution.is_range:
-        _check_ends(key, kind, values, listed)
-    return distribution
-
-
-def _check_ends(key: str, kind: str, values: list[Scalar], node: Node) -> None:
-    wanted = int if kind == "randint" else float
-    if type(values[0]) is not wanted:
-        kinds = {float: "uniform, loguniform or choice", int: "randint or choice"}
-        node.fail(f"sample.{key}: {kind} does not fit; use {kinds.get(type(values[0]), 'choice')}")
-    if len(values) != 2:
-        node.fail(f"sample.{key}.{kind}: {plain(node.value)} is not [low, high]")
-    low = min(float(value) for value in values)
-    if kind == "loguniform" and low <= 0:
-        node.fail(f"sample.{key}.{kind}: {plain(low)} has no logarithm; the low end must be above 0")
-
-
-def _seeds(node: Node | None) -> Seeds:
-    return Seeds() if node is None else located(node, seeds_value, node.value)
-
-
-def _runs(node: Node) -> int:
-    return located(node, runs_value, node.value)
-
-
-def _check_one_place(made: Part, entries: Mapping[str, Node]) -> None:
-    cells = {key: None for row in made.rows for key in row.values}
-    seen: dict[str, str] = {}
-    for section, named in (
-        ("cells", cells),
-        ("grid", made.grid),
-        ("zip", made.zipped),
-        ("sample", made.sample),
-    ):
-        for key in named:
-            if key in seen:
-                entries[section].fail(
-                    f"{key}: stands in {seen[key]} and in {section}; a key varies in one place"
-                )
-            seen[key] = section
-    for exclusion in made.exclude:
-        for key in exclusion.values:
-            if key in made.sample:
-                entries["exclude"].fail(f"exclude: {key} is drawn per seed; exclude takes whole cells")
-
-
-def _check_runs(made: Part, entries: Mapping[str, Node]) -> None:
-    if made.seeds.fixed is None:
-        return
-    if "runs" in entries or any(row.runs is not None for row in made.rows):
+    experiment = entries["experiment"].word("experiment")
+    located(entries["experiment"], registry.entry, experiment)
+    reader = _Reader(experiment)
+    read: dict[str, Any] = {"rows": [Row({}, None, root.line, {})]}
+    for key in PART_KEYS[1:]:
+        if key in entries:
+            field = {"cells": "rows", "zip": "zipped"}.get(key, key)
+            read[field] = getattr(reader, field)(entries[key])
+    made = Part(file=root.file, experiment=experiment, said=_said(entries), mistakes=reader.mistakes, **read)
+    _check_one_place(made, entries)
+    if made.seeds.fixed is not None and ("runs" in entries or any(row.runs is not None for row in made.rows)):
         entries["seeds"].fail(
             "seeds: a count, list or range of seeds together with `runs`; "
             "keep one, or give `seeds: {start: ...}` alone"
         )
+    return made
+
+
+class _Reader:
+    """Reads the sections of one file. A section's method has the name of its field in `Part`."""
+
+    def __init__(self, experiment: str) -> None:
+        self.experiment = experiment
+        self.mistakes: list[str] = []
+
+    def preset(self, node: Node) -> str:
+        name = node.word("preset")
+        located(node, registry.preset, self.experiment, name)
+        return name
+
+    def base(self, node: Node) -> Values:
+        return self._values(node, "base")
+
+    def rows(self, node: Node) -> list[Row]:
+        rows = []
+        for item in node.items("cells"):
+            try:
+                rows.append(self._row(item))
+            except SpecError as error:
+                self.mistakes += error.lines
+        return rows
+
+    def grid(self, node: Node) -> Mapping[str, list[Scalar]]:
+        axes = self._axes(node, "grid")
+        for key, child in node.mapping("grid").items():
+            located(child, check_distinct, f"grid.{key}", axes[key])
+        return axes
+
+    def zipped(self, node: Node) -> Mapping[str, list[Scalar]]:
+        axes = self._axes(node, "zip")
+        lengths = {key: len(values) for key, values in axes.items()}
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+            node.fail(f"zip: lists of unequal length ({listed}); they advance together")
+        located(node, check_distinct, f"zip ({', '.join(axes)})", zip(*axes.values(), strict=True))
+        return axes
+
+    def exclude(self, node: Node) -> list[Exclusion]:
+        return [Exclusion(self._values(item, "exclude"), item.line) for item in node.items("exclude")]
+
+    def sample(self, node: Node) -> Mapping[str, Distribution]:
+        return {key: self._distribution(key, child) for key, child in node.mapping("sample").items()}
+
+    def seeds(self, node: Node) -> Seeds:
+        return located(node, seeds_value, node.value)
+
+    def runs(self, node: Node) -> int:
+        return located(node, number, "runs", node.value)
+
+    def _value(self, key: str, node: Node) -> Scalar:
+        if isinstance(node.value, list) and key in keys(registry.config_type(self.experiment)):
+            node.fail(f"{key}: {plain(node.value)} is a list; write axes under `grid:`")
+        return located(node, config_value, self.experiment, key, node.value)
+
+    def _values(self, node: Node, what: str) -> Values:
+        return {key: self._value(key, child) for key, child in node.mapping(what).items()}
+
+    def _row(self, node: Node) -> Row:
+        entries = node.mapping("a cell")
+        runs = entries.pop("runs", None)
+        values = {key: self._value(key, child) for key, child in entries.items()}
+        said = {key: child.where for key, child in entries.items()}
+        return Row(values, None if runs is None else self.runs(runs), node.line, said)
+
+    def _axes(self, node: Node, what: str) -> dict[str, list[Scalar]]:
+        return {
+            key: [self._value(key, item) for item in child.items(f"{what}.{key}")]
+            for key, child in node.mapping(what).items()
+        }
+
+    def _distribution(self, key: str, node: Node) -> Distribution:
+        if key in ("preset", *_ELSEWHERE):
+            node.fail(f"sample: {key} cannot be drawn")
+        entries = node.mapping(f"sample.{key}")
+        check_keys(entries, "distribution", KINDS)
+        if len(entries) > 1:
+            node.fail(f"sample.{key}: give one distribution, not {' and '.join(entries)}")
+        kind, listed = next(iter(entries.items()))
+        values = [self._value(key, item) for item in listed.items(f"sample.{key}.{kind}")]
+        distribution = Distribution(kind, values)
+        if distribution.is_range:
+            _check_ends(f"sample.{key}", distribution, listed)
+        return distribution
+
+
+def _check_ends(what: str, drawn: Distribution, node: Node) -> None:
+    kind, values = drawn.kind, drawn.values
+    if type(values[0]) is not (int if kind == "randint" else float):
+        kinds = {float: "uniform, loguniform or choice", int: "randint or choice"}
+        node.fail(f"{what}: {kind} does not fit; use {kinds.get(type(values[0]), 'choice')}")
+    if len(values) != 2:
+        node.fail(f"{what}.{kind}: {plain(node.value)} is not [low, high]")
+    low, high = (float(value) for value in values)
+    if kind == "loguniform" and min(low, high) <= 0:
+        node.fail(f"{what}.{kind}: {plain(min(low, high))} has no logarithm; the low end must be above 0")
+    if low == high:
+        node.fail(f"{what}.{kind}: {plain(values)} holds one value; give it under `base:`")
+    if low > high:
+        node.fail(f"{what}.{kind}: {plain(values)} has the high end first; write {plain(values[::-1])}")
+
+
+def _said(entries: Mapping[str, Node]) -> dict[str, str]:
+    """Where the file gives each key. A later section overrides an earlier one, so its place counts."""
+    sections = [entries[name] for name in ("base", "grid", "zip", "sample") if name in entries]
+    return {key: child.where for node in sections for key, child in node.mapping("a section").items()}
+
+
+def _check_one_place(made: Part, entries: Mapping[str, Node]) -> None:
+    sections = {
+        "cells": [key for row in made.rows for key in row.values],
+        "grid": made.grid,
+        "zip": made.zipped,
+        "sample": made.sample,
+    }
+    seen: dict[str, str] = {}
+    for section, named in sections.items():
+        for key in named:
+            if seen.setdefault(key, section) != section:
+                entries[section].fail(f"{key}: varies in {seen[key]} and in {section}; keep one of them")
+    for exclusion in made.exclude:
+        for key in exclusion.values:
+            if key in made.sample:
+                entries["exclude"].fail(f"exclude: {key} is drawn per seed, and exclude drops whole cells")
 
 
 def launcher(node: Node) -> dict[str, object]:
-    """The launcher's settings, plain; `launcher: slurm` is short for `launcher: {name: slurm}`.
+    """The launcher's settings as plain values; `launcher: slurm` is short for `launcher: {name: slurm}`.
 
     Raises:
-        SpecError: a key that no launcher knows, an unknown launcher, or more than one process per job.
+        SpecError: a key that no launcher has, an unknown launcher, or more than one process per job.
     """
     if isinstance(node.value, str):
         return {"name": located(node, check_setting, "name", str(node.value))}
@@ -316,7 +269,7 @@ def launcher(node: Node) -> dict[str, object]:
 
 
 def _unwrapped(value: object) -> object:
-    """A ruamel value as the plain Python one: what is pickled or printed later must not know ruamel."""
+    """A ruamel value as a plain Python value, because launcher settings are pickled and stored."""
     if isinstance(value, Mapping):
         return {str(key): _unwrapped(item) for key, item in value.items()}
     if isinstance(value, list):

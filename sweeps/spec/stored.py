@@ -1,59 +1,69 @@
-"""The sweeps that were launched, from the text that the store keeps of every launch."""
+"""The sweeps that were launched into a store, read from the text that the store keeps of every launch."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from imagination.schema import ConfigError
 from results_db.contract import Store
 from sweeps.spec.document import SpecError
 from sweeps.spec.expand import Expansion, expand
+from sweeps.spec.load import expand_spec, find
 from sweeps.spec.model import Exclusion, Part, Row, Seeds, Spec
+from sweeps.spec.overrides import apply_overrides
 from sweeps.spec.sample import Distribution
 
+NO_SWEEP = "no sweep was launched into this store; launch one with: imagine-sweep launch SPEC"
 
-@dataclass(frozen=True)
-class Launched:
-    """What was launched into a store.
 
-    Attributes:
-        sweeps: one spec per name, which holds the cells of all launches of that name and the launcher of the last,
-            and its expansion.
-        unreadable: names of those whose text this version does not understand.
+def sweeps_of(
+    store: Store, name: str | None, overrides: Sequence[str], *, report: Callable[[str], None]
+) -> list[tuple[Spec, Expansion]]:
+    """The sweep that is named, or without a name every sweep that was launched into the store.
+
+    Args:
+        store: the store.
+        name: see `find_sweep`; None: all sweeps.
+        overrides: KEY=VALUE for the named spec.
+        report: called with a line for each sweep whose stored text this version cannot read; it is left out.
+
+    Raises:
+        SpecError: see `find_sweep`.
     """
-
-    sweeps: Sequence[tuple[Spec, Expansion]]
-    unreadable: Sequence[str]
-
-
-def launched(store: Store) -> Launched:
-    """Every sweep that was launched into the store."""
-    sweeps, unreadable = [], []
-    for name, texts in _texts(store).items():
+    if name is not None:
+        return [find_sweep(store, name, overrides)]
+    sweeps = []
+    for launched, texts in _texts(store).items():
         try:
             spec = _united(texts)
             sweeps.append((spec, expand(spec)))
         except (ValueError, SpecError, ConfigError):
-            unreadable.append(name)
-    return Launched(sweeps, unreadable)
+            report(f"{launched}: left out, because another version stored its spec; name the spec's file")
+    return sweeps
 
 
-def find(store: Store, name: str) -> Spec:
-    """The spec of the sweep that was launched into the store under this name.
+def find_sweep(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[Spec, Expansion]:
+    """A spec by its file or shipped name, or else the sweep that was launched under this name; its cells and runs.
 
     Raises:
-        SpecError: there is none, or its text is of another version.
+        SpecError: there is neither; or see `expand_spec`.
     """
+    try:
+        find(name)
+    except SpecError as missing:
+        spec = apply_overrides(_launched(store, name, missing), overrides)
+        return spec, expand(spec)
+    return expand_spec(name, overrides)
+
+
+def _launched(store: Store, name: str, missing: SpecError) -> Spec:
     texts = _texts(store)
     if name not in texts:
-        raise SpecError(f"launched into this store: {', '.join(texts) or 'nothing'}")
+        raise SpecError(f"{missing}; launched into this store: {', '.join(texts) or 'nothing'}")
     try:
         return _united(texts[name])
     except ValueError:
-        raise SpecError(
-            f"the text that was launched as {name} is of another version; give its file"
-        ) from None
+        raise SpecError(f"{missing}; another version stored the spec of the sweep {name}") from None
 
 
 def _texts(store: Store) -> dict[str, list[str]]:
@@ -64,11 +74,20 @@ def _texts(store: Store) -> dict[str, list[str]]:
     return texts
 
 
+def _united(texts: Sequence[str]) -> Spec:
+    """One spec with the cells of all texts and the launcher of the last. Expanding it unites equal cells."""
+    specs = [recompose(text) for text in texts]
+    parts: list[Part] = []
+    for spec in specs:
+        parts += [part for part in spec.parts if part not in parts]
+    return Spec(name=specs[-1].name, parts=parts, launcher=specs[-1].launcher)
+
+
 def recompose(text: str) -> Spec:
-    """The spec whose `composed` this is.
+    """The spec whose `composed` this text is.
 
     Raises:
-        ValueError: it is no spec's, or that of another version.
+        ValueError: the text is not a composed spec, or another version wrote it.
     """
     try:
         said = json.loads(text)
@@ -89,12 +108,3 @@ def _part(said: Mapping[str, Any]) -> Part:
             "overridden": frozenset(said["overridden"]),
         }
     )
-
-
-def _united(texts: Sequence[str]) -> Spec:
-    """The cells of all of them; equal ones are united when they are expanded."""
-    specs = [recompose(text) for text in texts]
-    parts: list[Part] = []
-    for spec in specs:
-        parts += [part for part in spec.parts if part not in parts]
-    return Spec(name=specs[-1].name, parts=parts, launcher=specs[-1].launcher)

@@ -1,7 +1,7 @@
-"""How Alembic reaches a store. `results_db.store.schema` hands it a connection with an open transaction.
+"""How Alembic reaches a store. `results_db.store.schema` passes a connection with an open transaction.
 
-Called by Alembic's own command, to draft a migration after a change of the models, it takes IMAGINE_DB:
-`alembic revision --autogenerate -m "What changes"`, with `script_location = results_db/store/migrations`.
+Alembic's own command uses the store that IMAGINE_DB names. After a change of the models it drafts a migration:
+`alembic revision --autogenerate -m "What changes"`. Migrations only lead forward.
 """
 
 from alembic import context
@@ -14,7 +14,7 @@ from results_db.store.schema import VERSION_TABLE
 
 
 def migrate(connection: Connection) -> None:
-    """Runs the migrations inside the connection's transaction, so that a schema is there whole or not."""
+    """Run the migrations in the connection's transaction, so that all of them apply or none."""
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,

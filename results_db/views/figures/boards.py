@@ -1,4 +1,4 @@
-"""The stored boards of a run, and what can be said of each: which sequence, which score, which match."""
+"""The stored boards of a run: which sequences to show, their scores, and the true states that boards match."""
 
 import io
 import zipfile
@@ -15,10 +15,10 @@ from results_db.contract import Sample, StoreError
 Array = NDArray[Any]
 
 RANKS = {"best": -3, "median": -2, "worst": -1}
-"""The rows of a sample that were chosen by their score; those before them are the first sequences."""
+"""The last rows of a sample, chosen by their score; the rows before them are the first sequences."""
 
 PICKS = (*RANKS, "all", "first")
-"""The words by which sequences are picked; `all` is the three ranks."""
+"""The words that pick sequences; `all` is the three ranks."""
 
 _DECODERS = ("plain", "adversarial")
 _ARRAYS = ("decoded", "truth", "score", "index")
@@ -27,45 +27,33 @@ _MATCH_PERCENT = 95
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """One sequence as one decoder sees it.
-
-    Attributes:
-        decoder: `plain` or `adversarial`.
-        boards: float `[T + 1, H, W]`, decoded from h_0 to h_T; alive above .5.
-        score: the sequence's metric (`life_state`) or correlation (`life_count`); null where not defined.
-    """
-
-    decoder: str
-    boards: Array
-    score: float | None
-
-
-@dataclass(frozen=True)
 class Picked:
-    """A sequence to show: why it was picked, its number in the evaluation set, and its boards.
+    """A sequence to show.
 
     Attributes:
-        name: `best`, `median`, `worst`, or nothing for one picked by its place.
+        name: `best`, `median`, `worst`, or empty for a sequence picked by its place.
+        index: its number in the evaluation set.
         truth: 0/1 `[m, H, W]`, the true states s_1 to s_m.
+        decoded: decoder (`plain`, `adversarial`) to float `[T + 1, H, W]`, from h_0 to h_T; a cell is alive above .5.
+        scores: decoder to metric (`life_state`) or correlation (`life_count`); null where undefined.
     """
 
     name: str
     index: int
     truth: Array
-    decoded: tuple[Decoded, ...]
+    decoded: Mapping[str, Array]
+    scores: Mapping[str, float | None]
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`: which sequence it is, and its score with each decoder."""
-        scores = {one.decoder: one.score for one in self.decoded}
-        return {"pick": self.name or None, "index": self.index, "scores": scores}
+        """The sequence for `--json`: its rank, its number, and its score with each decoder."""
+        return {"pick": self.name or None, "index": self.index, "scores": self.scores}
 
 
 class Kind(Enum):
-    """What a note says of its board."""
+    """What a note says about its board."""
 
     MATCH = "it matches a true state"
-    OTHER = "the true state that it is nearest to"
+    OTHER = "it is nearest to this true state"
     OUTSIDE = "the score leaves it out"
 
 
@@ -78,15 +66,15 @@ class Note:
 
 
 def read(samples: Mapping[str, Sample], *, run: str, state: str) -> dict[str, dict[str, Array]]:
-    """The arrays of each decoder's sample, the plain one first.
+    """The arrays of each decoder's sample, the plain decoder first.
 
     Args:
-        samples: as `Store.samples` gives them.
-        run: how to name the run in an error.
-        state: what to say there of what became of it.
+        samples: the run's samples, as `Store.samples` gives them.
+        run: the run's name in an error.
+        state: the run's state in an error.
 
     Raises:
-        StoreError: there is none, or one is not as the trainer writes it today.
+        StoreError: the run has no sample, or a sample is damaged or of an older version.
     """
     found = {name: _arrays(samples[name], run=run, name=name) for name in _DECODERS if name in samples}
     if not found:
@@ -98,41 +86,43 @@ def read(samples: Mapping[str, Sample], *, run: str, state: str) -> dict[str, di
 
 
 def pick(arrays: Mapping[str, Mapping[str, Array]], wanted: str) -> list[Picked]:
-    """The sequences that a person asked for; of a run whose score is not defined the first ones, without a rank.
+    """The sequences to show. A run without a score has no ranks, so its first sequences replace them.
 
     Args:
-        arrays: what `read` gave; all decoders hold the same sequences.
+        arrays: what `read` returned; all decoders hold the same sequences.
         wanted: one of `PICKS`, or the number of a stored sequence in the evaluation set.
 
     Raises:
-        StoreError: neither.
+        StoreError: `wanted` is neither.
     """
     index = [int(number) for number in next(iter(arrays.values()))["index"]]
     ranks = list(RANKS) if wanted == "all" else [wanted]
     if set(ranks) <= set(RANKS):
-        if not _ranked(arrays):
-            return [_picked(arrays, row, name="") for row in range(len(ranks))]
-        return [_picked(arrays, len(index) + RANKS[name], name=name) for name in ranks]
+        scores = [found["score"][list(RANKS.values())] for found in arrays.values()]
+        if all(np.isnan(score).any() for score in scores):
+            return [_picked(arrays, row) for row in range(len(ranks))]
+        return [_picked(arrays, RANKS[name], name=name) for name in ranks]
     if wanted == "first":
-        return [_picked(arrays, 0, name="")]
+        return [_picked(arrays, 0)]
     if wanted.isdecimal() and int(wanted) in index:
-        return [_picked(arrays, index.index(int(wanted)), name="")]
+        return [_picked(arrays, index.index(int(wanted)))]
     stored = ", ".join(map(str, sorted(set(index))))
-    raise StoreError(f"--pick: '{wanted}' is none of {', '.join(PICKS)}, nor a stored sequence: {stored}")
+    raise StoreError(
+        f"--pick: '{wanted}' is none of {', '.join(PICKS)}, and no stored sequence; stored are {stored}"
+    )
 
 
 def notes(boards: Array, truth: Array, *, config: Mapping[str, Any]) -> list[Note]:
-    """What to write under each decoded board of a sequence.
+    """The note under each decoded board of a sequence.
 
     Args:
         boards: float `[T + 1, H, W]`.
         truth: 0/1 `[m, H, W]`.
-        config: the run's, for its experiment and what its decoder was trained on.
+        config: the run's config, which decides how boards are judged.
     """
     alive, true = boards > 0.5, truth.astype(bool)
-    if (
-        config.get("experiment") == "life_count"
-    ):  # h_0 is trained on s_1 alone, and counts for later states, too
+    if config.get("experiment") == "life_count":
+        # h_0 is trained on s_1 alone, and the score counts it for later states.
         given, *later = [_most_correlated(board, true) for board in alive]
         return [Note(f"{given.text}\ntrained", given.kind), *later]
     first = "trained" if config.get("ae", True) else "ignored"
@@ -141,11 +131,13 @@ def notes(boards: Array, truth: Array, *, config: Mapping[str, Any]) -> list[Not
 
 
 def correlation(decoded: Array, truth: Array) -> float:
-    """The Matthews coefficient of two boards' living cells; 0 where one of them is uniform."""
-    size = decoded.size
-    both, alive, true = int((decoded & truth).sum()), int(decoded.sum()), int(truth.sum())
-    spread = alive * (size - alive) * true * (size - true)
-    return float((both * size - alive * true) / np.sqrt(spread)) if spread else 0.0
+    """The Matthews coefficient of two boards' living cells; 0 where a board is uniform.
+
+    For two values per cell it equals Pearson's coefficient.
+    """
+    if any(board.all() or not board.any() for board in (decoded, truth)):
+        return 0.0
+    return float(np.corrcoef(decoded.ravel(), truth.ravel())[0, 1])
 
 
 def _arrays(sample: Sample, *, run: str, name: str) -> dict[str, Array]:
@@ -153,7 +145,7 @@ def _arrays(sample: Sample, *, run: str, name: str) -> dict[str, Array]:
         with np.load(io.BytesIO(sample.npz)) as file:
             return {key: file[key] for key in _ARRAYS}
     except KeyError as error:
-        reason = f"lacks the array '{error.args[0].split()[0]}', as those of older versions do"
+        reason = f"lacks the array '{error.args[0].split()[0]}', so an older version wrote it"
     except (ValueError, OSError, EOFError, zipfile.BadZipFile):
         reason = "is damaged"
     raise StoreError(
@@ -161,27 +153,16 @@ def _arrays(sample: Sample, *, run: str, name: str) -> dict[str, Array]:
     )
 
 
-def _ranked(arrays: Mapping[str, Mapping[str, Array]]) -> bool:
-    """Whether some decoder has a score for every one of the ranks."""
-    rows = list(RANKS.values())
-    return any(not np.isnan(found["score"][rows]).any() for found in arrays.values())
-
-
-def _picked(arrays: Mapping[str, Mapping[str, Array]], row: int, *, name: str) -> Picked:
+def _picked(arrays: Mapping[str, Mapping[str, Array]], row: int, *, name: str = "") -> Picked:
     one = next(iter(arrays.values()))
-    decoded = tuple(
-        Decoded(decoder, found["decoded"][row].astype(float), _defined(found["score"][row]))
-        for decoder, found in arrays.items()
-    )
-    return Picked(name, int(one["index"][row]), one["truth"][row], decoded)
-
-
-def _defined(score: float) -> float | None:
-    return None if np.isnan(score) else float(score)
+    decoded = {decoder: found["decoded"][row].astype(float) for decoder, found in arrays.items()}
+    scores = {decoder: float(found["score"][row]) for decoder, found in arrays.items()}
+    defined = {decoder: None if np.isnan(score) else score for decoder, score in scores.items()}
+    return Picked(name, int(one["index"][row]), one["truth"][row], decoded, defined)
 
 
 def _most_equal(board: Array, true: Array) -> Note:
-    """The true intermediate states that a board matches, else the nearest, and how many pixels are equal."""
+    """The true intermediate states that a board matches, else the nearest one, and the share of equal pixels."""
     equal = (board == true[1:-1]).sum((1, 2))
     if not len(equal):
         return Note("", Kind.OTHER)
@@ -199,7 +180,7 @@ def _most_correlated(board: Array, true: Array) -> Note:
 
 
 def _named(states: list[int]) -> str:
-    """States in mathtext; from three on, the first and the last: neighbours in time are what resembles."""
+    """States in mathtext; three or more in a row as the first and the last."""
     names = [f"$s_{{{state}}}$" for state in states]
     if len(names) < 3:
         return ",".join(names)

@@ -1,10 +1,11 @@
-"""Pictures as files: PNG or SVG by the name's ending, written whole or not at all."""
+"""Figures as files: PNG or SVG by the ending of the name."""
 
-import uuid
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results_db.contract import StoreError
+from results_db.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,35 +18,33 @@ _ENDINGS = (".png", ".svg")
 
 
 def check(path: Path) -> Path:
-    """The path of a picture that is going to be written, before any work is done for it.
+    """Checks the path of a figure before any work is done for it, and returns it.
 
     Raises:
-        StoreError: another kind of file, or a folder that is not there.
+        StoreError: the ending is another one, the folder does not exist, or the path is a folder.
     """
     if path.suffix.lower() not in _ENDINGS:
-        raise StoreError(f"-o: '{path}' ends in neither .png nor .svg, the two kinds of pictures")
+        raise StoreError(f"-o: '{path}' ends in neither .png nor .svg; give a name with one of these endings")
     if not path.parent.is_dir():
         raise StoreError(f"-o: the folder {path.parent} does not exist; create it, or name another file")
     if path.is_dir():
-        raise StoreError(f"-o: {path} is a folder; name a file in it, or another")
+        raise StoreError(f"-o: {path} is a folder; name a file")
     return path
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Writes the picture beside its place and then moves it there; equal figures give equal files.
+    """Writes the figure. A failed write leaves an old file as it was, and equal figures give equal files.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: the file cannot be written.
     """
     from matplotlib import rc_context
 
     kind = path.suffix[1:].lower()
-    partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    data = io.BytesIO()
     try:
         with rc_context({"svg.hashsalt": "imagine-results"}):
-            figure.savefig(partial, format=kind, dpi=_DPI, metadata={"Date": None} if kind == "svg" else None)
-        partial.replace(path)
+            figure.savefig(data, format=kind, dpi=_DPI, metadata={"Date": None} if kind == "svg" else None)
+        write_atomically(path, data.getvalue())
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror}; name another file with -o") from None
-    finally:
-        partial.unlink(missing_ok=True)

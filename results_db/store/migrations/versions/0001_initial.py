@@ -1,4 +1,4 @@
-"""The first schema: sweeps, runs, their attempts, and what they left behind.
+"""The first schema: sweeps, runs, their attempts and records.
 
 Revises nothing.
 """
@@ -99,9 +99,3 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["run"], ["run.id"], name=op.f("fk_trace_run"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("run", "name", name=op.f("pk_trace")),
     )
-
-
-def downgrade() -> None:
-    """To an empty database."""
-    for table in ("trace", "sample", "metric", "attempt", "sweep_run", "sweep", "run"):
-        op.drop_table(table)

@@ -1,4 +1,4 @@
-"""Attempts are granted before their jobs are submitted, and say more when they end.
+"""Attempts are claimed before their jobs are submitted, and keep a log's tail.
 
 Revises 0001.
 """
@@ -24,7 +24,7 @@ _WORKERS_OWN: dict[str, sa.types.TypeEngine[Any]] = {
 
 def upgrade() -> None:
     """To this revision."""
-    # Not in a batch: on SQLite that makes the table anew, and to drop a run drops what belongs to it.
+    # Not in a batch: on SQLite a batch replaces the table, and dropping the old one would drop every run's metrics.
     op.add_column("run", sa.Column("last_number", sa.Integer(), nullable=False, server_default="0"))
     op.execute(
         "UPDATE run SET last_number = "
@@ -40,19 +40,3 @@ def upgrade() -> None:
     with op.batch_alter_table("attempt") as attempt:
         attempt.alter_column("intended_at", existing_type=sa.DateTime(timezone=True), nullable=False)
     op.create_index(op.f("ix_attempt_job_name"), "attempt", ["job_name"])
-
-
-def downgrade() -> None:
-    """To 0001; attempts that never began go."""
-    op.execute("DELETE FROM attempt WHERE started_at IS NULL")
-    op.drop_index(op.f("ix_attempt_job_name"), "attempt")
-    with op.batch_alter_table("attempt") as attempt:
-        for name, kind in _WORKERS_OWN.items():
-            attempt.alter_column(name, existing_type=kind, nullable=False)
-        for name in ("intended_at", "log_tail", "job_name"):
-            attempt.drop_column(name)
-    op.execute(
-        "UPDATE run SET state = 'STAGED' WHERE state = 'PENDING' "
-        "AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.run = run.id)"
-    )
-    op.drop_column("run", "last_number")

@@ -1,0 +1,32 @@
+"""Trains the runs of a spec where its launcher says: on this machine or on Slurm."""
+
+from slurm.submit.launchers import LOCAL, choose
+from sweeps.launch.options import LaunchOptions
+from sweeps.launch.plan import Counts
+from sweeps.launch.prepare import LaunchResult
+from sweeps.spec.expand import Expansion
+from sweeps.spec.model import Spec
+
+
+def launch(spec: Spec, expansion: Expansion, options: LaunchOptions) -> LaunchResult:
+    """Trains the runs that the store lacks. An expansion without runs leaves the store untouched.
+
+    Args:
+        spec: the spec, overrides applied.
+        expansion: its cells and runs, or some of them.
+        options: how to train.
+
+    Raises:
+        ConfigError: a launcher setting is wrong; or see `launch_on_slurm`.
+        StoreError: see `prepare`.
+    """
+    launcher = choose(spec.launcher)
+    if not expansion.runs:
+        return LaunchResult(name=spec.name, counts=Counts())
+    if launcher.kind == LOCAL:
+        from sweeps.launch.local import launch_locally
+
+        return launch_locally(spec, expansion, options, launcher=launcher)
+    from sweeps.launch.slurm import launch_on_slurm
+
+    return launch_on_slurm(spec, expansion, options, launcher=launcher)

@@ -1,0 +1,51 @@
+"""The options of a launch, and the question before a large one."""
+
+import sys
+from dataclasses import dataclass
+
+import click
+
+from slurm.follow.hold import HOLD_AFTER
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """How a launch trains.
+
+    Attributes:
+        db: the store; see `results_db.store.address`.
+        retry_failed: also train failed runs again.
+        limit: train only what is missing of the first so many runs; None: of all.
+        workers: local processes; None: one per GPU, or one per `launcher.cpus_per_task` cores.
+        pack_size: runs that train together; None: 16 on a GPU, 1 on a CPU.
+        check: on Slurm, probe a node before anything is submitted.
+        hold_after: on Slurm, identical failures at the start after which the waiting jobs are held; 0: never.
+        ask_above: on Slurm, expected GPU-hours above which the launch asks first.
+        yes: ask nothing.
+    """
+
+    db: str | None
+    retry_failed: bool = False
+    limit: int | None = None
+    workers: int | None = None
+    pack_size: int | None = None
+    check: bool = True
+    hold_after: int = HOLD_AFTER
+    ask_above: float = 100.0
+    yes: bool = False
+
+
+def ask(what: str, why: str) -> None:
+    """Asks whether to go on.
+
+    Args:
+        what: what is about to be done.
+        why: why this needs an answer.
+
+    Raises:
+        click.UsageError: standard input is no terminal.
+        click.Abort: the answer is no.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise click.UsageError(f"{what}: {why}, and no terminal to ask at; give -y")
+    click.confirm(f"{what}; go on?", abort=True, err=True)

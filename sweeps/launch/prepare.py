@@ -1,0 +1,164 @@
+"""What every launch does before it trains, and what it returns."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+
+from jobs.pack import Pack, group
+from results_db import console
+from results_db.contract import NewSweep, State, Store
+from results_db.files import Files
+from results_db.store import open_store
+from results_db.store.address import locate
+from results_db.text import counted
+from sweeps.launch.options import LaunchOptions
+from sweeps.launch.plan import Counts, Plan, make_plan
+from sweeps.spec.expand import Expansion, in_breadth_first_order
+from sweeps.spec.model import Spec
+
+GPU_PACK = 16
+"""Runs that a GPU trains at once by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A launch that is ready to train.
+
+    Attributes:
+        store: the open store.
+        sweep: the launch, as the store records it.
+        expansion: all cells and runs of the spec.
+        plan: what of them is to be trained.
+        packs: the runs to train, in the order in which they start.
+        notes: a line for each thing that the recovery found.
+    """
+
+    store: Store
+    sweep: NewSweep
+    expansion: Expansion
+    plan: Plan
+    packs: Sequence[Pack]
+    notes: Sequence[str]
+
+    @property
+    def runs(self) -> int:
+        """How many runs the packs hold."""
+        return sum(len(pack.runs) for pack in self.packs)
+
+    def stage(self) -> None:
+        """Records the launch and its runs in the store. The last step before training."""
+        self.store.stage(self.expansion.runs, sweep=self.sweep)
+
+    @property
+    def nothing_to_train(self) -> str:
+        """The line for a launch without packs."""
+        counts = self.plan.counts
+        hint = "; --retry-failed takes the failed ones" if counts.failed else ""
+        return (
+            f"{self.sweep.name}: nothing to train: {counts.stored} stored, {counts.active} active, "
+            f"{counts.failed} failed of {counted(counts.total, 'run')}{hint}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchResult:
+    """What a launch did.
+
+    Attributes:
+        name: the sweep.
+        counts: of the whole spec, after the launch.
+        states: run id to the state in which it ended, of the runs that were trained here.
+        interrupted: a signal stopped the launch.
+        failure: why runs could not be trained; None: they could.
+        submitted: how many runs were put into Slurm's queue.
+        jobs: the ids of their Slurm jobs.
+    """
+
+    name: str
+    counts: Counts
+    states: Mapping[str, State] = field(default_factory=dict)
+    interrupted: bool = False
+    failure: str | None = None
+    submitted: int = 0
+    jobs: Sequence[str] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0: done; 1: some runs failed; 130: interrupted."""
+        if self.interrupted:
+            return console.INTERRUPTED
+        completed = all(state is State.COMPLETED for state in self.states.values())
+        return console.SOME_FAILED if self.failure or self.counts.failed or not completed else 0
+
+    def as_dict(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "name": self.name,
+            "trained": {run_id: str(state) for run_id, state in self.states.items()},
+            "submitted": self.submitted,
+            "jobs": list(self.jobs),
+            **self.counts.as_dict(),
+            "interrupted": self.interrupted,
+            "failure": self.failure,
+        }
+
+
+@contextmanager
+def prepare(
+    spec: Spec,
+    expansion: Expansion,
+    options: LaunchOptions,
+    *,
+    on_gpus: bool,
+    recover: Callable[[Store], Sequence[str]],
+) -> Iterator[Prepared]:
+    """Opens the store, recovers what earlier launches left, plans, and forms the packs; closes the store at the end.
+
+    The order is the same wherever the runs train: recover, plan, form packs, stage, train. The launcher calls
+    `Prepared.stage` itself, because on Slurm the question to the user and the probe of a node come before it, and a
+    launch that is refused there must leave no sweep behind. Staging after planning is safe: the plan treats a run
+    that the store does not know like a STAGED one. A crash before staging changes nothing, and a crash after it
+    leaves STAGED runs, which the next launch trains. Two launches at once may plan the same runs; the store's claims
+    let only one of them train each.
+
+    Args:
+        spec: the spec, overrides applied.
+        expansion: its cells and runs.
+        options: how to train.
+        on_gpus: whether the runs train on GPUs, which sets the default pack size.
+        recover: brings the store up to date; returns a line for each thing that the user should know.
+
+    Raises:
+        StoreError: see `open_store`; or the folder beside the store cannot be written.
+    """
+    Files(locate(options.db).folder).check_writable()
+    with closing(open_store(options.db, create=True)) as store:
+        notes = recover(store)
+        plan = make_plan(expansion, store, retry_failed=options.retry_failed)
+        size = options.pack_size or (GPU_PACK if on_gpus else 1)
+        yield Prepared(
+            store=store,
+            sweep=NewSweep(spec.name, spec.composed),
+            expansion=expansion,
+            plan=plan,
+            packs=open_packs(expansion, plan, store, size=size, limit=options.limit),
+            notes=notes,
+        )
+
+
+def open_packs(expansion: Expansion, plan: Plan, store: Store, *, size: int, limit: int | None) -> list[Pack]:
+    """The packs of the runs to train among the first `limit` runs (None: all), in breadth-first order.
+
+    Packs of at most `size` runs are formed of all runs, and runs that are done are then left out. So a resumed run
+    keeps the partners that it had, and its result is that of an undisturbed run. A run whose job or process ran out
+    of memory trains alone, because which run of its pack caused that is unknown.
+    """
+    open_ids = {run.run_id for run in plan.to_submit}
+    alone = {one.attempt.run_id for one in store.ended_attempts({State.OUT_OF_MEMORY})}
+    packs = []
+    for pack in group(in_breadth_first_order(expansion)[:limit], size=size):
+        left = [run for run in pack.runs if run.run_id in open_ids]
+        together = tuple(run for run in left if run.run_id not in alone)
+        packs += [Pack(together)] if together else []
+        packs += [Pack((run,)) for run in left if run.run_id in alone]
+    return packs
