@@ -18,10 +18,7 @@ from sweeps.status.estimate import Estimate, total_steps
 def cell(gol: int) -> Cell:
     """A cell of four runs, of 100 steps at most."""
     runs = [small(gol=gol, seed=seed, max_steps=100) for seed in range(4)]
-    config = {key: value for key, value in runs[0].config.items() if key != "seed"}
-    return Cell(
-        columns={"gol": gol}, config=config, wanted=4, runs=runs, template=config, sample={}, next_seed=4
-    )
+    return Cell(columns={"gol": gol}, wanted=4, runs=runs, template=runs[0].config, sample={}, next_seed=4)
 
 
 CELLS = [cell(2), cell(3)]
