@@ -27,10 +27,10 @@ from sweep_helpers import (
 from results_db.contract import RunRecord, State
 from results_db.spool.records import Spool, Spooled
 from results_db.store import open_store
-from sweeps.launch.plan import make_plan
 from sweeps.launch.prepare import open_packs
 from sweeps.spec.expand import expand
 from sweeps.spec.load import load
+from sweeps.status.plan import make_plan
 
 pytestmark = pytest.mark.slow
 
