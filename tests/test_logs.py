@@ -68,7 +68,7 @@ def test_the_log_of_a_job_that_reported_nothing_is_found_where_submitit_writes_i
     [
         (["0000"], "no run begins with"),
         (["{run}"], "was never trained"),
-        (["{run}", "-f", "--json"], "leave -f out"),
+        (["{run}", "-f", "--json"], "give one of them"),
     ],
 )
 def test_mistakes_are_one_line(own, tmp_path, arguments, said) -> None:
