@@ -2,9 +2,8 @@
 
     python benchmarks/bench_jobs.py [--runs 50]
 
-Brings up a testbed of its own, with as many CPUs as this machine has cores, and takes it down again. The time is that
-from the command until the store holds every run. How long a run trains by itself, without the start of its job, is
-what Hydra's runs say.
+It starts a testbed of its own, with as many CPUs as this machine has cores, and wipes it at the end. The time is from
+the command until the store holds every run. Hydra's runs tell how long one run trains, without the start of its job.
 """
 
 import argparse
@@ -57,7 +56,7 @@ def main() -> None:
 def _timed(
     folder: Path, command: Callable[[Path, int, int], list[str]], runs: int, cores: int
 ) -> tuple[float, float]:
-    """Seconds until the store holds all runs, and the median of what they say themselves."""
+    """Seconds until the store holds all runs, and the median of their training times."""
     folder.mkdir()
     start = time.perf_counter()
     process = subprocess.Popen(command(folder, runs, cores), cwd=folder)

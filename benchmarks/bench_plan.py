@@ -20,9 +20,9 @@ from jobs import hydra_config
 from jobs.identity import run_id
 from results_db.contract import PlannedRun
 from results_db.store import open_store
-from sweeps.launch.plan import Plan, make_plan
 from sweeps.spec.expand import expand
 from sweeps.spec.load import load
+from sweeps.status.plan import Plan, make_plan
 
 MANY_SEEDS = """\
 name: many_seeds

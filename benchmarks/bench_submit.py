@@ -2,8 +2,8 @@
 
     python benchmarks/bench_submit.py [--runs 5000] [--hydra-runs 500]
 
-Brings up a testbed of its own and takes it down again. Both submit jobs that wait an hour, so nothing is trained. Of
-Hydra, which goes on waiting for its jobs, the time counts until they are in the queue; it is scaled to all runs.
+It starts a testbed of its own and wipes it at the end. Both submit jobs that wait an hour, so nothing is trained.
+Hydra waits for its jobs, so its time counts until they are in the queue; it is scaled to all runs.
 """
 
 import argparse

@@ -63,7 +63,7 @@ def _measure(folder: Path, testbed: Testbed, looks: int) -> None:
     store.stage(expansion.runs, sweep=NewSweep(spec.name, spec.composed))
     _fill(store, expansion, testbed)
     slurm = Slurm()
-    watch = Watch("many", lambda: [("many", expansion)], store=store, slurm=slurm)
+    watch = Watch(lambda: [(spec, expansion)], store=store, slurm=slurm)
     watch.look()  # reads the sweep, once
     console = Console(file=io.StringIO(), force_terminal=True, width=160, height=50)
     cpu = [_cpu(lambda: console.print(screen(watch.look(), width=160, height=50))) for _ in range(looks)]
@@ -120,7 +120,7 @@ def _train(store: SqlStore, attempt: Attempt) -> None:
 
 
 def _plain(database: Path) -> None:
-    """What somebody without `watch` would type: the counts, the open attempts, and squeue."""
+    """What a user without `watch` would run: the counts, the open attempts, and squeue."""
     with sqlite3.connect(database) as connection:
         connection.execute("SELECT state, count(*) FROM run GROUP BY state").fetchall()
         connection.execute("SELECT * FROM attempt WHERE state IN ('PENDING', 'RUNNING')").fetchall()

@@ -1,4 +1,4 @@
-"""A real Slurm for a benchmark: up for as long as it takes, in a folder of its own."""
+"""A real Slurm for a benchmark, in a folder of its own."""
 
 import os
 import tempfile
@@ -13,9 +13,11 @@ from slurm.testbed.testbed import Testbed
 
 @contextmanager
 def on_slurm(made_of: Settings) -> Iterator[tuple[Testbed, Path]]:
-    """The testbed, which SLURM_CONF points at, and an empty folder. Without Slurm the benchmark ends, as skipped."""
+    """The testbed, which SLURM_CONF names, and an empty folder. Without Slurm the benchmark is skipped."""
     if missing := packages.missing(accounting=made_of.accounting):
-        print(f"skipped: Slurm is not all here ({', '.join(missing)} missing); {packages.HOW_TO_INSTALL}")
+        print(
+            f"skipped: Slurm is not installed completely ({', '.join(missing)} missing); {packages.HOW_TO_INSTALL}"
+        )
         raise SystemExit(0)
     # Short, since sockets lie below it.
     with tempfile.TemporaryDirectory(prefix="bench") as folder:

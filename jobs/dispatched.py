@@ -1,10 +1,10 @@
-"""The folder of a dispatch: what its jobs need to begin without the store, and who of two copies is the newer.
+"""The folder of a dispatch: what its jobs need to begin without the store, and which of two copies is newer.
 
 `FILES/jobs/JOB_NAME/` lies beside the store, where all nodes see it, and holds
 
-    dispatch.json     who submitted, where the store is (with its password: only the user may read it)
+    dispatch.json     the submitter and the store's URL (with its password, so only the user may read it)
     0.json, 1.json    the pack of each task of the array, and the numbers of its runs' attempts
-    0.start0, ...     one file for every time that a task began, ran into its time limit, or was let go
+    0.start0, ...     one file for each time that a task began, reached its time limit, or was released
     submitit's pickles, scripts and logs
 """
 
@@ -21,7 +21,7 @@ from jobs.pack import Pack
 from results_db.contract import Attempt, PlannedRun
 
 PICKLE = "job.pkl"
-"""The job itself, as submitit pickles it; the same for all tasks."""
+"""The job as submitit pickles it, the same for all tasks."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Dispatch:
     """What all jobs of a dispatch have in common.
 
     Attributes:
-        job_name: the name by which Slurm knows them.
+        job_name: their name in Slurm.
         db: the store's URL.
         files: `Store.folder`.
-        max_num_timeout: how often a task may run into its time limit; None: until its work is done.
-        host: where it is submitted from.
+        max_num_timeout: how often a task may reach its time limit; None means no limit.
+        host: the host that submits.
         process: the process that submits, as `process_name` names it.
-        user: who submits.
-        logs: where submitit puts its files, with its %-patterns.
-        hold_after: identical failures at its start after which its launch is held; 0: never.
+        user: the user that submits.
+        logs: submitit's folder, with its %-patterns.
+        hold_after: the launch is held after this many first failures with the same error; 0 means never.
     """
 
     job_name: str
@@ -53,7 +53,7 @@ class Dispatch:
 
 @dataclass(frozen=True)
 class Task:
-    """A task of the array: its pack, and the number of each run's attempt."""
+    """A task of the array: its pack, and the attempt number of each run."""
 
     pack: Pack
     numbers: Mapping[str, int]
@@ -64,10 +64,10 @@ class Task:
 
 
 class DispatchFolder:
-    """See the module.
+    """The folder, as the module describes it.
 
     Args:
-        path: the folder.
+        path: its path.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,32 +75,32 @@ class DispatchFolder:
 
     @classmethod
     def beside(cls, files: Path, job_name: str) -> "DispatchFolder":
-        """The folder of a dispatch in `Store.folder`."""
+        """The folder of the dispatch with this name, below `Store.folder`."""
         return cls(files / "jobs" / job_name)
 
     def begin(self, dispatch: Dispatch) -> None:
-        """Make the folder. The tasks are written when their attempts are known."""
+        """Create the folder. The tasks are written later, when their attempts are known."""
         self.path.mkdir(parents=True)
         file = self.path / "dispatch.json"
         file.touch(mode=0o600)
         file.write_text(json.dumps(asdict(dispatch)))
 
     def write_tasks(self, tasks: Sequence[Task]) -> None:
-        """The tasks, in the order of the array.
+        """Write the tasks, in the order of the array.
 
-        Not synced to disk one by one, which takes long for thousands: should this machine lose its power now, a job
-        finds its file damaged and says so.
+        They are not synced to disk one by one, which is slow for thousands. After a power cut a job may find its file
+        damaged, and says so.
         """
         for index, task in enumerate(tasks):
             runs = [asdict(run) for run in task.pack.runs]
             self._task(index).write_text(json.dumps({"runs": runs, "numbers": dict(task.numbers)}))
 
     def remove(self) -> None:
-        """Nothing was submitted."""
+        """Delete the folder, because nothing was submitted."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def dispatch(self) -> Dispatch | None:
-        """What `begin` wrote; None if it cannot be read."""
+        """The dispatch that `begin` wrote; None if it cannot be read."""
         try:
             return Dispatch(**json.loads((self.path / "dispatch.json").read_text()))
         except (OSError, ValueError, TypeError):
@@ -110,27 +110,30 @@ class DispatchFolder:
         """A task that `write_tasks` wrote.
 
         Raises:
-            OSError: it cannot be read.
-            ValueError: it is damaged.
+            OSError: its file cannot be read.
+            ValueError: its file is damaged.
         """
         data = json.loads(self._task(index).read_text())
         return Task(Pack(tuple(PlannedRun(**run) for run in data["runs"])), data["numbers"])
 
     def tasks(self) -> int:
-        """How many tasks were written."""
+        """The number of tasks."""
         return sum(path.stem.isdigit() for path in self.path.glob("*.json"))
 
     def claim_start(self, index: int, *, slurm_restarts: int) -> int | None:
-        """A task begins: how often it has before, which is the `restart` of its attempts. None: it is an old copy.
+        """The number of this start of a task, which is the `restart` of its attempts; None for an outdated copy.
 
-        Slurm's own count does not do. A controller that is killed and started again may start a job a second time
-        without counting it, and then two copies would be one and the same attempt. So every start takes the next
-        number that nobody has, by a link, which one process alone can make however many try, on network file systems
-        as well. Numbers are taken one after the other, so each start sees what all starts before it were counted as by
-        Slurm; one that finds a larger count than its own is the older copy of a job that was requeued since, however
-        late it comes. What this leaves open: of two starts that Slurm counts alike, the one that gets here first is
-        taken for the older. Should it be the other way round, the controller, which knows of one of them only, kills
-        it; nothing wrong is stored, and the run is taken up by the next launch.
+        Slurm's own count is not enough: a controller that is killed and started again may start a job a second time
+        without counting it, and then two copies would be the same attempt. So every start takes the next free number,
+        by a hard link, which only one process can create, also on network file systems. Each start sees Slurm's count
+        of all starts before it. If one of them has a larger count, this start is the older copy of a job that was
+        requeued since, however late it comes. One case stays open: of two starts with the same count, the first one
+        here is taken for the older. If it is the newer, the controller, which knows only that one, kills it; nothing
+        wrong is stored, and the next launch continues the run.
+
+        Args:
+            index: the task.
+            slurm_restarts: Slurm's own count of its restarts.
         """
         number = 0
         while not self._claim(index, number, slurm_restarts):
@@ -139,16 +142,13 @@ class DispatchFolder:
             number += 1
         return number
 
-    def timeouts(self, index: int) -> int:
-        """How often the task ran into its time limit."""
+    def note_timeout(self, index: int, restart: int) -> int:
+        """Note that a start of the task reached its time limit; the number of such starts."""
+        (self.path / f"{index}.timeout{restart}").touch()
         return len(list(self.path.glob(f"{index}.timeout*")))
 
-    def note_timeout(self, index: int, restart: int) -> None:
-        """The task runs into its time limit."""
-        (self.path / f"{index}.timeout{restart}").touch()
-
     def note_release(self, index: int) -> int:
-        """The task is let go that Slurm held when it could not start it; how often that was, this time included."""
+        """Note a release of the task, which Slurm held because it could not start it; the number of releases so far."""
         times = len(list(self.path.glob(f"{index}.released*"))) + 1
         (self.path / f"{index}.released{times}").touch()
         return times
@@ -166,7 +166,7 @@ class DispatchFolder:
                 file.write(str(slurm_restarts))
                 file.flush()
                 os.fsync(file.fileno())
-            # Perhaps made by ourselves: NFS may say so when it repeats a request whose answer was lost.
+            # NFS may report our own link as existing if it repeats a request whose answer was lost.
             with suppress(FileExistsError):
                 os.link(temporary, self._start(index, number))
             return temporary.stat().st_nlink == 2

@@ -1,12 +1,12 @@
-"""What a launcher executes: a process that trains one pack after another. Torch-free, so launchers may import it.
+"""What the local launcher executes: a process that trains one pack after another. Torch-free.
 
-`python -m jobs.entry` reads paths of pack files from standard input, a line each, trains them, and prints one JSON
-event a line; end of input ends it after the pack at hand is saved. It is the process that the local launcher
-starts once per core or GPU. The worker, and torch with it, is loaded by name.
+`python -m jobs.entry` reads paths of pack files from standard input, one per line, trains them, and prints one JSON
+event per line. When its input ends it saves the pack that it trains, and ends. The local launcher starts one such
+process per core or GPU. The worker, and torch with it, is loaded by name.
 
 Environment:
     IMAGINE_DB: the store.
-    IMAGINE_DEVICE: a torch device (default: a GPU if there is one, else the CPU).
+    IMAGINE_DEVICE: a torch device; by default a GPU if there is one, else the CPU.
     IMAGINE_THREADS: threads of the trainer on the CPU.
 """
 
@@ -30,21 +30,22 @@ from results_db.store import open_store
 
 
 class Stop:
-    """Set once, by a signal or by the launcher's end; asked by the trainer before every step."""
+    """A flag that a signal or the launcher's end sets. The trainer calls it before every step: should it stop?"""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def __call__(self) -> bool:
+        """Whether the trainer should stop."""
         return self._event.is_set()
 
     def set(self, *_: object) -> None:
-        """Ask to stop; usable as a signal handler."""
+        """Set the flag; usable as a signal handler."""
         self._event.set()
 
 
 def read_packs(lines: TextIO, packs: "queue.SimpleQueue[Path | None]", launcher_gone: Stop) -> None:
-    """Hand on pack paths as they come. A launcher that died closes the pipe: then its workers stop, too."""
+    """Put pack paths into the queue as they arrive. If the launcher dies its pipe closes, and this worker stops."""
     for line in lines:
         packs.put(Path(line.strip()))
     launcher_gone.set()
@@ -52,21 +53,19 @@ def read_packs(lines: TextIO, packs: "queue.SimpleQueue[Path | None]", launcher_
 
 
 def main() -> int:
-    """See the module."""
+    """Train packs until there are no more."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # Events have the standard output to themselves: whatever else prints goes to the log.
+    # Only events go to standard output; all other output goes to the log.
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     stop = Stop()
     signal.signal(signal.SIGTERM, stop.set)
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the launcher, which ends its workers in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # after Ctrl-C the launcher stops its workers
     packs: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
     threading.Thread(target=read_packs, args=(sys.stdin, packs, stop), daemon=True).start()
 
     def report(event: Mapping[str, object]) -> None:
-        with suppress(BrokenPipeError):  # the launcher died; that must not count as a failure of the runs
+        with suppress(BrokenPipeError):  # the launcher died, which is no failure of the runs
             print(json.dumps(event), file=events)
 
     worker: Any = importlib.import_module("jobs.worker")
@@ -82,7 +81,7 @@ def main() -> int:
     while (path := packs.get()) is not None and not stop():
         worker.run_pack(Pack.read(path), store, device=device, provenance=me, report=report, stop=stop)
         if stop():
-            break  # a worker that was told to stop asks for no more work
+            break  # without asking for more work
         report({"event": "idle"})
     store.close()
     return 0

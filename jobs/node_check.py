@@ -1,6 +1,6 @@
-"""`python -m jobs.node_check FILE TOKEN` on a node, before jobs are submitted: can it do what they must?
+"""`python -m jobs.node_check FILE TOKEN` checks on a node, before the submission, whether jobs can work there.
 
-FILE was written by the launcher into the sweep's folder. Prints JSON: the node, and what is wrong (null: nothing).
+The launcher wrote FILE beside the store. The command prints JSON: the node, and its problem or null.
 """
 
 import importlib
@@ -14,26 +14,26 @@ from pathlib import Path
 from results_db.contract import StoreError
 from results_db.text import one_line
 
+_CHOOSE = "choose a store on a disk that all nodes see (--db)"
+
 
 def problem(file: Path, token: str) -> str | None:
-    """What keeps this node from running jobs; None: nothing.
+    """Why this node cannot run jobs; None if it can.
 
     Args:
-        file: holds the token and the store's URL.
-        token: what the launcher wrote into it.
+        file: a file with the token and the store's URL.
+        token: the token that the launcher wrote.
     """
     try:
         shared = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is damaged"
-        return (
-            f"does not see the shared folder {file.parent} ({reason}); name a store on a disk that nodes see"
-        )
+        return f"does not see the shared folder {file.parent} ({reason}); {_CHOOSE}"
     if shared["token"] != token:
-        return f"sees another folder at {file.parent}; name a store on a disk that nodes see"
+        return f"sees another folder at {file.parent}; {_CHOOSE}"
     try:
         worker = importlib.import_module("jobs.worker")
-    except Exception as error:  # whatever it is, the jobs would meet it, too
+    except Exception as error:  # the jobs would meet the same error
         return f"cannot import the project: {one_line(error)}"
     try:
         worker.choose_device(os.environ.get("IMAGINE_DEVICE", "auto"))
@@ -54,7 +54,7 @@ def _store_problem(url: str) -> str | None:
 
 
 def main() -> None:
-    """See the module."""
+    """Print this node's problem as JSON."""
     file, token = sys.argv[1:]
     node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     print(json.dumps({"node": node, "problem": problem(Path(file), token)}))

@@ -2,10 +2,10 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +18,42 @@ from results_db.text import short
 _LINE_EVERY_S = 15.0
 _WIDE = 120  # columns from which there is room for run ids, units and longer bars
 _STATE = re.compile(r"(adv_)?state(\d+)")  # the names of decoded states in traces
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run that trains.
+
+    Attributes:
+        run_id: the run.
+        step: steps done.
+        max_steps: its step limit.
+        steps_per_s: its speed; None: unknown.
+        share: its share of its worker's time, which runs that train together divide.
+    """
+
+    run_id: str
+    step: int
+    max_steps: int
+    steps_per_s: float | None
+    share: float = 1.0
+
+    @property
+    def to_limit_s(self) -> float | None:
+        """Seconds until the run reaches its step limit; None without a speed."""
+        return max(self.max_steps - self.step, 0) / self.steps_per_s if self.steps_per_s else None
+
+
+class Estimate(Protocol):
+    """Estimates the time left, as `sweeps.status.estimate` does."""
+
+    def ended(self, run_id: str, seconds: float, steps: float) -> None:
+        """Learn from a run that has just ended."""
+
+    def left(
+        self, training: Sequence[Training], waiting: Collection[str], *, workers: float | None = None
+    ) -> float | None:
+        """Seconds until the last of these runs ends; None if they are unknown."""
 
 
 @dataclass
@@ -47,21 +83,24 @@ class Display:
     """Shows the events of workers (see `jobs.entry`). Use as a context manager.
 
     Args:
-        total: number of runs that this launch trains.
-        workers: number of runs at once, for the ETA.
-        expected_s: seconds that a run takes by past runs, if known; runs that end here correct it.
+        run_ids: the runs to be trained.
+        workers: the number of worker processes.
+        estimate: estimates the time left; default: the runs in training go to their step limits.
         console: where to print; the default is standard error, so that standard output holds results only.
     """
 
     def __init__(
-        self, *, total: int, workers: int = 1, expected_s: float | None = None, console: Console | None = None
+        self,
+        run_ids: Collection[str],
+        *,
+        workers: int = 1,
+        estimate: Estimate | None = None,
+        console: Console | None = None,
     ) -> None:
         self._console = console or _Console(stderr=True)
         self._is_live = self._console.is_terminal
-        self._total, self._workers = total, max(workers, 1)
-        self._expected_s = expected_s
+        self._run_ids, self._workers, self._estimate = run_ids, workers, estimate
         self._ended: dict[str, bool] = {}  # run id to whether the run completed
-        self._took: list[float] = []
         self._running: dict[str, _Running] = {}
         self._is_wide = self._console.width >= _WIDE
         step, rate = (
@@ -83,7 +122,7 @@ class Display:
             TextColumn("{task.fields[note]}"),
             console=self._console,
         )
-        self._overall = self._all.add_task("all", total=total, left="?", note="")
+        self._overall = self._all.add_task("all", total=len(run_ids), left="?", note="")
         self._update_all()
         self._live = Live(Group(self._runs, self._all), console=self._console, refresh_per_second=4)
 
@@ -116,11 +155,12 @@ class Display:
                 self._progress(run_id, event, named)
             case "ended":
                 run = self._running.pop(run_id, None)
-                if run is not None:
-                    self._took.append(time.monotonic() - run.since)
-                    if run.task is not None:
-                        self._runs.remove_task(run.task)
-                self._count(run_id, f"{named}: {ending(event)}", ok=event["state"] == "COMPLETED")
+                if run is not None and run.task is not None:
+                    self._runs.remove_task(run.task)
+                completed = event["state"] == "COMPLETED"
+                if completed and self._estimate is not None:
+                    self._estimate.ended(run_id, event["seconds"], event["metrics"].get("steps") or 0)
+                self._count(run_id, f"{named}: {ending(event)}", ok=completed)
             case "skipped":
                 self._count(run_id, f"{named}: complete, or running elsewhere")
 
@@ -151,13 +191,13 @@ class Display:
 
     def _count(self, run_id: str, line: str, *, ok: bool = True) -> None:
         self._ended[run_id] = ok
-        left, ended = self._left(), len(self._ended)
+        left, ended, total = self._left(), len(self._ended), len(self._run_ids)
         if self._is_live:
             self._update_all()
             self.say(line)
         else:
-            eta = "" if left is None or ended >= self._total else f", ETA {duration(left)}"
-            self.say(f"{line} ({ended}/{self._total}{eta})")
+            eta = "" if left is None or ended >= total else f", ETA {duration(left)}"
+            self.say(f"{line} ({ended}/{total}{eta})")
 
     def _update_all(self) -> None:
         ended, left = len(self._ended), self._left()
@@ -170,21 +210,18 @@ class Display:
         )
 
     def _left(self) -> float | None:
-        """Seconds until the last run ends: the mean time of a run for each run left, shared by the workers."""
-        mean = self._mean_run_s()
-        if mean is None:
-            return None
-        running = sum(min(time.monotonic() - run.since, mean) for run in self._running.values())
-        return max((self._total - len(self._ended)) * mean - running, 0.0) / self._workers
-
-    def _mean_run_s(self) -> float | None:
-        """Mean seconds of the runs that ended here, else of past runs, else of the running ones up to their limit."""
-        if self._took:
-            return sum(self._took) / len(self._took)
-        if self._expected_s is not None:
-            return self._expected_s
-        limits = [run.max_steps / run.rate for run in self._running.values() if run.step > run.first_step]
-        return sum(limits) / len(limits) if limits else None
+        """Seconds until the last run ends; None if they are unknown."""
+        share = min(self._workers / max(len(self._running), 1), 1.0)
+        training = [
+            Training(run_id, run.step, run.max_steps, run.rate or None, share)
+            for run_id, run in self._running.items()
+        ]
+        if self._estimate is None:
+            return max((left for run in training if (left := run.to_limit_s) is not None), default=None)
+        waiting = [
+            run_id for run_id in self._run_ids if run_id not in self._ended and run_id not in self._running
+        ]
+        return self._estimate.left(training, waiting, workers=self._workers)
 
 
 def accuracies(values: Mapping[str, float]) -> str:

@@ -1,9 +1,10 @@
 """What Slurm executes: a task of a dispatch, which trains one pack. Torch-free, so launchers may import it.
 
-submitit pickles a `PackJob` and calls it on a node. It listens to signals itself: submitit would requeue from within
-its handler, in the middle of a step, and takes every signal for a time-out where the limit is under ten minutes. Here
-a handler only asks. The trainer saves at the next step boundary, and then the job puts itself back into the queue,
-under the same id, until its work is done. SIGTERM saves as well; what comes then depends on who sent it.
+submitit pickles a `PackJob` and calls it on a node. The job handles signals itself, because submitit would requeue it
+inside the signal handler, in the middle of a step, and takes every signal for a time-out if the limit is under ten
+minutes. Here the handler only sets a flag. The trainer saves at the next step boundary, and then the job puts itself
+back into the queue, under the same id, until its work is done. SIGTERM saves as well; what follows depends on its
+sender.
 
 The worker, and torch with it, is loaded by name.
 """
@@ -13,7 +14,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -30,43 +30,43 @@ from results_db.contract import Attempt, Provenance, State, WorkerStore
 from results_db.files import last_lines
 from results_db.spool.worker_store import worker_store
 from results_db.text import one_line, short
-from slurm.follow.hold import FAULTS, from_a_job
+from slurm.client.client import Slurm, SlurmError
+from slurm.follow.hold import FAULTS, hold_from_job
 
 log = logging.getLogger(__name__)
 
 _AGAIN_AFTER_S = (1, 2, 5, 10, 20, *[30] * 8)
-_ANSWER_S = 60
 _PROGRESS_EVERY_S = 30.0
 
 
 class PackJob:
-    """The callable that submitit pickles: nothing but the path of its dispatch. Its place in the array says the rest.
+    """The callable that submitit pickles. It holds only the dispatch's folder; its place in the array is its task.
 
     Args:
-        folder: a `DispatchFolder`.
+        folder: the path of a `DispatchFolder`.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def __call__(self) -> dict[str, str]:
-        """Train the pack; run id to the state in which this job left it. Where it shall go on, it does not return."""
+        """Train the pack and return the state of each run. A job that is requeued does not return."""
         return _Job(DispatchFolder(Path(self.folder))).run()
 
     def checkpoint(self) -> DelayedSubmission:
-        """What to call when the job goes on: for a signal that comes before `__call__` has taken over."""
+        """What submitit calls after a requeue, if a signal comes before `__call__` handles signals."""
         return DelayedSubmission(self)
 
 
 class Signals:
-    """What this process was told; called before every step: shall it stop?
+    """The signals that this process received. The trainer calls it before every step: should it stop?
 
-    The first step is always made. Slurm may send its signal a minute early, so under a short time limit perhaps before
-    there was anything to save, and a job that is requeued again and again must come to an end.
+    The first step is always made. Slurm may send its signal a minute early, so under a short time limit before
+    anything could be saved, and a job that is requeued again and again must come to an end.
 
     Attributes:
-        go_on_later: by the signal ahead of the time limit or of a preemption.
-        end: by SIGTERM.
+        go_on_later: the signal before the time limit or before a preemption came.
+        end: SIGTERM came.
     """
 
     def __init__(self) -> None:
@@ -75,16 +75,17 @@ class Signals:
         self._asked = 0
 
     def listen(self) -> None:
-        """Take over from submitit."""
+        """Replace submitit's signal handlers."""
         signal.signal(getattr(signal, f"SIG{JobEnvironment.USR_SIG}"), self._go_on_later)
         signal.signal(signal.SIGTERM, self._end)
 
     @property
     def told(self) -> bool:
-        """Any signal came."""
+        """Whether any signal came."""
         return self.go_on_later or self.end
 
     def __call__(self) -> bool:
+        """Whether the trainer should stop."""
         self._asked += 1
         return self.told and self._asked > 1
 
@@ -122,20 +123,20 @@ class _Job:
         store = worker_store(dispatch.db, scheduled=True)
         try:
             states = self._train(task, task.attempts(restart), store)
-            # Before anything else that may take its time: whoever sent the signal does not wait for long.
+            # Before anything else that may take time: Slurm kills the job soon after the signal.
             if self._signals.told and State.PREEMPTED in states.values():
                 self._go_on(dispatch, restart)
         finally:
             store.close()
         if not FAULTS.isdisjoint(states.values()):
-            from_a_job(dispatch.db)
+            hold_from_job(dispatch.db)
         return {run_id: str(state) for run_id, state in states.items()}
 
     def _read(self) -> tuple[Dispatch, Task]:
-        """What this job is to do.
+        """The dispatch and this job's task.
 
         Raises:
-            RuntimeError: it cannot be read, which is all that can be said without the store.
+            RuntimeError: they cannot be read; without them the job does not even know its store.
         """
         dispatch = self._folder.dispatch()
         try:
@@ -151,7 +152,7 @@ class _Job:
         try:
             worker: Any = importlib.import_module("jobs.worker")
             device = worker.choose_device(os.environ.get("IMAGINE_DEVICE", "auto"), threads=threads)
-        except Exception as error:  # whatever is wrong with this node, its runs' attempts shall say so
+        except Exception as error:  # recorded as the error of the runs' attempts
             log.exception("this node cannot train")
             return self._fail(attempts, store, f"node {_node()} cannot train: {one_line(error)}")
         states: dict[str, State] = worker.run_pack(
@@ -176,7 +177,7 @@ class _Job:
         me = provenance(
             launcher="slurm", device=device, job_id=self._environment.job_id, log=str(self._log_file())
         )
-        # A node's name in Slurm is what squeue and sacct tell, and a host name need not be the same.
+        # squeue and sacct report the node's name in Slurm, which may differ from the host name.
         return replace(me, host=_node())
 
     def _log_file(self) -> Path:
@@ -184,24 +185,28 @@ class _Job:
         return paths.stderr if paths.stderr.exists() else paths.stdout
 
     def _go_on(self, dispatch: Dispatch, restart: int) -> None:
-        """Back into the queue, unless it was ended for good: by whom, Slurm knows."""
-        job = _show_job(self._environment.job_id)
+        """Requeue this job, unless Slurm says that it was ended for good."""
+        job: dict[str, str] = {}
+        try:
+            job = Slurm().show_job(self._environment.job_id)
+        except SlurmError as error:
+            log.warning("%s", error)
         preempted = job.get("PreemptTime", "None") not in ("None", "Unknown")
         if not self._signals.go_on_later and not (preempted and job.get("JobState") == "RUNNING"):
             log.info("saved, and told to end")
             return
         if not preempted and dispatch.max_num_timeout is not None:
-            self._folder.note_timeout(self._index, restart)
-            if self._folder.timeouts(self._index) > dispatch.max_num_timeout:
+            timeouts = self._folder.note_timeout(self._index, restart)
+            if timeouts > dispatch.max_num_timeout:
                 log.warning("saved; not requeued: max_num_timeout is %d", dispatch.max_num_timeout)
                 return
         if _requeue(self._environment.job_id):
             log.info("saved and requeued")
-            sys.exit(1)  # not a result: submitit shall write none
+            sys.exit(1)  # so that submitit writes no result
 
 
 class _Log:
-    """Receives the worker's events, and logs them; progress of a run now and then."""
+    """Logs the worker's events; the progress of a run only now and then."""
 
     def __init__(self) -> None:
         self._said: dict[str, float] = {}
@@ -224,32 +229,14 @@ def _node() -> str:
 
 
 def _requeue(job_id: str) -> bool:
-    """Put this job back into the queue. A controller that is away is asked again for some minutes."""
-    for again_after_s in (*_AGAIN_AFTER_S, None):
-        done = _scontrol("requeue", job_id)
-        if done is not None and done.returncode == 0:
+    """Put this job back into the queue; a controller that does not answer is asked again for some minutes."""
+    for again_after_s in _AGAIN_AFTER_S:
+        try:
+            Slurm().run("scontrol", "requeue", job_id)
             return True
-        if done is not None and "disabled" in done.stderr:  # the job was submitted so
-            break
-        log.warning("scontrol requeue %s: %s", job_id, "no answer" if done is None else one_line(done.stderr))
-        if again_after_s is not None:
-            time.sleep(again_after_s)
+        except SlurmError as error:
+            log.warning("the job could not be requeued: %s", error)
+            if "disabled" in str(error):  # it was submitted with --no-requeue
+                break
+        time.sleep(again_after_s)
     return False
-
-
-def _show_job(job_id: str) -> dict[str, str]:
-    """What Slurm says of a job, by its names; empty if it does not answer."""
-    done = _scontrol("show", "job", job_id, "--oneliner")
-    if done is None or done.returncode:
-        return {}
-    return dict(word.split("=", 1) for word in done.stdout.split() if "=" in word)
-
-
-def _scontrol(*arguments: str) -> "subprocess.CompletedProcess[str] | None":
-    try:
-        return subprocess.run(
-            ("scontrol", *arguments), capture_output=True, text=True, timeout=_ANSWER_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        log.warning("scontrol %s: %s", " ".join(arguments), error)
-        return None

@@ -1,24 +1,26 @@
-"""The local launcher: one worker process per core or per GPU, fed with packs until none is left.
+"""The local launcher: one worker process per core or per GPU, which trains packs until none is left.
 
-Workers are processes of their own session and talk over pipes (`jobs.entry`). One that dies takes only its pack
-with it, and that pack is tried again. When the launcher dies its workers see their input end, save and stop.
+Workers are processes of their own session and talk over pipes (`jobs.entry`). A worker that dies loses only its pack,
+which is trained again. If the launcher dies its workers see the end of their input, save and stop.
 """
 
 import json
 import math
 import os
-import selectors
+import queue
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 from jobs.pack import Pack
 from jobs.progress import Display
@@ -35,12 +37,12 @@ _LOG_LINES = 5
 
 @dataclass(frozen=True)
 class Resources:
-    """What the workers of this machine get.
+    """The workers of this machine.
 
     Attributes:
-        workers: processes.
+        workers: the number of processes.
         threads: CPU threads of each.
-        gpus: the GPU of each worker, as CUDA_VISIBLE_DEVICES has it; empty: the CPU.
+        gpus: the GPU of each worker, as in CUDA_VISIBLE_DEVICES; empty means the CPU.
     """
 
     workers: int
@@ -49,28 +51,24 @@ class Resources:
 
 
 def resources(*, cpus_per_task: int | None = None, workers: int | None = None) -> Resources:
-    """One worker per GPU where there are any, else per `cpus_per_task` cores (default 1)."""
+    """One worker per GPU if there are any, else per `cpus_per_task` cores (by default 1)."""
     cores = usable_cores()
-    gpus = visible_gpus()
-    if gpus:
+    if gpus := visible_gpus():
         count = workers or len(gpus)
         return Resources(count, max(cores // count, 1), tuple(gpus[i % len(gpus)] for i in range(count)))
     threads = min(cpus_per_task or 1, cores)
-    count = workers or max(cores // threads, 1)
-    return Resources(count, threads)
+    return Resources(workers or cores // threads, threads)
 
 
 def usable_cores() -> int:
-    """The cores that this process may use: those it may run on, and no more than a container's share of time."""
+    """The cores that this process may use, limited by a container's share of CPU time."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
         cores = os.cpu_count() or 1
-    try:
+    with suppress(OSError, ValueError):  # no control groups, or no limit: `max`
         quota, period = _CPU_MAX.read_text().split()
         cores = min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # no control groups, or no limit: `max`
-        pass
     return max(cores, 1)
 
 
@@ -88,35 +86,42 @@ def visible_gpus() -> list[str]:
 
 @dataclass
 class _Worker:
-    """A worker process and what it is doing."""
+    """A worker process and its work.
 
-    process: "subprocess.Popen[bytes]"
+    Attributes:
+        index: its place among the workers, which chooses its GPU.
+        process: the process.
+        log: its log file.
+        ready: whether it has loaded everything.
+        pack: the pack that it trains.
+        open_attempts: run id to attempt, of the runs that train.
+    """
+
+    index: int
+    process: "subprocess.Popen[str]"
     log: Path
     ready: bool = False
     pack: Pack | None = None
     open_attempts: dict[str, Attempt] = field(default_factory=dict)
-    rest: bytes = b""
 
-    def give(self, pack: Pack, path: Path) -> None:
-        """Hand it a pack."""
-        assert self.process.stdin is not None
-        self.pack = pack
-        self.process.stdin.write(f"{path}\n".encode())
-        self.process.stdin.flush()
+    @property
+    def log_line(self) -> str:
+        """The last lines of its log, in one line."""
+        return " | ".join((last_lines(self.log, _LOG_LINES) or "").splitlines())
 
 
 class LocalLauncher:
     """Trains packs on this machine.
 
     Args:
-        store: where the runs are staged.
-        machine: how many workers, and what each gets.
-        display: shows what they do.
+        store: the store, where the runs are staged.
+        machine: the number of workers and their resources.
+        display: shows their progress.
         labels: run id to a short description.
 
     Attributes:
         states: run id to the state in which this launcher's workers left it.
-        failure: why runs could not even be tried, or None.
+        failure: why runs could not even begin, or None.
     """
 
     def __init__(
@@ -130,7 +135,7 @@ class LocalLauncher:
         self._waiting: deque[Pack] = deque()
         self._tries: dict[str, int] = {}
         self._workers: list[_Worker] = []
-        self._selector = selectors.DefaultSelector()
+        self._events: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
         self._stamp = time.strftime("%Y%m%d-%H%M%S")
         self._started = 0
         self._signals = 0
@@ -140,36 +145,37 @@ class LocalLauncher:
 
     @property
     def interrupted(self) -> bool:
-        """Somebody asked to stop before all packs were done."""
+        """Whether a signal stopped it before all packs were done."""
         return self._stopping is not None
 
     def run(self, packs: Sequence[Pack]) -> dict[str, State]:
-        """Train the packs; the state in which each run ended that was trained here."""
+        """Train the packs; the final state of each run that was trained."""
         self._waiting.extend(packs)
         previous = {number: signal.signal(number, self._signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for index in range(min(self._machine.workers, len(packs))):
                 self._start_worker(index)
             while self._workers:
-                self._read(timeout=0.2)
+                with suppress(queue.Empty):
+                    worker, event = self._events.get(timeout=0.2)
+                    if event is None:
+                        self._ended(worker)
+                    else:
+                        self._handle(worker, event)
                 self._obey_signals()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            self._selector.close()
             self._end_workers()
         return self.states
 
     def _end_workers(self) -> None:
-        """None is left, unless something went wrong here: then they still get the time to save."""
+        """After an error here, the remaining workers still get the time to save."""
         for worker in self._workers:
             worker.process.terminate()
         deadline = time.monotonic() + _SAVE_WITHIN_S
         for worker in self._workers:
-            try:
-                worker.process.wait(timeout=max(deadline - time.monotonic(), 0))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
+            _wait(worker.process, within_s=max(deadline - time.monotonic(), 0))
 
     def _start_worker(self, index: int) -> None:
         log = self._files.logs / f"{self._stamp}-{os.getpid()}-worker{self._started}.log"
@@ -194,44 +200,39 @@ class LocalLauncher:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
+                text=True,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is for the launcher alone
+                start_new_session=True,  # Ctrl-C should reach only the launcher
             )
-        worker = _Worker(process, log)
+        worker = _Worker(index, process, log)
         self._workers.append(worker)
-        self._selector.register(_stdout(process), selectors.EVENT_READ, (worker, index))
+        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+
+    def _listen(self, worker: _Worker) -> None:
+        """Put a worker's events into the queue, and None at their end."""
+        assert worker.process.stdout is not None
+        for line in worker.process.stdout:
+            if line.endswith("\n"):  # else the worker died while it wrote the line
+                self._events.put((worker, json.loads(line)))
+        self._events.put((worker, None))
 
     def _signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._signals += 1  # acted upon in `run`'s loop: a handler may come in the middle of anything
+        self._signals += 1  # `run` obeys: a handler may interrupt anything
 
     def _obey_signals(self) -> None:
-        """First signal: every worker saves and ends. Second, or when that takes too long: they are killed."""
+        """After the first signal all workers save and end; after the second, or 20 s, they are killed."""
         if self._signals and self._stopping is None:
             self._stopping = time.monotonic()
             self._waiting.clear()
             for worker in self._workers:
                 worker.process.terminate()
-            self._display.say("stopping: saving the running runs (once more: kill them)")
+            self._display.say("stopping: saving the running runs (Ctrl-C again kills them)")
         late = self._stopping is not None and time.monotonic() - self._stopping > _SAVE_WITHIN_S
         if late or self._signals > 1:
             for worker in self._workers:
                 worker.process.kill()
 
-    def _read(self, *, timeout: float) -> None:
-        """Wait for workers to say something, and act on it."""
-        for key, _ in self._selector.select(timeout):
-            worker, index = key.data
-            data = os.read(key.fd, 1 << 16)
-            if not data:
-                self._selector.unregister(key.fileobj)
-                self._ended(worker, index)
-                continue
-            *lines, worker.rest = (worker.rest + data).split(b"\n")
-            for line in lines:
-                self._heard(worker, json.loads(line))
-
-    def _heard(self, worker: _Worker, event: dict[str, Any]) -> None:
-        """An event of a worker."""
+    def _handle(self, worker: _Worker, event: dict[str, Any]) -> None:
         if event["event"] in ("ready", "idle"):
             if worker.pack is not None:
                 self._files.pack(worker.pack.pack_id).unlink(missing_ok=True)
@@ -247,42 +248,43 @@ class LocalLauncher:
         self._display.event(event, self._labels.get(run_id, ""))
 
     def _give_work(self, worker: _Worker) -> None:
-        """The next pack, or the end of its input."""
-        try:
-            if self._waiting:
-                pack = self._waiting.popleft()
-                path = self._files.pack(pack.pack_id)
-                pack.write(path)
-                worker.give(pack, path)
-            elif worker.process.stdin is not None:
-                worker.process.stdin.close()
-        except BrokenPipeError:
-            pass  # it is dead; its end of output, read next, says so
+        """Give the worker the next pack, or close its input."""
+        stdin = worker.process.stdin
+        assert stdin is not None
+        with suppress(BrokenPipeError):  # it is dead, and the end of its output, read next, says so
+            if not self._waiting:
+                stdin.close()
+                return
+            worker.pack = self._waiting.popleft()
+            path = self._files.pack(worker.pack.pack_id)
+            worker.pack.write(path)
+            stdin.write(f"{path}\n")
+            stdin.flush()
 
-    def _ended(self, worker: _Worker, index: int) -> None:
+    def _ended(self, worker: _Worker) -> None:
         """A worker's output ended: it is done, or dead."""
-        code = _exit_code(worker.process)
+        code = _wait(worker.process, within_s=_END_WITHIN_S)
         self._workers.remove(worker)
         if not worker.ready and self._stopping is None:
-            # It would happen to the next one as well: the store, the installation or the machine is at fault.
-            self.failure = f"a worker could not start: {_as_one_line(worker.log)}; its log: {worker.log}"
+            # The store, the installation or the machine is at fault, so the next worker would fail as well.
+            self.failure = f"a worker could not start: {worker.log_line}; its log: {worker.log}"
             self._waiting.clear()
         elif worker.pack is not None and self._stopping is None:
             self._died(worker, worker.pack, code)
         for attempt in worker.open_attempts.values():
             self._close_attempt(attempt, State.LOST, code, worker)
         if self._waiting:
-            self._start_worker(index)
+            self._start_worker(worker.index)
 
     def _died(self, worker: _Worker, pack: Pack, code: int) -> None:
-        """Try the pack of a dead worker again, after a second death run by run; then its run is at fault."""
+        """Train the pack of a dead worker again, after the second time run by run; then its run is at fault."""
         tries = self._tries[pack.pack_id] = self._tries.get(pack.pack_id, 0) + 1
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         again = tries < _TRIES
-        plan = "trying its runs again" if again else "giving its run up"
+        plan = "training its runs again" if again else "giving up its run"
         self._display.say(f"a worker died ({how}), {plan}; its log: {worker.log}")
         if again:
-            # A run that kills its process shall not take the others of its pack with it.
+            # A run that kills its process should not stop the other runs of its pack.
             self._waiting.extend([pack] if tries == 1 else [Pack((run,)) for run in pack.runs])
             return
         for run in pack.runs:
@@ -290,34 +292,22 @@ class LocalLauncher:
             if attempt is not None:
                 self._close_attempt(attempt, State.FAILED, code, worker)
             else:
-                self.failure = (
-                    f"run {short(run.run_id)}: its worker died before it began; {_as_one_line(worker.log)}"
-                )
+                self.failure = f"run {short(run.run_id)}: its worker died before it began; {worker.log_line}"
 
     def _close_attempt(self, attempt: Attempt, state: State, code: int, worker: _Worker) -> None:
-        error = f"worker ended with {code}: {_as_one_line(worker.log)}"
+        error = f"worker ended with {code}: {worker.log_line}"
         tail = last_lines(worker.log)
         if not self._store.end(attempt, state, error=error, exit_code=code, log_tail=tail):
-            return  # its result was stored, or another attempt goes on with it
+            return  # its result was stored, or another attempt continues the run
         self.states[attempt.run_id] = state
         event = {"event": "ended", "run_id": attempt.run_id, "state": str(state), "error": error}
         self._display.event(event, self._labels.get(attempt.run_id, ""))
 
 
-def _exit_code(process: "subprocess.Popen[bytes]") -> int:
-    """The exit code of a process that has closed its output, and so is about to end."""
+def _wait(process: "subprocess.Popen[str]", *, within_s: float) -> int:
+    """The exit code of a process, which is killed if it does not end in time."""
     try:
-        return process.wait(timeout=_END_WITHIN_S)
+        return process.wait(timeout=within_s)
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
-
-
-def _as_one_line(path: Path) -> str:
-    """The last lines of a log, as one."""
-    return " | ".join((last_lines(path, _LOG_LINES) or "").splitlines())
-
-
-def _stdout(process: "subprocess.Popen[bytes]") -> IO[bytes]:
-    assert process.stdout is not None
-    return process.stdout

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from slurm_fixtures import slurm, slurm_cluster, slurm_with
+from slurm_fixtures import own, slurm, slurm_cluster, slurm_with
 from store_helpers import ThroughSpool
 
 from results_db.store.sql import SqlStore, open_store
 
-__all__ = ["slurm", "slurm_cluster", "slurm_with"]  # fixtures, which pytest finds here
+__all__ = ["own", "slurm", "slurm_cluster", "slurm_with"]  # fixtures, which pytest finds here
 
 # Who runs us in the background may have SIGINT ignored, which our children would inherit, and some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,10 +1,10 @@
-"""A real Slurm to test with: one testbed for each test process, and others on demand."""
+"""A real Slurm for tests: one testbed per test process, and others on demand."""
 
 import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import psutil
 import pytest
 from submitit.slurm.slurm import SlurmJob
 
+from results_db.store.sql import SqlStore, open_store
 from slurm.testbed import packages, ports
 from slurm.testbed.daemons import SLURMS_OWN
 from slurm.testbed.settings import Settings
@@ -22,12 +23,14 @@ _NUMBERS = itertools.count()
 
 @contextmanager
 def slurm_on(made_of: Settings) -> Iterator[Testbed]:
-    """A testbed of our own, in a folder of its own, which is gone afterwards."""
+    """A testbed in a folder of its own, which is deleted afterwards."""
     if missing := packages.missing(accounting=made_of.accounting):
-        # CI sets it: there, nothing may be skipped.
+        # CI sets it, so that nothing is skipped there.
         give_up = pytest.fail if os.environ.get("REQUIRE_SLURM") else pytest.skip
-        give_up(f"Slurm is not all here ({', '.join(missing)} missing); {packages.HOW_TO_INSTALL}")
-    # Not below pytest's own folders: the paths of sockets must be short.
+        give_up(
+            f"Slurm is not installed completely ({', '.join(missing)} missing); {packages.HOW_TO_INSTALL}"
+        )
+    # Not below pytest's own folders, because the paths of sockets must be short.
     testbed = Testbed(Path(tempfile.gettempdir()) / f"slurm-test-{os.getpid()}-{next(_NUMBERS)}")
     try:
         testbed.up(made_of)
@@ -37,12 +40,19 @@ def slurm_on(made_of: Settings) -> Iterator[Testbed]:
 
 
 def wipe_orphans() -> None:
-    """Takes down what test processes left that were killed."""
-    with ports.held():  # another test process may be at it, too
+    """Deletes the testbeds of test processes that were killed."""
+    with ports.held():  # another test process may do the same
         for folder in Path(tempfile.gettempdir()).glob("slurm-test-*-*"):
             owner = folder.name.split("-")[2]
             if folder.stat().st_uid == os.getuid() and owner.isdigit() and not psutil.pid_exists(int(owner)):
                 Testbed(folder).wipe()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[SqlStore]:
+    """An empty store, `a.db` in the test's folder."""
+    with closing(open_store(str(tmp_path / "a.db"), create=True)) as store:
+        yield store
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +65,7 @@ def slurm_cluster() -> Iterator[Testbed]:
 
 @pytest.fixture
 def slurm(slurm_cluster: Testbed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Testbed]:
-    """A real Slurm that is all up and has no jobs; SLURM_CONF points at it. What the test breaks is mended after it."""
+    """A real Slurm without jobs, named by SLURM_CONF. After the test everything that it broke is repaired."""
     use(slurm_cluster, monkeypatch)
     yield slurm_cluster
     slurm_cluster.reset()
@@ -63,7 +73,7 @@ def slurm(slurm_cluster: Testbed, monkeypatch: pytest.MonkeyPatch) -> Iterator[T
 
 @pytest.fixture
 def slurm_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Testbed]]:
-    """Makes testbeds with other settings, for this test alone; SLURM_CONF points at the last one."""
+    """Makes testbeds with other settings, for one test; SLURM_CONF names the last one."""
     with ExitStack() as stack:
 
         def make(**options: Any) -> Testbed:
@@ -75,9 +85,9 @@ def slurm_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Testbe
 
 
 def use(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process, and what it starts, talks to that testbed and to no cluster around it."""
+    """Points this process and its children at that testbed, and not at a cluster around it."""
     for name in [name for name in os.environ if name.startswith(SLURMS_OWN)]:
         monkeypatch.delenv(name)
     for name in ("SLURM_CONF", "IMAGINE_DEVICE"):
         monkeypatch.setenv(name, testbed.environment[name])
-    SlurmJob.watcher.clear()  # submitit keeps what it saw by job id, and every testbed counts from 1
+    SlurmJob.watcher.clear()  # submitit caches by job id, and every testbed counts from 1

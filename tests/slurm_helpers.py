@@ -17,14 +17,14 @@ from sweeps.spec.expand import expand
 from sweeps.spec.load import load
 
 WITHIN_S = 240
-"""For what takes 30 s on an idle machine."""
+"""A limit for what takes 30 s on an idle machine."""
 
 LONG = {"max_steps": 5000, "trace_every": 500, "eval_every": 1000}
-"""Some 10 s, so that there is a middle to disturb it in."""
+"""Some 10 s, so that a test can disturb the training."""
 
 
 def launch(folder: Path, *arguments: str, check: bool = False) -> Answer:
-    """`imagine-sweep launch s.yaml launcher=slurm` in `folder`, in this process, which must succeed."""
+    """Run `imagine-sweep launch s.yaml launcher=slurm` in `folder`, in this process. It must succeed."""
     said = try_launch(folder, *arguments, check=check)
     assert said.code == 0, said.err
     return said
@@ -43,20 +43,14 @@ def planned(folder: Path) -> list[str]:
 
 def states(folder: Path) -> dict[str, State]:
     """The state of each of the spec's runs."""
-    store = opened(folder)
-    try:
+    with closing(opened(folder)) as store:
         return store.states(planned(folder))
-    finally:
-        store.close()
 
 
 def attempts(folder: Path) -> list[list[dict[str, Any]]]:
     """The attempts of each of the spec's runs."""
-    store = opened(folder)
-    try:
+    with closing(opened(folder)) as store:
         return [store.attempts(run_id) for run_id in planned(folder)]
-    finally:
-        store.close()
 
 
 def wait_for_states(folder: Path, *wanted: State, within_s: float = WITHIN_S) -> None:
@@ -76,7 +70,7 @@ def wait_for_log(folder: Path, text: str, *, times: int = 1) -> None:
 
 
 def logs(folder: Path) -> str:
-    """What all jobs said."""
+    """The logs of all jobs."""
     return launched_into(folder, "*_log.err")
 
 
@@ -91,16 +85,13 @@ def wait_for_no_jobs(slurm: Testbed) -> None:
 
 
 def all_results(folder: Path) -> dict[str, dict[str, Any]]:
-    """What training decided for each of the spec's runs."""
-    store = opened(folder)
-    try:
+    """The results of each of the spec's runs."""
+    with closing(opened(folder)) as store:
         return {run_id: results(store, run_id) for run_id in planned(folder)}
-    finally:
-        store.close()
 
 
 def assert_whole(folder: Path, slurm: Testbed, undisturbed: Mapping[str, Mapping[str, Any]]) -> None:
-    """Every run is complete exactly once, to the bit as it should be, and nothing is left over."""
+    """Every run is complete exactly once, with the undisturbed result to the bit, and no files are left over."""
     wait_for_no_jobs(slurm)
     assert all_results(folder) == undisturbed
     for tries in attempts(folder):
@@ -127,7 +118,7 @@ def train_here(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def command(folder: Path, name: str, script: Iterable[str]) -> dict[str, str]:
-    """The environment in which a command of Slurm is this script; `$real` in it is the command itself."""
+    """An environment in which this script replaces a command of Slurm; `$real` in it is the command itself."""
     tools = folder / "tools"
     tools.mkdir()
     file = tools / name

@@ -1,14 +1,14 @@
-"""Plain jobs on the testbed, with the attempts that a dispatch of ours would have granted for them."""
+"""Plain jobs on the testbed, with the attempts that a dispatch of ours would have claimed for them."""
 
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from datetime import datetime
 
 from sweep_helpers import ME, small
 
 from jobs.dispatched import Dispatch, DispatchFolder
-from results_db.contract import Attempt, PlannedRun, State
+from results_db.contract import Attempt, OpenAttempt, PlannedRun, State
 from results_db.store.sql import SqlStore
 from slurm.follow.hold import HOLD_AFTER
 from slurm.testbed.processes import wait_for
@@ -17,8 +17,24 @@ from slurm.testbed.testbed import Testbed
 WITHIN_S = 90  # what takes 20 s on an idle machine
 
 
+def open_attempt(
+    run: str,
+    job: str | None,
+    state: State = State.PENDING,
+    *,
+    number: int = 1,
+    claimed: datetime,
+    started: datetime | None = None,
+    heard: datetime | None = None,
+) -> OpenAttempt:
+    """An attempt of a job named `n`; without a job, of the local launcher."""
+    launcher, name = ("slurm", "n") if job else ("local", None)
+    attempt = Attempt(run, number)
+    return OpenAttempt(attempt, state, launcher, name, job, None, None, None, claimed, started, heard, 0, {})
+
+
 def runs(count: int) -> list[PlannedRun]:
-    """So many different runs."""
+    """Different runs."""
     return [small(seed=seed) for seed in range(count)]
 
 
@@ -34,8 +50,8 @@ def submitted(
     """An array of this shell script with one task for each of these packs; the attempts of each task."""
     name = f"test-{secrets.token_hex(4)}"
     store.stage(run for pack in tasks for run in pack)
-    granted = store.claim([run.run_id for pack in tasks for run in pack], job_name=name, launcher="slurm")
-    of_run = {attempt.run_id: attempt for attempt in granted}
+    claimed = store.claim([run.run_id for pack in tasks for run in pack], job_name=name, launcher="slurm")
+    of_run = {attempt.run_id: attempt for attempt in claimed}
     packs = [[of_run[run.run_id] for run in pack] for pack in tasks]
     dispatch = DispatchFolder.beside(store.folder, name)
     folder = dispatch.path
@@ -53,30 +69,25 @@ def submitted(
 
 
 def job_of(store: SqlStore, attempt: Attempt) -> str:
-    """The id of its job."""
+    """The id of the attempt's job."""
     return str(store.attempts(attempt.run_id)[-1]["job_id"])
 
 
 def begun(store: SqlStore, attempt: Attempt) -> None:
-    """Its worker says that it began."""
+    """Report the beginning of an attempt, as its worker does."""
     assert store.begin(attempt, replace(ME, launcher="slurm", job_id=job_of(store, attempt)))
 
 
 def slurm_state(slurm: Testbed, job: str) -> str:
-    """Slurm's word for a job or task."""
+    """Slurm's state of a job or task."""
     return slurm.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
 
 
 def wait_for_state(slurm: Testbed, job: str, *states: str) -> None:
-    """Returns when the job is in one of these states."""
+    """Wait until the job is in one of these states."""
     wait_for(f"{job} to be {states}", lambda: slurm_state(slurm, job) in states, within_s=WITHIN_S)
 
 
 def state_of(store: SqlStore, attempt: Attempt) -> State:
     """The state of the attempt's run."""
     return store.states([attempt.run_id])[attempt.run_id]
-
-
-def text_of(path: Path) -> str:
-    """A file's text; empty while it is not there."""
-    return path.read_text() if path.exists() else ""

@@ -19,6 +19,8 @@ from jobs.pack import Pack
 from results_db.contract import Attempt, PlannedRun, Provenance, RunRecord, State, Store
 from results_db.store.sql import SqlStore, open_store
 from sweeps.cli import root as cli
+from sweeps.spec.expand import Expansion, expand
+from sweeps.spec.load import load
 
 SMALL: dict[str, Scalar] = {
     "gol": 2,
@@ -103,6 +105,15 @@ def write_spec(folder: Path, *, name: str = "s", runs: int = 2, cells: str = "",
     lines = ["experiment: life_state", f"base: {json.dumps(SMALL | base)}", f"runs: {runs}"]
     path.write_text("\n".join([*lines, *([f"cells: {cells}"] if cells else [])]) + "\n")
     return path
+
+
+def drawn_twice(folder: Path) -> Expansion:
+    """Two cells that want one run each: the second draws for every seed the learning rate that the first one has."""
+    write_spec(folder, name="plain", runs=1, lr=1e-3)
+    text = write_spec(folder, name="drawn", runs=1).read_text()
+    (folder / "drawn.yaml").write_text(text + "sample: {lr: {choice: [1.0e-3, 1.0e-3]}}\n")
+    (folder / "both.yaml").write_text("include: [plain.yaml, drawn.yaml]\n")
+    return expand(load(folder / "both.yaml"))
 
 
 def opened(folder: Path, name: str = "a.db") -> SqlStore:

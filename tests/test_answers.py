@@ -1,4 +1,4 @@
-"""What squeue and sacct print, read: arrays that wait, exit codes in three spellings, lines of nobody's."""
+"""The parser of squeue and sacct: waiting arrays, exit codes in three spellings, and lines that are no answer."""
 
 from datetime import UTC, datetime
 
@@ -6,26 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm.client.parse import (
-    SEPARATOR,
-    Answer,
-    Job,
-    Unknown,
-    base,
-    compress,
-    expand,
-    read_accounts,
-    read_queue,
-)
+from slurm.client.parse import SEPARATOR, Answer, Job, Unknown, base, compress, expand, read
 
 
-def squeue(*rows: str) -> str:
-    """Lines as squeue prints them: every field with the separator after it."""
-    return "".join(row.replace("|", SEPARATOR) + SEPARATOR + "\n" for row in rows)
-
-
-def sacct(*rows: str) -> str:
-    return "".join(row.replace("|", SEPARATOR) + "\n" for row in rows)
+def answer(*rows: str) -> Answer:
+    """The jobs of these lines, which have a separator after every field."""
+    text = "".join(row.replace("|", SEPARATOR) + SEPARATOR + "\n" for row in rows)
+    found = read(text, command="squeue")
+    assert isinstance(found, Answer)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -38,15 +27,16 @@ def sacct(*rows: str) -> str:
         ("2_[3-11:4%1]", ["2_3", "2_7", "2_11"]),
         ("12_[1,3,...]", ["12_1", "12_3", "12"]),  # cut short: the array's own id stands for any task
         ("12_[1,3,...", ["12_1", "12_3", "12"]),
-        ("12+1", ["12+1"]),  # a part of a job of several kinds of node; never ours
+        ("12+1", ["12+1"]),  # a part of a heterogeneous job, which is never ours
         ("nonsense", ["nonsense"]),
+        ("1_[0-99999999999]", ["1"]),  # too long to list
     ],
 )
 def test_expand(job_id, jobs) -> None:
     assert list(expand(job_id)) == jobs
 
 
-def test_compress_names_what_was_given_and_no_more() -> None:
+def test_compress_names_the_given_jobs_and_no_others() -> None:
     assert compress(["7", "12_9", "12_4", "12_5", "12_6", "7", "13_0"]) == ["7", "12_[4-6,9]", "13_[0]"]
 
 
@@ -56,80 +46,57 @@ def test_compressed_ids_are_the_same_jobs(jobs) -> None:
     assert {one for word in compress(ids) for one in expand(word)} == ids
 
 
-def test_squeue() -> None:
-    answer = read_queue(
-        squeue(
-            "3|FAILED|JobLaunchFailure|n1|9|1795159430|a name | of a kind".replace(" | ", " - "),
-            "1_[2-3%2]|PENDING|Priority||0|N/A|x",
-            "1_0|RUNNING|None|n1|0|1795163030|x",
-        )
+def test_the_fields_of_squeue() -> None:
+    found = answer(
+        "3|FAILED|JobLaunchFailure|n1|9|1795159430|a name - of a kind",
+        "1_[2-3%2]|PENDING|Priority||0|N/A|x",
+        "1_0|RUNNING|None|n1|0|1795163030|x",
     )
-    assert isinstance(answer, Answer)
-    assert answer.jobs["3"] == Job(
-        "FAILED",
-        "JobLaunchFailure",
-        "a name - of a kind",
-        "n1",
-        -9,
-        datetime(2026, 11, 20, 7, 23, 50, tzinfo=UTC),
-    )
-    assert answer.jobs["1_2"] == answer.jobs["1_3"]
-    assert answer.jobs["1_2"].reason == "Priority"
-    assert answer.jobs["1_2"].node == ""
-    assert answer.jobs["1_0"].reason == ""
-    assert answer.find("1_9") is None
-    assert answer.knows_array("1_9", None)
-    assert answer.knows_array("1_9", "x")
-    assert not answer.knows_array("1_9", "y")
-    assert not answer.knows_array("9_1", None)
+    ended_at = datetime(2026, 11, 20, 7, 23, 50, tzinfo=UTC)
+    assert found.jobs["3"] == Job("FAILED", "JobLaunchFailure", "a name - of a kind", "n1", -9, ended_at)
+    assert found.jobs["1_2"] == found.jobs["1_3"] == Job("PENDING", "Priority", "x", "", 0)
+    assert found.jobs["1_0"].reason == ""
+    assert found.find("1_9") is None
+    assert [found.knows_array(*one) for one in (("1_9", "x"), ("1_9", "y"), ("9_1", "x"))] == [
+        True,
+        False,
+        False,
+    ]
 
 
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [("0", 0), ("256", 1), ("9", -9), ("35072", -9), ("36608", -15), ("139", -11), ("", None), ("N/A", None)],
-)
-def test_exit_codes_of_squeue_are_those_of_wait(status, code) -> None:
-    """35072 = 137 * 256: srun's 128 + 9. 139 = 11 + 128: signal 11, and a core was written."""
-    answer = read_queue(squeue(f"3|FAILED|None|n1|{status}|1795159430|x"))
-    assert isinstance(answer, Answer)
-    assert answer.jobs["3"].exit_code == code
+def test_the_fields_of_sacct() -> None:
+    found = answer(
+        "2_3|CANCELLED by 1000|JobArrayTaskLimit|n1|0:0|1795159462|x",
+        "2_[5-7:2%1]|PENDING|None|None assigned|0:0|Unknown|x",
+    )
+    assert found.jobs["2_3"].state == "CANCELLED"
+    assert found.jobs["2_3"].ended_at is not None
+    assert found.jobs["2_7"] == Job("PENDING", "", "x", "", 0)
 
 
 @pytest.mark.parametrize(
     ("printed", "code"),
-    [("0:0", 0), ("1:0", 1), ("0:9", -9), ("9:0", -9), ("137:0", -9), ("", None), ("a:b", None)],
+    [
+        # squeue: a status as wait(2) gives it. 35072 = 137 * 256: srun's 128 + 9; 139 = 11 + 128: a core was written.
+        *(("0", 0), ("256", 1), ("9", -9), ("35072", -9), ("36608", -15), ("139", -11), ("N/A", None)),
+        # sacct: seven bits of the code, so srun's 137 is printed as 9.
+        *(("0:0", 0), ("1:0", 1), ("0:9", -9), ("9:0", -9), ("137:0", -9), ("a:b", None), ("", None)),
+    ],
 )
-def test_exit_codes_of_sacct(printed, code) -> None:
-    """It prints seven bits of the code, so srun's 137 as 9."""
-    answer = read_accounts(sacct(f"3|FAILED|None|n1|{printed}|1795159430|x"))
-    assert isinstance(answer, Answer)
-    assert answer.jobs["3"].exit_code == code
+def test_exit_codes(printed, code) -> None:
+    assert answer(f"3|FAILED|None|n1|{printed}|1795159430|x").jobs["3"].exit_code == code
 
 
-def test_sacct() -> None:
-    answer = read_accounts(
-        sacct(
-            "2_3|CANCELLED by 1000|JobArrayTaskLimit|n1|0:0|1795159462|x",
-            "2_[5-7:2%1]|PENDING|None|None assigned|0:0|Unknown|x",
-        )
-    )
-    assert isinstance(answer, Answer)
-    assert answer.jobs["2_3"].state == "CANCELLED"
-    assert answer.jobs["2_3"].ended_at is not None
-    assert answer.jobs["2_7"] == Job("PENDING", "", "x", "", 0)
+def test_the_line_of_an_array_that_was_cancelled_as_a_whole_stands_for_all_its_tasks() -> None:
+    found = answer("23|CANCELLED|None||0|1795159519|x", "23_1|RUNNING|None|n1|0|N/A|x")
+    assert found.find("23_4") == found.jobs["23"]
+    assert found.find("23_1") == found.jobs["23_1"]
 
 
-def test_of_an_array_that_was_cancelled_as_a_whole_one_line_is_left_for_all_its_tasks() -> None:
-    answer = read_queue(squeue("23|CANCELLED|None||0|1795159519|x", "23_1|RUNNING|None|n1|0|N/A|x"))
-    assert isinstance(answer, Answer)
-    assert answer.find("23_4") == answer.jobs["23"]
-    assert answer.find("23_1") == answer.jobs["23_1"]
-
-
-@pytest.mark.parametrize("read", [read_queue, read_accounts])
 @pytest.mark.parametrize("text", ["slurm_load_jobs error: something\n", "1|RUNNING\n", "\n"])
-def test_what_is_no_answer_is_unknown_and_never_an_empty_answer(read, text) -> None:
-    assert isinstance(read(text), Unknown)
+def test_unexpected_output_is_unknown_and_never_an_empty_answer(text) -> None:
+    assert isinstance(read(text, command="squeue"), Unknown)
+    assert read("", command="squeue") == Answer()  # no job is an answer
 
 
 @given(
@@ -139,17 +106,7 @@ def test_what_is_no_answer_is_unknown_and_never_an_empty_answer(read, text) -> N
     )
 )
 def test_any_text_is_an_answer_or_unknown(fields) -> None:
-    text = SEPARATOR.join(fields)
-    for read in (read_queue, read_accounts):
-        assert isinstance(read(text), Answer | Unknown)
-
-
-def test_an_array_of_absurd_length_is_not_written_out() -> None:
-    assert list(expand("1_[0-99999999999]")) == ["1"]
-
-
-def test_no_job_is_an_answer() -> None:
-    assert read_queue("") == Answer() == read_accounts("")
+    assert isinstance(read(SEPARATOR.join(fields), command="squeue"), Answer | Unknown)
 
 
 def test_base() -> None:

@@ -1,20 +1,16 @@
-"""Cancel: which attempts and jobs, as plain data; and on a real Slurm, by explicit ids alone."""
+"""Cancel: which attempts and jobs, as plain data; and on a real Slurm, by explicit ids only."""
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from slurm_jobs import WITHIN_S, begun, job_of, runs, slurm_state, state_of, submitted, wait_for_state
+from slurm_jobs import begun, job_of, open_attempt, runs, slurm_state, state_of, submitted, wait_for_state
 from sweep_helpers import ME, answer, opened, write_spec
 
-from results_db.contract import Attempt, OpenAttempt, State
-from results_db.store import open_store
-from slurm.client.client import Slurm
-from slurm.client.commands import SlurmError
+from results_db.contract import OpenAttempt, State
+from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Answer, Job
 from slurm.follow.cancel import needs_slurm, plan
-from slurm.testbed.processes import wait_for
 from sweeps.spec.expand import expand
 from sweeps.spec.load import load
 
@@ -22,94 +18,77 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 WAITS, RUNS = Job("PENDING", name="n"), Job("RUNNING", name="n")
 
 
-def open_attempt(run: str, job: str | None, state: State = State.PENDING) -> OpenAttempt:
-    launcher, name = ("slurm", "n") if job else ("local", None)
-    return OpenAttempt(Attempt(run, 1), state, launcher, name, job, None, None, None, NOW, None, None, 0, {})
+def attempt(run: str, job: str | None, state: State = State.PENDING) -> OpenAttempt:
+    return open_attempt(run, job, state, claimed=NOW)
 
 
-def test_a_job_goes_with_its_last_run_and_not_before() -> None:
+def test_a_job_is_cancelled_only_with_its_last_run() -> None:
     attempts = [
-        open_attempt("a", "1_0"),
-        open_attempt("b", "1_0"),
-        open_attempt("c", "1_1", State.RUNNING),
-        open_attempt("d", "1_2"),
+        attempt("a", "1_0"),
+        attempt("b", "1_0"),
+        attempt("c", "1_1", State.RUNNING),
+        attempt("d", "1_2"),
     ]
     queue = Answer({"1_0": WAITS, "1_1": RUNS, "1_2": WAITS})
     found = plan(attempts, queue=queue, run_ids={"a", "b", "c"})
-    assert found.jobs == ["1_0", "1_1"]
-    assert found.shared == []
+    assert (found.jobs, found.shared) == (["1_0", "1_1"], [])
     assert [one.run_id for one in found.training] == ["c"]
-    assert [one.run_id for one in found.waiting] == [
-        "a",
-        "b",
-    ]
+    assert [one.run_id for one in found.waiting] == ["a", "b"]
     part = plan(attempts, queue=queue, run_ids={"a"})
-    assert part.jobs == []
-    assert part.shared == ["a"]
-    assert part.run_ids == ["a"]
+    assert (part.jobs, part.shared, part.run_ids) == ([], ["a"], ["a"])
 
 
 def test_states_choose() -> None:
-    attempts = [open_attempt("a", "1_0"), open_attempt("b", "1_1", State.RUNNING)]
+    attempts = [attempt("a", "1_0"), attempt("b", "1_1", State.RUNNING)]
     queue = Answer({"1_0": WAITS, "1_1": RUNS})
     assert plan(attempts, queue=queue, run_ids={"a", "b"}, states=[State.RUNNING]).jobs == ["1_1"]
     assert plan(attempts, queue=queue, run_ids={"a", "b"}, states=[State.PENDING]).jobs == ["1_0"]
 
 
-def test_a_job_of_another_name_is_somebody_elses() -> None:
-    """Ids begin anew where a cluster is set up again."""
-    attempts = [open_attempt("a", "1_0")]
-    for job, jobs in ((Job("RUNNING", name="n"), ["1_0"]), (Job("RUNNING", name="of mine"), [])):
-        found = plan(attempts, queue=Answer({"1_0": job}), run_ids={"a"})
-        assert found.jobs == jobs
-        assert found.run_ids == ["a"]
+@pytest.mark.parametrize(
+    ("jobs", "cancelled"),
+    [
+        ({"1_0": RUNS}, ["1_0"]),
+        ({"1_0": Job("RUNNING", name="of mine")}, []),  # ids begin anew where a cluster is set up again
+        ({}, []),  # Slurm does not know it, so it is cancelled only in the store
+    ],
+)
+def test_only_our_own_jobs_are_cancelled(jobs, cancelled) -> None:
+    found = plan([attempt("a", "1_0")], queue=Answer(jobs), run_ids={"a"})
+    assert (found.jobs, found.run_ids) == (cancelled, ["a"])
 
 
-def test_intents_and_local_runs_have_no_job_to_cancel() -> None:
-    found = plan(
-        [open_attempt("a", None), open_attempt("b", None, State.RUNNING)],
-        queue=Answer(),
-        run_ids={"a", "b"},
-    )
-    assert [one.run_id for one in found.intents] == ["a"]
-    assert found.local == ["b"]
-    assert found.jobs == []
+def test_claims_and_local_runs_have_no_job_to_cancel() -> None:
+    both = [attempt("a", None), attempt("b", None, State.RUNNING)]
+    found = plan(both, queue=Answer(), run_ids={"a", "b"})
+    assert [one.run_id for one in found.claims] == ["a"]
+    assert (found.local, found.jobs) == (["b"], [])
 
 
-def test_a_run_made_by_hand_within_a_job_does_not_take_that_job_along() -> None:
-    by_hand = replace(open_attempt("a", "1_0", State.RUNNING), job_name=None, launcher="hand")
+def test_a_run_made_by_hand_within_a_job_does_not_cancel_that_job() -> None:
+    by_hand = replace(attempt("a", "1_0", State.RUNNING), job_name=None, launcher="hand")
     found = plan([by_hand], queue=Answer({"1_0": Job("RUNNING", name="my allocation")}), run_ids={"a"})
-    assert found.jobs == []
-    assert found.local == ["a"]
+    assert (found.jobs, found.local) == ([], ["a"])
     assert not needs_slurm([by_hand], {"a"})
-
-
-def test_a_job_that_slurm_does_not_know_is_cancelled_in_the_store_alone() -> None:
-    found = plan([open_attempt("a", "1_0")], queue=Answer(), run_ids={"a"})
-    assert found.jobs == []
-    assert found.run_ids == ["a"]
 
 
 def test_never_a_bare_scancel() -> None:
     for tell in (Slurm().cancel, Slurm().hold, Slurm().release):
-        with pytest.raises(ValueError, match="without a job"):
+        with pytest.raises(ValueError, match="at least one job id"):
             tell([])
 
 
 @pytest.fixture
-def sweep(tmp_path):
+def sweep(tmp_path, own):
     """A launched sweep of four runs; its folder and its store."""
-    path = write_spec(tmp_path, runs=4)
-    store = open_store(str(tmp_path / "a.db"), create=True)
-    store.stage(expand(load(path)).runs)
-    yield tmp_path, store
-    store.close()
+    own.stage(expand(load(write_spec(tmp_path, runs=4))).runs)
+    return tmp_path, own
 
 
 DB = ("--db", "a.db")
 
 
-def test_what_matches_nothing_is_an_error_of_one_line(sweep) -> None:
+def test_no_match_is_an_error_of_one_line(sweep) -> None:
     folder, _ = sweep
     for arguments in (["s.yaml"], ["--where", "gol=2"], ["s.yaml", "--state", "running"]):
         said = answer("cancel", *arguments, *DB, folder=folder)
@@ -121,7 +100,7 @@ def test_what_matches_nothing_is_an_error_of_one_line(sweep) -> None:
     assert "no runs chosen" in bare.err
 
 
-def test_intents_are_withdrawn_and_local_runs_stopped_without_slurm(sweep) -> None:
+def test_claims_are_withdrawn_and_local_runs_stopped_without_slurm(sweep) -> None:
     folder, store = sweep
     first, second, *_ = expand(load(folder / "s.yaml")).runs
     store.claim([first.run_id], job_name="n", launcher="slurm")
@@ -137,62 +116,52 @@ def test_intents_are_withdrawn_and_local_runs_stopped_without_slurm(sweep) -> No
     assert store.heartbeat(local, step=1, progress={}) is False
 
 
-def test_it_asks_above_ten(tmp_path) -> None:
+def test_it_asks_above_ten(own, tmp_path) -> None:
     write_spec(tmp_path, runs=11)
-    store = open_store(str(tmp_path / "a.db"), create=True)
     many = expand(load(tmp_path / "s.yaml")).runs
-    store.stage(many)
+    own.stage(many)
     for run in many:
-        store.start(run.run_id, ME)
+        own.start(run.run_id, ME)
     said = answer("cancel", "s.yaml", *DB, folder=tmp_path)
     assert said.code == 2
     assert "give -y" in said.err
-    assert len(store.open_attempts()) == 11
+    assert len(own.open_attempts()) == 11
     assert answer("cancel", "s.yaml", *DB, "--dry-run", folder=tmp_path).code == 0
-    assert len(store.open_attempts()) == 11
+    assert len(own.open_attempts()) == 11
     assert answer("cancel", "s.yaml", "-y", *DB, folder=tmp_path).code == 0
-    assert store.open_attempts() == []
-    store.close()
+    assert own.open_attempts() == []
 
 
 @pytest.mark.slow
-def test_on_slurm(slurm, tmp_path) -> None:
-    """Of three packs the first waits and is cancelled whole, the second in part, the third trains; a stranger stays."""
-    store = open_store(str(tmp_path / "a.db"), create=True)
+def test_on_slurm(slurm, own, tmp_path) -> None:
+    """One pack trains and one waits; both are cancelled. Of a third, one run is. Another user's job stays."""
     a, b, c, d, e = runs(5)
     packs = submitted(
-        store, slurm, "trap '' TERM; sleep 300", "--nodelist=n1", tasks=[[e], [a, b], [c, d]], parallel=1
+        own, slurm, "trap '' TERM; sleep 300", "--nodelist=n1", tasks=[[e], [a, b], [c, d]], parallel=1
     )
     (trains,), waits, shared = packs
     stranger = slurm.run("sbatch", "--parsable", "--output=/dev/null", "--hold", "--wrap", "sleep 300")
-    begun(store, trains)
-    wait_for_state(slurm, job_of(store, trains), "RUNNING")
+    begun(own, trains)
+    wait_for_state(slurm, job_of(own, trains), "RUNNING")
     seeds = [run.config["seed"] for run in (a, b, c, e)]
     where = f"seed in ({', '.join(map(str, seeds))})"
     said = answer("cancel", "--where", where, *DB, folder=tmp_path)
     assert said.code == 0, said.err
     assert "4 runs cancelled, and 2 jobs" in said.out
     assert "1 of them share a job" in said.out
-    assert [state_of(store, one) for one in (trains, *waits, *shared)] == [
-        *[State.CANCELLED] * 4,
-        State.PENDING,
-    ]
-    job = job_of(store, trains)
-    wait_for("its end", lambda: slurm_state(slurm, job) == "CANCELLED", within_s=WITHIN_S)
-    left = json.loads(answer("watch", "--once", "--json", *DB, folder=tmp_path).out)
-    assert left["states"] == {}  # no sweep was launched: these are plain jobs
+    states = [state_of(own, one) for one in (trains, *waits, *shared)]
+    assert states == [*[State.CANCELLED] * 4, State.PENDING]
+    wait_for_state(slurm, job_of(own, trains), "CANCELLED")
     assert slurm_state(slurm, stranger) == "PENDING"
-    wait_for_state(slurm, job_of(store, shared[0]), "RUNNING")
-    # Its worker leaves out what was cancelled.
-    assert store.begin(shared[0], ME) is False
-    assert store.begin(shared[1], ME) is True
-    store.close()
+    wait_for_state(slurm, job_of(own, shared[0]), "RUNNING")
+    # Its worker leaves out the cancelled run.
+    assert own.begin(shared[0], ME) is False
+    assert own.begin(shared[1], ME) is True
 
 
 @pytest.mark.slow
-def test_a_controller_that_does_not_answer_cancels_nothing(slurm, tmp_path) -> None:
-    store = open_store(str(tmp_path / "a.db"), create=True)
-    ((attempt,),) = submitted(store, slurm, "sleep 300", tasks=[runs(1)])
+def test_a_controller_that_does_not_answer_cancels_nothing(slurm, own, tmp_path) -> None:
+    ((attempt,),) = submitted(own, slurm, "sleep 300", tasks=[runs(1)])
     slurm.kill_controller()
     said = answer("cancel", "--state", "pending", *DB, folder=tmp_path)
     assert said.code == 2
@@ -201,4 +170,3 @@ def test_a_controller_that_does_not_answer_cancels_nothing(slurm, tmp_path) -> N
     assert state_of(opened(tmp_path), attempt) is State.PENDING
     with pytest.raises(SlurmError):
         Slurm().cancel(["1"])
-    store.close()

@@ -1,13 +1,14 @@
 """Coverage: what every cell wants, and what the store has of it."""
 
 import pytest
-from sweep_helpers import answer, begun, complete, fail, ids, small, staged, tree, write_spec
+from sweep_helpers import answer, begun, complete, drawn_twice, fail, ids, small, staged, tree, write_spec
 
 from results_db.contract import NewSweep, State
 from results_db.store import open_store
 from sweeps.follow.coverage import cover, with_top_ups
 from sweeps.spec.expand import expand
 from sweeps.spec.load import apply_overrides, load
+from sweeps.status.cell import Counts
 
 
 @pytest.fixture
@@ -41,48 +42,38 @@ def coverage(folder, *arguments):
     return said
 
 
-ROW_1 = {"gol": 1, "wanted": 4, "tried": 2, "reached": 1, "active": 1, "failed": 1, "open": 0, "missing": 3}
-ROW_2 = {"gol": 2, "wanted": 2, "tried": 1, "reached": 1, "active": 0, "failed": 0, "open": 1, "missing": 1}
+KEYS = (
+    *("gol", "wanted", "total", "stored", "kept", "active", "failed", "to_submit"),
+    *("missing", "top_up", "held_back"),
+)
 # Of the first cell 1 of 2 passed, so 3 more take 3 * (2 + 1) / 1 = 9 runs, of which one is active: 8. The cap of twice
-# 4 runs leaves 8 - 2 tried - 1 active - 1 failed = 4. Of the second 1 of 1 passed, so 1 more takes 1 * 2 / 1 = 2 runs:
-# the open one with seed 1, and the next seed; the cap of 4 leaves 3.
-FULL_1 = {**ROW_1, "top_up": 4, "held_back": 4, "pass_rate": 0.5, "seeds": [4, 5, 6, 7]}
-FULL_2 = {**ROW_2, "top_up": 2, "held_back": 0, "pass_rate": 1.0, "seeds": [1, 2]}
+# 4 runs leaves 8 - 2 stored - 1 active - 1 failed = 4. Of the second 1 of 1 passed, so 1 more takes 1 * 2 / 1 = 2 runs:
+# the interrupted one with seed 1, and the next seed; the cap of 4 leaves 3.
+ROW_1 = dict(zip(KEYS, (1, 4, 4, 2, 1, 1, 1, 0, 3, 4, 4), strict=True))
+ROW_2 = dict(zip(KEYS, (2, 2, 2, 1, 1, 0, 0, 1, 1, 2, 0), strict=True))
+FULL_1 = {"sweep": "s", **ROW_1, "pass_rate": 0.5, "seeds": [4, 5, 6, 7]}
+FULL_2 = {"sweep": "s", **ROW_2, "pass_rate": 1.0, "seeds": [1, 2]}
 
 
 def test_every_state_is_counted(filled) -> None:
     store, expansion = filled
+    staged(store, small(gol=2, seed=2))
     one, two = cover(expansion, store.runs())
-    assert [{**each.cell.columns, **each.counts} for each in (one, two)] == [ROW_1, ROW_2]
-    assert (one.pass_rate, two.pass_rate) == (0.5, 1.0)
-    assert ids(two.open) == [expansion.cells[1].runs[1].run_id]
-
-
-def test_of_an_empty_store_everything_is_open(tmp_path) -> None:
-    expansion = expand(load(write_spec(tmp_path, runs=3)))
-    (cell,) = cover(expansion, open_store(str(tmp_path / "none.db"), create=False).runs())
-    assert ids(cell.open) == ids(expansion.runs)
-    assert (cell.tried, cell.missing) == (0, 3)
-    assert cell.pass_rate is None
-
-
-def test_runs_of_dead_workers_are_open(filled) -> None:
-    store, expansion = filled
-    running = expansion.cells[0].runs[3]
-    one, _ = cover(expansion, store.runs(), dead=[running.run_id, "f" * 64])
-    assert (one.active, ids(one.open)) == (0, [running.run_id])
+    assert one.numbers.items() <= {**ROW_1, "top_up": 0, "held_back": 0}.items()
+    assert (one.counts, one.kept) == (Counts(stored=2, active=1, failed=1), 1)
+    assert (two.counts, two.kept) == (Counts(stored=1, to_submit=2), 1)
+    assert ids(two.to_submit) == [expansion.cells[1].runs[1].run_id, small(gol=2, seed=2).run_id]
+    dead = expansion.cells[0].runs[3]
+    one, _ = cover(expansion, store.runs(), dead=[dead.run_id, "f" * 64])
+    assert (one.counts.active, ids(one.to_submit)) == (0, [dead.run_id])
 
 
 def test_the_gate_can_be_moved_and_a_diverged_run_never_passes(filled) -> None:
     store, expansion = filled
     complete(store, expansion.cells[1].runs[1], accuracy=1.0, outcome="diverged")
 
-    def reached(**gate):
-        return [cell.reached for cell in cover(expansion, store.runs(), **gate)]
-
-    assert reached() == [1, 1]
-    assert reached(min_accuracy=0.98) == [2, 1]
-    assert reached(min_accuracy=0.995) == [0, 1]
+    for gate, kept in ((None, [1, 1]), (0.98, [2, 1]), (0.995, [0, 1])):
+        assert [cell.kept for cell in cover(expansion, store.runs(), min_accuracy=gate)] == kept
 
 
 def test_runs_after_the_specs_seeds_belong_to_the_cell_up_to_the_first_gap(tmp_path) -> None:
@@ -117,12 +108,7 @@ def test_of_two_files_one_that_wants_runs_is_enough_to_go_on(tmp_path) -> None:
 
 
 def test_a_run_that_two_cells_draw_is_counted_once(tmp_path) -> None:
-    # Both files' cells have lr 0.001 for every seed, though the cells are not equal: one draws it.
-    write_spec(tmp_path, name="plain", runs=1, lr=1e-3)
-    text = write_spec(tmp_path, name="drawn", runs=1).read_text()
-    (tmp_path / "drawn.yaml").write_text(text + "sample: {lr: {choice: [1.0e-3, 1.0e-3]}}\n")
-    (tmp_path / "both.yaml").write_text("include: [plain.yaml, drawn.yaml]\n")
-    expansion = expand(load(tmp_path / "both.yaml"))
+    expansion = drawn_twice(tmp_path)
     known = {small(seed=seed, lr=1e-3).run_id for seed in (0, 1, 2)}
     one, two = with_top_ups(expansion, known).cells
     assert [run.config["seed"] for run in one.runs] == [0, 1, 2]
@@ -131,35 +117,32 @@ def test_a_run_that_two_cells_draw_is_counted_once(tmp_path) -> None:
 
 
 def test_coverage_of_a_spec(folder) -> None:
-    assert coverage(folder, "s.yaml", "--json").json == [{"sweep": "s", **FULL_1}, {"sweep": "s", **FULL_2}]
+    assert coverage(folder, "s.yaml", "--json").json == [FULL_1, FULL_2]
     said = coverage(folder, "s.yaml")
     head, _, *rows, total = said.out.strip().splitlines()
-    assert head.split() == [*ROW_1, "top_up", "held_back"]
-    assert [line.split() for line in rows] == [
-        ["1", "4", "2", "1", "1", "1", "0", "3", "4", "4"],
-        ["2", "2", "1", "1", "0", "0", "1", "1", "2", "0"],
-    ]
+    assert head.split() == list(KEYS)
+    assert [line.split() for line in rows] == [[str(n) for n in row.values()] for row in (ROW_1, ROW_2)]
     assert total == "4 of 6 wanted runs are missing; imagine-sweep top-up would launch 6"
     assert said.err.splitlines() == [
-        "s: gol=1: 1 of 2 runs reached the accuracy, 3 more are wanted, and that takes about 8 runs, "
+        "s: gol=1: 1 of 2 stored runs passed the gate, 3 more are wanted, which takes about 8 runs, "
         "but the cap of 2 times 4 leaves 4; raise it with --cap"
     ]
 
 
 def test_overrides_and_options(folder) -> None:
     (row,) = coverage(folder, "s.yaml", "--json", "--where", "missing=3 and gol<2", "--cap", "3").json
-    assert row == {"sweep": "s", **FULL_1, "top_up": 8, "held_back": 0, "seeds": list(range(4, 12))}
+    assert row == {**FULL_1, "top_up": 8, "held_back": 0, "seeds": list(range(4, 12))}
     rows = coverage(folder, "s.yaml", "--json", "--min-accuracy", "0.5").json
-    assert [(row["reached"], row["missing"]) for row in rows] == [(2, 2), (1, 1)]
+    assert [(row["kept"], row["missing"]) for row in rows] == [(2, 2), (1, 1)]
     rows = coverage(folder, "s.yaml", "--json", "channels=5").json
-    assert [(row["tried"], row["open"], row["seeds"]) for row in rows] == [
-        (0, 4, [0, 1, 2, 3]),
-        (0, 2, [0, 1]),
+    assert [(row["to_submit"], row["pass_rate"], row["seeds"]) for row in rows] == [
+        (4, None, [0, 1, 2, 3]),
+        (2, None, [0, 1]),
     ]
 
 
 def test_without_a_spec_it_is_of_every_sweep_that_was_launched(folder) -> None:
-    assert coverage(folder, "--json").json == [{"sweep": "s", **FULL_1}, {"sweep": "s", **FULL_2}]
+    assert coverage(folder, "--json").json == [FULL_1, FULL_2]
     path = write_spec(folder, name="t", runs=1, batch=4)
     store = open_store(str(folder / "a.db"), create=True)
     store.stage(expand(load(path)).runs, sweep=NewSweep("t", load(path).composed))
@@ -176,7 +159,7 @@ def test_reading_creates_nothing(tmp_path) -> None:
     said = coverage(tmp_path)
     assert "no sweep was launched" in said.out
     assert coverage(tmp_path, "--json").json == []
-    assert coverage(tmp_path, "s.yaml", "--json").json[0]["open"] == 2
+    assert coverage(tmp_path, "s.yaml", "--json").json[0]["to_submit"] == 2
     assert tree(tmp_path) == {"s.yaml"}
 
 
@@ -204,11 +187,3 @@ def test_bad_input_is_one_line(folder, what) -> None:
     assert len(err.splitlines()) == 1
     assert err.startswith("imagine-sweep")
     assert {name for name in tree(folder) if not name.endswith(("-wal", "-shm"))} == before
-
-
-def test_staged_runs_are_open(filled) -> None:
-    store, expansion = filled
-    more = small(gol=2, seed=2)
-    staged(store, more)
-    two = cover(expansion, store.runs())[1]
-    assert ids(two.open) == [expansion.cells[1].runs[1].run_id, more.run_id]

@@ -1,4 +1,4 @@
-"""Packs dealt to arrays: each once, none too long, together never more at once than asked for, early ones early."""
+"""Packs dealt to arrays: each pack once, no array too long, no more tasks at once than allowed, early packs early."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ def dealt(count: int, *, limit: int, parallelism: int) -> list[tuple[list[int], 
     return [([PLACES[pack.pack_id] for pack in part.packs], part.parallelism, part.after) for part in parts]
 
 
-def test_what_fits_is_one_array() -> None:
+def test_packs_that_fit_are_one_array() -> None:
     assert dealt(4, limit=4, parallelism=9) == [([0, 1, 2, 3], 9, None)]
     assert dealt(0, limit=4, parallelism=9) == []
 
@@ -57,5 +57,5 @@ def test_for_any_numbers(count: int, limit: int, parallelism: int) -> None:
     for part in parts:
         places = [PLACES[pack.pack_id] for pack in part.packs]
         assert places == sorted(places)
-    # Nobody waits for a part that comes after it.
+    # No part waits for a later one.
     assert all(part.after is None or part.after < place for place, part in enumerate(parts))

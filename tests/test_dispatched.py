@@ -1,4 +1,4 @@
-"""The folder of a dispatch: what its jobs read, and how they find out which of two copies is the newer."""
+"""The folder of a dispatch: what its jobs read, and how they find out which of two copies is newer."""
 
 import multiprocessing
 from pathlib import Path
@@ -30,8 +30,10 @@ def folder(tmp_path: Path) -> DispatchFolder:
     return made
 
 
-def test_how_often_a_task_was_let_go_is_counted(folder: DispatchFolder) -> None:
+def test_releases_and_timeouts_are_counted_by_task(folder: DispatchFolder) -> None:
     assert [folder.note_release(index) for index in (1, 1, 11, 1)] == [1, 2, 1, 3]
+    # A start counts once, however often it says so.
+    assert [folder.note_timeout(*start) for start in ((1, 0), (1, 3), (1, 3), (11, 0))] == [1, 2, 2, 1]
 
 
 def test_what_is_written_is_read(folder: DispatchFolder) -> None:
@@ -49,7 +51,7 @@ def test_what_is_written_is_read(folder: DispatchFolder) -> None:
     assert folder.dispatch() == ABOUT
 
 
-def test_nobody_else_reads_the_stores_password(folder: DispatchFolder) -> None:
+def test_other_users_cannot_read_the_stores_password(folder: DispatchFolder) -> None:
     assert (folder.path / "dispatch.json").stat().st_mode & 0o077 == 0
 
 
@@ -65,12 +67,12 @@ def test_a_damaged_head_is_none(folder: DispatchFolder, damage: str) -> None:
 
 
 def test_every_start_is_newer_than_the_one_before(folder: DispatchFolder) -> None:
-    # Slurm's count: first start; a controller that forgot it (0 again); requeued (1); forgotten again (1).
+    # Slurm's count: the first start; a controller that forgot it (0 again); requeued (1); forgotten again (1).
     assert [folder.claim_start(0, slurm_restarts=count) for count in (0, 0, 1, 1)] == [0, 1, 2, 3]
     assert folder.claim_start(1, slurm_restarts=5) == 0  # every task counts for itself
 
 
-def test_a_copy_that_comes_after_its_successor_is_told_so(folder: DispatchFolder) -> None:
+def test_an_outdated_copy_gets_no_number(folder: DispatchFolder) -> None:
     assert folder.claim_start(0, slurm_restarts=0) == 0
     assert folder.claim_start(0, slurm_restarts=2) == 1
     assert folder.claim_start(0, slurm_restarts=1) is None
@@ -99,10 +101,3 @@ def test_many_at_once_get_different_numbers(folder: DispatchFolder) -> None:
         process.join()
         assert process.exitcode == 0
     assert sorted(numbers) == list(range(30))
-
-
-def test_timeouts_are_counted_by_task(folder: DispatchFolder) -> None:
-    folder.note_timeout(1, 0)
-    folder.note_timeout(1, 3)
-    folder.note_timeout(1, 3)
-    assert [folder.timeouts(index) for index in (0, 1, 11)] == [0, 2, 0]

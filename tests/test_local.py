@@ -1,4 +1,4 @@
-"""Launches on this machine: real workers, stopped and killed in all ways; every launch is the command itself."""
+"""Launches on this machine with real workers, stopped and killed in all ways. Every launch is the real command."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from slurm_helpers import all_results, planned
 from sweep_helpers import (
     HOPELESS,
     ME,
@@ -17,9 +18,7 @@ from sweep_helpers import (
     attempt_states,
     complete,
     fail,
-    ids,
     opened,
-    results,
     run,
     wait_until,
     write_spec,
@@ -28,10 +27,10 @@ from sweep_helpers import (
 from results_db.contract import RunRecord, State
 from results_db.spool.records import Spool, Spooled
 from results_db.store import open_store
-from sweeps.launch.plan import make_plan
 from sweeps.launch.prepare import open_packs
 from sweeps.spec.expand import expand
 from sweeps.spec.load import load
+from sweeps.status.plan import make_plan
 
 pytestmark = pytest.mark.slow
 
@@ -39,18 +38,8 @@ LAUNCH = (SWEEP, "launch", "s.yaml", "--db", "a.db")
 LONG = {"max_steps": 1500, "trace_every": 10}  # seconds, so that there is a middle to stop it in
 
 
-def planned(folder):
-    """Ids of the spec's runs."""
-    return ids(expand(load(folder / "s.yaml")).runs)
-
-
 def plan(folder):
     return json.loads(run(SWEEP, "plan", "s.yaml", "--db", "a.db", "--json", folder=folder).stdout)
-
-
-def all_results(folder):
-    store = opened(folder)
-    return {run_id: results(store, run_id) for run_id in planned(folder)}
 
 
 def history(folder):
@@ -77,7 +66,7 @@ def is_gone(pid):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A launch of the long spec that nobody disturbs: its folder and what it said."""
+    """A launch of the long spec without any fault: its folder and its output."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_spec(folder, **LONG)
     return folder, run(*LAUNCH, "--json", folder=folder)
@@ -92,7 +81,7 @@ def long(tmp_path):
 
 @pytest.fixture
 def begin():
-    """Begins a launch; ends it with the test."""
+    """Starts launches, and ends them with the test."""
     begun = []
 
     def launch(folder, *options, wait=True, **more):
@@ -155,13 +144,20 @@ def test_the_limit_takes_the_first_runs_only(tmp_path) -> None:
     assert history(tmp_path) == [["COMPLETED"], [], ["COMPLETED"], []]
 
 
-def test_a_relaunch_forms_the_packs_of_the_first_launch(tmp_path) -> None:
-    # Six runs in packs of two: 0+1, 2+3, 4+5. Runs 0 and 3 are done; 1 and 2 must not become partners.
+@pytest.fixture
+def six(tmp_path):
+    """The expansion of a spec of six runs, and a store in which they are staged."""
     write_spec(tmp_path, runs=6)
     expansion = expand(load(tmp_path / "s.yaml"))
     store = open_store(str(tmp_path / "a.db"), create=True)
+    store.stage(expansion.runs)
+    return expansion, store
+
+
+def test_a_relaunch_forms_the_packs_of_the_first_launch(six) -> None:
+    # Packs of two: 0+1, 2+3, 4+5. Runs 0 and 3 are done; 1 and 2 must not become partners.
+    expansion, store = six
     runs = expansion.runs
-    store.stage(runs)
     for done in (runs[0], runs[3]):
         complete(store, done)
     packs = open_packs(expansion, make_plan(expansion, store), store, size=2, limit=None)
@@ -170,13 +166,10 @@ def test_a_relaunch_forms_the_packs_of_the_first_launch(tmp_path) -> None:
     assert [pack.runs for pack in packs] == [(runs[1],), (runs[2],)]
 
 
-def test_a_run_that_had_too_little_memory_trains_alone(tmp_path) -> None:
-    # Of six runs in packs of three, 1 and 2 ended so when their job did: nobody knows which of them it was.
-    write_spec(tmp_path, runs=6)
-    expansion = expand(load(tmp_path / "s.yaml"))
-    store = open_store(str(tmp_path / "a.db"), create=True)
+def test_a_run_that_had_too_little_memory_trains_alone(six) -> None:
+    # In packs of three, 1 and 2 ended with their job: either may be the one that took the memory.
+    expansion, store = six
     runs = expansion.runs
-    store.stage(runs)
     for at_fault in (runs[1], runs[2]):
         fail(store, at_fault, state=State.OUT_OF_MEMORY)
     fail(store, runs[3])
@@ -185,7 +178,7 @@ def test_a_run_that_had_too_little_memory_trains_alone(tmp_path) -> None:
     assert [pack.runs for pack in packs] == [(runs[0],), (runs[1],), (runs[2],), tuple(runs[3:])]
 
 
-def test_a_launch_takes_in_what_a_killed_worker_left_in_the_spool(tmp_path) -> None:
+def test_a_launch_ingests_what_a_killed_worker_left_in_the_spool(tmp_path) -> None:
     write_spec(tmp_path, runs=1)
     store = open_store(str(tmp_path / "a.db"), create=True)
     (only,) = expand(load(tmp_path / "s.yaml")).runs
@@ -200,7 +193,7 @@ def test_a_launch_takes_in_what_a_killed_worker_left_in_the_spool(tmp_path) -> N
     assert history(tmp_path) == [["COMPLETED"]]
 
 
-def test_nobody_reads_what_a_launch_says(long, undisturbed) -> None:
+def test_a_launch_whose_output_is_closed(long, undisturbed) -> None:
     # As in `launch ... 2>&1 | tee log` when Ctrl-C ends tee as well.
     launch = subprocess.Popen(LAUNCH, cwd=long, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_until(lambda: (long / "a.db").exists() and len(workers(long)) == 2)
@@ -215,7 +208,7 @@ def test_nobody_reads_what_a_launch_says(long, undisturbed) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_within_seconds_and_gone_on_with(long, undisturbed, begin, number) -> None:
+def test_a_launch_stops_within_seconds_and_the_next_one_continues(long, undisturbed, begin, number) -> None:
     launch = begin(long)
     began = time.monotonic()
     launch.process.send_signal(number)
@@ -227,7 +220,7 @@ def test_stopped_within_seconds_and_gone_on_with(long, undisturbed, begin, numbe
     again = run(*LAUNCH, folder=long)
     assert again.returncode == 0
     assert history(long) == [["PREEMPTED", "COMPLETED"]] * 2
-    assert "started at step 0" not in again.stderr  # it went on, and did not begin anew
+    assert "started at step 0" not in again.stderr  # it continued
     assert all_results(long) == all_results(undisturbed[0])
     assert list((long / "a.files" / "checkpoints").iterdir()) == []
 
@@ -239,7 +232,7 @@ def test_a_launch_survives_the_end_of_a_worker(long, undisturbed, begin, number)
     os.kill(pid, number)
     assert launch.end() == 0
     assert "a worker died" in launch.said
-    assert "trying its runs again" in launch.said
+    assert "training its runs again" in launch.said
     first = "LOST" if number == signal.SIGKILL else "PREEMPTED"
     wanted = {run_id: [first, "COMPLETED"] if run_id == ended else ["COMPLETED"] for run_id in planned(long)}
     assert dict(zip(planned(long), history(long), strict=True)) == wanted
@@ -255,7 +248,7 @@ def test_a_killed_launcher_takes_its_workers_with_it(long, undisturbed, begin) -
     wait_until(lambda: is_gone(orphan), within_s=10)
     states = opened(long).states([one, two])
     assert (states[one], states[two]) == (State.RUNNING, State.PREEMPTED)
-    assert plan(long)["to_submit"] == 2  # whom nobody trains is no longer active
+    assert plan(long)["to_submit"] == 2  # a run without a worker is no longer active
     assert run(*LAUNCH, folder=long).returncode == 0
     attempts = {run_id: attempt_states(opened(long), run_id) for run_id in (one, two)}
     assert attempts == {one: ["LOST", "COMPLETED"], two: ["PREEMPTED", "COMPLETED"]}
@@ -296,11 +289,11 @@ def test_workers_that_cannot_start(tmp_path) -> None:
     assert run(*LAUNCH, folder=tmp_path).returncode == 0  # mended, the same command goes on
 
 
-def test_a_run_that_kills_its_workers_is_given_up_and_takes_no_other_with_it(tmp_path) -> None:
+def test_a_run_that_kills_its_workers_fails_alone(tmp_path) -> None:
     write_spec(tmp_path, runs=2)
     deadly = tmp_path / "deadly"
     deadly.mkdir()
-    # As the kernel ends a process that takes all memory: in the middle of the training, without a word.
+    # As the kernel kills a process that takes all memory: in the middle of the training.
     (deadly / "sitecustomize.py").write_text(
         "import os\n"
         "if 'IMAGINE_THREADS' in os.environ:\n"
@@ -317,13 +310,13 @@ def test_a_run_that_kills_its_workers_is_given_up_and_takes_no_other_with_it(tmp
     assert done.returncode == 1
     said = json.loads(done.stdout)
     assert (said["stored"], said["failed"]) == (1, 1)
-    # Twice together; then alone, where the one at fault has three tries.
+    # Twice together; then alone, where the run at fault has three tries.
     assert history(tmp_path) == [["LOST", "LOST", "COMPLETED"], ["LOST"] * 4 + ["FAILED"]]
     assert done.stderr.count("a worker died (SIGKILL)") == 5
     assert opened(tmp_path).attempts(planned(tmp_path)[1])[-1]["exit_code"] == -9
 
 
-def test_failed_runs_are_left_alone_until_a_retry_is_asked_for(tmp_path) -> None:
+def test_failed_runs_are_trained_again_only_with_retry_failed(tmp_path) -> None:
     write_spec(tmp_path, runs=1, cells=f"[{{batch: 8}}, {{batch: {HOPELESS}}}]")
     first = run(*LAUNCH, folder=tmp_path)
     assert first.returncode == 1

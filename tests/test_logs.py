@@ -1,7 +1,6 @@
-"""Logs: of the newest attempt, as a whole or as they grow, from one attempt to the next."""
+"""The log of the newest attempt, as a whole or as it grows, from one attempt to the next."""
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +11,8 @@ from sweep_helpers import ME, answer, complete, small, staged, wait_until
 
 from jobs.dispatched import Dispatch, DispatchFolder
 from results_db.contract import Attempt, RunRecord, State, StoreError
-from results_db.store.sql import SqlStore, open_store
+from results_db.store.sql import SqlStore
 from slurm.follow.logs import _start_of_last, follow, guess_log, read
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[SqlStore]:
-    store = open_store(str(tmp_path / "a.db"), create=True)
-    yield store
-    store.close()
 
 
 def begin(store: SqlStore, log: Path, *, text: str) -> Attempt:
@@ -50,20 +42,20 @@ def test_the_newest_attempts_log(own, tmp_path) -> None:
     }
 
 
-def test_a_log_that_is_gone_leaves_the_lines_that_the_store_kept(own, tmp_path) -> None:
+def test_of_a_deleted_log_the_store_keeps_the_last_lines(own, tmp_path) -> None:
     attempt = begin(own, tmp_path / "1.log", text="x")
     (tmp_path / "1.log").unlink()
-    with pytest.raises(StoreError, match="has no log here"):
+    with pytest.raises(StoreError, match="cannot be read"):
         read(own, attempt.run_id)
     assert own.end(attempt, State.FAILED, error="x", log_tail="the last line")
     assert read(own, attempt.run_id) == "the last line\n"
 
 
-def test_a_job_that_said_nothing_yet_is_guessed_where_submitit_puts_it(own, tmp_path) -> None:
+def test_the_log_of_a_job_that_reported_nothing_is_found_where_submitit_writes_it(own, tmp_path) -> None:
     staged(own, small())
     (attempt,) = own.claim([small().run_id], job_name="s-1", launcher="slurm")
     own.note_jobs({attempt: "7_3"})
-    with pytest.raises(StoreError, match=r"waits to start \(job 7_3\); with -f"):
+    with pytest.raises(StoreError, match=r"waits to start \(job 7_3\); -f shows"):
         read(own, attempt.run_id)
     path = own.folder / "jobs" / "s-1" / "7_3_0_log.err"
     path.parent.mkdir(parents=True)
@@ -75,8 +67,8 @@ def test_a_job_that_said_nothing_yet_is_guessed_where_submitit_puts_it(own, tmp_
     ("arguments", "said"),
     [
         (["0000"], "no run begins with"),
-        (["{run}"], "was never tried"),
-        (["{run}", "-f", "--json"], "leave -f out"),
+        (["{run}"], "was never trained"),
+        (["{run}", "-f", "--json"], "give one of them"),
     ],
 )
 def test_mistakes_are_one_line(own, tmp_path, arguments, said) -> None:
@@ -89,17 +81,15 @@ def test_mistakes_are_one_line(own, tmp_path, arguments, said) -> None:
 
 
 @pytest.mark.parametrize("name", ["8_3_0_log.err", "8_3_0_log.out"])
-def test_a_guess_knows_where_submitit_was_told_to_put_it(own, tmp_path, name) -> None:
+def test_the_log_is_found_in_a_folder_of_the_users(own, tmp_path, name) -> None:
     """`submitit_folder: .../%A/%a`, and with `stderr_to_stdout` there is one file alone."""
     files = tmp_path / "elsewhere" / "8" / "3"
     files.mkdir(parents=True)
-    DispatchFolder.beside(own.folder, "s-1").begin(
-        Dispatch(
-            "s-1", own.url, str(own.folder), None, "h", "1:1", "me", str(tmp_path / "elsewhere/%A/%a"), 5
-        )
-    )
+    logs = str(tmp_path / "elsewhere/%A/%a")
+    about = Dispatch("s-1", own.url, str(own.folder), None, "h", "1:1", "me", logs, 5)
+    DispatchFolder.beside(own.folder, "s-1").begin(about)
     guessed = files / "8_3_0_log.err"
-    assert guess_log(own.folder, "s-1", "8_3") == guessed  # before there is any
+    assert guess_log(own.folder, "s-1", "8_3") == guessed  # before it exists
     (files / name).touch()
     assert guess_log(own.folder, "s-1", "8_3") == files / name
     assert guess_log(own.folder, "s-1", None) is None
@@ -136,7 +126,7 @@ def test_follow_begins_at_the_last_lines(own, tmp_path, last, begins) -> None:
     attempt = begin(own, tmp_path / "1.log", text="one\ntwo\nthree\n")
     parts = follow(own, attempt.run_id, note=lambda line: None, last=last, every_s=0.01)
     assert next(parts) == begins
-    # The next attempt's log is new from its start on.
+    # All of the next attempt's log is new.
     assert own.end(attempt, State.PREEMPTED)
     begin(own, tmp_path / "2.log", text="four\nfive\n")
     assert next(parts) == "four\nfive\n"
@@ -152,13 +142,13 @@ def test_the_last_lines_are_those_of_a_list(tmp_path_factory, lines, ended, last
     assert data[_start_of_last(path, last) :] == b"\n".join(tail)
 
 
-def test_an_empty_log_is_said_to_be_empty(own, tmp_path) -> None:
+def test_an_empty_log_is_called_empty(own, tmp_path) -> None:
     run_id = begin(own, tmp_path / "1.log", text="").run_id
     said = answer("logs", run_id, "--db", "a.db", folder=tmp_path)
     assert (said.code, said.out, said.err) == (0, "", f"the log of run {run_id[:10]} is empty\n")
 
 
-def test_follow_reads_a_file_anew_that_became_shorter(own, tmp_path) -> None:
+def test_follow_starts_again_if_the_file_became_shorter(own, tmp_path) -> None:
     attempt = begin(own, tmp_path / "1.log", text="a long first line\n")
     parts = follow(own, attempt.run_id, note=lambda line: None, every_s=0.01)
     assert next(parts) == "a long first line\n"

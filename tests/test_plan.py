@@ -7,9 +7,10 @@ from sweep_helpers import begun, complete, ids, small, write_spec
 
 from results_db.contract import State
 from results_db.store import open_store
-from sweeps.launch.plan import Counts, make_plan
 from sweeps.spec.expand import Expansion, expand
 from sweeps.spec.load import apply_overrides, load
+from sweeps.status.cell import NEW, Counts, Status, count_by_status, read_cells
+from sweeps.status.plan import make_plan
 
 
 @pytest.fixture
@@ -26,24 +27,11 @@ def expansion(tmp_path):
     return expand(load(write_spec(tmp_path, runs=2, cells=cells)))
 
 
-def in_state(store, run, state):
-    """Put a run into the store in a state."""
-    if state == State.COMPLETED:
-        complete(store, run)
-    else:
-        attempt = begun(store, run)
-        if state != State.RUNNING:
-            assert store.end(attempt, state)
-
-
-def test_of_an_empty_store_everything_is_to_submit(store, expansion) -> None:
+def test_an_empty_store_leaves_every_run_to_submit(store, expansion) -> None:
     plan = make_plan(expansion, store)
     assert [cell.counts for cell in plan.cells] == [Counts(to_submit=n) for n in (1, 3, 2)]
     assert plan.counts == Counts(to_submit=6)
-    assert plan.counts.total == 6
-    assert [dict(cell.states) for cell in plan.cells] == [{"NEW": 1}, {"NEW": 3}, {"NEW": 2}]
-    assert plan.expected_seconds is None
-    assert plan.known_seconds is None
+    assert (plan.expected_seconds, plan.known_seconds) == (None, None)
     assert store.states(run.run_id for run in expansion.runs) == {}  # it only read
 
 
@@ -56,48 +44,48 @@ def test_the_order_is_breadth_first(store, expansion) -> None:
     assert make_plan(expansion, store).to_submit == [one[0], two[0], three[1], two[1], three[2]]
 
 
-KINDS = {
-    "stored": [State.COMPLETED],
-    "active": [State.RUNNING],
-    "failed": [State.FAILED, State.OUT_OF_MEMORY],
-    "to_submit": [State.CANCELLED, State.TIMEOUT, State.NODE_FAIL, State.PREEMPTED, State.LOST],
+STATES = {
+    Status.NEW: [NEW, "STAGED"],
+    Status.WAITING: ["PENDING"],
+    Status.RUNNING: ["RUNNING"],
+    Status.STORED: ["COMPLETED"],
+    Status.FAILED: ["FAILED", "OUT_OF_MEMORY"],
+    Status.INTERRUPTED: ["CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "LOST"],
 }
 
 
-@pytest.mark.parametrize(
-    ("kind", "state"), [(kind, state) for kind, states in KINDS.items() for state in states]
-)
-def test_every_state_counts_as_one_kind(store, expansion, kind, state) -> None:
+def test_every_state_has_one_status() -> None:
+    assert sorted(state for states in STATES.values() for state in states) == sorted([*State, NEW])
+    for status, states in STATES.items():
+        counts = count_by_status(dict.fromkeys(states, 1))
+        assert counts == dict.fromkeys(Status, 0) | {status: len(states)}
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_run_is_counted_once(expansion, state) -> None:
     cell = expansion.cells[1]
-    in_state(store, cell.runs[1], state)
-    planned = make_plan(expansion, store).cells[1]
-    counts = planned.counts.as_dict()
-    usual = {"total": 3, "stored": 0, "active": 0, "failed": 0, "to_submit": 2}
-    assert counts == {**usual, kind: usual[kind] + 1}
-    assert counts["total"] == sum(counts[name] for name in KINDS)
-    assert dict(planned.states) == {"NEW": 2, str(state): 1}
-
-
-def test_failed_runs_are_submitted_if_asked_for(store, expansion) -> None:
-    failed, fine = expansion.cells[2].runs
-    in_state(store, failed, State.FAILED)
-    complete(store, fine)
-    assert make_plan(expansion, store).cells[2].counts == Counts(stored=1, failed=1)
-    again = make_plan(expansion, store, retry_failed=True)
-    assert again.cells[2].counts == Counts(stored=1, to_submit=1)
-    assert failed in again.to_submit
-    assert fine not in again.to_submit
+    for retry in (False, True):
+        (_, read, _) = read_cells(expansion, {cell.runs[1].run_id: state}, retry_failed=retry)
+        failed, to_submit = state in STATES[Status.FAILED], state in STATES[Status.INTERRUPTED] + ["STAGED"]
+        assert read.counts == Counts(
+            stored=int(state == "COMPLETED"),
+            active=int(state in ("PENDING", "RUNNING")),
+            failed=int(failed and not retry),
+            to_submit=2 + int(to_submit or (failed and retry)),
+        )
+        assert (read.counts.total, dict(read.states)) == (3, {"NEW": 2, str(state): 1})
+        assert (cell.runs[1] in read.to_submit) == (to_submit or (failed and retry))
 
 
 def test_runs_of_dead_workers_are_to_submit(store, expansion) -> None:
     dead, alive = expansion.cells[2].runs
     begun(store, dead)
     begun(store, alive)
-    planned = make_plan(expansion, store, dead=[dead.run_id, "f" * 64])
-    assert planned.cells[2].counts == Counts(active=1, to_submit=1)
-    assert dict(planned.cells[2].states) == {"LOST": 1, "RUNNING": 1}
-    assert dead in planned.to_submit
-    assert alive not in planned.to_submit
+    plan = make_plan(expansion, store, dead=[dead.run_id, "f" * 64])
+    assert plan.cells[2].counts == Counts(active=1, to_submit=1)
+    assert dict(plan.cells[2].states) == {"LOST": 1, "RUNNING": 1}
+    assert dead in plan.to_submit
+    assert alive not in plan.to_submit
     assert store.states([dead.run_id]) == {dead.run_id: State.RUNNING}  # it only read
 
 
@@ -106,9 +94,7 @@ def test_the_expected_time_is_the_mean_of_past_runs_of_the_cell(store, expansion
     complete(store, one.runs[0], seconds=7)
     complete(store, three.runs[0], seconds=10)
     complete(store, three.runs[1], seconds=20)
-    complete(
-        store, small(gol=3, seed=99), seconds=5
-    )  # of the third cell, though this spec does not want its seed
+    complete(store, small(gol=3, seed=99), seconds=5)  # of the third cell, with a seed that it does not want
     complete(store, small(gol=3, seed=98, lr=1e-4), seconds=1000)  # another rate: another cell
     plan = make_plan(expansion, store)
     assert [cell.seconds_per_run for cell in plan.cells] == [7, 15, 5]
@@ -129,19 +115,18 @@ def test_a_cell_without_past_runs_has_no_expected_time(store, expansion) -> None
 
 
 def test_runs_of_other_seeds_tell_the_time_of_a_top_up(store, expansion) -> None:
-    """Only new runs are chosen: nothing of this expansion is stored, and the cell has a past all the same."""
+    """The chosen runs are new: none of them is stored, and yet the cell's duration is known."""
     cell = expansion.cells[1]
     complete(store, cell.runs[0], seconds=10)
     chosen = Expansion([replace(cell, runs=[cell.run(seed=50), cell.run(seed=51)])])
     assert make_plan(chosen, store).expected_seconds == 20
 
 
-def test_of_a_complete_spec_nothing_is_left(store, expansion) -> None:
+def test_a_complete_spec_has_no_runs_to_submit(store, expansion) -> None:
     for run in expansion.runs:
         complete(store, run)
     plan = make_plan(expansion, store)
-    assert plan.counts == Counts(stored=6)
-    assert plan.to_submit == []
+    assert (plan.counts, plan.to_submit) == (Counts(stored=6), [])
     assert plan.expected_seconds == plan.known_seconds == 0
 
 
@@ -163,14 +148,6 @@ def test_sampled_values_are_part_of_the_run_and_not_of_the_cells_past(store, tmp
     assert ids(plan.to_submit) == ids(cell.runs[1:])
 
 
-def test_a_run_of_two_specs_is_planned_once(store, tmp_path) -> None:
-    one = expand(load(write_spec(tmp_path, name="one", runs=2)))
-    two = expand(load(write_spec(tmp_path, name="two", runs=3)))
-    for run in one.runs:
-        complete(store, run)
-    assert make_plan(two, store).counts == Counts(stored=2, to_submit=1)
-
-
 def test_an_override_makes_other_runs(store, tmp_path) -> None:
     spec = load(write_spec(tmp_path, runs=2))
     for run in expand(spec).runs:
@@ -180,28 +157,3 @@ def test_an_override_makes_other_runs(store, tmp_path) -> None:
         ({"channels": 4}, Counts(stored=2)),
         ({"channels": 6}, Counts(to_submit=2)),
     ]
-
-
-def test_what_json_holds(store, expansion) -> None:
-    complete(store, expansion.cells[1].runs[0], seconds=10)
-    said = make_plan(expansion, store).as_dict()
-    cells = said.pop("cells")
-    assert said == {
-        "total": 6,
-        "stored": 1,
-        "active": 0,
-        "failed": 0,
-        "to_submit": 5,
-        "expected_seconds": None,
-    }
-    assert cells[1] == {
-        "gol": 2,
-        "wanted": 3,
-        "total": 3,
-        "stored": 1,
-        "active": 0,
-        "failed": 0,
-        "to_submit": 2,
-        "states": {"COMPLETED": 1, "NEW": 2},
-        "expected_seconds": 20.0,
-    }

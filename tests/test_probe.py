@@ -1,4 +1,4 @@
-"""The probe before a launch: what a node, srun, or nobody has to say, and that no job of it is left."""
+"""The probe before a launch: the answers of a node and of srun, and that no probe stays in the queue."""
 
 import signal
 import subprocess
@@ -17,44 +17,42 @@ def done(out: str, err: str, code: int = 1) -> "subprocess.CompletedProcess[str]
 
 
 # What srun of Slurm 22.05 printed on the testbed.
+UNABLE = "srun: error: Unable to allocate resources: "
 REFUSED = [
     (
-        "srun: error: invalid partition specified: nonesuch\n"
-        "srun: error: Unable to allocate resources: Invalid partition name specified",
+        f"srun: error: invalid partition specified: nonesuch\n{UNABLE}Invalid partition name specified",
         "Invalid partition name specified",
     ),
     (
-        "srun: error: Unable to allocate resources: Requested node configuration is not available",
+        f"{UNABLE}Requested node configuration is not available",
         "Requested node configuration is not available",
     ),
     ("srun: unrecognized option '--of-mine=x'\nTry \"srun --help\" for more information", "--of-mine=x"),
     ("srun: error: Invalid generic resource (gres) specification", "Invalid generic resource"),
 ]
 NOT_YET = [
-    "srun: job 6 queued and waiting for resources\n"
-    "srun: error: Unable to allocate resources: Requested nodes are busy",
-    "srun: Required node not available (down, drained or reserved)\n"
-    "srun: error: Unable to allocate resources: Required node not available (down, drained or reserved)",
+    f"srun: job 6 queued and waiting for resources\n{UNABLE}Requested nodes are busy",
+    f"{UNABLE}Required node not available (down, drained or reserved)",
     "srun: error: Task launch for StepId=5.0 failed on node n1: Socket timed out on send/recv operation",
 ]
 
 
 @pytest.mark.parametrize(("err", "words"), REFUSED)
-def test_what_slurm_will_never_start_is_refused(err, words) -> None:
+def test_a_job_that_slurm_will_never_start_is_refused(err, words) -> None:
     with pytest.raises(ConfigError, match=r"^Slurm refused the jobs: .*; nothing was submitted") as refused:
         _outcome(done("", err))
     assert words in str(refused.value)
 
 
 @pytest.mark.parametrize("err", NOT_YET)
-def test_what_may_start_later_is_no_refusal(err) -> None:
+def test_a_job_that_may_start_later_is_not_refused(err) -> None:
     assert "start" in str(_outcome(done("", err)))
 
 
-def test_what_a_node_says() -> None:
+def test_the_answers_of_a_node() -> None:
     started, set_up = "imagine-node-started n7\n", "imagine-node-set-up\n"
     assert _outcome(done(started + set_up + '{"problem": null}\n', "", 0)) is None
-    # Setup commands may print what they like, with or without a newline at the end.
+    # Setup commands may print anything, with or without a newline at the end.
     assert _outcome(done(started + "module loaded\n" + set_up + '{"problem": null}\n', "", 0)) is None
     for out, err, says in (
         (started, "srun: error: n7: task 0: Exited with exit code 3", "they ended with exit code 1"),
@@ -73,25 +71,14 @@ def test_a_setup_that_fails_is_named_and_nothing_is_submitted(slurm, tmp_path) -
     said = try_launch(tmp_path, "launcher.setup=['echo no such module >&2; exit 3']", check=True)
     assert said.code == 2
     (line,) = [line for line in said.err.splitlines() if "probing a node" not in line]
-    assert "did not get through the setup commands: they ended with exit code 3 (no such module)" in line
+    assert "did not finish the setup commands: they ended with exit code 3 (no such module)" in line
     assert states(tmp_path) == {}
     assert slurm.run("squeue", "-h") == ""
 
 
 @pytest.mark.slow
-def test_what_slurm_refuses_is_one_line(slurm, tmp_path) -> None:
-    write_spec(tmp_path, runs=1)
-    said = try_launch(tmp_path, "launcher.partition=nonesuch", check=True)
-    assert (said.code, said.out) == (2, "")
-    assert said.err.startswith("imagine-sweep: error: Slurm refused the jobs: ")
-    assert "Invalid partition name specified; nothing was submitted" in said.err
-    assert said.err.count("\n") == 1
-    assert states(tmp_path) == {}
-
-
-@pytest.mark.slow
 def test_an_interrupted_launch_says_that_it_waits_and_leaves_no_probe(slurm, tmp_path) -> None:
-    """SIGINT to the launch alone: srun hears of it from the launch."""
+    """Only the launch gets SIGINT, and ends its srun."""
     blockers = [
         slurm.run("sbatch", "--parsable", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600")
         for _ in slurm.node_states()
@@ -117,8 +104,8 @@ def test_a_setup_that_prints_half_a_line(slurm, tmp_path) -> None:
 
 @pytest.mark.slow
 def test_a_node_without_the_gpu_that_it_should_have(slurm, tmp_path, monkeypatch) -> None:
-    """It shall not train on its CPU instead, which would take days and say nothing."""
-    monkeypatch.delenv("IMAGINE_DEVICE")  # which the testbed sets, whose GPUs are none
+    """It must not train on its CPU instead, which would take days."""
+    monkeypatch.delenv("IMAGINE_DEVICE")  # the testbed sets it, because its GPUs are fake
     write_spec(tmp_path, runs=1)
     said = try_launch(tmp_path, "launcher.gpus_per_node=1", check=True)
     assert said.code == 2

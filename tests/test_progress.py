@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from jobs.progress import Display, accuracies, duration, ending
+from jobs.progress import Display, Training, accuracies, duration, ending
 
 ONE, TWO = "a" * 64, "b" * 64
 
@@ -93,9 +93,23 @@ def lines_of(file):
     return [line.split(" ", 1)[1] for line in file.getvalue().splitlines()]
 
 
+class Guess:
+    """An estimate of 1:20 min left; it keeps what it is asked."""
+
+    def __init__(self):
+        self.past, self.asked = [], None
+
+    def ended(self, run_id, seconds, steps):
+        self.past.append((run_id, seconds, steps))
+
+    def left(self, training, waiting, *, workers):
+        self.asked = (list(training), list(waiting), workers)
+        return 80.0
+
+
 def test_without_a_terminal_there_are_lines(clock) -> None:
     file = StringIO()
-    with Display(total=2, workers=1, console=Console(file=file, width=200)) as display:
+    with Display([ONE, TWO], estimate=Guess(), console=Console(file=file, width=200)) as display:
         display.event(started(ONE), "gol=3 seed=1")
         clock(5)
         display.event(at(ONE, 50), "gol=3 seed=1")  # too soon for a line
@@ -105,11 +119,11 @@ def test_without_a_terminal_there_are_lines(clock) -> None:
         clock(10)
         display.event(COMPLETED | {"run_id": ONE}, "gol=3 seed=1")
         display.event({"event": "skipped", "run_id": TWO}, "gol=3 seed=2")
-    # 200 steps in 20 s; the run took 30 s, one like it is left.
+    # 200 steps in 20 s.
     assert lines_of(file) == [
         "aaaaaaaaaa gol=3 seed=1: started at step 0",
         "aaaaaaaaaa gol=3 seed=1: step 200/1000 10.0 steps/s final 80.0% | s2 90.0%",
-        f"aaaaaaaaaa gol=3 seed=1: {ending(COMPLETED)} (1/2, ETA 30 s)",
+        f"aaaaaaaaaa gol=3 seed=1: {ending(COMPLETED)} (1/2, ETA 1:20 min)",
         "bbbbbbbbbb gol=3 seed=2: complete, or running elsewhere (2/2)",
     ]
     assert "\x1b" not in file.getvalue()
@@ -122,7 +136,7 @@ def adversarial(run_id, step):
 
 def test_the_adversarys_stage_goes_on_in_the_same_line(clock) -> None:
     file = StringIO()
-    display = Display(total=1, console=Console(file=file, width=200))
+    display = Display([ONE], console=Console(file=file, width=200))
     display.event(started(ONE, max_steps=1500), "gan=posthoc")
     clock(20)
     display.event(at(ONE, 800) | {"max_steps": 1500}, "gan=posthoc")
@@ -144,7 +158,6 @@ def test_a_run_resumed_in_the_adversarys_stage_has_its_bar_and_rate_from_there(c
         (started(ONE, step=1200, max_steps=1500), "gan=posthoc"),
         (clock, 20),
         (adversarial(ONE, 1300), "gan=posthoc"),
-        total=1,
     )[-2:-1]
     assert "step   1300/1500" in line
     assert " 5.0 steps/s" in line
@@ -153,18 +166,18 @@ def test_a_run_resumed_in_the_adversarys_stage_has_its_bar_and_rate_from_there(c
 
 def test_markup_in_an_error_is_printed_as_it_is() -> None:
     file = StringIO()
-    display = Display(total=1, console=Console(file=file, width=40))
+    display = Display([ONE], console=Console(file=file, width=40))
     display.event(
         {"event": "ended", "run_id": ONE, "state": "FAILED", "error": "bad [/index] [1, 2] " + "x" * 60}, ""
     )
     assert lines_of(file) == [f"aaaaaaaaaa : FAILED: bad [/index] [1, 2] {'x' * 60} (1/1)"]
 
 
-def shown(*events, **options):
+def shown(*events, run_ids=(ONE, TWO), **options):
     """The last picture on a terminal, line by line."""
     file = StringIO()
     console = Console(file=file, force_terminal=True, width=160, color_system=None, legacy_windows=False)
-    display = Display(console=console, **options)
+    display = Display(run_ids, console=console, **options)
     with display:
         for event, label in events:
             display.event(event, label) if isinstance(event, dict) else event(label)
@@ -175,15 +188,16 @@ def shown(*events, **options):
 
 
 def test_a_terminal_shows_a_bar_per_running_run_and_one_over_all(clock) -> None:
+    guess = Guess()
     picture = shown(
         (started(ONE), "gol=3 seed=1"),
         (started(TWO), "gol=3 seed=2"),
         (clock, 20),
         (at(ONE, 500), "gol=3 seed=1"),
         (at(TWO, 100), "gol=3 seed=2"),
-        total=5,
-        workers=2,
-        expected_s=40,
+        run_ids=[ONE, TWO, "c" * 64],
+        workers=1,
+        estimate=guess,
     )
     one, two, overall = picture[-3:]
     assert "aaaaaaaaaa gol=3 seed=1" in one
@@ -194,39 +208,41 @@ def test_a_terminal_shows_a_bar_per_running_run_and_one_over_all(clock) -> None:
     assert "step    100/1000" in two
     assert "5.0 steps/s" in two
     assert (one.count("━"), two.count("━")) == (10, 2)  # of 20: half, and a tenth
-    # 5 runs of 40 s are 200 s, of which two ran for 20 s; two workers share the rest: (200 - 40) / 2.
+    # One worker trains both.
+    training = [Training(ONE, 500, 1000, 25.0, 0.5), Training(TWO, 100, 1000, 5.0, 0.5)]
+    assert guess.asked == (training, ["c" * 64], 1)
     assert "all runs" in overall
-    assert "0/5" in overall
+    assert "0/3" in overall
     assert "ETA 1:20 min" in overall
 
 
 def test_a_terminal_counts_what_ended_and_what_did_not_complete(clock) -> None:
     failed = {"event": "ended", "run_id": TWO, "state": "FAILED", "error": "boom"}
+    guess = Guess()
     picture = shown(
         (started(ONE), ""),
         (started(TWO), ""),
         (clock, 10),
         (COMPLETED | {"run_id": ONE}, ""),
         (failed, ""),
-        total=4,
-        workers=1,
+        estimate=guess,
     )
     (overall,) = [line for line in picture if "all runs" in line]
-    assert "2/4" in overall
+    assert "2/2" in overall
     assert "1 not completed" in overall
-    assert "ETA 20 s" in overall  # two runs took 10 s each
+    assert guess.past == [(ONE, 187.0, 750)]
     assert not any("step " in line for line in picture)  # no bar of a run that ended
 
 
-def test_without_past_or_ended_runs_there_is_no_eta() -> None:
-    picture = shown((started(ONE), ""), total=2)
-    assert "ETA ?" in picture[-1]
-    assert "0/2" in picture[-1]
+def test_without_an_estimate_the_step_limit_tells_the_eta(clock) -> None:
+    assert "ETA ?" in shown((started(ONE), ""))[-1]
+    # 100 steps in 20 s, and 900 are left.
+    assert "ETA 3:00 min" in shown((started(ONE), ""), (clock, 20), (at(ONE, 100), ""))[-1]
 
 
 def test_a_run_that_is_tried_again_is_open_again(clock) -> None:
     lost = {"event": "ended", "run_id": ONE, "state": "LOST", "error": "killed"}
-    picture = shown((started(ONE), ""), (lost, ""), (started(ONE), ""), total=1)
+    picture = shown((started(ONE), ""), (lost, ""), (started(ONE), ""), run_ids=[ONE])
     assert "0/1" in picture[-1]
     assert "not completed" not in picture[-1]
     assert "step      0/1000" in picture[-2]

@@ -1,13 +1,13 @@
-"""Reconcile on a real Slurm: what became of jobs that nobody told the store of, and what must not be believed."""
+"""Reconcile on a real Slurm: how jobs ended that reported nothing to the store, and which answers end nothing."""
 
 import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from slurm_jobs import WITHIN_S, begun, job_of, runs, slurm_state, state_of, submitted, wait_for_state
+from slurm_jobs import WITHIN_S, begun, job_of, runs, state_of, submitted, wait_for_state
 
-from results_db.contract import State
-from results_db.store.sql import SqlStore, open_store
+from results_db.contract import Attempt, State
+from results_db.store.sql import SqlStore
 from slurm.client.client import Slurm
 from slurm.client.parse import Unknown
 from slurm.follow.reconcile import Reconciled, Reconciler
@@ -16,15 +16,13 @@ from slurm.testbed.processes import wait_for
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def own(tmp_path):
-    store = open_store(str(tmp_path / "a.db"), create=True)
-    yield store
-    store.close()
-
-
 def look(store: SqlStore, **options) -> Reconciled:
     return Reconciler(store, Slurm()).look(**options)
+
+
+def ended(found: Reconciled) -> dict[Attempt, State | None]:
+    """The attempts that this look ended."""
+    return {one.attempt: one.verdict.state for one in found.ended}
 
 
 def later(**span: float) -> datetime:
@@ -35,20 +33,16 @@ def test_a_job_that_fails_before_its_worker_begins(slurm, own) -> None:
     script = '[ $SLURM_ARRAY_TASK_ID = 1 ] && sleep 300; echo "ModuleNotFoundError: No module named jobs" >&2; exit 3'
     (failed,), (going,) = submitted(own, slurm, script, tasks=[[run] for run in runs(2)])
     wait_for_state(slurm, job_of(own, failed), "FAILED")
-    planned = look(own, dry_run=True)
-    assert [one.attempt for one in planned.ended] == [failed]
+    assert [one.attempt for one in look(own, dry_run=True).ended] == [failed]
     assert state_of(own, failed) is State.PENDING  # a dry run writes nothing
-    found = look(own)
-    assert [(one.attempt, one.verdict.state) for one in found.ended] == [(failed, State.FAILED)]
+    assert ended(look(own)) == {failed: State.FAILED}
     (kept,) = own.ended_attempts()
     assert kept.exit_code == 3
     assert "No module named jobs" in (kept.log_tail or "")
     assert (kept.error or "").splitlines()[-1] == "ModuleNotFoundError: No module named jobs"
     assert state_of(own, going) is State.PENDING
     again = look(own)
-    assert again.ended == []
-    assert again.lines == []
-    assert again.unknown == []
+    assert (again.ended, again.lines, again.unknown) == ([], [], [])
 
 
 def test_scancel_from_outside_of_a_task_that_runs_and_of_one_that_waits(slurm, own) -> None:
@@ -56,14 +50,13 @@ def test_scancel_from_outside_of_a_task_that_runs_and_of_one_that_waits(slurm, o
     running, waits, stays = (pack[0] for pack in packs)
     begun(own, running)
     wait_for_state(slurm, job_of(own, running), "RUNNING")
-    slurm.run("scancel", job_of(own, waits))  # of it Slurm keeps no trace, neither in squeue nor in sacct
+    slurm.run("scancel", job_of(own, waits))  # Slurm keeps no trace of it, neither in squeue nor in sacct
     slurm.run("scancel", job_of(own, running))
     wait_for_state(slurm, job_of(own, running), "CANCELLED")
     wait_for("sacct", lambda: job_of(own, running) in slurm.run("sacct", "-nPXo", "JobID"), within_s=WITHIN_S)
-    assert [one.attempt for one in look(own).ended] == [running]
-    assert state_of(own, waits) is State.PENDING  # a moment ago it was submitted: too early to give it up
-    found = look(own, now=later(minutes=10))
-    assert [(one.attempt, one.verdict.state) for one in found.ended] == [(waits, State.CANCELLED)]
+    assert ended(look(own)) == {running: State.CANCELLED}
+    assert state_of(own, waits) is State.PENDING  # submitted a moment ago: too early to give it up
+    assert ended(look(own, now=later(minutes=10))) == {waits: State.CANCELLED}
     assert state_of(own, running) is State.CANCELLED
     assert state_of(own, stays) is State.PENDING
 
@@ -73,12 +66,12 @@ def test_out_of_memory(slurm, own) -> None:
     ((attempt,),) = submitted(own, slurm, script, "--mem=100", tasks=[runs(1)])
     begun(own, attempt)
     wait_for_state(slurm, job_of(own, attempt), "FAILED")
-    (ended,) = look(own).ended
-    assert ended.verdict.state is State.OUT_OF_MEMORY is state_of(own, attempt)
+    assert ended(look(own)) == {attempt: State.OUT_OF_MEMORY}
+    assert state_of(own, attempt) is State.OUT_OF_MEMORY
 
 
 def test_a_worker_that_is_killed_is_lost_not_failed(slurm, own) -> None:
-    """What `srun` of submitit's script makes of it, too: its exit code is 137."""
+    """Also under the `srun` of submitit's script, whose exit code is 137."""
     ((direct,), (by_srun,)) = (
         submitted(own, slurm, script, tasks=[[run]])[0]
         for run, script in zip(runs(2), ("kill -9 $$", "srun sh -c 'kill -9 $$'"), strict=True)
@@ -105,23 +98,6 @@ def test_a_job_that_was_requeued_is_not_over(slurm, own) -> None:
     assert look(own, now=later(hours=3)).ended == []
 
 
-def test_the_jobs_of_a_lost_node_are_not_over(slurm, own) -> None:
-    ((attempt,),) = submitted(own, slurm, "sleep 300", "--nodelist=n2", tasks=[runs(1)])
-    begun(own, attempt)
-    job = job_of(own, attempt)
-    wait_for_state(slurm, job, "RUNNING")
-    slurm.kill_node("n2", noticed=True)
-    seen = set()
-
-    def requeued() -> bool:
-        assert look(own).ended == []
-        seen.add(slurm_state(slurm, job))
-        return "PENDING" in seen
-
-    wait_for("the requeue", requeued, within_s=WITHIN_S)
-    assert look(own, now=later(hours=3)).ended == []
-
-
 def test_a_controller_that_does_not_answer_ends_nothing(slurm, own) -> None:
     (running,), (failed,) = submitted(
         own, slurm, "[ $SLURM_ARRAY_TASK_ID = 0 ] && sleep 300; exit 1", tasks=[[run] for run in runs(2)]
@@ -134,12 +110,12 @@ def test_a_controller_that_does_not_answer_ends_nothing(slurm, own) -> None:
     found = look(own, now=later(hours=3))
     assert isinstance(found.queue, Unknown)
     assert found.unknown
-    # sacct still answers, and what it says of an ended job is final.
-    assert [(one.attempt, one.verdict.state) for one in found.ended] == [(failed, State.FAILED)]
+    # sacct still answers, and its state of an ended job is final.
+    assert ended(found) == {failed: State.FAILED}
     assert state_of(own, running) is State.RUNNING
 
 
-def test_without_accounting_it_says_what_it_cannot_know(slurm_with, own) -> None:
+def test_without_accounting_it_says_what_is_unknown(slurm_with, own) -> None:
     slurm = slurm_with(nodes=1, accounting=False, forget_after_s=2)
     ((gone,), (going,)) = submitted(
         own, slurm, "[ $SLURM_ARRAY_TASK_ID = 1 ] && sleep 300; exit 1", tasks=[[run] for run in runs(2)]
@@ -152,20 +128,17 @@ def test_without_accounting_it_says_what_it_cannot_know(slurm_with, own) -> None
     )
     assert look(own).ended == []
     found = look(own, now=later(minutes=10))
-    assert len(found.ended) == 1, found.unknown
-    ended = found.ended[0]
-    assert ended.attempt == gone
-    assert ended.verdict.state is State.LOST
-    assert "how it ended nobody says: sacct" in ended.verdict.why
+    assert ended(found) == {gone: State.LOST}, found.unknown
+    assert "cannot say how it ended: sacct" in found.ended[0].verdict.why
     assert state_of(own, going) is State.PENDING
 
 
 def test_a_store_of_another_cluster_finds_its_job_ids_taken(slurm, own) -> None:
-    """Ids are given again: a job of another name is not ours, whatever becomes of it."""
+    """Ids are reused: a job with another name is not ours."""
     ((attempt,),) = submitted(own, slurm, "sleep 300", tasks=[runs(1)])
     slurm.run("scontrol", "update", f"JobId={job_of(own, attempt)}", "JobName=another")
     assert look(own).ended == []
-    assert look(own, now=later(minutes=10)).ended[0].verdict.state is State.LOST
+    assert ended(look(own, now=later(minutes=10))) == {attempt: State.LOST}
 
 
 def test_twice_at_once(slurm, own) -> None:

@@ -1,4 +1,4 @@
-"""What the workers of this machine get: cores, a container's share of them, GPUs."""
+"""The local workers' resources: cores, a container's share of them, and GPUs."""
 
 import os
 
@@ -9,7 +9,7 @@ from slurm import local
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
-    """Pretends a number of cores, and what the container's limit file says."""
+    """Pretends a number of cores, and the text of the container's limit file."""
 
     def pretend(cores, limit):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
@@ -26,16 +26,16 @@ def machine(monkeypatch, tmp_path):
         (8, "max 100000\n", 8),  # no limit
         (64, "200000 100000\n", 2),  # 200 ms of every 100 ms: two cores
         (64, "150000 100000\n", 2),  # one and a half, rounded up
-        (2, "400000 100000\n", 2),  # a limit above what there is
+        (2, "400000 100000\n", 2),  # a limit above the number of cores
         (4, "50000 100000\n", 1),
     ],
 )
-def test_cores_are_those_that_may_be_used(machine, cores, limit, usable) -> None:
+def test_usable_cores(machine, cores, limit, usable) -> None:
     machine(cores, limit)
     assert local.usable_cores() == usable
 
 
-def test_a_worker_per_core_or_per_so_many_cores(machine) -> None:
+def test_a_worker_per_core_or_per_several_cores(machine) -> None:
     machine(8, "max 100000")
     assert local.resources() == local.Resources(workers=8, threads=1)
     assert local.resources(cpus_per_task=3) == local.Resources(workers=2, threads=3)

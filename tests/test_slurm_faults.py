@@ -1,7 +1,7 @@
-"""Whatever fails on the way: in the end every run is complete once, with the result of the undisturbed sweep.
+"""After any fault, every run is complete once in the end, with the result of the undisturbed sweep.
 
-Three runs of some seconds, each a task of its own, on a real Slurm. What preemption, time limits and requeues do to one
-job stands in test_slurm_job.py, what the end of a launch does in test_slurm_launch.py.
+Three runs of some seconds, each a task of its own, on a real Slurm. test_slurm_job.py tests preemption, time limits and
+requeues of one job, and test_slurm_launch.py the death of a launch.
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from slurm_helpers import (
     LONG,
-    all_results,
+    WITHIN_S,
     assert_whole,
     attempts,
     launch,
@@ -40,25 +40,26 @@ from slurm.testbed import packages
 pytestmark = pytest.mark.slow
 
 DONE = {State.COMPLETED}
+MEDIUM = {**LONG, "max_steps": 3000}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The results of the sweep, one run at a time on one core."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    write_spec(folder, runs=3, **LONG)
+    write_spec(folder, runs=3, **MEDIUM)
     return train_here(folder)
 
 
 @pytest.fixture
 def sweep(tmp_path):
     """A folder with the sweep."""
-    write_spec(tmp_path, runs=3, **LONG)
+    write_spec(tmp_path, runs=3, **MEDIUM)
     return tmp_path
 
 
 def reconcile(folder: Path, **options) -> Reconciled:
-    """`imagine-sweep reconcile`, at another time if need be."""
+    """As `imagine-sweep reconcile` does, at another time if `now` is given."""
     with closing(opened(folder)) as store:
         return Reconciler(store, Slurm()).look(**options)
 
@@ -67,6 +68,17 @@ def running(folder: Path) -> list[dict]:
     """The newest attempt of every run that trains."""
     newest = (tries[-1] for tries in attempts(folder) if tries)
     return [one for one in newest if one["state"] == State.RUNNING]
+
+
+def nothing_ends_before_all_are_done(folder: Path) -> None:
+    """Reconcile every second until all runs are complete; it never ends an attempt."""
+
+    def done() -> bool:
+        assert not reconcile(folder).ended
+        time.sleep(1)
+        return set(states(folder).values()) == DONE
+
+    wait_until(done, within_s=WITHIN_S)
 
 
 def kill_worker(attempt: dict) -> None:
@@ -79,7 +91,7 @@ def test_kill_9_of_a_worker(slurm, sweep, undisturbed) -> None:
     one, *_ = running(sweep)
     kill_worker(one)
     wait_for_no_jobs(slurm)
-    again = launch(sweep)  # which looks first what became of whom
+    again = launch(sweep)  # it reconciles first
     assert f"(job {one['job_id']}): LOST: " in again.err
     assert again.json["submitted"] == 1
     wait_for_states(sweep, State.COMPLETED)
@@ -88,14 +100,12 @@ def test_kill_9_of_a_worker(slurm, sweep, undisturbed) -> None:
 
 
 def test_a_node_is_lost(slurm, sweep, undisturbed) -> None:
-    """Nobody tells Slurm; it finds out, requeues, and no look at any moment takes the requeued job for dead."""
+    """Slurm finds out by itself and requeues the job; meanwhile reconcile never ends its attempt."""
     launch(sweep)
     wait_for_log(sweep, "started", times=3)
     node = running(sweep)[0]["host"]
     slurm.kill_node(node)
-    while set(states(sweep).values()) != DONE:
-        assert not reconcile(sweep).ended
-        time.sleep(1)
+    nothing_ends_before_all_are_done(sweep)
     lost = [tries for tries in attempts(sweep) if tries[0]["host"] == node]
     assert lost
     assert all(tries[-1]["restart"] > 0 for tries in lost)
@@ -103,21 +113,28 @@ def test_a_node_is_lost(slurm, sweep, undisturbed) -> None:
     assert_whole(sweep, slurm, undisturbed)
 
 
-def test_a_node_is_cut_off_and_comes_back(slurm, sweep, undisturbed) -> None:
-    """Its tasks live on while Slurm starts them elsewhere: for a while there are two copies."""
-    launch(sweep, "launcher.additional_parameters={exclude: 'n3,n4'}")
-    wait_for_log(sweep, "started", times=3)
-    node = running(sweep)[0]["host"]
-    old = [one for one in running(sweep) if one["host"] == node]
+def test_a_node_is_cut_off_and_comes_back(slurm, tmp_path) -> None:
+    """Its tasks live on while Slurm starts them on another node, so for a while there are two copies.
+
+    The runs are longer than the 10 s that the second copy takes to begin.
+    """
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        write_spec(folder, runs=2, **LONG)
+    launch(there, "launcher.additional_parameters={exclude: 'n3,n4'}")
+    wait_for_log(there, "started", times=2)
+    node = running(there)[0]["host"]
+    old = [one for one in running(there) if one["host"] == node]
     slurm.cut_node(node, noticed=True)
-    wait_until(lambda: any(tries[-1]["restart"] for tries in attempts(sweep)), within_s=120)
+    wait_until(lambda: any(tries[-1]["restart"] for tries in attempts(there)), within_s=120)
     slurm.start_node(node)  # with its old copies still on it
-    wait_for_states(sweep, State.COMPLETED)
+    wait_for_states(there, State.COMPLETED)
     for before in old:
-        (tries,) = [tries for tries in attempts(sweep) if tries[0]["process"] == before["process"]]
+        (tries,) = [tries for tries in attempts(there) if tries[0]["process"] == before["process"]]
         assert [one["restart"] for one in tries] == [0, 1]
         assert tries[0]["state"] == State.LOST
-    assert_whole(sweep, slurm, undisturbed)
+    assert_whole(there, slurm, train_here(here))
 
 
 def test_the_controller_is_killed_and_started_again(slurm, sweep, undisturbed) -> None:
@@ -125,7 +142,7 @@ def test_the_controller_is_killed_and_started_again(slurm, sweep, undisturbed) -
     wait_for_log(sweep, "started")
     slurm.wait_for_save()
     slurm.kill_controller()
-    assert not reconcile(sweep).ended  # no answer is no death
+    assert not reconcile(sweep).ended  # a controller that does not answer ends nothing
     wait_until(lambda: State.COMPLETED in states(sweep).values(), within_s=120)  # its worker did not notice
     slurm.start_controller()
     wait_for_states(sweep, State.COMPLETED)
@@ -135,10 +152,10 @@ def test_the_controller_is_killed_and_started_again(slurm, sweep, undisturbed) -
 def test_some_tasks_are_cancelled_from_outside(slurm, sweep, undisturbed) -> None:
     (job,) = launch(sweep, "launcher.array_parallelism=1").json["jobs"]
     wait_for_log(sweep, "started")
-    slurm.run("scancel", f"{job}_0", f"{job}_1")  # one that trains, and one that waits
+    slurm.run("scancel", f"{job}_0", f"{job}_1")  # one trains, one waits
     wait_until(lambda: State.PREEMPTED in states(sweep).values(), within_s=60)  # it saved
     wait_until(lambda: State.COMPLETED in states(sweep).values(), within_s=120)
-    # Of a task that was cancelled before it began Slurm keeps no trace; minutes later that is certain.
+    # Slurm keeps no trace of a task that was cancelled before it began; minutes later it counts as cancelled.
     reconcile(sweep, now=datetime.now(UTC) + timedelta(minutes=10))
     assert sorted(map(str, states(sweep).values())) == ["CANCELLED", "COMPLETED", "PREEMPTED"]
     assert launch(sweep).json["submitted"] == 2
@@ -157,7 +174,7 @@ def test_out_of_memory(slurm, tmp_path) -> None:
     wait_for_no_jobs(slurm)
     reconcile(there)
     assert sorted(map(str, states(there).values())) == ["COMPLETED", "OUT_OF_MEMORY"]
-    # It is at fault itself, so the same again is not tried unless somebody asks.
+    # The run is at fault, so only --retry-failed trains it again.
     said = try_launch(there)
     assert said.code == 1
     assert said.json["submitted"] == 0
@@ -167,42 +184,42 @@ def test_out_of_memory(slurm, tmp_path) -> None:
 
 
 @contextmanager
-def away(folder: Path, seconds: float) -> Iterator[None]:
-    """The store cannot be reached for so long, and not before what is done meanwhile."""
-    began = time.monotonic()
+def away(folder: Path) -> Iterator[None]:
+    """The store cannot be reached until the body is done."""
     files = [path for path in folder.iterdir() if path.name.startswith("a.db")]
     for path in files:
         path.rename(folder / f"away-{path.name}")
     yield
-    time.sleep(max(seconds - (time.monotonic() - began), 0))
     for path in files:
         (folder / f"away-{path.name}").rename(path)
 
 
-def test_the_store_is_away_for_half_a_minute_while_runs_end(slurm, sweep, undisturbed) -> None:
+def test_the_store_is_away_while_runs_end_and_watch_ingests_their_results(slurm, sweep, undisturbed) -> None:
     launch(sweep)
     wait_for_log(sweep, "started", times=3)
-    with away(sweep, 30):
+    with away(sweep):
         wait_for_log(sweep, "state=COMPLETED", times=3)
         assert len(list((sweep / "a.files" / "spool").glob("*.json"))) == 3
         wait_for_no_jobs(slurm)
-    assert set(states(sweep).values()) == {State.RUNNING}  # that is all it heard
-    assert launch(sweep).json["submitted"] == 0  # which takes in first what is there
-    assert set(states(sweep).values()) == DONE
+    assert set(states(sweep).values()) == {State.RUNNING}  # it has not received the results
+    said = answer("watch", "s.yaml", "--once", "--json", "--db", "a.db", folder=sweep)
+    assert said.code == 0
+    assert said.json["states"] == {"COMPLETED": 3}
+    assert launch(sweep).json["submitted"] == 0
     assert all(len(tries) == 1 for tries in attempts(sweep))
     assert_whole(sweep, slurm, undisturbed)
 
 
 def test_sqlite_on_a_network_file_system(slurm, sweep, undisturbed, monkeypatch) -> None:
-    """The jobs read the database and write none of it; two that take in their files at once do no harm."""
+    """The jobs only read the database. Two commands that ingest their files at once do no harm."""
     table = sweep / "mounts"
     table.write_text(f"1 0 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / {sweep} rw - nfs4 server:/home rw\n")
-    monkeypatch.setenv("IMAGINE_MOUNTS", str(table))  # sbatch hands it on
+    monkeypatch.setenv("IMAGINE_MOUNTS", str(table))  # sbatch passes it to the jobs
     launch(sweep)
-    granted = (sweep / "a.db").read_bytes()
+    before = (sweep / "a.db").read_bytes()
     wait_for_log(sweep, "state=COMPLETED", times=3)
     wait_for_no_jobs(slurm)
-    assert (sweep / "a.db").read_bytes() == granted
+    assert (sweep / "a.db").read_bytes() == before
     assert set(states(sweep).values()) == {State.PENDING}
     both = [
         subprocess.Popen((RESULTS, "ingest", "--db", "a.db"), cwd=sweep, stderr=subprocess.PIPE)
@@ -217,7 +234,7 @@ def test_sqlite_on_a_network_file_system(slurm, sweep, undisturbed, monkeypatch)
 
 @contextmanager
 def tiny_disk(folder: Path) -> Iterator[None]:
-    """A file system of one page at `folder`, which is full."""
+    """A full file system of one page at `folder`."""
     folder.mkdir(parents=True)
     mounted = run("mount", "-t", "tmpfs", "-o", "size=4k", "none", str(folder), folder=folder.parent)
     if mounted.returncode:
@@ -229,15 +246,16 @@ def tiny_disk(folder: Path) -> Iterator[None]:
         assert run("umount", str(folder), folder=folder.parent).returncode == 0
 
 
-@pytest.mark.parametrize("store_away_s", [0, 30])
-def test_the_disk_under_the_spool_is_full(slurm, sweep, undisturbed, store_away_s) -> None:
-    """With the store there, the spool is not needed; with neither, a worker waits for either for about a minute."""
+@pytest.mark.parametrize("store_is_away", [False, True])
+def test_the_disk_under_the_spool_is_full(slurm, sweep, undisturbed, store_is_away) -> None:
+    """With the store, a worker needs no spool. Without both, it waits for one of them for about a minute."""
     with tiny_disk(sweep / "a.files" / "spool"):
         launch(sweep)
         wait_for_log(sweep, "started", times=3)
-        if store_away_s:
-            with away(sweep, store_away_s):
+        if store_is_away:
+            with away(sweep):
                 wait_for_log(sweep, "No space left", times=3)
+                time.sleep(10)
         wait_for_states(sweep, State.COMPLETED)
         assert "No space left" in logs(sweep)
         wait_for_no_jobs(slurm)
@@ -253,24 +271,10 @@ def test_a_worker_whose_clock_is_an_hour_off(slurm, sweep, undisturbed, offset) 
         give_up(f"libfaketime is not here; {packages.HOW_TO_INSTALL}")
     wrong = [f"export LD_PRELOAD={library} FAKETIME={offset} DONT_FAKE_MONOTONIC=1", "date -u +clock=%FT%T"]
     launch(sweep, f"launcher.setup={wrong}")
-    while set(states(sweep).values()) != DONE:
-        assert not reconcile(sweep).ended  # neither silent for an hour nor from the future is dead
-        time.sleep(1)
+    nothing_ends_before_all_are_done(
+        sweep
+    )  # neither for a silence of an hour nor for a heartbeat in the future
     (said, *_) = re.findall(r"clock=(\S+)", launched_into(sweep, "*.out"))
     assert abs(datetime.fromisoformat(said + "Z") - datetime.now(UTC)) > timedelta(minutes=50)
     assert all(len(tries) == 1 for tries in attempts(sweep))
-    assert_whole(sweep, slurm, undisturbed)
-
-
-def test_everything_is_stored_before_a_look(slurm, sweep, undisturbed) -> None:
-    """`watch` takes in the spool by itself."""
-    launch(sweep)
-    wait_for_log(sweep, "started", times=3)
-    with away(sweep, 0):
-        wait_for_log(sweep, "state=COMPLETED", times=3)
-        wait_for_no_jobs(slurm)
-    said = answer("watch", "s.yaml", "--once", "--json", "--db", "a.db", folder=sweep)
-    assert said.code == 0
-    assert said.json["states"] == {"COMPLETED": 3}
-    assert all_results(sweep) == undisturbed
     assert_whole(sweep, slurm, undisturbed)

@@ -25,7 +25,7 @@ from slurm.follow.reconcile import Reconciler
 pytestmark = pytest.mark.slow
 
 LONGER = {**LONG, "max_steps": 15_000}
-"""Longer than the half minute after which Slurm looks at time limits again."""
+"""Longer than half a minute, because Slurm checks time limits every 30 s."""
 
 ON_N1 = "launcher.additional_parameters={nodelist: n1}"
 
@@ -57,7 +57,8 @@ def preempt(slurm):
 
 
 def test_preempted_it_saves_comes_back_and_ends_the_same(slurm, long, undisturbed) -> None:
-    (job,) = launch(long, ON_N1).json["jobs"]
+    """A preemption is no time-out, so it comes back although no time-out is allowed."""
+    (job,) = launch(long, ON_N1, "launcher.timeout_min=9", "launcher.max_num_timeout=0").json["jobs"]
     wait_for_log(long, "started")
     preempt(slurm)
     wait_for_states(long, State.COMPLETED)
@@ -65,7 +66,7 @@ def test_preempted_it_saves_comes_back_and_ends_the_same(slurm, long, undisturbe
     assert [one["job_id"] for one in attempts(long)[0]] == [job, job]
     assert "saved and requeued" in logs(long)
     assert "start 1, on n1" in logs(long)
-    # It went on where it was: no step was trained twice.
+    # It continued at its checkpoint.
     resumed = int(logs(long).rpartition(" started ")[2].split("step=")[1].split()[0])
     assert resumed > 0
     assert_whole(long, slurm, undisturbed)
@@ -82,37 +83,24 @@ def test_preempted_by_sigterm_alone_it_comes_back_as_well(slurm_with, long, undi
     assert_whole(long, slurm, undisturbed)
 
 
-def test_at_its_time_limit_it_goes_on_until_it_is_done(slurm, tmp_path) -> None:
-    """A limit of a minute, at which submitit would take any signal for one time-out too many."""
-    here, long = tmp_path / "here", tmp_path / "there"
-    for folder in (here, long):
+def test_at_its_time_limit_it_goes_on_until_it_is_done_or_max_num_timeout_is_reached(slurm, tmp_path) -> None:
+    """With a limit of a minute, at which submitit would take any signal for one time-out too many."""
+    here, on, off = (tmp_path / name for name in ("here", "on", "off"))
+    for folder in (here, on, off):
         folder.mkdir()
         write_spec(folder, runs=1, **LONGER)
-    launch(long, "launcher.timeout_min=1", "launcher.signal_delay_s=58")
-    wait_for_log(long, "saved and requeued")
-    wait_for_states(long, State.COMPLETED, within_s=3 * WITHIN_S)  # where importing takes long, many starts
-    found = tries(long)
+    limit = ("launcher.timeout_min=1", "launcher.signal_delay_s=58")
+    launch(on, *limit)
+    launch(off, *limit, "launcher.max_num_timeout=0")
+    wait_for_log(on, "saved and requeued")
+    wait_for_log(off, "saved; not requeued: max_num_timeout is 0")
+    wait_for_states(on, State.COMPLETED, within_s=3 * WITHIN_S)  # where importing takes long, many starts
+    found = tries(on)
     assert len(found) > 1
     assert found[-1] == (1, len(found) - 1, "COMPLETED")
     assert {state for *_, state in found[:-1]} == {"PREEMPTED"}
-    assert_whole(long, slurm, train_here(here))
-
-
-def test_with_max_num_timeout_it_stops_there(slurm, tmp_path) -> None:
-    long = tmp_path
-    write_spec(long, runs=1, **LONGER)
-    launch(long, "launcher.timeout_min=1", "launcher.signal_delay_s=58", "launcher.max_num_timeout=0")
-    wait_for_log(long, "saved; not requeued: max_num_timeout is 0")
-    wait_for_no_jobs(slurm)
-    assert tries(long) == [(1, 0, "PREEMPTED")]
-
-
-def test_a_preemption_is_no_time_out(slurm, long) -> None:
-    launch(long, ON_N1, "launcher.timeout_min=9", "launcher.max_num_timeout=0")
-    wait_for_log(long, "started")
-    preempt(slurm)
-    wait_for_states(long, State.COMPLETED)
-    assert tries(long) == [(1, 0, "PREEMPTED"), (1, 1, "COMPLETED")]
+    assert_whole(on, slurm, train_here(here))
+    assert tries(off) == [(1, 0, "PREEMPTED")]
 
 
 def test_cancelled_from_outside_it_saves_and_ends(slurm, long, undisturbed) -> None:
@@ -123,7 +111,7 @@ def test_cancelled_from_outside_it_saves_and_ends(slurm, long, undisturbed) -> N
     assert tries(long) == [(1, 0, "PREEMPTED")]
     assert "saved, and told to end" in logs(long)
     assert "requeued" not in logs(long)
-    # The next launch goes on from there.
+    # The next launch continues it.
     launch(long)
     wait_for_states(long, State.COMPLETED)
     assert tries(long) == [(1, 0, "PREEMPTED"), (2, 0, "COMPLETED")]
@@ -131,12 +119,12 @@ def test_cancelled_from_outside_it_saves_and_ends(slurm, long, undisturbed) -> N
 
 
 def test_requeued_from_outside(slurm, long, undisturbed) -> None:
-    """Until it starts again it waits like any other: nobody submits it once more."""
+    """Until it starts again it waits like any other job, and a launch does not submit it again."""
     (job,) = launch(long).json["jobs"]
     wait_for_log(long, "started")
     slurm.run("scontrol", "requeue", job)
     wait_until(lambda: "PENDING" in slurm.run("squeue", "-h", "-j", job, "-o", "%T"), within_s=WITHIN_S)
-    if set(states(long).values()) == {State.PREEMPTED}:  # it had the time to say so
+    if set(states(long).values()) == {State.PREEMPTED}:  # its worker had the time to report it
         said = launch(long)
         assert said.json["submitted"] == 0
         assert said.json["active"] == 1
@@ -148,7 +136,7 @@ def test_requeued_from_outside(slurm, long, undisturbed) -> None:
 
 
 def test_two_copies_of_a_job_are_two_restarts(slurm, long, undisturbed) -> None:
-    """Its node is cut from the network, and Slurm starts it once more elsewhere: the newer one wins."""
+    """Its node is cut from the network, and Slurm starts it again on another node: the newer copy wins."""
     launch(long, "launcher.additional_parameters={exclude: 'n3,n4'}")
     wait_for_log(long, "started")
     ((one,),) = attempts(long)
@@ -162,13 +150,13 @@ def test_two_copies_of_a_job_are_two_restarts(slurm, long, undisturbed) -> None:
 
 
 def test_the_same_restart_count_twice(slurm, long, undisturbed) -> None:
-    """A controller that dies before it has written that a job started, starts it again without counting.
+    """A controller that dies before it has written a job's start to disk starts the job again, without counting.
 
-    Its node knows the job already and refuses it, whereupon Slurm ends the one that runs, and holds it.
+    The node knows the job and refuses it; then Slurm ends the copy that runs, and holds the job.
     """
     launch(long, "launcher.additional_parameters={begin: now+5}")
-    slurm.wait_for_save()  # as one that waits
-    wait_for_log(long, "started")
+    slurm.wait_for_save()  # while the job waits
+    wait_for_log(long, "start 0, on")  # soon after its start, before the controller writes to disk again
     slurm.kill_controller()
     slurm.start_controller()
     wait_until(

@@ -189,7 +189,7 @@ def test_killed_before_sbatch_its_runs_are_submitted_by_the_next(slurm, tmp_path
     assert killed.returncode == -signal.SIGKILL
     assert set(states(tmp_path).values()) == {State.PENDING}
     said = launch(tmp_path)
-    assert "3 runs never submitted, for the launch died: free again" in said.err
+    assert "3 runs never submitted, because the launch died" in said.err
     assert said.json["submitted"] == 3
     wait_for_states(tmp_path, State.COMPLETED)
     # A number is not given twice: the one that was withdrawn was 1.
@@ -210,7 +210,7 @@ def test_killed_after_sbatch_its_jobs_are_found_and_work(slurm, tmp_path) -> Non
     (job,) = set(slurm.run("squeue", "-h", "-o", "%F").split())
     assert [attempt["job_id"] for (attempt,) in attempts(tmp_path)] == [None] * 3
     said = launch(tmp_path)
-    assert f"job {job} was submitted before its launch died, and is ours again" in said.err
+    assert f"job {job} was found: its launch died after submitting it" in said.err
     assert said.json["submitted"] == 0
     assert [attempt["job_id"] for (attempt,) in attempts(tmp_path)] == [f"{job}_{n}" for n in range(3)]
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")

@@ -1,4 +1,7 @@
-"""The testbed: a real Slurm comes up, does what the tests of dispatch need it to do, breaks on demand, and goes."""
+"""The testbed: a real Slurm comes up, breaks on demand, and goes.
+
+The tests of jobs and reconcile use it, so what they show (preemption, memory limits, cut nodes) is not repeated here.
+"""
 
 import signal
 import subprocess
@@ -7,31 +10,22 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 from slurm_fixtures import wipe_orphans
+from slurm_jobs import WITHIN_S, slurm_state, wait_for_state
 
 from slurm.testbed import ports
 from slurm.testbed.errors import TestbedError
-from slurm.testbed.processes import TASK, is_alive, wait_for
+from slurm.testbed.processes import TASK, wait_for
 from slurm.testbed.settings import Settings
 from slurm.testbed.testbed import Testbed
 
 SLOW = pytest.mark.slow
-WITHIN_S = 90  # what takes 20 s on an idle machine
 
 
 def submit(slurm: Testbed, script: str, *options: str) -> str:
     """The id of a job that runs this shell script."""
     return slurm.run("sbatch", "--parsable", "--chdir=/tmp", "--output=/dev/null", *options, "--wrap", script)
-
-
-def state(slurm: Testbed, job: str) -> str:
-    return slurm.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
-
-
-def wait_until_running(slurm: Testbed, *jobs: str) -> None:
-    wait_for("jobs to run", lambda: all(state(slurm, job) == "RUNNING" for job in jobs), within_s=WITHIN_S)
 
 
 def lines(path: Path) -> list[str]:
@@ -43,25 +37,21 @@ def wait_for_lines(path: Path, count: int) -> list[str]:
     return lines(path)
 
 
-def alive(pid: str) -> bool:
-    return psutil.pid_exists(int(pid)) and is_alive(psutil.Process(int(pid)))
-
-
 @SLOW
 def test_up_down_up_wipe(slurm_with) -> None:
     testbed = slurm_with(nodes=2)
-    assert testbed.up() is False  # all of it runs already
+    assert testbed.up() is False  # everything runs already
     job = submit(testbed, "sleep 300")
-    wait_until_running(testbed, job)
+    wait_for_state(testbed, job, "RUNNING")
     with pytest.raises(TestbedError, match="up with other settings; take it down first"):
         testbed.up(Settings(nodes=3))
     for left in (testbed.place.folder / "run").glob("*.pid"):
-        left.unlink()  # processes are found without them
+        left.unlink()  # the testbed does not need them
     testbed.down()
     assert testbed.members() == []
     testbed.down()
     assert testbed.up() is True
-    # Its database and the controller's state were kept.
+    # It kept its database and the controller's state.
     assert testbed.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "State").startswith("CANCELLED")
     assert int(submit(testbed, "true")) == int(job) + 1
     testbed.wipe()
@@ -88,7 +78,7 @@ def test_the_testbed_of_a_caller_that_was_killed_is_found_and_wiped(slurm) -> No
         wipe_orphans()
         assert left.members() == []
         assert not left.place.folder.exists()
-        assert slurm.node_states()["n1"] == "idle"  # ours, whose caller lives, is still there
+        assert slurm.node_states()["n1"] == "idle"  # the testbed of a live caller is untouched
     finally:
         left.wipe()
 
@@ -110,16 +100,8 @@ def test_jobs_of_a_node_have_no_gpu_in_common(slurm, tmp_path) -> None:
     options = ("--gpus-per-node=1", "--nodelist=n1")
     jobs = [submit(slurm, script, *options) for _ in range(3)]
     assert sorted(wait_for_lines(tmp_path / "gpus", 2)) == ["n1 0", "n1 1"]
-    # The third finds no GPU, though there are CPUs enough.
-    assert Counter(state(slurm, job) for job in jobs) == {"RUNNING": 2, "PENDING": 1}
-
-
-@SLOW
-def test_max_array_size_is_the_clusters(slurm_with) -> None:
-    testbed = slurm_with(nodes=1, gpus=1, accounting=False, max_array=11)
-    submit(testbed, "true", "--array=0-10")
-    with pytest.raises(TestbedError, match="Invalid job array specification"):
-        submit(testbed, "true", "--array=0-11")
+    # The third finds no GPU, though there are enough CPUs.
+    assert Counter(slurm_state(slurm, job) for job in jobs) == {"RUNNING": 2, "PENDING": 1}
 
 
 ATTEMPT = 'echo "${SLURM_RESTART_COUNT:-0} $SLURMD_NODENAME $$" >> %s; sleep 300'
@@ -129,14 +111,13 @@ ATTEMPT = 'echo "${SLURM_RESTART_COUNT:-0} $SLURMD_NODENAME $$" >> %s; sleep 300
 def test_a_killed_node_loses_its_tasks_and_slurm_requeues_the_job(slurm, tmp_path) -> None:
     job = submit(slurm, ATTEMPT % (tmp_path / "attempts"), "--requeue")
     (first,) = wait_for_lines(tmp_path / "attempts", 1)
-    _, node, pid = first.split()
-    slurm.kill_node(node)
-    assert not alive(pid)
+    _, node, _ = first.split()
+    slurm.kill_node(node, noticed=True)
     assert not [member for member in slurm.members() if member.node == node]
     count, other, _ = wait_for_lines(tmp_path / "attempts", 2)[1].split()
     assert (count, other != node) == ("1", True)
     assert slurm.node_states()[node].startswith("down")
-    # One job, tried twice; without -D only the latest is shown.
+    # One job, started twice; without -D sacct shows only the latest start.
     wait_for("sacct", lambda: states_of(slurm, job, "-D") == ["NODE_FAIL", "RUNNING"], within_s=WITHIN_S)
     assert states_of(slurm, job) == ["RUNNING"]
     slurm.start_node(node)
@@ -148,85 +129,13 @@ def states_of(slurm: Testbed, job: str, *options: str) -> list[str]:
 
 
 @SLOW
-def test_a_cut_node_leaves_two_copies(slurm, tmp_path) -> None:
-    job = submit(slurm, ATTEMPT % (tmp_path / "attempts"), "--requeue")
-    (first,) = wait_for_lines(tmp_path / "attempts", 1)
-    _, node, pid = first.split()
-    slurm.cut_node(node)
-    count, other, newer = wait_for_lines(tmp_path / "attempts", 2)[1].split()
-    assert (count, other != node) == ("1", True)
-    # Both are alive and take themselves for the same job.
-    for copy in (pid, newer):
-        assert psutil.Process(int(copy)).environ()["SLURM_JOB_ID"] == job
-    # Back on the network, the node ends what no longer belongs on it.
-    slurm.start_node(node)
-    wait_for("the older copy's end", lambda: not alive(pid), within_s=WITHIN_S)
-    assert alive(newer)
-    assert state(slurm, job) == "RUNNING"
-
-
-@SLOW
-def test_running_jobs_survive_the_controller(slurm, tmp_path) -> None:
-    go = tmp_path / "go"
-    job = submit(slurm, f"echo $$ >> {tmp_path}/pid; while [ ! -e {go} ]; do sleep 0.1; done")
-    (pid,) = wait_for_lines(tmp_path / "pid", 1)
-    slurm.wait_for_save()
-    slurm.kill_controller()
-    assert not {"slurmctld", "slurmscriptd"} & {member.kind for member in slurm.members()}
-    slurm.start_controller()
-    assert state(slurm, job) == "RUNNING"
-    go.touch()
-    wait_for("the job's end", lambda: state(slurm, job) == "COMPLETED", within_s=WITHIN_S)
-    assert lines(tmp_path / "pid") == [pid]  # it ran once
-
-
-PREEMPTED = """
-trap 'echo USR2 >> {path}' USR2
-echo start ${{SLURM_RESTART_COUNT:-0}} >> {path}
-for i in $(seq 3000); do sleep 0.1; done
-"""
-
-
-@SLOW
-def test_preemption_signals_and_requeues(slurm, tmp_path) -> None:
-    path = tmp_path / "said"
-    whole = ("--nodelist=n1", "--gpus-per-node=2")
-    job = submit(slurm, PREEMPTED.format(path=path), "--signal=B:USR2@5", "--requeue", *whole)
-    wait_for_lines(path, 1)
-    submit(slurm, "sleep 1", "--partition=urgent", *whole)
-    assert wait_for_lines(path, 3) == ["start 0", "USR2", "start 1"]
-    assert state(slurm, job) == "RUNNING"
-    wait_for("sacct", lambda: states_of(slurm, job, "-D") == ["PREEMPTED", "RUNNING"], within_s=WITHIN_S)
-
-
-@SLOW
-def test_a_job_over_its_memory_is_killed_and_its_log_says_so(slurm, tmp_path) -> None:
-    hungry = f"{sys.executable} -c 'import time; held = bytes(400_000_000) + bytes([1]); time.sleep(300)'"
-    job = submit(slurm, hungry, "--mem=100", f"--error={tmp_path}/log")
-    wait_for(
-        "its end", lambda: states_of(slurm, job) == ["FAILED"], within_s=WITHIN_S
-    )  # Slurm 22.05's word for it
-    assert "Exceeded job memory limit" in (tmp_path / "log").read_text()
-
-
-@SLOW
-def test_without_accounting_jobs_run_and_sacct_does_not(slurm_with, tmp_path) -> None:
-    testbed = slurm_with(nodes=1, accounting=False)
-    submit(testbed, f"echo done > {tmp_path}/said")
-    assert wait_for_lines(tmp_path / "said", 1) == ["done"]
-    with pytest.raises(TestbedError, match="accounting"):
-        testbed.run("sacct")
-    assert not {"mariadbd", "slurmdbd"} & {member.kind for member in testbed.members()}
-
-
-@SLOW
-def test_reset_mends_everything(slurm) -> None:
+def test_reset_repairs_everything(slurm) -> None:
     submit(slurm, "setsid sleep 301 & sleep 300", "--array=0-3", "--ntasks=1")
     wait_for("tasks", lambda: len([m for m in slurm.members() if m.kind == TASK]) >= 12, within_s=WITHIN_S)
     slurm.cut_node("n1", noticed=True)
     slurm.kill_node("n2")
     slurm.kill_controller()
-    # A person's shell that is pointed at the testbed is no part of it.
+    # A user's shell with SLURM_CONF set is not part of the testbed.
     with subprocess.Popen(["sleep", "300"], env=slurm.environment) as shell:
         slurm.reset()
         assert shell.poll() is None
@@ -237,11 +146,11 @@ def test_reset_mends_everything(slurm) -> None:
 
 
 @SLOW
-def test_two_testbeds_do_not_meet(slurm, slurm_with) -> None:
+def test_two_testbeds_are_independent(slurm, slurm_with) -> None:
     other = slurm_with(nodes=1, accounting=False)
     assert abs(other.record.port - slurm.record.port) >= ports.BLOCK
     job = submit(slurm, "sleep 300")
-    wait_until_running(slurm, job)
+    wait_for_state(slurm, job, "RUNNING")
     assert not {member.process for member in slurm.members()} & {member.process for member in other.members()}
     other.wipe()
-    assert state(slurm, job) == "RUNNING"
+    assert slurm_state(slurm, job) == "RUNNING"

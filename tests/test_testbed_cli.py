@@ -1,6 +1,5 @@
-"""The testbed's configuration files, its command line and what it says where it cannot go on. Starts no Slurm."""
+"""The testbed's configuration files, command line and errors. Starts no Slurm."""
 
-import ast
 import os
 import re
 import socket
@@ -23,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def configuration(folder: Path, **options) -> dict[str, str]:
-    """slurm.conf as key to value, the partitions' and the nodes' lines whole."""
+    """slurm.conf as key to value; the lines of partitions and nodes are whole."""
     write_configuration(Place(folder), Record(Settings(**options), 21_056))
     kept = [
         line for line in (folder / "etc" / "slurm.conf").read_text().splitlines() if line and line[0] != "#"
@@ -33,7 +32,7 @@ def configuration(folder: Path, **options) -> dict[str, str]:
 
 @pytest.fixture
 def short_path(tmp_path_factory) -> Path:
-    """Pytest's own folders are too deep for sockets in them."""
+    """A folder with a short path, because pytest's own are too long for sockets."""
     folder = Path(f"/tmp/slurm-conf-{os.getpid()}")
     folder.mkdir()
     yield folder
@@ -65,7 +64,7 @@ def test_one_node_one_gpu_is_written_without_brackets(short_path) -> None:
     assert (short_path / "etc" / "gres.conf").read_text().endswith("/dev/nvidia0\n")
 
 
-def test_what_is_switched_off_is_not_there(short_path) -> None:
+def test_a_configuration_without_options(short_path) -> None:
     configuration(short_path)
     conf = configuration(short_path, gpus=0, accounting=False, preempt_signal=False, kill_over_memory=False)
     assert not {"AccountingStorageType", "SlurmctldParameters", "JobAcctGatherParams"} & set(conf)
@@ -80,23 +79,17 @@ def test_the_record_gives_back_what_was_written(short_path) -> None:
     assert record.nodes == {"n1": 25_002, "n2": 25_003}
 
 
-# What a person gets wrong: one line
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["up", "--nodes", "0"], "0 is not in the range 1<=x<=60"),
         (["up", "--requeue-wait-s", "5"], "5 is not in the range x>=6"),
-        (["up", "--folder", "/tmp/" + "x" * 80], "has 85 characters, at most 70 fit into a socket's path"),
+        (["up", "--folder", "/tmp/" + "x" * 80], "has 85 characters, and a socket's path allows 70"),
         (["up", "--folder", "/tmp/a b"], "has characters other than letters"),
-        (
-            ["node-kill", "n1", "--folder", "/tmp/no-testbed"],
-            "no testbed in /tmp/no-testbed; bring one up with",
-        ),
-        (["env", "--folder", "/tmp/no-testbed"], "no testbed in /tmp/no-testbed; bring one up with"),
-        (["wipe", "--folder", "/usr"], "/usr holds something that is no testbed"),
-        (["up", "--folder", "/usr"], "/usr holds something that is no testbed"),
+        (["node-kill", "n1", "--folder", "/tmp/no-testbed"], "no testbed in /tmp/no-testbed; start one with"),
+        (["env", "--folder", "/tmp/no-testbed"], "no testbed in /tmp/no-testbed; start one with"),
+        (["wipe", "--folder", "/usr"], "/usr is not empty and not a testbed's"),
+        (["up", "--folder", "/usr"], "/usr is not empty and not a testbed's"),
     ],
 )
 def test_one_line_and_exit_code_2(arguments, said) -> None:
@@ -125,9 +118,7 @@ def test_without_packages_the_line_says_how_to_install(monkeypatch, short_path) 
 def test_the_fixture_skips_with_one_line_and_fails_where_slurm_is_required(monkeypatch) -> None:
     monkeypatch.setattr(packages, "missing", lambda *, accounting: ["sbatch"])
     monkeypatch.delenv("REQUIRE_SLURM", raising=False)
-    line = (
-        r"^Slurm is not all here \(sbatch missing\); install it with: python -m slurm.testbed install [^\n]*$"
-    )
+    line = r"^Slurm is not installed completely \(sbatch missing\); install it with: python -m [^\n]*$"
     with pytest.raises(pytest.skip.Exception, match=line), slurm_on(Settings()):
         pass
     monkeypatch.setenv("REQUIRE_SLURM", "1")
@@ -142,15 +133,9 @@ def test_every_setting_is_an_option_that_help_explains() -> None:
         assert field.metadata["about"] in text
 
 
-def test_the_docs_name_commands_and_options_that_exist() -> None:
+def test_the_docs_name_every_command() -> None:
     text = (ROOT / "docs" / "slurm.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
-    said = re.findall(r"python -m slurm\.testbed ([a-z-]+)((?: --[a-z-]+)*)", text)
-    assert {command for command, _ in said} == set(cli.commands)
-    for command, options in said:
-        known = {
-            name for option in cli.commands[command].params for name in (*option.opts, *option.secondary_opts)
-        }
-        assert set(options.split()) <= known, command
+    assert set(re.findall(r"python -m slurm\.testbed ([a-z-]+)", text)) == set(cli.commands)
 
 
 def test_a_block_with_one_port_taken_is_taken() -> None:
@@ -162,13 +147,8 @@ def test_a_block_with_one_port_taken_is_taken() -> None:
         assert ports._is_free(first)
 
 
-def test_production_code_does_not_know_the_testbed_and_it_needs_no_torch() -> None:
+def test_only_tests_import_the_testbed() -> None:
     for package in ("imagination", "results_db", "jobs", "slurm", "sweeps"):
         for path in (ROOT / package).rglob("*.py"):
             if "testbed" not in path.parts:
-                named = [
-                    node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
-                ]
-                assert not [node for node in named if (node.module or "").startswith("slurm.testbed")], path
-    script = "import sys, slurm.testbed.cli; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+                assert not re.search(r"^ *(from|import) slurm\.testbed", path.read_text(), re.MULTILINE), path

@@ -1,9 +1,9 @@
 """Top-ups: how many more runs, with which seeds, and that they are launched and trained."""
 
-import json
 import os
 import pty
 import signal
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,8 +15,8 @@ from sweep_helpers import (
     attempt_states,
     begun,
     complete,
+    drawn_twice,
     fail,
-    ids,
     opened,
     small,
     tree,
@@ -26,13 +26,14 @@ from sweep_helpers import (
 from results_db.contract import State
 from results_db.store import open_store
 from sweeps.follow.coverage import cover
-from sweeps.follow.top_up import make_top_up, runs_needed, to_launch
-from sweeps.spec.expand import expand, first_runs
+from sweeps.follow.top_up import make_top_up, runs_needed
+from sweeps.spec.expand import expand
 from sweeps.spec.load import load
+from sweeps.status.cell import read_cells
 
 NEEDED = [
-    # missing, tried, reached, active -> runs
-    (16, 0, 0, 0, 16),  # nothing tried: what the cell wants, as `launch`
+    # missing, stored, kept, active -> runs
+    (16, 0, 0, 0, 16),  # nothing stored: what the cell wants, as `launch`
     (16, 0, 0, 10, 6),  # of which some are on their way
     (16, 0, 0, 99, 0),
     (16, 16, 0, 0, 272),  # none of 16 passed: 17 for each, and not infinitely many
@@ -46,19 +47,19 @@ NEEDED = [
 ]
 
 
-@pytest.mark.parametrize(("missing", "tried", "reached", "active", "runs"), NEEDED)
-def test_how_many_runs_are_needed(missing, tried, reached, active, runs) -> None:
-    assert runs_needed(missing=missing, tried=tried, reached=reached, active=active) == runs
+@pytest.mark.parametrize(("missing", "stored", "kept", "active", "runs"), NEEDED)
+def test_how_many_runs_are_needed(missing, stored, kept, active, runs) -> None:
+    assert runs_needed(missing=missing, stored=stored, kept=kept, active=active) == runs
 
 
 @given(st.integers(1, 500), st.integers(0, 500), st.integers(0, 500), st.integers(0, 500))
-def test_never_fewer_than_the_observed_rate_asks_for(missing, reached, missed, active) -> None:
-    tried = reached + missed
-    needed = runs_needed(missing=missing, tried=tried, reached=reached, active=active)
-    if reached:  # at this rate, that many and the active ones bring at least what is missing
-        assert (needed + active) * reached >= missing * tried
+def test_never_fewer_than_the_observed_rate_asks_for(missing, kept, missed, active) -> None:
+    stored = kept + missed
+    needed = runs_needed(missing=missing, stored=stored, kept=kept, active=active)
+    if kept:  # at this rate, that many and the active ones bring at least what is missing
+        assert (needed + active) * kept >= missing * stored
     # And it never is more than one run for each pass beyond that, rounded up.
-    assert needed <= max(missing * (tried + 1) / max(reached, 1) + 1 - active, 0)
+    assert needed <= max(missing * (stored + 1) / max(kept, 1) + 1 - active, 0)
 
 
 @pytest.fixture
@@ -73,17 +74,10 @@ def topped_up(store, expansion, **options):
 
 
 def seeds(top_ups):
-    return [[run.config["seed"] for run in each.runs] for each in top_ups]
+    return [[run.config["seed"] for run in each.top_up] for each in top_ups]
 
 
-def test_of_an_empty_store_it_is_the_launch(store, tmp_path) -> None:
-    expansion = expand(load(write_spec(tmp_path, cells="[{gol: 1, runs: 1}, {gol: 2, runs: 3}]")))
-    top_ups = topped_up(store, expansion)
-    assert to_launch(top_ups) == expansion
-    assert [each.held_back for each in top_ups] == [0, 0]
-
-
-def test_open_runs_come_first_and_unused_seeds_follow(store, tmp_path) -> None:
+def test_interrupted_runs_come_first_and_unused_seeds_follow(store, tmp_path) -> None:
     expansion = expand(load(write_spec(tmp_path, runs=4)))
     (cell,) = expansion.cells
     complete(store, cell.runs[0])
@@ -103,12 +97,12 @@ def test_a_second_top_up_never_repeats_a_seed_and_the_same_store_gives_the_same(
         top_ups = topped_up(store, expansion, cap=5)
         assert seeds(top_ups) == seeds(topped_up(store, expansion, cap=5))
         trained += seeds(top_ups)[0]
-        for run in top_ups[0].runs:
+        for run in top_ups[0].top_up:
             complete(store, run, accuracy=0.5)
     # 2 runs at first; none of 2 passed, so 2 * 3 more; of 8 none, so 2 * 9, but the cap of 5 * 2 leaves 2.
     assert trained == list(range(10))
     (last,) = topped_up(store, expansion, cap=5)
-    assert (list(last.runs), last.held_back) == ([], 22)  # 2 * (10 + 1)
+    assert (list(last.top_up), last.held_back) == ([], 22)  # 2 * (10 + 1)
 
 
 def test_the_cap_counts_everything_that_was_spent_on_a_cell(store, tmp_path) -> None:
@@ -125,20 +119,15 @@ def test_the_cap_counts_everything_that_was_spent_on_a_cell(store, tmp_path) -> 
 
 
 @pytest.mark.parametrize(("wanted", "cap", "most"), [(20, 1.15, 23), (10, 1.1, 11), (3, 1.5, 4), (7, 1.0, 7)])
-def test_the_cap_is_rounded_down_but_not_by_a_last_bit(store, tmp_path, wanted, cap, most) -> None:
+def test_the_cap_is_rounded_down_but_not_by_a_last_bit(tmp_path, wanted, cap, most) -> None:
     expansion = expand(load(write_spec(tmp_path, runs=wanted)))
-    complete(store, expansion.runs[0], accuracy=0.5)  # so 2 * wanted runs are needed
-    (top_up,) = topped_up(store, expansion, cap=cap)
-    assert len(top_up.runs) == most - 1
+    states = {expansion.runs[0].run_id: State.COMPLETED}
+    cells = [replace(cell, kept=0) for cell in read_cells(expansion, states)]  # so 2 * wanted runs are needed
+    assert len(make_top_up(cells, cap=cap)[0].top_up) == most - 1
 
 
 def test_two_cells_never_launch_the_same_run(store, tmp_path) -> None:
-    # The second cell draws what the first one is; see `test_coverage`.
-    write_spec(tmp_path, name="plain", runs=1, lr=1e-3)
-    text = write_spec(tmp_path, name="drawn", runs=1).read_text()
-    (tmp_path / "drawn.yaml").write_text(text + "sample: {lr: {choice: [1.0e-3, 1.0e-3]}}\n")
-    (tmp_path / "both.yaml").write_text("include: [plain.yaml, drawn.yaml]\n")
-    expansion = expand(load(tmp_path / "both.yaml"))
+    expansion = drawn_twice(tmp_path)
     top_ups = topped_up(store, expansion)
     # The first cell gets seed 0, which the second has not; its next one is 1.
     assert seeds(top_ups) == [[0], [1]]
@@ -161,17 +150,6 @@ def test_fixed_seeds_are_never_more(store, tmp_path) -> None:
     assert (seeds([fixed, grows]), fixed.held_back, grows.held_back) == ([[8], [1]], 3, 1)
 
 
-def test_the_first_runs_are_taken_in_turn(tmp_path) -> None:
-    expansion = expand(load(write_spec(tmp_path, runs=3, cells="[{gol: 1}, {gol: 2}, {gol: 3}]")))
-    first = first_runs(expansion, 4)
-    assert [ids(cell.runs) for cell in first.cells] == [
-        ids(expansion.cells[0].runs[:2]),
-        *(ids(cell.runs[:1]) for cell in expansion.cells[1:]),
-    ]
-    assert len(first_runs(expansion, 2).cells) == 2
-    assert first_runs(expansion, None) == expansion
-
-
 def top_up(folder, *arguments):
     return answer("top-up", "s.yaml", "--db", "a.db", *arguments, folder=folder)
 
@@ -186,7 +164,7 @@ def test_top_ups_are_trained_until_the_cap_holds_them_back(tmp_path) -> None:
     # None of 2 passed: 2 * 3 more would be needed, of which the cap of twice 2 leaves 2.
     second = top_up(tmp_path, "--json", "-n", "1")
     assert (second.code, second.json["total"], second.json["stored"]) == (1, 1, 1)
-    assert second.err.startswith("s: 0 of 2 runs reached the accuracy, 2 more are wanted")
+    assert second.err.startswith("s: 0 of 2 stored runs passed the gate")
     third = top_up(tmp_path, "--json")
     fourth = top_up(tmp_path, "--json")
     assert (third.code, third.json["stored"]) == (1, 1)
@@ -203,7 +181,7 @@ def test_top_ups_are_trained_until_the_cap_holds_them_back(tmp_path) -> None:
     assert (fine.code, fine.json["trained"]) == (0, {})
     assert "held" not in fine.err
     (row,) = answer("coverage", "s.yaml", "--db", "a.db", "--json", folder=tmp_path).json
-    assert (row["tried"], row["reached"], row["top_up"], row["held_back"]) == (4, 0, 0, 10)
+    assert (row["stored"], row["kept"], row["top_up"], row["held_back"]) == (4, 0, 0, 10)
 
 
 @pytest.mark.slow
@@ -217,7 +195,7 @@ def test_a_top_up_that_is_stopped_goes_on_with_its_own_seeds(tmp_path) -> None:
     stopped.process.send_signal(signal.SIGINT)
     assert stopped.end() == 130
     said = answer("top-up", "s.yaml", "--db", "a.db", "--dry-run", "--json", folder=tmp_path).json
-    assert (said[0]["open"], said[0]["seeds"]) == (1, [1])
+    assert (said[0]["to_submit"], said[0]["seeds"]) == (1, [1])
     assert top_up(tmp_path).code == 1  # of 1 run none had passed, so the cap held it back
     assert list(store.runs()["seed"]) == [0, 1]
     assert attempt_states(store, store.runs()["run_id"][1])[-1] == "COMPLETED"
@@ -233,26 +211,17 @@ def test_a_dry_run_is_the_coverage(tmp_path) -> None:
 
 
 def test_a_dry_run_is_of_the_first_runs(tmp_path) -> None:
-    """Two cells of three runs: the first three in turn. What is held back is by the cap, and so is what it says."""
+    """Two cells of three runs: the first three in turn. What is held back depends only on the cap."""
     path = write_spec(tmp_path, runs=3, cells="[{gol: 1}, {gol: 2}]")
     said = top_up(tmp_path, "--dry-run", "--json", "-n", "3").json
     assert [(row["sweep"], row["top_up"], row["seeds"]) for row in said] == [("s", 2, [0, 1]), ("s", 1, [0])]
-    assert "imagine-sweep top-up would launch 3\n" in top_up(tmp_path, "--dry-run", "-n", "3").out
     store = open_store(str(tmp_path / "a.db"), create=True)
     for run in expand(load(path)).runs:
         complete(store, run, accuracy=0.5)
     # None of 3 passed: 3 * 4 more, and the cap of 2 * 3 leaves 3.
-    one, _ = top_up(tmp_path, "--dry-run", "-n", "1").err.splitlines()
+    one, two = top_up(tmp_path, "--dry-run", "-n", "1").err.splitlines()
     assert "takes about 12 runs, but the cap of 2 times 3 leaves 3" in one
-
-
-def test_many_runs_are_asked_for(tmp_path) -> None:
-    write_spec(tmp_path, runs=11)
-    code, out, err = top_up(tmp_path)
-    assert (code, out, tree(tmp_path)) == (2, "", {"s.yaml"})
-    assert "s: 11 runs to top up" in err
-    assert "give -y" in err
-    assert len(err.splitlines()) == 1
+    assert two.startswith("s: gol=2: ")
 
 
 @pytest.mark.slow
@@ -269,24 +238,22 @@ def test_the_question_is_answered_at_a_terminal(tmp_path, reply) -> None:
     assert (code, (tmp_path / "a.db").exists()) == ((0, True) if reply == "y\n" else (130, False))
 
 
-def test_fixed_seeds_are_refused(tmp_path) -> None:
+@pytest.mark.parametrize("seeds", ["2", "[1, 2]", "{start: 1, stop: 3}"])
+def test_fixed_seeds_are_refused(tmp_path, seeds) -> None:
     path = write_spec(tmp_path, runs=2)
-    for said in ("seeds: 2", "seeds: [1, 2]", "seeds: {start: 1, stop: 3}"):
-        path.write_text(path.read_text().replace("runs: 2", said))
-        code, out, err = top_up(tmp_path)
-        assert (code, out, tree(tmp_path)) == (2, "", {"s.yaml"})
-        assert err.startswith("imagine-sweep: error: s fixes its seeds")
-        assert "`runs`" in err
-        assert len(err.splitlines()) == 1
-        path.write_text(path.read_text().replace(said, "runs: 2"))
+    path.write_text(path.read_text().replace("runs: 2", f"seeds: {seeds}"))
+    code, out, err = top_up(tmp_path)
+    assert (code, out, tree(tmp_path)) == (2, "", {"s.yaml"})
+    assert err.startswith("imagine-sweep: error: s fixes its seeds")
+    assert len(err.splitlines()) == 1
 
 
 BAD = {
-    "no match": (["--where", "gol=9"], "no cell matches"),
-    "unknown override": (["chanels=4"], "'channels'"),
-    "a cap below 1": (["--cap", "0"], "--cap"),
-    "no runs": (["-n", "0"], "-n"),
-    "no cluster": (["launcher=slurm"], "launcher=local"),
+    "no match": (["s.yaml", "--where", "gol=9"], "no cell matches"),
+    "no runs": (["s.yaml", "-n", "0"], "-n"),
+    "no cluster": (["s.yaml", "launcher=slurm"], "launcher=local"),
+    "no spec": ([], "SPEC"),
+    "many runs and no terminal": (["s.yaml", "runs=11"], "s: 11 runs to top up: more than 10 runs"),
 }
 
 
@@ -294,27 +261,10 @@ BAD = {
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path, what) -> None:
     write_spec(tmp_path)
     arguments, says = BAD[what]
-    code, out, err = top_up(tmp_path, *arguments)
+    code, out, err = answer("top-up", *arguments, "--db", "a.db", folder=tmp_path)
     assert (code, out, tree(tmp_path)) == (2, "", {"s.yaml"})
     assert says in err
     assert len(err.splitlines()) == 1
-
-
-def test_without_a_spec_there_is_nothing_to_top_up(tmp_path) -> None:
-    code, _, err = answer("top-up", folder=tmp_path)
-    assert code == 2
-    assert "SPEC" in err
-
-
-def test_a_label_names_sweep_and_cell(tmp_path) -> None:
-    path = write_spec(tmp_path, cells="[{gol: 1}, {gol: 2}]", runs=1)
-    store = open_store(str(tmp_path / "a.db"), create=True)
-    for run in expand(load(path)).runs:
-        complete(store, run, accuracy=0.5)
-    lines = top_up(tmp_path, "--dry-run").err.splitlines()
-    said = "0 of 1 run reached the accuracy, 1 more are wanted, and that takes about 2 runs, but"
-    assert lines == [f"s: gol={n}: {said} the cap of 2 times 1 leaves 1; raise it with --cap" for n in (1, 2)]
-    assert json.loads(top_up(tmp_path, "--dry-run", "--json").out)[1]["held_back"] == 1
 
 
 @pytest.mark.slow

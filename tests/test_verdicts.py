@@ -1,10 +1,11 @@
-"""What became of an attempt, by three witnesses: the table of the cases, and what holds of all of them."""
+"""What became of an attempt, by three sources: the table of cases, and what holds for all of them."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from slurm_jobs import open_attempt
 
 from results_db.contract import Attempt, EndedAttempt, OpenAttempt, State
 from slurm.client.parse import Answer, Job, Unknown
@@ -20,61 +21,34 @@ def ago(**span: float) -> datetime:
 
 
 def waiting(*, number: int = 1, since: datetime | None = None) -> OpenAttempt:
-    return OpenAttempt(
-        Attempt("ab", number),
-        State.PENDING,
-        "slurm",
-        "s-1",
-        "7_3",
-        None,
-        None,
-        None,
-        since or ago(days=2),
-        None,
-        None,
-        0,
-        {},
-    )
+    return open_attempt("ab", "7_3", number=number, claimed=since or ago(days=2))
 
 
 def running(
     *, heard: datetime | None = None, number: int = 1, started: datetime | None = None
 ) -> OpenAttempt:
-    return OpenAttempt(
-        Attempt("ab", number),
-        State.RUNNING,
-        "slurm",
-        "s-1",
-        "7_3",
-        "n1",
-        "1:1",
-        "/log",
-        ago(days=2),
-        started or ago(hours=3),
-        heard or ago(hours=1),
-        10,
-        {},
-    )
+    times = {"claimed": ago(days=2), "started": started or ago(hours=3), "heard": heard or ago(hours=1)}
+    return open_attempt("ab", "7_3", State.RUNNING, number=number, **times)
 
 
 def ended(state: str, *, code: int | None = None, at: datetime | None = None, reason: str = "") -> Job:
-    return Job(state, reason, "s-1", "n1", code, at or ago(minutes=30))
+    return Job(state, reason, "n", "n1", code, at or ago(minutes=30))
 
 
 CASES = [
-    # attempt, squeue, sacct, what became of it
+    # attempt, squeue, sacct, its end
     (waiting(), Job("PENDING", "Priority"), None, None),
     (waiting(), Job("RUNNING"), None, None),
-    # Silent for an hour, and squeue says that it runs: perhaps the store was away, or its clock is wrong.
+    # Silent for an hour, but squeue says that it runs: its store may be down, or its clock wrong.
     (running(), Job("RUNNING"), FAILED_QUERY, None),
     (running(), Job("COMPLETING"), None, None),
     (running(), Job("SUSPENDED"), None, None),
     (running(), Job("A_WORD_OF_TOMORROW"), None, None),
-    # Requeued: it waits again. What sacct says of the start before is not its end.
+    # Requeued: it waits again. sacct still shows the end of its earlier start.
     (running(), Job("PENDING", "BeginTime"), ended("NODE_FAIL"), None),
     (running(), Job("PENDING", "BeginTime"), ended("PREEMPTED"), None),
     (running(), Job("REQUEUE_HOLD"), ended("FAILED", code=1), None),
-    # It ended, by squeue, which remembers for some minutes; by sacct after that.
+    # It ended. squeue remembers that for some minutes, sacct after that.
     (running(), ended("FAILED", code=1), None, State.FAILED),
     (running(), None, ended("FAILED", code=1), State.FAILED),
     (waiting(), None, ended("FAILED", code=1), State.FAILED),
@@ -83,28 +57,24 @@ CASES = [
     (running(), ended("OUT_OF_MEMORY"), None, State.OUT_OF_MEMORY),
     (running(), ended("CANCELLED"), FAILED_QUERY, State.CANCELLED),
     (running(heard=ago(seconds=5)), ended("CANCELLED"), None, State.CANCELLED),
-    (running(), None, ended("COMPLETED", code=0), State.LOST),  # and no word on this run
-    # What it wrote on a network file system may not be seen here yet.
+    (running(), None, ended("COMPLETED", code=0), State.LOST),  # without a result of this run
+    # On a network file system its files may not be visible here yet.
     (running(), ended("COMPLETED", code=0, at=ago(seconds=100)), None, None),
     (running(), None, ended("COMPLETED", code=0, at=ago(seconds=100)), None),
     (running(), ended("COMPLETED", code=0, at=ago(seconds=130)), None, State.LOST),
-    # The signal of a preemption or time limit came before its worker listened; 9, 15: somebody's kill.
+    # The signal of a preemption or time limit came before its worker handled it; 9 and 15 come from outside.
     *((running(), ended("FAILED", code=-number), None, State.LOST) for number in (9, 10, 12, 15)),
-    (running(), ended("FAILED", code=-11), None, State.FAILED),  # a segmentation fault is its own
-    # The lost node: first the word, seconds later the requeue. Only when that did not come it was the end.
+    (running(), ended("FAILED", code=-11), None, State.FAILED),  # a segmentation fault is the run's own fault
+    # A lost node: first NODE_FAIL, seconds later the requeue. Without a requeue it is the end.
     (running(), ended("NODE_FAIL", at=ago(seconds=20)), None, None),
     (running(), ended("NODE_FAIL", at=ago(minutes=10)), None, State.NODE_FAIL),
-    (running(), Job("NODE_FAIL"), None, None),  # since when, squeue does not say
-    (
-        running(heard=ago(seconds=5)),
-        ended("NODE_FAIL", at=ago(minutes=10)),
-        None,
-        None,
-    ),  # cut off, and writing
+    (running(), Job("NODE_FAIL"), None, None),  # without a time
+    # Its node was cut off, and the worker still writes.
+    (running(heard=ago(seconds=5)), ended("NODE_FAIL", at=ago(minutes=10)), None, None),
     (running(), ended("PREEMPTED", at=ago(seconds=5)), None, None),
     (running(), ended("PREEMPTED", at=ago(minutes=10)), None, State.PREEMPTED),
-    (running(), None, ended("NODE_FAIL"), State.NODE_FAIL),  # squeue does not show it waiting again
-    # The controller is down: only sacct's last word counts, and not that of a job that may return.
+    (running(), None, ended("NODE_FAIL"), State.NODE_FAIL),  # squeue does not list it as waiting again
+    # The controller is down: only a final state in sacct counts, unless the job may be requeued.
     (running(), FAILED_QUERY, ended("FAILED", code=1), State.FAILED),
     (running(), FAILED_QUERY, ended("NODE_FAIL"), None),
     (running(), FAILED_QUERY, ended("PREEMPTED"), None),
@@ -112,14 +82,14 @@ CASES = [
     (running(), FAILED_QUERY, None, None),
     (running(), FAILED_QUERY, FAILED_QUERY, None),
     (waiting(), FAILED_QUERY, NO_ACCOUNTING, None),
-    # Nobody knows the job: the controller lost it with its memory of the last seconds.
+    # No source knows the job: a killed controller lost the last seconds.
     (waiting(), None, None, State.LOST),
     (waiting(since=ago(minutes=1)), None, None, None),  # sacct is some seconds behind
     (running(), None, None, State.LOST),
     (running(), None, Job("RUNNING"), State.LOST),  # accounting was never told
-    (running(heard=ago(seconds=20)), None, None, None),  # its worker is alive, whatever the controller knows
+    (running(heard=ago(seconds=20)), None, None, None),  # its worker is alive
     (running(heard=ago(minutes=3)), None, None, None),
-    # A worker's clock an hour ahead: its last sign comes from the future and proves nothing.
+    # The worker's clock is an hour ahead: a heartbeat in the future proves nothing.
     (running(heard=NOW + timedelta(hours=1)), None, None, State.LOST),
     (running(heard=NOW + timedelta(hours=1)), Job("RUNNING"), None, None),
     (running(heard=ago(hours=9)), Job("RUNNING"), None, None),  # an hour behind, or nine
@@ -133,31 +103,31 @@ CASES = [
 
 
 @pytest.mark.parametrize(("attempt", "queue", "account", "state"), CASES)
-def test_what_became_of_it(attempt, queue, account, state) -> None:
+def test_the_end_of_an_attempt(attempt, queue, account, state) -> None:
     assert judge(attempt, queue, account, now=NOW).state is state
 
 
 @pytest.mark.parametrize(
     ("state", "job", "again"),
     [
-        ("PREEMPTED", Job("PENDING", name="s-1"), True),
-        ("NODE_FAIL", Job("REQUEUE_HOLD", name="s-1"), True),
-        ("LOST", Job("PENDING", name="s-1"), True),
-        # Its worker said that it saved, and is about to requeue itself; of the others nobody said so.
-        ("PREEMPTED", Job("RUNNING", name="s-1"), True),
-        ("PREEMPTED", Job("COMPLETING", name="s-1"), True),
-        ("LOST", Job("RUNNING", name="s-1"), False),
-        ("PREEMPTED", Job("CANCELLED", name="s-1"), False),
-        ("PREEMPTED", Job("PENDING", name="another's"), False),
+        ("PREEMPTED", Job("PENDING", name="n"), True),
+        ("NODE_FAIL", Job("REQUEUE_HOLD", name="n"), True),
+        ("LOST", Job("PENDING", name="n"), True),
+        # Its worker reported that it saved, and is about to requeue the job.
+        ("PREEMPTED", Job("RUNNING", name="n"), True),
+        ("PREEMPTED", Job("COMPLETING", name="n"), True),
+        ("LOST", Job("RUNNING", name="n"), False),
+        ("PREEMPTED", Job("CANCELLED", name="n"), False),
+        ("PREEMPTED", Job("PENDING", name="another"), False),
         ("PREEMPTED", None, False),
     ],
 )
 def test_whether_an_interrupted_run_waits_again(state, job, again) -> None:
-    one = EndedAttempt(Attempt("ab", 1), State(state), None, None, None, "s-1", "7_3", "n1", ago(days=1))
+    one = EndedAttempt(Attempt("ab", 1), State(state), None, None, None, "n", "7_3", "n1", ago(days=1))
     assert waits_again(one, Answer({"7_3": job} if job else {})) is again
 
 
-def test_a_task_that_was_cancelled_while_it_waited_leaves_no_trace_but_its_array_does() -> None:
+def test_a_cancelled_task_that_waited_leaves_no_trace_but_its_array_does() -> None:
     assert judge(waiting(), None, None, now=NOW, array_known=True).state is State.CANCELLED
     assert judge(running(), None, None, now=NOW, array_known=True).state is State.LOST  # it had begun
 
@@ -165,10 +135,10 @@ def test_a_task_that_was_cancelled_while_it_waited_leaves_no_trace_but_its_array
 @pytest.mark.parametrize(
     ("number", "code", "state"),
     [
-        (1, -9, State.LOST),  # `kill -9`, or the kernel for want of memory: perhaps not the run's fault
+        (1, -9, State.LOST),  # `kill -9`, or the kernel out of memory: perhaps not the run's fault
         (2, -15, State.LOST),
         (3, -9, State.FAILED),  # the third time it is
-        (1, -11, State.FAILED),  # a segmentation fault nobody does to it
+        (1, -11, State.FAILED),  # a segmentation fault does not come from outside
         (1, 1, State.FAILED),
         (1, None, State.FAILED),
     ],
@@ -178,33 +148,27 @@ def test_a_job_that_was_killed_is_tried_again_twice(number, code, state) -> None
     assert (verdict.state, verdict.exit_code) == (state, code)
 
 
-OUT_OF_MEMORY_LOG = (
-    "step 10\nslurmstepd-n1: error: Exceeded job memory limit\nsrun: error: n1: task 0: Killed"
-)
+NO_MEMORY = "step 10\nslurmstepd-n1: error: Exceeded job memory limit\nsrun: error: n1: task 0: Killed"
 
 
 @pytest.mark.parametrize(
-    ("verdict", "log", "state"),
+    ("before", "code", "log", "after"),
     [
-        (Verdict(State.LOST, "killed", -9), OUT_OF_MEMORY_LOG, State.OUT_OF_MEMORY),
-        (Verdict(State.FAILED, "killed", -9), OUT_OF_MEMORY_LOG, State.OUT_OF_MEMORY),
-        (
-            Verdict(State.FAILED, "killed", -9),
-            "slurmstepd: error: Detected 1 oom-kill event(s)",
-            State.OUT_OF_MEMORY,
-        ),
-        (Verdict(State.LOST, "killed", -9), "step 10", State.LOST),
-        (Verdict(State.LOST, "killed", -9), None, State.LOST),
-        (Verdict(State.FAILED, "ended", 1), OUT_OF_MEMORY_LOG, State.FAILED),  # it survived that
-        (Verdict(State.CANCELLED, "scancel", -15), OUT_OF_MEMORY_LOG, State.CANCELLED),
+        (State.LOST, -9, NO_MEMORY, State.OUT_OF_MEMORY),
+        (State.FAILED, -9, NO_MEMORY, State.OUT_OF_MEMORY),
+        (State.FAILED, -9, "slurmstepd: error: Detected 1 oom-kill event(s)", State.OUT_OF_MEMORY),
+        (State.LOST, -9, "step 10", State.LOST),
+        (State.LOST, -9, None, State.LOST),
+        (State.FAILED, 1, NO_MEMORY, State.FAILED),  # it survived that
+        (State.CANCELLED, -15, NO_MEMORY, State.CANCELLED),
     ],
 )
-def test_out_of_memory_stands_in_the_log_alone(verdict, log, state) -> None:
-    assert with_log(verdict, log).state is state
+def test_only_the_log_tells_of_out_of_memory(before, code, log, after) -> None:
+    assert with_log(Verdict(before, "killed", code), log).state is after
 
 
-def test_it_says_what_it_cannot_know() -> None:
-    assert "how it ended nobody says: no sacct on PATH" in judge(waiting(), None, NO_ACCOUNTING, now=NOW).why
+def test_a_verdict_says_what_is_unknown() -> None:
+    assert "cannot say how it ended: no sacct on PATH" in judge(waiting(), None, NO_ACCOUNTING, now=NOW).why
     assert not judge(waiting(), FAILED_QUERY, None, now=NOW).certain
 
 
@@ -232,18 +196,18 @@ ANY_WORD = st.none() | JOBS | FAILED_QUERIES
 
 @given(ATTEMPTS, FAILED_QUERIES, FAILED_QUERIES | st.none(), st.booleans())
 def test_a_failed_query_never_leads_to_an_end(attempt, queue, account, array_known) -> None:
-    """However long the silence: without squeue, absence from sacct proves nothing either."""
+    """However long the silence: without squeue, absence from sacct proves nothing."""
     assert judge(attempt, queue, account, now=NOW, array_known=array_known).state is None
 
 
 @given(ATTEMPTS, JOBS, ANY_WORD, st.booleans())
-def test_what_squeue_shows_as_going_on_goes_on(attempt, queue, account, array_known) -> None:
+def test_a_job_that_goes_on_in_squeue_goes_on(attempt, queue, account, array_known) -> None:
     verdict = judge(attempt, queue, account, now=NOW, array_known=array_known)
     assert verdict.state is None or (queue.state in ENDS and verdict.certain)
 
 
 @given(ATTEMPTS, ANY_WORD, ANY_WORD, st.booleans())
-def test_every_end_is_one_that_the_store_takes(attempt, queue, account, array_known) -> None:
+def test_every_end_is_a_state_that_the_store_accepts(attempt, queue, account, array_known) -> None:
     verdict = judge(attempt, queue, account, now=NOW, array_known=array_known)
     assert verdict.state is None or verdict.state in {*ENDS.values()}
     assert verdict.why

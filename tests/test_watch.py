@@ -1,14 +1,14 @@
 """Watch: a look at once or one after the other, with a terminal and without, as JSON; it ends with the sweep."""
 
-import fcntl
 import json
 import os
 import pty
-import select
+import signal
+import sqlite3
 import subprocess
-import termios
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,15 +43,17 @@ def fill(folder: Path, store: SqlStore) -> str:
     for each in three[:2]:
         fail(store, each)
     attempt = store.start(
-        two[2].run_id, replace(ME, host=os.uname().nodename, device="NVIDIA A100-SXM4-80GB", process=_alive())
+        two[2].run_id,
+        replace(
+            ME,
+            host=os.uname().nodename,
+            device="NVIDIA A100-SXM4-80GB",
+            process=process_name(os.getpid()),
+        ),
     )
     assert attempt is not None
     store.heartbeat(attempt, step=10, progress={"state1": 1.0, "state2": 0.971})
     return two[2].run_id
-
-
-def _alive() -> str:
-    return process_name(os.getpid())
 
 
 def test_one_look_as_json(sweep) -> None:
@@ -59,19 +61,19 @@ def test_one_look_as_json(sweep) -> None:
     run_id = fill(folder, store)
     seen = answer("watch", "s.yaml", "--once", "--json", *DB, folder=folder).json
     assert seen["states"] == {"COMPLETED": 2, "RUNNING": 1, "STAGED": 3, "FAILED": 2}
+    none = dict.fromkeys(("stored", "running", "waiting", "failed", "interrupted", "new"), 0)
+    assert seen["counts"] == none | {"stored": 2, "running": 1, "failed": 2, "new": 3}
     two, three = seen["cells"]
     assert (two["gol"], two["states"]) == (2, {"COMPLETED": 2, "RUNNING": 1, "STAGED": 1})
-    assert (three["gol"], three["states"], three["eta_seconds"]) == (3, {"FAILED": 2, "STAGED": 2}, 0.0)
+    assert (three["gol"], three["counts"], three["eta_seconds"]) == (3, none | {"failed": 2, "new": 2}, 0.0)
     (running,) = seen["running"]
-    assert (running["run_id"], running["device"], running["step"]) == (run_id, "NVIDIA A100-SXM4-80GB", 10)
-    assert running["max_steps"] == 40
-    assert running["label"] == "gol=2 seed=2"
-    assert 0 < two["eta_seconds"] <= 60
-    assert seen["eta_seconds"] == two["eta_seconds"]
+    assert (running["run_id"], running["device"], running["share"]) == (run_id, "NVIDIA A100-SXM4-80GB", 1.0)
+    assert (running["label"], running["step"], running["max_steps"]) == ("gol=2 seed=2", 10, 40)
+    assert 0 < running["eta_seconds"] == two["eta_seconds"] == seen["eta_seconds"] <= 60
     (cause,) = seen["failures"]
-    assert cause["count"] == 2
+    assert (cause["count"], cause["cause"], cause["nodes"]) == (2, "FAILED", ["here"])
     assert (cause["last"]["state"], cause["last"]["run_id"]) == ("FAILED", cause["runs"][0])
-    assert seen["queries_per_minute"] == {}  # nothing is Slurm's
+    assert seen["queries_per_minute"] == {}  # no run is Slurm's
 
 
 def test_one_look_as_text(sweep) -> None:
@@ -79,7 +81,10 @@ def test_one_look_as_text(sweep) -> None:
     run_id = fill(folder, store)
     said = answer("watch", "--once", *DB, folder=folder)
     assert said.code == 0
-    assert "all sweeps: 2 of 8 completed, 1 running, 2 failed, 3 not launched; ETA" in said.out
+    assert "all sweeps: 2 of 8 stored, 1 running, 2 failed, 3 new; ETA" in said.out
+    assert ["gol", "stored", "running", "failed", "new", "ETA"] in [
+        line.split() for line in said.out.splitlines()
+    ]
     for word in (
         run_id[:10],
         "final 97.1%",
@@ -90,21 +95,25 @@ def test_one_look_as_text(sweep) -> None:
         assert word in said.out
 
 
-def test_without_anything_active_it_ends_at_once(sweep) -> None:
+def test_runs_of_one_process_share_it(sweep) -> None:
+    folder, store = sweep
+    runs = expand(load(folder / "s.yaml")).runs
+    for each in runs[:2]:
+        store.start(each.run_id, replace(ME, host=os.uname().nodename, process=process_name(os.getpid())))
+    store.start(runs[2].run_id, replace(ME, host=os.uname().nodename, process=process_name(os.getppid())))
+    seen = answer("watch", "--once", "--json", *DB, folder=folder).json
+    assert sorted(run["share"] for run in seen["running"]) == [0.5, 0.5, 1.0]
+    assert seen["eta_seconds"] is None  # no run has ended, and no speed is known
+
+
+@pytest.mark.parametrize(("leave", "code"), [(complete, 0), (fail, 1)])
+def test_without_anything_active_it_ends_at_once(sweep, leave, code) -> None:
     folder, store = sweep
     for each in expand(load(folder / "s.yaml")).runs:
-        complete(store, each)
+        leave(store, each)
     said = answer("watch", "s.yaml", *DB, folder=folder)
-    assert said.code == 0
-    assert said.out.count("\n") == 1
-    assert "8 of 8 completed" in said.out
-
-
-def test_runs_that_failed_show_in_the_exit_code(sweep) -> None:
-    folder, store = sweep
-    for each in expand(load(folder / "s.yaml")).runs:
-        fail(store, each)
-    assert answer("watch", "s.yaml", *DB, folder=folder).code == 1
+    assert said.code == code
+    assert ("8 of 8 stored" if code == 0 else "0 of 8 stored, 8 failed") in said.out
 
 
 def test_a_worker_of_this_machine_that_died_is_noticed(sweep) -> None:
@@ -119,26 +128,18 @@ def test_a_worker_of_this_machine_that_died_is_noticed(sweep) -> None:
     assert store.states([run_id]) == {run_id: State.LOST}
 
 
-def test_no_sweep_is_no_error(tmp_path) -> None:
-    said = answer("watch", "--once", "--json", *DB, folder=tmp_path)
+@pytest.mark.parametrize("more", [["--once"], [], ["--once", "--json"]])
+def test_no_sweep_is_no_error(tmp_path, more) -> None:
+    said = answer("watch", *more, *DB, folder=tmp_path)
     assert said.code == 0
-    assert said.json["cells"] == []
+    assert said.json["cells"] == [] if "--json" in more else "no sweep was launched" in said.out
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_sweep_is_said(tmp_path) -> None:
-    for more in (["--once"], []):
-        said = answer("watch", *more, *DB, folder=tmp_path)
-        assert said.code == 0
-        assert "no sweep was launched into this store" in said.out
-        assert "0 of 0" not in said.out
-
-
-def test_before_its_launch_nothing_has_failed(tmp_path) -> None:
+def test_before_its_launch_all_runs_are_new(tmp_path) -> None:
     write_spec(tmp_path)
     said = answer("watch", "s.yaml", "--once", *DB, folder=tmp_path)
-    assert said.code == 0
-    assert "0 of 2 completed, 2 not launched" in said.out
+    assert (said.code, said.out.splitlines()[0].strip()) == (0, "s: 0 of 2 stored, 2 new")
 
 
 def test_a_launched_sweep_is_known_by_its_name(sweep) -> None:
@@ -184,47 +185,38 @@ def test_lines_and_json_go_on_until_the_last_run_ends(sweep) -> None:
         lines.kill()
         as_json.kill()
     assert lines.returncode == as_json.returncode == 1  # two failed
-    assert "3 of 8 completed" in rest[0]
+    assert "3 of 8 stored" in rest[0]
     assert json.loads(rest[1].splitlines()[-1])["states"]["COMPLETED"] == 3
 
 
-@pytest.mark.parametrize("leave", ["q", "\x03"])
-def test_on_a_terminal_a_key_leaves(sweep, leave) -> None:
+@pytest.mark.parametrize("locked", [False, True])
+def test_on_a_terminal_ctrl_c_leaves_at_once(sweep, locked) -> None:
+    """Also while a look waits for the store, here for a lock that SQLite would await for 30 s."""
     folder, store = sweep
     fill(folder, store)
-    process, master = _on_a_terminal(folder, "watch", "s.yaml", "--every", "60")
+    pid, master = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.environ |= {"TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+        os.execl(SWEEP, SWEEP, *DB, "watch", "s.yaml", "--every", "1" if locked else "60")
     try:
-        screen = _read_until(master, "ETA", process)
-        assert "running" in screen
-        assert "q leaves" in _read_until(master, "q leaves", process, seen=screen)
-        os.write(master, leave.encode())
-        assert process.wait(timeout=60) == (0 if leave == "q" else 130)
+        screen, deadline = "", time.monotonic() + 90
+        while "Ctrl-C leaves" not in screen:
+            assert time.monotonic() < deadline, screen
+            screen += os.read(master, 65536).decode(errors="replace")
+        with sqlite3.connect(folder / "a.db", isolation_level=None) as other:
+            if locked:
+                other.execute("BEGIN EXCLUSIVE")
+                time.sleep(3)
+            os.write(master, b"\x03")
+            pressed = time.monotonic()
+            with suppress(OSError):  # the process has closed the terminal
+                while os.read(master, 65536):
+                    pass
+            assert time.monotonic() - pressed < 20
     finally:
-        process.kill()
+        os.kill(pid, signal.SIGKILL)
         os.close(master)
-    assert store.open_attempts()  # what trains goes on
-
-
-def _on_a_terminal(folder: Path, *arguments: str) -> "tuple[subprocess.Popen[bytes], int]":
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [SWEEP, *DB, *arguments],
-        cwd=folder,
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that ^C is a signal
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
-    )
-    os.close(slave)
-    return process, master
-
-
-def _read_until(master: int, text: str, process: "subprocess.Popen[bytes]", *, seen: str = "") -> str:
-    deadline = time.monotonic() + 90
-    while text not in seen:
-        assert time.monotonic() < deadline and process.poll() is None, seen
-        if select.select([master], [], [], 0.5)[0]:
-            seen += os.read(master, 65536).decode(errors="replace")
-    return seen
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code == 130
+    assert store.open_attempts()  # the runs go on

@@ -2,69 +2,67 @@
 
 import io
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
-from test_eta import training
+from test_eta import CELLS
 
-from results_db.contract import Attempt, EndedAttempt, State
 from slurm.follow.reconcile import Reconciled
-from sweeps.follow.display import screen, show_once
-from sweeps.follow.watch import CauseNow, CellNow, RunNow, Snapshot
+from sweeps.follow.display import screen, show_once, summary
+from sweeps.follow.watch import RunNow, Snapshot
+from sweeps.status.cell import CellStatus
 
 HELD = (
     "s-12345678 is held, for its first 5 runs failed alike; mend that and let it go with imagine-sweep reconcile "
     "--release, or drop it with imagine-sweep cancel: ImportError: no driver on this node"
 )
-ENDED = EndedAttempt(
-    Attempt("0123456789abcdef", 1),
-    State.FAILED,
-    None,
-    1,
-    None,
-    "s-1",
-    "1_0",
-    "n1",
-    datetime(2026, 11, 20, tzinfo=UTC),
-)
 CAUSE = "ImportError: libcuda.so.1: cannot open shared object file: No such file or directory"
+RUN = RunNow(
+    run_id="0123456789abcdef",
+    label="gol=2 model_t=3 ae=false rnn=false seed=2",
+    job_id="1_0",
+    node="node-017",
+    device="NVIDIA A100-SXM4-80GB",
+    phase="",
+    step=3400,
+    max_steps=5000,
+    progress={"state1": 1.0, "state2": 0.708, "state3": 0.719},
+    steps_per_s=123.44,
+    eta_seconds=3725.0,
+)
+SNAPSHOT = Snapshot(
+    name="s",
+    at="",
+    states={"RUNNING": 3},
+    eta_seconds=3725.0,
+    cells=[CellStatus(sweep="s", cell=CELLS[0], states={"RUNNING": 3}, to_submit=[], eta_s=3725.0)],
+    running=[RUN] * 3,
+    waiting={},
+    failures=[{"cause": CAUSE, "count": 1, "runs": [RUN.run_id]}],
+    held=[HELD],
+    changes=Reconciled(),
+    queries_per_minute={},
+)
 
 
-def run_now(index: int) -> RunNow:
-    progress = {"state1": 1.0, "state2": 0.708, "state3": 0.719}
-    found = training(index, step=3400, rate=123.44)
-    found = replace(found, node="node-017", attempt=replace(found.attempt, progress=progress))
-    run_id = found.attempt.attempt.run_id
-    return RunNow(
-        run_id,
-        f"gol=2 model_t=3 ae=false rnn=false seed={index}",
-        found,
-        "NVIDIA A100-SXM4-80GB",
-        5000,
-        3725.0,
-    )
-
-
-def shown(width: int, *, silent: bool = False) -> str:
-    runs = [run_now(index) for index in range(3)]
-    if silent:
-        runs[0] = replace(runs[0], running=replace(runs[0].running, phase="silent"))
-    snapshot = Snapshot(
-        name="s",
-        states={"RUNNING": 3},
-        eta_s=3725.0,
-        cells=[CellNow("s", {"gol": 2}, {"RUNNING": 3}, 3725.0)],
-        running=runs,
-        waiting={},
-        causes=[CauseNow(CAUSE, ["0123456789abcdef"], [], ENDED)],
-        found=Reconciled(),
-        held=[HELD],
-        queries={},
-    )
+def shown(width: int, snapshot: Snapshot = SNAPSHOT) -> str:
     out = io.StringIO()
     show_once(snapshot, Console(file=out, width=width))
     return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        (
+            {"COMPLETED": 12, "RUNNING": 4, "PENDING": 30, "FAILED": 1, "OUT_OF_MEMORY": 1},
+            "s: 12 of 48 stored, 4 running, 30 waiting, 2 failed; ETA 1:02 h",
+        ),
+        ({"NODE_FAIL": 1, "LOST": 2, "STAGED": 3, "NEW": 4}, "s: 0 of 10 stored, 3 interrupted, 7 new"),
+    ],
+)
+def test_the_summary_counts_by_status(states, said) -> None:
+    assert summary(replace(SNAPSHOT, states=states)) == said
 
 
 @pytest.mark.parametrize("width", [80, 100])
@@ -73,25 +71,26 @@ def test_on_a_narrow_terminal_every_number_is_whole(width) -> None:
     assert max(map(len, lines)) <= width
     rows = [line.split() for line in lines if "3400/5000" in line]
     assert len(rows) == 3
-    for index, row in enumerate(rows):
-        assert row[0] == run_now(index).run_id[:10]
-        # `what` may be cut, and only the final accuracy is shown
+    for row in rows:
+        assert row[0] == RUN.run_id[:10]
+        # `what` may be cut, and only the final accuracy is shown.
         assert row[-6:] == ["node-017", "3400/5000", "123.4", "71.9%", "1:02", "h"]
 
 
 def test_with_room_everything_is_shown() -> None:
     said = shown(1000)
-    assert "gol=2 model_t=3 ae=false rnn=false seed=2" in said
+    assert RUN.label in said
     assert "…" not in said
     assert "final 71.9% | s2 70.8%" in said
-    assert "NVIDIA A100-SXM4-80GB" in said
+    assert RUN.device in said
 
 
 def test_a_silent_run_keeps_its_node() -> None:
-    assert "node-017 silent" in shown(100, silent=True)
+    silent = replace(SNAPSHOT, running=[replace(RUN, phase="silent")])
+    assert "node-017 silent" in shown(100, silent)
 
 
-def test_reasons_and_remedies_are_folded_and_never_cut() -> None:
+def test_causes_and_remedies_are_folded_and_never_cut() -> None:
     said = " ".join(shown(60).split())
     assert HELD in said
     assert f"1 failed (imagine-sweep logs 0123456789): {CAUSE}" in said
@@ -99,22 +98,10 @@ def test_reasons_and_remedies_are_folded_and_never_cut() -> None:
 
 def test_folded_lines_take_their_room_from_the_tables() -> None:
     """On a terminal of 24 lines, however many runs train."""
-    runs = [run_now(index % 8) for index in range(40)]
-    snapshot = Snapshot(
-        name="s",
-        states={"RUNNING": 40},
-        eta_s=None,
-        cells=[CellNow("s", {"gol": 2}, {"RUNNING": 40}, None)],
-        running=runs,
-        waiting={"Priority": 2},
-        causes=[],
-        found=Reconciled(),
-        held=[HELD],
-        queries={},
-    )
     out = io.StringIO()
-    Console(file=out, width=80).print(screen(snapshot, width=80, height=24))
+    many = replace(SNAPSHOT, running=[RUN] * 40, waiting={"Priority": 2}, failures=[])
+    Console(file=out, width=80).print(screen(many, width=80, height=24))
     lines = out.getvalue().splitlines()
     assert len(lines) <= 24
-    assert "asked of Slurm" in lines[-1]
+    assert "Slurm queries" in lines[-1]
     assert any("more" in line for line in lines)

@@ -1,1 +1,1 @@
-"""Slurm's commands, and parsers of what they print."""
+"""The Slurm client and the parser of its answers."""

@@ -1,111 +1,129 @@
-"""Asks Slurm, and tells it to cancel, hold or release named jobs. A question that fails is `Unknown`, never an error.
+"""The Slurm client: runs squeue, sacct, scancel and scontrol, and prepares the environment of sbatch and srun.
 
-Questions are counted, since a controller serves a whole cluster.
+A query that fails returns `Unknown`; a command that fails raises SlurmError. The client counts its commands, because
+one controller serves the whole cluster.
 """
 
 import os
+import shutil
 import subprocess
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
-from slurm.client.commands import SlurmError, said
-from slurm.client.parse import (
-    ACCOUNT_FIELDS,
-    QUEUE_FIELDS,
-    SEPARATOR,
-    Answer,
-    Unknown,
-    base,
-    compress,
-    read_accounts,
-    read_queue,
-)
+from imagination.schema import ConfigError
+from results_db.text import one_line
+from slurm.client.parse import ACCOUNT_FIELDS, QUEUE_FIELDS, SEPARATOR, Answer, Unknown, base, compress, read
 
 _QUEUE_WITHIN_S = 20.0
 _ACCOUNTS_WITHIN_S = 40.0
+_WITHIN_S = 60.0
 _IDS_AT_ONCE = 200
 _CLOCKS_DIFFER = timedelta(days=1)
 
-# A person's settings for their own squeue would hide jobs from ours.
-_DISTURBING = ("SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN")
+# A user's own settings for squeue and the others would hide jobs or change the format.
+_USER_SETTINGS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN")
+
+_SITE_DEFAULTS = ("ACCOUNT", "PARTITION", "QOS", "CONSTRAINT", "RESERVATION", "CLUSTERS")
+"""The variables SBATCH_ACCOUNT and so on, which a site or a user's profile sets for all jobs."""
+
+
+class SlurmError(Exception):
+    """Slurm did not answer or refused. The message is Slurm's own, in one line.
+
+    Attributes:
+        lasting: asking again will not help, because the command or the service is missing.
+    """
+
+    def __init__(self, why: str, *, lasting: bool = False) -> None:
+        super().__init__(why)
+        self.lasting = lasting
 
 
 class Slurm:
     """The cluster that this machine belongs to.
 
+    Args:
+        environment: the environment of Slurm's commands; by default this process's.
+
     Attributes:
-        asked: when which command was run, by the monotonic clock; of the last minutes.
+        asked: the time (on the monotonic clock) and the name of each command of the last minutes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self.asked: deque[tuple[float, str]] = deque(maxlen=10_000)
+        self._outside = environment
 
     def queue(self, job_ids: Collection[str] | None = None) -> Answer | Unknown:
-        """The user's jobs that Slurm still knows, ended ones of the last minutes included.
+        """The jobs in squeue, including those that ended in the last minutes.
 
         Args:
-            job_ids: only these, whoever submitted them.
+            job_ids: these jobs of any user; None: all jobs of this user.
         """
-        chosen = ["--me"] if job_ids is None else ["--jobs", ",".join(sorted(set(map(base, job_ids))))]
-        fields = ",".join(f"{name}:{SEPARATOR}" for name in QUEUE_FIELDS)
-        printed = self._run(
-            ["squeue", "--noheader", "--all", "--states=all", *chosen, f"--Format={fields}"], _QUEUE_WITHIN_S
-        )
-        if isinstance(printed, Unknown):
-            # Asked for one job that it does not know, squeue fails; for two, it shows none.
-            return Answer() if job_ids is not None and "Invalid job id" in printed.why else printed
-        return read_queue(printed)
+        if job_ids is None:
+            return self._queue("--me")
+        answer = self._queue(f"--jobs={_arrays(job_ids)}")
+        # Asked for one job that it does not know, squeue fails; asked for two, it lists none.
+        if isinstance(answer, Unknown) and "Invalid job id" in answer.why:
+            return Answer()
+        return answer
 
     def accounts(self, job_ids: Collection[str], *, since: datetime) -> Answer | Unknown:
-        """What accounting holds of these jobs: of each its last run alone.
+        """The latest start of each of these jobs in sacct.
 
         Args:
-            job_ids: which.
+            job_ids: the jobs.
             since: when the first of them was submitted.
         """
-        arrays = sorted(set(map(base, job_ids)))
-        if not arrays:
-            return Answer()
-        start = (since - _CLOCKS_DIFFER).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
-        command = ["sacct", "--noheader", "--parsable2", f"--delimiter={SEPARATOR}", "--allocations"]
-        command += [
-            f"--starttime={start}",
-            f"--jobs={','.join(arrays)}",
-            f"--format={','.join(ACCOUNT_FIELDS)}",
-        ]
-        printed = self._run(command, _ACCOUNTS_WITHIN_S)
-        if isinstance(printed, Unknown):
-            none = "accounting storage is disabled" in printed.why
-            return Unknown(printed.why, lasting=printed.lasting or none)
-        return read_accounts(printed)
+        return self._accounts(f"--jobs={_arrays(job_ids)}", since=since) if job_ids else Answer()
+
+    def job_named(self, name: str, *, since: datetime) -> str | None:
+        """The id of the job or array with this name; None if it does not exist.
+
+        A job that sbatch refused does not exist, though Slurm may list it as FAILED without a node.
+
+        Args:
+            name: a name that no other job has.
+            since: the earliest time of its submission.
+
+        Raises:
+            SlurmError: squeue did not answer.
+        """
+        answer = self._queue("--me", f"--name={name}")
+        if isinstance(answer, Unknown):
+            raise SlurmError(answer.why)
+        if not answer.jobs:
+            answer = self._accounts(f"--name={name}", since=since)
+        if isinstance(answer, Unknown):
+            return None  # a job that squeue has forgotten, and that never reported to the store, is over
+        found = [base(job_id) for job_id, job in answer.jobs.items() if job.state != "FAILED" or job.node]
+        return found[-1] if found else None
+
+    def show_job(self, job_id: str) -> dict[str, str]:
+        """The fields of `scontrol show job`, such as `JobState`.
+
+        Raises:
+            SlurmError: Slurm did not answer or does not know the job.
+        """
+        words = self.run("scontrol", "show", "job", job_id, "--oneliner").split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
 
     def cancel(self, job_ids: Collection[str]) -> None:
         """Cancel these jobs and tasks, and nothing else.
 
         Raises:
-            ValueError: there are none: a scancel without ids would ask for trouble.
-            SlurmError: Slurm refused or did not answer.
+            ValueError: there are no ids.
+            SlurmError: Slurm did not answer or refused.
         """
         self._tell(["scancel"], job_ids)
 
     def hold(self, job_ids: Collection[str]) -> None:
-        """Keep those of these jobs that wait from starting.
-
-        Raises:
-            ValueError: there are none.
-            SlurmError: Slurm refused or did not answer.
-        """
+        """Stop these waiting jobs from starting. Raises as `cancel` does."""
         self._tell(["scontrol", "hold"], job_ids)
 
     def release(self, job_ids: Collection[str]) -> None:
-        """Let held jobs start.
-
-        Raises:
-            ValueError: there are none.
-            SlurmError: Slurm refused or did not answer.
-        """
+        """Let these held jobs start. Raises as `cancel` does."""
         self._tell(["scontrol", "release"], job_ids)
 
     def per_minute(self) -> dict[str, int]:
@@ -113,21 +131,18 @@ class Slurm:
         since = time.monotonic() - 60.0
         return dict(Counter(command for at, command in self.asked if at >= since))
 
-    def _tell(self, command: Sequence[str], job_ids: Collection[str]) -> None:
-        if not job_ids:
-            raise ValueError(f"{command[0]} without a job")
-        for chunk in _chunks(compress(job_ids)):
-            told = self._run([*command, *chunk], _QUEUE_WITHIN_S)
-            if isinstance(told, Unknown):
-                raise SlurmError(told.why)
+    def run(self, *command: str, within_s: float = _WITHIN_S) -> str:
+        """Run one of Slurm's commands and return its output.
 
-    def _run(self, command: Sequence[str], within_s: float) -> str | Unknown:
-        """What a command prints."""
-        self.asked.append((time.monotonic(), command[0]))
+        Raises:
+            SlurmError: the command is missing, failed, or did not end in time.
+        """
+        name = command[0]
+        self.asked.append((time.monotonic(), name))
         try:
             done = subprocess.run(
                 command,
-                env=_environment(),
+                env=self._environment(),
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -136,22 +151,120 @@ class Slurm:
                 check=False,
             )
         except FileNotFoundError:
-            return Unknown(f"no {command[0]} on PATH", lasting=True)
+            raise SlurmError(f"no {name} on PATH", lasting=True) from None
         except subprocess.TimeoutExpired:
-            return Unknown(f"{command[0]} did not answer within {within_s:.0f} s")
+            raise SlurmError(f"{name} did not answer within {within_s:.0f} s") from None
         except OSError as error:
-            return Unknown(f"{command[0]} could not be run: {error.strerror}")
+            raise SlurmError(f"{name} could not be run: {error.strerror}") from None
         if done.returncode:
-            return Unknown(f"{command[0]} failed ({done.returncode}): {said(done.stderr or done.stdout)}")
+            why = said(done.stderr or done.stdout)
+            raise SlurmError(
+                f"{name} failed ({done.returncode}): {why}", lasting="accounting storage is disabled" in why
+            )
         return done.stdout
 
+    def _queue(self, *chosen: str) -> Answer | Unknown:
+        fields = ",".join(f"{name}:{SEPARATOR}" for name in QUEUE_FIELDS)
+        options = ("--noheader", "--all", "--states=all", f"--Format={fields}")
+        return self._ask("squeue", *options, *chosen, within_s=_QUEUE_WITHIN_S)
 
-def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_DISTURBING)}
-    # Times as seconds since 1970, and the tasks of an array in full: by default 64 characters of them.
-    return {**kept, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0", "LC_ALL": "C"}
+    def _accounts(self, chosen: str, *, since: datetime) -> Answer | Unknown:
+        start = (since - _CLOCKS_DIFFER).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
+        options = ("--noheader", "--parsable", f"--delimiter={SEPARATOR}", "--allocations")
+        fields = f"--format={','.join(ACCOUNT_FIELDS)}"
+        return self._ask(
+            "sacct", *options, fields, f"--starttime={start}", chosen, within_s=_ACCOUNTS_WITHIN_S
+        )
+
+    def _ask(self, *command: str, within_s: float) -> Answer | Unknown:
+        try:
+            return read(self.run(*command, within_s=within_s), command=command[0])
+        except SlurmError as error:
+            return Unknown(str(error), lasting=error.lasting)
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in self._outside.items() if not name.startswith(_USER_SETTINGS)}
+        # Times in seconds since 1970, and all tasks of an array instead of the first 64 characters.
+        return {**kept, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0", "LC_ALL": "C"}
+
+    def _tell(self, command: list[str], job_ids: Collection[str]) -> None:
+        if not job_ids:
+            raise ValueError(f"{command[0]} needs at least one job id")
+        words = compress(job_ids)
+        for start in range(0, len(words), _IDS_AT_ONCE):
+            self.run(*command, *words[start : start + _IDS_AT_ONCE])
 
 
-def _chunks(words: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(words), _IDS_AT_ONCE):
-        yield words[start : start + _IDS_AT_ONCE]
+def array_limit() -> int:
+    """How many tasks an array may have on this cluster: MaxArraySize, which limits the index.
+
+    Raises:
+        ConfigError: there is no Slurm here, or it does not answer.
+    """
+    if missing := [command for command in ("sbatch", "srun", "scontrol") if shutil.which(command) is None]:
+        raise ConfigError(
+            f"launcher: no {missing[0]} on PATH, so Slurm is not available here; launch on a login node of the "
+            "cluster, or train on this machine with launcher=local"
+        )
+    try:
+        for line in Slurm().run("scontrol", "show", "config").splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() == "MaxArraySize":
+                return max(int(value), 1)
+        raise SlurmError("scontrol show config names no MaxArraySize")
+    except SlurmError as error:
+        raise ConfigError(
+            f"launcher: Slurm does not answer ({error}); try again later, or train on this machine with launcher=local"
+        ) from None
+
+
+def said(text: str) -> str:
+    """The reason in a failed command's output: its last error, else its first line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # `sbatch: error: ...`, `scontrol: fatal: ...`
+    errors = [line.split(": ", 2)[-1] for line in lines if ": error: " in line or ": fatal: " in line]
+    return one_line((errors[-1:] or lines[:1] or ["no message"])[0])
+
+
+def sbatch_environment(given: Collection[str]) -> dict[str, str]:
+    """The environment for sbatch, where variables override the script.
+
+    A user's SBATCH_ variables are left out, except a site's defaults for keys that the launch does not set.
+
+    Args:
+        given: the keys that the launch sets.
+    """
+    kept = {f"SBATCH_{name}" for name in _not_given(given)}
+    return {
+        name: value
+        for name, value in _outside_of_jobs().items()
+        if not name.startswith("SBATCH_") or name in kept
+    }
+
+
+def srun_environment(given: Collection[str]) -> dict[str, str]:
+    """The same environment for srun, whose variables begin with SLURM_."""
+    environment = _outside_of_jobs()
+    for name in _not_given(given):
+        if (value := environment.get(f"SBATCH_{name}")) is not None:
+            environment.setdefault(f"SLURM_{name}", value)
+    return environment
+
+
+def _arrays(job_ids: Collection[str]) -> str:
+    return ",".join(sorted(set(map(base, job_ids))))
+
+
+def _not_given(given: Collection[str]) -> list[str]:
+    return [name for name in _SITE_DEFAULTS if name.lower() not in given]
+
+
+def _outside_of_jobs() -> dict[str, str]:
+    """This process's environment without the variables of a surrounding job, whose nodes srun would take."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return dict(os.environ)
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SLURM_", "SLURMD_", "SRUN_")) or name == "SLURM_CONF"
+    }

@@ -1,22 +1,20 @@
-"""Cancels runs: their attempts in the store, and those of Slurm's jobs that train nothing else. By explicit ids alone.
+"""Cancels runs: their attempts in the store, and the Slurm jobs that train no other runs. By explicit ids only.
 
-A job trains a pack. One whose runs are not all cancelled goes on for the others; of the cancelled ones in it, those
-that wait are left out when it starts, and those that train already do so until the pack is done (what they still reach
-is stored, for it is a result).
+A job trains a pack. If only some of its runs are cancelled, it goes on for the others. Cancelled runs that wait in it
+are left out when it starts. Cancelled runs that train go on until the pack is done, and a result is stored.
 
-Of a run that trains the store hears first, so that whatever its worker does with the signal, requeue itself included,
-the attempt is over. Then Slurm is told, and then the store of those that waited.
+The end of a training attempt is stored before Slurm is told, so that it stays cancelled even if its worker requeues
+the job when it receives the signal. Waiting attempts are ended after Slurm was told.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from results_db.contract import Attempt, EndedAttempt, OpenAttempt, State, Store
 from results_db.text import counted
-from slurm.client.client import Slurm
-from slurm.client.commands import SlurmError
+from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Answer, Job, Unknown
 from slurm.follow.verdicts import ENDS, Word, word_on
 
@@ -30,15 +28,15 @@ class Cancellation:
     Attributes:
         training: attempts that train.
         waiting: attempts whose job waits.
-        intents: attempts that were granted and never submitted; they are taken back.
-        jobs: ids of the jobs that are cancelled, since all of their runs are.
-        shared: run ids of those above whose job goes on, for the sake of other runs.
-        local: run ids of those above that this or another machine trains without Slurm.
+        claims: attempts that were claimed and never submitted; they are withdrawn.
+        jobs: ids of the jobs to cancel: all of their runs are cancelled.
+        shared: ids of the cancelled runs whose job goes on for other runs.
+        local: ids of the cancelled runs that train without Slurm.
     """
 
     training: list[Attempt] = field(default_factory=list)
     waiting: list[Attempt] = field(default_factory=list)
-    intents: list[Attempt] = field(default_factory=list)
+    claims: list[Attempt] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)
     shared: list[str] = field(default_factory=list)
     local: list[str] = field(default_factory=list)
@@ -46,19 +44,19 @@ class Cancellation:
     @property
     def run_ids(self) -> list[str]:
         """Every run that is cancelled."""
-        return [one.run_id for one in (*self.training, *self.waiting, *self.intents)]
+        return [one.run_id for one in (*self.training, *self.waiting, *self.claims)]
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The values for `--json`."""
         return {"runs": self.run_ids, "jobs": self.jobs, "shared": self.shared, "local": self.local}
 
     def lines(self) -> list[str]:
-        """What happens, for a person."""
+        """The lines for the user."""
         lines = [f"{counted(len(self.run_ids), 'run')} cancelled, and {counted(len(self.jobs), 'job')}"]
         if self.shared:
             lines.append(
-                f"{len(self.shared)} of them share a job with runs that are not cancelled, and it goes on for those: "
-                "who waits is left out when it starts, who trains does so until it ends"
+                f"{len(self.shared)} of them share a job with runs that are not cancelled; the job goes on for those, "
+                "skips the cancelled runs that wait, and finishes those that train"
             )
         if self.local:
             lines.append(f"{len(self.local)} of them train without Slurm; their workers stop within a minute")
@@ -72,25 +70,25 @@ def plan(
     run_ids: Collection[str],
     states: Collection[State] = (),
 ) -> Cancellation:
-    """What there is to cancel.
+    """What to cancel.
 
     Args:
         open_attempts: every open attempt of the store.
         queue: squeue's answer.
-        run_ids: the runs that were chosen.
-        states: those alone that are in one of these; default: all.
+        run_ids: the chosen runs.
+        states: only attempts in one of these states; empty means all.
     """
     found = Cancellation()
     jobs: dict[str | None, list[OpenAttempt]] = defaultdict(list)
     for one in open_attempts:
-        # A run made by hand within a job is no job of ours.
+        # A run made by hand within a job has no job name, and its job is not ours.
         jobs[one.job_id if one.job_name is not None else None].append(one)
     for job_id, together in jobs.items():
         chosen = [
             one for one in together if one.attempt.run_id in run_ids and (not states or one.state in states)
         ]
         for one in chosen:
-            _sort_in(one, found)
+            _add(one, found)
         if job_id is None or not chosen:
             continue
         if len(chosen) < len(together):
@@ -104,19 +102,17 @@ def _goes_on(word: Word) -> bool:
     return isinstance(word, Job) and word.state not in ENDS
 
 
-def _sort_in(one: OpenAttempt, found: Cancellation) -> None:
-    if one.state is State.RUNNING:
-        found.training.append(one.attempt)
-    elif one.job_id is None:  # granted, and not submitted
-        found.intents.append(one.attempt)
-    else:
-        found.waiting.append(one.attempt)
-    if one.state is State.RUNNING and one.job_name is None:
+def _add(one: OpenAttempt, found: Cancellation) -> None:
+    if one.state is not State.RUNNING:
+        (found.claims if one.job_id is None else found.waiting).append(one.attempt)
+        return
+    found.training.append(one.attempt)
+    if one.job_name is None:
         found.local.append(one.attempt.run_id)
 
 
 def needs_slurm(attempts: Iterable[OpenAttempt | EndedAttempt], run_ids: Collection[str]) -> bool:
-    """Whether any of these runs is, or may still be, a job's."""
+    """Whether any of these runs belongs, or may still belong, to a Slurm job."""
     return any(
         one.job_id is not None and one.job_name is not None and one.attempt.run_id in run_ids
         for one in attempts
@@ -124,27 +120,24 @@ def needs_slurm(attempts: Iterable[OpenAttempt | EndedAttempt], run_ids: Collect
 
 
 def carry_out(cancellation: Cancellation, store: Store, slurm: Slurm) -> None:
-    """Do it. Twice is as once.
+    """Cancel. To cancel twice changes nothing more.
 
     Raises:
-        SlurmError: jobs are still in the queue; the same command again tries again.
-        StoreError: the store is away.
+        SlurmError: jobs are still in the queue; the same command tries again.
+        StoreError: the store cannot be reached.
     """
-    withdrawn = set(store.withdraw(cancellation.intents))
-    submitted_meanwhile = [attempt for attempt in cancellation.intents if attempt not in withdrawn]
+    withdrawn = set(store.withdraw(cancellation.claims))
+    submitted_meanwhile = [attempt for attempt in cancellation.claims if attempt not in withdrawn]
     for attempt in (*submitted_meanwhile, *cancellation.training):
         store.end(attempt, State.CANCELLED, error=_WHY)
-    if cancellation.jobs:
-        _cancel_jobs(cancellation.jobs, slurm)
-    for attempt in cancellation.waiting:
-        store.end(attempt, State.CANCELLED, error=_WHY)
-
-
-def _cancel_jobs(jobs: Sequence[str], slurm: Slurm) -> None:
+    jobs = cancellation.jobs
     try:
-        slurm.cancel(jobs)
+        if jobs:
+            slurm.cancel(jobs)
     except SlurmError:
-        # One that ended meanwhile is an error to scancel, and none to us.
+        # To scancel, a job that ended meanwhile is an error.
         queue = slurm.queue()
         if isinstance(queue, Unknown) or any(_goes_on(queue.find(job_id)) for job_id in jobs):
             raise
+    for attempt in cancellation.waiting:
+        store.end(attempt, State.CANCELLED, error=_WHY)

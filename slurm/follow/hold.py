@@ -1,16 +1,15 @@
-"""Holds what waits of a launch whose first runs all failed alike, before the rest of it does.
+"""Holds the waiting jobs of a launch when its first runs all failed with the same error.
 
-Whoever looks decides, from what the store says: `watch`, `reconcile`, `launch`, and a job whose run failed, so
-that it needs neither a person nor a daemon. A job that cannot start its worker is seen from outside alone. The jobs
-stay in the queue, held by `scontrol hold`, and a file in their dispatch's folder says why. A launch is held once: where
-that file is, nobody holds it again, so that a person's release (by `imagine-sweep reconcile --release`, or by Slurm's
-own command) stands.
+`watch`, `reconcile`, `launch` and a job whose run failed all decide this from the store, so it needs no daemon. A job
+that cannot start its worker is seen only by the commands. The jobs stay in the queue, held by `scontrol hold`, and a
+file in their dispatch's folder says why. A launch is held only once: if that file exists it is not held again, so
+`imagine-sweep reconcile --release`, or Slurm's own command, has the last word.
 """
 
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -20,32 +19,31 @@ from jobs.dispatched import DispatchFolder
 from results_db.contract import FAILURES, EndedAttempt, OpenAttempt, State, Store, StoreError
 from results_db.files import write_atomically
 from results_db.query.failures import Cause, by_cause
-from slurm.client.client import Slurm
-from slurm.client.commands import SlurmError
+from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Answer, Job, Unknown
 from slurm.follow.verdicts import word_on
 
 log = logging.getLogger(__name__)
 
 HOLD_AFTER = 5
-"""Identical failures at the start of a launch after which the rest of it is held, unless it was told otherwise."""
+"""By default, a launch is held after this many failures with the same error."""
 
 FAULTS = FAILURES | {State.NODE_FAIL}
-"""Ends that tell of a fault which the next run may meet as well: in the run, or on the nodes."""
+"""Failures of a run, and nodes that cannot train: the next run may meet the same fault."""
 
 _HELD = frozenset({"JobHeldUser", "JobHeldAdmin"})
 
 
 @dataclass(frozen=True)
 class Hold:
-    """A job that is held, or was.
+    """Why a dispatch is held, or was.
 
     Attributes:
-        job_name: which.
-        cause: how its first runs failed.
-        failures: how many of them.
+        job_name: the name of the dispatch.
+        cause: the error of its first runs.
+        failures: how many runs failed with it.
         held_at: when, in ISO form.
-        released: it was let go.
+        released: whether it was released since.
     """
 
     job_name: str
@@ -55,110 +53,131 @@ class Hold:
     released: bool = False
 
     def describe(self) -> str:
-        """One line, for a person."""
+        """One line for the user."""
         return (
-            f"{self.job_name} is held, for its first {self.failures} runs failed alike; mend that and let it go with "
-            f"imagine-sweep reconcile --release, or drop it with imagine-sweep cancel: {self.cause}"
+            f"{self.job_name} is held, because its first {self.failures} runs failed with the same error; correct it "
+            f"and run imagine-sweep reconcile --release, or drop the jobs with imagine-sweep cancel: {self.cause}"
         )
 
 
-def hopeless(
-    failed: Iterable[EndedAttempt], completed: Collection[str], *, after: int = HOLD_AFTER
-) -> Cause | None:
-    """The one cause for which a launch should be held: so many runs failed of it, and none is complete.
-
-    Args:
-        failed: the launch's failed attempts.
-        completed: ids of the jobs of the launch that completed a run.
-        after: how many; 0: never.
-    """
-    if completed or not after:
-        return None
-    return next((cause for cause in by_cause(failed) if _times(cause) >= after), None)
+def shared_cause(failed: Iterable[EndedAttempt], *, after: int) -> Cause | None:
+    """The cause that a launch met at least `after` times; None if there is none, or if `after` is 0."""
+    return next((cause for cause in by_cause(failed) if 0 < after <= _times(cause)), None)
 
 
 def _times(cause: Cause) -> int:
-    """How often it struck: of a job whose node was at fault all runs failed at once, and that is once."""
+    """How often it struck. A job on a faulty node fails all of its runs at once, which counts once."""
     jobs = {one.job_id for one in cause.attempts if one.state is State.NODE_FAIL}
     return len(jobs) + sum(one.state is not State.NODE_FAIL for one in cause.attempts)
 
 
-def hold_hopeless(store: Store, waiting: Sequence[OpenAttempt], *, queue: Answer, slurm: Slurm) -> list[Hold]:
-    """Hold the jobs that wait of every launch that seems hopeless, unless it was held before; what was held now.
+def hold_failing(store: Store, waiting: Sequence[OpenAttempt], *, queue: Answer, slurm: Slurm) -> list[Hold]:
+    """Hold every launch whose first runs all failed with the same error.
 
     Args:
-        store: where the launches were granted.
-        waiting: its open attempts, of any launch.
+        store: the store.
+        waiting: the open attempts of any launches.
         queue: squeue's answer.
         slurm: the cluster.
+
+    Returns:
+        The new holds; a launch that was held before is left alone.
 
     Raises:
         SlurmError: Slurm did not hold a job.
     """
-    launches = {
-        key: names
-        for key, names in _launches(store.folder, waiting).items()
-        if not any(_file(store.folder, name).exists() for name in names)
-    }
+    launches = _launches(store.folder, waiting)
     if not launches:
         return []
-    failed = _by_name(store.ended_attempts(FAULTS))
-    held = []
-    for names in launches.values():
-        after = _after(store.folder, names[0])
-        ended = [attempt for name in names for attempt in failed.get(name, ())]
-        if hopeless(ended, (), after=after) is None:
+    failed = defaultdict(list)
+    for one in store.ended_attempts(FAULTS):
+        failed[one.job_name].append(one)
+    holds = []
+    for names, after in launches:
+        cause = shared_cause([one for name in names for one in failed[name]], after=after)
+        if cause is None:
             continue
-        done = _by_name(store.ended_attempts({State.COMPLETED}))
-        cause = hopeless(ended, [name for name in names if name in done], after=after)
-        if cause is not None:
-            held += _hold(store.folder, names, waiting, cause=cause, queue=queue, slurm=slurm)
-    return held
+        completed = {one.job_name for one in store.ended_attempts({State.COMPLETED})}
+        if completed.isdisjoint(names):
+            holds += _hold(store.folder, names, cause, _pending(names, waiting, queue), slurm)
+    return holds
 
 
 def held(folder: Path, job_names: Iterable[str]) -> list[Hold]:
-    """What is held of these jobs.
+    """The dispatches that are held.
 
     Args:
         folder: `Store.folder`.
-        job_names: names of dispatches.
+        job_names: the names of the dispatches to look at.
     """
     found = (_read(_file(folder, name)) for name in sorted(set(job_names)))
     return [hold for hold in found if hold is not None and not hold.released]
 
 
 def release(store: Store, waiting: Sequence[OpenAttempt], *, queue: Answer, slurm: Slurm) -> list[Hold]:
-    """Let go what is held of these attempts' jobs, for good.
+    """Release the held dispatches of these attempts for good.
 
     Raises:
         SlurmError: Slurm did not release a job.
     """
-    released = []
-    for hold in held(store.folder, [one.job_name for one in waiting if one.job_name]):
-        jobs = _waiting_jobs([hold.job_name], waiting, queue, held=True)
+    holds = held(store.folder, [one.job_name for one in waiting if one.job_name])
+    for hold in holds:
+        jobs = [job_id for job_id, is_held in _pending([hold.job_name], waiting, queue).items() if is_held]
         if jobs:
             slurm.release(jobs)
         _write(store.folder, replace(hold, released=True))
-        released.append(hold)
-    return released
+    return holds
+
+
+def hold_from_job(db: str | None) -> None:
+    """Called by a job whose run failed: hold its launch if need be. Errors only go to the job's log.
+
+    Args:
+        db: the store, which is only read.
+    """
+    from results_db.store import open_store  # slow to import
+
+    try:
+        slurm = Slurm()
+        queue = slurm.queue()
+        if isinstance(queue, Unknown):
+            raise SlurmError(queue.why)
+        with closing(open_store(db, create=False, read_only=True)) as store:
+            for hold in hold_failing(store, store.open_attempts(), queue=queue, slurm=slurm):
+                log.warning("%s", hold.describe())
+    except (StoreError, SlurmError, OSError) as error:
+        log.warning("could not decide whether to hold this launch: %s", error)
+
+
+def _launches(folder: Path, waiting: Iterable[OpenAttempt]) -> list[tuple[list[str], int]]:
+    """The dispatches of each launch that has jobs waiting and was never held, with its `hold_after`.
+
+    All dispatches of a launch are submitted by the same process.
+    """
+    names: dict[tuple[str, str], list[str]] = defaultdict(list)
+    after = {}
+    for name in sorted({one.job_name for one in waiting if one.job_name and one.state is State.PENDING}):
+        dispatch = DispatchFolder.beside(folder, name).dispatch()
+        if dispatch is not None:  # else it is another user's
+            launch = dispatch.host, dispatch.process
+            names[launch].append(name)
+            after[launch] = dispatch.hold_after
+    return [
+        (together, after[launch])
+        for launch, together in names.items()
+        if not any(_file(folder, name).exists() for name in together)
+    ]
 
 
 def _hold(
-    folder: Path,
-    names: Sequence[str],
-    waiting: Sequence[OpenAttempt],
-    *,
-    cause: Cause,
-    queue: Answer,
-    slurm: Slurm,
+    folder: Path, names: Sequence[str], cause: Cause, pending: dict[str, bool], slurm: Slurm
 ) -> list[Hold]:
-    jobs = _waiting_jobs(names, waiting, queue, held=False)
-    # One may have begun meanwhile, and fail what holds the others: then all that wait are held, and nobody said why.
-    if not jobs and not _waiting_jobs(names, waiting, queue, held=True):
+    if not pending:
         return []
-    if jobs:
+    # All of them may be held already, by an earlier look that failed at a job which had just started.
+    if jobs := [job_id for job_id, is_held in pending.items() if not is_held]:
         slurm.hold(jobs)
-    # Written after: who dies in between leaves it to the next one, and to hold twice is as once.
+    # Written after: if this process dies in between, the next look holds them again, which changes nothing.
     now = datetime.now(UTC).isoformat(timespec="seconds")
     holds = [Hold(name, cause.example, cause.count, now) for name in names]
     for hold in holds:
@@ -166,40 +185,14 @@ def _hold(
     return holds
 
 
-def _waiting_jobs(
-    names: Sequence[str], waiting: Sequence[OpenAttempt], queue: Answer, *, held: bool
-) -> list[str]:
-    """Ids of the jobs with these names that wait in the queue, held or not."""
+def _pending(names: Sequence[str], waiting: Sequence[OpenAttempt], queue: Answer) -> dict[str, bool]:
+    """The waiting jobs of these dispatches, and whether each is held."""
     found = {one.job_id: word_on(one, queue) for one in waiting if one.job_id and one.job_name in names}
-    return [
-        job_id
+    return {
+        job_id: job.reason in _HELD
         for job_id, job in sorted(found.items())
-        if isinstance(job, Job) and job.state == "PENDING" and (job.reason in _HELD) is held
-    ]
-
-
-def _launches(folder: Path, waiting: Iterable[OpenAttempt]) -> Mapping[object, list[str]]:
-    """The dispatches of each launch, which is known by the process that made it."""
-    found: dict[object, list[str]] = defaultdict(list)
-    for name in sorted({one.job_name for one in waiting if one.job_name and one.state is State.PENDING}):
-        dispatch = DispatchFolder.beside(folder, name).dispatch()
-        found[name if dispatch is None else (dispatch.host, dispatch.process)].append(name)
-    return found
-
-
-def _after(folder: Path, job_name: str) -> int:
-    """What its launch was told."""
-    dispatch = DispatchFolder.beside(folder, job_name).dispatch()
-    return HOLD_AFTER if dispatch is None else dispatch.hold_after
-
-
-def _by_name(attempts: Iterable[EndedAttempt]) -> dict[str, list[EndedAttempt]]:
-    """Attempts by the name of their job."""
-    found: dict[str, list[EndedAttempt]] = defaultdict(list)
-    for attempt in attempts:
-        if attempt.job_name is not None:
-            found[attempt.job_name].append(attempt)
-    return found
+        if isinstance(job, Job) and job.state == "PENDING"
+    }
 
 
 def _file(folder: Path, job_name: str) -> Path:
@@ -214,26 +207,3 @@ def _read(path: Path) -> Hold | None:
     with suppress(OSError, ValueError, TypeError):
         return Hold(**json.loads(path.read_text()))
     return None
-
-
-def from_a_job(db: str | None) -> list[Hold]:
-    """For a job whose run failed: hold what is hopeless. Whatever goes wrong with that is a line in its log, no more.
-
-    Args:
-        db: the store; read, and not written.
-    """
-    from results_db.store.sql import open_store  # which `--help` need not wait for
-
-    try:
-        slurm = Slurm()
-        queue = slurm.queue()
-        if isinstance(queue, Unknown):
-            raise SlurmError(queue.why)
-        with closing(open_store(db, create=False, read_only=True)) as store:
-            found = hold_hopeless(store, store.open_attempts(), queue=queue, slurm=slurm)
-    except (StoreError, SlurmError, OSError) as error:
-        log.warning("whether this launch should be held: %s", error)
-        return []
-    for hold in found:
-        log.warning("%s", hold.describe())
-    return found

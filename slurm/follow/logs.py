@@ -1,4 +1,4 @@
-"""The log of a run: that of its newest attempt, wherever it runs or ran."""
+"""The log of a run: the log of its newest attempt."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +20,11 @@ class Log:
     """An attempt's log.
 
     Attributes:
-        attempt: `number.restart`, for a person.
-        state: of the attempt.
-        path: where its log is or will be.
+        attempt: `number.restart`.
+        state: the attempt's state.
+        path: the path of its log, which may not exist yet.
         job_id: its job's id.
-        tail: the last lines as the store keeps them of an attempt that failed.
+        tail: the last lines, which the store keeps of a failed attempt.
     """
 
     attempt: str
@@ -35,12 +35,12 @@ class Log:
 
 
 def guess_log(folder: Path, job_name: str | None, job_id: str | None) -> Path | None:
-    """Where submitit puts the standard error of a job that has not said so itself, or with it its output.
+    """The path where submitit writes the standard error of a job that has not reported its log's path.
 
     Args:
         folder: `Store.folder`.
-        job_name: of a dispatch.
-        job_id: of its task.
+        job_name: the name of the dispatch.
+        job_id: the id of its task.
     """
     if job_name is None or job_id is None:
         return None
@@ -56,11 +56,11 @@ def newest_log(store: Store, run_id: str) -> Log:
     """The log of the run's newest attempt.
 
     Raises:
-        StoreError: it has none yet.
+        StoreError: the run has no attempt yet.
     """
     attempts = store.attempts(run_id)
     if not attempts:
-        raise StoreError(f"run {short(run_id)} was never tried, so it has no log; launch its sweep")
+        raise StoreError(f"run {short(run_id)} was never trained, so it has no log; launch its sweep first")
     last: dict[str, Any] = attempts[-1]
     path = Path(last["log"]) if last["log"] else guess_log(store.folder, last["job_name"], last["job_id"])
     return Log(
@@ -69,10 +69,10 @@ def newest_log(store: Store, run_id: str) -> Log:
 
 
 def read(store: Store, run_id: str) -> str:
-    """The whole log; where its file is gone, the last lines that the store has.
+    """The whole log, or if its file is gone, the last lines that the store has.
 
     Raises:
-        StoreError: there is none, or none yet.
+        StoreError: there is no log, or none yet.
     """
     log = newest_log(store, run_id)
     if log.path is not None:
@@ -81,13 +81,14 @@ def read(store: Store, run_id: str) -> str:
         except OSError as error:
             reason = f"{log.path}: {error.strerror}"
     else:
-        reason = "its worker named none"
+        reason = "its worker reported no log file"
     if log.tail:
         return log.tail + "\n"
     if log.state is State.PENDING:
-        raise StoreError(f"{_waits(run_id, log)}; with -f its log is shown as soon as it has one")
-    job = f" in job {log.job_id}" if log.job_id else ""
-    raise StoreError(f"run {short(run_id)} ({log.state}{job}) has no log here: {reason}")
+        raise StoreError(
+            f"run {short(run_id)} waits to start{_job(log)}; -f shows its log as soon as there is one"
+        )
+    raise StoreError(f"the log of run {short(run_id)}{_job(log)} cannot be read: {reason}")
 
 
 def follow(
@@ -98,17 +99,17 @@ def follow(
     last: int | None = None,
     every_s: float = _EVERY_S,
 ) -> Iterator[str]:
-    """The log as it grows, of one attempt after the other, until the run is over.
+    """The log as it grows, from one attempt to the next, until the run is over.
 
     Args:
         store: the store.
         run_id: the run.
-        note: told, in a line, what the log itself does not say.
-        last: begin so many lines before the end of what there is; None: at its start.
+        note: called with one line when the run waits, is interrupted, or is over.
+        last: begin with this many last lines; None: begin at the start.
         every_s: how often to look.
 
     Raises:
-        StoreError: the run was never tried.
+        StoreError: the run has no attempt yet.
     """
     path = newest_log(store, run_id).path
     position = _start_of_last(path, last)
@@ -117,8 +118,7 @@ def follow(
         log = newest_log(store, run_id)
         if log.path != path:
             path, position = log.path, 0
-        size, text = _from(path, position)
-        position = size
+        position, text = _from(path, position)
         if text:
             yield text
         elif log.state in _OVER:
@@ -133,39 +133,33 @@ def follow(
 
 
 def _status(run_id: str, log: Log) -> str:
-    """What to tell who waits for the log to go on."""
+    """Why the log does not grow, or nothing."""
     if log.state is State.PENDING:
-        return f"{_waits(run_id, log)}; Ctrl-C leaves"
+        return f"run {short(run_id)} waits to start{_job(log)}; Ctrl-C leaves"
     if log.state not in ACTIVE and log.state not in _OVER:
-        job = f" (job {log.job_id})" if log.job_id else ""
-        return (
-            f"run {short(run_id)} was interrupted ({log.state}){job}; waiting for it to go on; Ctrl-C leaves"
-        )
+        stopped = f"run {short(run_id)} was interrupted ({log.state}){_job(log)}"
+        return f"{stopped}; waiting for its next attempt; Ctrl-C leaves"
     return ""
 
 
-def _waits(run_id: str, log: Log) -> str:
-    return f"run {short(run_id)} waits to start" + (f" (job {log.job_id})" if log.job_id else "")
+def _job(log: Log) -> str:
+    return f" (job {log.job_id})" if log.job_id else ""
 
 
 def _start_of_last(path: Path | None, lines: int | None) -> int:
-    """Where the last lines of a file begin; 0: it has no more, or none yet."""
+    """The position where the last lines of a file begin; 0 if it has no more lines, or does not exist."""
     if path is None or lines is None:
         return 0
     try:
         data = path.read_bytes()
     except OSError:
         return 0
-    start = len(data.removesuffix(b"\n"))
-    for _ in range(lines):
-        start = data.rfind(b"\n", 0, start)
-        if start < 0:
-            return 0
-    return start + 1
+    data = data.removesuffix(b"\n")
+    return len(data) - len(b"\n".join(data.split(b"\n")[-lines:]))
 
 
 def _from(path: Path | None, position: int) -> tuple[int, str]:
-    """How far the file was read now, and what it has after `position`; from its start where it became shorter."""
+    """The new position and the text after `position`; from the start if the file became shorter."""
     if path is None:
         return 0, ""
     try:

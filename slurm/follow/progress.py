@@ -1,10 +1,10 @@
-"""What the runs do that are under way: where each trains, how far it is, and how fast."""
+"""The runs under way: where each trains, how far it is, how fast, and why others wait."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from results_db.contract import OpenAttempt, State
+from results_db.contract import Attempt, OpenAttempt, State
 from slurm.client.parse import Answer, Job, Unknown
 from slurm.follow.verdicts import FRESH, WAITS, word_on
 
@@ -14,10 +14,10 @@ class Running:
     """A run that trains.
 
     Attributes:
-        attempt: its attempt, as the store has it.
-        node: where.
-        phase: empty; or `silent`: it was not heard of for a while.
-        steps_per_s: by its last heartbeats; None before there are two.
+        attempt: its attempt, from the store.
+        node: the node that it trains on.
+        phase: `silent` if its heartbeats have stopped for a while, else empty.
+        steps_per_s: its speed; None until it is known.
     """
 
     attempt: OpenAttempt
@@ -27,31 +27,28 @@ class Running:
 
 
 class Pace:
-    """Steps per second of every attempt, by what it said of itself at two times; the clock is its own."""
+    """Steps per second of attempts, between the last two heartbeats of each."""
 
     def __init__(self) -> None:
-        self._seen: dict[object, tuple[datetime, int, float | None]] = {}
+        self._last: dict[Attempt, tuple[datetime, int, float | None]] = {}
 
-    def rates(self, attempts: Iterable[OpenAttempt]) -> dict[object, float | None]:
-        """Attempt to its rate; None where it is not known yet. Call it at every look, with all that train."""
-        now: dict[object, tuple[datetime, int, float | None]] = {}
-        for one in attempts:
-            if one.heartbeat_at is None:
-                continue
-            before = self._seen.get(one.attempt)
-            if before is None:
-                now[one.attempt] = (one.heartbeat_at, one.step, _from_the_start(one))
-            elif one.heartbeat_at > before[0] and one.step >= before[1]:
-                rate = (one.step - before[1]) / (one.heartbeat_at - before[0]).total_seconds()
-                now[one.attempt] = (one.heartbeat_at, one.step, rate)
-            else:
-                now[one.attempt] = before
-        self._seen = now
-        return {attempt: rate for attempt, (_, _, rate) in now.items()}
+    def rate(self, one: OpenAttempt) -> float | None:
+        """The attempt's speed; None until it is known. Call it at every look."""
+        if one.heartbeat_at is None:
+            return None
+        if one.attempt not in self._last:
+            rate = _mean_rate(one)
+        else:
+            at, step, rate = self._last[one.attempt]
+            if one.heartbeat_at <= at or one.step < step:
+                return rate
+            rate = (one.step - step) / (one.heartbeat_at - at).total_seconds()
+        self._last[one.attempt] = (one.heartbeat_at, one.step, rate)
+        return rate
 
 
-def _from_the_start(one: OpenAttempt) -> float | None:
-    """The mean rate of an attempt that began at step 0, as only a run's first does for sure."""
+def _mean_rate(one: OpenAttempt) -> float | None:
+    """The rate since the attempt's start. Only a run's first attempt is certain to have begun at step 0."""
     if one.heartbeat_at is None or one.started_at is None or one.attempt.order != (1, 0):
         return None
     seconds = (one.heartbeat_at - one.started_at).total_seconds()
@@ -61,37 +58,35 @@ def _from_the_start(one: OpenAttempt) -> float | None:
 def under_way(
     attempts: Iterable[OpenAttempt], queue: Answer | Unknown, *, pace: Pace, now: datetime
 ) -> list[Running]:
-    """The attempts that the store holds for RUNNING, but for those whose job was requeued and waits: see `waiting`.
+    """The attempts that are recorded as RUNNING, without those whose job was requeued and waits.
 
     Args:
-        attempts: open ones.
+        attempts: open attempts.
         queue: squeue's answer.
-        pace: remembers what they said before.
+        pace: the speeds from earlier looks.
         now: the time.
     """
-    words = [(one, _job(one, queue)) for one in attempts if one.state is State.RUNNING]
-    running = [(one, job) for one, job in words if job is None or job.state not in WAITS]
-    rates: Mapping[object, float | None] = pace.rates(one for one, _ in running)
-    return [_running(one, job, rate=rates.get(one.attempt), now=now) for one, job in running]
-
-
-def _running(one: OpenAttempt, job: Job | None, *, rate: float | None, now: datetime) -> Running:
-    last = one.heartbeat_at or one.claimed_at
-    silent = "silent" if abs(now - last) > 3 * FRESH else ""
-    return Running(one, (job and job.node) or one.host or "", silent, rate)
+    found = []
+    for one in attempts:
+        job = _job(one, queue)
+        if one.state is State.RUNNING and (job is None or job.state not in WAITS):
+            silent_for = abs(now - (one.heartbeat_at or one.claimed_at))
+            phase = "silent" if silent_for > 3 * FRESH else ""
+            found.append(Running(one, (job and job.node) or one.host or "", phase, pace.rate(one)))
+    return found
 
 
 def waiting(attempts: Iterable[OpenAttempt], queue: Answer | Unknown) -> dict[str, str]:
-    """Run id to Slurm's reason, of the runs whose job waits."""
-    words = ((one, _job(one, queue)) for one in attempts)
+    """Run id to Slurm's reason, for the runs whose job waits."""
+    jobs = {one.attempt.run_id: _job(one, queue) for one in attempts}
     return {
-        one.attempt.run_id: job.reason or "no reason yet"
-        for one, job in words
+        run_id: job.reason or "no reason yet"
+        for run_id, job in jobs.items()
         if job is not None and job.state in WAITS
     }
 
 
 def _job(one: OpenAttempt, queue: Answer | Unknown) -> Job | None:
-    """What squeue says of its job."""
+    """The attempt's job, if squeue shows it."""
     job = word_on(one, queue) if one.job_id is not None else None
     return job if isinstance(job, Job) else None

@@ -1,7 +1,6 @@
-"""Brings the store up to what happened: takes in the spool, asks the witnesses, ends what is over.
+"""Brings the store up to date: ingests the spool, asks the sources, ends what is over, and holds failing launches.
 
-Holds the rest of launches that seem hopeless, too. May run at any time, as often as one likes, and twice at once: a
-write that comes twice changes nothing.
+It may run at any time, any number of times, and twice at once: a repeated write changes nothing.
 """
 
 import time
@@ -28,19 +27,18 @@ from results_db.files import last_lines
 from results_db.spool.ingest import Ingested, ingest
 from results_db.spool.records import Spool
 from results_db.text import counted, short
-from slurm.client.client import Slurm
-from slurm.client.commands import SlurmError
+from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Answer, Job, Unknown
-from slurm.follow.hold import Hold, hold_hopeless
+from slurm.follow.hold import Hold, hold_failing
 from slurm.follow.logs import guess_log
 from slurm.follow.verdicts import WAITS, Verdict, Word, judge, waits_again, with_log, word_on
 from slurm.submit import recovery
 
 ACCOUNTS_EVERY_S = 60.0
-"""sacct is asked no more often, however often squeue is."""
+"""sacct is asked at most this often, however often squeue is."""
 
 MOST_RELEASED = 3
-"""How often a job is let go that Slurm held because it could not start it: then somebody should look."""
+"""How often a job is released that Slurm held because it could not start it. Then the user should look."""
 
 _REFUSED = "launch failed requeued held"
 _SLURMS_OWN = ("srun:", "slurmstepd", "submitit ", "/usr/bin/")
@@ -48,11 +46,11 @@ _SLURMS_OWN = ("srun:", "slurmstepd", "submitit ", "/usr/bin/")
 
 @dataclass(frozen=True)
 class Ended:
-    """An attempt that is over, though the store held it for open.
+    """An attempt that was open in the store, and is over.
 
     Attributes:
-        attempt: which.
-        job_id: its job's id; None: it had none.
+        attempt: the attempt.
+        job_id: its job's id, or None.
         verdict: how it ended.
     """
 
@@ -61,29 +59,29 @@ class Ended:
     verdict: Verdict
 
     def describe(self) -> str:
-        """One line, for a person."""
+        """One line for the user."""
         job = f" (job {self.job_id})" if self.job_id else ""
         return f"run {short(self.attempt.run_id)}{job}: {self.verdict.state}: {self.verdict.why}"
 
 
 @dataclass
 class Reconciled:
-    """What one look found and did.
+    """What one look found and changed.
 
     Attributes:
-        ingested: what became of the spool's files; None: it was not looked into.
-        recovered: what became of dispatches that a crash left unfinished; None: likewise.
+        ingested: what became of the spool's files.
+        recovered: what became of dispatches that a crash left unfinished.
         ended: attempts that are over.
-        released: jobs that Slurm held because it could not start them, and that are let go.
-        held: jobs that are held from now on.
+        requeued: attempts that wait again, because their jobs do.
+        released: jobs that Slurm held because it could not start them, and that were released.
+        held: dispatches that are held from now on.
         unknown: a line for everything that could not be learned.
         queue: squeue's answer.
-        requeued: attempts that wait again, since their jobs do.
-        open: the attempts that are open; those that ended just now are among them.
+        open: the open attempts, including those that ended just now.
     """
 
-    ingested: Ingested | None = None
-    recovered: recovery.Recovered | None = None
+    ingested: Ingested = field(default_factory=Ingested)
+    recovered: recovery.Recovered = field(default_factory=recovery.Recovered)
     ended: list[Ended] = field(default_factory=list)
     requeued: list[Attempt] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
@@ -94,34 +92,26 @@ class Reconciled:
 
     @property
     def lines(self) -> list[str]:
-        """What changed, for a person."""
-        lines = []
-        if self.ingested is not None and (self.ingested.stored or self.ingested.refused):
-            lines.append(self.ingested.describe())
-        if self.ingested is not None:
-            lines += [*self.ingested.damaged, *self.ingested.left]
-        if self.recovered is not None:
-            lines += [
-                f"job {job} was submitted before its launch died, and is ours again"
-                for job in self.recovered.adopted
-            ]
-            if self.recovered.withdrawn:
-                lines.append(
-                    f"{counted(len(self.recovered.withdrawn), 'run')} never submitted, for the launch died: free again"
-                )
+        """What changed, in lines for the user."""
+        ingested, recovered = self.ingested, self.recovered
+        lines = [ingested.describe()] if ingested.stored or ingested.refused else []
+        lines += [*ingested.damaged, *ingested.left]
+        lines += [f"job {job} was found: its launch died after submitting it" for job in recovered.adopted]
+        if recovered.withdrawn:
+            runs = counted(len(recovered.withdrawn), "run")
+            lines.append(f"{runs} never submitted, because the launch died; the next launch takes them")
         if self.requeued:
             lines.append(f"{counted(len(self.requeued), 'interrupted run')} in the queue again")
         if self.released:
-            lines.append(f"{counted(len(self.released), 'job')} that Slurm could not start, and held, let go")
-        lines += [one.describe() for one in self.ended]
-        return lines + [hold.describe() for hold in self.held]
+            lines.append(f"{counted(len(self.released), 'job')} released that Slurm could not start and held")
+        return [*lines, *(one.describe() for one in self.ended), *(hold.describe() for hold in self.held)]
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The values for `--json`."""
         return {
-            "ingested": (self.ingested or Ingested()).as_dict(),
-            "adopted": [] if self.recovered is None else self.recovered.adopted,
-            "withdrawn": [] if self.recovered is None else [one.run_id for one in self.recovered.withdrawn],
+            "ingested": self.ingested.as_dict(),
+            "adopted": self.recovered.adopted,
+            "withdrawn": [one.run_id for one in self.recovered.withdrawn],
             "ended": [
                 {
                     "run_id": one.attempt.run_id,
@@ -134,7 +124,7 @@ class Reconciled:
                 }
                 for one in self.ended
             ],
-            "let_go": self.released,
+            "released_jobs": self.released,
             "requeued": [one.run_id for one in self.requeued],
             "held": [{"job_name": hold.job_name, "cause": hold.cause} for hold in self.held],
             "unknown": self.unknown,
@@ -142,13 +132,13 @@ class Reconciled:
 
 
 class Reconciler:
-    """Reconciles again and again; remembers when it asked sacct.
+    """Reconciles again and again; remembers when it last asked sacct.
 
     Args:
         store: the store.
         slurm: the cluster.
-        run_ids: look at these runs' attempts alone; None: at all. The spool is taken in whole.
-        hold: hold launches that seem hopeless.
+        run_ids: look only at these runs' attempts; None means all. The spool is always ingested whole.
+        hold: hold launches whose first runs all failed with the same error.
     """
 
     def __init__(
@@ -161,70 +151,77 @@ class Reconciler:
     ) -> None:
         self._store = store
         self._slurm = slurm
-        self.run_ids = run_ids
+        self._run_ids = run_ids
         self._holds = hold
         self._accounts_at: float | None = None
 
     def look(self, *, dry_run: bool = False, now: datetime | None = None) -> Reconciled:
-        """One look.
+        """Compare the sources with the store once, and record what ended.
 
         Args:
-            dry_run: write nothing; what it would do is in the answer.
-            now: the time; default: this machine's.
+            dry_run: write nothing; the result says what would change.
+            now: the time; by default this machine's.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: the store cannot be reached.
         """
         found = Reconciled()
-        self._take_in(found, dry_run=dry_run)
+        self._ingest(found, dry_run=dry_run)
         found.open = self._open()
         if not dry_run and any(one.state is State.PENDING and one.job_id is None for one in found.open):
-            found.recovered = recovery.recover(self._store)
+            found.recovered = recovery.recover(self._store, self._slurm)
             found.unknown += found.recovered.unclear
             found.open = self._open()
         if any(one.state is State.RUNNING and one.job_name is None for one in found.open):
             self._end_local(found, dry_run=dry_run)
-        jobs = [one for one in found.open if one.job_id is not None and one.job_name is not None]
-        interrupted = self._interrupted()
+        jobs = [one for one in found.open if _is_dispatched(one)]
+        ended = self._store.ended_attempts(RESTARTABLE & INTERRUPTED)
+        interrupted = [one for one in ended if _is_dispatched(one) and self._wants(one)]
         if not jobs and not interrupted:
             return found
         found.queue = self._slurm.queue()
         if isinstance(found.queue, Unknown) and found.queue.lasting and not jobs:
-            found.queue = Answer()  # a cluster that is left behind, and nobody waits for it
+            found.queue = Answer()  # Slurm is not available here, and no open attempt needs it
         self._requeue(interrupted, found, dry_run=dry_run)
         self._release(jobs, found, dry_run=dry_run)
         verdicts = self._verdicts(jobs, found, now=now or datetime.now(UTC))
         if verdicts and not dry_run:
-            # A result that was written before its job ended goes before any word on that.
-            found.ingested = (found.ingested or Ingested()) + ingest(self._store)
+            # A result that was written before the job ended outranks any verdict on the job.
+            found.ingested += ingest(self._store)
         for attempt, verdict in verdicts:
             self._end(attempt, verdict, found, dry_run=dry_run)
-        if self._holds and isinstance(found.queue, Answer) and not dry_run:
+        if self._holds and not dry_run:
             self._hold(found)
         return found
 
     def _open(self) -> list[OpenAttempt]:
-        wanted = self.run_ids
-        return [one for one in self._store.open_attempts() if wanted is None or one.attempt.run_id in wanted]
+        return [one for one in self._store.open_attempts() if self._wants(one)]
 
-    def _interrupted(self) -> list[EndedAttempt]:
-        """Attempts of dispatched jobs that may come back. One made by hand belongs to a job of some other purpose."""
-        wanted = self.run_ids
-        return [
-            one
-            for one in self._store.ended_attempts(RESTARTABLE & INTERRUPTED)
-            if one.job_id is not None
-            and one.job_name is not None
-            and (wanted is None or one.attempt.run_id in wanted)
-        ]
+    def _wants(self, one: OpenAttempt | EndedAttempt) -> bool:
+        return self._run_ids is None or one.attempt.run_id in self._run_ids
+
+    def _ingest(self, found: Reconciled, *, dry_run: bool) -> None:
+        spool = Spool(self._store.folder)
+        waiting = len(spool.attempts())
+        if dry_run:
+            found.unknown += [f"{waiting} records in the spool would be ingested"] if waiting else []
+        elif waiting or any(spool.folder.glob("alive/*.json")):
+            found.ingested = ingest(self._store)
+
+    def _end_local(self, found: Reconciled, *, dry_run: bool) -> None:
+        """Ends attempts of this machine's own processes, which need no Slurm."""
+        local = {one.attempt for one in found.open if one.job_name is None}
+        verdict = Verdict(State.LOST, "its worker process is gone")
+        for attempt in dead_attempts(self._store):
+            if attempt in local and (dry_run or self._store.end(attempt, State.LOST, error=verdict.why)):
+                found.ended.append(Ended(attempt, None, verdict))
 
     def _requeue(self, interrupted: Sequence[EndedAttempt], found: Reconciled, *, dry_run: bool) -> None:
         queue = found.queue
         if isinstance(queue, Unknown):
             if interrupted:
-                found.unknown.append(
-                    f"{counted(len(interrupted), 'interrupted run')} may wait again: {queue.why}"
-                )
+                runs = counted(len(interrupted), "interrupted run")
+                found.unknown.append(f"{runs} may be in the queue again: {queue.why}")
             return
         found.requeued = [one.attempt for one in interrupted if waits_again(one, queue)]
         if found.requeued and not dry_run:
@@ -232,12 +229,11 @@ class Reconciler:
             found.open = self._open()
 
     def _release(self, jobs: Sequence[OpenAttempt], found: Reconciled, *, dry_run: bool) -> None:
-        """Let go jobs that Slurm requeued and held, since a node refused them; a node that does so again is drained.
+        """Releases jobs that Slurm requeued and held because a node refused them.
 
-        A controller that was killed and forgot that a job started meets such a refusal: one id, one job a node.
+        A node refuses a job that it already knows, as after a controller was killed and forgot that the job started.
+        Slurm drains a node that refuses again.
         """
-        if isinstance(found.queue, Unknown):
-            return
         refused = {
             one.job_id: DispatchFolder.beside(self._store.folder, one.job_name)
             for one in jobs
@@ -251,66 +247,42 @@ class Reconciler:
             if found.released and not dry_run:
                 self._slurm.release(found.released)
         except (SlurmError, OSError) as error:
-            found.unknown.append(f"jobs that Slurm held could not be let go: {error}")
+            found.unknown.append(f"jobs that Slurm held could not be released: {error}")
             found.released = []
-
-    def _take_in(self, found: Reconciled, *, dry_run: bool) -> None:
-        spool = Spool(self._store.folder)
-        waiting = len(spool.attempts())
-        if dry_run:
-            found.unknown += [f"{waiting} records in the spool would be taken in"] if waiting else []
-        elif waiting or any(spool.folder.glob("alive/*.json")):
-            found.ingested = ingest(self._store)
-
-    def _end_local(self, found: Reconciled, *, dry_run: bool) -> None:
-        """Attempts of this machine's own processes need no Slurm."""
-        local = {one.attempt for one in found.open if one.job_name is None}
-        verdict = Verdict(State.LOST, "its worker process is gone")
-        for attempt in dead_attempts(self._store):
-            if attempt in local and (dry_run or self._store.end(attempt, State.LOST, error=verdict.why)):
-                found.ended.append(Ended(attempt, None, verdict))
 
     def _verdicts(
         self, jobs: Sequence[OpenAttempt], found: Reconciled, *, now: datetime
     ) -> list[tuple[OpenAttempt, Verdict]]:
-        """The attempts that are over. Those of jobs that squeue does not show only when sacct may be asked, too."""
-        queue = found.queue
-        silent = {one.attempt: one for one in jobs if not isinstance(word_on(one, queue), Job)}
-        said = {
-            one.attempt: judge(one, word_on(one, queue), None, now=now)
-            for one in jobs
-            if one.attempt not in silent
-        }
+        """The attempts that are over. sacct is asked about jobs that squeue does not list, but only now and then."""
+        words = [(one, word_on(one, found.queue)) for one in jobs]
+        silent = [one for one, word in words if not isinstance(word, Job)]
+        verdicts = [(one, judge(one, word, None, now=now)) for one, word in words if isinstance(word, Job)]
         if silent and (self._accounts_at is None or time.monotonic() - self._accounts_at >= ACCOUNTS_EVERY_S):
-            said |= self._ask_further(list(silent.values()), queue, now=now)
+            verdicts += self._ask_further(silent, found.queue, now=now)
             self._accounts_at = time.monotonic()
-        elif isinstance(queue, Unknown):
-            said |= {attempt: Verdict(None, queue.why, certain=False) for attempt in silent}
-        unclear = Counter(verdict.why for verdict in said.values() if not verdict.certain)
+        elif isinstance(found.queue, Unknown):
+            verdicts += [(one, Verdict(None, found.queue.why, certain=False)) for one in silent]
+        unclear = Counter(verdict.why for _, verdict in verdicts if not verdict.certain)
         found.unknown += [f"{counted(count, 'run')}: {why}" for why, count in unclear.items()]
-        return [(one, said[one.attempt]) for one in jobs if one.attempt in said and said[one.attempt].state]
+        return [(one, verdict) for one, verdict in verdicts if verdict.state]
 
     def _ask_further(
         self, silent: Sequence[OpenAttempt], queue: Answer | Unknown, *, now: datetime
-    ) -> dict[Attempt, Verdict]:
-        """On jobs that squeue does not show among the user's: those of others, and what sacct says."""
+    ) -> list[tuple[OpenAttempt, Verdict]]:
+        """Asks squeue about other users' jobs, and sacct, for attempts whose job is not among the user's own."""
         ids = [one.job_id for one in silent if one.job_id]
-        everybodys = self._slurm.queue(ids) if isinstance(queue, Answer) else queue
+        if isinstance(queue, Answer):
+            queue = self._slurm.queue(ids)
         accounts = self._slurm.accounts(ids, since=min(one.claimed_at for one in silent))
-        return {
-            one.attempt: judge(
-                one,
-                word_on(one, everybodys),
-                word_on(one, accounts),
-                now=now,
-                array_known=isinstance(accounts, Answer)
-                and accounts.knows_array(one.job_id or "", one.job_name),
-            )
-            for one in silent
-        }
+        verdicts = []
+        for one in silent:
+            known = isinstance(accounts, Answer) and accounts.knows_array(one.job_id or "", one.job_name)
+            words = word_on(one, queue), word_on(one, accounts)
+            verdicts.append((one, judge(one, *words, now=now, array_known=known)))
+        return verdicts
 
     def _end(self, one: OpenAttempt, verdict: Verdict, found: Reconciled, *, dry_run: bool) -> None:
-        tail = log_tail(one, self._store.folder)
+        tail = _log_tail(one, self._store.folder)
         verdict = with_log(verdict, tail)
         assert verdict.state is not None
         if dry_run or self._store.end(
@@ -323,25 +295,31 @@ class Reconciler:
             found.ended.append(Ended(one.attempt, one.job_id, verdict))
 
     def _hold(self, found: Reconciled) -> None:
-        assert isinstance(found.queue, Answer)
+        if isinstance(found.queue, Unknown):
+            return
         try:
-            found.held = hold_hopeless(self._store, found.open, queue=found.queue, slurm=self._slurm)
+            found.held = hold_failing(self._store, found.open, queue=found.queue, slurm=self._slurm)
         except (SlurmError, StoreError, OSError) as error:
-            found.unknown.append(f"a hopeless launch could not be held: {error}")
+            found.unknown.append(f"a launch whose runs fail could not be held: {error}")
+
+
+def _is_dispatched(one: OpenAttempt | EndedAttempt) -> bool:
+    """Whether its job is ours. An attempt made by hand has no job name, and belongs to a job of another purpose."""
+    return one.job_id is not None and one.job_name is not None
 
 
 def _is_refused(word: Word) -> bool:
     return isinstance(word, Job) and word.state in WAITS and word.reason.replace("_", " ") == _REFUSED
 
 
-def log_tail(one: OpenAttempt, folder: Path) -> str | None:
+def _log_tail(one: OpenAttempt, folder: Path) -> str | None:
     """The last lines of its log; None without any."""
     path = Path(one.log) if one.log else guess_log(folder, one.job_name, one.job_id)
     return None if path is None else last_lines(path)
 
 
 def _error(verdict: Verdict, tail: str | None) -> str:
-    """What is kept as the error: where its own job failed, the last that the job itself said tells most."""
+    """The error to store: the verdict, and if the job itself failed, the job's last line, which tells most."""
     if verdict.state is State.FAILED:
         lines = [line.strip() for line in (tail or "").splitlines() if line.strip()]
         told = [line for line in lines if not line.startswith(_SLURMS_OWN)]

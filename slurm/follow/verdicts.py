@@ -1,17 +1,17 @@
-"""Three witnesses: what became of an attempt, by the store's heartbeat, squeue and sacct. Plain data in and out.
+"""Three sources tell what became of an attempt: the store's heartbeat, squeue and sacct. Plain data in and out.
 
-A question that failed is `Unknown`, and no end follows from it: an attempt ends only by what somebody said.
+A failed query is `Unknown`, and no attempt ends because of it.
 
-* squeue knows the job and it has not ended: the attempt goes on, however long ago its worker was heard of. A job that
-  was requeued waits there like a new one; so neither NODE_FAIL nor PREEMPTED of an earlier start is its end.
-* squeue or sacct says how it ended: that is the end. Slurm requeues jobs that lost their node or were preempted some
-  seconds later; until then that word is not final, nor while their worker is heard of.
-* squeue does not know it, and sacct holds it for waiting or running or does not know it either: it is LOST, once
-  nothing was heard of it for `LOST_AFTER`. Tasks that were cancelled before they started leave no trace of their own;
-  where sacct knows the rest of their array they are CANCELLED.
-* squeue does not know it and there is no sacct: LOST, too, after as long; how it ended nobody can say. Where sacct is
-  there and fails, only workers that are silent for `ANSWERS_WITHIN` are given up so.
-* squeue does not answer: nothing ends but by sacct's word.
+* squeue lists the job and it has not ended: the attempt goes on, however old its heartbeat is. A requeued job waits
+  there like a new one, so NODE_FAIL or PREEMPTED of an earlier start is not its end.
+* squeue or sacct says how the job ended: that is the attempt's end. Slurm requeues preempted jobs and jobs of a lost
+  node after some seconds. Until then, and while the worker's heartbeat is fresh, NODE_FAIL and PREEMPTED are not final.
+* squeue does not list the job, and sacct still calls it waiting or running, or does not know it: the attempt is LOST
+  after `LOST_AFTER` without a heartbeat. Tasks that were cancelled before they started leave no trace of their own;
+  if sacct knows the rest of their array they are CANCELLED.
+* squeue does not list the job and the cluster has no sacct: the attempt is LOST after the same time. If sacct exists
+  but fails, only workers that are silent for `ANSWERS_WITHIN` are given up.
+* squeue does not answer: only sacct can end an attempt.
 """
 
 from dataclasses import dataclass
@@ -21,25 +21,25 @@ from results_db.contract import EndedAttempt, OpenAttempt, State
 from slurm.client.parse import Answer, Job, Unknown
 
 LOST_AFTER = timedelta(minutes=5)
-"""A job of which nothing was heard for so long, and that Slurm does not know, is gone."""
+"""A job that Slurm does not know is lost after this time without a heartbeat."""
 
 ANSWERS_WITHIN = timedelta(minutes=30)
-"""Silence of a worker after which it is given up though sacct, which might say how it ended, fails."""
+"""A worker is given up after this silence, even if sacct, which might say how it ended, fails."""
 
 REQUEUED_WITHIN = timedelta(minutes=2)
-"""A job that lost its node or was preempted, and was not requeued after so long, will not be."""
+"""Slurm requeues a preempted job, or one of a lost node, within this time or never."""
 
 SEEN_WITHIN = timedelta(minutes=2)
-"""What a job wrote on a network file system may be seen elsewhere only after so long."""
+"""On a network file system it may take this long until other machines see a job's files."""
 
 FRESH = timedelta(minutes=1)
-"""A worker that was heard of so recently is alive: heartbeats come every 15 s."""
+"""A worker with a heartbeat this recent is alive. Heartbeats come every 15 s."""
 
 MOST_KILLED = 3
-"""An attempt of this number whose job was killed by a signal is at fault itself; before, somebody else may be."""
+"""From this attempt on, a job killed by a signal is FAILED. Before, the signal may come from outside."""
 
 ENDS = {
-    "COMPLETED": State.LOST,  # without a word on this run
+    "COMPLETED": State.LOST,  # without a result of this run
     "FAILED": State.FAILED,
     "CANCELLED": State.CANCELLED,
     "TIMEOUT": State.TIMEOUT,
@@ -50,17 +50,17 @@ ENDS = {
     "PREEMPTED": State.PREEMPTED,
     "REVOKED": State.CANCELLED,
 }
-"""Slurm's words for a job that ended, and what that makes of its attempts. Any other word is of one that goes on."""
+"""Slurm's final states, and what each makes of an attempt. In any other state the job goes on."""
 
 WAITS = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
-"""Slurm's words for a job that waits, for the first time or again."""
+"""Slurm's states of a job that waits, for the first time or again."""
 
 _MAY_COME_BACK = frozenset({"NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED"})
 _FROM_OUTSIDE = frozenset({-9, -15, -10, -12})
-"""KILL, TERM, and USR1 and USR2, which end a worker that does not listen yet."""
+"""KILL, TERM, and USR1 and USR2, which end a worker that does not handle signals yet."""
 
 Word = Job | None | Unknown
-"""What a witness says of a job: what it knows, that it knows none, or nothing."""
+"""What a source says about a job: its state, that it does not know the job, or no answer."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class Verdict:
     """What became of an attempt.
 
     Attributes:
-        state: how it ended; None: it did not, or nobody knows.
-        why: one line.
-        exit_code: of its job, where one is known.
-        certain: False: no end is known only since a witness is missing.
+        state: how it ended; None if it goes on or nothing is known.
+        why: the reason, in one line.
+        exit_code: its job's exit code, if known.
+        certain: False if a missing answer may hide its end.
     """
 
     state: State | None
@@ -81,7 +81,7 @@ class Verdict:
 
 
 def word_on(one: OpenAttempt | EndedAttempt, answer: Answer | Unknown) -> Word:
-    """What an answer says of an attempt's job. One of another name is another job: ids are given again elsewhere."""
+    """What an answer says about an attempt's job. A job with another name is another job with a reused id."""
     if isinstance(answer, Unknown):
         return answer
     job = answer.find(one.job_id or "")
@@ -89,9 +89,9 @@ def word_on(one: OpenAttempt | EndedAttempt, answer: Answer | Unknown) -> Word:
 
 
 def waits_again(one: EndedAttempt, answer: Answer) -> bool:
-    """Whether the job of an interrupted attempt is in the queue and will start it once more.
+    """Whether the job of an interrupted attempt is in the queue and will start it again.
 
-    Of a job that runs only its own worker's word, PREEMPTED, is believed: it saved and is about to requeue itself.
+    While the job still runs, only PREEMPTED counts: its worker saved and is about to requeue the job.
     """
     job = word_on(one, answer)
     if not isinstance(job, Job):
@@ -102,71 +102,67 @@ def waits_again(one: EndedAttempt, answer: Answer) -> bool:
 def judge(
     attempt: OpenAttempt, queue: Word, account: Word, *, now: datetime, array_known: bool = False
 ) -> Verdict:
-    """What became of an attempt that the store holds for open.
+    """What became of an attempt that is open in the store.
 
     Args:
-        attempt: as the store has it; with a job id.
-        queue: squeue's word on its job.
-        account: sacct's word on it, asked after squeue.
-        now: the time, by the clock that the store's times are of.
-        array_known: sacct knows other tasks of the job's array.
+        attempt: the attempt; it has a job id.
+        queue: what squeue says about its job.
+        account: what sacct says about it, asked after squeue.
+        now: the time, by the clock of the store's times.
+        array_known: whether sacct knows other tasks of the job's array.
     """
     if isinstance(queue, Job):
-        return _queued(attempt, queue, now=now)
+        return _listed(attempt, queue, now=now)
     if isinstance(account, Job) and account.state in ENDS:
-        final = queue is None or account.state not in _MAY_COME_BACK
-        return (
-            _ended(attempt, account, now=now) if final else Verdict(None, _may_return(account), certain=False)
-        )
+        if isinstance(queue, Unknown) and account.state in _MAY_COME_BACK:
+            return _may_return(account)
+        return _ended(attempt, account, now=now)
     if isinstance(queue, Unknown):
         return Verdict(None, queue.why, certain=False)
     return _gone(attempt, account, now=now, array_known=array_known)
 
 
-def _queued(attempt: OpenAttempt, queue: Job, *, now: datetime) -> Verdict:
-    """Squeue knows the job."""
-    if queue.state not in ENDS:
-        where = f" on {queue.node}" if queue.node else f" ({queue.reason})" if queue.reason else ""
-        return Verdict(None, f"{queue.state}{where}")
-    if queue.state in _MAY_COME_BACK:
-        since = queue.ended_at
-        if since is None or now - since < REQUEUED_WITHIN or _is_fresh(attempt, now):
-            return Verdict(None, _may_return(queue), certain=False)
-    return _ended(attempt, queue, now=now)
+def _listed(attempt: OpenAttempt, job: Job, *, now: datetime) -> Verdict:
+    """The verdict on a job that squeue lists."""
+    if job.state not in ENDS:
+        where = f" on {job.node}" if job.node else f" ({job.reason})" if job.reason else ""
+        return Verdict(None, f"{job.state}{where}")
+    recent = job.ended_at is None or now - job.ended_at < REQUEUED_WITHIN
+    if job.state in _MAY_COME_BACK and (recent or _is_fresh(attempt, now)):
+        return _may_return(job)
+    return _ended(attempt, job, now=now)
 
 
-def _may_return(job: Job) -> str:
-    return f"{job.state}, and Slurm may requeue it"
+def _may_return(job: Job) -> Verdict:
+    return Verdict(None, f"{job.state}, but Slurm may requeue it", certain=False)
 
 
 def _gone(
     attempt: OpenAttempt, account: Job | Unknown | None, *, now: datetime, array_known: bool
 ) -> Verdict:
-    """Squeue does not know the job, and nobody says how it ended."""
+    """The verdict on a job that squeue does not list and whose end is unknown."""
     silent = now - _last_heard(attempt, now)
     if _is_fresh(attempt, now) or silent < LOST_AFTER:
-        return Verdict(None, "squeue does not show its job; too early to give it up", certain=False)
+        return Verdict(None, "squeue does not list its job; it is too early to give it up", certain=False)
     if isinstance(account, Unknown):
-        # How long ago a job that waited was seen in the queue nobody knows; a worker's silence is a sign of its own.
+        # A waiting job sends no heartbeats, so its silence means nothing.
         may_answer_later = attempt.state is State.PENDING or silent < ANSWERS_WITHIN
         if may_answer_later and not account.lasting:
-            return Verdict(None, f"squeue does not show its job, and {account.why}", certain=False)
+            return Verdict(None, f"squeue does not list its job, and {account.why}", certain=False)
         return Verdict(
-            State.LOST, f"Slurm does not know its job any more; how it ended nobody says: {account.why}"
+            State.LOST, f"Slurm no longer knows its job, and cannot say how it ended: {account.why}"
         )
     if account is not None:
-        return Verdict(State.LOST, f"Slurm lost its job; accounting still holds it for {account.state}")
+        return Verdict(State.LOST, f"Slurm lost its job; sacct still calls it {account.state}")
     if array_known and attempt.state is State.PENDING:
-        return Verdict(State.CANCELLED, "its task was cancelled before it started, by somebody else")
-    return Verdict(State.LOST, "neither squeue nor sacct knows its job any more")
+        return Verdict(State.CANCELLED, "its task was cancelled outside imagine-sweep before it started")
+    return Verdict(State.LOST, "neither squeue nor sacct knows its job")
 
 
 def _last_heard(attempt: OpenAttempt, now: datetime) -> datetime:
-    """The last sign of it. One from the future was given by a wrong clock, and says nothing."""
-    signs = (attempt.claimed_at, attempt.started_at, attempt.heartbeat_at)
-    return max(
-        (sign for sign in signs if sign is not None and sign <= now + FRESH), default=attempt.claimed_at
-    )
+    """The time of its latest report. A time in the future comes from a wrong clock and is ignored."""
+    times = (attempt.claimed_at, attempt.started_at, attempt.heartbeat_at)
+    return max((at for at in times if at is not None and at <= now + FRESH), default=attempt.claimed_at)
 
 
 def _is_fresh(attempt: OpenAttempt, now: datetime) -> bool:
@@ -174,19 +170,19 @@ def _is_fresh(attempt: OpenAttempt, now: datetime) -> bool:
 
 
 def _ended(attempt: OpenAttempt, job: Job, *, now: datetime) -> Verdict:
-    """Slurm says how its job ended."""
+    """The verdict on a job that ended."""
     state, code = ENDS[job.state], job.exit_code
     if state is State.LOST and job.ended_at is not None and now - job.ended_at < SEEN_WITHIN:
-        return Verdict(None, "its job is done, and its result may not be seen here yet", certain=False)
+        return Verdict(None, "its job is done, but its result may not be visible here yet", certain=False)
     said = f"its job ended as {job.state}"
     if job.node:
         said += f" on {job.node}"
     if job.reason and job.state not in ("COMPLETED", "CANCELLED"):
         said += f" ({job.reason})"
     if state is State.LOST:
-        return Verdict(state, f"{said} without a word on this run", code)
+        return Verdict(state, f"{said} without a result of this run", code)
     if state is State.FAILED and code in _FROM_OUTSIDE and attempt.attempt.number < MOST_KILLED:
-        return Verdict(State.LOST, f"{said}: killed by signal {-code}, by whom Slurm does not say", code)
+        return Verdict(State.LOST, f"{said}: killed by signal {-code}; Slurm does not say why", code)
     if code:
         said += f", signal {-code}" if code < 0 else f", exit code {code}"
     return Verdict(state, said, code)
@@ -199,15 +195,13 @@ MEMORY_WORDS = (
     "oom_kill event",
     "out of memory handler",
 )
-"""What Slurm writes into a job's standard error, in small letters, when it kills the job for its memory."""
+"""What Slurm writes into a job's standard error, in lower case, when it kills the job for its memory."""
 
 
 def with_log(verdict: Verdict, log_tail: str | None) -> Verdict:
-    """The verdict by the end of the job's log, too: without control groups Slurm says FAILED for out of memory."""
+    """The verdict, corrected by the job's log: without control groups, Slurm calls out of memory FAILED."""
     killed = verdict.exit_code is not None and verdict.exit_code < 0
-    if verdict.state not in (State.FAILED, State.LOST) or not killed or log_tail is None:
-        return verdict
-    low = log_tail.lower()
-    if not any(words in low for words in MEMORY_WORDS):
-        return verdict
-    return Verdict(State.OUT_OF_MEMORY, "its job was killed for its memory", verdict.exit_code)
+    low = (log_tail or "").lower()
+    if verdict.state in (State.FAILED, State.LOST) and killed and any(words in low for words in MEMORY_WORDS):
+        return Verdict(State.OUT_OF_MEMORY, "its job was killed for its memory", verdict.exit_code)
+    return verdict

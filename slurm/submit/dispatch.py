@@ -1,8 +1,8 @@
-"""From packs to jobs in Slurm's queue: arrays, each granted by the store before it is submitted.
+"""From packs to jobs in Slurm's queue: arrays, each claimed in the store before it is submitted.
 
-The order makes every crash harmless: the folder says who submits; then the store grants the attempts, under a job name
-that is never used again; then sbatch; then the ids are noted. What a crash leaves in between `slurm.submit.recovery` finds by
-that name. After sbatch the jobs need nothing more of the launcher, not even submitit's naming of its files.
+The order makes every crash harmless. The folder says who submits. Then the store claims the attempts, under a job name
+that is never used again. Then comes sbatch, and then the job ids are noted. `slurm.submit.recovery` finds by that name
+what a crash leaves in between. After sbatch the jobs do not need the launcher, not even to find submitit's pickles.
 """
 
 import getpass
@@ -11,7 +11,6 @@ import os
 import secrets
 import shlex
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
@@ -28,23 +27,23 @@ from jobs.pack import Pack
 from results_db.contract import Attempt, Store
 from results_db.process import process_name
 from results_db.text import counted, one_line
-from slurm.client.commands import SlurmError, said, sbatch_environment
+from slurm.client.client import SlurmError, said, sbatch_environment
 from slurm.submit import recovery
 from slurm.submit.launchers import Resources
 
 _NAME_LENGTH = 40
 _NEVER = 1_000_000
-"""Time-outs that submitit allows: it miscounts them, so `PackJob` counts."""
+"""Time-outs that submitit allows. It miscounts them, so the job counts."""
 
 
 @dataclass
 class Submitted:
-    """What a launch put into the queue.
+    """What a launch submitted.
 
     Attributes:
         jobs: ids of the arrays.
-        packs: how many tasks they have.
-        runs: how many runs those train.
+        packs: the number of their tasks.
+        runs: the number of runs in these tasks.
     """
 
     jobs: list[str] = field(default_factory=list)
@@ -59,7 +58,7 @@ class Part:
     Attributes:
         packs: its tasks, in order.
         parallelism: how many of them may run at once.
-        after: the part that must have ended before, by its place in the list; None: none.
+        after: the place in the list of the part that must end first, or None.
     """
 
     packs: Sequence[Pack]
@@ -68,11 +67,11 @@ class Part:
 
 
 def deal(packs: Sequence[Pack], *, limit: int, parallelism: int) -> list[Part]:
-    """Packs as arrays of at most `limit` tasks, of which together at most `parallelism` run at once.
+    """The packs as arrays of at most `limit` tasks; at most `parallelism` tasks of all arrays run at once.
 
-    Slurm limits an array's running tasks, not those of several. So each part gets its share, and the packs are dealt
-    out like cards: all parts proceed side by side, and together in the order of `packs`. Where there are more parts
-    than tasks may run, a part waits for the end of one before it.
+    Slurm limits the running tasks of one array, not of several. So each part gets its share, and the packs are dealt
+    out like cards: all parts proceed side by side, and together in the order of `packs`. If there are more parts than
+    tasks that may run, a part waits for the end of an earlier one.
     """
     needed = -(-len(packs) // limit)
     lanes = min(needed, parallelism)
@@ -100,181 +99,150 @@ def dispatch(
 ) -> None:
     """Submit the packs, array by array.
 
-    Runs that somebody else has been granted meanwhile are left out: of two launches at once each run is submitted by
-    one.
+    Runs that another launch has claimed meanwhile are left out, so of two launches at once only one submits a run.
 
     Args:
-        store: where the runs are staged.
-        packs: in the order in which they shall start.
+        store: the store, where the runs are staged.
+        packs: the packs, in the order in which they should start.
         resources: what each job asks for.
-        limit: tasks of an array, at most.
-        sweep: its jobs' names begin with it.
-        retry_failed: failed runs, too.
+        limit: the largest number of tasks in an array.
+        sweep: the beginning of the jobs' names.
+        retry_failed: also submit failed runs.
         hold_after: see `Dispatch`.
-        job: makes what Slurm executes, from the dispatch's folder.
-        done: is told of every array that was queued, whatever comes after it.
+        job: makes the callable that submitit pickles, from the path of its dispatch folder.
+        done: collects every array that was queued, whatever happens after it.
 
     Raises:
-        ConfigError: Slurm refused an array, or the folders for it cannot be made. What was queued before stays.
+        ConfigError: Slurm refused an array, or its folders cannot be made. Arrays queued before it stay.
     """
+    launch = _Launch(store, resources, sweep, retry_failed, hold_after, job, done)
     ids: list[str | None] = []
     try:
         for part in deal(packs, limit=limit, parallelism=int(resources.values["array_parallelism"])):
-            after = None if part.after is None else ids[part.after]
-            submission = _Submission(
-                store, resources, sweep=sweep, after=after, hold_after=hold_after, job=job
-            )
-            ids.append(submission.submit(part, retry_failed=retry_failed))
-            if (job_id := ids[-1]) is not None:
-                done.jobs.append(job_id)
-                done.packs += submission.packs
-                done.runs += submission.runs
-                submission.note(job_id)
+            ids.append(launch.submit(part, after=None if part.after is None else ids[part.after]))
     except (SlurmError, OSError) as error:
-        before = (
-            f"before that, {counted(done.runs, 'run')} went out as {', '.join(done.jobs)}"
-            if done.jobs
-            else ""
-        )
-        why = (
-            f"Slurm refused the jobs: {error}"
-            if isinstance(error, SlurmError)
-            else f"the jobs' files cannot be written: {one_line(error)}"
-        )
-        raise ConfigError(f"{why}; {before or 'nothing was submitted'}") from None
+        before = "nothing was submitted"
+        if done.jobs:
+            before = f"before that, {counted(done.runs, 'run')} were submitted as {', '.join(done.jobs)}"
+        why = f"the jobs' files cannot be written: {one_line(error)}"
+        if isinstance(error, SlurmError):
+            why = f"Slurm refused the jobs: {error}"
+        raise ConfigError(f"{why}; {before}") from None
 
 
-class _Submission:
-    """One array on its way into the queue."""
+@dataclass(frozen=True)
+class _Launch:
+    """What all arrays of a launch have in common; see `dispatch`."""
 
-    def __init__(
-        self,
-        store: Store,
-        resources: Resources,
-        *,
-        sweep: str,
-        after: str | None,
-        hold_after: int,
-        job: Callable[[str], Callable[[], object]],
-    ) -> None:
-        self._job = job
-        self._store = store
-        self._resources = resources
-        self._name = f"{sweep[:_NAME_LENGTH]}-{secrets.token_hex(4)}"
-        self._after = after
-        self._hold_after = hold_after
-        self._folder = DispatchFolder.beside(store.folder, self._name)
-        self._files = resources.submitit_folder or str(self._folder.path)
-        self._began = datetime.now(UTC)
-        self.packs = 0
-        self.runs = 0
+    store: Store
+    resources: Resources
+    sweep: str
+    retry_failed: bool
+    hold_after: int
+    job: Callable[[str], Callable[[], object]]
+    done: Submitted
 
-    def submit(self, part: Part, *, retry_failed: bool) -> str | None:
-        """The array's id; None if all of its runs were granted to others.
+    def submit(self, part: Part, *, after: str | None) -> str | None:
+        """The array's id; None if other launches have claimed all of its runs.
 
         Raises:
-            SlurmError: sbatch refused; nothing of it is recorded.
+            SlurmError: sbatch refused; the store keeps no claim.
         """
-        self._folder.begin(self._about())
+        began = datetime.now(UTC)
+        name = f"{self.sweep[:_NAME_LENGTH]}-{secrets.token_hex(4)}"
+        folder = DispatchFolder.beside(self.store.folder, name)
+        about = self._about(name, folder)
+        folder.begin(about)
         run_ids = [run.run_id for pack in part.packs for run in pack.runs]
-        attempts = self._store.claim(
-            run_ids, job_name=self._name, launcher="slurm", retry_failed=retry_failed
-        )
+        attempts = self.store.claim(run_ids, job_name=name, launcher="slurm", retry_failed=self.retry_failed)
         tasks = _tasks(part.packs, attempts)
-        self.packs, self.runs = len(tasks), len(attempts)
         if not tasks:
-            self._folder.remove()
+            folder.remove()
             return None
         try:
-            self._folder.write_tasks(tasks)
-            job = self._sbatch(len(tasks), min(part.parallelism, len(tasks)))
+            folder.write_tasks(tasks)
+            job_id = self._sbatch(about, folder, len(tasks), min(part.parallelism, len(tasks)), after)
         except BaseException as error:
-            # It may have been submitted all the same: an answer may be late, and Ctrl-C comes at any moment.
-            found = recovery.settle(self._store, self._folder, attempts, since=self._began)
+            # The job may exist all the same: an answer may be late, and Ctrl-C comes at any moment.
+            found = recovery.settle(self.store, folder, attempts, since=began)
             if found is None:
-                self._folder.remove()
+                folder.remove()
             if found is None or not isinstance(error, SlurmError):
                 raise
-            return found
-        return job
+            job_id = found
+        self.done.jobs.append(job_id)
+        self.done.packs += len(tasks)
+        self.done.runs += len(attempts)
+        recovery.note(self.store, folder, job_id)
+        return job_id
 
-    def note(self, job: str) -> None:
-        """Tell the store the ids of the tasks."""
-        recovery.note(self._store, self._folder, job)
-
-    def _about(self) -> Dispatch:
+    def _about(self, name: str, folder: DispatchFolder) -> Dispatch:
         return Dispatch(
-            job_name=self._name,
-            db=self._store.url,
-            files=str(self._store.folder),
-            max_num_timeout=self._resources.max_num_timeout,
+            job_name=name,
+            db=self.store.url,
+            files=str(self.store.folder),
+            max_num_timeout=self.resources.max_num_timeout,
             host=socket.gethostname(),
             process=process_name(os.getpid()),
             user=getpass.getuser(),
-            logs=self._files,
-            hold_after=self._hold_after,
+            logs=self.resources.submitit_folder or str(folder.path),
+            hold_after=self.hold_after,
         )
 
-    def _sbatch(self, tasks: int, parallelism: int) -> str:
-        executor = submitit.AutoExecutor(folder=self._files, cluster="slurm", slurm_max_num_timeout=_NEVER)
-        parameters = self._resources.submitit()
-        job = self._job(str(self._folder.path))
-        self._dump(job, timeout_min=int(parameters["timeout_min"]))
+    def _sbatch(
+        self, about: Dispatch, folder: DispatchFolder, tasks: int, parallelism: int, after: str | None
+    ) -> str:
+        """The id of the new array."""
+        executor = submitit.AutoExecutor(folder=about.logs, cluster="slurm", slurm_max_num_timeout=_NEVER)
+        parameters = self.resources.submitit()
+        job = self.job(str(folder.path))
+        pickled = DelayedSubmission(job)
+        pickled.set_timeout(int(parameters["timeout_min"]), _NEVER)
+        pickled.dump(folder.path / PICKLE)
+        more = {
+            "name": about.job_name,
+            "slurm_array_parallelism": parallelism,
+            "slurm_setup": [*setup_commands(self.resources), *_place_pickle(executor.folder, folder.path)],
+            "slurm_additional_parameters": self._additional(after),
+        }
         try:
-            executor.update_parameters(
-                **{
-                    **parameters,
-                    "name": self._name,
-                    "slurm_array_parallelism": parallelism,
-                    "slurm_setup": [*setup_commands(self._resources), *self._place_pickle(executor.folder)],
-                    "slurm_additional_parameters": self._additional(),
-                }
-            )
-            # submitit prints what sbatch says; we say it in one line.
-            with redirect_stderr(io.StringIO()), _environment(sbatch_environment(self._resources.asked)):
+            executor.update_parameters(**{**parameters, **more})
+            # submitit prints sbatch's message; ours is one line.
+            with redirect_stderr(io.StringIO()), _environment(sbatch_environment(self.resources.asked)):
                 jobs = executor.submit_array([job] * tasks)
         except (FailedJobError, FailedSubmissionError) as error:
             raise SlurmError(said(str(error))) from None
         return str(jobs[0].job_id).partition("_")[0]
 
-    def _additional(self) -> dict[str, object]:
-        """What sbatch is told beside the keys. A job that fails with its node, or is preempted, shall come back."""
-        more = {"requeue": True, **self._resources.additional}
+    def _additional(self, after: str | None) -> dict[str, object]:
+        """The options of sbatch beside the launcher's keys. Preempted jobs and those of a lost node come back."""
+        more = {"requeue": True, **self.resources.additional}
         if more["requeue"] is False:  # submitit would write --requeue=False
             del more["requeue"]
-        if self._after is not None:
-            more["dependency"] = ",".join(
-                filter(None, [str(more.get("dependency", "")), f"afterany:{self._after}"])
-            )
+        if after is not None:
+            given = [str(more["dependency"])] if more.get("dependency") else []
+            more["dependency"] = ",".join([*given, f"afterany:{after}"])
         return more
 
-    def _dump(self, job: Callable[[], object], *, timeout_min: int) -> None:
-        delayed = DelayedSubmission(job)
-        delayed.set_timeout(timeout_min, _NEVER)
-        delayed.dump(self._folder.path / PICKLE)
 
-    def _place_pickle(self, folder: Path) -> list[str]:
-        """Commands by which a job finds its pickle even if the launcher died before it could name it.
+def _place_pickle(submitit_folder: Path, folder: Path) -> list[str]:
+    """Commands by which a job finds its pickle even if the launcher died before submitit could name it.
 
-        submitit names its pickles by the job's id, so after sbatch; a job without one would fail after a minute.
-        """
-        job = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
-        values = {
-            "j": job,
-            "A": "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}",
-            "a": "$SLURM_ARRAY_TASK_ID",
-            "t": "0",
-        }
-        return [
-            f"pickle={shlex.quote(f'{folder}/%j_submitted.pkl')}",
-            *(f'pickle="${{pickle//%{sign}/{value}}}"' for sign, value in values.items()),
-            f'ln -s {shlex.quote(str(self._folder.path / PICKLE))} "$pickle" 2>/dev/null',
-        ]
+    submitit names its pickles by the job's id, so after sbatch. A job without a pickle would fail after a minute.
+    """
+    array = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}"
+    job = array + "${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+    values = {"j": job, "A": array, "a": "$SLURM_ARRAY_TASK_ID", "t": "0"}
+    return [
+        f"pickle={shlex.quote(f'{submitit_folder}/%j_submitted.pkl')}",
+        *(f'pickle="${{pickle//%{sign}/{value}}}"' for sign, value in values.items()),
+        f'ln -s {shlex.quote(str(folder / PICKLE))} "$pickle" 2>/dev/null',
+    ]
 
 
 @contextmanager
 def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
-    """This process's environment is another one: submitit hands on what it finds."""
+    """Replace this process's environment, which submitit passes to sbatch."""
     before = dict(os.environ)
     os.environ.clear()
     os.environ.update(wanted)
@@ -292,25 +260,18 @@ def setup_commands(resources: Resources) -> list[str]:
         # Python would put the folder that the job was submitted from first on its path.
         "export PYTHONSAFEPATH=1",
         f"export IMAGINE_THREADS={threads} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}",
-        # From 22.05 on, srun does not take it from sbatch, and the task would get one core.
+        # Since 22.05 srun does not inherit it from sbatch, and the task would get one core.
         '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
-        # A GPU that cannot be used shall be found out, and not replaced by the CPU.
+        # A GPU that cannot be used is an error, and not replaced by the CPU.
         *(["export IMAGINE_DEVICE=${IMAGINE_DEVICE:-cuda}"] if resources.gpus else []),
         *resources.setup,
     ]
 
 
-def python() -> str:
-    """This Python, for a shell."""
-    return shlex.quote(sys.executable)
-
-
 def _tasks(packs: Sequence[Pack], attempts: Sequence[Attempt]) -> list[Task]:
-    """The packs, each with those of its runs that were granted; without any it is left out."""
+    """The packs, each with its claimed runs; a pack without any is left out."""
     numbers = {attempt.run_id: attempt.number for attempt in attempts}
-    tasks = []
-    for pack in packs:
-        granted = {run.run_id: numbers[run.run_id] for run in pack.runs if run.run_id in numbers}
-        if granted:
-            tasks.append(Task(Pack(tuple(run for run in pack.runs if run.run_id in granted)), granted))
-    return tasks
+    claimed = [Pack(tuple(run for run in pack.runs if run.run_id in numbers)) for pack in packs]
+    return [
+        Task(pack, {run.run_id: numbers[run.run_id] for run in pack.runs}) for pack in claimed if pack.runs
+    ]

@@ -1,6 +1,6 @@
-"""The keys that a `launcher:` section may hold, as a frozen list: importing the plugin takes too long here.
+"""The keys of a `launcher:` section. They are listed here because importing the plugin is slow.
 
-A test compares it with the dataclasses of hydra-submitit-launcher.
+A test compares them with the dataclasses of hydra-submitit-launcher.
 """
 
 LAUNCHER_KEYS = (
@@ -31,8 +31,8 @@ LAUNCHER_KEYS = (
     "setup",
 )
 
-COUNTS = ("timeout_min", "cpus_per_task", "mem_gb", "array_parallelism")
-"""Keys that hold a whole number from 1, or nothing."""
+LEAST = {"timeout_min": 1, "cpus_per_task": 1, "mem_gb": 1, "array_parallelism": 1, "max_num_timeout": 0}
+"""Keys whose value is a whole number or nothing, and the smallest number."""
 
 ONE_PROCESS = ("nodes", "tasks_per_node")
-"""Keys that stay 1: a pack is one process."""
+"""Keys that stay 1, because a pack is one process."""

@@ -1,8 +1,8 @@
-"""Which launchers there are: `local`, `slurm`, and the files that a user keeps, one per cluster.
+"""The launchers: `local`, `slurm`, and a user's own files, one per cluster.
 
 `launcher=mycluster` means the file `mycluster.yaml` in `~/.config/imagine-sweep/launchers` (IMAGINE_LAUNCHERS names
-another folder): keys of hydra-submitit-launcher, and `name: local` where it is not Slurm's. What a spec or the command
-line says goes before the file.
+another folder). It holds keys of hydra-submitit-launcher, and `name: local` if it is not for Slurm. A spec and the
+command line override the file.
 """
 
 import os
@@ -12,21 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from imagination.schema import ConfigError, nearest, plain
-from slurm.submit.launcher_keys import COUNTS, LAUNCHER_KEYS, ONE_PROCESS
+from results_db.text import one_line
+from slurm.submit.launcher_keys import LAUNCHER_KEYS, LEAST, ONE_PROCESS
 
 LOCAL, SLURM = "local", "slurm"
-
-_INTERPOLATED = "${"
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """A launcher that was chosen.
+    """The launcher of a launch.
 
     Attributes:
-        name: as it was named: `mycluster`.
+        name: the given name, such as `mycluster`.
         kind: `local` or `slurm`.
-        settings: the keys that somebody gave.
+        settings: the given keys.
     """
 
     name: str
@@ -35,7 +34,7 @@ class Launcher:
 
 
 def folder() -> Path:
-    """Where a user's launcher files lie."""
+    """The folder of a user's launcher files."""
     if named := os.environ.get("IMAGINE_LAUNCHERS"):
         return Path(named).expanduser()
     home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
@@ -43,37 +42,35 @@ def folder() -> Path:
 
 
 def names() -> tuple[str, ...]:
-    """What `launcher=...` chooses from."""
+    """The valid values of `launcher=...`."""
     own = sorted(path.stem for path in folder().glob("*.yaml"))
     return (LOCAL, SLURM, *(name for name in own if name not in (LOCAL, SLURM)))
 
 
 def check_setting(key: str, value: object) -> object:
-    """A launcher's setting, its name included.
+    """The value of a launcher key, if it is valid.
 
     Raises:
-        ConfigError: unknown launcher, a count that is none, or more than one process per job.
+        ConfigError: the launcher is unknown, a count is not a count, or a job has more than one process.
     """
     if key == "name" and value not in names():
         raise ConfigError(
             f"launcher: {plain(value)} is not one of {', '.join(names())}; "
-            f"a launcher of your own is a file {folder()}/NAME.yaml",
+            f"for a launcher of your own, write the file {folder()}/NAME.yaml",
             key=key,
         )
-    if key in COUNTS and value is not None and (type(value) is not int or value < 1):
-        raise ConfigError(f"launcher.{key}: {plain(value)} is not a whole number from 1", key=key)
-    if key == "max_num_timeout" and value is not None and (type(value) is not int or value < 0):
-        raise ConfigError(f"launcher.{key}: {plain(value)} is not a whole number from 0", key=key)
+    if key in LEAST and value is not None and (type(value) is not int or value < LEAST[key]):
+        raise ConfigError(f"launcher.{key}: {plain(value)} is not a whole number from {LEAST[key]}", key=key)
     if key in ONE_PROCESS and (value != 1 or isinstance(value, bool)):
         raise ConfigError(f"launcher.{key}: {plain(value)} is not 1; a pack is one process", key=key)
     return value
 
 
 def choose(given: Mapping[str, object]) -> Launcher:
-    """The launcher that a spec's `launcher:` and the command line name; default: `local`.
+    """The launcher that a spec's `launcher:` and the command line name; `local` by default.
 
     Raises:
-        ConfigError: see `check_setting`; or its file is wrong.
+        ConfigError: see `check_setting`; or the launcher's file is wrong.
     """
     name = str(check_setting("name", given.get("name", LOCAL)))
     own = {key: value for key, value in given.items() if key != "name"}
@@ -88,7 +85,7 @@ def _read(path: Path) -> dict[str, object]:
     """The settings of a launcher file.
 
     Raises:
-        ConfigError: it cannot be read, is no mapping, or has a key or value that is wrong.
+        ConfigError: the file cannot be read, is not a mapping, or has a wrong key or value.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -96,11 +93,11 @@ def _read(path: Path) -> dict[str, object]:
     try:
         settings = YAML(typ="safe").load(path)
     except (OSError, YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path}: cannot be read: {one_line(error)}") from None
     if settings is None:
         return {}
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: holds no mapping; write keys such as 'partition: gpu', one a line")
+        raise ConfigError(f"{path}: not a mapping; write one key per line, such as 'partition: gpu'")
     for key, value in settings.items():
         if key not in LAUNCHER_KEYS:
             hint = nearest(str(key), LAUNCHER_KEYS)
@@ -121,8 +118,8 @@ class Resources:
     """What every job of a launch asks Slurm for: all keys of hydra-submitit-launcher's `SlurmQueueConf`.
 
     Attributes:
-        values: key to value; where nobody gave one, the plugin's default.
-        given: the keys that somebody gave.
+        values: the given values, and the plugin's defaults for the other keys.
+        given: the given keys.
     """
 
     values: Mapping[str, Any]
@@ -133,14 +130,14 @@ class Resources:
         """The settings of a Slurm launcher, in the plugin's types.
 
         Raises:
-            ConfigError: a value of another type.
+            ConfigError: a value is wrong or of the wrong type.
         """
         from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
 
         config = OmegaConf.structured(SlurmQueueConf)
-        # `name` chooses the launcher; the jobs' own name must be told from every other dispatch's.
+        # `name` chooses the launcher; the jobs' own names are unique to their dispatch.
         given = {key: value for key, value in launcher.settings.items() if key != "name"}
         for key, value in given.items():
             try:
@@ -151,10 +148,10 @@ class Resources:
         values: Any = OmegaConf.to_container(config, resolve=False)
         _check_additional(values["additional_parameters"] or {})
         folder = given.get("submitit_folder")
-        if folder is not None and _INTERPOLATED in str(folder):
+        if folder is not None and "${" in str(folder):
             raise ConfigError(
-                f"launcher.submitit_folder: '{folder}' holds Hydra's ${{...}}, which has no value here; "
-                "give a path, or leave it out",
+                f"launcher.submitit_folder: '{folder}' contains Hydra's ${{...}}, which has no value here; "
+                "give a path, or leave the key out",
                 key="submitit_folder",
             )
         _set_signal_delay(values, given)
@@ -164,27 +161,27 @@ class Resources:
 
     @property
     def submitit_folder(self) -> str | None:
-        """Where submitit shall put its files, if somebody said so."""
+        """The given folder for submitit's files, or None."""
         return str(self.values["submitit_folder"]) if "submitit_folder" in self.given else None
 
     @property
     def max_num_timeout(self) -> int | None:
-        """How often a job may run into its time limit; None, the default here: until its work is done."""
+        """How often a job may reach its time limit; None, the default here, means no limit."""
         return int(self.values["max_num_timeout"]) if "max_num_timeout" in self.given else None
 
     @property
     def setup(self) -> Sequence[str]:
-        """The user's commands before the job."""
+        """The user's shell commands before the job."""
         return self.values["setup"] or ()
 
     @property
     def additional(self) -> dict[str, Any]:
-        """What sbatch is told beside the keys."""
+        """The options of sbatch beside the keys."""
         return dict(self.values["additional_parameters"] or {})
 
     @property
     def asked(self) -> frozenset[str]:
-        """Everything that somebody gave, by its name in sbatch with underscores."""
+        """The given keys and options, as in sbatch but with underscores."""
         return self.given | {key.replace("-", "_") for key in self.additional}
 
     @property
@@ -194,28 +191,24 @@ class Resources:
 
     @property
     def gpus(self) -> int:
-        """GPUs of a job, as far as one can tell; 0: it asks for none."""
-        values, more = self.values, self.additional
-        counts = [values["gpus_per_node"], values["gpus_per_task"]]
-        named = ("gpus", "gpus-per-node", "gpus_per_node", "gpus-per-task", "gpus_per_task")
-        counts += [more.get(key) for key in named]
-        # `gpu:h100:2`: the last part of each is its number, 1 if it is a name.
-        for entry in str(values["gres"] or more.get("gres") or "").split(","):
-            if entry.partition(":")[0].removeprefix("gres/") == "gpu":
-                counts.append(entry.rpartition(":")[2])
+        """GPUs of a job; 0 if it asks for none."""
+        more = {key.replace("-", "_"): value for key, value in self.additional.items()}
+        counts = [asked.get(key) for asked in (self.values, more) for key in _GPU_KEYS]
+        gres = str(self.values["gres"] or more.get("gres") or "").split(",")
+        counts += [entry for entry in gres if entry.partition(":")[0].removeprefix("gres/") == "gpu"]
         return max((_number(count) for count in counts if count), default=0)
 
     @property
     def unit(self) -> str:
-        """What `hours` counts."""
+        """The unit of `hours`."""
         return "GPU-hours" if self.gpus else "core-hours"
 
     def hours(self, seconds: float) -> float:
-        """GPU-hours of so many seconds of training; core-hours where the jobs ask for no GPU."""
+        """GPU-hours for these seconds of training; core-hours if the jobs ask for no GPU."""
         return seconds * (self.gpus or self.cpus) / 3600
 
     def submitit(self) -> dict[str, Any]:
-        """The keywords of `AutoExecutor.update_parameters`, as the plugin itself makes them."""
+        """The keywords of `AutoExecutor.update_parameters`, as the plugin makes them."""
         from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 
         base = {field.name for field in fields(BaseQueueConf)}
@@ -227,12 +220,14 @@ class Resources:
         }
 
 
+_GPU_KEYS = ("gpus", "gpus_per_node", "gpus_per_task")
+
 _OURS = {
-    "job_name": "jobs have names by which they are found again",
+    "job_name": "a unique name finds the jobs again after a crash",
     "array": "packs are the tasks of arrays",
     "output": "use launcher.submitit_folder",
     "error": "use launcher.submitit_folder",
-    "open_mode": "a job that was requeued appends to its log",
+    "open_mode": "a requeued job appends to its log",
     "nodes": "a pack is one process",
     "ntasks": "a pack is one process",
     "ntasks_per_node": "a pack is one process",
@@ -240,36 +235,35 @@ _OURS = {
     "signal": "use launcher.signal_delay_s",
     "wrap": "a job trains a pack",
 }
-"""Options of sbatch that the dispatch gives itself, and what to do instead."""
+"""Options of sbatch that the dispatch sets itself, with the reason or the key to use instead."""
 
 
 def _check_additional(given: Mapping[str, object]) -> None:
-    """Raises ConfigError at an option of sbatch that would undo what a dispatch relies on."""
+    """Raises ConfigError for an option that the dispatch sets itself."""
     for key in given:
         if (why := _OURS.get(str(key).replace("-", "_"))) is not None:
-            raise ConfigError(
-                f"launcher.additional_parameters: {key} cannot be given here; {why}",
-                key="additional_parameters",
-            )
+            problem = f"launcher.additional_parameters: {key} cannot be given here; {why}"
+            raise ConfigError(problem, key="additional_parameters")
 
 
 def _set_signal_delay(values: dict[str, Any], given: Mapping[str, object]) -> None:
-    """The signal comes after the job began: the plugin's 2 minutes ahead of the limit are too much for short limits.
+    """The plugin's default, 2 minutes before the time limit, is too early for short limits.
 
     Raises:
-        ConfigError: somebody asked for more than the limit.
+        ConfigError: the given delay is not below the limit.
     """
     limit_s = values["timeout_min"] * 60
     if "signal_delay_s" not in given:
         values["signal_delay_s"] = min(values["signal_delay_s"], limit_s // 3)
     elif values["signal_delay_s"] >= limit_s:
         raise ConfigError(
-            f"launcher.signal_delay_s: {given['signal_delay_s']} is not below the time limit, "
-            f"{limit_s} s; a job would be told to stop before it began",
+            f"launcher.signal_delay_s: {given['signal_delay_s']} is not below the time limit, {limit_s} s, "
+            "so jobs would stop before they begin; give a smaller delay",
             key="signal_delay_s",
         )
 
 
 def _number(count: object) -> int:
+    """The number in `2`, `h100:2` or `gpu:h100:2`; 1 if there is none."""
     last = str(count).rpartition(":")[2]
     return int(last) if last.isdigit() else 1

@@ -1,10 +1,11 @@
-"""One short job before anything is submitted: can a node import the project, see the folder, and reach the store?"""
+"""A short job before the submission: can a node import the project, see the shared folder, and reach the store?"""
 
 import json
 import re
 import secrets
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +15,8 @@ from imagination.schema import ConfigError
 from results_db.contract import Store
 from results_db.files import write_atomically
 from results_db.text import one_line
-from slurm.client.commands import said, srun_environment
-from slurm.submit.dispatch import python, setup_commands
+from slurm.client.client import Slurm, SlurmError, said, srun_environment
+from slurm.submit.dispatch import setup_commands
 from slurm.submit.launchers import Resources
 
 START_WITHIN_S = 20
@@ -26,41 +27,33 @@ _MINUTES = 5
 _STARTED = "imagine-node-started"
 _SET_UP = "imagine-node-set-up"
 _FREE_LATER = re.compile(r"busy|[Ii]mmediate|Required (node|partition) not available")
-_AFTER_A_GRANT = re.compile(r"timed out|contact|revoked|[Ll]aunch|\btask\b|[Ss]tep")
+_AFTER_ALLOCATION = re.compile(r"timed out|contact|revoked|[Ll]aunch|\btask\b|[Ss]tep")
 
 _OPTIONS = (
     *("partition", "qos", "account", "constraint", "exclude", "gres", "cpus_per_task", "cpus_per_gpu"),
     *("gpus_per_node", "gpus_per_task", "mem_per_gpu", "mem_per_cpu", "comment"),
 )
 _NOT_OF_SRUN = frozenset(
-    {
-        *(
-            "array",
-            "dependency",
-            "output",
-            "error",
-            "open-mode",
-            "requeue",
-            "no-requeue",
-            "signal",
-            "time",
-            "begin",
-        ),
-        *("export-file", "get-user-env", "gid", "uid", "ignore-pbs", "nodefile", "parsable", "wrap"),
-    }
+    (
+        *("array", "dependency", "output", "error", "open-mode", "requeue", "no-requeue", "signal", "time"),
+        *("begin", "export-file", "get-user-env", "gid", "uid", "ignore-pbs", "nodefile", "parsable", "wrap"),
+    )
 )
 
 
 def probe(store: Store, resources: Resources, *, waits: Callable[[], None] = lambda: None) -> str | None:
-    """Let one node look, with the jobs' resources. None: all is well; else why no node has looked.
+    """Let one node check itself, with the jobs' resources.
 
     Args:
-        store: where the jobs' results shall go.
-        resources: what they ask for.
-        waits: called once if there is no answer at once.
+        store: the store for the jobs' results.
+        resources: what the jobs ask for.
+        waits: called once if the answer takes longer than a second.
+
+    Returns:
+        None if all is well, else why no node has checked itself.
 
     Raises:
-        ConfigError: a node looked, and jobs would not work there; or Slurm refused such a job.
+        ConfigError: the jobs would not work on the node, or Slurm refused such a job.
     """
     token = secrets.token_hex(8)
     file = store.folder / "jobs" / f"probe-{token}.json"
@@ -76,7 +69,7 @@ def probe(store: Store, resources: Resources, *, waits: Callable[[], None] = lam
 def _srun(
     file: Path, token: str, resources: Resources, *, waits: Callable[[], None]
 ) -> "subprocess.CompletedProcess[str] | None":
-    """What srun said; None if it did not end in time. However this ends, no job is left."""
+    """The ended srun; None if it did not end in time. Its job never stays in the queue."""
     name = f"imagine-probe-{secrets.token_hex(4)}"
     command = [
         *("srun", f"--immediate={START_WITHIN_S}", f"--time={_MINUTES}", f"--job-name={name}"),
@@ -93,25 +86,23 @@ def _srun(
     )
     try:
         out, err = _answer(process, waits)
-    except subprocess.TimeoutExpired:
+    except BaseException as error:
         _end(process, name)
-        return None
-    except BaseException:
-        _end(process, name)
+        if isinstance(error, subprocess.TimeoutExpired):
+            return None
         raise
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def _script(file: Path, token: str, resources: Resources) -> str:
-    check = shlex.join(["-m", "jobs.node_check", str(file), token])
-    return "\n".join(
-        [
-            f"echo {_STARTED} $SLURMD_NODENAME",
-            *setup_commands(resources),
-            f"printf '\\n%s\\n' {_SET_UP}",
-            f"exec {python()} {check}",
-        ]
-    )
+    check = shlex.join([sys.executable, "-m", "jobs.node_check", str(file), token])
+    lines = [
+        f"echo {_STARTED} $SLURMD_NODENAME",
+        *setup_commands(resources),
+        f"printf '\\n%s\\n' {_SET_UP}",
+        f"exec {check}",
+    ]
+    return "\n".join(lines)
 
 
 def _answer(process: "subprocess.Popen[str]", waits: Callable[[], None]) -> tuple[str, str]:
@@ -122,29 +113,27 @@ def _answer(process: "subprocess.Popen[str]", waits: Callable[[], None]) -> tupl
 
 
 def _end(process: "subprocess.Popen[str]", name: str) -> None:
-    """End srun and its job. By SIGTERM it takes its job with it; killed, it would leave it in the queue."""
+    """End srun and its job. After SIGTERM srun cancels its job; after SIGKILL the job would stay in the queue."""
     process.terminate()
     try:
         process.communicate(timeout=_END_WITHIN_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-    with suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(["scancel", f"--name={name}"], capture_output=True, timeout=_END_WITHIN_S, check=False)
+    with suppress(SlurmError):
+        Slurm().run("scancel", f"--name={name}", within_s=_END_WITHIN_S)
 
 
 def options(resources: Resources) -> list[str]:
-    """Srun's options for what the jobs will ask for."""
+    """The options of srun for what the jobs ask for."""
     values: Mapping[str, Any] = resources.values
     asked = {key.replace("_", "-"): values[key] for key in _OPTIONS if values[key] is not None}
     if values["mem_gb"] is not None:
         asked["mem"] = f"{values['mem_gb']}G"
-    more = {key.replace("_", "-"): value for key, value in resources.additional.items()}
-    asked |= {
-        key: value
-        for key, value in more.items()
-        if key not in _NOT_OF_SRUN and not key.startswith("mail") and value not in (None, False)
-    }
+    for key, value in resources.additional.items():
+        option = key.replace("_", "-")
+        if option not in _NOT_OF_SRUN and not option.startswith("mail") and value not in (None, False):
+            asked[option] = value
     return [f"--{key}" if value is True else f"--{key}={value}" for key, value in asked.items()]
 
 
@@ -159,31 +148,29 @@ def _outcome(done: "subprocess.CompletedProcess[str] | None") -> str | None:
     if problem is None:
         return None
     node = started[0].removeprefix(_STARTED).strip()
-    raise ConfigError(f"node {node} {problem}; nothing was submitted (--no-check submits all the same)")
+    raise ConfigError(f"node {node} {problem}; nothing was submitted (--no-check submits anyway)")
 
 
 def _not_started(words: str) -> str:
-    """Why no node has looked, by srun's words.
+    """Why srun started nothing.
 
     Raises:
-        ConfigError: by these Slurm will never start such a job.
+        ConfigError: Slurm will never start such a job.
     """
     if _FREE_LATER.search(words):
         return f"no node started the probe within {START_WITHIN_S} s ({words})"
-    if _AFTER_A_GRANT.search(words):
+    if _AFTER_ALLOCATION.search(words):
         return f"the probe was not started ({words})"
-    raise ConfigError(
-        f"Slurm refused the jobs: {words}; nothing was submitted (--no-check submits all the same)"
-    )
+    raise ConfigError(f"Slurm refused the jobs: {words}; nothing was submitted (--no-check submits anyway)")
 
 
 def _problem(done: "subprocess.CompletedProcess[str]") -> str | None:
-    """What is wrong with a node that looked."""
+    """What is wrong with the node, or None."""
     lines = done.stdout.splitlines()
     if _SET_UP not in lines:
         return (
-            f"did not get through the setup commands: they ended with exit code {done.returncode} "
-            f"({_last(done.stderr)})"
+            f"did not finish the setup commands: they ended with exit code {done.returncode} "
+            f"({_last(done.stderr)}); correct launcher.setup"
         )
     try:
         problem: str | None = json.loads(lines[-1])["problem"]
@@ -193,6 +180,6 @@ def _problem(done: "subprocess.CompletedProcess[str]") -> str | None:
 
 
 def _last(stderr: str) -> str:
-    """The last line that is not srun's own."""
+    """The last line that srun did not write."""
     lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("srun:")]
-    return one_line(lines[-1]) if lines else "it said nothing"
+    return one_line(lines[-1]) if lines else "no message"

@@ -1,8 +1,8 @@
-"""What a launcher left behind that died between the store's grant and the noting of its jobs' ids.
+"""Settles what a launcher leaves behind if it dies between the store's claim and the noting of its job ids.
 
-Slurm knows the job by a name that is given once, so either it is found, and its id is noted now, or there is none, and
-the grant is taken back. A job that shows up later all the same (sbatch was still waiting for the controller) does no
-harm: the store refuses attempts that were taken back, and its tasks end at once.
+Slurm knows the job by a name that is used once. If the job is found, its id is noted now; if not, the claim is
+withdrawn. A job that shows up later (sbatch was still waiting for the controller) does no harm: the store refuses
+withdrawn attempts, and the job's tasks end at once.
 """
 
 import getpass
@@ -18,15 +18,15 @@ import psutil
 from jobs.dispatched import DispatchFolder
 from results_db.contract import Attempt, OpenAttempt, State, Store
 from results_db.process import is_alive
-from slurm.client.commands import SlurmError, job_named
+from slurm.client.client import Slurm, SlurmError
 
 _ABANDONED = timedelta(minutes=10)
-"""A launch on another host, of which nobody here can say whether it lives, takes seconds."""
+"""A launch takes seconds. One of another host, which cannot be seen from here, is over after this time."""
 
 
 @dataclass
 class Recovered:
-    """What became of unfinished dispatches.
+    """The result of `recover`.
 
     Attributes:
         adopted: ids of jobs that were found.
@@ -39,11 +39,11 @@ class Recovered:
     unclear: list[str] = field(default_factory=list)
 
 
-def recover(store: Store) -> Recovered:
-    """Look for attempts without a job id whose launcher is gone, and settle them. Safe at any time, and twice.
+def recover(store: Store, slurm: Slurm) -> Recovered:
+    """Settle the attempts without a job id whose launcher is gone. Safe at any time, and twice.
 
     Raises:
-        StoreError: the store is away.
+        StoreError: the store cannot be reached.
     """
     done = Recovered()
     for name, waiting in _without_job(store).items():
@@ -53,30 +53,30 @@ def recover(store: Store) -> Recovered:
             continue
         attempts = [one.attempt for one in waiting]
         try:
-            job = job_named(name, since=since)
+            job = slurm.job_named(name, since=since)
         except SlurmError as error:
-            done.unclear.append(f"{name}: {len(attempts)} runs may have been submitted or not: {error}")
+            done.unclear.append(
+                f"{name}: it is unknown whether its {len(attempts)} runs were submitted: {error}"
+            )
             continue
-        if job is None:
-            withdrawn = store.withdraw(attempts)
-            if withdrawn:
-                folder.remove()
-            done.withdrawn += withdrawn
-        else:
+        if job is not None:
             note(store, folder, job)
             done.adopted.append(job)
+        elif withdrawn := store.withdraw(attempts):
+            folder.remove()
+            done.withdrawn += withdrawn
     return done
 
 
 def settle(
     store: Store, folder: DispatchFolder, attempts: Sequence[Attempt], *, since: datetime
 ) -> str | None:
-    """After a submission that went wrong: note the job if there is one, else take back the attempts.
+    """After a failed submission: note the job's id if it exists, else withdraw the attempts.
 
-    Also where Slurm does not answer: a job that comes of it after all does not count.
+    If Slurm does not answer they are withdrawn, too: a job that starts after all does not count.
     """
     try:
-        job = job_named(folder.path.name, since=since)
+        job = Slurm().job_named(folder.path.name, since=since)
     except SlurmError:
         job = None
     if job is None:
@@ -87,7 +87,7 @@ def settle(
 
 
 def note(store: Store, folder: DispatchFolder, job: str) -> None:
-    """Tell the store the ids of a dispatch's tasks: `17_0`, `17_1`, ..., or `17` where it is no array."""
+    """Note the ids of a dispatch's tasks in the store: `17_0`, `17_1`, ..., or `17` for a single job."""
     tasks = folder.tasks()
     store.note_jobs(
         {
@@ -99,7 +99,7 @@ def note(store: Store, folder: DispatchFolder, job: str) -> None:
 
 
 def _without_job(store: Store) -> dict[str, list[OpenAttempt]]:
-    """Attempts that were granted and have no job id, by their job's name."""
+    """Claimed attempts without a job id, by their job's name."""
     found = defaultdict(list)
     for one in store.open_attempts():
         if one.state is State.PENDING and one.job_id is None and one.job_name is not None:
@@ -108,10 +108,10 @@ def _without_job(store: Store) -> dict[str, list[OpenAttempt]]:
 
 
 def _is_under_way(folder: DispatchFolder, since: datetime) -> bool:
-    """Whether its launcher may still be at it, or the sbatch that it started; or it is another user's affair."""
+    """Whether its launcher, or the launcher's sbatch, may still run; or the dispatch is another user's."""
     dispatch = folder.dispatch()
     if dispatch is not None and dispatch.user != getpass.getuser():
-        return True  # squeue shows us our own jobs alone
+        return True  # squeue shows only our own jobs
     if dispatch is None or dispatch.host != socket.gethostname():
         return datetime.now(UTC) - since < _ABANDONED
     return is_alive(dispatch.process) or _is_submitting(folder)
@@ -121,7 +121,7 @@ def _is_submitting(folder: DispatchFolder) -> bool:
     """Whether an sbatch of that launcher outlives it."""
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
-        # Some sites have a script of that name, so it need not be the first word.
+        # Some sites wrap sbatch in a script, so it need not be the first word.
         submits = any(Path(word).name == "sbatch" for word in command)
         if submits and any(word.startswith(f"{folder.path}/") for word in command):
             return True

@@ -1,4 +1,4 @@
-"""`python -m slurm.testbed`: a real Slurm on this machine, to try things and to test with."""
+"""`python -m slurm.testbed`: a real Slurm on this machine, for tests and for trying things."""
 
 import dataclasses
 import shlex
@@ -16,12 +16,27 @@ from slurm.testbed.testbed import Testbed
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_folder = click.option(
+    "--folder",
+    "testbed",
+    type=click.Path(path_type=Path, file_okay=False),
+    callback=lambda _context, _option, folder: Testbed(folder),
+    envvar="SLURM_TESTBED",
+    default=default_folder,
+    show_default=str(default_folder()),
+    show_envvar=True,
+    help="The testbed's private folder.",
+)
+_noticed = click.option(
+    "--noticed", is_flag=True, help="Tell Slurm that the node is down; else Slurm finds out after about 20 s."
+)
+
 
 @click.group(name="slurm.testbed", no_args_is_help=True)
 def cli() -> None:
-    """A real Slurm on this machine: nodes n1, n2, ... with fake GPUs, partitions `normal` and `urgent`, sacct.
+    r"""A real Slurm on this machine: nodes n1, n2, ... with fake GPUs, partitions `normal` and `urgent`, and sacct.
 
-    Everything lies in one folder and listens on loopback; no root, no systemd. Jobs of `urgent` preempt those of
+    It lives in one folder, listens on loopback, and needs neither root nor systemd. Jobs in `urgent` preempt jobs in
     `normal`, which are requeued.
 
     \b
@@ -32,27 +47,8 @@ def cli() -> None:
     """
 
 
-def _testbed(command: F) -> F:
-    """Adds `--folder` and the argument `folder: Path`."""
-    option = click.option(
-        "--folder",
-        type=click.Path(path_type=Path, file_okay=False),
-        envvar="SLURM_TESTBED",
-        default=default_folder,
-        show_default=str(default_folder()),
-        show_envvar=True,
-        help="The testbed's private folder.",
-    )
-    return option(command)
-
-
-_noticed = click.option(
-    "--noticed", is_flag=True, help="Tell Slurm that the node is down; else it finds out after about 20 s."
-)
-
-
 def _settings(command: F) -> F:
-    """Adds an option for each of the settings."""
+    """Adds an option for each setting."""
     for field in reversed(dataclasses.fields(Settings)):
         name = field.name.replace("_", "-")
         flag = isinstance(field.default, bool)
@@ -68,34 +64,33 @@ def _settings(command: F) -> F:
 
 @cli.command()
 def install() -> None:
-    """Install the Debian packages (with apt-get; needs root, or sudo without a password)."""
-    click.echo("installed" if packages.install() else "all is here already")
+    """Install the Debian packages with apt-get (needs root, or sudo without a password)."""
+    click.echo("installed" if packages.install() else "everything is already installed")
 
 
 @cli.command()
-@_testbed
+@_folder
 @_settings
-def up(folder: Path, **options: Any) -> None:
-    """Start what does not run yet, and wait until all nodes take jobs."""
-    testbed = Testbed(folder)
+def up(testbed: Testbed, **options: Any) -> None:
+    """Start what is not running, and wait until all nodes accept jobs."""
     started = testbed.up(Settings(**options))
-    click.echo(f"{'up' if started else 'already up'}; point your shell at it with: {_eval_line(testbed)}")
+    folder = shlex.quote(str(testbed.place.folder))
+    to_use = f'eval "$(python -m slurm.testbed env --folder {folder})"'
+    click.echo(f"{'up' if started else 'already up'}; to use it in this shell: {to_use}")
 
 
 @cli.command()
-@_testbed
-def env(folder: Path) -> None:
-    """Print what points Slurm's commands at the testbed, for `eval`; its GPUs are no devices to train on."""
-    testbed = Testbed(folder)
+@_folder
+def env(testbed: Testbed) -> None:
+    """Print variables for `eval` that point Slurm's commands at the testbed; jobs train on the CPU."""
     testbed.record  # noqa: B018  a folder without a testbed is an error
     click.echo(f"export SLURM_CONF={shlex.quote(str(testbed.place.conf))} IMAGINE_DEVICE=cpu")
 
 
 @cli.command()
-@_testbed
-def status(folder: Path) -> int:
+@_folder
+def status(testbed: Testbed) -> int:
     """Show nodes and processes; exit code 1 if slurmctld or a node is not up."""
-    testbed = Testbed(folder)
     nodes = testbed.record.nodes
     members = testbed.members()
     if not any(member.kind == "slurmctld" for member in members):
@@ -110,60 +105,56 @@ def status(folder: Path) -> int:
 
 @cli.command("node-kill")
 @click.argument("node")
-@_testbed
+@_folder
 @_noticed
-def node_kill(node: str, folder: Path, noticed: bool) -> None:
-    """Let NODE lose its power: slurmd, steps and tasks die at once."""
-    Testbed(folder).kill_node(node, noticed=noticed)
+def node_kill(node: str, testbed: Testbed, noticed: bool) -> None:
+    """Make NODE lose its power: slurmd, steps and tasks die at once."""
+    testbed.kill_node(node, noticed=noticed)
 
 
 @cli.command("node-cut")
 @click.argument("node")
-@_testbed
+@_folder
 @_noticed
-def node_cut(node: str, folder: Path, noticed: bool) -> None:
-    """Let NODE lose its network: slurmd dies, tasks live on."""
-    Testbed(folder).cut_node(node, noticed=noticed)
+def node_cut(node: str, testbed: Testbed, noticed: bool) -> None:
+    """Make NODE lose its network: slurmd dies, tasks live on."""
+    testbed.cut_node(node, noticed=noticed)
 
 
 @cli.command("node-up")
 @click.argument("node")
-@_testbed
-def node_up(node: str, folder: Path) -> None:
-    """Bring NODE back and wait until it takes jobs."""
-    Testbed(folder).start_node(node)
+@_folder
+def node_up(node: str, testbed: Testbed) -> None:
+    """Bring NODE back and wait until it accepts jobs."""
+    testbed.start_node(node)
 
 
 @cli.command("ctld-kill")
-@_testbed
-def ctld_kill(folder: Path) -> None:
+@_folder
+def ctld_kill(testbed: Testbed) -> None:
     """Kill slurmctld; running jobs go on."""
-    Testbed(folder).kill_controller()
+    testbed.kill_controller()
 
 
 @cli.command("ctld-up")
-@_testbed
-def ctld_up(folder: Path) -> None:
+@_folder
+def ctld_up(testbed: Testbed) -> None:
     """Start slurmctld again."""
-    Testbed(folder).start_controller()
+    testbed.start_controller()
 
 
 @cli.command()
-@_testbed
-def down(folder: Path) -> None:
-    """Cancel all jobs and stop every process; `up` goes on with what is on disk."""
-    Testbed(folder).down()
+@_folder
+def down(testbed: Testbed) -> None:
+    """Cancel all jobs and stop all processes; `up` continues with the files on disk."""
+    testbed.down()
 
 
 @cli.command()
-@_testbed
-def wipe(folder: Path) -> None:
-    """Kill every process at once and delete the folder."""
-    Testbed(folder).wipe()
-
-
-def _eval_line(testbed: Testbed) -> str:
-    return f'eval "$(python -m slurm.testbed env --folder {shlex.quote(str(testbed.place.folder))})"'
+@_folder
+def wipe(testbed: Testbed) -> None:
+    """Kill all processes at once and delete the folder."""
+    testbed.wipe()
 
 
 def main() -> None:

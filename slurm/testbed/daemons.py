@@ -1,4 +1,4 @@
-"""Starting the daemons of a testbed. Each function returns when its daemon answers."""
+"""Starts the daemons of a testbed. Each function returns when its daemon answers."""
 
 import os
 import secrets
@@ -7,17 +7,18 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
+from slurm.client.client import Slurm, SlurmError
 from slurm.testbed.errors import TestbedError
 from slurm.testbed.packages import search_path
 from slurm.testbed.processes import wait_for
 from slurm.testbed.settings import Place, user
 
 SLURMS_OWN = ("SLURM", "SBATCH_", "SRUN_")
-"""How the names of the variables begin that Slurm sets in a job, or that change what its commands do."""
+"""Prefixes of the variables that Slurm sets in a job, or that change the behaviour of its commands."""
 
 _WITHIN_S = 60.0
 
-# A test's database: nobody minds if a power cut loses it, and it need not be large.
+# The database of a test may be small, and may be lost in a power cut.
 _SQL_FORMAT = ("--innodb-log-file-size=16M", "--innodb-flush-method=nosync", "--debug-no-sync")
 _SQL_OPTIONS = (
     "--skip-networking",
@@ -31,9 +32,9 @@ _SQL_OPTIONS = (
 
 
 def environment(place: Place) -> dict[str, str]:
-    """The environment in which Slurm's commands talk to the testbed, and in no way to a cluster around it."""
+    """The environment in which Slurm's commands talk to the testbed, and not to a cluster around it."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(SLURMS_OWN)}
-    # slurmdbd has no option for the path of MariaDB's socket; the client library under it reads this one.
+    # MYSQL_UNIX_PORT: slurmdbd has no option for the path of MariaDB's socket; its client library reads this.
     return kept | {
         "SLURM_CONF": str(place.conf),
         "MYSQL_UNIX_PORT": str(place.sql_socket),
@@ -52,7 +53,7 @@ def start_munged(place: Place) -> None:
     _run(
         place,
         "munged",
-        "--force",  # else it refuses a socket in a folder that others cannot enter
+        "--force",  # without it, munged refuses a socket in a private folder
         f"--key-file={key}",
         f"--socket={place.munge_socket}",
         f"--pid-file={place.folder}/run/munged.pid",
@@ -64,9 +65,9 @@ def start_munged(place: Place) -> None:
 
 
 def start_mariadb(place: Place) -> None:
-    """The testbed's own MariaDB, on a socket, for this user alone."""
+    """The testbed's own MariaDB, on a socket, for this user only."""
     data = place.folder / "db"
-    # An installation that was cut off is begun anew: the mark is written after it.
+    # The mark is written last, so an interrupted installation starts again.
     mark = data / "installed"
     if not mark.exists():
         _run(
@@ -100,60 +101,60 @@ def start_mariadb(place: Place) -> None:
 
 
 def start_slurmdbd(place: Place) -> None:
-    """The accounting daemon, which finds its configuration beside slurm.conf."""
+    """The accounting daemon; its configuration lies beside slurm.conf."""
     _run(place, "slurmdbd")
     ready = partial(_answers, place, "sacctmgr", "-n", "list", "cluster")
     wait_for("slurmdbd", ready, within_s=_WITHIN_S, log=place.log("slurmdbd"))
 
 
 def start_slurmctld(place: Place) -> None:
-    """The controller; it goes on with the jobs that it knew."""
+    """The controller; it continues with the jobs that it knew."""
     _run(place, "slurmctld")
     ready = partial(_answers, place, "scontrol", "ping")
     wait_for("slurmctld", ready, within_s=_WITHIN_S, log=place.log("slurmctld"))
 
 
 def start_slurmd(place: Place, node: str, *, port: int) -> None:
-    """The daemon of one node, which listens on that port; whether the controller has heard of it is another matter."""
+    """The daemon of one node. It listens on the port, but the controller may not know of it yet."""
     _run(place, "slurmd", "-N", node)
     wait_for(f"slurmd of {node}", partial(_accepts, port), within_s=_WITHIN_S, log=place.log("slurmd", node))
 
 
 def _accepts(address: Path | int) -> bool:
-    """Whether somebody listens on this socket, or on this port."""
+    """Whether a process listens on this socket or port."""
     port = isinstance(address, int)
     with socket.socket(socket.AF_INET if port else socket.AF_UNIX) as client:
         return client.connect_ex(("127.0.0.1", address) if port else str(address)) == 0
 
 
 def _answers(place: Place, *command: str) -> bool:
-    done = subprocess.run(
-        command, env=environment(place), capture_output=True, text=True, timeout=60, check=False
-    )
-    return done.returncode == 0 and "DOWN" not in done.stdout
+    try:
+        return "DOWN" not in Slurm(environment(place)).run(*command)
+    except SlurmError:
+        return False
 
 
 def _run(place: Place, *command: str) -> None:
-    """Runs a command that ends, or goes into the background by itself."""
+    """Runs a command that ends, or that goes into the background."""
     output = place.log(f"{command[0]}.start")
     with output.open("a") as file:
         done = subprocess.run(
             command,
             env=environment(place),
             stdin=subprocess.DEVNULL,
-            stdout=file,  # a file, since a daemon that keeps a pipe would let us wait for its end
+            stdout=file,  # not a pipe: a daemon would keep it open, and we would wait for the daemon's end
             stderr=file,
             start_new_session=True,
             check=False,
         )
     if done.returncode:
         lines = output.read_text(errors="replace").strip().splitlines()
-        said = lines[-1] if lines else "nothing"
+        said = lines[-1] if lines else "no message"
         raise TestbedError(f"{command[0]} did not start ({done.returncode}): {said}; see {place.folder}/log")
 
 
 def _detach(place: Place, *command: str, log: Path) -> None:
-    """Runs a command that stays in the foreground; it is not our child, so it needs nobody to look after it."""
+    """Runs a command that stays in the foreground, as a process that is not our child."""
     with log.open("a") as file:
         subprocess.run(
             ["setsid", "--fork", *command],

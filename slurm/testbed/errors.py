@@ -1,7 +1,7 @@
-"""What a person has to correct, in one line."""
+"""The error of the testbed."""
 
 
 class TestbedError(Exception):
-    """The testbed cannot do what was asked; the message is one line that says what to do next."""
+    """The testbed cannot do this; the message is one line that says what to do next."""
 
-    __test__ = False  # pytest would take its name for that of a test class
+    __test__ = False  # pytest would take it for a test class by its name

@@ -1,4 +1,4 @@
-"""Ports that nothing else listens on."""
+"""Finds free ports for a testbed."""
 
 import fcntl
 import os
@@ -12,15 +12,15 @@ from pathlib import Path
 from slurm.testbed.errors import TestbedError
 
 BLOCK = 64
-"""Ports of one testbed. Blocks do not overlap, and one in which any port is taken counts as taken: so a testbed
-some of whose daemons are dead keeps their ports."""
+"""Ports of one testbed. Blocks do not overlap, and a block with one taken port is taken, so a testbed keeps the ports
+of its dead daemons."""
 
 _BLOCKS = range(21_000 // BLOCK, 32_000 // BLOCK)  # below the ports that systems give to outgoing connections
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """In this context nobody else of this user brings a testbed up, and so takes the ports that we found free."""
+    """Keeps this user's other processes from starting a testbed, which might take the ports that we found free."""
     with (Path(tempfile.gettempdir()) / f"slurm-testbed-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -32,13 +32,13 @@ def free_block() -> int:
     Raises:
         TestbedError: every block is taken.
     """
-    # In any order, so that the testbeds of several users seldom meet.
+    # In random order, so that the testbeds of several users seldom try the same block.
     for block in random.sample(_BLOCKS, len(_BLOCKS)):
         if _is_free(block * BLOCK):
             return block * BLOCK
     raise TestbedError(
         f"no {BLOCK} free ports in a row between {_BLOCKS[0] * BLOCK} and {(_BLOCKS[-1] + 1) * BLOCK}; "
-        "take down what listens there"
+        "stop the programs that listen there"
     )
 
 

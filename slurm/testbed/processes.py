@@ -1,11 +1,11 @@
-"""The processes of a testbed, found by what they are and not by files that a crash leaves behind.
+"""Finds the processes of a testbed, without relying on files that a crash leaves behind.
 
-A process belongs to the testbed if it is one of Slurm's daemons (or munged, or mariadbd) and either got the
-testbed's SLURM_CONF in its environment or works in the testbed's folder, or if it is a task that such a daemon
-started. A shell in which a person has set SLURM_CONF is neither.
+A process belongs to the testbed if it is one of Slurm's daemons (or munged, or mariadbd) and either has the testbed's
+SLURM_CONF in its environment or works in the testbed's folder, or if such a daemon started it as a task. A user's shell
+with SLURM_CONF set does not belong to it.
 
-slurmstepd and slurmscriptd write their title over their environment, so the folder that they work in tells: slurmd
-goes to the folder of its log, and what it starts inherits that. So each slurmd's log lies in a folder of its node.
+slurmstepd and slurmscriptd write their title over their environment, so they are known by their working folder: slurmd
+changes to the folder of its log, and its children inherit that. So each node has its own folder for slurmd's log.
 """
 
 import itertools
@@ -32,9 +32,9 @@ class Member:
     """A process of a testbed.
 
     Attributes:
-        process: it, with its start time, so that a signal never reaches another process with its number.
+        process: the process; psutil keeps its start time, so a signal never reaches a later process with its id.
         kind: the daemon's name, or `task`.
-        node: the node that it runs on; None: on none.
+        node: its node, or None.
     """
 
     process: psutil.Process
@@ -43,7 +43,7 @@ class Member:
 
 
 def members(place: Place) -> list[Member]:
-    """Every process of the testbed that is alive, steps before the tasks that they watch."""
+    """Every live process of the testbed, steps before their tasks."""
     daemons: list[Member] = []
     tasks: list[Member] = []
     for process in psutil.process_iter():
@@ -60,7 +60,7 @@ def members(place: Place) -> list[Member]:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs; one that ended and waits for its parent to look does not."""
+    """Whether the process still runs; a zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -68,7 +68,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def stop(processes: Iterable[psutil.Process], signal_number: signal.Signals, *, within_s: float = 15) -> None:
-    """Sends the signal and waits until all are gone; those that stay are killed."""
+    """Sends the signal and waits until all processes are gone; those that stay are killed."""
     left = list(processes)
     _send(left, signal_number)
     deadline = time.monotonic() + within_s
@@ -79,16 +79,16 @@ def stop(processes: Iterable[psutil.Process], signal_number: signal.Signals, *, 
 
 
 def wait_for(what: str, condition: Callable[[], bool], *, within_s: float, log: Path | None = None) -> None:
-    """Returns when the condition holds.
+    """Waits until the condition holds.
 
     Raises:
-        TestbedError: it does not within that time; the message has the last line of the log.
+        TestbedError: the condition does not hold in time; the message has the last line of the log.
     """
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
             said = f"; the last line of {log}: {_last_line(log)}" if log else ""
-            raise TestbedError(f"gave up waiting for {what} after {within_s:.0f} s{said}")
+            raise TestbedError(f"{what}: not ready after {within_s:.0f} s{said}")
         time.sleep(_POLL_S)
 
 
@@ -116,7 +116,7 @@ def _task(process: psutil.Process, place: Place) -> Member | None:
 
 
 def _children(daemons: Iterable[Member]) -> Iterator[Member]:
-    """What runs below the steps and is not known by its environment."""
+    """Processes below the steps, which may have changed their environment."""
     for step in (daemon for daemon in daemons if daemon.kind == STEP):
         try:
             children = step.process.children(recursive=True)
@@ -135,6 +135,6 @@ def _send(processes: Iterable[psutil.Process], signal_number: signal.Signals) ->
 
 def _last_line(log: Path) -> str:
     try:
-        return (log.read_text(errors="replace").strip() or "nothing").splitlines()[-1]
+        return (log.read_text(errors="replace").strip() or "empty").splitlines()[-1]
     except OSError:
-        return "there is none"
+        return "no such file"

@@ -13,7 +13,7 @@ _FOLDERS = ("etc", "run", "log", "state", "spool", "dev")
 
 
 def write_configuration(place: Place, record: Record) -> None:
-    """Writes every configuration file, and makes the folders and the fake GPUs that they name."""
+    """Writes the configuration files, and creates the folders and fake GPUs that they name."""
     for name in (*_FOLDERS, *(f"{above}/{node}" for above in ("log", "spool") for node in record.nodes)):
         (place.folder / name).mkdir(parents=True, exist_ok=True)
     _make_gpus(place, record.settings.gpus)
@@ -28,7 +28,7 @@ def write_configuration(place: Place, record: Record) -> None:
 
 
 def _make_gpus(place: Place, gpus: int) -> None:
-    # Slurm wants device files, and takes the number at the end of the name for CUDA_VISIBLE_DEVICES.
+    # Slurm needs device files, and takes CUDA_VISIBLE_DEVICES from the number at the end of the name.
     for number in range(gpus):
         device = place.folder / "dev" / f"nvidia{number}"
         if not device.is_symlink():
@@ -57,7 +57,7 @@ def _values(place: Place, record: Record) -> dict[str, str]:
 
 
 def _range(prefix: str, first: int, last: int) -> str:
-    """Several names as Slurm writes them; it refuses brackets around a single number."""
+    """Several names as in Slurm's files, which refuse brackets around a single number."""
     return f"{prefix}{first}" if first == last else f"{prefix}[{first}-{last}]"
 
 

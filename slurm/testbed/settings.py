@@ -1,9 +1,10 @@
-"""What a testbed is made of: the options of `up`, with their bounds, and where its files lie."""
+"""A testbed's settings, which are the options of `up`, and the places of its files."""
 
 import dataclasses
 import json
 import os
 import pwd
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from slurm.testbed.errors import TestbedError
 
-_LONGEST_FOLDER = 70  # sockets lie below it, and the path of a socket has at most 107 characters
+_LONGEST_FOLDER = 70  # the path of a socket below it has at most 107 characters
 
 
 def _option(default: int | bool, about: str, *, low: int | None = None, high: int | None = None) -> Any:
@@ -20,37 +21,36 @@ def _option(default: int | bool, about: str, *, low: int | None = None, high: in
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The options of `up`; what each means stands beside it, and `up --help` prints it."""
+    """The options of `up`, with the help that `up --help` prints."""
 
     nodes: int = _option(4, "Nodes n1, n2, ...: one slurmd each.", low=1, high=60)
     gpus: int = _option(2, "Fake GPUs of a node.", low=0, high=64)
     cpus: int = _option(8, "CPUs that a node claims to have.", low=1, high=1024)
     memory_mb: int = _option(
-        16_000, "Memory that a node claims to have; a job gets its CPUs' share.", low=1024, high=10_000_000
+        16_000,
+        "Memory that a node claims to have; a job gets the share of its CPUs.",
+        low=1024,
+        high=10_000_000,
     )
-    accounting: bool = _option(True, "MariaDB and slurmdbd, without which sacct does not work.")
+    accounting: bool = _option(True, "MariaDB and slurmdbd, which sacct needs.")
     max_array: int = _option(1001, "MaxArraySize; 1001 is Slurm's default.", low=2, high=100_000)
     requeue_wait_s: int = _option(6, "Seconds before a requeued job starts again; Slurm: 121.", low=6)
-    node_timeout_s: int = _option(
-        10, "SlurmdTimeout: silence after which a node is given up; Slurm: 300.", low=3
-    )
-    message_timeout_s: int = _option(
-        5, "MessageTimeout: patience with who does not answer; Slurm: 10.", low=2
-    )
+    node_timeout_s: int = _option(10, "SlurmdTimeout: a node is down after this silence; Slurm: 300.", low=3)
+    message_timeout_s: int = _option(5, "MessageTimeout: time to answer a message; Slurm: 10.", low=2)
     kill_wait_s: int = _option(2, "KillWait: from SIGTERM to SIGKILL; Slurm: 30.", low=1)
-    grace_s: int = _option(10, "GraceTime: from the signal to a preempted job to its end.", low=0)
-    preempt_signal: bool = _option(True, "A preempted job gets the signal that it asked for by --signal.")
-    kill_over_memory: bool = _option(True, "Kill jobs over their memory, which is polled every second.")
-    forget_after_s: int = _option(300, "MinJobAge: squeue shows an ended job this long, or longer.", low=2)
+    grace_s: int = _option(10, "GraceTime: from a preempted job's signal to its end.", low=0)
+    preempt_signal: bool = _option(True, "A preempted job gets the signal of its --signal option.")
+    kill_over_memory: bool = _option(True, "Kill jobs that exceed their memory, checked every second.")
+    forget_after_s: int = _option(300, "MinJobAge: squeue lists an ended job at least this long.", low=2)
 
 
 @dataclass(frozen=True)
 class Place:
-    """The private folder of a testbed and the names in it. Nothing of a testbed lies elsewhere.
+    """The private folder of a testbed and the names in it. A testbed writes nowhere else.
 
     Raises:
-        TestbedError: the folder's path is too long for the sockets below it, or holds a character that a
-            configuration file of Slurm gives a meaning to.
+        TestbedError: the path is too long for the sockets below it, or has a character with a meaning in Slurm's
+            configuration files.
     """
 
     folder: Path
@@ -59,10 +59,10 @@ class Place:
         text = str(self.folder)
         if len(text) > _LONGEST_FOLDER:
             raise TestbedError(
-                f"the folder {text} has {len(text)} characters, at most {_LONGEST_FOLDER} fit into a socket's path; "
+                f"the folder {text} has {len(text)} characters, and a socket's path allows {_LONGEST_FOLDER}; "
                 "choose a shorter one with --folder"
             )
-        if not text.replace("/", "").replace("-", "").replace("_", "").replace(".", "").isalnum():
+        if not re.fullmatch(r"[\w/.-]*", text, re.ASCII):
             raise TestbedError(
                 f"the folder {text} has characters other than letters, digits, '/', '-', '_' and '.'; "
                 "choose another one with --folder"
@@ -70,7 +70,7 @@ class Place:
 
     @property
     def conf(self) -> Path:
-        """slurm.conf, to which SLURM_CONF points; the other configuration files lie beside it."""
+        """slurm.conf, which SLURM_CONF names; the other configuration files lie beside it."""
         return self.folder / "etc" / "slurm.conf"
 
     @property
@@ -85,17 +85,17 @@ class Place:
 
     @property
     def record(self) -> Path:
-        """What the testbed was brought up with; also the mark by which a folder is known as a testbed's."""
+        """The file of the `Record`, which also marks the folder as a testbed's."""
         return self.folder / "testbed.json"
 
     def log(self, daemon: str, node: str | None = None) -> Path:
-        """The log of a daemon. A slurmd's lies in a folder of its own: see `processes`."""
+        """The log of a daemon. Each slurmd's log has a folder of its own; see `processes`."""
         return self.folder / "log" / (node or "") / f"{daemon}.log"
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a testbed was brought up with: its settings, and the first of its ports."""
+    """The settings that a testbed was started with, and the first of its ports."""
 
     settings: Settings
     port: int
@@ -111,14 +111,14 @@ class Record:
         return self.port + 1
 
     def write(self, place: Place) -> None:
-        """Keep it in the testbed's folder."""
+        """Writes it into the testbed's folder."""
         place.record.write_text(
             json.dumps({"settings": dataclasses.asdict(self.settings), "port": self.port})
         )
 
     @classmethod
     def read(cls, place: Place) -> "Record":
-        """What `write` kept.
+        """Reads what `write` wrote.
 
         Raises:
             TestbedError: there is no testbed in this folder.
@@ -128,15 +128,15 @@ class Record:
             return cls(Settings(**kept["settings"]), kept["port"])
         except (OSError, ValueError, TypeError, KeyError):
             raise TestbedError(
-                f"no testbed in {place.folder}; bring one up with: python -m slurm.testbed up"
+                f"no testbed in {place.folder}; start one with: python -m slurm.testbed up"
             ) from None
 
 
 def default_folder() -> Path:
-    """One per user, where everybody may write."""
+    """The user's own folder, below the folder for temporary files."""
     return Path(tempfile.gettempdir()) / f"slurm-testbed-{os.getuid()}"
 
 
 def user() -> str:
-    """The account that everything of a testbed runs as: the caller's."""
+    """The caller's account, which runs all processes of a testbed."""
     return pwd.getpwuid(os.getuid()).pw_name

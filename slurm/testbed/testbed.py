@@ -1,23 +1,22 @@
-"""A real Slurm on this machine: several nodes, fake GPUs, accounting; all of it in one private folder.
+"""A real Slurm on this machine, with several nodes, fake GPUs and accounting, in one private folder.
 
-On loopback, without systemd, /etc, cgroups or root. Tests break it on purpose: nodes die, are cut off and come back,
-the controller is killed and started again.
+It listens on loopback and needs no systemd, /etc, cgroups or root. Tests break it on purpose: they kill nodes, cut them
+from the network and bring them back, and kill and start the controller.
 """
 
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from slurm.client.client import Slurm, SlurmError
 from slurm.testbed import daemons, packages, ports, processes
 from slurm.testbed.errors import TestbedError
 from slurm.testbed.processes import SLURMD, STEP, TASK, Member, wait_for
 from slurm.testbed.render import write_configuration
 from slurm.testbed.settings import Place, Record, Settings, user
 
-_ANSWER_S = 60.0
 _SETTLE_S = 60.0
 _TAKES_JOBS = frozenset({"idle", "planned", "mixed", "allocated", "completing"})
 _STARTS = {
@@ -32,53 +31,53 @@ _WORK = frozenset({STEP, TASK})
 
 
 class Testbed:
-    """A testbed, up or down, known by its folder.
+    """The testbed in a folder, up or down.
 
     Attributes:
         place: the folder and the names in it.
     """
 
-    __test__ = False  # pytest would take its name for that of a test class
+    __test__ = False  # pytest would take it for a test class by its name
 
     def __init__(self, folder: Path) -> None:
         self.place = Place(folder.resolve())
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment in which sbatch, squeue and the others talk to this testbed."""
+        """The environment in which Slurm's commands talk to this testbed."""
         return daemons.environment(self.place)
 
     @property
     def record(self) -> Record:
-        """What it was last brought up with.
+        """What it was last started with.
 
         Raises:
-            TestbedError: it never was.
+            TestbedError: it was never started.
         """
         return Record.read(self.place)
 
     def members(self) -> list[Member]:
-        """Its processes that are alive: daemons, steps and tasks."""
+        """Its live processes: daemons, steps and tasks."""
         return processes.members(self.place)
 
     def up(self, settings: Settings | None = None) -> bool:
-        """Starts every daemon that does not run, and waits until all nodes take jobs.
+        """Starts every daemon that is not running, and waits until all nodes accept jobs.
 
         Args:
-            settings: what it is made of; None: as it is, or the defaults.
+            settings: its settings; None means the present ones, or the defaults for a new testbed.
 
         Returns:
-            Whether there was anything to start.
+            Whether any daemon was started.
 
         Raises:
-            TestbedError: packages are missing, the folder holds something else, the testbed is up with other
+            TestbedError: packages are missing, the folder is in use for something else, the testbed is up with other
                 settings, or a daemon does not start.
         """
         self._check_folder()
         settings = settings or (self.record.settings if self.place.record.exists() else Settings())
         if gone := packages.missing(accounting=settings.accounting):
             raise TestbedError(
-                f"Slurm is not all here ({', '.join(gone)} missing); {packages.HOW_TO_INSTALL}"
+                f"Slurm is not installed completely ({', '.join(gone)} missing); {packages.HOW_TO_INSTALL}"
             )
         with ports.held():
             self._configure(settings)
@@ -87,16 +86,16 @@ class Testbed:
         return started
 
     def down(self) -> None:
-        """Cancels all jobs and stops every process; what is on disk stays, and `up` goes on with it."""
+        """Cancels all jobs and stops all processes; `up` continues with the files on disk."""
         if any(member.kind == "slurmctld" for member in self.members()):
             self._cancel_jobs(within_s=self.record.settings.kill_wait_s + 3)
         self._stop_all(signal.SIGTERM)
 
     def wipe(self) -> None:
-        """Kills every process at once and deletes the folder.
+        """Kills all processes at once and deletes the folder.
 
         Raises:
-            TestbedError: the folder holds something that is no testbed.
+            TestbedError: the folder is not a testbed's.
         """
         self._check_folder()
         self._stop_all(signal.SIGKILL)
@@ -104,12 +103,12 @@ class Testbed:
             shutil.rmtree(self.place.folder)
 
     def kill_node(self, node: str, *, noticed: bool = False) -> None:
-        """As if the machine had lost its power: slurmd, steps and tasks die, and nobody reports it.
+        """As if the machine had lost its power: slurmd, steps and tasks die without a report.
 
         Args:
             node: the node.
-            noticed: Slurm is told that the node is down, and requeues its jobs; else it finds out by itself, after
-                about 20 s.
+            noticed: tell Slurm that the node is down, so that it requeues the node's jobs now; else it finds out
+                after about 20 s.
         """
         self.cut_node(node)
         self._kill(lambda member: member.node == node)
@@ -122,29 +121,29 @@ class Testbed:
         self._tell_down(node, noticed=noticed)
 
     def start_node(self, node: str) -> None:
-        """Brings a node back, whatever was done to it, and waits until it takes jobs."""
+        """Brings a node back and waits until it accepts jobs."""
         self._check_node(node)
         if not any(member.kind == SLURMD and member.node == node for member in self.members()):
             daemons.start_slurmd(self.place, node, port=self.record.nodes[node])
         self._wait_for_nodes([node])
 
     def kill_controller(self) -> None:
-        """Kills slurmctld; running jobs do not notice."""
+        """Kills slurmctld; running jobs go on."""
         self._kill(lambda member: member.kind in _CONTROLLER)
 
     def start_controller(self) -> None:
-        """Starts slurmctld if it does not run; it goes on with the jobs that it knew."""
+        """Starts slurmctld if it is down; it continues with the jobs that it knew."""
         if not any(member.kind == "slurmctld" for member in self.members()):
             daemons.start_slurmctld(self.place)
 
     def wait_for_save(self) -> None:
-        """Returns when slurmctld has written to disk what it knows now.
+        """Waits until slurmctld has written its present state to disk.
 
-        What it has not written, a kill takes. It writes at most every 5 s, so jobs that sbatch has named may be
-        forgotten; and it does not write when a job starts, so that one may start a second time, as if it never had.
+        A kill loses what it has not written. It writes at most every 5 s, so it may forget jobs that sbatch has
+        accepted. It does not write when a job starts, so it may start a job a second time.
         """
         state = self.place.folder / "state"
-        # A writing under way has gathered what was known before we asked.
+        # A write that is under way holds an earlier state.
         wait_for("slurmctld to write", lambda: not (state / "job_state.new").exists(), within_s=_SETTLE_S)
         asked_ns = time.time_ns()
         self.run("scontrol", "reconfigure")
@@ -156,7 +155,7 @@ class Testbed:
         )
 
     def reset(self) -> None:
-        """Takes away what a test may have left: dead daemons are started, jobs cancelled, lost copies killed."""
+        """Repairs what a test may have left: starts dead daemons, cancels jobs, kills lost copies."""
         self.up()
         if not self._cancel_jobs(within_s=_SETTLE_S):
             raise TestbedError(f"jobs did not end within {_SETTLE_S:.0f} s: {self.run('squeue', '-h')}")
@@ -164,34 +163,25 @@ class Testbed:
         self._wait_for_nodes(self.record.nodes)
 
     def node_states(self) -> dict[str, str]:
-        """Each node's state in Slurm's words; a star at its end: it does not answer."""
+        """Each node's state in Slurm's words, with a star at the end if the node does not answer."""
         lines = self.run("sinfo", "-h", "-N", "-p", "normal", "-o", "%N %T").splitlines()
         return dict(line.split() for line in lines)
 
-    def run(self, *command: str, within_s: float = _ANSWER_S) -> str:
-        """What one of Slurm's commands prints, without the white space around it.
+    def run(self, *command: str) -> str:
+        """The stripped output of one of Slurm's commands.
 
         Raises:
-            TestbedError: it fails, or does not end in time.
+            TestbedError: the command fails, or does not end in time.
         """
-        words = " ".join(command)
         try:
-            done = subprocess.run(
-                command, env=self.environment, capture_output=True, text=True, timeout=within_s, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise TestbedError(f"'{words}' did not end within {within_s:.0f} s") from None
-        if done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-            raise TestbedError(f"'{words}' failed ({done.returncode}): {said}")
-        return done.stdout.strip()
+            return Slurm(self.environment).run(*command).strip()
+        except SlurmError as error:
+            raise TestbedError(f"'{' '.join(command)}': {error}") from None
 
     def _check_folder(self) -> None:
         folder = self.place.folder
         if folder.exists() and not self.place.record.exists() and any(folder.iterdir()):
-            raise TestbedError(
-                f"{folder} holds something that is no testbed; choose another one with --folder"
-            )
+            raise TestbedError(f"{folder} is not empty and not a testbed's; choose another one with --folder")
 
     def _check_node(self, node: str) -> None:
         if node not in self.record.nodes:
@@ -202,7 +192,7 @@ class Testbed:
             self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
 
     def _configure(self, settings: Settings) -> None:
-        """Writes the configuration, with free ports, unless daemons run that have read it."""
+        """Writes the configuration, with free ports, unless daemons that have read it are running."""
         if not self.members():
             self.place.folder.mkdir(parents=True, exist_ok=True)
             record = Record(settings, ports.free_block())
@@ -214,7 +204,7 @@ class Testbed:
             )
 
     def _start_daemons(self) -> bool:
-        """Starts what does not run; whether there was anything."""
+        """Starts the daemons that are not running; returns whether any were down."""
         record = self.record
         running = {(member.kind, member.node) for member in self.members()}
         wanted = [kind for kind in _STARTS if record.settings.accounting or kind not in _FOR_ACCOUNTING]
@@ -230,7 +220,7 @@ class Testbed:
         def ready() -> bool:
             states = self.node_states()
             for node in nodes:
-                if states[node].startswith("drain"):  # as Slurm does to one on which it could not end a job
+                if states[node].startswith("drain"):  # Slurm drains a node if it could not end a job there
                     self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
             return all(states[node].removesuffix("-") in _TAKES_JOBS for node in nodes)
 
@@ -238,7 +228,7 @@ class Testbed:
         wait_for(f"nodes {names}", ready, within_s=_SETTLE_S, log=self.place.log("slurmctld"))
 
     def _cancel_jobs(self, *, within_s: float) -> bool:
-        """Cancels all jobs; whether all were gone in time."""
+        """Cancels all jobs; returns whether all ended in time."""
         if not self._jobs():
             return True
         self.run("scancel", "--user", user())
@@ -252,12 +242,12 @@ class Testbed:
         return self.run("squeue", "-h", "-o", "%i")
 
     def _kill(self, chosen: Callable[[Member], bool]) -> None:
-        """Kills these members, and what they start meanwhile."""
+        """Kills these members, and processes that they start meanwhile."""
         while found := [member.process for member in self.members() if chosen(member)]:
             processes.stop(found, signal.SIGKILL)
 
     def _stop_all(self, signal_number: signal.Signals) -> None:
-        """Stops everything, those who report before those who are reported to."""
+        """Stops all daemons; each reports to one that is stopped after it."""
         for kinds in ({"slurmctld", SLURMD}, {"slurmdbd"}, {"mariadbd", "munged"}):
             gone = [member.process for member in self.members() if member.kind in kinds]
             processes.stop(gone, signal_number)

@@ -1,20 +1,21 @@
-"""The commands that find what a sweep still lacks, and train it: `coverage` and `top-up`."""
+"""The commands `coverage`, which shows the kept runs that cells miss, and `top-up`, which trains more."""
 
 import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from results_db import console
 from results_db.cli.options import gate_option
-from results_db.contract import PlannedRun, StoreError
+from results_db.contract import StoreError
 from results_db.text import counted
 from sweeps.cli import options
-from sweeps.follow.top_up import CAP, CellTopUp, make_top_up, to_launch, why_held_back
+from sweeps.follow.top_up import CAP, make_top_up, to_launch, why_held_back
 from sweeps.spec.document import SpecError
+from sweeps.status.cell import CellStatus
 
 if TYPE_CHECKING:
     from results_db.contract import Store
@@ -28,32 +29,8 @@ cap_option = click.option(
     default=CAP,
     show_default=True,
     metavar="X",
-    help="Top up no cell beyond X times the runs that it wants.",
+    help="Most runs of a cell, in multiples of its wanted runs.",
 )
-
-
-class _Entry(NamedTuple):
-    """A cell of a sweep, its top-up, and the runs of that which are launched: all, or the first ones alone."""
-
-    sweep: str
-    top_up: CellTopUp
-    runs: Sequence[PlannedRun]
-
-    @property
-    def label(self) -> str:
-        """How a line names it: sweep and columns."""
-        from results_db.text import cell_text
-
-        columns = " ".join(
-            f"{key}={cell_text(value)}" for key, value in self.top_up.covered.cell.columns.items()
-        )
-        return f"{self.sweep}: {columns}" if columns else self.sweep
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """What the cell has, and what it would get."""
-        counts = self.top_up.covered.counts
-        return {**counts, "top_up": len(self.runs), "held_back": self.top_up.held_back}
 
 
 @click.command()
@@ -73,11 +50,11 @@ def coverage(
     as_json: bool,
     db: str | None,
 ) -> None:
-    """What each cell has of the runs that it wants: of SPEC, or without it of every sweep that was launched.
+    """Show how many wanted runs each cell has, for the cells of SPEC or of every launched sweep.
 
-    `tried` counts the completed runs, `reached` those of them that reached the accuracy, `open` those never tried or
-    interrupted, `missing` what the cell lacks of `reached`. `top_up` is what `top-up` would launch, `held_back` what
-    it would need beyond its cap.
+    `stored` counts the completed runs, `kept` those of them that passed the gate, `to_submit` the new and interrupted
+    runs; `missing` is wanted - kept. `top_up` is the number of runs that `top-up` would launch, `held_back` the number
+    that the cell needs beyond its cap.
 
     --where takes config keys and these columns, e.g. 'missing>0'.
     """
@@ -86,11 +63,14 @@ def coverage(
 
     with closing(open_store(db, create=False)) as store:
         sweeps = sweeps_of(store, spec, overrides, report=options.say)
-        entries = _entries(sweeps, store, min_accuracy=min_accuracy, cap=cap)
-    if not entries and not as_json:
+        cells = _top_ups(sweeps, store, min_accuracy=min_accuracy, cap=cap)
+    if not cells and not as_json:
         click.echo(NO_SWEEP)
         return
-    _show(_matching(entries, where), cap=cap, with_names=spec is None, as_json=as_json)
+    cells = _matching(cells, where)
+    _show(cells, with_names=spec is None, as_json=as_json)
+    if not as_json:
+        _say_held_back(cells, cap=cap)
 
 
 @click.command("top-up")
@@ -113,25 +93,30 @@ def top_up(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Train as many more runs as the cells of SPEC lack that reached the accuracy, by the share that did so far.
+    """Train more runs for the cells of SPEC that miss kept runs, as many as their pass rates suggest.
 
-    A cell's open runs come first, then seeds that no run has yet. When they have ended, the same command looks anew.
+    A cell's new and interrupted runs come first, then unused seeds. When they have ended, give the same command again.
     Failed runs are left to `retry`.
     """
     from results_db.store import open_store
     from sweeps.launch.launch import launch
+    from sweeps.spec.expand import first_runs
     from sweeps.spec.load import expand_spec
 
     loaded, expansion = expand_spec(spec, overrides)
     _check_may_grow(loaded, expansion)
     with closing(open_store(how.db, create=False)) as store:
-        every = _entries([(loaded, expansion)], store, min_accuracy=min_accuracy, cap=cap)
-    entries = _first(_matching(every, where), how.limit)
+        cells = _top_ups([(loaded, expansion)], store, min_accuracy=min_accuracy, cap=cap)
+    cells = _matching(cells, where)
+    chosen = first_runs(to_launch(cells), how.limit)
     if dry_run:
-        _show(entries, cap=cap, with_names=False, as_json=as_json)
+        ids = {run.run_id for run in chosen.runs}
+        first = [replace(cell, top_up=[run for run in cell.top_up if run.run_id in ids]) for cell in cells]
+        _show(first, with_names=False, as_json=as_json)
+        if not as_json:
+            _say_held_back(cells, cap=cap)
         return 0
-    chosen = _to_launch(entries)
-    held_back = _say_held_back(entries, cap=cap)
+    held_back = _say_held_back(cells, cap=cap)
     if chosen.runs:
         what = f"{loaded.name}: {counted(len(chosen.runs), 'run')} to top up"
         options.confirm(what, len(chosen.runs), yes=how.yes)
@@ -146,84 +131,69 @@ def top_up(
 def _check_may_grow(spec: "Spec", expansion: "Expansion") -> None:
     if all(cell.next_seed is None for cell in expansion.cells):
         raise SpecError(
-            f"{spec.name} fixes its seeds by a count, list or range, so there are no more to add; "
-            "give `runs`, and with it at most {start: ...} as `seeds`"
+            f"{spec.name} fixes its seeds by a count, list or range, so a top-up cannot add any; "
+            "give `runs` instead, with at most {start: ...} as `seeds`"
         )
 
 
-def _entries(
+def _top_ups(
     sweeps: "Sequence[tuple[Spec, Expansion]]", store: "Store", *, min_accuracy: float | None, cap: float
-) -> list[_Entry]:
-    """Every cell of these sweeps."""
+) -> list[CellStatus]:
+    """Every cell of these sweeps, with the runs that a top-up would launch."""
     from sweeps.follow.coverage import cover
     from sweeps.status.dead import dead_runs
 
     frame, dead = store.runs(), dead_runs(store)
-    return [
-        _Entry(spec.name, top_up, top_up.runs)
-        for spec, expansion in sweeps
-        for top_up in make_top_up(cover(expansion, frame, dead=dead, min_accuracy=min_accuracy), cap=cap)
-    ]
+    top_ups = []
+    for spec, expansion in sweeps:
+        cells = cover(expansion, frame, sweep=spec.name, dead=dead, min_accuracy=min_accuracy)
+        top_ups += make_top_up(cells, cap=cap)
+    return top_ups
 
 
-def _first(entries: Sequence[_Entry], limit: int | None) -> list[_Entry]:
-    """The entries with the first so many of their runs alone, in breadth-first order."""
-    from sweeps.spec.expand import first_runs
-
-    kept = {run.run_id for run in first_runs(_to_launch(entries), limit).runs}
-    return [entry._replace(runs=[run for run in entry.runs if run.run_id in kept]) for entry in entries]
-
-
-def _to_launch(entries: Sequence[_Entry]) -> "Expansion":
-    return to_launch([replace(entry.top_up, runs=entry.runs) for entry in entries])
-
-
-def _matching(entries: Sequence[_Entry], where: str | None) -> list[_Entry]:
-    """Those that meet the filter, which compares a cell's config keys and what is counted of it.
+def _matching(cells: Sequence[CellStatus], where: str | None) -> list[CellStatus]:
+    """The cells that match a filter on their config keys and counts.
 
     Raises:
-        StoreError: none does, or it is no filter for these columns.
+        StoreError: no cell matches, or the filter does not fit these columns.
     """
     if where is None:
-        return list(entries)
+        return list(cells)
     import pandas as pd
 
     from results_db.query import where as filters
 
-    rows = [{"sweep": entry.sweep, **entry.top_up.covered.cell.config, **entry.counts} for entry in entries]
-    frame = pd.DataFrame(rows, dtype=object)
-    kept = [entries[index] for index in filters.apply(where, frame).index]
-    if not kept:
+    rows = [{"sweep": cell.sweep, **cell.cell.config, **cell.numbers} for cell in cells]
+    matching = [cells[index] for index in filters.apply(where, pd.DataFrame(rows, dtype=object)).index]
+    if not matching:
         raise StoreError(f"--where '{where}': no cell matches; see imagine-sweep coverage")
-    return kept
+    return matching
 
 
-def _show(entries: Sequence[_Entry], *, cap: float, with_names: bool, as_json: bool) -> None:
-    options.print_rows(
-        [_row(entry, with_name=with_names, in_full=as_json) for entry in entries], as_json=as_json
-    )
+def _show(cells: Sequence[CellStatus], *, with_names: bool, as_json: bool) -> None:
+    rows: list[dict[str, Any]] = []
+    for cell in cells:
+        row: dict[str, Any] = {"sweep": cell.sweep} if with_names or as_json else {}
+        row |= {**cell.cell.columns, **cell.numbers}
+        if as_json:
+            stored = cell.counts.stored
+            row["pass_rate"] = cell.numbers["kept"] / stored if stored else None
+            row["seeds"] = [run.config["seed"] for run in cell.top_up]
+        rows.append(row)
+    options.print_rows(rows, as_json=as_json)
     if as_json:
         return
-    total = {key: sum(entry.counts[key] for entry in entries) for key in ("wanted", "missing", "top_up")}
-    click.echo(
-        f"{total['missing']} of {counted(total['wanted'], 'wanted run')} are missing; "
-        f"imagine-sweep top-up would launch {total['top_up']}"
+    missing, wanted, top_up = (
+        sum(cell.numbers[name] for cell in cells) for name in ("missing", "wanted", "top_up")
     )
-    _say_held_back(entries, cap=cap)
+    click.echo(
+        f"{missing} of {counted(wanted, 'wanted run')} are missing; imagine-sweep top-up would launch {top_up}"
+    )
 
 
-def _row(entry: _Entry, *, with_name: bool, in_full: bool) -> dict[str, Any]:
-    covered = entry.top_up.covered
-    row: dict[str, Any] = {"sweep": entry.sweep} if with_name or in_full else {}
-    row |= {**covered.cell.columns, **entry.counts}
-    if in_full:
-        row |= {"pass_rate": covered.pass_rate, "seeds": [run.config["seed"] for run in entry.runs]}
-    return row
-
-
-def _say_held_back(entries: Sequence[_Entry], *, cap: float) -> bool:
-    """Whether cells get fewer runs than they need; says of each, why."""
-    held_back = [entry for entry in entries if entry.top_up.held_back]
-    for entry in held_back:
-        click.echo(f"{entry.label}: {why_held_back(entry.top_up, cap=cap)}", err=True)
+def _say_held_back(cells: Sequence[CellStatus], *, cap: float) -> bool:
+    """Say of every cell that gets fewer runs than it needs why; whether there is one."""
+    held_back = [cell for cell in cells if cell.held_back]
+    for cell in held_back:
+        click.echo(f"{cell.label}: {why_held_back(cell, cap=cap)}", err=True)
     return bool(held_back)

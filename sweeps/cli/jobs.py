@@ -10,8 +10,7 @@ import click
 from results_db import console
 from results_db.contract import ACTIVE, INTERRUPTED, RESTARTABLE, State, Store, StoreError
 from results_db.text import counted, short
-from slurm.client.client import Slurm
-from slurm.client.commands import SlurmError
+from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Answer, Unknown
 from slurm.follow import hold
 from sweeps.cli import options

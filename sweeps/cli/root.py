@@ -10,7 +10,7 @@ from imagination.schema import ConfigError
 from results_db import console
 from results_db.contract import StoreError
 from results_db.text import counted
-from slurm.client.commands import SlurmError
+from slurm.client.client import SlurmError
 from sweeps.cli import coverage as cli_coverage
 from sweeps.cli import jobs as cli_jobs
 from sweeps.cli import options
@@ -21,9 +21,9 @@ from sweeps.spec.document import SpecError
 if TYPE_CHECKING:
     from slurm.submit.launchers import Resources
     from sweeps.launch.options import LaunchOptions
-    from sweeps.launch.plan import Plan
     from sweeps.spec.expand import Expansion
     from sweeps.spec.model import Spec
+    from sweeps.status.plan import Plan
 
 
 _COMMANDS = [
@@ -116,8 +116,8 @@ def _show_plan(
     spec: "Spec", expansion: "Expansion", db: str | None, *, retry_failed: bool, as_json: bool
 ) -> None:
     from results_db.store import open_store
-    from sweeps.launch.plan import make_plan
     from sweeps.status.dead import dead_runs
+    from sweeps.status.plan import make_plan
 
     with closing(open_store(db, create=False)) as store:
         plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=retry_failed)
@@ -133,8 +133,7 @@ def _show_plan(
     rows = [
         {
             **cell.cell.columns,
-            "wanted": cell.cell.wanted,
-            **cell.counts.as_dict(),
+            **cell.numbers,
             "expected": "?" if cell.expected_seconds is None else duration(cell.expected_seconds),
         }
         for cell in plan.cells

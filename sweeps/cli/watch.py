@@ -1,24 +1,25 @@
-"""The commands that show how a sweep stands: `status` at once, `watch` as it goes on."""
+"""The commands that show how a sweep stands: `status` once, `watch` until it ends."""
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from results_db import console
-from results_db.contract import State
+from results_db.contract import State, StoreError
 from sweeps.cli import options
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from results_db.contract import Store
-    from sweeps.follow.watch import Snapshot, Watch
-    from sweeps.spec.expand import Expansion
+    from sweeps.follow.watch import Snapshot
 
 _UNLIMITED = 100_000
 
@@ -28,11 +29,17 @@ _UNLIMITED = 100_000
 @console.db_option
 @console.json_option
 def status(spec: str | None, overrides: tuple[str, ...], db: str | None, as_json: bool) -> None:
-    """How many runs are in which state: of each cell of SPEC, or without it of each sweep that was launched.
+    """Show the number of runs in each state, for each cell of SPEC or for each launched sweep.
 
-    It asks the store alone; `reconcile` and `watch` ask Slurm, too. NEW runs are not in the store yet.
+    It reads only the store; `reconcile` and `watch` ask Slurm, too. NEW runs are not in the store.
     """
-    rows = _sweep_states(db) if spec is None else _cell_states(spec, overrides, db)
+    from results_db.store import open_store
+
+    with closing(open_store(db, create=False)) as store:
+        if spec is None:
+            rows = [{"sweep": name, "states": states} for name, states in store.sweeps().items()]
+        else:
+            rows = _cell_states(store, spec, overrides)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     elif not rows:
@@ -44,7 +51,7 @@ def status(spec: str | None, overrides: tuple[str, ...], db: str | None, as_json
 
 
 def _aligned(rows: Sequence[dict[str, Any]], *, with_name: bool) -> str:
-    """The rows as plain columns: of 500 cells rich would take longer to draw a table than the store to be read."""
+    """The rows as plain columns. For 500 cells, drawing a table with rich takes longer than reading the store."""
     from results_db.text import cell_text
 
     left_out = ("states",) if with_name else ("sweep", "states")
@@ -63,40 +70,22 @@ def _aligned(rows: Sequence[dict[str, Any]], *, with_name: bool) -> str:
     return "\n".join(line.rstrip() for line in aligned)
 
 
-def _sweep_states(db: str | None) -> list[dict[str, Any]]:
-    from results_db.store import open_store
-
-    with closing(open_store(db, create=False)) as store:
-        sweeps = store.sweeps()
-    return [
-        {"sweep": name, "states": {str(state): runs for state, runs in states.items()}}
-        for name, states in sweeps.items()
-    ]
-
-
-def _cell_states(spec: str, overrides: tuple[str, ...], db: str | None) -> list[dict[str, Any]]:
-    from results_db.store import open_store
+def _cell_states(store: "Store", spec: str, overrides: tuple[str, ...]) -> list[dict[str, Any]]:
     from sweeps.spec.stored import find_sweep
+    from sweeps.status.cell import read_cells, with_lost
     from sweeps.status.dead import dead_runs
 
-    with closing(open_store(db, create=False)) as store:
-        found, expansion = find_sweep(store, spec, overrides)
-        states = store.states(run.run_id for cell in expansion.cells for run in cell.runs)
-        if State.RUNNING in states.values():
-            states |= {run_id: State.LOST for run_id in dead_runs(store) if run_id in states}
-    return [
-        {
-            "sweep": found.name,
-            **cell.columns,
-            "states": dict(Counter(str(states.get(run.run_id, "NEW")) for run in cell.runs)),
-        }
-        for cell in expansion.cells
-    ]
+    sweep, expansion = find_sweep(store, spec, overrides)
+    states = store.states(run.run_id for run in expansion.runs)
+    if State.RUNNING in states.values():
+        states = with_lost(states, dead_runs(store))
+    cells = read_cells(expansion, states)
+    return [{"sweep": sweep.name, **cell.cell.columns, "states": cell.states} for cell in cells]
 
 
 @click.command()
 @options.optional_spec_arguments
-@click.option("--once", is_flag=True, help="One look, and no more.")
+@click.option("--once", is_flag=True, help="Look once.")
 @click.option(
     "--every",
     "every_s",
@@ -117,75 +106,74 @@ def watch(
     as_json: bool,
     db: str | None,
 ) -> int:
-    """Cells by state, running runs, failures by cause, and what is left: of SPEC, or of every sweep that was launched.
+    """Show cells by status, running runs, time left and causes of failures of SPEC, or of every launched sweep.
 
-    Each look takes in what jobs left beside the store, asks squeue once, and settles what ended unheard, as `reconcile`
-    does. It ends when no run waits or trains any more, with q, or with Ctrl-C; the jobs go on. Without a terminal it
-    prints a line when something changed; with --json a line of JSON for every look.
+    Each look reconciles, as `reconcile` does, and runs squeue once. The command ends when no run is active any more, or
+    with Ctrl-C; the jobs go on. Without a terminal it prints a line when something has changed; with --json it prints a
+    line of JSON for every look.
 
-    Exit code 1: no run waits or trains any more, and some failed or were interrupted.
+    Exit code 1: no run is active any more, and some failed or were interrupted.
     """
     from results_db.store import open_store
-
-    store = open_store(db, create=False)
-    try:
-        watched = _watch(store, spec, overrides)
-        last = _show_once(watched, as_json=as_json) if once else _go_on(watched, every_s, as_json=as_json)
-    finally:
-        store.close()
-    return console.SOME_FAILED if last is not None and last.has_failed else 0
-
-
-def _watch(store: "Store", spec: str | None, overrides: tuple[str, ...]) -> "Watch":
     from slurm.client.client import Slurm
-    from sweeps.follow.watch import Watch
-    from sweeps.spec.stored import find_sweep, sweeps_of
-
-    def sweeps() -> "Sequence[tuple[str, Expansion]]":
-        from sweeps.follow.coverage import with_top_ups
-
-        found = sweeps_of(store, spec, overrides, report=options.say)
-        known = set(store.runs()["run_id"])
-        return [(each.name, with_top_ups(expansion, known)) for each, expansion in found]
-
-    name = spec if spec is None else find_sweep(store, spec, overrides)[0].name
-    return Watch(name or "all sweeps", sweeps, store=store, slurm=Slurm())
-
-
-def _show_once(watched: "Watch", *, as_json: bool) -> "Snapshot":
     from sweeps.follow.display import show_once
+    from sweeps.follow.watch import Watch
+    from sweeps.spec.stored import sweeps_of
 
-    snapshot = watched.look()
-    if as_json:
-        click.echo(json.dumps(snapshot.as_dict(), indent=2))
-    else:
-        show_once(snapshot, _console())
-    return snapshot
+    with closing(open_store(db, create=False)) as store:
+        watched = Watch(
+            lambda: sweeps_of(store, spec, overrides, report=options.say),
+            store=store,
+            slurm=Slurm(),
+            name="all sweeps" if spec is None else None,
+        )
+        if not once:
+            last = _go_on(watched.look, every_s, as_json=as_json)
+        elif as_json:
+            last = watched.look()
+            click.echo(json.dumps(last.as_dict(), indent=2))
+        else:
+            last = watched.look()
+            show_once(last, _terminal())
+    return console.SOME_FAILED if last.has_failed else 0
 
 
-def _console() -> "Console":
-    """Standard output; where it is no terminal nothing is cut, for it may be read by a program, or later."""
+def _terminal() -> "Console":
+    """Standard output. If it is no terminal it is very wide, since a program that reads it needs whole lines."""
     from rich.console import Console
 
     terminal = Console(file=sys.stdout)
     return terminal if terminal.is_terminal else Console(file=sys.stdout, width=_UNLIMITED)
 
 
-def _go_on(watched: "Watch", every_s: float, *, as_json: bool) -> "Snapshot | None":
-    from sweeps.follow.display import Lines, summary
-    from sweeps.follow.display_loop import Looks, watch_lines, watch_screen
+def _go_on(look: "Callable[[], Snapshot]", every_s: float, *, as_json: bool) -> "Snapshot":
+    """Show a snapshot after each look, until no run is active any more; the last snapshot."""
+    from sweeps.follow.display import JsonLines, Lines, Screen
 
-    terminal = _console()
-    with Looks(watched.look, every_s=every_s) as looks:
-        if not as_json and terminal.is_terminal:
-            last = watch_screen(looks, terminal)
-            if last is not None:
-                click.echo(summary(last))
-            return last
+    terminal = _terminal()
+    on_screen = terminal.is_terminal and not as_json
+    with Screen(terminal) if on_screen else nullcontext(JsonLines() if as_json else Lines()) as display:
+        while True:
+            try:
+                found = _interruptible(look)
+            except StoreError as error:
+                display.complain(error)
+            else:
+                display.show(found)
+                if not found.active:
+                    return found
+            time.sleep(every_s)
 
-        def complain(line: str) -> None:
-            click.echo(line, err=True)
 
-        if as_json:
-            return watch_lines(looks, lambda found: click.echo(json.dumps(found.as_dict())), complain)
-        return watch_lines(looks, Lines(click.echo).show, complain)
+def _interruptible(look: "Callable[[], Snapshot]") -> "Snapshot":
+    """Call `look` in a thread, because Ctrl-C does not interrupt SQLite while it waits for a lock."""
+    done: Future[Snapshot] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(look())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return done.result()

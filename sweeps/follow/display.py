@@ -1,119 +1,154 @@
-"""What `watch` shows: a screen that is drawn anew at every look, or lines where there is no terminal."""
+"""How `watch` shows a snapshot: as a screen, or as lines where there is no terminal."""
 
+import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
 
+import click
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import override
 
 from jobs.progress import accuracies, duration
-from results_db.contract import FAILURES, INTERRUPTED, State
+from results_db.contract import StoreError
 from results_db.text import cell_text, counted, short
-from sweeps.follow.watch import NEW, CellNow, RunNow, Snapshot
+from sweeps.follow.watch import RunNow, Snapshot
 from sweeps.spec.stored import NO_SWEEP
+from sweeps.status.cell import CellStatus, Status, count_by_status
 
-_ORDER = (
-    State.COMPLETED,
-    State.RUNNING,
-    State.PENDING,
-    *sorted(FAILURES),
-    *sorted(INTERRUPTED),
-    State.STAGED,
-    NEW,
-)
-_SHORT: dict[str, str] = {
-    State.COMPLETED: "done",
-    State.RUNNING: "running",
-    State.PENDING: "waiting",
-    State.OUT_OF_MEMORY: "no memory",
-    State.NODE_FAIL: "node fail",
-}
-_STYLES: dict[str, str] = {State.COMPLETED: "green", State.RUNNING: "cyan", State.PENDING: "dim"}
+_STYLES = {Status.STORED: "green", Status.RUNNING: "cyan", Status.WAITING: "dim", Status.NEW: "dim"}
 _LINES_BESIDE_TABLES = 12
 _WIDE = 120
-_NUMBERS = ("step", "steps/s", "ETA")
-_SHRINK = ("what", "accuracy")
+_MOST_CAUSES = 5
+_MOST_REMARKS = 8
 
 
 def summary(snapshot: Snapshot) -> str:
-    """One line: `table3: 12 of 48 completed, 4 running, 30 waiting, 2 failed; ETA 2:05 h`."""
+    """One line: `table3: 12 of 48 stored, 4 running, 30 waiting, 2 failed; ETA 2:05 h`."""
     if not snapshot.cells:
         return NO_SWEEP
-    states = snapshot.states
-    total = sum(states.values())
-    parts = [f"{states.get(State.COMPLETED, 0)} of {total} completed"]
-    parts += [f"{count} {name}" for name, count in _grouped(states).items() if count]
-    eta = f"; ETA {_eta(snapshot.eta_s)}" if snapshot.active else ""
+    counts = snapshot.counts
+    parts = [f"{counts.pop(Status.STORED)} of {sum(snapshot.states.values())} stored"]
+    parts += [f"{count} {status}" for status, count in counts.items() if count]
+    eta = f"; ETA {_eta(snapshot.eta_seconds)}" if snapshot.active else ""
     return f"{snapshot.name}: {', '.join(parts)}{eta}"
 
 
-def _grouped(states: Mapping[str, int]) -> dict[str, int]:
-    return {
-        "running": states.get(State.RUNNING, 0),
-        "waiting": states.get(State.PENDING, 0),
-        "failed": sum(states.get(state, 0) for state in FAILURES),
-        "interrupted": sum(states.get(state, 0) for state in INTERRUPTED),
-        "not launched": states.get(State.STAGED, 0) + states.get(NEW, 0),
-    }
+def notes(snapshot: Snapshot) -> list[str]:
+    """What the user should know besides the numbers: causes of failures, what is held, and what is unknown."""
+    lines = [
+        f"{failure['count']} failed (imagine-sweep logs {short(failure['runs'][0])}): {failure['cause']}"
+        for failure in snapshot.failures[:_MOST_CAUSES]
+    ]
+    if more := len(snapshot.failures) - len(lines):
+        lines.append(f"and {counted(more, 'other cause')}; imagine-sweep watch --once --json lists them all")
+    return [*lines, *snapshot.held, *(f"unknown: {line}" for line in snapshot.changes.unknown)]
 
 
 class Lines:
-    """For a log file: a line when something changed.
+    """Prints a line when something has changed, as for a log file."""
 
-    Args:
-        echo: prints a line.
-    """
-
-    def __init__(self, echo: Callable[[str], None]) -> None:
-        self._echo = echo
+    def __init__(self) -> None:
         self._said: set[str] = set()
-        self._summary = ""
+        self._counts: dict[Status, int] = {}
 
     def show(self, snapshot: Snapshot) -> None:
-        """What is new."""
-        states = f"{sorted(snapshot.states.items())}"
-        if states != self._summary:
-            self._echo(f"{_now()} {summary(snapshot)}")
-        self._summary = states
-        for line in (*snapshot.found.lines, *notes(snapshot)):
+        """Print what is new since the last snapshot."""
+        if snapshot.counts != self._counts:
+            click.echo(f"{_now()} {summary(snapshot)}")
+        self._counts = snapshot.counts
+        for line in (*snapshot.changes.lines, *notes(snapshot)):
             if line not in self._said:
                 self._said.add(line)
-                self._echo(f"{_now()} {line}")
+                click.echo(f"{_now()} {line}")
+
+    def complain(self, error: StoreError) -> None:
+        """Print why there is no new snapshot."""
+        click.echo(f"{error}; looking again", err=True)
 
 
-_MOST_CAUSES = 5
+class JsonLines(Lines):
+    """Prints every snapshot as a line of JSON."""
+
+    @override
+    def show(self, snapshot: Snapshot) -> None:
+        click.echo(json.dumps(snapshot.as_dict()))
 
 
-def notes(snapshot: Snapshot) -> list[str]:
-    """What a person should know beside the numbers: failures by cause, what is held, what could not be learned."""
-    lines = [
-        f"{len(cause.run_ids)} failed (imagine-sweep logs {short(cause.run_ids[0])}): {cause.example}"
-        for cause in snapshot.causes[:_MOST_CAUSES]
-    ]
-    if more := len(snapshot.causes) - len(lines):
-        lines.append(f"and {counted(more, 'other cause')}: imagine-sweep watch --once --json names all")
-    return [*lines, *snapshot.held, *(f"not known: {line}" for line in snapshot.found.unknown)]
+class Screen:
+    """Shows the newest snapshot on the whole terminal. Use as a context manager.
+
+    Args:
+        console: the terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live("looking ...", console=console, screen=True, auto_refresh=False)
+        self._recent: deque[str] = deque(maxlen=4)
+        self._last: Snapshot | None = None
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        self._live.refresh()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+        if self._last is not None:
+            self._console.print(summary(self._last), markup=False, highlight=False, soft_wrap=True)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw a snapshot."""
+        self._last = snapshot
+        self._draw(snapshot.changes.lines)
+
+    def complain(self, error: StoreError) -> None:
+        """Show why there is no new snapshot."""
+        self._draw([str(error)])
+
+    def _draw(self, lines: Sequence[str]) -> None:
+        self._recent.extend(f"{_now()} {line}" for line in lines)
+        width, height = self._console.size
+        if self._last is None:
+            picture: RenderableType = "\n".join(self._recent)
+        else:
+            footer = f"  ·  {_now()}  ·  Ctrl-C leaves"
+            picture = screen(self._last, width=width, height=height, recent=list(self._recent), footer=footer)
+        self._live.update(picture, refresh=True)
+
+
+def show_once(snapshot: Snapshot, console: Console) -> None:
+    """Print the whole snapshot, however long it is."""
+    height = 2 * (len(snapshot.cells) + len(snapshot.running) + 40)
+    console.print(screen(snapshot, width=console.width, height=height, recent=snapshot.changes.lines))
 
 
 def screen(
     snapshot: Snapshot, *, width: int, height: int, recent: Sequence[str] = (), footer: str = ""
 ) -> RenderableType:
-    """Everything, as much as fits.
+    """The snapshot, as much of it as fits.
 
     Args:
-        snapshot: what to show.
+        snapshot: the snapshot.
         width: columns of the terminal.
-        height: its lines.
+        height: lines of the terminal.
         recent: what reconciling changed lately.
-        footer: the last line.
+        footer: the end of the last line.
     """
-    remarks = [*notes(snapshot), *recent][:8]
-    lines = sum(-(-len(line) // width) for line in remarks)
-    rows = max(height - _LINES_BESIDE_TABLES - lines, 6)
+    remarks = [*notes(snapshot), *recent][:_MOST_REMARKS]
+    folded = sum(math.ceil(len(line) / width) for line in remarks)
+    rows = max(height - _LINES_BESIDE_TABLES - folded, 6)
     for_running = min(len(snapshot.running), max(rows // 2, rows - len(snapshot.cells) - 2))
     parts: list[RenderableType] = [Text(summary(snapshot), style="bold")]
     if snapshot.waiting:
@@ -123,64 +158,54 @@ def screen(
         parts.append(_cells(snapshot.cells, limit=max(rows - for_running, 3)))
     if snapshot.running:
         parts.append(_running(snapshot.running, limit=for_running, wide=width >= _WIDE))
-    # Folded, never cut: at their ends they say what to do.
-    parts += [Text(line, style=_note_style(line), overflow="fold") for line in remarks]
-    asked = ", ".join(f"{name} {count}" for name, count in sorted(snapshot.queries.items())) or "nothing"
-    parts.append(Text(f"asked of Slurm in the last minute: {asked}{footer}", style="dim", no_wrap=True))
+    # Folded and never cut, since the remedy stands at the end of the line.
+    for line in remarks:
+        parts.append(Text(line, style="red" if line in snapshot.held else "yellow", overflow="fold"))
+    asked = ", ".join(f"{name} {count}" for name, count in sorted(snapshot.queries_per_minute.items()))
+    parts.append(
+        Text(f"Slurm queries in the last minute: {asked or 'none'}{footer}", style="dim", no_wrap=True)
+    )
     return Group(*parts)
 
 
-def show_once(snapshot: Snapshot, console: Console) -> None:
-    """The whole of it, however long."""
-    everything = len(snapshot.cells) + len(snapshot.running) + 40
-    console.print(screen(snapshot, width=console.width, height=2 * everything, recent=snapshot.found.lines))
-
-
-def _cells(cells: Sequence[CellNow], *, limit: int) -> Table:
-    """The cells, those first in which something happens; a column for every state that occurs."""
-    states = [state for state in _ORDER if any(cell.states.get(state) for cell in cells)]
-    named = len({cell.sweep for cell in cells}) > 1
-    columns = list(dict.fromkeys(key for cell in cells for key in cell.columns))
+def _cells(cells: Sequence[CellStatus], *, limit: int) -> Table:
+    """The cells, with a column for every status that occurs; if they are too many, the active ones."""
+    counts = [count_by_status(cell.states) for cell in cells]
+    statuses = [status for status in Status if any(each[status] for each in counts)]
+    several = len({cell.sweep for cell in cells}) > 1
+    columns = list(dict.fromkeys(key for cell in cells for key in cell.cell.columns))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in (*(["sweep"] if named else []), *columns):
+    for name in ("sweep", *columns) if several else columns:
         table.add_column(escape(name))
-    for state in states:
-        table.add_column(
-            _SHORT.get(state, str(state).lower()), justify="right", style=_STYLES.get(state, "yellow")
-        )
+    for status in statuses:
+        table.add_column(status, justify="right", style=_STYLES.get(status, "yellow"))
     table.add_column("ETA", justify="right")
-    shown = cells if len(cells) <= limit else sorted(cells, key=_interest)[: limit - 1]
-    for cell in shown:
-        row = [cell.sweep] if named else []
-        row += [cell_text(cell.columns.get(key)) for key in columns]
-        row += [str(cell.states.get(state, "")) for state in states]
-        table.add_row(*map(escape, row), _eta_of(cell))
-    if len(shown) < len(cells):
-        table.add_row(f"and {len(cells) - len(shown)} more")
+    rows = list(zip(cells, counts, strict=True))
+    if len(rows) > limit:
+        rows.sort(key=lambda row: (row[1][Status.RUNNING], row[1][Status.WAITING]), reverse=True)
+        rows = rows[: limit - 1]
+    for cell, count in rows:
+        names = [cell.sweep] if several else []
+        names += [cell_text(cell.cell.columns.get(key)) for key in columns]
+        numbers = [str(count[status] or "") for status in statuses]
+        table.add_row(*map(escape, names), *numbers, _eta(cell.eta_s) if cell.counts.active else "")
+    if len(rows) < len(cells):
+        table.add_row(f"and {len(cells) - len(rows)} more")
     return table
 
 
-def _interest(cell: CellNow) -> tuple[int, int]:
-    """Cells that train first, then those that wait, then those that lack something."""
-    return -cell.states.get(State.RUNNING, 0), -cell.states.get(State.PENDING, 0)
-
-
-def _eta_of(cell: CellNow) -> str:
-    active = cell.states.get(State.RUNNING, 0) + cell.states.get(State.PENDING, 0)
-    return _eta(cell.eta_s) if active else ""
-
-
 def _running(runs: Sequence[RunNow], *, limit: int, wide: bool) -> Table:
-    """The runs that train. On a narrow terminal `what` and `accuracy` are cut; never a number."""
+    """The runs that train. On a narrow terminal `what` and `accuracy` are cut, and never a number."""
     shown = runs if len(runs) <= limit else runs[: limit - 1]
     rows = [_run(run, wide=wide) for run in shown]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if wide else (0, 1, 0, 0))
     for name in rows[0] if rows else ("run",):
+        may_shrink = name in ("what", "accuracy")
         table.add_column(
             name,
-            min_width=None if name in _SHRINK else max(len(row[name]) for row in rows),
-            no_wrap=name not in _SHRINK,
-            justify="right" if name in _NUMBERS else "left",
+            min_width=None if may_shrink else max(len(row[name]) for row in rows),
+            no_wrap=not may_shrink,
+            justify="right" if name in ("step", "steps/s", "ETA") else "left",
         )
     for row in rows:
         table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row.values()))
@@ -190,23 +215,18 @@ def _running(runs: Sequence[RunNow], *, limit: int, wide: bool) -> Table:
 
 
 def _run(run: RunNow, *, wide: bool) -> dict[str, str]:
-    """Column to cell."""
-    now = run.running
-    reached = accuracies(now.attempt.progress)
+    """Column to text."""
+    reached = accuracies(run.progress)
     return {
         "run": short(run.run_id),
         "what": run.label,
-        "node": " ".join(word for word in (now.node, now.phase) if word),
+        "node": f"{run.node} {run.phase}".strip(),
         **({"device": run.device} if wide else {}),
-        "step": f"{now.attempt.step}/{run.max_steps}",
-        "steps/s": "" if now.steps_per_s is None else f"{now.steps_per_s:.1f}",
+        "step": f"{run.step}/{run.max_steps}",
+        "steps/s": "" if run.steps_per_s is None else f"{run.steps_per_s:.1f}",
         "accuracy": reached if wide else reached.partition(" | ")[0].removeprefix("final "),
-        "ETA": _eta(run.eta_s),
+        "ETA": _eta(run.eta_seconds),
     }
-
-
-def _note_style(line: str) -> str:
-    return "red" if " is held: " in line else "yellow"
 
 
 def _eta(seconds: float | None) -> str:

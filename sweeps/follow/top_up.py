@@ -1,88 +1,69 @@
-"""Top-up: as many more runs as a cell lacks that passed the gate, by how many of its runs have passed so far."""
+"""Top-up: more runs for cells that miss kept runs, by each cell's pass rate."""
 
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from results_db.contract import PlannedRun
 from results_db.text import counted
-from sweeps.follow.coverage import CellCoverage, following
+from sweeps.follow.coverage import next_runs
 from sweeps.spec.expand import Expansion
+from sweeps.status.cell import CellStatus
 
 CAP = 2.0
-"""Runs of a cell, in multiples of those that it wants, beyond which no more are launched on their own account."""
+"""Most runs of a cell, in multiples of its wanted ones, unless the user gives another cap."""
 
 
-@dataclass(frozen=True)
-class CellTopUp:
-    """What a top-up would launch for a cell.
+def runs_needed(*, missing: int, stored: int, kept: int, active: int) -> int:
+    """The number of runs to launch so that, with the active ones, about `missing` of them pass the gate.
 
-    Attributes:
-        covered: what the cell has.
-        runs: open ones first, then those of unused seeds, in seed order.
-        held_back: how many more its pass rate asks for than the cap or its fixed seeds allow.
-    """
-
-    covered: CellCoverage
-    runs: Sequence[PlannedRun] = field(repr=False)
-    held_back: int
-
-
-def runs_needed(*, missing: int, tried: int, reached: int, active: int) -> int:
-    """How many more runs to launch so that about `missing` of them and of the active ones pass the gate.
-
-    A pass costs `(tried + 1) / reached` runs: the mean of 1 / rate, given what was seen, if every rate was as likely
-    before. That is a little more than `tried / reached`, so it never launches fewer than the observed rate asks for,
-    and the more there was to see, the smaller the difference. Where none has passed that mean does not exist, and the
-    next run is taken for the first that passes: `tried + 1` runs, 17 after 16 in vain, and not infinitely many. Of a
-    cell without any tried run this is 1: it gets what it wants, as by `launch`. Active runs pass at the same rate, so
-    they are as good as so many of these.
+    A kept run costs `(stored + 1) / kept` runs: the posterior mean of 1 / pass rate under a uniform prior. This is
+    slightly more than the observed `stored / kept`, by less the more runs are stored. If none is kept, that mean does
+    not exist; the next run is then expected to pass, at a cost of `stored + 1` runs: 17 after 16 runs that missed. A
+    cell without stored runs gets the runs that it wants. Active runs pass at the same rate, so each of them saves one.
     """
     if missing == 0:
         return 0
-    return max(math.ceil(missing * (tried + 1) / max(reached, 1)) - active, 0)
+    return max(math.ceil(missing * (stored + 1) / max(kept, 1)) - active, 0)
 
 
-def make_top_up(cells: Sequence[CellCoverage], *, cap: float = CAP) -> list[CellTopUp]:
-    """What a top-up would launch, cell by cell; the same store gives the same runs.
+def make_top_up(cells: Sequence[CellStatus], *, cap: float = CAP) -> list[CellStatus]:
+    """The cells with the runs that a top-up would launch. The same store gives the same runs.
+
+    A cell's runs to submit come first, then those of unused seeds, in seed order.
 
     Args:
-        cells: what the cells have, all of them, since a run is launched for one cell only.
-        cap: tried, active, failed and launched runs of a cell are together at most this many times what it wants.
+        cells: all cells of the spec, since a run is launched for one cell only.
+        cap: most stored, active, failed and launched runs of a cell, in multiples of its wanted ones.
     """
-    taken = {run.run_id for covered in cells for run in covered.cell.runs}
+    taken = {run.run_id for cell in cells for run in cell.cell.runs}
     top_ups = []
-    for covered in cells:
+    for cell in cells:
+        counts = cell.counts
         needed = runs_needed(
-            missing=covered.missing, tried=covered.tried, reached=covered.reached, active=covered.active
+            missing=cell.missing, stored=counts.stored, kept=cell.kept or 0, active=counts.active
         )
-        allowed = min(needed, _left(covered, cap))
-        unused = (run for run in following(covered.cell) if run.run_id not in taken)
-        runs = list(itertools.islice(itertools.chain(covered.open, unused), allowed))
+        most = math.floor(round(cap * cell.cell.wanted, 6))  # 1.15 * 20 is slightly below 23
+        allowed = min(needed, max(most - counts.stored - counts.active - counts.failed, 0))
+        unused = (run for run in next_runs(cell.cell) if run.run_id not in taken)
+        runs = list(itertools.islice(itertools.chain(cell.to_submit, unused), allowed))
         taken |= {run.run_id for run in runs}
-        top_ups.append(CellTopUp(covered, runs, needed - len(runs)))
+        top_ups.append(replace(cell, top_up=runs, held_back=needed - len(runs)))
     return top_ups
 
 
-def _left(covered: CellCoverage, cap: float) -> int:
-    """How many runs the cap leaves."""
-    most = math.floor(round(cap * covered.cell.wanted, 6))  # 1.15 * 20 is a little below 23
-    return max(most - covered.tried - covered.active - covered.failed, 0)
+def to_launch(cells: Sequence[CellStatus]) -> Expansion:
+    """The cells that are topped up, each with only its runs to launch."""
+    return Expansion([replace(cell.cell, runs=cell.top_up) for cell in cells if cell.top_up])
 
 
-def to_launch(top_ups: Sequence[CellTopUp]) -> Expansion:
-    """The cells that get runs, with these runs alone."""
-    return Expansion([replace(each.covered.cell, runs=each.runs) for each in top_ups if each.runs])
-
-
-def why_held_back(top_up: CellTopUp, *, cap: float) -> str:
-    """For a person, of a cell that gets fewer runs than it needs: what it needs, and what to do."""
-    covered, given = top_up.covered, len(top_up.runs)
-    said = (
-        f"{covered.reached} of {counted(covered.tried, 'run')} reached the accuracy, "
-        f"{covered.missing} more are wanted, and that takes about {counted(given + top_up.held_back, 'run')}"
+def why_held_back(cell: CellStatus, *, cap: float) -> str:
+    """Why a cell gets fewer runs than it needs, and what to do; one line for the user."""
+    given = len(cell.top_up)
+    needs = (
+        f"{cell.kept} of {counted(cell.counts.stored, 'stored run')} passed the gate, {cell.missing} more are wanted, "
+        f"which takes about {counted(given + cell.held_back, 'run')}"
     )
-    if covered.cell.next_seed is None:
-        return f"{said}, but its seeds are fixed and {given} of them open; give the spec `runs` instead"
-    return f"{said}, but the cap of {cap:g} times {covered.cell.wanted} leaves {given}; raise it with --cap"
+    if cell.cell.next_seed is None:
+        return f"{needs}, but its seeds are fixed and {given} of them are left; give the spec `runs` instead"
+    return f"{needs}, but the cap of {cap:g} times {cell.cell.wanted} leaves {given}; raise it with --cap"

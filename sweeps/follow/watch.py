@@ -1,294 +1,279 @@
-"""What a person watches: cells by state, runs under way, what is left to wait for, and why runs failed."""
+"""What `watch` finds: cells by status, runs that train, the time left, and the causes of failures."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from results_db.contract import ACTIVE, FAILURES, INTERRUPTED, EndedAttempt, PlannedRun, State, Store
+from jobs.progress import Training
+from results_db.contract import Attempt, PlannedRun, State, Store
 from results_db.query.failures import by_cause
 from slurm.client.client import Slurm
 from slurm.follow.hold import FAULTS, held
 from slurm.follow.progress import Pace, Running, under_way, waiting
 from slurm.follow.reconcile import Reconciled, Reconciler
-from sweeps.follow.estimate import Durations, Left, total_steps
+from sweeps.follow.coverage import with_top_ups
+from sweeps.spec.expand import Cell, Expansion
+from sweeps.spec.model import Spec
+from sweeps.status.cell import NEW, CellStatus, Status, count_by_status, describe, read_cells
+from sweeps.status.estimate import Estimate, total_steps
 
-if TYPE_CHECKING:
-    from sweeps.spec.expand import Cell, Expansion
-
-NEW = "NEW"
-"""The state of a run that the store does not know."""
-
-
-@dataclass(frozen=True)
-class CellNow:
-    """A cell.
-
-    Attributes:
-        sweep: the sweep's name.
-        columns: of the cell.
-        states: how many runs are in which state.
-        eta_s: seconds until its active runs have ended; None: not known.
-    """
-
-    sweep: str
-    columns: Mapping[str, Any]
-    states: Mapping[str, int]
-    eta_s: float | None
+_RELEARN_AT = 1.1
+"""Growth of the number of stored runs at which the estimate is made anew."""
 
 
-@dataclass(frozen=True)
-class RunNow:
-    """A run that trains.
+@dataclass(frozen=True, kw_only=True)
+class RunNow(Training):
+    """A run that trains, as the screen and `--json` show it.
 
     Attributes:
-        run_id: the run.
-        label: what tells it from the others.
-        running: its attempt, and where.
-        device: such as its GPU.
-        max_steps: its step limit.
-        eta_s: seconds until it ends; None: not known.
+        label: its cell's columns and its seed.
+        job_id: the id of its Slurm job, if any.
+        node: the node that it trains on.
+        device: its GPU or processor.
+        phase: `silent` if its heartbeats have stopped for a while, else empty.
+        progress: the values of its last heartbeat.
+        eta_seconds: seconds until it ends; None: unknown.
     """
 
-    run_id: str
     label: str
-    running: Running
+    job_id: str | None
+    node: str
     device: str
-    max_steps: int
-    eta_s: float | None
-
-
-@dataclass(frozen=True)
-class CauseNow:
-    """Failures of one cause.
-
-    Attributes:
-        example: as one of them put it.
-        run_ids: of all of them, the last to fail first.
-        nodes: where they failed.
-        last: the last of them.
-    """
-
-    example: str
-    run_ids: Sequence[str]
-    nodes: Sequence[str]
-    last: EndedAttempt
+    phase: str
+    progress: Mapping[str, float]
+    eta_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """All of it at one moment; see `Watch.look`.
+    """The result of one look.
 
     Attributes:
-        name: what is watched.
-        states: how many runs are in which state.
-        eta_s: seconds until the last active run ends; None: not known.
+        name: the name of the sweep, or `all sweeps`.
+        at: the time, in ISO form.
+        states: state to number of runs.
+        eta_seconds: seconds until the last active run ends; None: unknown.
         cells: every cell.
         running: every run that trains.
-        waiting: Slurm's reasons to let runs wait, and how many wait for each.
-        causes: why runs failed, the one that struck last first.
-        found: what reconciling found and changed.
-        held: a line for every job that is held.
-        queries: how often which command of Slurm was run in the last minute.
+        waiting: Slurm's reason to the number of runs that wait for it.
+        failures: for each cause of failures its runs, nodes and last failure, the last to occur first.
+        held: a line for every dispatch that is held.
+        changes: what reconciling found and changed.
+        queries_per_minute: Slurm command to how often it was run in the last minute.
     """
 
     name: str
+    at: str
     states: Mapping[str, int]
-    eta_s: float | None
-    cells: Sequence[CellNow]
+    eta_seconds: float | None
+    cells: Sequence[CellStatus]
     running: Sequence[RunNow]
     waiting: Mapping[str, int]
-    causes: Sequence[CauseNow]
-    found: Reconciled
+    failures: Sequence[Mapping[str, Any]]
     held: Sequence[str]
-    queries: Mapping[str, int]
+    changes: Reconciled
+    queries_per_minute: Mapping[str, int]
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """The number of runs with each status."""
+        return count_by_status(self.states)
 
     @property
     def active(self) -> int:
-        """Runs that wait or train."""
-        return sum(self.states.get(state, 0) for state in ACTIVE)
+        """The number of active runs."""
+        return self.counts[Status.WAITING] + self.counts[Status.RUNNING]
 
     @property
     def has_failed(self) -> bool:
-        """No run waits or trains any more, and some failed or were interrupted."""
-        return not self.active and any(self.states.get(state) for state in FAILURES | INTERRUPTED)
+        """No run is active, and some failed or were interrupted."""
+        return not self.active and bool(self.counts[Status.FAILED] + self.counts[Status.INTERRUPTED])
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {
-            "name": self.name,
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "states": dict(self.states),
-            "eta_seconds": self.eta_s,
+        """The snapshot for `--json`."""
+        return vars(self) | {
+            "counts": self.counts,
             "cells": [
-                {"sweep": cell.sweep, **cell.columns, "states": dict(cell.states), "eta_seconds": cell.eta_s}
+                {
+                    "sweep": cell.sweep,
+                    **cell.cell.columns,
+                    "states": cell.states,
+                    "counts": count_by_status(cell.states),
+                    "eta_seconds": cell.eta_s,
+                }
                 for cell in self.cells
             ],
-            "running": [
-                {
-                    "run_id": run.run_id,
-                    "label": run.label,
-                    "job_id": run.running.attempt.job_id,
-                    "node": run.running.node,
-                    "device": run.device,
-                    "phase": run.running.phase,
-                    "step": run.running.attempt.step,
-                    "max_steps": run.max_steps,
-                    "progress": dict(run.running.attempt.progress),
-                    "steps_per_s": run.running.steps_per_s,
-                    "eta_seconds": run.eta_s,
-                }
-                for run in self.running
-            ],
-            "waiting": dict(self.waiting),
-            "failures": [
-                {
-                    "cause": cause.example,
-                    "count": len(cause.run_ids),
-                    "runs": list(cause.run_ids),
-                    "nodes": list(cause.nodes),
-                    "last": {
-                        "run_id": cause.last.attempt.run_id,
-                        "state": str(cause.last.state),
-                        "exit_code": cause.last.exit_code,
-                        "error": cause.last.error,
-                        "log_tail": cause.last.log_tail,
-                        "job_id": cause.last.job_id,
-                        "ended_at": cause.last.ended_at.isoformat(timespec="seconds"),
-                    },
-                }
-                for cause in self.causes
-            ],
-            "held": list(self.held),
-            "changes": self.found.as_dict(),
-            "queries_per_minute": dict(self.queries),
+            "running": [asdict(run) for run in self.running],
+            "changes": self.changes.as_dict(),
         }
 
 
 class Watch:
-    """Looks again and again, and reconciles on the way.
+    """Looks at sweeps again and again, and reconciles at every look.
 
     Args:
-        name: what is watched, for a person.
-        sweeps: reads the sweeps and their cells, top-ups included; called again when runs were added.
+        sweeps: reads the sweeps. It is called again when runs were added to the store.
         store: the store.
         slurm: the cluster.
+        name: what is watched; default: the name of the first sweep.
     """
 
     def __init__(
         self,
-        name: str,
-        sweeps: "Callable[[], Sequence[tuple[str, Expansion]]]",
+        sweeps: Callable[[], Sequence[tuple[Spec, Expansion]]],
         *,
         store: Store,
         slurm: Slurm,
+        name: str | None = None,
     ) -> None:
-        self._name = name
-        self._read = sweeps
+        self._read_sweeps = sweeps
         self._store = store
         self._slurm = slurm
+        self._name = name
         self._reconciler = Reconciler(store, slurm)
         self._pace = Pace()
-        self._size: int | None = None
-        self._cells: list[tuple[str, Cell]] = []
-        self._place: dict[str, tuple[int, PlannedRun]] = {}
-        self._devices: dict[object, str] = {}
-        self._seconds = Durations()
+        self._size = self._stored = -1
+        self._sweeps: list[tuple[str, Expansion]] = []
+        self._runs: dict[str, tuple[Cell, PlannedRun]] = {}
+        self._estimate = Estimate([])
+        self._devices: dict[Attempt, str] = {}
 
     def look(self) -> Snapshot:
-        """How things stand now.
+        """Reconcile, and take a snapshot.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: the store cannot be reached.
         """
-        found = self._reconciler.look()
-        self._follow_the_sweeps()
-        states = self._store.states(self._place)
-        over = {one.attempt for one in found.ended}
-        own = [one for one in found.open if one.attempt.run_id in self._place and one.attempt not in over]
-        reasons = waiting(own, found.queue)
-        # The store may not have heard yet that a job was requeued.
-        states |= {run_id: State.PENDING for run_id in reasons if states.get(run_id) in ACTIVE}
-        running = under_way(own, found.queue, pace=self._pace, now=datetime.now(UTC))
-        running = [one for one in running if states.get(one.attempt.attempt.run_id) is State.RUNNING]
-        self._seconds.see(states, running, self._place)
-        left = Left(self._seconds, states, running, self._place)
+        changes = self._reconciler.look()
+        self._refresh()
+        states = self._store.states(self._runs)
+        ended = {one.attempt for one in changes.ended}
+        own = [one for one in changes.open if one.attempt.run_id in self._runs and one.attempt not in ended]
+        reasons = waiting(own, changes.queue)
+        now = datetime.now(UTC)
+        running = [
+            one
+            for one in under_way(own, changes.queue, pace=self._pace, now=now)
+            if states.get(one.attempt.attempt.run_id) is State.RUNNING
+        ]
+        # squeue shows that a job was requeued before the store does.
+        active = (State.PENDING, State.RUNNING)
+        states |= {run_id: State.PENDING for run_id in reasons if states.get(run_id) in active}
+        queued = [run_id for run_id, state in states.items() if state is State.PENDING]
+        workers = Counter(map(_worker, running))
+        training = [self._run_now(one, share=1 / workers[_worker(one)]) for one in running]
+        eta = self._estimate.left(training, queued)
+        by_id = {run.run_id: run for run in training}
+        cells = [
+            self._with_eta(cell, states, by_id, eta)
+            for name, expansion in self._sweeps
+            for cell in read_cells(expansion, states, sweep=name)
+        ]
         return Snapshot(
-            name=self._name,
-            states=_counts(states.get(run_id, NEW) for run_id in self._place),
-            eta_s=left.eta,
-            cells=self._cells_now(states, left),
-            running=[self._run_now(one, left) for one in running],
-            waiting=dict(Counter(reasons.values())),
-            causes=self._causes(),
-            found=found,
+            name=self._name or self._sweeps[0][0],
+            at=now.isoformat(timespec="seconds"),
+            states=Counter(str(states.get(run_id, NEW)) for run_id in self._runs),
+            eta_seconds=eta,
+            cells=cells,
+            running=training,
+            waiting=Counter(reasons.values()),
+            failures=self._failures(),
             held=[
                 hold.describe()
                 for hold in held(self._store.folder, {one.job_name for one in own if one.job_name})
             ],
-            queries=self._slurm.per_minute(),
+            changes=changes,
+            queries_per_minute=self._slurm.per_minute(),
         )
 
-    def _follow_the_sweeps(self) -> None:
-        """Read the sweeps anew when a launch or a top-up has added runs."""
-        size = sum(sum(states.values()) for states in self._store.sweeps().values())
-        if size == self._size:
+    def _refresh(self) -> None:
+        """Read the sweeps again if runs were added, and the stored runs if there are many new ones."""
+        counts = [Counter(states) for states in self._store.sweeps().values()]
+        size, stored = sum(each.total() for each in counts), sum(each[State.COMPLETED] for each in counts)
+        if size == self._size and stored <= self._stored * _RELEARN_AT:
             return
-        self._size = size
-        sweeps = self._read()
-        self._cells = [(name, cell) for name, expansion in sweeps for cell in expansion.cells]
-        self._place = {}
-        for index, (_, cell) in enumerate(self._cells):
-            for run in cell.runs:
-                self._place.setdefault(run.run_id, (index, run))
-        self._seconds.learn(self._store.runs(), self._place)
+        frame = self._store.runs()
+        if size != self._size:
+            known, taken = set(frame["run_id"]), set[str]()
+            self._sweeps = []
+            for spec, expansion in self._read_sweeps():
+                cells = []
+                for cell in with_top_ups(expansion, known).cells:
+                    # A run of two sweeps is shown once.
+                    cells.append(replace(cell, runs=[run for run in cell.runs if run.run_id not in taken]))
+                    taken |= {run.run_id for run in cell.runs}
+                self._sweeps.append((spec.name, Expansion(cells)))
+            self._runs = {
+                run.run_id: (cell, run)
+                for _, each in self._sweeps
+                for cell in each.cells
+                for run in cell.runs
+            }
+        self._estimate = Estimate([cell for _, each in self._sweeps for cell in each.cells], frame)
+        self._size, self._stored = size, stored
 
-    def _cells_now(self, states: Mapping[str, State], left: Left) -> list[CellNow]:
-        counts: list[Counter[str]] = [Counter() for _ in self._cells]
-        for run_id, (index, _) in self._place.items():
-            counts[index][str(states.get(run_id, NEW))] += 1
-        return [
-            CellNow(name, cell.columns, counts[index], left.eta_of(index))
-            for index, (name, cell) in enumerate(self._cells)
-        ]
+    def _with_eta(
+        self,
+        cell: CellStatus,
+        states: Mapping[str, State],
+        training: Mapping[str, RunNow],
+        whole: float | None,
+    ) -> CellStatus:
+        """The cell with the time left by its own workers, but at most that of all cells."""
+        if not cell.counts.active:
+            return replace(cell, eta_s=0.0)
+        run_ids = [run.run_id for run in cell.cell.runs]
+        alone = self._estimate.left(
+            [training[run_id] for run_id in run_ids if run_id in training],
+            [run_id for run_id in run_ids if states.get(run_id) is State.PENDING],
+        )
+        return replace(cell, eta_s=min((eta for eta in (alone, whole) if eta is not None), default=None))
 
-    def _run_now(self, running: Running, left: Left) -> RunNow:
-        attempt = running.attempt.attempt
-        index, run = self._place[attempt.run_id]
+    def _run_now(self, one: Running, *, share: float) -> RunNow:
+        attempt = one.attempt.attempt
+        cell, run = self._runs[attempt.run_id]
         if attempt not in self._devices:
             self._devices[attempt] = str(self._store.attempts(attempt.run_id)[-1].get("device") or "")
-        return RunNow(
-            attempt.run_id,
-            label(self._cells[index][1], run),
-            running,
-            self._devices[attempt],
-            total_steps(run),
-            left.of_run(running),
+        found = RunNow(
+            run_id=attempt.run_id,
+            label=describe({**cell.columns, "seed": run.config["seed"]}),
+            job_id=one.attempt.job_id,
+            node=one.node,
+            device=self._devices[attempt],
+            phase=one.phase,
+            step=one.attempt.step,
+            max_steps=total_steps(run.config),
+            progress=one.attempt.progress,
+            steps_per_s=one.steps_per_s,
+            share=share,
         )
+        return replace(found, eta_seconds=self._estimate.of_run(found))
 
-    def _causes(self) -> list[CauseNow]:
-        failed = [one for one in self._store.ended_attempts(FAULTS) if one.attempt.run_id in self._place]
-        causes = [
-            CauseNow(
-                cause.example,
-                [one.attempt.run_id for one in cause.attempts],
-                sorted({one.host for one in cause.attempts if one.host}),
-                cause.attempts[0],
-            )
-            for cause in by_cause(failed)
+    def _failures(self) -> list[dict[str, Any]]:
+        failed = [one for one in self._store.ended_attempts(FAULTS) if one.attempt.run_id in self._runs]
+        causes = sorted(by_cause(failed), key=lambda cause: cause.attempts[0].ended_at, reverse=True)
+        return [
+            {
+                "cause": cause.example,
+                "count": cause.count,
+                "runs": [one.attempt.run_id for one in cause.attempts],
+                "nodes": sorted({one.host for one in cause.attempts if one.host}),
+                "last": {
+                    "run_id": cause.attempts[0].attempt.run_id,
+                    "state": cause.attempts[0].state,
+                    "exit_code": cause.attempts[0].exit_code,
+                    "error": cause.attempts[0].error,
+                    "log_tail": cause.attempts[0].log_tail,
+                    "job_id": cause.attempts[0].job_id,
+                    "ended_at": cause.attempts[0].ended_at.isoformat(timespec="seconds"),
+                },
+            }
+            for cause in causes
         ]
-        return sorted(causes, key=lambda cause: cause.last.ended_at, reverse=True)
 
 
-def label(cell: "Cell", run: PlannedRun) -> str:
-    """`gol=3 model_t=2 seed=1`."""
-    from results_db.text import cell_text
-
-    return " ".join(
-        f"{key}={cell_text(value)}" for key, value in [*cell.columns.items(), ("seed", run.config["seed"])]
-    )
-
-
-def _counts(states: Iterable[str]) -> dict[str, int]:
-    return dict(Counter(map(str, states)))
+def _worker(one: Running) -> object:
+    """The job, or the local process, that trains the run."""
+    return one.attempt.job_id or (one.attempt.host, one.attempt.process)

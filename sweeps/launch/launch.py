@@ -2,10 +2,10 @@
 
 from slurm.submit.launchers import LOCAL, choose
 from sweeps.launch.options import LaunchOptions
-from sweeps.launch.plan import Counts
 from sweeps.launch.prepare import LaunchResult
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
+from sweeps.status.cell import Counts
 
 
 def launch(spec: Spec, expansion: Expansion, options: LaunchOptions) -> LaunchResult:

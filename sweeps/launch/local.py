@@ -8,15 +8,16 @@ from jobs.provenance import lose_dead_attempts
 from results_db.contract import FAILURES, INTERRUPTED, State, Store
 from results_db.spool.ingest import ingest
 from results_db.store import open_store
-from results_db.text import cell_text, counted
+from results_db.text import counted
 from slurm.local import LocalLauncher, resources
 from slurm.submit.launchers import Launcher
 from sweeps.launch.options import LaunchOptions
-from sweeps.launch.plan import Plan, make_plan
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
+from sweeps.status.cell import describe
 from sweeps.status.dead import dead_runs
+from sweeps.status.plan import Plan, make_plan
 
 
 def launch_locally(
@@ -27,7 +28,8 @@ def launch_locally(
     machine = resources(cpus_per_task=int(str(cpus)) if cpus else None, workers=options.workers)
     with prepare(spec, expansion, options, on_gpus=bool(machine.gpus), recover=_recover) as ready:
         workers = min(machine.workers, len(ready.packs))
-        display = Display(total=ready.runs, workers=workers, expected_s=_mean_seconds(ready.plan))
+        run_ids = [run.run_id for pack in ready.packs for run in pack.runs]
+        display = Display(run_ids, workers=workers, estimate=ready.plan.estimate)
         for line in (*ready.notes, _opening(ready, workers=workers)):
             display.say(line)
         local = LocalLauncher(ready.store, machine=machine, display=display, labels=_labels(expansion))
@@ -102,10 +104,7 @@ def _closing(result: LaunchResult, *, trained: int) -> str:
 def _labels(expansion: Expansion) -> dict[str, str]:
     """Run id to the columns and the seed that tell it from the others."""
     return {
-        run.run_id: " ".join(
-            f"{key}={cell_text(value)}"
-            for key, value in [*cell.columns.items(), ("seed", run.config["seed"])]
-        )
+        run.run_id: describe({**cell.columns, "seed": run.config["seed"]})
         for cell in expansion.cells
         for run in cell.runs
     }

@@ -12,9 +12,10 @@ from results_db.store import open_store
 from results_db.store.address import locate
 from results_db.text import counted
 from sweeps.launch.options import LaunchOptions
-from sweeps.launch.plan import Counts, Plan, make_plan
 from sweeps.spec.expand import Expansion, in_breadth_first_order
 from sweeps.spec.model import Spec
+from sweeps.status.cell import Counts
+from sweeps.status.plan import Plan, make_plan
 
 GPU_PACK = 16
 """Runs that a GPU trains at once by default."""

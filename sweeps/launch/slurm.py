@@ -7,18 +7,17 @@ import click
 from imagination.schema import ConfigError
 from results_db.contract import Store
 from results_db.text import counted
-from slurm.client.client import Slurm
-from slurm.client.commands import array_limit
+from slurm.client.client import Slurm, array_limit
 from slurm.follow.reconcile import Reconciler
 from slurm.job import PackJob
 from slurm.submit.dispatch import Submitted, dispatch
 from slurm.submit.launchers import Launcher, Resources
 from slurm.submit.probe import START_WITHIN_S, probe
 from sweeps.launch.options import LaunchOptions, ask
-from sweeps.launch.plan import make_plan
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
+from sweeps.status.plan import make_plan
 
 
 def launch_on_slurm(

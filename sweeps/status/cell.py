@@ -1,0 +1,175 @@
+"""The status of runs, and of the cells that they belong to."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from imagination.schema import Scalar
+from results_db.contract import FAILURES, INTERRUPTED, PlannedRun, State
+from results_db.text import cell_text
+from sweeps.spec.expand import Cell, Expansion
+
+NEW = "NEW"
+"""Stands for the state of a run that is not in the store."""
+
+
+class Status(StrEnum):
+    """What becomes of a run, in the words of every listing."""
+
+    STORED = "stored"
+    RUNNING = "running"
+    WAITING = "waiting"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    NEW = "new"
+
+
+_STATUS: dict[str, Status] = {
+    NEW: Status.NEW,
+    State.STAGED: Status.NEW,
+    State.PENDING: Status.WAITING,
+    State.RUNNING: Status.RUNNING,
+    State.COMPLETED: Status.STORED,
+    **dict.fromkeys(FAILURES, Status.FAILED),
+    **dict.fromkeys(INTERRUPTED, Status.INTERRUPTED),
+}
+
+
+def count_by_status(states: Mapping[str, int]) -> dict[Status, int]:
+    """The number of runs with each status, 0 included, from the number of runs in each state."""
+    counts = dict.fromkeys(Status, 0)
+    for state, runs in states.items():
+        counts[_STATUS[state]] += runs
+    return counts
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of runs; total = stored + active + failed + to_submit.
+
+    Attributes:
+        stored: COMPLETED runs, whatever accuracy they reached.
+        active: waiting and running ones.
+        failed: failed runs that a launch would skip.
+        to_submit: runs that a launch would train.
+    """
+
+    stored: int = 0
+    active: int = 0
+    failed: int = 0
+    to_submit: int = 0
+
+    @property
+    def total(self) -> int:
+        """All runs."""
+        return self.stored + self.active + self.failed + self.to_submit
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.stored + other.stored,
+            self.active + other.active,
+            self.failed + other.failed,
+            self.to_submit + other.to_submit,
+        )
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts for `--json`."""
+        return {"total": self.total, **vars(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellStatus:
+    """A cell and its runs by state. Each command fills in the fields that it needs.
+
+    Attributes:
+        sweep: the name of the cell's sweep.
+        cell: the cell, with its runs.
+        states: state to number of runs; `NEW` for runs that are not in the store.
+        to_submit: the runs that a launch would train, in seed order.
+        kept: the number of stored runs that passed the gate; None: not counted.
+        seconds_per_run: mean training time of the cell's stored runs; None: unknown.
+        top_up: the runs that a top-up would train.
+        held_back: the number of runs that the cell needs beyond those.
+        eta_s: seconds until the cell's active runs end; None: unknown.
+    """
+
+    sweep: str
+    cell: Cell
+    states: Mapping[str, int]
+    to_submit: Sequence[PlannedRun] = field(repr=False)
+    kept: int | None = None
+    seconds_per_run: float | None = None
+    top_up: Sequence[PlannedRun] = field(default=(), repr=False)
+    held_back: int = 0
+    eta_s: float | None = None
+
+    @property
+    def counts(self) -> Counts:
+        """The cell's runs. With `--retry-failed` the failed ones are among those to submit."""
+        by_status = count_by_status(self.states)
+        stored, active = by_status[Status.STORED], by_status[Status.WAITING] + by_status[Status.RUNNING]
+        failed = sum(by_status.values()) - stored - active - len(self.to_submit)
+        return Counts(stored, active, failed, len(self.to_submit))
+
+    @property
+    def missing(self) -> int:
+        """The number of kept runs that the cell lacks."""
+        return max(self.cell.wanted - (self.kept or 0), 0)
+
+    @property
+    def expected_seconds(self) -> float | None:
+        """Training time of all runs to submit, one after the other; None if it is unknown."""
+        if not self.to_submit:
+            return 0.0
+        return None if self.seconds_per_run is None else self.seconds_per_run * len(self.to_submit)
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The columns of a listing; those about kept runs only if they were counted."""
+        counts = self.counts
+        numbers = {"wanted": self.cell.wanted, "total": counts.total, "stored": counts.stored}
+        rest = {"active": counts.active, "failed": counts.failed, "to_submit": counts.to_submit}
+        if self.kept is None:
+            return numbers | rest
+        top_up = {"missing": self.missing, "top_up": len(self.top_up), "held_back": self.held_back}
+        return numbers | {"kept": self.kept} | rest | top_up
+
+    @property
+    def label(self) -> str:
+        """The sweep and the cell's columns, such as `table3: gol=3 model_t=2`."""
+        columns = describe(self.cell.columns)
+        return f"{self.sweep}: {columns}" if columns else self.sweep
+
+
+def describe(columns: Mapping[str, Scalar]) -> str:
+    """The columns in one line, such as `gol=3 model_t=2`."""
+    return " ".join(f"{key}={cell_text(value)}" for key, value in columns.items())
+
+
+def with_lost(states: Mapping[str, State], dead: Collection[str]) -> dict[str, State]:
+    """The states, with LOST for those runs whose worker is dead."""
+    return {**states, **{run_id: State.LOST for run_id in dead if run_id in states}}
+
+
+def read_cells(
+    expansion: Expansion, states: Mapping[str, State], *, sweep: str = "", retry_failed: bool = False
+) -> list[CellStatus]:
+    """The status of every cell.
+
+    Args:
+        expansion: the cells and their runs.
+        states: run id to state, for the runs that are in the store.
+        sweep: the name of the sweep.
+        retry_failed: count failed runs as runs to submit.
+    """
+    chosen = {Status.NEW, Status.INTERRUPTED} | ({Status.FAILED} if retry_failed else set())
+    return [
+        CellStatus(
+            sweep=sweep,
+            cell=cell,
+            states=Counter(str(states.get(run.run_id, NEW)) for run in cell.runs),
+            to_submit=[run for run in cell.runs if _STATUS[states.get(run.run_id, NEW)] in chosen],
+        )
+        for cell in expansion.cells
+    ]
