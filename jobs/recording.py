@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from typing_extensions import override
 
 from imagination.recorder import Arrays, Recorder
-from results_db.contract import Attempt, RunRecord, Sample, State, StoreError, UnfitError, WorkerStore
+from results_db.contract import Attempt, RunRecord, State, StoreError, UnfitError, WorkerStore
 from results_db.files import Files, last_lines, write_atomically
 from results_db.text import short
 
@@ -72,7 +72,7 @@ class RunRecorder(Recorder):
     def rewind(self) -> None:
         """Return to the last checkpoint, or to the beginning, and forget what was recorded since."""
         self._metrics: dict[str, float | None] = {}
-        self._samples: dict[str, Sample] = {}
+        self._samples: dict[str, bytes] = {}
         self._traces: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
         self.checkpointed = self._restore()
 
@@ -114,7 +114,7 @@ class RunRecorder(Recorder):
         buffer = io.BytesIO()
         named: dict[str, Any] = dict(arrays)
         np.savez_compressed(buffer, **named)
-        self._samples[name] = Sample(buffer.getvalue())
+        self._samples[name] = buffer.getvalue()
 
     @override
     def checkpoint(self, state: Arrays) -> None:

@@ -200,13 +200,6 @@ class EndedAttempt:
     ended_at: datetime
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A few decoded boards, as the bytes of a compressed .npz file (see `imagination.recorder`)."""
-
-    npz: bytes
-
-
 DIVERGED = "diverged"
 """Outcome of a run whose numbers became infinite or NaN: it counts in `run`, never in `kept`."""
 
@@ -224,7 +217,7 @@ class RunRecord:
         seconds: training time over all attempts, in seconds, without evaluation.
         metrics: name to value; null where the metric does not exist for this run.
         traces: name to (steps, values), equally long.
-        samples: name to sample.
+        samples: name to a few decoded boards, as a compressed .npz file (see `imagination.recorder`).
     """
 
     run_id: str
@@ -232,7 +225,7 @@ class RunRecord:
     seconds: float
     metrics: Mapping[str, float | None]
     traces: Mapping[str, tuple[Sequence[int], Sequence[float]]] = field(default_factory=dict)
-    samples: Mapping[str, Sample] = field(default_factory=dict)
+    samples: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class WorkerStore(Protocol):
@@ -410,8 +403,8 @@ class Store(WorkerStore, Protocol):
     def traces_of(self, run_ids: Iterable[str]) -> dict[str, Traces]:
         """Run id to traces, for those of these runs that have any."""
 
-    def samples(self, run_id: str) -> dict[str, Sample]:
-        """The samples of a run, by name."""
+    def samples(self, run_id: str) -> dict[str, bytes]:
+        """The samples of a run, by name; see `RunRecord`."""
 
     def attempts(self, run_id: str) -> list[dict[str, Any]]:
         """The attempts of a run, oldest first: number, state, times, provenance, error."""

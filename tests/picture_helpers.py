@@ -9,7 +9,7 @@ from compare_helpers import complete
 from numpy.typing import NDArray
 from scipy.signal import convolve2d
 
-from results_db.contract import PlannedRun, RunRecord, Sample
+from results_db.contract import PlannedRun, RunRecord
 from results_db.store.sql import SqlStore
 
 Array = NDArray[Any]
@@ -52,7 +52,7 @@ def life(states: int, *, seed: int = 0, board: int = 20) -> Array:
 
 def sample(
     truth: Sequence[Array], decoded: Sequence[Array], score: Sequence[float], index: Sequence[int]
-) -> Sample:
+) -> bytes:
     """Boards of several sequences, as the trainer writes them."""
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -62,10 +62,10 @@ def sample(
         score=np.array(score, dtype=np.float64),
         index=np.array(index, dtype=np.int64),
     )
-    return Sample(buffer.getvalue())
+    return buffer.getvalue()
 
 
-def seven(gol: int, model_t: int, *, noise: float = 0.0) -> Sample:
+def seven(gol: int, model_t: int, *, noise: float = 0.0) -> bytes:
     """Seven sequences; decoded are the true states as far as there are, then the last one, plus noise."""
     truth = [life(gol + 1, seed=seed) for seed in range(7)]
     random = np.random.default_rng(1)
@@ -81,7 +81,7 @@ def add(
     number: int,
     *,
     traces: Mapping[str, tuple[list[int], list[float]]] | None = None,
-    samples: Mapping[str, Sample] | None = None,
+    samples: Mapping[str, bytes] | None = None,
     accuracy: float = 0.995,
     outcome: str = "reached",
     **config: Any,

@@ -14,7 +14,6 @@ from results_db.contract import (
     NewSweep,
     PlannedRun,
     RunRecord,
-    Sample,
     State,
     Store,
     StoreError,
@@ -28,7 +27,7 @@ RECORD = RunRecord(
     seconds=12.5,
     metrics={"metric": 0.75, "metric_adv": None, "steps": 1500.0},
     traces={"decoded_1": ([0, 50], [0.5, 0.875])},
-    samples={"boards": Sample(b"\x00\xff npz")},
+    samples={"boards": b"\x00\xff npz"},
 )
 
 
@@ -122,7 +121,7 @@ def test_finish_writes_everything_once(store: Store) -> None:
     assert row[names].tolist() == ["COMPLETED", "reached", 1, 12.5, 0.75, 1500.0]
     assert row["metric_adv"] != row["metric_adv"]  # NaN stands for null
     assert store.traces(RUN) == {"decoded_1": ([0, 50], [0.5, 0.875])}
-    assert store.samples(RUN) == {"boards": Sample(b"\x00\xff npz")}
+    assert store.samples(RUN) == {"boards": b"\x00\xff npz"}
     assert before[0]["state"] == "COMPLETED"
 
 

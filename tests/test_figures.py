@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 from picture_helpers import CONFIG, FIRST, RANKED, curves, life, run_id, sample, seven
 
-from results_db.contract import Sample, StoreError
+from results_db.contract import StoreError
 from results_db.paper.learning_order import Cell, Order, first_steps, states
 from results_db.views.figures import boards, files, strip
 from results_db.views.figures.curves import draw as draw_curves
@@ -109,16 +109,16 @@ def test_without_a_score_there_is_no_rank_and_the_first_sequences_are_shown(want
 def npz(**arrays):
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    return Sample(buffer.getvalue())
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
         ({}, "run 00 is STAGED and has no decoded boards"),
-        ({"other": Sample(b"")}, "run 00 is STAGED and has no decoded boards"),
-        ({"plain": Sample(b"npz")}, "sample 'plain' is damaged"),
-        ({"plain": Sample(seven(3, 3).npz[:200])}, "sample 'plain' is damaged"),
+        ({"other": b""}, "run 00 is STAGED and has no decoded boards"),
+        ({"plain": b"npz"}, "sample 'plain' is damaged"),
+        ({"plain": seven(3, 3)[:200]}, "sample 'plain' is damaged"),
         ({"plain": npz(decoded=[0], truth=[0], score=[0])}, "sample 'plain' lacks the array 'index'"),
     ],
 )

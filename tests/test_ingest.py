@@ -11,7 +11,7 @@ import pytest
 from store_helpers import OTHER, RUN, THIRD, WHO, at_once, claimed, files, staged, states
 from sweep_helpers import RESULTS, run
 
-from results_db.contract import Attempt, RunRecord, Sample, State, StoreError
+from results_db.contract import Attempt, RunRecord, State, StoreError
 from results_db.files import Files
 from results_db.spool.heartbeats import Heartbeat, HeartbeatFiles
 from results_db.spool.ingest import ingest
@@ -20,7 +20,7 @@ from results_db.store.sql import SqlStore, open_store
 
 
 def result(attempt: Attempt, metric: float = 0.5) -> Spooled:
-    samples = {"boards": Sample(b"\x00\xff")}
+    samples = {"boards": b"\x00\xff"}
     record = RunRecord(attempt.run_id, "reached", 1.0, {"metric": metric}, {"t": ([0], [0.5])}, samples)
     return Spooled(attempt, State.COMPLETED, WHO, 60.0, record)
 
@@ -54,7 +54,7 @@ def test_a_result_in_the_spool_comes_into_the_store(store: SqlStore, spool: Spoo
     # It ended when its file was written, and had lasted a minute.
     assert (told["ended_at"], told["started_at"]) == (written, written - timedelta(minutes=1))
     assert store.traces(RUN) == {"t": ([0], [0.5])}
-    assert store.samples(RUN) == {"boards": Sample(b"\x00\xff")}
+    assert store.samples(RUN) == {"boards": b"\x00\xff"}
     assert files(store) == {f"weights/{RUN}.1.safetensors"}  # of this attempt; the rest is of no use
 
 

@@ -11,7 +11,7 @@ import pytest
 from cli_helpers import call, cells, imported_by, output
 from compare_helpers import WHO, complete
 
-from results_db.contract import NewSweep, PlannedRun, RunRecord, Sample, State
+from results_db.contract import NewSweep, PlannedRun, RunRecord, State
 from results_db.query.aggregate import MEASURES
 from results_db.store.schema import REVISIONS
 from results_db.store.sql import SqlStore, open_store
@@ -35,7 +35,7 @@ def add(store: SqlStore, number: int, *, accuracy: float | None = 1.0, **config:
         return
     metrics = {"metric": number / 10, "metric_adv": None, "train_accuracy": accuracy, "steps": 500.0}
     traces = {"decoded_1": ([0, 50], [0.5, 0.75])}
-    complete(store, RunRecord(run_id(number), "reached", 2.5, metrics, traces, {"boards": Sample(b"npz")}))
+    complete(store, RunRecord(run_id(number), "reached", 2.5, metrics, traces, {"boards": b"npz"}))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_helpers import RUN, WHO
 
-from results_db.contract import FAILURES, INTERRUPTED, OUTCOMES, Attempt, RunRecord, Sample, State
+from results_db.contract import FAILURES, INTERRUPTED, OUTCOMES, Attempt, RunRecord, State
 from results_db.spool.records import (
     DamagedError,
     NewerFormatError,
@@ -26,7 +26,7 @@ RECORD = RunRecord(
     2.5,
     {"metric": 0.1, "metric_adv": None},
     {"state1": ([0, 5], [0.5, 1e-300])},
-    {"boards": Sample(bytes(range(256)))},
+    {"boards": bytes(range(256))},
 )
 DONE = Spooled(Attempt(RUN, 2, 1), State.COMPLETED, WHO, 7.5, RECORD)
 FAILED = Spooled(Attempt(RUN, 1), State.FAILED, WHO, 0.0, None, "Traceback\nboom", 9, "last line")
@@ -40,7 +40,7 @@ records = st.builds(
     numbers,
     st.dictionaries(names, st.none() | numbers),
     st.dictionaries(names, st.tuples(st.lists(st.integers()), st.lists(numbers))),
-    st.dictionaries(names, st.builds(Sample, st.binary())),
+    st.dictionaries(names, st.binary()),
 )
 entries = st.builds(
     Spooled,

@@ -10,7 +10,7 @@ from cli_helpers import call, cells, imported_by, output
 from matplotlib.image import imread
 from picture_helpers import add, curves, run_id, seven
 
-from results_db.contract import PlannedRun, Sample
+from results_db.contract import PlannedRun
 from results_db.store.sql import SqlStore, open_store
 
 SHORT = {number: run_id(number)[:10] for number in range(10)}
@@ -33,7 +33,7 @@ def filled() -> SqlStore:
     add(store, 5, accuracy=0.5, outcome="diverged")
     store.stage([PlannedRun(run_id(6), {"experiment": "life_state", "gol": 3, "model_t": 3, "seed": 6})])
     add(store, 7, traces=curves(300, 600, 900), rnn=False)
-    add(store, 8, traces=curves(300, 600, 900), reset=1.0, samples={"plain": Sample(b"npz")})
+    add(store, 8, traces=curves(300, 600, 900), reset=1.0, samples={"plain": b"npz"})
     return store
 
 

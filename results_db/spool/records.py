@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from results_db.contract import FAILURES, INTERRUPTED, Attempt, Provenance, RunRecord, Sample, State
+from results_db.contract import FAILURES, INTERRUPTED, Attempt, Provenance, RunRecord, State
 from results_db.files import Files, write_atomically
 
 FORMAT = "imagine-spool"
@@ -65,7 +65,7 @@ def encode(entry: Spooled) -> bytes:
 
 
 def _plain(value: object) -> object:
-    return base64.b64encode(value.npz).decode() if isinstance(value, Sample) else vars(value)
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else vars(value)
 
 
 def decode(data: bytes) -> Spooled:
@@ -93,7 +93,7 @@ def decode(data: bytes) -> Spooled:
 def _entry(plain: dict[str, Any]) -> Spooled:
     record = plain["record"]
     if record is not None:
-        record["samples"] = {name: Sample(base64.b64decode(npz)) for name, npz in record["samples"].items()}
+        record["samples"] = {name: base64.b64decode(npz) for name, npz in record["samples"].items()}
         record["traces"] = {name: (steps, values) for name, (steps, values) in record["traces"].items()}
     given: dict[str, Any] = {
         "attempt": Attempt(**plain["attempt"]),

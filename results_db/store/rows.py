@@ -126,7 +126,7 @@ def insert_record(connection: Connection, run: int, record: RunRecord) -> None:
         for name, (steps, values) in record.traces.items()
     ]
     _insert_all(connection, models.Trace, traces)
-    samples = [{"run": run, "name": name, "npz": sample.npz} for name, sample in record.samples.items()]
+    samples = [{"run": run, "name": name, "npz": npz} for name, npz in record.samples.items()]
     _insert_all(connection, models.Sample, samples)
 
 

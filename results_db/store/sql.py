@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from typing_extensions import override
 
 from results_db.columns import run_prefix
-from results_db.contract import NewSweep, PlannedRun, Sample, State, StoreError, Traces
+from results_db.contract import NewSweep, PlannedRun, State, StoreError, Traces
 from results_db.store import models, rows, schema
 from results_db.store.address import Address, locate
 from results_db.store.attempts import AttemptStore
@@ -233,10 +233,10 @@ class SqlStore(AttemptStore):
         return found
 
     @override
-    def samples(self, run_id: str) -> dict[str, Sample]:
+    def samples(self, run_id: str) -> dict[str, bytes]:
         sample = models.Sample
-        found = self._of_run(run_id, sample, select(sample.name, sample.npz).order_by(sample.name))
-        return {name: Sample(npz) for name, npz in found}
+        query = select(sample.name, sample.npz).order_by(sample.name)
+        return {name: npz for name, npz in self._of_run(run_id, sample, query)}
 
     @override
     def attempts(self, run_id: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from results_db.contract import Sample, StoreError
+from results_db.contract import StoreError
 
 Array = NDArray[Any]
 
@@ -65,7 +65,7 @@ class Note:
     kind: Kind
 
 
-def read(samples: Mapping[str, Sample], *, run: str, state: str) -> dict[str, dict[str, Array]]:
+def read(samples: Mapping[str, bytes], *, run: str, state: str) -> dict[str, dict[str, Array]]:
     """The arrays of each decoder's sample, the plain decoder first.
 
     Args:
@@ -140,9 +140,9 @@ def correlation(decoded: Array, truth: Array) -> float:
     return float(np.corrcoef(decoded.ravel(), truth.ravel())[0, 1])
 
 
-def _arrays(sample: Sample, *, run: str, name: str) -> dict[str, Array]:
+def _arrays(sample: bytes, *, run: str, name: str) -> dict[str, Array]:
     try:
-        with np.load(io.BytesIO(sample.npz)) as file:
+        with np.load(io.BytesIO(sample)) as file:
             return {key: file[key] for key in _ARRAYS}
     except KeyError as error:
         reason = f"lacks the array '{error.args[0].split()[0]}', so an older version wrote it"
