@@ -120,40 +120,31 @@ class Provenance:
 
 @dataclass(frozen=True, order=True)
 class Attempt:
-    """One try of a run by a job.
+    """One try of a run by a job. Of the attempts of one run, the newest is the largest.
 
     Attributes:
         run_id: the run.
         number: the store's count of attempts, from 1.
-        restart: how often the attempt's job had started before.
+        restart: the number of earlier starts of its job.
     """
 
     run_id: str
     number: int
     restart: int = 0
 
-    @property
-    def order(self) -> tuple[int, int]:
-        """The sort key among attempts of one run; the largest is the newest."""
-        return self.number, self.restart
-
 
 @dataclass(frozen=True)
 class OpenAttempt:
     """An attempt that is PENDING or RUNNING. Times are the database server's; with SQLite, the writing machine's.
 
+    `host`, `process`, `started_at` and `heartbeat_at` are None while the attempt is PENDING.
+
     Attributes:
-        attempt: the attempt.
-        state: PENDING or RUNNING.
         launcher: `local`, `hand` or `slurm`.
-        job_name: the job's name; None without a scheduler.
+        job_name: None without a scheduler.
         job_id: the scheduler's id, such as `123_4`; None until it is known.
-        host: the worker's host; None while PENDING, as are `process`, `started_at` and `heartbeat_at`.
         process: see `Provenance`.
         log: the path of the worker's log.
-        claimed_at: when it was claimed.
-        started_at: when it began.
-        heartbeat_at: when the last heartbeat came.
         step: training steps done.
         progress: the values of the last heartbeat.
     """
@@ -178,15 +169,11 @@ class EndedAttempt:
     """The newest attempt of a run, ended.
 
     Attributes:
-        attempt: the attempt.
-        state: how it ended.
         error: the traceback, or what was observed from outside.
         exit_code: the exit code of its process, if known.
         log_tail: the last lines of its worker's log.
-        job_name: the job's name; None without a scheduler.
-        job_id: the scheduler's id.
-        host: the worker's host; None if it never began.
-        ended_at: when it ended.
+        job_name: None without a scheduler.
+        host: None if it never began.
     """
 
     attempt: Attempt
@@ -212,7 +199,6 @@ class RunRecord:
     """Everything that a run leaves when it ends.
 
     Attributes:
-        run_id: the run.
         outcome: one of `OUTCOMES`.
         seconds: training time over all attempts, in seconds, without evaluation.
         metrics: name to value; null where the metric does not exist for this run.
@@ -232,7 +218,7 @@ class WorkerStore(Protocol):
     """The part of a store that a worker needs.
 
     Writing an attempt of a run that was never staged raises `UnknownRunError` and changes nothing. A store that may be
-    out of reach answers None while it cannot know whether the attempt counts.
+    away answers None while it cannot know whether the attempt counts.
 
     Attributes:
         folder: the folder beside the database, for final weights, checkpoints, packs, the spool and logs; see
@@ -254,14 +240,14 @@ class WorkerStore(Protocol):
         """Make a claimed attempt RUNNING, at the first start of its job or at a restart.
 
         Repeating the call changes nothing. False if the worker should not train: a newer attempt exists, the run is
-        COMPLETED, the claim was withdrawn, or the attempt ended in a state that is not `RESTARTABLE`. `at` is the time
-        of its beginning, by default now.
+        COMPLETED, the claim was withdrawn, or the attempt ended in a state that is not `RESTARTABLE`. `at` is when it
+        began; default: now.
         """
 
     def heartbeat(
         self, attempt: Attempt, *, step: int, progress: Mapping[str, float], at: datetime | None = None
     ) -> bool | None:
-        """Report that the attempt is alive (at a given time); a LOST one becomes RUNNING again.
+        """Report that the attempt was alive `at` this time; default: now. A LOST attempt becomes RUNNING again.
 
         False if the attempt no longer counts, so its worker should stop.
         """
@@ -288,8 +274,8 @@ class WorkerStore(Protocol):
     ) -> bool | None:
         """End the attempt without a result.
 
-        See `EndedAttempt` for the arguments; `at` is the time of its end, by default now. False if the attempt no
-        longer counts, or `ARROWS` does not allow the change.
+        See `EndedAttempt` for the arguments; `at` is when it ended; default: now. False if the attempt no longer
+        counts, or `ARROWS` does not allow the change.
 
         Raises:
             ValueError: `state` is not one of `FAILURES` or `INTERRUPTED`.
@@ -322,13 +308,7 @@ class Store(WorkerStore, Protocol):
         """Claim the next attempt of these runs, PENDING and without a job id, in one transaction.
 
         Skips runs that are COMPLETED, PENDING or RUNNING, and failed ones without `retry_failed`. So of two launches
-        at the same moment only one claims a run.
-
-        Args:
-            run_ids: the runs to submit.
-            job_name: the name of the job, by which the scheduler finds it if its id is never noted.
-            launcher: the launcher's kind: `slurm`.
-            retry_failed: whether to claim failed runs, too.
+        at the same moment only one claims a run. `job_name` finds the job if its id is never noted.
 
         Returns:
             The claimed attempts, in the order of `run_ids`.
@@ -350,8 +330,8 @@ class Store(WorkerStore, Protocol):
     def requeue(self, attempts: Iterable[Attempt]) -> list[Attempt]:
         """Record that the jobs of these interrupted attempts wait in the queue again.
 
-        An attempt that never began becomes PENDING; of one that began, the next restart becomes PENDING. Skips
-        attempts that are not their run's newest, were not claimed for a job, or are not `RESTARTABLE`.
+        An attempt that never began becomes PENDING. If it began, its next restart becomes PENDING. Skips attempts
+        that are not their run's newest, were not claimed for a job, or are not `RESTARTABLE`.
 
         Returns:
             The attempts that are PENDING now, with their restarts.
@@ -361,16 +341,16 @@ class Store(WorkerStore, Protocol):
         """Every attempt that is PENDING or RUNNING, oldest first."""
 
     def ended_attempts(self, states: Collection[State] = FAILURES) -> list[EndedAttempt]:
-        """The newest attempt of every run that is in one of these states, the last ended first."""
+        """The newest attempt of every run that is in one of these states, most recently ended first."""
 
     def sweeps(self) -> dict[str, dict[State, int]]:
-        """Per sweep, how many of its runs are in which state; a run of several launches counts once."""
+        """Sweep to state to number of runs. A run of several launches of a sweep counts once."""
 
     def launches(self) -> list[NewSweep]:
-        """Every distinct name and text that was launched, the last launched last."""
+        """Every distinct name and text that was launched, in the order of the last launch of each."""
 
     def replace_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
-        """Overwrite these metrics of a COMPLETED run, for `jobs.evaluate --write` alone. Other metrics stay.
+        """Overwrite these metrics of a COMPLETED run; other metrics stay. Only `jobs.evaluate --write` calls this.
 
         Raises:
             StoreError: the run is unknown or not COMPLETED.
@@ -401,7 +381,7 @@ class Store(WorkerStore, Protocol):
         """The traces of a run."""
 
     def traces_of(self, run_ids: Iterable[str]) -> dict[str, Traces]:
-        """Run id to traces, for those of these runs that have any."""
+        """Run id to traces; runs without traces are left out."""
 
     def samples(self, run_id: str) -> dict[str, bytes]:
         """The samples of a run, by name; see `RunRecord`."""

@@ -176,6 +176,15 @@ def test_show_of_a_failed_run_has_its_error(capsys: Capsys, filled: SqlStore) ->
 # --- the store
 
 
+def test_show_of_a_run_that_was_cancelled_before_it_began(capsys: Capsys, filled: SqlStore) -> None:
+    filled.stage([PlannedRun(run_id(7), {"seed": 7})])
+    (attempt,) = filled.claim([run_id(7)], job_name="job", launcher="slurm")
+    filled.end(attempt, State.CANCELLED)
+    (shown,) = json.loads(output(capsys, "show", "07", "--json"))["attempts"]
+    assert (shown["state"], shown["started_at"], shown["seconds"]) == ("CANCELLED", None, None)
+    assert "seconds" not in output(capsys, "show", "07").partition("attempt 1")[2]
+
+
 def test_an_empty_store(capsys: Capsys, tmp_path: Path) -> None:
     assert json.loads(output(capsys, "table", "--json")) == []
     assert json.loads(output(capsys, "runs", "--json", "--db", "deep/er/x.db")) == []

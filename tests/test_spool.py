@@ -122,7 +122,7 @@ def test_there_is_one_file_per_attempt(tmp_path: Path) -> None:
 
 def test_the_order_is_that_of_numbers() -> None:
     names = ["ab.10.0.json", "ab.9.11.json", "ab.9.2.json", "ab.9.2.json.f00.tmp", "damaged", "x.1.0.json"]
-    assert [one.order for one in attempts_of(map(Path, names))] == [(9, 2), (9, 11), (10, 0)]
+    assert attempts_of(map(Path, names)) == [Attempt("ab", 9, 2), Attempt("ab", 9, 11), Attempt("ab", 10)]
 
 
 @pytest.mark.parametrize(

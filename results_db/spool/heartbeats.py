@@ -41,7 +41,7 @@ class HeartbeatFiles:
     def remove(self, attempt: Attempt) -> None:
         """Delete the files of an attempt that ended, and of older attempts of its run."""
         for other in attempts_of(self._folder.glob(f"{attempt.run_id}.*")):
-            if other.order <= attempt.order:
+            if other <= attempt:
                 self._path(other).unlink(missing_ok=True)
 
     def newest(self, run_id: str) -> Attempt | None:
@@ -50,24 +50,18 @@ class HeartbeatFiles:
         return attempts[-1] if attempts else None
 
     def read(self) -> Iterator[tuple[Heartbeat, datetime]]:
-        """Every readable heartbeat, older attempts first, and the time of its file."""
+        """Every readable heartbeat and the time of its file, a run's older attempts first."""
         for attempt in attempts_of(self._folder.glob("*.json")):
             path = self._path(attempt)
             try:
                 written_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
                 plain = json.loads(path.read_bytes())
-                heartbeat = Heartbeat(
-                    attempt, Provenance(**plain["provenance"]), plain["step"], plain["progress"]
-                )
-            except (
-                OSError,
-                ValueError,
-                TypeError,
-                KeyError,
-            ) as error:  # the next heartbeat replaces the file
-                log.warning("%s: %s", path, error)
-                continue
-            yield heartbeat, written_at
+                provenance = Provenance(**plain["provenance"])
+                heartbeat = Heartbeat(attempt, provenance, plain["step"], plain["progress"])
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                log.warning("%s: %s", path, error)  # the next heartbeat replaces the file
+            else:
+                yield heartbeat, written_at
 
     def _path(self, attempt: Attempt) -> Path:
         return self._folder / f"{attempt.run_id}.{attempt.number}.{attempt.restart}.json"

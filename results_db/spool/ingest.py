@@ -55,15 +55,15 @@ class Ingested:
 
 
 def ingest(store: Store) -> Ingested:
-    """Bring every heartbeat and every record of the store's spool into the store, older attempts first.
+    """Bring every heartbeat and every record of the store's spool into the store, a run's older attempts first.
 
     Raises:
-        StoreError: the store cannot be reached; what it did not get stays in the spool.
+        StoreError: the store cannot be reached; the other records stay in the spool.
     """
     spool, found = Spool(store.folder), Ingested()
     Files(store.folder).remove_litter()
     _ingest_heartbeats(store)
-    for _, attempts in groupby(sorted(spool.attempts()), key=lambda attempt: attempt.run_id):
+    for _, attempts in groupby(spool.attempts(), key=lambda attempt: attempt.run_id):
         entries = [entry for attempt in attempts if (entry := _read(spool, attempt, found)) is not None]
         for entry in entries:
             _ingest_record(store, spool, entry, newest=entries[-1], found=found)
@@ -71,7 +71,7 @@ def ingest(store: Store) -> Ingested:
 
 
 def _ingest_heartbeats(store: Store) -> None:
-    """Report fresh heartbeats to the store. An old one must not revive an attempt that was given up since."""
+    """Report fresh heartbeats to the store. An old heartbeat must not revive an attempt that is LOST by now."""
     files = HeartbeatFiles(store.folder)
     known = {one.attempt: one.heartbeat_at for one in store.open_attempts()}
     for heartbeat, written_at in files.read():
@@ -112,7 +112,8 @@ def _ingest_record(store: Store, spool: Spool, entry: Spooled, *, newest: Spoole
     attempt = entry.attempt
     try:
         if entry.state is State.COMPLETED and newest is not entry:
-            # Both ended while the store was away. Once the store knows the newer one, it refuses the older result.
+            # Both attempts ended while the store was away. The newer one must begin first, so that the store refuses
+            # the older result.
             store.begin(newest.attempt, newest.provenance)
         counts = bool(deliver(store, entry, ended_at=spool.written_at(attempt)))
         if entry.state is State.COMPLETED:
@@ -133,17 +134,15 @@ def _tidy(store: Store, attempt: Attempt, *, counts: bool) -> None:
     if counts:
         files.settle(attempt)
         HeartbeatFiles(store.folder).remove(attempt)
-    elif not any(
-        (one["number"], one["restart"]) == attempt.order and one["state"] == State.COMPLETED
-        for one in store.attempts(
-            attempt.run_id
-        )  # stored before, and `replace_metrics` changed its metrics since
-    ):
+        return
+    # A stored record is refused, too, if `replace_metrics` has changed its metrics. Its weights stay.
+    stored = [one for one in store.attempts(attempt.run_id) if one["state"] == State.COMPLETED]
+    if (attempt.number, attempt.restart) not in [(one["number"], one["restart"]) for one in stored]:
         files.weights(attempt).unlink(missing_ok=True)
 
 
 def deliver(store: WorkerStore, entry: Spooled, *, ended_at: datetime | None = None) -> bool | None:
-    """Tell the store that an attempt began, which it may not know yet, and how it ended.
+    """Tell the store how an attempt ended, and first that it began, which the store may not know yet.
 
     Returns:
         False if the store refuses it; None if the store cannot know yet.

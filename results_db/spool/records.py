@@ -37,14 +37,11 @@ class Spooled:
     """How an attempt ended.
 
     Attributes:
-        attempt: the attempt.
         state: COMPLETED, or the state in which it ended without a result.
         provenance: what trained it, for a store that does not know that it began.
         lasted_s: seconds from its beginning to its end.
         record: the run's record, if COMPLETED.
-        error: see `WorkerStore.end`.
-        exit_code: see `WorkerStore.end`.
-        log_tail: see `WorkerStore.end`.
+        error: see `EndedAttempt`, as for `exit_code` and `log_tail`.
     """
 
     attempt: Attempt
@@ -125,7 +122,7 @@ class Spool:
         return path
 
     def attempts(self, run_id: str = "") -> list[Attempt]:
-        """The attempts that have a file, of one run or of all runs; a run's oldest first."""
+        """The attempts that have a file, of one run or of all runs; see `attempts_of` for the order."""
         return attempts_of(self.folder.glob(f"{run_id}*.json"))
 
     def read(self, attempt: Attempt) -> Spooled:
@@ -149,7 +146,7 @@ class Spool:
         return entry
 
     def written_at(self, attempt: Attempt) -> datetime:
-        """When the attempt's file was written, by the file server's clock: the worker's may be wrong.
+        """When the attempt's file was written, by the file server's clock. The worker's clock may be wrong.
 
         Raises:
             FileNotFoundError: another process ingested it.
@@ -174,7 +171,8 @@ class Spool:
 
 
 def attempts_of(paths: Iterable[Path]) -> list[Attempt]:
-    """The attempts that these file names contain, sorted by (number, restart). Other names are skipped."""
+    """The attempts that these file names contain, sorted by run and then oldest first. Other names are skipped."""
     found = (_NAME.fullmatch(path.name) for path in paths)
-    attempts = [Attempt(name["run_id"], int(name["number"]), int(name["restart"])) for name in found if name]
-    return sorted(attempts, key=lambda attempt: attempt.order)
+    return sorted(
+        Attempt(name["run_id"], int(name["number"]), int(name["restart"])) for name in found if name
+    )

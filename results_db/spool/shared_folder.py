@@ -30,10 +30,7 @@ class FolderStore(WorkerStore):
     """A `WorkerStore` that only reads the database. An attempt counts until the database or a file says otherwise.
 
     `finish` and `end` answer None, because `ingest` stores the result later; False if the attempt does not count.
-
-    Args:
-        folder: see `WorkerStore.folder`.
-        database: the store, opened read-only.
+    `database` is opened read-only.
     """
 
     def __init__(self, folder: Path, database: Store) -> None:
@@ -97,7 +94,7 @@ class FolderStore(WorkerStore):
     def _counts(self, attempt: Attempt) -> bool:
         """False if a newer attempt is known, or this one was withdrawn, cancelled or failed."""
         newest = self._heartbeats.newest(attempt.run_id)
-        if newest is not None and newest.order > attempt.order:
+        if newest is not None and newest > attempt:
             return False
         try:
             known = self._database.attempts(attempt.run_id)

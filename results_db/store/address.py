@@ -40,7 +40,7 @@ def locate(db: str | None) -> Address:
     """The address of a store: `db`, else IMAGINE_DB, else the default; a URL or a path that ends in .db.
 
     Raises:
-        StoreError: the text is neither, or names no SQLite file and no PostgreSQL database.
+        StoreError: the text is neither of these, or names neither a SQLite file nor a PostgreSQL database.
     """
     text, origin = (db, "--db") if db is not None else (os.environ.get("IMAGINE_DB") or DEFAULT, "IMAGINE_DB")
     if "://" not in text:

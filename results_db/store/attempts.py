@@ -103,9 +103,9 @@ class AttemptStore(Database, Store):
                     continue
                 if newest.state not in RESTARTABLE & INTERRUPTED:
                     continue
-                if newest.started_at is None:  # it goes on waiting for its first start
-                    over: dict[str, None] = dict.fromkeys(("ended_at", "error", "exit_code", "log_tail"))
-                    rows.set_attempt(connection, newest.id, state=State.PENDING, **over)
+                if newest.started_at is None:  # it still waits for its first start
+                    ending: dict[str, None] = dict.fromkeys(("ended_at", "error", "exit_code", "log_tail"))
+                    rows.set_attempt(connection, newest.id, state=State.PENDING, **ending)
                     waiting.append(attempt)
                 else:
                     waiting.append(replace(attempt, restart=attempt.restart + 1))
@@ -231,7 +231,7 @@ def _claim(
 
 
 def _begun(provenance: Provenance, at: datetime) -> dict[str, Any]:
-    """The columns that an attempt's beginning sets. What the worker does not know keeps its value."""
+    """The columns to set when an attempt begins. Unknown values are left out, so those columns stay as they are."""
     known = {name: value for name, value in vars(provenance).items() if value is not None}
     return {**known, "started_at": at, "heartbeat_at": at}
 

@@ -40,26 +40,15 @@ def run_frame(connection: Connection) -> pd.DataFrame:
     keys = {key for config in configs for key in config}
     for key in in_order(keys - set(RUN_COLUMNS), CONFIG_COLUMNS):
         data[key] = _column([config.get(key) for config in configs])
-    metrics = _metrics(connection, {row.id: place for place, row in enumerate(rows)})
-    missing = np.full(len(rows), np.nan)
-    for name in in_order(metrics.keys() - data.keys(), METRIC_COLUMNS):
-        data[name] = metrics.get(name, missing)
-    return pd.DataFrame(data)
+    metric = models.Metric
+    found = connection.execute(select(metric.run, metric.name, metric.value)).all()
+    long = pd.DataFrame(found, columns=["run", "name", "value"])
+    wide = long.pivot(index="run", columns="name", values="value").reindex([row.id for row in rows])
+    metrics = wide.reindex(columns=in_order(set(wide) - data.keys(), METRIC_COLUMNS)).astype(np.float64)
+    return pd.concat([pd.DataFrame(data), metrics.reset_index(drop=True)], axis=1)
 
 
 def _column(values: Sequence[Any]) -> "pd.Series[Any]":
     kinds = {type(value) for value in values}
     uniform = len(kinds) == 1 and kinds != {type(None)}
     return pd.Series(values, dtype=None if uniform else object)
-
-
-def _metrics(connection: Connection, places: dict[int, int]) -> dict[str, np.ndarray]:
-    """Name to one value per run, NaN where the run has none."""
-    metric = models.Metric
-    columns: dict[str, np.ndarray] = {}
-    for run, name, value in connection.execute(select(metric.run, metric.name, metric.value)):
-        if name not in columns:
-            columns[name] = np.full(len(places), np.nan)
-        if value is not None:
-            columns[name][places[run]] = value
-    return columns

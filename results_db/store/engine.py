@@ -1,4 +1,4 @@
-"""Engines, connections and transactions, alike on both databases; database errors become one line for the user."""
+"""Engines, connections and transactions for both databases. A database error becomes one line for the user."""
 
 import json
 from collections.abc import Iterator
@@ -38,11 +38,7 @@ _ADVICE = {
 
 
 def make_engine(url: URL, *, read_only: bool = False) -> Engine:
-    """An engine for a store.
-
-    Args:
-        url: a URL from `results_db.store.address`.
-        read_only: whether to open a SQLite file so that nothing can write it, not even SQLite's crash recovery.
+    """An engine for a URL from `results_db.store.address`; see `open_store` for `read_only`.
 
     Raises:
         StoreError: the URL's driver is not installed, or refuses a part of the URL.
@@ -82,8 +78,8 @@ def _configure(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # Of two transactions that both read first and write later, one fails at once, whatever the timeout. A
-    # transaction that takes the write lock as it begins only waits.
+    # If two transactions read first and write later, one of them fails at once, whatever the timeout. A transaction
+    # that takes the write lock when it begins only waits.
     write = connection.get_execution_options().get(_WRITE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 

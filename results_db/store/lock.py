@@ -32,14 +32,10 @@ def lock_file(database: Path | None) -> Path | None:
 
 @contextmanager
 def only_writer(path: Path | None, *, timeout_s: float) -> Iterator[None]:
-    """Hold the lock.
-
-    Args:
-        path: the lock file, from `lock_file`; None needs no lock.
-        timeout_s: how long to wait for a live holder.
+    """Hold the lock of `lock_file`; no lock if that is None.
 
     Raises:
-        StoreError: a live process holds the lock for too long, or the folder cannot be written.
+        StoreError: a live process still holds the lock after `timeout_s`, or the folder cannot be written.
     """
     if path is None:
         yield
@@ -47,7 +43,7 @@ def only_writer(path: Path | None, *, timeout_s: float) -> Iterator[None]:
     mine = json.dumps(
         {"host": socket.gethostname(), "process": process_name(os.getpid()), "key": secrets.token_hex(4)}
     )
-    # Written under its own name, then linked: creating a file exclusively was not atomic on every version of NFS.
+    # The lock is written under another name and then linked, because exclusive creation is not atomic on old NFS.
     own = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         own.write_text(mine)
@@ -81,7 +77,7 @@ def _acquire(path: Path, own: Path, *, deadline: float) -> None:
 
 
 def _is_dead(path: Path, holder: str, own: Path) -> bool:
-    """Whether the holder's process is gone. Of a process on another machine only the lock's age is known."""
+    """Whether the holder's process is gone. For a process on another machine, only the lock's age is known."""
     try:
         named = json.loads(holder)
         if named["host"] == socket.gethostname():

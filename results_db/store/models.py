@@ -1,4 +1,4 @@
-"""The tables as typed SQLAlchemy models, alike on SQLite and PostgreSQL."""
+"""The tables as typed SQLAlchemy models, the same on SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime
 from typing import Any

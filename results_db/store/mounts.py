@@ -15,13 +15,13 @@ NETWORK_TYPES = frozenset(
 """File systems shared by several machines, on which SQLite's locks and its write-ahead log cannot be trusted."""
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
-"""An octal escape: the mount table writes blanks, tabs, newlines and backslashes so."""
+"""An octal escape, by which the mount table writes blanks, tabs, newlines and backslashes."""
 
 
 def on_network(path: Path) -> bool:
     """Whether this path, which need not exist yet, lies on a file system that several machines share.
 
-    IMAGINE_MOUNTS may name another mount table than /proc/self/mountinfo. False if the table cannot be read.
+    IMAGINE_MOUNTS names the mount table; default: /proc/self/mountinfo. False if the table cannot be read.
     """
     table = Path(os.environ.get("IMAGINE_MOUNTS") or "/proc/self/mountinfo")
     try:
@@ -29,7 +29,7 @@ def on_network(path: Path) -> bool:
     except OSError:
         return False
     place = path.resolve()
-    # Of several mounts on one folder, the last hides the others.
+    # If several file systems are mounted on one folder, the last hides the others.
     longest, kind = -1, ""
     for point, fs_type in filter(None, map(_mount, lines)):
         if place.is_relative_to(point) and len(point.parts) >= longest:

@@ -92,7 +92,7 @@ def _revision(connection: Connection, *, shown: str) -> str | None:
 
 
 def _lock(connection: Connection) -> None:
-    """Keep other processes from creating or upgrading until the transaction ends. SQLite needs no more locks."""
+    """Keep other processes from creating or upgrading until the transaction ends. SQLite locks writers itself."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
 

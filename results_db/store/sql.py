@@ -101,19 +101,14 @@ def _cannot_open(address: Address, error: DBAPIError) -> StoreError:
 
 
 class SqlStore(AttemptStore):
-    """A store in SQLite or PostgreSQL. Threads and processes may share it.
-
-    A `with` statement closes it at the end.
-    """
+    """A store in SQLite or PostgreSQL, closed at the end of a `with` statement. Threads and processes may share it."""
 
     @override
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
         now = datetime.now(UTC)
         wanted = {run.run_id: dict(run.config) for run in runs}
-        staged = [
-            {"run_id": run_id, "config": config, "state": State.STAGED, "staged_at": now}
-            for run_id, config in wanted.items()
-        ]
+        fresh = {"state": State.STAGED, "staged_at": now}
+        staged = [{"run_id": run_id, "config": config, **fresh} for run_id, config in wanted.items()]
         with self._writing() as connection:
             if staged:
                 kind = postgresql if connection.dialect.name == "postgresql" else sqlite
@@ -203,7 +198,7 @@ class SqlStore(AttemptStore):
     @override
     def find(self, prefix: str) -> str:
         start = run_prefix(prefix, origin="RUN")
-        # 'g' follows 'f': a range of ids, which the index answers.
+        # 'g' follows 'f', so this is a range of ids, which the index can answer.
         query = select(models.Run.run_id).where(models.Run.run_id >= start, models.Run.run_id < start + "g")
         with self._reading() as connection:
             count = connection.scalar(select(func.count()).select_from(query.subquery()))
@@ -234,9 +229,8 @@ class SqlStore(AttemptStore):
 
     @override
     def samples(self, run_id: str) -> dict[str, bytes]:
-        sample = models.Sample
-        query = select(sample.name, sample.npz).order_by(sample.name)
-        return {name: npz for name, npz in self._of_run(run_id, sample, query)}
+        query = select(models.Sample.name, models.Sample.npz).order_by(models.Sample.name)
+        return {row.name: row.npz for row in self._of_run(run_id, models.Sample, query)}
 
     @override
     def attempts(self, run_id: str) -> list[dict[str, Any]]:

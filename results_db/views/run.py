@@ -50,9 +50,9 @@ def describe(found: Mapping[str, Any]) -> str:
 
 
 def _seconds(attempt: Mapping[str, Any]) -> float | None:
-    """The duration of an attempt, training and evaluation together; None while it runs."""
-    ended = attempt["ended_at"]
-    return None if ended is None else float((ended - attempt["started_at"]).total_seconds())
+    """The duration of an attempt, training and evaluation together; None until it ends or if it never began."""
+    started, ended = attempt["started_at"], attempt["ended_at"]
+    return None if started is None or ended is None else float((ended - started).total_seconds())
 
 
 def _attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:

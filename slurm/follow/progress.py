@@ -49,7 +49,8 @@ class Pace:
 
 def _mean_rate(one: OpenAttempt) -> float | None:
     """The rate since the attempt's start. Only a run's first attempt is certain to have begun at step 0."""
-    if one.heartbeat_at is None or one.started_at is None or one.attempt.order != (1, 0):
+    first = (one.attempt.number, one.attempt.restart) == (1, 0)
+    if one.heartbeat_at is None or one.started_at is None or not first:
         return None
     seconds = (one.heartbeat_at - one.started_at).total_seconds()
     return one.step / seconds if seconds > 0 and one.step else None
