@@ -162,7 +162,7 @@ class RunRecorder(Recorder):
             self._superseded()
             return
         if counts:
-            self._files.settle(self.attempt)
+            self._files.remove_superseded(self.attempt)
         self._ended(State.COMPLETED, outcome=outcome, seconds=seconds, metrics=dict(self._metrics))
 
     @override

@@ -34,7 +34,7 @@ _DB = "results_db.console.db"
 
 
 def _shared_db(context: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    # A context shares its meta with the contexts below it, so the group's --db reaches its commands.
+    # A context shares its meta with the contexts of subcommands, so the group's --db reaches its commands.
     if value is not None:
         context.meta[_DB] = value
     shared: str | None = context.meta.get(_DB)
@@ -54,7 +54,9 @@ db_option = click.option("--db", **_DB_OPTION)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 """Adds `--json` and the argument `as_json: bool`."""
 
-where_option = click.option("--where", metavar="FILTER", help="Only these, e.g. 'ae=true and channels<=20'.")
+where_option = click.option(
+    "--where", metavar="FILTER", help="Only runs that match, e.g. 'ae=true and channels<=20'."
+)
 """Adds `--where` and the argument `where: str | None`, a filter for `results_db.query.where.parse`."""
 
 state_option = click.option(
@@ -62,7 +64,7 @@ state_option = click.option(
     "states",
     type=click.Choice([str(state) for state in State], case_sensitive=False),
     multiple=True,
-    help="Only these states.",
+    help="Only runs in these states.",
 )
 """Adds `--state`, which may be repeated, and the argument `states: tuple[str, ...]`, in capitals."""
 

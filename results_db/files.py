@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and the paths of the files beside a store."""
+"""Atomic writes, and the paths of the files beside a store."""
 
 import logging
 import os
@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 _TAIL_BYTES = 8192
 
-_LITTER_AFTER_S = 3600
-"""No writer needs this long for a file: an older unfinished file belongs to a dead writer."""
+_ABANDONED_AFTER_S = 3600
+"""No writer needs this long for a file, so the writer of an older unfinished file is dead."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -73,11 +73,9 @@ class Files:
         Raises:
             StoreError: the folder cannot be created or written.
         """
-        place = self.folder
-        while not place.exists() and place != place.parent:
-            place = place.parent
+        existing = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         try:
-            tempfile.TemporaryFile(dir=place).close()
+            tempfile.TemporaryFile(dir=existing).close()
         except OSError as error:
             raise StoreError(
                 f"cannot write to {self.folder}, where weights are kept: {error.strerror}; name another store with --db"
@@ -110,16 +108,16 @@ class Files:
         restart = f".{attempt.restart}" if attempt.restart else ""
         return self.folder / "weights" / f"{attempt.run_id}.{attempt.number}{restart}.safetensors"
 
-    def remove_litter(self) -> None:
+    def remove_abandoned(self) -> None:
         """Delete unfinished files of writers that were killed."""
         for folder in (self.spool, self.folder / "checkpoints", self.folder / "weights"):
             for path in folder.glob("*.tmp"):
                 with suppress(OSError):  # its writer finished it just now, or another user owns it
-                    if time.time() - path.stat().st_mtime > _LITTER_AFTER_S:
+                    if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
                         path.unlink()
 
-    def settle(self, attempt: Attempt) -> None:
-        """Delete what the stored result of this attempt makes useless: the checkpoint, and other attempts' weights."""
+    def remove_superseded(self, attempt: Attempt) -> None:
+        """Delete what the stored result of this attempt supersedes: the checkpoint, and other attempts' weights."""
         kept = self.weights(attempt)
         others = [path for path in kept.parent.glob(f"{attempt.run_id}.*") if path != kept]
         for path in (self.checkpoint(attempt.run_id), *others):

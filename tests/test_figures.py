@@ -300,7 +300,7 @@ def test_several_runs_on_the_scale_of_their_final_state():
     assert_legible(figure)
     points = [tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() == "o"]
     assert points == [(0.5, 0.98)] * 2 + [(0.75, 0.98)] * 2 + [(1.0, 0.98)] * 2
-    assert "(2 runs; 1 left out that never reach it)" in axes.get_xlabel()
+    assert "(2 runs; 1 more never reached it)" in axes.get_xlabel()
     mean = max(axes.lines, key=lambda line: len(line.get_xdata()))
     # At .45: the first run is at step 180, 80% of the way from .85 (100) to .98 (200), so .954; the second at step
     # 360, 60% of the way from .85 (300) to .98 (400), so .928; the mean is .941.

@@ -188,7 +188,7 @@ def test_a_share_that_rounds_to_zero_has_no_sign(capsys: Capsys) -> None:
 
 
 def test_nothing_to_show(capsys: Capsys) -> None:
-    said = "no kept run of `compare learning_order` (--where takes others) is stored in outputs/imagine.db; "
+    said = "no kept run of `compare learning_order` (choose others with --where) is stored in outputs/imagine.db; "
     assert output(capsys, "trace").startswith(said)
     said = "no run with a learning order that matches --where 'gol=2' is stored in "
     assert output(capsys, "trace", "--where", "gol=2").startswith(said)

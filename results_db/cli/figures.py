@@ -1,6 +1,5 @@
 """The commands of `imagine-results` that draw: `trace` and `figure`."""
 
-from contextlib import closing
 from pathlib import Path
 
 import click
@@ -44,7 +43,7 @@ def trace(
 
     The learning order tells when each state is learned, and how long before the final state.
 
-    RUN is a run id or the first characters of it. Without a RUN, the runs are the kept runs that meet --where.
+    RUN is a run id or its first characters. Without a RUN, the runs are the kept runs that meet --where.
     Without both, they are the runs of `compare learning_order`: 3/3 timesteps, autoencoder, RNN, gan=posthoc.
 
     The curves are drawn into trace-RUN.png, or into trace.png for several runs.
@@ -52,7 +51,7 @@ def trace(
     Example: imagine-results trace --where 'gol=4 and model_t=4' --no-plot
     """
     if output is not None and no_plot:
-        raise click.UsageError("-o names a file for the picture, and --no-plot draws none; give one of them")
+        raise click.UsageError("-o names a file to draw into, and --no-plot draws nothing; give one of them")
     if runs and min_accuracy is not None:
         raise click.UsageError(
             "--min-accuracy chooses among runs, and a named RUN is always shown; give one of them"
@@ -61,7 +60,7 @@ def trace(
     from results_db.store import open_store
     from results_db.views.learning_order import render
 
-    with closing(open_store(db, create=False)) as store:
+    with open_store(db, create=False) as store:
         orders = learning_order.collect(
             store, runs, where=where, min_accuracy=min_accuracy, similarity=similarity
         )
@@ -74,8 +73,8 @@ def trace(
     elif orders or style == "csv":
         click.echo(render(orders, style=style))
     else:
-        what = "no kept run of `compare learning_order` (--where takes others)"
-        what = what if where is None and not runs else "no run with a learning order"
+        default = "no kept run of `compare learning_order` (choose others with --where)"
+        what = "no run with a learning order" if runs or where is not None else default
         click.echo(options.nothing(name, what, where=where))
     if orders and path is not None:
         from results_db.views.figures import curves
@@ -104,7 +103,7 @@ def figure() -> None:
 def strip(*, run: str, output: Path | None, pick: str, as_json: bool, db: str | None) -> None:
     """Draw true states above decoded ones, one column per timestep.
 
-    RUN is a run id or the first characters of it. A green frame marks a decoded board that matches a true state; a
+    RUN is a run id or its first characters. A green frame marks a decoded board that matches a true state; a
     dashed frame marks a board that the score leaves out. Without -o the file is strip-RUN-SEQUENCE.png.
 
     Example: imagine-results figure strip 1a2b3c --pick median -o strip.svg
@@ -112,7 +111,7 @@ def strip(*, run: str, output: Path | None, pick: str, as_json: bool, db: str | 
     from results_db.store import open_store
     from results_db.views.figures import boards
 
-    with closing(open_store(db, create=False)) as store:
+    with open_store(db, create=False) as store:
         found = store.run(store.find(run))
         samples = store.samples(found["run_id"])
     name = short(found["run_id"])

@@ -19,7 +19,7 @@ def style_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_style(*, as_json: bool, style: str | None, **options: Any) -> Any:
         if as_json and style:
             raise click.UsageError(
-                "--json and --format are two ways to print; give one of them", click.get_current_context()
+                "--json and --format exclude each other; give one of them", click.get_current_context()
             )
         return command(style="json" if as_json else style or "rich", **options)
 
@@ -50,7 +50,7 @@ output_option = click.option(
 
 
 def nothing(store: str, what: str, *, where: str | None, states: Sequence[str] = ()) -> str:
-    """The line for a store that holds nothing of the kind."""
+    """The line for an empty answer: no run in the store matches."""
     chosen = [f"--where '{where}'"] if where is not None else []
     chosen += [f"--state {state}" for state in states]
     matches = f" that matches {' '.join(chosen)}" if chosen else ""

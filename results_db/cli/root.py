@@ -1,6 +1,5 @@
 """The console command `imagine-results`: what a store holds, as tables and JSON."""
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -76,7 +75,7 @@ def compare(
     from results_db.store import open_store
 
     names = numbers.chosen(table)
-    with closing(open_store(db, create=False)) as store:
+    with open_store(db, create=False) as store:
         frame = apply(where, store.runs())
         found = {
             name: compare_table(name, frame, traces_of=store.traces_of, min_accuracy=min_accuracy)
@@ -119,7 +118,7 @@ def runs(
         click.echo(tables.render(rows, list(frame.columns), style=style))
     elif rows:
         shortened = [{**row, "run_id": short(row["run_id"])} for row in rows]
-        click.echo(tables.render(shortened, _telling(frame), style=style))
+        click.echo(tables.render(shortened, _shown_columns(frame), style=style))
     else:
         click.echo(options.nothing(store, "no run", where=where, states=states))
 
@@ -131,14 +130,14 @@ def runs(
 def show(*, run: str, as_json: bool, db: str | None) -> None:
     """Print everything about one run.
 
-    That is its config, metrics, attempts, traces, samples and files. RUN is a run id or the first characters of it.
+    It prints the config, metrics, attempts, traces, samples and files. RUN is a run id or its first characters.
 
     Example: imagine-results show 1a2b3c
     """
     from results_db.store import open_store
     from results_db.views.run import collect, describe
 
-    with closing(open_store(db, create=False)) as store:
+    with open_store(db, create=False) as store:
         found = collect(store, store.find(run))
     click.echo(tables.as_json(found) if as_json else describe(found))
 
@@ -158,7 +157,7 @@ def ingest(*, as_json: bool, db: str | None) -> int:
     from results_db.spool.ingest import ingest as ingest_spool
     from results_db.store import open_store
 
-    with closing(open_store(db, create=False)) as store:
+    with open_store(db, create=False) as store:
         found = ingest_spool(store)
     click.echo(tables.as_json(found.as_dict()) if as_json else found.describe())
     if not as_json:
@@ -191,17 +190,16 @@ def _read(db: str | None, *, where: str | None) -> "tuple[str, pd.DataFrame]":
     from results_db.query.where import apply
     from results_db.store import open_store
 
-    with closing(open_store(db, create=False)) as store:
+    with open_store(db, create=False) as store:
         return store.display_url, apply(where, store.runs())
 
 
-def _telling(frame: "pd.DataFrame") -> list[str]:
-    """The columns that tell these runs apart, and what became of the runs."""
+def _shown_columns(frame: "pd.DataFrame") -> list[str]:
+    """The columns of a run, the config keys in which these runs differ, and the metrics that they have."""
     from results_db.columns import METRIC_COLUMNS, RUN_COLUMNS
 
-    outcome = [
-        name for name in ("train_accuracy", "metric", "correlation", "steps") if frame[name].notna().any()
-    ]
+    metrics = ("train_accuracy", "metric", "correlation", "steps")
+    outcome = [name for name in metrics if frame[name].notna().any()]
     keys = [name for name in frame.columns if name not in (*RUN_COLUMNS, *METRIC_COLUMNS)]
     always = ("gol", "model_t", "seed")
     differ = [name for name in keys if name in always or frame[name].nunique(dropna=False) > 1]

@@ -1,8 +1,8 @@
 """The paper's numbers beside the stored runs' numbers, with a plain verdict.
 
-A verdict is `too few runs`, `reproduced`, `higher` or `lower`. The paper does not say how long its runs were, and leads
-in steps of runs of different length do not compare. So a lead of the learning order is judged by its ratio to the
-other lead, with both as shares of the final state's step.
+A verdict is `too few runs`, `reproduced`, `higher` or `lower`. Leads in steps cannot be compared between runs of
+different length, and the paper does not say how long its runs were. So a lead of the learning order is judged by its
+ratio to the other lead, both as shares of the final state's step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ CLOSE_RATIO = 0.20
 """Relative, for the learning order."""
 
 _ROUNDING = 1e-9
-"""Makes .94 lie within .05 of .99, which it does not in binary fractions."""
+"""The tolerance of comparisons: as binary fractions, .99 - .94 is larger than .05."""
 
 _ALIKE = ("preset", "enc_layers", "step_layers", "dec_layers", "channels")
 """The keys that decide a metric most. The sides of an effect are compared over runs that share their values."""
@@ -50,11 +50,7 @@ def compare(
     kept, run, baseline, verdict`; then, for leads, `share, share_low, share_high` (of the final state's step) and
     `ratio, ratio_low, ratio_high, paper_ratio` (to the other lead), and for an effect its two sides.
 
-    Args:
-        table: a name in `numbers.TABLES`.
-        frame: runs, as `Store.runs` gives them.
-        traces_of: run ids to their traces.
-        min_accuracy: see `gate.passed`.
+    `table` is a name in `numbers.TABLES`; `frame` is as `Store.runs` gives it; see `gate.passed` for `min_accuracy`.
     """
     numbers = TABLES[table]
     if table == "learning_order":
@@ -69,13 +65,9 @@ def compare(
 
 
 def verdict(wanted: float, ours: Interval, *, kept: int, close: float = CLOSE) -> str:
-    """The verdict on our mean: `too few runs`, `reproduced`, `higher` or `lower`.
+    """The verdict on our mean of `kept` runs: `too few runs`, `reproduced`, `higher` or `lower`.
 
-    Args:
-        wanted: the paper's value.
-        ours: our mean and its interval.
-        kept: the number of runs behind our mean.
-        close: the distance from the paper's value at which our mean counts as equal, whatever its interval.
+    A mean within `close` of the paper's value counts as equal, whatever its interval.
     """
     return TOO_FEW if _too_few(ours, kept=kept) else _judged(wanted, ours, close=close)
 
@@ -98,7 +90,7 @@ def _kept(runs: pd.DataFrame, min_accuracy: float | None) -> pd.DataFrame:
 
 def _mean(number: Number, runs: pd.DataFrame, min_accuracy: float | None) -> Row:
     measured = values(_kept(runs, min_accuracy), number.quantity)
-    # The best decoder that imagines nothing: equal for runs that were evaluated on the same boards.
+    # The best trivial decoder. Runs that were evaluated on the same boards have the same baselines.
     trivial = [name for name in runs.columns if name.startswith("baseline_")]
     baseline = max((value for name in trivial for value in values(runs, name)), default=None)
     return _row(number, mean_interval(measured), kept=len(measured), run=len(runs), baseline=baseline)
@@ -117,7 +109,7 @@ def _lead(number: Number, other: Number, found: Sequence[Leads], *, run: int) ->
     both = [of_run for of_run in found if number.quantity in of_run and other.quantity in of_run]
     shares = [of_run[number.quantity][1] for of_run in both]
     share = mean_interval(shares)
-    # Of shares, because the longest runs would dominate a mean of steps.
+    # A ratio of shares, because the longest runs would dominate a mean of steps.
     ratio = ratio_interval(shares, [of_run[other.quantity][1] for of_run in both])
     wanted = number.value / other.value
     return _row(
@@ -145,12 +137,12 @@ def _effect(number: Number, runs: pd.DataFrame, min_accuracy: float | None) -> R
     counts = [len(side) for side in _alike(sides, keys)]
     kept = _alike([_kept(side, min_accuracy) for side in sides], keys)
     metrics = [values(side, "metric") for side in kept]
-    fewest = min((0, 1), key=lambda side: len(metrics[side]))
+    fewest, run = min(zip(map(len, metrics), counts, strict=True))
     return _row(
         number,
         difference_interval(*metrics),
-        kept=len(metrics[fewest]),
-        run=counts[fewest],
+        kept=fewest,
+        run=run,
         beside=_side("first", effect.first, metrics[0], run=counts[0])
         | _side("second", effect.second, metrics[1], run=counts[1]),
     )

@@ -58,9 +58,6 @@ class Order:
     """The learning order of one run.
 
     Attributes:
-        run_id: the run.
-        cell: its cell.
-        seed: its seed.
         traces: the traces of its states, from `state2` to the final one.
         first: the first step of each state, see `first_steps`.
     """
@@ -73,7 +70,7 @@ class Order:
 
     @property
     def leads(self) -> dict[str, Lead]:
-        """The lead of each state before the final one, see `leads`."""
+        """See the function `leads`."""
         return leads(self.first)
 
     @property
@@ -103,11 +100,7 @@ def first_steps(traces: Traces, *, similarity: float = SIMILARITY) -> dict[str, 
 
 
 def leads(first: Mapping[str, int | None]) -> dict[str, Lead]:
-    """Per state before the final one, its lead over the final state.
-
-    Args:
-        first: see `first_steps`.
-    """
+    """Per state of `first_steps` before the final one, its lead over the final state."""
     if not first:
         return {}
     *earlier, final = first
@@ -122,14 +115,10 @@ def collect(
     min_accuracy: float | None = None,
     similarity: float,
 ) -> list[Order]:
-    """The learning order of the named runs, or else of the kept runs that meet the filter.
+    """The learning order of the runs with these prefixes, or else of the kept runs that meet the filter.
 
-    Args:
-        store: the store of the runs.
-        prefixes: prefixes of run ids; named runs are included whatever accuracy they reached.
-        where: a filter, see `where.apply`; default if no run is named: the runs of the paper's learning order.
-        min_accuracy: see `gate.passed`.
-        similarity: see `first_steps`.
+    Named runs are included whatever accuracy they reached. Without names and without a filter, the runs are those of
+    the paper's learning order. See `gate.passed` for `min_accuracy`, `first_steps` for `similarity`.
 
     Raises:
         StoreError: a run id or the filter is wrong, or a named run has no traces.

@@ -12,7 +12,7 @@ class Number:
     """One number of the paper.
 
     Attributes:
-        table: the name in `TABLES` of its table, or of its sentence in section 3.1.1.
+        table: a name in `TABLES`, for a table of the paper or a sentence of its section 3.1.1.
         quantity: the metric or lead whose mean it is; for `effect`, a difference of mean metrics.
         cell: the group columns of its runs, with their values.
         value: the number.
@@ -121,7 +121,7 @@ RUNS: dict[str, Mapping[str, Scalar]] = {
     table: {"experiment": "life_count" if table == "table4" else "life_state", "gan": "posthoc"}
     for table in TABLES
 }
-"""What the runs of each table have in common, beside a number's own cell."""
+"""The config keys that all runs of a table share, beside the cell of each number."""
 
 CONSTANT: dict[str, Mapping[str, Scalar]] = {
     "life_state": {"kernel": 3, "residual": True, "reset": 0.1, "eval_board": 20, "eval_sequences": 10_000},
@@ -130,8 +130,8 @@ CONSTANT: dict[str, Mapping[str, Scalar]] = {
 """What the authors never varied, per experiment. They searched over everything else: layers, width, rates, loss."""
 
 ONE_SHAPE = ("fast",)
-"""Presets with one width and depth: their runs on the second side of an effect belong to that ablation alone. Runs of
-the authors' presets count with any shape, because the authors searched over it."""
+"""Presets with one width and depth: their runs on the second side of an effect belong to that ablation alone. The
+authors searched over width and depth, so runs of their presets count with any."""
 
 
 def chosen(name: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which stored runs a number of the paper is compared with. `compare` and `trace` both ask here."""
+"""The stored runs with which a number of the paper is compared; for `compare` and `trace`."""
 
 from collections.abc import Mapping
 
@@ -10,17 +10,13 @@ from results_db.query import where
 from results_db.query.gate import completed
 
 FINE = 100
-"""The largest `trace_every` of runs whose leads count: the shortest leads are of that order."""
+"""The largest `trace_every` of runs whose leads count, because the shortest leads are about this long."""
 
 
 def runs_of(frame: pd.DataFrame, number: Number) -> pd.DataFrame:
-    """The COMPLETED runs of a number, whatever accuracy they reached.
+    """The COMPLETED runs of a number, whatever accuracy they reached. `frame` is as `Store.runs` gives it.
 
     A run that lacks a config key predates that key and was trained like the authors' runs.
-
-    Args:
-        frame: runs, as `Store.runs` gives them.
-        number: one of `numbers.TABLES`.
     """
     needed = {**RUNS[number.table], **number.cell}
     experiment = str(needed["experiment"])
@@ -38,7 +34,7 @@ def _have(runs: pd.DataFrame, wanted: Mapping[str, Scalar], *, or_null: bool = F
 
 
 def _ablated(runs: pd.DataFrame, experiment: str) -> "pd.Series[bool]":
-    """The runs that only an ablation wants: the second side of an effect, in a preset with one shape."""
+    """The runs that belong to an ablation alone: the second side of an effect, in a preset with one shape."""
     second = pd.Series(False, index=runs.index)
     for table, effect in EFFECTS.items():
         if RUNS[table]["experiment"] == experiment:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, variance
 from typing import Any, cast
 
 import pandas as pd
@@ -16,7 +16,7 @@ MEANS = {
     "metric": ("metric_plain", "metric_adv"),
     "correlation": ("correlation_plain", "correlation_adv", "correlation_aligned"),
 }
-"""The metric that judges an experiment (its mean has an interval), and the metrics shown beside it."""
+"""The metric that judges an experiment, whose mean has an interval, to the metrics shown beside it."""
 
 MEASURES = (
     "kept",
@@ -27,7 +27,7 @@ MEASURES = (
         for name in (judged, f"{judged}_low", f"{judged}_high", *beside)
     ),
 )
-"""The columns after the group's own; null where an experiment has no such metric."""
+"""The columns after the group columns; null where an experiment has no such metric."""
 
 CONFIDENCE = 0.95
 """The level of every interval."""
@@ -56,12 +56,7 @@ def aggregate(
 ) -> list[dict[str, Any]]:
     """One row per group of COMPLETED runs: the group's columns, then `MEASURES`; sorted by the group.
 
-    Means are over the kept runs that have the metric.
-
-    Args:
-        frame: runs, as `Store.runs` gives them.
-        by: the columns to group by.
-        min_accuracy: see `gate.passed`.
+    `frame` is as `Store.runs` gives it. Means are over the kept runs that have the metric.
 
     Raises:
         StoreError: a column to group by is unknown, is a measure, or is named twice.
@@ -160,12 +155,11 @@ def _measures(runs: pd.DataFrame, *, kept: Any) -> dict[str, Any]:
 
 def _squared_error(values: Sequence[float]) -> float:
     """The squared standard error of the mean of two or more values: their variance over their number."""
-    count, mean = len(values), fmean(values)
-    return math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count
+    return variance(values) / len(values)
 
 
 def _interval(mean: float, error: float, *, freedom: float) -> Interval:
-    """The central interval of Student's t with so many degrees of freedom, scaled by the standard error."""
+    """The mean +- the standard error, times the quantile of Student's t with `freedom` degrees of freedom."""
     from scipy.special import stdtrit  # scipy.stats takes much longer to import
 
     half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error

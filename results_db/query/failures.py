@@ -6,18 +6,16 @@ from dataclasses import dataclass, field
 
 from results_db.contract import EndedAttempt
 
-_SAME = (
-    (
-        re.compile(r"(?<![\w.])~?/(?:[^\s'\":,;()/]+/)+"),
-        "…/",
-    ),  # the folder of a path; the file's name may matter
+_VARYING = (
+    # The folder of a path; the file's name may matter.
+    (re.compile(r"(?<![\w.])~?/(?:[^\s'\":,;()/]+/)+"), "…/"),
     (re.compile(r"\b0x[0-9a-fA-F]+\b"), "#"),
     # Ids: UUIDs and hashes, which have digits among their letters.
     (re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), "#"),
     (re.compile(r"\b(?=[0-9a-fA-F]*[0-9])(?=[0-9a-fA-F]*[a-fA-F])[0-9a-fA-F]{8,}\b"), "#"),
     (re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"), "#"),
 )
-"""What differs between failures of the same cause, and what replaces it."""
+"""Patterns of text that varies between failures of the same cause, and its replacement."""
 
 
 @dataclass
@@ -25,7 +23,7 @@ class Cause:
     """Attempts that failed for the same reason.
 
     Attributes:
-        key: the reason without numbers, addresses, ids and folders.
+        key: see the function `key`.
         example: the reason of one of the attempts.
         attempts: the attempts, in the order of the input.
     """
@@ -52,7 +50,7 @@ def reason(attempt: EndedAttempt) -> str:
 
 def key(reason: str) -> str:
     """The reason without numbers, addresses, ids and folders: equal for failures of the same cause."""
-    for pattern, stand_in in _SAME:
+    for pattern, stand_in in _VARYING:
         reason = pattern.sub(stand_in, reason)
     return reason
 

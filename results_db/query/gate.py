@@ -1,4 +1,4 @@
-"""Which runs count: COMPLETED runs count as `run`, and those that learned their task as `kept`."""
+"""Which runs count: every COMPLETED run counts in `run`, and in `kept` if it passed the accuracy gate."""
 
 import numpy as np
 import pandas as pd
@@ -6,8 +6,8 @@ import pandas as pd
 from results_db.contract import DIVERGED, State, StoreError
 
 GATES = {"life_state": 0.99, "life_count": 0.999}
-"""Experiment to the training accuracy from which a run's metric counts: the share of correct pixels (paper, section
-3.1.1), and the share of boards whose rounded count is correct (the authors' code)."""
+"""Experiment to gate: the training accuracy that a stored run needs to be kept. It is the share of correct pixels
+(paper, section 3.1.1), or the share of boards whose rounded count is correct (the authors' code)."""
 
 
 def completed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -18,9 +18,7 @@ def completed(frame: pd.DataFrame) -> pd.DataFrame:
 def passed(frame: pd.DataFrame, *, min_accuracy: float | None = None) -> np.ndarray:
     """The runs that pass the gate, `train_accuracy >= min_accuracy`: bool `[rows]`. A diverged run never passes.
 
-    Args:
-        frame: runs, as `Store.runs` gives them.
-        min_accuracy: the gate for all runs; default: the gate of each run's experiment.
+    `frame` is as `Store.runs` gives it. By default, each run has the gate of its experiment.
 
     Raises:
         StoreError: an experiment has no default gate.

@@ -46,8 +46,7 @@ class HeartbeatFiles:
 
     def newest(self, run_id: str) -> Attempt | None:
         """The newest attempt of this run that has a file."""
-        attempts = attempts_of(self._folder.glob(f"{run_id}.*"))
-        return attempts[-1] if attempts else None
+        return max(attempts_of(self._folder.glob(f"{run_id}.*")), default=None)
 
     def read(self) -> Iterator[tuple[Heartbeat, datetime]]:
         """Every readable heartbeat and the time of its file, a run's older attempts first."""

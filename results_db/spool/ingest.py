@@ -61,7 +61,7 @@ def ingest(store: Store) -> Ingested:
         StoreError: the store cannot be reached; the other records stay in the spool.
     """
     spool, found = Spool(store.folder), Ingested()
-    Files(store.folder).remove_litter()
+    Files(store.folder).remove_abandoned()
     _ingest_heartbeats(store)
     for _, attempts in groupby(spool.attempts(), key=lambda attempt: attempt.run_id):
         entries = [entry for attempt in attempts if (entry := _read(spool, attempt, found)) is not None]
@@ -129,10 +129,10 @@ def _ingest_record(store: Store, spool: Spool, entry: Spooled, *, newest: Spoole
 
 
 def _tidy(store: Store, attempt: Attempt, *, counts: bool) -> None:
-    """Delete what the stored result makes useless, or the weights of a refused result."""
+    """Delete what the stored result supersedes, or the weights of a refused result."""
     files = Files(store.folder)
     if counts:
-        files.settle(attempt)
+        files.remove_superseded(attempt)
         HeartbeatFiles(store.folder).remove(attempt)
         return
     # A stored record is refused, too, if `replace_metrics` has changed its metrics. Its weights stay.

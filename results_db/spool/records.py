@@ -92,13 +92,11 @@ def _entry(plain: dict[str, Any]) -> Spooled:
     if record is not None:
         record["samples"] = {name: base64.b64decode(npz) for name, npz in record["samples"].items()}
         record["traces"] = {name: (steps, values) for name, (steps, values) in record["traces"].items()}
-    given: dict[str, Any] = {
-        "attempt": Attempt(**plain["attempt"]),
-        "state": State(plain["state"]),
-        "provenance": Provenance(**plain["provenance"]),
-        "record": None if record is None else RunRecord(**record),
-    }
-    return Spooled(**{**plain, **given})
+    plain["attempt"] = Attempt(**plain["attempt"])
+    plain["state"] = State(plain["state"])
+    plain["provenance"] = Provenance(**plain["provenance"])
+    plain["record"] = None if record is None else RunRecord(**record)
+    return Spooled(**plain)
 
 
 class Spool:

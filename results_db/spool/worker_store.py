@@ -36,18 +36,16 @@ PATIENCE_S = 5.0
 """How long a worker tries to reach a store that is away before it continues with its next run."""
 
 AWAY_S = 10.0
-"""How long no other run tries after one run tried in vain, if its record is safe in the spool."""
+"""How long other runs do not try a store that was away for one run, if their records are safe in the spool."""
 
 _AGAIN_AFTER_S = 0.5
 
 
 def worker_store(db: str | None, *, scheduled: bool = False) -> "SpooledStore":
-    """The store for a worker. It may be away now.
+    """The store for a worker; see `locate` for `db`. It may be away now.
 
-    Args:
-        db: see `results_db.store.address.locate`.
-        scheduled: whether the worker is a job of a cluster. Such a worker does not write a SQLite file on a network
-            file system: it leaves files beside the store, and `ingest` brings them in.
+    A `scheduled` worker, which is a job of a cluster, does not write a SQLite file on a network file system. It leaves
+    files beside the store, and `ingest` brings them in.
 
     Raises:
         StoreError: `db` names no store.
@@ -70,7 +68,7 @@ class _Own:
 
     provenance: Provenance
     since: float  # by the monotonic clock
-    begun: bool  # the store knows that it began
+    begun: bool  # whether the store knows that it began
 
 
 class SpooledStore(WorkerStore):
@@ -78,11 +76,7 @@ class SpooledStore(WorkerStore):
 
     While the store is away, attempts begin and continue (None), `states` is empty, and `start` raises `StoreError`.
     `finish` and `end` answer None when the record is safe in the spool; they raise `OSError` if the store is away and
-    the spool cannot be written.
-
-    Args:
-        folder: see `WorkerStore.folder`.
-        connect: opens the store; called when it is first needed, and again until it succeeds.
+    the spool cannot be written. `connect` opens the store; it is called at the first need, and again until it succeeds.
     """
 
     def __init__(self, folder: Path, connect: Callable[[], WorkerStore]) -> None:
@@ -145,12 +139,11 @@ class SpooledStore(WorkerStore):
         log_tail: str | None = None,
         at: datetime | None = None,
     ) -> bool | None:
-        entry = self._entry(attempt, state, error=error, exit_code=exit_code, log_tail=log_tail)
-        return self._deliver(entry)
+        return self._deliver(self._entry(attempt, state, error=error, exit_code=exit_code, log_tail=log_tail))
 
     @override
     def close(self) -> None:
-        """Offer the records in the spool to the store once more, and close the connections."""
+        """Try once more to deliver the records in the spool, and close the connections."""
         self._catch_up()
         if self._connected is not None:
             self._connected.close()
@@ -169,8 +162,7 @@ class SpooledStore(WorkerStore):
             full = failure
         counts = None
         try:
-            # All runs of a pack may end at once, with little time left. Only one of them waits for a store that is
-            # away.
+            # All runs of a pack may end at once, with little time left. If the store is away, only one of them waits.
             if full is not None or time.monotonic() >= self._away_until:
                 counts = self._ask(lambda store: deliver(store, entry), patience_s=PATIENCE_S)
         except (UnfitError, UnknownRunError):
@@ -193,7 +185,7 @@ class SpooledStore(WorkerStore):
             if entry is not None:
                 try:
                     if self._ask(partial(deliver, entry=entry)) is None:
-                        return  # the store is away for the others as well, and each question may take long
+                        return  # the store is away for the other records, too, and each try may take long
                     self._remove(attempt)
                 except (UnfitError, UnknownRunError) as error:
                     log.warning("%s stays: %s", self._spool.path(attempt), error)
@@ -203,7 +195,7 @@ class SpooledStore(WorkerStore):
         """The attempt's entry in the spool; None if it is gone or cannot be read, which `ingest` reports."""
         try:
             return self._spool.read(attempt)
-        except FileNotFoundError:  # `ingest` was faster
+        except FileNotFoundError:  # `ingest` delivered it
             return None
         except Exception as error:
             log.warning("%s: %s", self._spool.path(attempt), error)

@@ -44,7 +44,9 @@ def run_frame(connection: Connection) -> pd.DataFrame:
     found = connection.execute(select(metric.run, metric.name, metric.value)).all()
     long = pd.DataFrame(found, columns=["run", "name", "value"])
     wide = long.pivot(index="run", columns="name", values="value").reindex([row.id for row in rows])
-    metrics = wide.reindex(columns=in_order(set(wide) - data.keys(), METRIC_COLUMNS)).astype(np.float64)
+    metrics = wide.reindex(columns=in_order(set(long["name"]) - data.keys(), METRIC_COLUMNS)).astype(
+        np.float64
+    )
     return pd.concat([pd.DataFrame(data), metrics.reset_index(drop=True)], axis=1)
 
 

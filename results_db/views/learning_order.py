@@ -13,14 +13,14 @@ _KINDS = ("state", "decoded ", "final")
 
 
 def render(orders: Sequence[Order], *, style: str) -> str:
-    """The runs and their means as text; CSV holds the runs alone, with the values as they are."""
+    """The runs and their means as text; CSV holds only the runs, with unrounded values."""
     if style == "csv":
         rows = run_rows(orders)
         names = dict.fromkeys(("run_id", *Cell._fields, "seed"))
         for row in sorted(rows, key=len, reverse=True):  # a longer row has more states
             names |= dict.fromkeys(row)
         return tables.render(rows, list(names), style=style)
-    keys = telling(orders)
+    keys = shown_keys(orders)
     learned = sorted({order.label(name) for order in orders for name in order.first}, key=_place)
     leading = sorted({order.label(name) for order in orders for name in order.leads}, key=_place)
     columns = ["run", *keys, "seed", *learned, *(f"{label} leads by" for label in leading)]
@@ -32,8 +32,8 @@ def render(orders: Sequence[Order], *, style: str) -> str:
     return "\n\n".join(parts)
 
 
-def telling(orders: Sequence[Order]) -> list[str]:
-    """The cell keys to show: gol and model_t, and the keys in which the runs differ."""
+def shown_keys(orders: Sequence[Order]) -> list[str]:
+    """The cell keys to show: gol, model_t, and the other keys in which the runs differ."""
     cells = [order.cell._asdict() for order in orders]
     return [name for name in Cell._fields if name in _ALWAYS or len({cell[name] for cell in cells}) > 1]
 

@@ -18,7 +18,7 @@ FORMATS = ("rich", "markdown", "csv")
 """The choices of `--format`; `render` also takes `json`."""
 
 EXACT = ("json", "csv")
-"""The styles that hold every value as it is; the others round values for reading."""
+"""The styles with unrounded values; the others round values for reading."""
 
 _COMPARED = (
     *("quantity", "paper", "paper_runs", "ours", "difference", "share", "ratio", "paper_ratio"),
@@ -27,12 +27,9 @@ _COMPARED = (
 
 
 def render(rows: Sequence[Row], names: Sequence[str], *, style: str) -> str:
-    """The rows as text, one column per name.
+    """The rows as text, one column per name; JSON holds every key of the rows. Null and missing cells are empty.
 
-    Args:
-        rows: the rows; null and missing cells are empty.
-        names: the columns, in order; JSON holds every key of the rows.
-        style: one of `FORMATS`, or `json`.
+    `style` is one of `FORMATS`, or `json`.
     """
     if style == "json":
         return as_json(rows)
@@ -112,7 +109,7 @@ def _side(row: Row, side: str) -> str:
 
 
 def _render_filled(rows: Sequence[Row], names: Sequence[str], *, style: str) -> str:
-    """Renders the columns in which some row has a value."""
+    """The rows as text, without the columns in which no row has a value."""
     filled = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
     return render(rows, filled, style=style)
 
@@ -123,11 +120,11 @@ def _markdown(cells: Mapping[str, Sequence[str]]) -> str:
 
 
 def _rich(cells: Mapping[str, Sequence[str]]) -> str:
-    """A table. If it is wider than its terminal, its columns move closer and those with only zeros are left out."""
+    """A table. On a narrower terminal, its columns move closer and columns of zeros alone are left out."""
     from rich.console import Console
 
-    # The table keeps its width on a narrow terminal, because a cut or folded cell cannot be copied. rich ignores a
-    # width without a height where TERM is dumb.
+    # The console is wide enough for any table, because a cut or folded cell cannot be copied. Where TERM is dumb,
+    # rich ignores a width without a height.
     console = Console(file=io.StringIO(), width=100_000, height=100, force_terminal=sys.stdout.isatty())
     table, left_out = _table(cells, gutter=3), ""
     width = console.measure(table).maximum - 1  # the right edge is empty

@@ -66,12 +66,7 @@ class Note:
 
 
 def read(samples: Mapping[str, bytes], *, run: str, state: str) -> dict[str, dict[str, Array]]:
-    """The arrays of each decoder's sample, the plain decoder first.
-
-    Args:
-        samples: the run's samples, as `Store.samples` gives them.
-        run: the run's name in an error.
-        state: the run's state in an error.
+    """The arrays of each decoder's sample, the plain decoder first. Errors name the run and its state.
 
     Raises:
         StoreError: the run has no sample, or a sample is damaged or of an older version.
@@ -88,12 +83,10 @@ def read(samples: Mapping[str, bytes], *, run: str, state: str) -> dict[str, dic
 def pick(arrays: Mapping[str, Mapping[str, Array]], wanted: str) -> list[Picked]:
     """The sequences to show. A run without a score has no ranks, so its first sequences replace them.
 
-    Args:
-        arrays: what `read` returned; all decoders hold the same sequences.
-        wanted: one of `PICKS`, or the number of a stored sequence in the evaluation set.
+    All decoders hold the same sequences.
 
     Raises:
-        StoreError: `wanted` is neither.
+        StoreError: `wanted` is neither one of `PICKS` nor the number of a stored sequence.
     """
     index = [int(number) for number in next(iter(arrays.values()))["index"]]
     ranks = list(RANKS) if wanted == "all" else [wanted]
@@ -113,16 +106,10 @@ def pick(arrays: Mapping[str, Mapping[str, Array]], wanted: str) -> list[Picked]
 
 
 def notes(boards: Array, truth: Array, *, config: Mapping[str, Any]) -> list[Note]:
-    """The note under each decoded board of a sequence.
-
-    Args:
-        boards: float `[T + 1, H, W]`.
-        truth: 0/1 `[m, H, W]`.
-        config: the run's config, which decides how boards are judged.
-    """
+    """The note under each board of a sequence, decoded float `[T + 1, H, W]`, with 0/1 `[m, H, W]` as its truth."""
     alive, true = boards > 0.5, truth.astype(bool)
     if config.get("experiment") == "life_count":
-        # h_0 is trained on s_1 alone, and the score counts it for later states.
+        # h_0 is trained on s_1 only, but it is also scored against later states.
         given, *later = [_most_correlated(board, true) for board in alive]
         return [Note(f"{given.text}\ntrained", given.kind), *later]
     first = "trained" if config.get("ae", True) else "ignored"

@@ -1,4 +1,4 @@
-"""The learning order as a figure: how similar each decoded state is to its true state while a run trains."""
+"""The learning order as a figure: the similarity of each decoded state to its true state during training."""
 
 import math
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 from results_db.paper.learning_order import Cell, Order, by_cell, states
 from results_db.text import cell_text, counted
 from results_db.views.figures.files import COLUMN
-from results_db.views.learning_order import telling
+from results_db.views.learning_order import shown_keys
 
 _HEIGHT = 2.3
 _LOWEST = 0.75
-"""The lowest similarity shown, unless a curve ends below: the boards of an untrained network do not matter."""
+"""The lowest similarity shown, unless a curve ends lower. The start of the training is of no interest."""
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""The palette of Okabe and Ito, which colour-blind readers can tell apart; the eighth state begins it again."""
+"""The palette of Okabe and Ito, which colour-blind readers can tell apart. It repeats from the eighth state on."""
 
 _BEYOND = 1.25
-"""The end of a scaled axis: a quarter beyond the step at which the final state is learned."""
+"""The end of a scaled axis, on which the final state is learned at 1."""
 
 _STYLE: dict[Any, Any] = {
     **dict.fromkeys(("font.size", "axes.labelsize", "legend.fontsize", "legend.title_fontsize"), 7),
@@ -43,13 +43,9 @@ def draw(orders: Sequence[Order], *, similarity: float) -> Figure:
     A dot marks the step at which a state first reaches the similarity. Several runs of a cell are thin lines, with
     their mean, over the training as a share of the step at which their final state reaches the similarity. Runs
     whose final state never reaches it are left out; if no run's final state does, the axis shows steps.
-
-    Args:
-        orders: one or more runs.
-        similarity: the level that counts as learned.
     """
     cells = by_cell(orders)
-    columns = telling(orders)
+    columns = shown_keys(orders)
     with rc_context(_STYLE):
         figure = Figure(figsize=(COLUMN, _HEIGHT * len(cells)), layout="constrained")
         panels = figure.subplots(len(cells), squeeze=False)[:, 0]
@@ -82,7 +78,7 @@ def _panel(axes: Axes, runs: Sequence[Order], *, similarity: float) -> None:
     axes.set_ylabel("pixel similarity")
     if shared:
         left_out = len(runs) - len(scaled)
-        missing = f"; {left_out} left out that never reach it" if left_out else ""
+        missing = f"; {left_out} more never reached it" if left_out else ""
         axes.set_xlim(0, _BEYOND)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel(

@@ -18,10 +18,10 @@ _ENDINGS = (".png", ".svg")
 
 
 def check(path: Path) -> Path:
-    """Checks the path of a figure before any work is done for it, and returns it.
+    """Check the path of a figure before any work is done, and return it.
 
     Raises:
-        StoreError: the ending is another one, the folder does not exist, or the path is a folder.
+        StoreError: it does not end in .png or .svg, its folder does not exist, or it is a folder itself.
     """
     if path.suffix.lower() not in _ENDINGS:
         raise StoreError(f"-o: '{path}' ends in neither .png nor .svg; give a name with one of these endings")
@@ -33,7 +33,7 @@ def check(path: Path) -> Path:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Writes the figure. A failed write leaves an old file as it was, and equal figures give equal files.
+    """Write the figure. A failed write leaves an old file unchanged, and equal figures give equal files.
 
     Raises:
         StoreError: the file cannot be written.

@@ -20,7 +20,7 @@ _COUNT_NOTE = 0.25
 """The note of `life_count` has two lines, because the first decoded board is both trained and scored."""
 
 _TALLEST = 7.5
-"""The height from which boards get smaller instead: a page has room for the figure and its caption."""
+"""The largest height, which leaves room on a page for the caption. Boards of a higher figure are made smaller."""
 
 _STYLE: dict[Any, Any] = dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 6.5)
 _COLOURS = {Kind.MATCH: "#00734d", Kind.OTHER: "#333333", Kind.OUTSIDE: "#8a8a8a"}
@@ -33,11 +33,7 @@ def draw(sequences: Sequence[Picked], *, config: Mapping[str, Any]) -> Figure:
 
     The figure is as wide as a paper's column, or wider where boards would get too small. Rows have one board per
     state and begin at the same column. Greys are values between dead (white) and alive (black). A green frame marks
-    a decoded board that matches a true state.
-
-    Args:
-        sequences: one or more sequences, all of the same run.
-        config: the config of the run.
+    a decoded board that matches a true state. `config` is the config of the run.
     """
     count = config.get("experiment") == "life_count"
     columns = max(len(sequences[0].truth), *map(len, sequences[0].decoded.values()))
@@ -73,7 +69,7 @@ def draw(sequences: Sequence[Picked], *, config: Mapping[str, Any]) -> Figure:
 def _row(
     figure: Figure, name: str, boards: Array, said: Sequence[Note], top: float, board: float
 ) -> list[Axes]:
-    """Draws boards of this size side by side, with their upper edge at `top`."""
+    """Draw boards side by side, each with its edge of `board` inches, and their upper edge at `top`."""
     width, height = figure.get_size_inches()
     row = []
     for column, (cells, note) in enumerate(zip(boards, said, strict=True)):
@@ -81,7 +77,7 @@ def _row(
         axes = figure.add_axes((left / width, (top - board) / height, board / width, board / height))
         axes.imshow(cells, cmap="gray_r", vmin=0, vmax=1, interpolation="none")
         for spine in axes.spines.values():
-            spine.set_position(("outward", _FRAMES[note.kind] / 2))  # a frame hides no cell
+            spine.set_position(("outward", _FRAMES[note.kind] / 2))  # the frame must not hide cells
             spine.set(linewidth=_FRAMES[note.kind], color=_COLOURS[note.kind], linestyle=_DASHES[note.kind])
         axes.set(xticks=[], yticks=[])
         row.append(axes)
@@ -100,7 +96,7 @@ def _title(picked: Picked, *, measure: str) -> str:
 
 
 def _heads(states: int, *, count: bool) -> list[Note]:
-    """The heads of the true states. The score leaves out the first, which is given, and the last if it is trained."""
+    """The heads of the true states. The first is given and the last may be the target; the score leaves both out."""
     names = [f"$s_{{{state}}}$" for state in range(1, states + 1)]
     last = Note(f"{names[-1]} counted", Kind.OTHER) if count else Note(f"{names[-1]} target", Kind.OUTSIDE)
     return [Note(f"{names[0]} given", Kind.OUTSIDE), *(Note(name, Kind.OTHER) for name in names[1:-1]), last]
