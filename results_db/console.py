@@ -55,7 +55,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 """Adds `--json` and the argument `as_json: bool`."""
 
 where_option = click.option(
-    "--where", metavar="FILTER", help="Only runs that match, e.g. 'ae=true and channels<=20'."
+    "--where", metavar="FILTER", help="Only those that match, e.g. 'ae=true and channels<=20'."
 )
 """Adds `--where` and the argument `where: str | None`, a filter for `results_db.query.where.parse`."""
 

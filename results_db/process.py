@@ -1,4 +1,4 @@
-"""Names of processes that no later process shares."""
+"""Names of processes that are never used again."""
 
 from pathlib import Path
 

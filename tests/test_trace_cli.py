@@ -238,7 +238,7 @@ def test_strip_as_json(capsys: Capsys, filled: SqlStore) -> None:
         ("trace -o a.pdf", "'a.pdf' ends in neither .png nor .svg"),
         ("trace -o none/a.png", "the folder none does not exist"),
         ("trace -o outputs", "'outputs' ends in neither"),
-        ("trace -o a.png --no-plot", "-o names a file for the picture, and --no-plot draws none"),
+        ("trace -o a.png --no-plot", "-o names a file to draw into, and --no-plot draws nothing"),
         ("trace --similarity 98", "98.0 is not in the range 0<=x<=1"),
         ("trace --where depth=3", "unknown column 'depth'"),
         ("trace --json --format csv", "--json and --format are two ways to print"),

@@ -19,7 +19,7 @@ def style_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_style(*, as_json: bool, style: str | None, **options: Any) -> Any:
         if as_json and style:
             raise click.UsageError(
-                "--json and --format exclude each other; give one of them", click.get_current_context()
+                "--json and --format are two ways to print; give one of them", click.get_current_context()
             )
         return command(style="json" if as_json else style or "rich", **options)
 

@@ -26,7 +26,7 @@ _STATE = re.compile(r"state([1-9][0-9]*)", re.ASCII)
 
 @dataclass(frozen=True)
 class Lead:
-    """How long before the final state another state is learned; negative if it is learned later.
+    """How long before the final state another state is learned; negative if it is learned after it.
 
     Attributes:
         steps: first step of the final state minus that of this state; null where either was never learned.

@@ -28,7 +28,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Effect:
-    """An ablation: the mean metric of one side less that of the other side.
+    """An ablation: the mean metric of the first side minus that of the second side.
 
     Attributes:
         columns: the config keys in which the sides differ.
@@ -111,8 +111,8 @@ ABOUT = {
     "table3": "the metric without and with adversarial training",
     "table4": "the LSTM that counts living cells; correlation of decoded with true states",
     "learning_order": "how many steps before the final state a state reaches 98% similarity; verdicts are on `ratio`",
-    "channels": "change of the metric, 20 channels less more than 20",
-    "coder_layers": "change of the metric, encoder and decoder of 1 layer less 3 layers",
+    "channels": "the mean metric with 20 channels, minus the mean with more channels",
+    "coder_layers": "the mean metric with encoder and decoder of 1 layer, minus the mean with 3 layers",
 }
 """What each table shows, in one line."""
 

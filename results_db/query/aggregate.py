@@ -93,7 +93,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 
 def difference_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """The mean of `first` less the mean of `second`, and its interval after Welch: variances may differ.
+    """The mean of `first` minus the mean of `second`, and its interval after Welch: variances may differ.
 
     The degrees of freedom are Welch and Satterthwaite's: (a + b)^2 / (a^2 / (n - 1) + b^2 / (m - 1)), where a and
     b are the squared standard errors of the two means, of n and m values.

@@ -36,7 +36,7 @@ class HeartbeatFiles:
         try:
             write_atomically(self._path(heartbeat.attempt), json.dumps(asdict(heartbeat)).encode())
         except OSError as error:
-            log.warning("heartbeat of run %s: %s", short(heartbeat.attempt.run_id), error)
+            log.warning("cannot write the heartbeat of run %s: %s", short(heartbeat.attempt.run_id), error)
 
     def remove(self, attempt: Attempt) -> None:
         """Delete the files of an attempt that ended, and of older attempts of its run."""
@@ -58,7 +58,7 @@ class HeartbeatFiles:
                 provenance = Provenance(**plain["provenance"])
                 heartbeat = Heartbeat(attempt, provenance, plain["step"], plain["progress"])
             except (OSError, ValueError, TypeError, KeyError) as error:
-                log.warning("%s: %s", path, error)  # the next heartbeat replaces the file
+                log.warning("cannot read %s: %s", path, error)  # the next heartbeat replaces the file
             else:
                 yield heartbeat, written_at
 

@@ -94,7 +94,7 @@ def _read(spool: Spool, attempt: Attempt, found: Ingested) -> Spooled | None:
     except DamagedError as error:
         _set_aside(spool, attempt, error, found)
     except (NewerFormatError, OSError) as error:
-        found.left.append(f"{spool.path(attempt)} stays: {error}")
+        found.left.append(f"{spool.path(attempt)} stays in the spool: {error}")
     return None
 
 
@@ -105,7 +105,7 @@ def _set_aside(spool: Spool, attempt: Attempt, why: object, found: Ingested) -> 
     except FileNotFoundError:
         pass  # another process moved it
     except OSError as error:
-        found.left.append(f"{path} is damaged ({why}) and stays: {error}")
+        found.left.append(f"{path} is damaged ({why}) and cannot be moved: {error}")
 
 
 def _ingest_record(store: Store, spool: Spool, entry: Spooled, *, newest: Spooled, found: Ingested) -> None:
@@ -125,7 +125,7 @@ def _ingest_record(store: Store, spool: Spool, entry: Spooled, *, newest: Spoole
     except UnfitError as error:
         _set_aside(spool, attempt, error, found)
     except (UnknownRunError, OSError) as error:
-        found.left.append(f"{spool.path(attempt)} stays: {error}")
+        found.left.append(f"{spool.path(attempt)} stays in the spool: {error}")
 
 
 def _tidy(store: Store, attempt: Attempt, *, counts: bool) -> None:

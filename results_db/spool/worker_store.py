@@ -38,7 +38,7 @@ PATIENCE_S = 5.0
 AWAY_S = 10.0
 """How long other runs do not try a store that was away for one run, if their records are safe in the spool."""
 
-_AGAIN_AFTER_S = 0.5
+_RETRY_AFTER_S = 0.5
 
 
 def worker_store(db: str | None, *, scheduled: bool = False) -> "SpooledStore":
@@ -158,7 +158,7 @@ class SpooledStore(WorkerStore):
         try:
             self._spool.write(entry)
         except OSError as failure:
-            log.warning("spool of run %s: %s", short(attempt.run_id), failure)
+            log.warning("cannot write the record of run %s: %s", short(attempt.run_id), failure)
             full = failure
         counts = None
         try:
@@ -188,7 +188,7 @@ class SpooledStore(WorkerStore):
                         return  # the store is away for the other records, too, and each try may take long
                     self._remove(attempt)
                 except (UnfitError, UnknownRunError) as error:
-                    log.warning("%s stays: %s", self._spool.path(attempt), error)
+                    log.warning("%s stays in the spool: %s", self._spool.path(attempt), error)
             self._left.pop(0)
 
     def _read(self, attempt: Attempt) -> Spooled | None:
@@ -198,7 +198,7 @@ class SpooledStore(WorkerStore):
         except FileNotFoundError:  # `ingest` delivered it
             return None
         except Exception as error:
-            log.warning("%s: %s", self._spool.path(attempt), error)
+            log.warning("cannot read %s: %s", self._spool.path(attempt), error)
             return None
 
     def _remove(self, attempt: Attempt) -> None:
@@ -206,7 +206,7 @@ class SpooledStore(WorkerStore):
         try:
             self._spool.remove(attempt)
         except OSError as error:
-            log.warning("spool of run %s: %s", short(attempt.run_id), error)
+            log.warning("cannot delete the record of run %s: %s", short(attempt.run_id), error)
 
     def _begin(
         self, store: WorkerStore, attempt: Attempt, own: _Own, *, at: datetime | None = None
@@ -229,13 +229,13 @@ class SpooledStore(WorkerStore):
             except (UnknownRunError, UnfitError):
                 raise
             except (StoreError, OSError) as error:
-                again = time.monotonic() + _AGAIN_AFTER_S < deadline
+                again = time.monotonic() + _RETRY_AFTER_S < deadline
                 log.warning("%s; %s", error, "trying again" if again else "continuing without the store")
             if not again:
                 if patience_s:
                     self._away_until = time.monotonic() + AWAY_S
                 return None
-            time.sleep(_AGAIN_AFTER_S)
+            time.sleep(_RETRY_AFTER_S)
 
     def _store(self) -> WorkerStore:
         """The store, opened when it is first needed.

@@ -1,4 +1,4 @@
-"""The schema of a database: empty, current, older, newer or foreign; creating and upgrading it.
+"""Checks, creates and upgrades the schema of a database.
 
 Alembic is imported only to write a schema; opening a store only reads its version table.
 """

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from results_db.views.figures.boards import Array, Kind, Note, Picked, notes
 from results_db.views.figures.files import COLUMN
 
-# Lengths in inches: the text keeps its size and does not touch its neighbour.
+# Lengths in inches, so that the text keeps its size and has enough room.
 _LEFT = 0.17
 _GAP = 0.06
 _LARGEST, _SMALLEST = 0.70, 0.44
