@@ -45,7 +45,7 @@ _DB_OPTION: dict[str, Any] = {
     "metavar": "URL|PATH",
     "callback": _shared_db,
     "help": "Store: a URL, or a path that ends in .db. [IMAGINE_DB; default: sqlite:///outputs/imagine.db] "
-    "IMAGINE_FILES names the folder for the weights of a server's runs.",
+    "For a PostgreSQL store, IMAGINE_FILES names the folder of the weights.",
 }
 
 db_option = click.option("--db", **_DB_OPTION)

@@ -126,6 +126,10 @@ def test_the_fixture_skips_with_one_line_and_fails_where_slurm_is_required(monke
         pass
 
 
+def test_help_shows_the_commands_of_a_first_session_on_lines_of_their_own() -> None:
+    assert "\n      python -m slurm.testbed up\n" in CliRunner().invoke(cli, ["--help"]).output
+
+
 def test_every_setting_is_an_option_that_help_explains() -> None:
     text = " ".join(CliRunner().invoke(cli, ["up", "--help"], terminal_width=200).output.split())
     for name, field in Settings.__dataclass_fields__.items():

@@ -34,7 +34,7 @@ _noticed = click.option(
 
 @click.group(name="slurm.testbed", no_args_is_help=True)
 def cli() -> None:
-    r"""A real Slurm on this machine: nodes n1, n2, ... with fake GPUs, partitions `normal` and `urgent`, and sacct.
+    """A real Slurm on this machine: nodes n1, n2, ... with fake GPUs, partitions `normal` and `urgent`, and sacct.
 
     It lives in one folder, listens on loopback, and needs neither root nor systemd. Jobs in `urgent` preempt jobs in
     `normal`, which are requeued.
@@ -44,7 +44,7 @@ def cli() -> None:
         eval "$(python -m slurm.testbed env)"
         sbatch --gpus-per-node=1 --wrap hostname
         python -m slurm.testbed wipe
-    """
+    """  # noqa: D301 - click needs the backspace itself to keep these lines apart
 
 
 def _settings(command: F) -> F:

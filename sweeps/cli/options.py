@@ -52,7 +52,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="On Slurm: ask first above so many expected GPU-hours.",
         ),
         click.option(
-            "--check/--no-check", default=True, help="On Slurm: probe a node first. [default: check]"
+            "--check/--no-check", default=True, help="On Slurm: check a node first. [default: check]"
         ),
         click.option(
             "--hold-after",
@@ -65,7 +65,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--pack-size", type=positive, metavar="N", help="Runs of one shape to train at once."),
         click.option("--workers", type=positive, metavar="N", help="Processes. [default: per core or GPU]"),
         click.option("--dry-run", is_flag=True, help="Only show what the command would do."),
-        click.option("-n", "limit", type=positive, metavar="N", help="The first N runs only."),
+        click.option("-n", "limit", type=positive, metavar="N", help="Only the first N runs."),
     ):
         with_options = option(with_options)
     return with_options

@@ -85,7 +85,7 @@ def _cell_states(store: "Store", spec: str, overrides: tuple[str, ...]) -> list[
 
 @click.command()
 @options.optional_spec_arguments
-@click.option("--once", is_flag=True, help="Look once.")
+@click.option("--once", is_flag=True, help="Show it once and exit.")
 @click.option(
     "--every",
     "every_s",
@@ -93,7 +93,7 @@ def _cell_states(store: "Store", spec: str, overrides: tuple[str, ...]) -> list[
     default=10.0,
     show_default=True,
     metavar="S",
-    help="Seconds between looks.",
+    help="Seconds between refreshes.",
 )
 @console.json_option
 @console.db_option
