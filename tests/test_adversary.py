@@ -216,7 +216,7 @@ def test_real_boards_are_first_states_of_another_batch_of_the_same_chains(config
     fresh = adversarial(replace(config, reset=1.0)).initial_data()[0]
     assert len({board.numpy().tobytes() for board in fresh}) == 2 * config.batch  # 16 boards, none twice
     forward = experiment.forward(experiment.initial_parameters(), data, torch.tensor([0]))
-    assert torch.equal(experiment.next_data(forward, torch.tensor([1])), rules.step(data))
+    assert torch.equal(experiment.next_data(forward.carry, torch.tensor([1])), rules.step(data))
 
 
 def first_states(experiment, steps):
@@ -225,7 +225,7 @@ def first_states(experiment, steps):
     for step in range(1, steps + 1):
         found.append(data[0])
         forward = experiment.forward(parameters, data, torch.tensor([step - 1]))
-        data = experiment.next_data(forward, torch.tensor([step]))
+        data = experiment.next_data(forward.carry, torch.tensor([step]))
     return torch.stack(found)
 
 

@@ -1,4 +1,4 @@
-"""The counting task: predict how many cells of s_m live; then read the LSTM's states (paper section 3.2, Table 4)."""
+"""The counting task: predict how many cells of s_m live, then decode the LSTM's states (paper section 3.2, Table 4)."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,7 +10,7 @@ from imagination import metrics
 from imagination.life import networks, sampler
 from imagination.life.baselines import trivial_correlation
 from imagination.life.config import LifeCountConfig
-from imagination.life.experiment import LifeExperiment, NetworkForward, joined
+from imagination.life.experiment import LifeExperiment, joined
 from imagination.life.posthoc import posthoc_stage
 from imagination.life.samples import mean, samples
 from imagination.training.experiment import Evaluation, Experiment, Forward
@@ -19,12 +19,12 @@ from imagination.training.experiment import Evaluation, Experiment, Forward
 class LifeCount(LifeExperiment[LifeCountConfig]):
     """R runs of the counting task.
 
-    The count head is trained at h_0 (living cells of s_1) and at h_T (of s_m), the board decoder on s_1 at h_0
-    alone. Neither ever sees an intermediate state, and the decoder never sees the final one.
+    The count head is trained at h_0 (living cells of s_1) and at h_T (of s_m). The board decoder is trained only at
+    h_0, on s_1. Neither ever sees an intermediate state, and the decoder never sees the final one.
     """
 
     network: networks.CountNetwork
-    untrained = slice(1, None)  # all but the first, because the decoder never sees the final board
+    untrained = slice(1, None)  # h_T, too, because the decoder never sees the final state
 
     def __init__(self, configs: Sequence[LifeCountConfig], device: torch.device) -> None:
         super().__init__(configs, device)
@@ -39,7 +39,7 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
         return posthoc_stage(self, widths)
 
     @override
-    def forward(self, parameters: Tensor, data: Tensor, steps: Tensor) -> NetworkForward:
+    def forward(self, parameters: Tensor, data: Tensor, steps: Tensor) -> Forward:
         """Losses and training accuracy of a batch whose first states are `data` (bool `[R, B, H, W]`).
 
         The accuracy is the share of boards whose rounded count of s_m is right.
@@ -54,7 +54,12 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
         errors = [(count - share).square().mean(1) for count, share in zip(counts, wanted, strict=True)]
         loss = self._count_weight * (errors[0] + errors[1]) + self.supervised([first], sequence)
         accuracy = self._is_right(counts[1].detach(), wanted[1]).double().mean(1)
-        return NetworkForward(loss=loss, accuracy=accuracy, sequence=sequence, second=second, hidden=hidden)
+        return Forward(
+            loss=loss,
+            accuracy=accuracy,
+            carry=second,
+            traced=lambda: {"count": accuracy, **self.traced(named, hidden, sequence)},
+        )
 
     def _living(self, boards: Tensor) -> Tensor:
         """Living cells as a share of the board: `[..., H, W]` to float32 `[...]`."""
@@ -66,18 +71,12 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
 
     @override
     def supervised(self, outputs: Sequence[Tensor], sequence: Tensor) -> Tensor:
-        """The squared error `[R]` of the sigmoid output against s_1, at h_0 alone."""
+        """The squared error `[R]` of the sigmoid output at h_0 against s_1."""
         return (self.decoded(outputs[0]) - sequence[0].float()).square().mean((1, 2, 3))
 
     @override
     def decoded(self, output: Tensor) -> Tensor:
         return output.sigmoid()
-
-    @override
-    def traced(self, parameters: Tensor, forward: Forward) -> dict[str, Tensor]:
-        """The count accuracy, and the pixel similarity of every decoded state; only `state1` is trained."""
-        assert forward.accuracy is not None
-        return {"count": forward.accuracy, **super().traced(parameters, forward)}
 
     @override
     @torch.no_grad()
@@ -86,9 +85,9 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
     ) -> Evaluation:
         """Metrics and samples of a single run (R = 1) on the evaluation set of its board and gol, in float32.
 
-        `correlation` is what the paper publishes: for each true state but the first the best over the model's
-        states h_0 .. h_T, averaged over the true states, the larger of both decoders. `correlation_aligned` compares
-        h_i with s_{i+1} only, and exists where gol = model_t.
+        `correlation` is the paper's value. For each true state except the first it takes the best of h_0 .. h_T, then
+        the mean over the true states, then the larger value of both decoders. `correlation_aligned` compares h_i
+        only with s_{i+1}, and exists where gol = model_t.
         """
         config = self.shape
         where = {"board": config.board, "sequences": config.eval_sequences, "device": self.device}
@@ -115,7 +114,7 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
             "autoencoder_accuracy": mean(metrics.pixel_accuracy(boards["plain"][:, 0], truth[:, 0])),
             **trivial_correlation(config.gol, **where),
         }
-        # A true state without a living cell has no coefficient; a sequence of such states alone has no score.
+        # A true state without a living cell has no coefficient. A sequence with only such states has no score.
         scores = {
             name: metrics.matthews_per_board(decoded, truth[:, 1:]).amax(1).nanmean(1)
             for name, decoded in boards.items()

@@ -1,12 +1,11 @@
-"""What the experiments on the Game of Life share: the boards of R runs, and the stage that trains a network.
+"""What the Game of Life experiments share: the boards of R runs, and the stage that trains a network.
 
-The tensors of the R runs have equal shapes. Learning rates, seeds, the reset probability and the weights of losses
-may differ.
+The tensors of the R runs have equal shapes. Keys that change no shape, such as `lr` or `seed`, may differ.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Generic, Self, TypeVar
 
 import torch
@@ -17,46 +16,22 @@ from imagination import metrics
 from imagination.life import networks, rules, sampler
 from imagination.life.config import LifeConfig
 from imagination.training import layers
-from imagination.training.experiment import Experiment, Forward
+from imagination.training.experiment import Experiment
 from imagination.training.optimizer import Adam, Muon, Optimizer
 
 C = TypeVar("C", bound=LifeConfig)
 
 _CHUNK = 500  # evaluation sequences per forward pass
-_STEPS_OF_A_STAGE = 2**30  # more than a stage can have; four fit into the 32 bits of a random number's step
-
-
-@dataclass(frozen=True, kw_only=True)
-class LifeForward(Forward):
-    """One training batch of every run.
-
-    Attributes:
-        sequence: s_1 .. s_m, bool `[m, R, B, H, W]`.
-        second: the second state of every chain, bool `[R, L, H, W]`.
-    """
-
-    sequence: Tensor
-    second: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkForward(LifeForward):
-    """One training batch of the networks.
-
-    Attributes:
-        hidden: h_0 .. h_T, each `[B, R*C, H, W]`.
-    """
-
-    hidden: list[Tensor]
+_STEPS_OF_A_STAGE = 2**30  # the largest number of steps; `philox` has 32 bits for a step, so four stages fit
 
 
 class LifeStage(Experiment, Generic[C]):
-    """R runs in one stage of their training, each with chains of boards of its own in that stage.
+    """R runs in one stage of their training. Each run and stage has its own chains of boards.
 
     Args:
-        configs: one config per run; their `pack_keys` must be equal.
+        configs: one per run; their `pack_keys` must be equal.
         device: the device of all tensors.
-        real_boards: carry on a second batch of chains, whose first states a discriminator sees as real.
+        real_boards: keep a second batch of chains, whose first states are the discriminator's real boards.
 
     Attributes:
         shape: the first run's config, for the keys that are equal in all runs.
@@ -85,10 +60,9 @@ class LifeStage(Experiment, Generic[C]):
         )
 
     @override
-    def next_data(self, forward: Forward, steps: Tensor) -> Tensor:
-        """First states of the next batch, bool `[R, L, H, W]`."""
-        assert isinstance(forward, LifeForward)
-        return sampler.advance(forward.second, self.seeds, self._reset, steps + self._first_step)
+    def next_data(self, carry: Tensor, steps: Tensor) -> Tensor:
+        """First states of the next batch, bool `[R, L, H, W]`, from the second states of this one."""
+        return sampler.advance(carry, self.seeds, self._reset, steps + self._first_step)
 
     def sequences(self, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The batch whose first states are `data`, bool `[R, L, H, W]`.
@@ -109,7 +83,7 @@ class LifeStage(Experiment, Generic[C]):
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def discriminator_optimizer(self) -> Adam:
-        """Adam at the constant rate `disc_lr`, nothing clipped (the authors' code)."""
+        """Adam at the constant rate `disc_lr`, without clipping (the authors' code)."""
         settings = [
             replace(c, lr=c.disc_lr, schedule="constant", warmup=0.0, clip_by="none") for c in self.configs
         ]
@@ -120,14 +94,13 @@ class LifeStage(Experiment, Generic[C]):
     ) -> dict[str, Tensor]:
         """The learning-order trace (section 3.1.1): pixel similarity of decoded states with true ones.
 
-        h_0 is compared with s_1 and h_T with s_m. In between, h_{i-1} is compared with s_i where gol = model_t. Where
-        they differ no state is *the* right one: the most similar intermediate state counts, and without an
-        intermediate state there is no value.
+        h_0 is compared with s_1 and h_T with s_m. In between, h_{i-1} is compared with s_i if gol = model_t, else with
+        the most similar intermediate state; if there is none, it has no value.
 
         Args:
             boards: decoded h_0 .. h_T, each `[R, B, H, W]`.
             sequence: s_1 .. s_m, `[m, R, B, H, W]`.
-            name: what the trace's names begin with.
+            name: prefix of the traces' names.
 
         Returns:
             `{name}1` for h_0 to `{name}{T+1}` for h_T, each `[R]`.
@@ -150,7 +123,7 @@ class LifeExperiment(LifeStage[C]):
 
     Attributes:
         network: computes the hidden states from a run's parameters.
-        untrained: which of h_0 .. h_T have no target; they are what a post-hoc adversary's discriminator judges.
+        untrained: which of h_0 .. h_T have no target; the post-hoc discriminator judges their boards.
     """
 
     stage = 0
@@ -159,11 +132,11 @@ class LifeExperiment(LifeStage[C]):
 
     @abstractmethod
     def supervised(self, outputs: Sequence[Tensor], sequence: Tensor) -> Tensor:
-        """A decoder's loss `[R]` for its outputs `[R, B, H, W]` at h_0 and h_T, the two that have targets."""
+        """A decoder's loss `[R]`, from its outputs `[R, B, H, W]` at h_0 and h_T, which have targets."""
 
     @abstractmethod
     def decoded(self, output: Tensor) -> Tensor:
-        """A decoder's output `[R, ...]` on the boards' scale, alive above .5."""
+        """A decoder's output `[R, ...]` on the scale of boards: a pixel above .5 is alive."""
 
     @override
     def select(self, kept: Sequence[int]) -> Self:
@@ -175,7 +148,7 @@ class LifeExperiment(LifeStage[C]):
 
     @override
     def optimizers(self) -> list[tuple[slice, Optimizer]]:
-        """The network's: Muon for kernels between hidden layers and Adam for the rest, or Adam for all."""
+        """The network's optimisers: Muon for kernels between hidden layers and Adam for the rest, or only Adam."""
         shapes = self.network.layout.shapes
         adam = Adam(self.configs, self.device)
         kernels = layers.hidden_kernels(shapes)
@@ -191,25 +164,23 @@ class LifeExperiment(LifeStage[C]):
         """The network's own decoder: `[B, R*C, H, W]` to its linear output, float32 `[R, B, H, W]`."""
         return networks.decode(named, hidden, name=networks.DECODER, depth=self.shape.dec_layers)
 
-    @override
-    @torch.no_grad()
-    def traced(self, parameters: Tensor, forward: Forward) -> dict[str, Tensor]:
-        """See `similarity`."""
-        assert isinstance(forward, NetworkForward)
-        named = self.layout.unpack(parameters)
+    def traced(
+        self, named: Mapping[str, Tensor], hidden: Sequence[Tensor], sequence: Tensor
+    ) -> dict[str, Tensor]:
+        """The `similarity` of the boards that the network's own decoder makes of h_0 .. h_T."""
         with self.autocast():
-            outputs = [self.decode(named, hidden) for hidden in forward.hidden]
-        return self.similarity(map(self.decoded, outputs), forward.sequence)
+            outputs = [self.decode(named, h) for h in hidden]
+        return self.similarity(map(self.decoded, outputs), sequence)
 
     def evaluation_chunks(
         self, weights: Mapping[str, Tensor], truth: Tensor, check: Callable[[], None]
     ) -> Iterator[tuple[list[Tensor], dict[str, Tensor]]]:
-        """Hidden states, and per decoder the boards float32 `[n, T + 1, H, W]`, of `truth`, a chunk at a time.
+        """For each chunk of `truth`: the hidden states, and per decoder the boards, float32 `[n, T + 1, H, W]`.
 
         Args:
             weights: the parameters of a single run, each `[1, ...]`.
             truth: `[N, m, H, W]`.
-            check: called before every chunk; what it raises goes through.
+            check: called before every chunk.
         """
         decoders = self._decoders(weights)
         for states in truth.split(_CHUNK):
@@ -225,7 +196,7 @@ class LifeExperiment(LifeStage[C]):
             yield hidden, boards
 
     def _decoders(self, weights: Mapping[str, Tensor]) -> dict[str, tuple[str, int]]:
-        """The name of each decoder's samples, the decoder's own name, and its depth."""
+        """By name in samples and metrics: each decoder's name in the weights, and its depth."""
         config = self.shape
         own = "adversarial" if config.gan == "joint" else "plain"
         found = {own: (networks.DECODER, config.dec_layers)}

@@ -1,6 +1,6 @@
-"""Encoder, time steps, decoder and count head of the Game of Life networks (paper section 2.1).
+"""Encoder, timesteps, decoder and count head of the Game of Life networks (paper section 2.1).
 
-A network object holds no parameters. It computes with the parameters of R runs that share its shape.
+A network object holds no parameters. It computes with the parameters of R runs of equal shapes.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ DECODER, ADVERSARY = "decoder", "adversary"
 
 
 class Network(Protocol):
-    """Computes hidden states from s_1."""
+    """Computes hidden states from s_1. `layout` has the names and shapes of one run's parameters."""
 
     layout: ParameterLayout
 
@@ -31,14 +31,9 @@ class Network(Protocol):
 def stack_shapes(
     name: str, config: LifeConfig, *, depth: int, channels_in: int = 0, channels_out: int = 0
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of a stack of convolutions `name.0`, `name.1`, ...: weights `[out, in, k, k]`, biases `[out]`.
+    """Shapes of a stack of `depth` convolutions `name.0`, `name.1`, ...: weights `[out, in, k, k]`, biases `[out]`.
 
-    Args:
-        name: name of the stack.
-        config: the network's config.
-        depth: number of convolutions.
-        channels_in: channels that the first convolution reads; 0 for the width of the hidden layers.
-        channels_out: channels of the last convolution; 0 for the width of the hidden layers.
+    The first reads `channels_in` channels and the last has `channels_out`; 0 is the width of the hidden layers.
     """
     width, kernel = config.channels, config.kernel
     widths = [channels_in or width, *[width] * (depth - 1), channels_out or width]
@@ -52,15 +47,14 @@ def stack_shapes(
 def decode(parameters: Mapping[str, Tensor], hidden: Tensor, *, name: str, depth: int) -> Tensor:
     """A decoder's linear output, float32 `[R, B, H, W]`, for a hidden state `[B, R*C, H, W]`."""
     output = layers.convolutions(parameters, name, hidden, layers=depth, linear_end=True)
-    return layers.swap_run_axis(output).to(torch.float32)
+    return output.transpose(0, 1).to(torch.float32)
 
 
 def _encode(config: LifeConfig, parameters: Mapping[str, Tensor], first: Tensor) -> Tensor:
     """h_0 `[B, R*C, H, W]` of s_1 `[R, B, H, W]`."""
-    encoded = layers.convolutions(
-        parameters, "encoder", layers.swap_run_axis(first).float(), layers=config.enc_layers
-    )
-    # Not set on the boards: a tensor of one channel has both layouts at once and passes neither on.
+    folded = first.transpose(0, 1).float()
+    encoded = layers.convolutions(parameters, "encoder", folded, layers=config.enc_layers)
+    # Setting it on the boards has no effect: a tensor of one channel has both layouts.
     return encoded.contiguous(memory_format=layers.memory_format(first.device))
 
 
@@ -68,9 +62,6 @@ class StateNetwork(Network):
     """The network of the state task.
 
     h_0 = encoder(s_1), then h_t = h_{t-1} + step(h_{t-1}) for every timestep. The decoder reads any hidden state.
-
-    Attributes:
-        layout: names and shapes of one run's parameters.
     """
 
     def __init__(self, config: LifeStateConfig) -> None:
@@ -82,7 +73,7 @@ class StateNetwork(Network):
         self.layout = ParameterLayout(layers.kernels_first(shapes))
 
     def _step_names(self) -> list[str]:
-        """The step network of each timestep: one for all, or one each (`rnn: false`)."""
+        """The name of each timestep's step network; all timesteps share one unless `rnn` is false."""
         return ["step" if self._config.rnn else f"step{t}" for t in range(1, self._config.model_t + 1)]
 
     @override
@@ -100,9 +91,6 @@ class CountNetwork(Network):
 
     The LSTM reads the encoding at the first timestep and zeros afterwards; its states start at zero. h_0 is the
     encoding itself, h_t the top layer's output after t timesteps.
-
-    Attributes:
-        layout: names and shapes of one run's parameters.
     """
 
     def __init__(self, config: LifeCountConfig) -> None:
@@ -130,6 +118,6 @@ class CountNetwork(Network):
         return hidden
 
     def count(self, parameters: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
-        """The count head's output `[R, B]`, living cells as a share of the board, for `[B, R*C, H, W]`."""
+        """The count head's output for `[B, R*C, H, W]`: living cells as a share of the board, `[R, B]`."""
         x = layers.convolutions(parameters, "count", hidden, layers=self._config.count_layers)
         return layers.linear(parameters, "count.linear", x)

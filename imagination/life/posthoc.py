@@ -1,11 +1,11 @@
 """The adversarial decoder: trained on the frozen hidden states of a trained network (paper section 2.2).
 
-A new decoder learns the targets of the network's own decoder. It also learns to decode the hidden states that have no
-target into boards that a discriminator takes for real. Its gradients never reach the network.
+A new decoder learns the targets of the network's own decoder. It also learns to decode the hidden states without a
+target into boards that a discriminator cannot tell from real ones. Its gradients never reach the network.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from imagination.life.config import LifeConfig
-from imagination.life.experiment import LifeExperiment, LifeForward, LifeStage
+from imagination.life.experiment import LifeExperiment, LifeStage
 from imagination.life.networks import ADVERSARY, decode, stack_shapes
 from imagination.training.adversary import Discriminator, Ramp
 from imagination.training.experiment import Evaluation, Experiment, Forward
@@ -22,37 +22,17 @@ from imagination.training.optimizer import Adam, Optimizer
 
 
 def posthoc_stage(model: LifeExperiment[Any], widths: Sequence[int]) -> Experiment | None:
-    """The stage after the network's training: the post-hoc adversary, or None if the config has none.
-
-    Args:
-        model: the runs' experiment.
-        widths: channels of the discriminator's convolutions.
-    """
+    """The stage after the network's training, if the config has one. Arguments as in `PosthocAdversary`."""
     return PosthocAdversary(model, widths) if model.shape.gan == "posthoc" else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PosthocForward(LifeForward):
-    """One batch of the adversarial stage.
-
-    Attributes:
-        outputs: the adversarial decoder's outputs at h_0 .. h_T, `[T + 1, R, B, H, W]`.
-        generator: the generator's loss, `[R]`.
-        discriminator: the discriminator's loss, `[R]`.
-    """
-
-    outputs: Tensor
-    generator: Tensor
-    discriminator: Tensor
 
 
 class PosthocAdversary(LifeStage[LifeConfig]):
     """R runs in the stage after their networks' training.
 
-    The first columns of the parameters are the network's. They belong to no optimiser and stay as they are.
+    The first columns of the parameters are the network's. They belong to no optimiser and do not change.
 
     Args:
-        model: the runs' experiment.
+        model: the runs' experiment in the stage before.
         widths: channels of the discriminator's convolutions.
     """
 
@@ -84,7 +64,7 @@ class PosthocAdversary(LifeStage[LifeConfig]):
         ]
 
     @override
-    def forward(self, parameters: Tensor, data: Tensor, steps: Tensor) -> PosthocForward:
+    def forward(self, parameters: Tensor, data: Tensor, steps: Tensor) -> Forward:
         """Losses of a batch whose first states are `data` (bool `[R, 2 B, H, W]`)."""
         named = self.layout.unpack(parameters)
         sequence, real, second = self.sequences(data)
@@ -95,15 +75,17 @@ class PosthocAdversary(LifeStage[LifeConfig]):
         generator, discriminator = self._discriminator.losses(
             named, real=real.float(), fake=fake, seeds=self.seeds, steps=steps
         )
+
+        def traced() -> dict[str, Tensor]:
+            boards = self._model.decoded(outputs.transpose(0, 1)).unbind(1)
+            return {
+                **self.similarity(boards, sequence, name="adv_state"),
+                "adv_generator_loss": generator,
+                "adv_discriminator_loss": discriminator,
+            }
+
         total = loss + self._ramp.weight(steps) * generator + discriminator
-        return PosthocForward(
-            loss=total,
-            sequence=sequence,
-            second=second,
-            outputs=outputs.detach(),
-            generator=generator.detach(),
-            discriminator=discriminator.detach(),
-        )
+        return Forward(loss=total, carry=second, traced=traced)
 
     def _outputs(self, named: Mapping[str, Tensor], first: Tensor) -> Tensor:
         """The adversarial decoder's outputs at h_0 .. h_T, `[T + 1, R, B, H, W]`."""
@@ -113,18 +95,6 @@ class PosthocAdversary(LifeStage[LifeConfig]):
             output = decode(named, hidden, name=ADVERSARY, depth=self.shape.adv_depth)
         runs = output.shape[0]
         return output.reshape(runs, self.shape.model_t + 1, -1, *output.shape[2:]).transpose(0, 1)
-
-    @override
-    @torch.no_grad()
-    def traced(self, parameters: Tensor, forward: Forward) -> dict[str, Tensor]:
-        """Pixel similarity of every board that the adversarial decoder makes, and both sides' losses."""
-        assert isinstance(forward, PosthocForward)
-        boards = self._model.decoded(forward.outputs.transpose(0, 1)).unbind(1)
-        return {
-            **self.similarity(boards, forward.sequence, name="adv_state"),
-            "adv_generator_loss": forward.generator,
-            "adv_discriminator_loss": forward.discriminator,
-        }
 
     @override
     def evaluate(

@@ -1,4 +1,4 @@
-"""The state task: predict s_m from s_1, then read the hidden states in between (paper sections 2 and 3.1)."""
+"""The state task: predict s_m from s_1, then decode the hidden states in between (paper sections 2 and 3.1)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -11,11 +11,11 @@ from imagination import metrics
 from imagination.life import networks, sampler
 from imagination.life.baselines import trivial_metric
 from imagination.life.config import LifeStateConfig
-from imagination.life.experiment import LifeExperiment, NetworkForward, joined
+from imagination.life.experiment import LifeExperiment, joined
 from imagination.life.posthoc import posthoc_stage
 from imagination.life.samples import mean, number, samples
 from imagination.training.adversary import Discriminator, Ramp
-from imagination.training.experiment import Evaluation, Experiment
+from imagination.training.experiment import Evaluation, Experiment, Forward
 from imagination.training.layers import ParameterLayout
 from imagination.training.optimizer import Optimizer
 
@@ -23,7 +23,7 @@ _DISCRIMINATOR_WIDTHS = [4, 8, 16]  # the authors' code
 
 
 class LifeState(LifeExperiment[LifeStateConfig]):
-    """R runs of the state task; with `gan: joint` the network is trained against a discriminator as well."""
+    """R runs of the state task. With `gan: joint` the network is also trained against a discriminator."""
 
     untrained = slice(1, -1)  # the intermediate states
 
@@ -33,7 +33,7 @@ class LifeState(LifeExperiment[LifeStateConfig]):
         self.network = networks.StateNetwork(self.shape)
         self._autoencoder = torch.tensor([c.ae for c in configs], device=device)
         self._squared = torch.tensor([c.loss == "l2" for c in configs], device=device)
-        # Known on the host, so that no step has to wait for the device.
+        # On the host, so that no step waits for the device.
         self._any_autoencoder = any(c.ae for c in configs)
         self._losses = {c.loss for c in configs}
         self._discriminator: Discriminator | None = None
@@ -50,7 +50,7 @@ class LifeState(LifeExperiment[LifeStateConfig]):
 
     @override
     def optimizers(self) -> list[tuple[slice, Optimizer]]:
-        """The network's optimisers, and a joint discriminator's."""
+        """The network's optimisers, and with `gan: joint` the discriminator's."""
         groups = super().optimizers()
         if self._discriminator is not None:
             columns = self.layout.columns(self._discriminator.shapes)
@@ -58,7 +58,7 @@ class LifeState(LifeExperiment[LifeStateConfig]):
         return groups
 
     @override
-    def forward(self, parameters: Tensor, data: Tensor, steps: Tensor) -> NetworkForward:
+    def forward(self, parameters: Tensor, data: Tensor, steps: Tensor) -> Forward:
         """Losses and training accuracy of a batch whose first states are `data` (bool `[R, L, H, W]`)."""
         named = self.layout.unpack(parameters)
         sequence, real, second = self.sequences(data)
@@ -75,11 +75,16 @@ class LifeState(LifeExperiment[LifeStateConfig]):
             )
             loss = loss + self._ramp.weight(steps) * generator + discriminator
         accuracy = metrics.pixel_accuracy(self.decoded(last), sequence[-1]).mean(1)
-        return NetworkForward(loss=loss, accuracy=accuracy, sequence=sequence, second=second, hidden=hidden)
+        return Forward(
+            loss=loss,
+            accuracy=accuracy,
+            carry=second,
+            traced=lambda: self.traced(named, hidden, sequence),
+        )
 
     @override
     def supervised(self, outputs: Sequence[Tensor], sequence: Tensor) -> Tensor:
-        """The loss `[R]` of s_m at h_T or, with the autoencoder, its mean with that of s_1 at h_0."""
+        """The loss `[R]` of s_m at h_T; with the autoencoder, the mean of this loss and that of s_1 at h_0."""
         first, last = outputs
         loss = self._loss(last, sequence[-1])
         if self._any_autoencoder:
@@ -100,7 +105,7 @@ class LifeState(LifeExperiment[LifeStateConfig]):
 
     @override
     def decoded(self, output: Tensor) -> Tensor:
-        """A logit's sigmoid, or the linear output as it is."""
+        """The sigmoid of a logit, or the unchanged linear output (`loss: l2`)."""
         squared = self._squared.reshape(-1, *[1] * (output.ndim - 1))
         return torch.where(squared, output, output.sigmoid())
 
@@ -128,7 +133,7 @@ class LifeState(LifeExperiment[LifeStateConfig]):
                 number(metrics.interpretability_dataset(each, between)) for each in imagined.values()
             ),
             "metric_slip": _largest(self._slip(each, truth) for each in imagined.values()),
-            "aligned_accuracy": (  # of the decoded state i against s_i, over the intermediate ones
+            "aligned_accuracy": (  # decoded state i against s_i, over the intermediate states
                 mean(metrics.pixel_accuracy(shown[:, 1:-1], between))
                 if config.gol == config.model_t
                 else None
@@ -140,10 +145,10 @@ class LifeState(LifeExperiment[LifeStateConfig]):
         return Evaluation(values, samples(boards, truth, scores, best=best))
 
     def _slip(self, imagined: Tensor, truth: Tensor) -> float | None:
-        """The metric with the authors' index slip, which their code has where gol > model_t; elsewhere None.
+        """The metric with the authors' index slip, which exists where gol > model_t; None elsewhere.
 
-        For 3/2 their code scores against states 2 and 4 of 4. For other timesteps its behaviour is unknown. Here the
-        final state always takes the place of the last intermediate one.
+        For 3/2 their code scores against states 2 and 4 of 4; for other timesteps its behaviour is unknown. Here the
+        final state always replaces the last intermediate state.
         """
         if self.shape.gol <= self.shape.model_t:
             return None
@@ -152,5 +157,5 @@ class LifeState(LifeExperiment[LifeStateConfig]):
 
 
 def _largest(values: Iterable[float | None]) -> float | None:
-    """The larger value of both decoders, which is what the paper reports."""
+    """The largest value over the decoders, as in the paper; None if no decoder has a value."""
     return max((value for value in values if value is not None), default=None)

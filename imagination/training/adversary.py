@@ -12,6 +12,7 @@ from torch import Tensor
 
 from imagination.training import layers, philox
 from imagination.training.config import TrainingConfig
+from imagination.training.optimizer import column
 
 DROPOUT = 0.3
 NAME = "discriminator"
@@ -20,15 +21,10 @@ _HALF_WORD = 2**16
 
 
 class Discriminator:
-    """Stride-2 convolutions, LeakyReLU and dropout after each, then one linear output: the logit of "real".
-
-    Args:
-        widths: channels of each convolution; the authors': 4, 8, 16.
-        board: side of the boards.
-        kernel: side of the kernels.
+    """Stride-2 convolutions, each with LeakyReLU and dropout, then one linear output: the logit of "real".
 
     Attributes:
-        widths: as given.
+        widths: channels of each convolution.
         shapes: names and shapes of one run's parameters.
     """
 
@@ -50,7 +46,7 @@ class Discriminator:
             boards: `[R, N, H, W]`.
             seeds: int64 `[R]`.
             steps: int64 `[R]`.
-            stream: name of the boards, `real` or `fake`; equal seeds, steps and streams give equal masks.
+            stream: `real` or `fake`; equal seeds, steps and streams give equal masks.
         """
         runs, lanes, side, _ = boards.shape
         masks = []
@@ -62,8 +58,8 @@ class Discriminator:
         return masks
 
     def logits(self, parameters: Mapping[str, Tensor], boards: Tensor, masks: Sequence[Tensor]) -> Tensor:
-        """The logit `[R, N]` of every board, float `[R, N, H, W]`, with these dropout masks."""
-        x = layers.swap_run_axis(boards)
+        """The logit `[R, N]` of every board, float `[R, N, H, W]`, with the dropout factors of `masks`."""
+        x = boards.transpose(0, 1)
         for layer, mask in enumerate(masks):
             named = f"{NAME}.{layer}"
             x = layers.convolve(x, parameters[f"{named}.weight"], parameters[f"{named}.bias"], stride=2)
@@ -75,13 +71,13 @@ class Discriminator:
     ) -> tuple[Tensor, Tensor]:
         """The generator's and the discriminator's loss, each `[R]`: binary cross-entropy with logits.
 
-        The generator's loss has a gradient for `fake` alone, the discriminator's for its own parameters alone. Both
-        use the same dropout masks for the fake boards.
+        The generator's loss has a gradient only for `fake`, the discriminator's only for its own parameters. Both use
+        the same dropout masks for the fake boards.
 
         Args:
             parameters: by name, each `[R, ...]`.
-            real: boards of another batch, float `[R, N, H, W]`.
-            fake: decoded boards, on the same scale, float `[R, M, H, W]`.
+            real: boards of other chains, float `[R, N, H, W]`.
+            fake: decoded boards, float `[R, M, H, W]`.
             seeds: int64 `[R]`.
             steps: int64 `[R]`.
         """
@@ -97,19 +93,11 @@ class Discriminator:
 
 
 class Ramp:
-    """The weight of the generator's loss, which may rise linearly from 0 over a share of `adv_steps`.
-
-    Args:
-        configs: one per run.
-        device: where the tensors live.
-    """
+    """The weight of the generator's loss, which rises linearly from 0 over the share `adv_ramp` of `adv_steps`."""
 
     def __init__(self, configs: Sequence[TrainingConfig], device: torch.device) -> None:
-        def column(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device)
-
-        self._weight = column([config.adv_weight for config in configs])
-        self._rise = column([config.adv_ramp * config.adv_steps for config in configs])
+        self._weight = column([c.adv_weight for c in configs], device)
+        self._rise = column([c.adv_ramp * c.adv_steps for c in configs], device)
 
     def weight(self, steps: Tensor) -> Tensor:
         """The weight `[R]` of the update after `steps` (int64 `[R]`) updates."""

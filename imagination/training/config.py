@@ -1,11 +1,11 @@
-"""What training asks of an experiment's config. Torch-free."""
+"""The config keys that training needs. Torch-free."""
 # ruff: noqa: D102
 
 from typing import Protocol
 
 
 class TrainingConfig(Protocol):
-    """The config keys that the trainer, the optimisers and the adversary read; `LifeConfig` explains them."""
+    """The config keys that the trainer, the optimisers and the adversary read; see `LifeConfig`."""
 
     @property
     def lr(self) -> float: ...

@@ -1,4 +1,4 @@
-"""What the trainer trains: R runs of one experiment, in one stage of their training."""
+"""What the trainer needs of an experiment: R runs, in one stage of their training."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,14 @@ class Forward:
 
     Attributes:
         loss: `[R]`, with gradient.
-        accuracy: training accuracy of the batch, `[R]`; None in a stage that has no stopping rule.
+        carry: what `next_data` needs of this batch, `[R, ...]`.
+        traced: computes the traced values by name, each `[R]`; call it before the parameters change.
+        accuracy: training accuracy of the batch, `[R]`; None in a stage without a stopping rule.
     """
 
     loss: Tensor
+    carry: Tensor
+    traced: Callable[[], dict[str, Tensor]]
     accuracy: Tensor | None = None
 
 
@@ -36,8 +40,8 @@ class Evaluation:
 class Experiment(Protocol):
     """R runs of one experiment. No method lets one run's data reach another run's results.
 
-    A run's training has one stage or more. The first (0) ends by the stopping rule. A later one begins with the
-    parameters of the stage before it in its first columns, and ends after a fixed number of updates.
+    Training has one or more stages. The stopping rule ends the first stage. A later stage ends after a fixed number
+    of updates; its first columns of parameters are those of the stage before.
 
     Attributes:
         stage: number of this stage, from 0.
@@ -52,7 +56,7 @@ class Experiment(Protocol):
     device: torch.device
 
     def select(self, kept: Sequence[int]) -> "Experiment":
-        """The same stage of these runs alone."""
+        """The same stage, with these runs only."""
 
     def next_stage(self) -> "Experiment | None":
         """The stage that follows this one; None if this is the last."""
@@ -62,7 +66,7 @@ class Experiment(Protocol):
         """The largest number of updates of a run in this stage."""
 
     def optimizers(self) -> list[tuple[slice, Optimizer]]:
-        """The optimiser of every group of parameters (columns of P); columns of no group stay as they are."""
+        """The optimiser of each group of parameters (columns of P). Columns in no group do not change."""
 
     def initial_parameters(self) -> Tensor:
         """Fresh parameters, float32 `[R, P]`."""
@@ -71,13 +75,10 @@ class Experiment(Protocol):
         """The data from which `forward` makes the first batch, `[R, ...]`."""
 
     def forward(self, parameters: Tensor, data: Tensor, steps: Tensor) -> Forward:
-        """Losses of the batch that `data` `[R, ...]` begins, in each run's step `steps` (int64 `[R]`, from 0)."""
+        """The batch made from `data` `[R, ...]`, at each run's step `steps` (int64 `[R]`, from 0)."""
 
-    def next_data(self, forward: Forward, steps: Tensor) -> Tensor:
-        """The data of the batch of each run's step, `steps` int64 `[R]`."""
-
-    def traced(self, parameters: Tensor, forward: Forward) -> dict[str, Tensor]:
-        """The traced values of a batch, by name, each `[R]`."""
+    def next_data(self, carry: Tensor, steps: Tensor) -> Tensor:
+        """The data of the next batch, from the `carry` of this one; `steps` (int64 `[R]`) are the next batch's."""
 
     def evaluate(
         self, weights: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None
@@ -86,5 +87,5 @@ class Experiment(Protocol):
 
         Args:
             weights: the run's parameters by name, each `[1, ...]`, of this stage or of a later one.
-            check: called often; what it raises goes through.
+            check: called often; an exception that it raises ends the evaluation.
         """

@@ -1,8 +1,8 @@
 """Layers whose first axis is the run: one weight set per run, all runs in one operation.
 
-Activations are *folded*: `[B, R*C, H, W]`, the run axis in front of the channels, which is what a grouped
-convolution with one group per run reads. The parameters of all runs are one tensor `[R, P]`, and `ParameterLayout`
-says where in P each layer lies. So optimisers and checkpoints handle one tensor.
+Activations are *folded*: `[B, R*C, H, W]`, so that one grouped convolution has one group per run. The parameters of
+all runs are one tensor `[R, P]`, and `ParameterLayout` says which columns of P each layer has. So optimisers and
+checkpoints handle one tensor.
 """
 
 import math
@@ -22,7 +22,7 @@ FORGET_BIAS = 1.0
 
 
 class ParameterLayout:
-    """Names and shapes of one run's parameters, in the order in which they lie in `[R, P]`.
+    """Names and shapes of one run's parameters, in the order of the columns of `[R, P]`.
 
     Attributes:
         shapes: name to shape, without the run axis.
@@ -38,15 +38,15 @@ class ParameterLayout:
         """The columns of P that hold these parameters.
 
         Raises:
-            ValueError: there is no such parameter, or they do not lie side by side.
+            ValueError: there are no such parameters, or their columns are not adjacent.
         """
         chosen = [index for index, name in enumerate(self.shapes) if name in names]
         if not chosen or chosen != list(range(chosen[0], chosen[-1] + 1)):
-            raise ValueError(f"the parameters {', '.join(names)} do not lie side by side")
+            raise ValueError(f"the columns of {', '.join(names)} are not adjacent")
         return slice(sum(self._sizes[: chosen[0]]), sum(self._sizes[: chosen[-1] + 1]))
 
     def unpack(self, parameters: Tensor) -> dict[str, Tensor]:
-        """`[R, P]` as views by name, each `[R, *shape]`."""
+        """Views of `[R, P]` by parameter name, each `[R, *shape]`."""
         parts = parameters.split(self._sizes, dim=1)
         named = zip(self.shapes.items(), parts, strict=True)
         return {name: part.reshape(-1, *shape) for (name, shape), part in named}
@@ -54,8 +54,7 @@ class ParameterLayout:
     def glorot_uniform(self, seeds: Tensor) -> Tensor:
         """Initial parameters float32 `[R, P]`: Glorot-uniform weights, zero biases.
 
-        Args:
-            seeds: int64 `[R]`; a run's weights depend on its own seed and the layers' names alone.
+        A run's weights depend only on its seed (`seeds` is int64 `[R]`) and the parameters' names and shapes.
         """
         runs = seeds.shape[0]
         parts = []
@@ -77,13 +76,13 @@ def hidden_kernels(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int
 
 
 def kernels_first(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """The same parameters, hidden kernels first, kernels of one shape side by side."""
+    """The same parameters with the hidden kernels first, sorted by shape, as Muon needs them."""
     kernels = hidden_kernels(shapes)
     return {**dict(sorted(kernels.items(), key=lambda item: item[1])), **shapes}
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1) -> Tensor:
-    """A convolution per run, zero padded: by half a kernel on every side.
+    """One convolution per run, zero-padded by half a kernel on every side.
 
     Args:
         x: `[B, R*C_in, H, W]`.
@@ -102,9 +101,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1)
 def convolutions(
     parameters: Mapping[str, Tensor], name: str, x: Tensor, *, layers: int, linear_end: bool = False
 ) -> Tensor:
-    """The stack `name`, LeakyReLU after every convolution (but the last, if `linear_end`).
+    """The stack `name` of convolutions: `[B, R*C_in, H, W]` to `[B, R*C_out, H, W]`.
 
-    `[B, R*C_in, H, W]` to `[B, R*C_out, H, W]`.
+    LeakyReLU follows every convolution; with `linear_end`, every one except the last.
     """
     for layer in range(layers):
         x = convolve(x, parameters[f"{name}.{layer}.weight"], parameters[f"{name}.{layer}.bias"])
@@ -132,8 +131,8 @@ def lstm_step(
     Args:
         parameters: by name, each `[R, ...]`.
         name: of the cell.
-        x: input `[B, R*C, H, W]`; None for zeros, whose convolution is left out.
-        state: h `[B, R*C, H, W]` and c `[B, R, C, H, W]`; None for zeros. One of x and state is given.
+        x: input `[B, R*C, H, W]`; None for zeros, which need no convolution.
+        state: h `[B, R*C, H, W]` and c `[B, R, C, H, W]`; None for zeros. At least one of x and state is given.
 
     Returns:
         The new (h, c).
@@ -145,7 +144,7 @@ def lstm_step(
     if state is not None:
         terms.append(convolve(state[0], parameters[f"{name}.hidden.weight"], None if terms else bias))
     gates = terms[0] if len(terms) == 1 else terms[0] + terms[1]
-    # The runs are an axis of their own here, so that no memory layout is lost; c is float32.
+    # Runs have their own axis here, which keeps the memory layout; c is float32.
     i, f, g, o = gates.unflatten(1, (bias.shape[0], 4, -1)).float().unbind(2)  # each [B, R, C, H, W]
     new = i.sigmoid() * g.tanh()
     c = new if state is None else (f + FORGET_BIAS).sigmoid() * state[1] + new
@@ -164,11 +163,6 @@ def linear(parameters: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
         return torch.bmm(flat.float(), weight.transpose(1, 2))[..., 0] + bias
 
 
-def swap_run_axis(x: Tensor) -> Tensor:
-    """`[R, B, H, W]`, one channel per run, to the folded `[B, R, H, W]`, or back."""
-    return x.transpose(0, 1)
-
-
 def memory_format(device: torch.device) -> torch.memory_format:
-    """The layout in which convolutions measured fastest (`benchmarks/bench_convolution.py`)."""
+    """The layout with the fastest convolutions, as measured by `benchmarks/bench_convolution.py`."""
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format

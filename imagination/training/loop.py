@@ -1,8 +1,8 @@
-"""The trainer: R runs at once, the run being the first axis of every tensor; R = 1 is the plain case.
+"""The trainer: trains R runs at once. The run is the first axis of every tensor.
 
 Runs of a pack share operations and nothing else. Each has its own random streams, step count, learning rate,
-early stop and record. A run whose stage has ended leaves the tensors, and the others go on in smaller ones. When the
-last run has left, the runs with a further stage train that stage together.
+early stop and record. When a run's stage ends, the run is removed from the tensors and the others continue. When all
+stages have ended, the runs that have a next stage train it together.
 """
 
 import math
@@ -45,7 +45,7 @@ class _End:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A run that is to begin or continue a stage.
+    """A run that waits to begin or continue a stage.
 
     Attributes:
         place: the run's place in the pack.
@@ -59,7 +59,7 @@ class _Waiting:
 
 
 class Trainer:
-    """Trains a pack until every run has ended or `stop` says so.
+    """Trains a pack until every run has ended or `stop` returns True.
 
     Args:
         experiment: the runs' experiment in its first stage, in the order of `runs`.
@@ -122,16 +122,16 @@ class Trainer:
             return False
 
     def _begin_stage(self) -> None:
-        """Starts the earliest stage that runs wait for, with all of these runs."""
+        """Begins the earliest stage that runs wait for, with all runs that wait for it."""
         stage = min(entry.stage for entry in self._waiting)
         entering = [entry for entry in self._waiting if entry.stage == stage]
-        entering.sort(key=lambda entry: entry.place)  # the pack's order, not that in which they ended a stage
+        entering.sort(key=lambda entry: entry.place)  # in the pack's order
         self._waiting = [entry for entry in self._waiting if entry.stage != stage]
         self._places = [entry.place for entry in entering]
         self._experiment = self._at_stage(self._places, stage)
         self._state = TrainState.joined([entry.state for entry in entering])
         self._optimizers = self._experiment.optimizers()
-        self._steps: list[int] = self._state.step.tolist()  # a copy on the host, which costs no wait to read
+        self._steps: list[int] = self._state.step.tolist()  # on the host, so that reading it never waits for the device
         self._charged = time.perf_counter()
 
     def _train_stage(self) -> None:
@@ -162,7 +162,7 @@ class Trainer:
             run.recorder.checkpoint(self._state.arrays(index))
 
     def _charge(self) -> None:
-        """Shares the time since the last charge among the runs. Call it where the host has waited for the device."""
+        """Divides the time since the last call among the runs. Call it after the host has waited for the device."""
         now = time.perf_counter()
         self._state.seconds += (now - self._charged) / len(self._places)
         self._charged = now
@@ -184,20 +184,20 @@ class Trainer:
                 steps=state.step,
             )
         state.step += 1
-        if forward.accuracy is not None:  # a later stage keeps the accuracy with which the first one ended
+        if forward.accuracy is not None:  # a later stage keeps the accuracy of the first stage's end
             state.interval += 1
             state.accuracy_sum += forward.accuracy
-        state.data = self._experiment.next_data(forward, state.step)
+        state.data = self._experiment.next_data(forward.carry, state.step)
         self._steps = [step + 1 for step in self._steps]
 
     def _trace(self, forward: Forward) -> None:
-        """Records the traced values, before this step's update, of the runs that are due."""
+        """Records the traced values of the runs that are due. Call it before this step's update."""
         runs = self._runs
         due = [i for i, run in enumerate(runs) if self._steps[i] % run.config.trace_every == 0]
         if not due:
             return
-        traced = self._experiment.traced(self._state.parameters, forward)
-        values = {name: column.tolist() for name, column in traced.items()}
+        with torch.no_grad():
+            values = {name: column.tolist() for name, column in forward.traced().items()}
         earlier = self._state.earlier.tolist()
         self._charge()
         for index in due:
@@ -209,9 +209,9 @@ class Trainer:
             recorder.progress(earlier[index] + self._steps[index], now)
 
     def _end_intervals(self) -> None:
-        """Applies the stopping rule to the runs whose interval ended, and ends the stage of those that it stops.
+        """Applies the stopping rule to the runs whose interval ended, and ends the stage of those that must stop.
 
-        A second call at the same step changes nothing, so a run that was stopped in its evaluation repeats it.
+        It may be called again at the same step, so a run that was stopped during its evaluation repeats the evaluation.
         """
         due = [index for index in range(len(self._places)) if self._may_end_interval(index)]
         if not due:
@@ -239,7 +239,7 @@ class Trainer:
             self._charged = time.perf_counter()  # evaluation does not count as training time
 
     def _may_end_interval(self, index: int) -> bool:
-        """Whether a run is at a multiple of `eval_every` from which the last interval is not a short one.
+        """Whether a run's interval may end at this step: every `eval_every` steps, but no interval is shorter.
 
         A later stage has one interval.
         """
@@ -265,7 +265,7 @@ class Trainer:
     def _finish(self, index: int, end: _End, alone: Experiment) -> None:
         """Evaluates an ended run and records it; an error in the evaluation fails this run alone."""
         recorder = self._runs[index].recorder
-        recorder.checkpoint(self._state.arrays(index))  # a stopped evaluation is repeated from here
+        recorder.checkpoint(self._state.arrays(index))  # if the evaluation is stopped, it is repeated from here
         weights = self._experiment.layout.unpack(self._state.parameters[index : index + 1])
         try:
             evaluation = Evaluation({}, {})

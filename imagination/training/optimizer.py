@@ -16,7 +16,7 @@ from typing_extensions import override
 from imagination.training.config import TrainingConfig
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
-"""Keras' defaults, as in the authors' code; epsilon stands where Kingma and Ba have it."""
+"""Keras' defaults, as in the authors' code. Epsilon is added after the square root."""
 
 MOMENTUM = 0.95
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -27,7 +27,7 @@ _DECAY_STEPS = 100_000
 
 
 class Optimizer(Protocol):
-    """Updates a group."""
+    """Updates a group of parameters."""
 
     def update(
         self, parameters: Tensor, gradient: Tensor, *, mean: Tensor, variance: Tensor, steps: Tensor
@@ -44,18 +44,13 @@ class Optimizer(Protocol):
 
 
 class Schedule:
-    """How the learning rate of R runs changes.
-
-    Args:
-        configs: one per run.
-        device: the device of all tensors.
-    """
+    """How the learning rate of R runs changes."""
 
     def __init__(self, configs: Sequence[TrainingConfig], device: torch.device) -> None:
         ends = [c.max_steps if c.schedule == "linear" else math.inf for c in configs]
-        self._warmup = _column([c.warmup * c.max_steps for c in configs], device)
-        self._decay_end = _column(ends, device)  # the step at which a linear decay reaches zero
-        self._decay = _column([c.decay if c.schedule == "exponential" else 1.0 for c in configs], device)
+        self._warmup = column([c.warmup * c.max_steps for c in configs], device)
+        self._decay_end = column(ends, device)  # the step at which a linear decay reaches zero
+        self._decay = column([c.decay if c.schedule == "exponential" else 1.0 for c in configs], device)
 
     def factor(self, steps: Tensor) -> Tensor:
         """The share `[R]` of the peak rate in the update after `steps` (int64 `[R]`) updates."""
@@ -67,11 +62,7 @@ class Schedule:
 
 
 class Adam(Optimizer):
-    """Adam of R runs (Kingma and Ba, 2015), which may clip each gradient entry or the norm of the group's gradient.
-
-    Args:
-        configs: one per run.
-        device: the device of all tensors.
+    """Adam of R runs (Kingma and Ba, 2015). Clips each gradient entry or the norm of the group's gradient.
 
     Attributes:
         lr: peak learning rate, `[R]`.
@@ -79,17 +70,17 @@ class Adam(Optimizer):
     """
 
     def __init__(self, configs: Sequence[TrainingConfig], device: torch.device) -> None:
-        self.lr = _column([c.lr for c in configs], device)
+        self.lr = column([c.lr for c in configs], device)
         self.schedule = Schedule(configs, device)
-        self._value_limit = _column([c.clip if c.clip_by == "value" else math.inf for c in configs], device)
-        self._norm_limit = _column([c.clip if c.clip_by == "norm" else math.inf for c in configs], device)
+        self._value_limit = column([c.clip if c.clip_by == "value" else math.inf for c in configs], device)
+        self._norm_limit = column([c.clip if c.clip_by == "norm" else math.inf for c in configs], device)
 
     def clipped(self, gradient: Tensor) -> Tensor:
-        """The gradient `[R, p]`, each run's entries or norm within its limit."""
+        """The gradient `[R, p]`, with each run's entries or norm within its limit."""
         limit = self._value_limit[:, None]
         gradient = torch.minimum(torch.maximum(gradient, -limit), limit)
         norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        # The ratio is formed only where the limit binds, so that an infinite limit keeps a zero gradient.
+        # Only where the norm exceeds its limit: infinity / 0 would make a zero gradient NaN.
         scale = torch.where(norm > self._norm_limit[:, None], self._norm_limit[:, None] / norm, 1.0)
         return gradient * scale
 
@@ -109,22 +100,18 @@ class Adam(Optimizer):
 
 
 class Muon(Optimizer):
-    """Muon of R runs (Jordan et al., 2024): a kernel moves by its momentum's nearest orthogonal matrix.
+    """Muon of R runs (Jordan et al., 2024): a kernel moves by the orthogonal matrix nearest to its momentum.
 
     A convolution kernel is the matrix `[out, in * k * k]`. The gradient's size has no effect, so nothing is clipped.
-
-    Args:
-        configs: one per run.
-        kernels: names and shapes `(out, in, k, k)` of the group's parameters, in their order.
-        device: the device of all tensors.
+    `kernels` holds the names and shapes `(out, in, k, k)` of the group's parameters, in their order.
     """
 
     def __init__(
         self, configs: Sequence[TrainingConfig], kernels: Mapping[str, tuple[int, ...]], device: torch.device
     ) -> None:
-        self._lr = _column([c.muon_lr for c in configs], device)
+        self._lr = column([c.muon_lr for c in configs], device)
         self._schedule = Schedule(configs, device)
-        # Neighbouring kernels of one shape are orthogonalised in one batched product.
+        # Adjacent kernels of one shape are orthogonalised in one batched product.
         self._stacks: list[tuple[slice, tuple[int, int]]] = []
         end = 0
         for shape, same in groupby(kernels.values()):
@@ -146,7 +133,7 @@ class Muon(Optimizer):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrix of each `[N, a, b]`, roughly: singular values of about 1 (.7 to 1.2).
+    """Approximately the semi-orthogonal matrix nearest to each of `[N, a, b]`: singular values from .7 to 1.2.
 
     Five steps of the quintic Newton-Schulz iteration with Jordan's coefficients, on the smaller side.
     """
@@ -160,5 +147,6 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def _column(values: Sequence[float], device: torch.device) -> Tensor:
+def column(values: Sequence[float], device: torch.device) -> Tensor:
+    """One setting of every run, float32 `[R]`."""
     return torch.tensor(values, dtype=torch.float32, device=device)

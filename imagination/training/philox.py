@@ -1,8 +1,8 @@
 """Counter-based random numbers: a pure function of (seed, stream, step, index), on any device.
 
-Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). Because
-a number depends only on its own address, packing runs, resuming them and removing finished runs from a pack
-change no number of any run.
+Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). A number
+depends only on these four values. So a run's numbers stay the same when it is packed, resumed, or outlives other runs
+of its pack.
 """
 
 import zlib
@@ -20,7 +20,7 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor
     """Four 32-bit words for every counter.
 
     Args:
-        counter: four int64 tensors that broadcast against each other, each word in [0, 2^32).
+        counter: four int64 tensors that broadcast together, values in [0, 2^32).
         key: two such tensors.
 
     Returns:
@@ -29,7 +29,7 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
-        # The product of two 32-bit words wraps in a signed 64-bit integer, but its bits are right.
+        # The product of two 32-bit words may overflow a signed 64-bit integer, but its bits are right.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (
             ((p1 >> 32) & _MASK) ^ c1 ^ k0,
@@ -47,7 +47,7 @@ def words(seeds: Tensor, steps: Tensor, *, stream: str, lanes: int, count: int) 
     Args:
         seeds: int64 `[R]`, one per run, not negative.
         steps: int64 `[R]`, the training step of each run, in [0, 2^32).
-        stream: name of the numbers' use; streams of different names are independent.
+        stream: what the numbers are for; streams of different names are independent.
         lanes: number of lanes, B.
         count: words per lane.
 

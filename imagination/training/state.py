@@ -1,4 +1,4 @@
-"""The training state of R runs, and the checkpoints made from it."""
+"""The training state of R runs, and their checkpoints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -12,7 +12,7 @@ from imagination.training.experiment import Experiment
 
 
 class CheckpointError(Exception):
-    """A checkpoint does not fit its run, for example after an update of this package.
+    """A checkpoint does not fit its run, for example because another version of this package wrote it.
 
     Attributes:
         index: the run's place in its pack.
@@ -25,17 +25,17 @@ class CheckpointError(Exception):
 
 @dataclass
 class TrainState:
-    """All that changes while R runs train; the first axis of every tensor is the run. A checkpoint is a row of it.
+    """Everything that changes while R runs train. The first axis is the run; a checkpoint is one run's row.
 
     Attributes:
         parameters: float32 `[R, P]`.
         mean: Adam's first moment, `[R, P]`.
         variance: Adam's second moment, `[R, P]`.
-        data: the data from which the next batch is made, `[R, ...]`.
+        data: what the next batch is made from, `[R, ...]`.
         stage: number of the run's stage, int64 `[R]`.
         step: updates done in this stage, int64 `[R]`.
-        earlier: updates done in the stages before it, int64 `[R]`.
-        accuracy_sum: sum of the batches' training accuracies in this interval (of the first stage), float64 `[R]`.
+        earlier: updates done in earlier stages, int64 `[R]`.
+        accuracy_sum: sum of the training accuracies of the batches in this interval, float64 `[R]`.
         interval: number of batches in this interval, int64 `[R]`.
         seconds: each run's share of the training time, float64 `[R]`.
     """
@@ -74,13 +74,9 @@ class TrainState:
         )
 
     def successor(self, run: int, experiment: Experiment) -> "TrainState":
-        """The state `[1, ...]` in which a run begins its next stage.
+        """The state `[1, ...]` in which the run with this index begins the stage of `experiment` (R = 1).
 
-        The parameters so far come first. The accuracy of the last interval and the seconds are kept.
-
-        Args:
-            run: index of the run.
-            experiment: the next stage of that run alone.
+        Its trained parameters come first. The accuracy of the last interval and the seconds are kept.
         """
         begun = TrainState.initial(experiment)
         begun.parameters[0, : self.parameters.shape[1]] = self.parameters[run]
@@ -91,7 +87,7 @@ class TrainState:
 
     @classmethod
     def joined(cls, states: Sequence["TrainState"]) -> "TrainState":
-        """One state of the runs of several states, which have the same stage and shape."""
+        """One state with the runs of several states, which have equal stages and shapes."""
         return cls(**{f.name: torch.cat([getattr(s, f.name) for s in states]) for f in fields(cls)})
 
     def select(self, kept: Sequence[int]) -> "TrainState":
@@ -104,10 +100,10 @@ class TrainState:
         return {f.name: getattr(self, f.name)[run].cpu().numpy().copy() for f in fields(self)}
 
     def restore(self, run: int, arrays: Arrays) -> None:
-        """Puts a checkpoint into a row.
+        """Replaces a run's row by a checkpoint.
 
         Raises:
-            ValueError: the checkpoint is of another kind or shape.
+            ValueError: the checkpoint lacks a tensor, or has one of another shape.
         """
         for f in fields(self):
             row = getattr(self, f.name)
