@@ -1,4 +1,7 @@
-"""The paper's interpretability metric (section 2.3, Eq. 1) and its data-set variant, correlation, pixel accuracy."""
+"""The paper's interpretability metric (section 2.3, Eq. 1) and its data-set variant, correlation, pixel accuracy.
+
+Decoded boards are floats; a pixel above .5 is alive.
+"""
 
 import math
 from fractions import Fraction
@@ -7,18 +10,15 @@ import torch
 from torch import Tensor
 
 
-def interpretability(
-    decoded: Tensor, truth: Tensor, *, threshold: float = 0.5, similarity: float = 0.95
-) -> Tensor:
+def interpretability(decoded: Tensor, truth: Tensor, *, similarity: float = 0.95) -> Tensor:
     """Eq. 1 for every sequence: the share of true intermediate states that generated boards match.
 
-    The first generated board (in order) that matches a true state scores 1, every further one .5; one generated
-    board may match several true states. The sum is divided by min(n, m - 2), so it can exceed 1.
+    For each true state, the first matching board scores 1 and every further one .5. One generated board may match
+    several true states. The sum is divided by min(n, m - 2), so it can exceed 1.
 
     Args:
-        decoded: float `[N, n, H, W]`, the decoded intermediate hidden states; alive above `threshold`.
-        truth: 0/1 `[N, m - 2, H, W]`, the true intermediate states alone (without s_1 and s_m).
-        threshold: a decoded pixel above it is alive.
+        decoded: float `[N, n, H, W]`, the decoded intermediate hidden states.
+        truth: 0/1 `[N, m - 2, H, W]`, the true intermediate states (without s_1 and s_m).
         similarity: two boards match if at least this share of their pixels is equal.
 
     Returns:
@@ -27,7 +27,7 @@ def interpretability(
     Raises:
         ValueError: the shapes do not fit.
     """
-    matching = _matches(decoded, truth, threshold=threshold, similarity=similarity)
+    matching = _matches(decoded, truth, similarity)
     divisor = min(matching.shape[1:])
     if divisor == 0:
         return matching.new_full(matching.shape[:1], math.nan, dtype=torch.float64)
@@ -35,15 +35,13 @@ def interpretability(
     return per_state.sum(1) / divisor
 
 
-def interpretability_dataset(
-    decoded: Tensor, truth: Tensor, *, threshold: float = 0.5, similarity: float = 0.95
-) -> float:
-    """The variant of the authors' code: the weights 1 and .5 are awarded once for the whole data set.
+def interpretability_dataset(decoded: Tensor, truth: Tensor, *, similarity: float = 0.95) -> float:
+    """The variant of the authors' code, which gives the weights 1 and .5 once for the whole data set.
 
-    For each true state the match rates of the generated states are sorted; the best counts 1, the others .5.
-    Arguments and divisor as in `interpretability`; NaN where there is no intermediate state.
+    For each true state, the generated state with the best match rate counts 1 and the others .5. Arguments and divisor
+    as in `interpretability`; NaN if there is no intermediate state.
     """
-    matching = _matches(decoded, truth, threshold=threshold, similarity=similarity)
+    matching = _matches(decoded, truth, similarity)
     divisor = min(matching.shape[1:])
     if divisor == 0:
         return math.nan
@@ -52,7 +50,7 @@ def interpretability_dataset(
     return float(per_state.sum() / divisor)
 
 
-def matthews(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) -> Tensor:
+def matthews(decoded: Tensor, truth: Tensor) -> Tensor:
     """Matthews' correlation coefficient of every decoded state with every true state, pooled over all boards.
 
     From the counts of true and false, positive and negative pixels:
@@ -60,9 +58,8 @@ def matthews(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) -> Tenso
     denominator is 0 (a state that is all dead or all alive).
 
     Args:
-        decoded: float `[N, n, H, W]`; alive above `threshold`.
+        decoded: float `[N, n, H, W]`.
         truth: 0/1 `[N, k, H, W]`.
-        threshold: a decoded pixel above it is alive.
 
     Returns:
         float64 `[n, k]`, each in [0, 1].
@@ -70,56 +67,47 @@ def matthews(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) -> Tenso
     Raises:
         ValueError: the shapes do not fit.
     """
-    hits, positive, wanted = (counts.sum(0) for counts in _counts(decoded, truth, threshold=threshold))
+    hits, positive, wanted = (counts.sum(0) for counts in _counts(decoded, truth))
     return _coefficient(hits, positive, wanted, pixels=decoded.shape[0] * decoded.shape[2] * decoded.shape[3])
 
 
-def matthews_per_board(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """`matthews` of each board by itself: float64 `[N, n, k]`, NaN where the true board is all dead or all alive."""
-    hits, positive, wanted = _counts(decoded, truth, threshold=threshold)
+def matthews_per_board(decoded: Tensor, truth: Tensor) -> Tensor:
+    """`matthews` of each board separately: float64 `[N, n, k]`, NaN where the true board is all dead or all alive."""
+    hits, positive, wanted = _counts(decoded, truth)
     pixels = decoded.shape[2] * decoded.shape[3]
     found = _coefficient(hits, positive, wanted, pixels=pixels)
     return found.masked_fill((wanted == 0) | (wanted == pixels), math.nan)
 
 
-def _counts(decoded: Tensor, truth: Tensor, *, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+def _counts(decoded: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Living pixels per board, float64: in both `[N, n, k]`, decoded `[N, n, 1]`, and true `[N, 1, k]`."""
     _check_frames(decoded, truth)
     # Sums of 0/1, exact in float32 up to 2^24 pixels a board.
-    alive = (decoded > threshold).float().flatten(2)
+    alive = (decoded > 0.5).float().flatten(2)
     true = truth.bool().float().flatten(2)
     hits = torch.bmm(alive, true.transpose(1, 2))
     return hits.double(), alive.sum(2).double()[:, :, None], true.sum(2).double()[:, None]
 
 
 def _coefficient(hits: Tensor, positive: Tensor, wanted: Tensor, *, pixels: int) -> Tensor:
-    """Matthews' coefficient, clipped at 0, from hits, decoded and true living pixels, and all pixels."""
+    """Matthews' coefficient, clipped at 0, from the numbers of living pixels in both, decoded, and true boards."""
     # TP TN - FP FN = hits * pixels - positive * wanted
     above = hits * pixels - positive * wanted
     below = (positive * wanted * (pixels - positive) * (pixels - wanted)).sqrt()
     return torch.where(below > 0, above / below, torch.zeros_like(above)).clamp(min=0)
 
 
-def pixel_accuracy(decoded: Tensor, truth: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """Share of equal pixels per board.
-
-    Args:
-        decoded: float `[..., H, W]`; alive above `threshold`.
-        truth: 0/1 `[..., H, W]`, of the same shape.
-        threshold: a decoded pixel above it is alive.
-
-    Returns:
-        float64 `[...]`.
-    """
-    return ((decoded > threshold) == truth.bool()).double().mean((-2, -1))
+def pixel_accuracy(decoded: Tensor, truth: Tensor) -> Tensor:
+    """Share of equal pixels per board, float64 `[...]`, of decoded and 0/1 boards `[..., H, W]`."""
+    return ((decoded > 0.5) == truth.bool()).double().mean((-2, -1))
 
 
-def _matches(decoded: Tensor, truth: Tensor, *, threshold: float, similarity: float) -> Tensor:
+def _matches(decoded: Tensor, truth: Tensor, similarity: float) -> Tensor:
     """Bool `[N, n, m - 2]`: whether generated board i matches true state j."""
     _check_frames(decoded, truth)
-    alive, true = decoded > threshold, truth.bool()
+    alive, true = decoded > 0.5, truth.bool()
     height, width = decoded.shape[-2:]
-    # Whole pixels, from the decimal that was written: .95 of 400 is 380, not 380.00000000000006.
+    # Exact, from the decimal as written: .55 of 100 is 55, not 55.00000000000001.
     needed = math.ceil(Fraction(str(similarity)) * height * width)
     columns = [(alive == true[:, j : j + 1]).sum((-2, -1)) >= needed for j in range(truth.shape[1])]
     if not columns:

@@ -1,4 +1,4 @@
-"""The protocol through which a run's results leave the trainer. Torch-free."""
+"""The protocol by which the trainer hands over a run's results. Torch-free."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -10,25 +10,25 @@ Arrays = Mapping[str, NDArray[np.generic]]
 
 
 class Recorder(Protocol):
-    """Receives the results of one run. It keeps all but `progress` until the run's record is written."""
+    """Receives the results of one run, and keeps them until it writes the run's record."""
 
     def trace(self, name: str, step: int, value: float) -> None:
-        """Records a value of a training step; steps come in rising order."""
+        """Records a value of a training step. Steps come in ascending order."""
 
     def metric(self, name: str, value: float | None) -> None:
-        """Records a value of the run; None where the run has no such value."""
+        """Records a value of the run, or None if the run has no such value."""
 
     def sample(self, name: str, arrays: Arrays) -> None:
         """Records a few decoded boards for figures."""
 
     def checkpoint(self, state: Arrays) -> None:
-        """Saves the training state, with the traces so far, so that the run can continue as if undisturbed."""
+        """Saves the training state and the traces so far, from which the run can continue exactly."""
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
-        """Shows the run's step and traced values to a user; may be dropped."""
+        """Shows the run's step and traced values to the user. They are not part of the record."""
 
     def finish(self, outcome: str, *, seconds: float, weights: Arrays) -> None:
-        """Ends the run with its outcome, its share of the training time, and its final parameters by name."""
+        """Ends the run with its outcome, its share of the training time, and its final weights."""
 
     def fail(self, error: BaseException) -> None:
         """Ends the run with an error; the other runs of its pack continue."""

@@ -1,6 +1,6 @@
-"""The experiments, by name. It holds strings only, so no look-up imports torch.
+"""The experiments, by name. Entries are strings, so looking one up does not import torch.
 
-A new environment is a folder beside `life/` and one line here.
+A new environment is a folder beside `life/` and an entry here.
 """
 
 import importlib

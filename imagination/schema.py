@@ -1,4 +1,4 @@
-"""Declaring and checking configuration: typed dataclass fields with bounds, and errors of one line.
+"""Declares and checks configs: typed dataclass fields with bounds, and one-line errors.
 
 Torch-free. An experiment's config dataclass is the schema of its specs, its command line and its store columns.
 """
@@ -18,10 +18,10 @@ C = TypeVar("C")
 
 
 class ConfigError(Exception):
-    """A wrong key or value; the message is one line that says what is allowed.
+    """A wrong key or value. The message is one line and says what is allowed.
 
     Attributes:
-        key: the config key at fault, so that a caller can add the file and line.
+        key: the wrong config key, so that a caller can add the file and line.
         keys: `key` and the keys that it contradicts.
     """
 
@@ -32,13 +32,7 @@ class ConfigError(Exception):
 
 
 def require(holds: bool, message: str, *, keys: tuple[str, ...]) -> None:
-    """Raises a ConfigError with this message unless `holds`.
-
-    Args:
-        holds: whether the values agree.
-        message: one line.
-        keys: the key at fault, then the keys that it contradicts.
-    """
+    """Raises a ConfigError with this message unless `holds`. `keys`: the wrong key, then those that it contradicts."""
     if not holds:
         raise ConfigError(message, key=keys[0], against=keys[1:])
 
@@ -57,10 +51,10 @@ def setting(
     Args:
         default: the default value; its type is the field's type.
         choices: the allowed words of a string field.
-        low: smallest allowed number, itself included.
-        above: the number must be larger than this.
-        high: largest allowed number, itself included.
-        packs: runs that differ in this key can train in one pack, because no tensor's shape or dtype depends on it.
+        low: smallest allowed number.
+        above: number that the value must exceed.
+        high: largest allowed number.
+        packs: whether runs that differ in this key can train in one pack. No tensor's shape or dtype depends on it.
     """
     rules = {"choices": choices, "low": low, "above": above, "high": high, "packs": packs or None}
     return dataclasses.field(default=default, metadata={k: v for k, v in rules.items() if v is not None})
@@ -73,7 +67,7 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 
 
 def plain(value: object) -> str:
-    """A value as YAML writes it, as a short text on one line."""
+    """A value as YAML writes it, shortened to 60 characters on one line."""
     text = re.sub(r"\s+", " ", str(_bare(value)))
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -88,7 +82,7 @@ def _bare(value: object) -> object:
     if isinstance(value, Sequence):
         return "[" + ", ".join(plain(item) for item in value) + "]"
     if isinstance(value, int) and value.bit_length() > 10_000:
-        return hex(value)  # Python refuses to convert so long a number to decimal
+        return hex(value)  # Python refuses to convert a number this long to decimal
     return value
 
 
@@ -105,8 +99,8 @@ def pack_keys(config_type: type) -> tuple[str, ...]:
 def coerce(config_type: type, key: str, value: object) -> Scalar:
     """`value` as the type of the config key `key`, checked against its bounds.
 
-    An integer is a valid float (`lr: 1`) and a whole float a valid integer (`max_steps: 1e4`). Nothing else is
-    converted, so `rnn: "no"` and `gol: true` are errors.
+    An integer becomes a float (`lr: 1`) and a whole float an integer (`max_steps: 1e4`). Nothing else is converted, so
+    `rnn: "no"` and `gol: true` are errors.
 
     Raises:
         ConfigError: unknown key, wrong type, or a value out of bounds.
@@ -142,10 +136,10 @@ def _convert(kind: type, value: object) -> Scalar | None:
         return value if isinstance(value, bool) and kind is bool else None
     if kind is str:
         return str(value) if isinstance(value, str) else None
-    if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:  # nan compares false
+    if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:  # comparing nan is False
         return None
     if kind is float:
-        return float(value) + 0.0  # -0.0 becomes 0.0: one number, one identity
+        return float(value) + 0.0  # -0.0 becomes 0.0, so both have the same run id
     return int(value) if value == int(value) else None
 
 
@@ -168,7 +162,7 @@ def build(config_type: type[C], values: Mapping[str, object]) -> C:
     """The config with these values and the defaults for the rest, checked.
 
     Raises:
-        ConfigError: see `coerce`; or the dataclass' own `check` finds values that contradict each other.
+        ConfigError: see `coerce`; or `check` of the dataclass finds values that contradict each other.
     """
     config = config_type(**{key: coerce(config_type, key, value) for key, value in values.items()})
     check = getattr(config, "check", None)

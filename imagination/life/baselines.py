@@ -1,4 +1,4 @@
-"""The values that trivial decoders get, which every table shows beside its own."""
+"""The metrics of trivial decoders, which every table shows for comparison."""
 
 from functools import lru_cache
 
@@ -15,8 +15,8 @@ def trivial_metric(
 ) -> dict[str, float | None]:
     """The interpretability metric of trivial decoders on the evaluation set of (board, gol).
 
-    `baseline_repeat` shows s_1 at every timestep, `baseline_dead` an empty board, and `baseline_shifted` the true
-    state one step ahead of the aligned one (the final state at most).
+    `baseline_repeat` shows s_1 at every timestep and `baseline_dead` an empty board. `baseline_shifted` shows the true
+    state one step after the aligned one, but never a state after the final one.
     """
     truth = sampler.evaluation_states(gol, board=board, sequences=sequences, device=device).float()
     between, n = truth[:, 1:-1], model_t - 1
@@ -33,6 +33,6 @@ def trivial_metric(
 def trivial_correlation(
     gol: int, *, board: int, sequences: int, device: torch.device
 ) -> dict[str, float | None]:
-    """The correlation of a decoder that shows s_1 at every timestep: `baseline_repeat`."""
+    """The correlation of `baseline_repeat`, a decoder that shows s_1 at every timestep."""
     truth = sampler.evaluation_states(gol, board=board, sequences=sequences, device=device)
     return {"baseline_repeat": mean(metrics.matthews(truth[:, :1].float(), truth[:, 1:])[0])}

@@ -9,49 +9,46 @@ from imagination.schema import ConfigError, Scalar, require, setting
 
 @dataclass(frozen=True, kw_only=True)
 class LifeConfig:
-    """What the experiments on the Game of Life share: data, width, optimiser, stopping rule and adversary.
-
-    Every field is part of a run's identity.
+    """The config keys that the Game of Life experiments share. Every field is part of a run's id.
 
     Attributes:
         experiment: the registry's name of this experiment.
-        preset: the named values that the run started from.
+        preset: the preset whose values the run's config was made from.
         gol: Life timesteps T between the given state s_1 and the predicted state s_{T+1} (m = gol + 1 states).
         model_t: timesteps of the network; n = model_t - 1 hidden states are the imagination.
-        gan: adversarial training: `none`; `posthoc`, of a new decoder on the frozen hidden states of the trained
-            network; or `joint` (life_state alone), of the network itself, so that the generator's gradient reaches
-            the hidden states.
+        gan: adversarial training: `none`; `posthoc`: of a new decoder, on the frozen hidden states of the trained
+            network; or `joint` (only life_state): of the network itself, so the generator's gradient reaches the
+            hidden states.
         channels: width of every hidden layer.
         enc_layers, dec_layers: convolutions of the encoder and of the decoder.
         kernel: side of the convolution kernels, odd.
-        reset: probability that the chain sampler begins a new board (1.0: every sequence starts fresh).
+        reset: probability that a sequence of the chain sampler begins with a fresh board.
         board: side of the square training boards.
         batch: sequences per training step.
         optimizer: `adam` for the whole network, or `muon` for its kernels between hidden layers and Adam for the rest.
-            Decoders and discriminators of an adversary's stage have Adam.
+            Post-hoc decoders and discriminators always have Adam.
         lr: peak learning rate of Adam.
-        muon_lr: peak learning rate of Muon (`optimizer: muon`; unused otherwise).
+        muon_lr: peak learning rate of Muon (`optimizer: muon`).
         schedule: `constant`, `linear` decay from the peak to zero at `max_steps`, or `exponential` by `decay`.
         warmup: share of `max_steps` over which the rate rises linearly to the peak.
-        decay: factor of the rate per 100,000 steps (`schedule: exponential`; unused otherwise).
-        clip: limit of the gradient that Adam sees (not Muon), of each entry (`clip_by: value`) or of its norm (`norm`);
-            unused for `none`.
+        decay: factor of the rate per 100,000 steps (`schedule: exponential`).
+        clip: limit of Adam's gradient (not Muon's).
+        clip_by: what `clip` limits: each entry (`value`), the `norm`, or nothing (`none`).
         precision: `float32`, or `bfloat16` for the convolutions of training steps (weights stay float32).
-        max_steps: the run ends here if it never reaches `accuracy`.
-        eval_every: steps of one interval of the training accuracy, and so of the stopping rule. The last interval
-            is longer where `max_steps` is no multiple of it, never shorter.
+        max_steps: the step at which the run ends if it does not reach `accuracy` before.
+        eval_every: steps of one interval of the training accuracy; the stopping rule applies at its end. If
+            `max_steps` is not a multiple of it, the last interval is longer.
         trace_every: steps between two points of the traces.
-        accuracy: the run stops when its training accuracy over the last interval reaches this.
-        give_up_at: from this step on, a run below `give_up_accuracy` ends (0: never).
+        accuracy: training accuracy of an interval at which the run stops.
+        give_up_at: step from which a run below `give_up_accuracy` ends (0: never).
         give_up_accuracy: see `give_up_at`.
         adv_steps: updates of the post-hoc adversarial decoder.
         adv_weight: weight of the generator's loss; the supervised loss weighs 1.
-        adv_ramp: share of `adv_steps` over which that weight rises linearly from 0 (0: it is there from the start);
-            with `joint`, too, whose training may end before.
-        adv_layers: convolutions of the post-hoc adversarial decoder; 0: as many as `dec_layers`, the same shape.
-        adv_lr: its peak learning rate; `schedule` and `warmup` are the model's, over `adv_steps`.
-        disc_lr: learning rate of the discriminator, constant.
-        eval_sequences: how many sequences the metrics average over.
+        adv_ramp: share of `adv_steps` over which that weight rises linearly from 0 (0: no rise), also with `joint`.
+        adv_layers: convolutions of the post-hoc adversarial decoder; 0: as many as `dec_layers`.
+        adv_lr: its peak learning rate; `schedule` and `warmup` apply over `adv_steps`.
+        disc_lr: constant learning rate of the discriminator.
+        eval_sequences: number of sequences in the evaluation set.
         seed: seed of the run's own random streams (weights, boards, dropout).
     """
 
@@ -98,7 +95,7 @@ class LifeConfig:
 
     @property
     def total_steps(self) -> int:
-        """Updates of all stages at most: what a progress bar counts to."""
+        """The largest number of updates, in all stages: the total of a progress bar."""
         return self.max_steps + (self.adv_steps if self.gan == "posthoc" else 0)
 
     def check(self) -> None:
@@ -154,10 +151,10 @@ class LifeStateConfig(LifeConfig):
     """An encoder-RNN-decoder network that predicts a later state of Life (paper sections 2 and 3.1).
 
     Attributes:
-        ae: train the decoder to give back s_1 from h_0 as well (autoencoder).
-        rnn: share one step network between the timesteps (else one per timestep).
+        ae: whether the decoder also learns to reproduce s_1 from h_0 (autoencoder).
+        rnn: whether all timesteps share one step network; if not, each has its own.
         step_layers: convolutions of one timestep.
-        residual: h <- h + step(h) instead of h <- step(h).
+        residual: whether h <- h + step(h); if not, h <- step(h).
         loss: `bce` (with logits, threshold at logit 0) or `l2` (linear output, threshold .5).
         eval_board: side of the boards that the metrics are computed on.
     """
@@ -176,7 +173,7 @@ class LifeStateConfig(LifeConfig):
         super().check()
         require(
             self.gan == "none" or self.gol > 1,
-            f"gan: '{self.gan}' with gol 1 has no true intermediate states to be scored against; "
+            f"gan: '{self.gan}' with gol 1 has no true intermediate states to score against; "
             "set gan to none, or gol to at least 2",
             keys=("gan", "gol"),
         )
@@ -186,14 +183,14 @@ class LifeStateConfig(LifeConfig):
 class LifeCountConfig(LifeConfig):
     """A convolutional LSTM that predicts how many cells will live (paper section 3.2).
 
-    Training and evaluation use boards of the same side: the count head ends in a linear layer over the whole board.
+    Training and evaluation use boards of the same size, because the count head ends in a linear layer over the board.
 
     Attributes:
         lstm_layers: stacked convolutional LSTM layers.
         count_layers: convolutions of the count head before its linear layer.
-        count_weight: weight of the count losses (in shares of the board's area); the board decoder's loss weighs 1.
+        count_weight: weight of the count losses (counts as shares of the board); the board decoder's loss weighs 1.
         disc_layers, disc_width: the discriminator's convolution i (from 1) has i * `disc_width` channels.
-        accuracy: share of boards whose rounded count is right.
+        accuracy: as in `LifeConfig`; the share of boards whose rounded count is right.
     """
 
     experiment: str = setting("life_count", choices=("life_count",))
@@ -253,11 +250,11 @@ LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
         "adv_ramp": 1.0,
     },
 }
-"""Named values of the state task: what each preset changes of `adam`, which is the config's own defaults.
+"""Presets of the state task: their differences from `adam`, which has the config's defaults.
 
-`adam` is Adam on 12x12 boards with a warm-up and a linear decay, the settings that `fast` was developed from. `fast`
-is the same science on smaller boards with Muon. `paper_bce` is the authors' code of 2020, `paper_l2` that of 2021,
-which the paper's text describes. A table of all values is in docs/experiments.md.
+`adam` is Adam on 12x12 boards with a warm-up and a linear decay; `fast` was developed from it. `fast` trains the same
+task on smaller boards with Muon. `paper_bce` is the authors' code of 2020, `paper_l2` that of 2021, which the paper's
+text describes. A table of all values is in docs/experiments.md.
 """
 
 LIFE_COUNT_PRESETS: dict[str, dict[str, Scalar]] = {
@@ -298,7 +295,7 @@ LIFE_COUNT_PRESETS: dict[str, dict[str, Scalar]] = {
         "adv_lr": 1e-3,
     },
 }
-"""Named values of the counting task: what each preset changes of `adam`, which is the config's own defaults.
+"""Presets of the counting task: their differences from `adam`, which has the config's defaults.
 
-`paper` lies inside the ranges that the authors searched. A table of all values is in docs/experiments.md.
+`paper` is within the ranges that the authors searched. A table of all values is in docs/experiments.md.
 """

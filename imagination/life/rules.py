@@ -1,4 +1,4 @@
-"""The rules of Conway's Game of Life on a board whose surroundings are dead (no torus)."""
+"""The rules of Conway's Game of Life. Cells outside the board are dead (no torus)."""
 
 import torch
 import torch.nn.functional as F
@@ -6,16 +6,9 @@ from torch import Tensor
 
 
 def step(boards: Tensor) -> Tensor:
-    """The next state of every board.
+    """The next state of every board, bool or 0/1 `[..., H, W]`, in the same shape and dtype.
 
-    A living cell with two or three living neighbours lives on; a dead cell with exactly three comes alive. Cells
-    outside the board are dead.
-
-    Args:
-        boards: bool or 0/1 `[..., H, W]`.
-
-    Returns:
-        The next states, of the same shape and dtype.
+    A living cell with two or three living neighbours stays alive; a dead cell with exactly three comes alive.
     """
     cells = boards.to(torch.uint8)
     padded = F.pad(cells, (1, 1, 1, 1))
@@ -26,15 +19,7 @@ def step(boards: Tensor) -> Tensor:
 
 
 def states(first: Tensor, gol: int) -> Tensor:
-    """The sequence s_1 .. s_m that begins with `first`, m = gol + 1.
-
-    Args:
-        first: bool or 0/1 `[..., H, W]`.
-        gol: how many timesteps.
-
-    Returns:
-        `[m, ..., H, W]`, the dtype of `first`.
-    """
+    """The sequence s_1 .. s_m, m = gol + 1, of `first`, bool or 0/1 `[..., H, W]`: `[m, ..., H, W]`."""
     sequence = [first]
     for _ in range(gol):
         sequence.append(step(sequence[-1]))

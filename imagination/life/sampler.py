@@ -1,8 +1,8 @@
-"""The chain sampler: first states that have been alive for a random number of steps.
+"""The chain sampler: draws first states that are a random number of Life steps old.
 
-With probability `reset` the first state of a sequence is a fresh board at density .5, otherwise it is the second
+With probability `reset` the first state of a sequence is a fresh board at density .5; otherwise it is the second
 state of the sequence before it. Every sequence of a batch belongs to a chain of its own. Chains start in their
-stationary distribution (a first state's age is geometric), so the first batch looks like any other.
+stationary distribution (a first state's age is geometric), so the first batch has the same distribution as any other.
 """
 
 from functools import lru_cache
@@ -14,14 +14,14 @@ from imagination.life import rules
 from imagination.training import philox
 
 _MAX_AGE = 1000
-"""Largest age of a first state when a chain starts, in Life steps; it matters only for `reset` far below .01."""
+"""Largest age of a chain's first state, in Life steps. The limit matters only for `reset` far below .01."""
 
 EVALUATION_SEED = 2**62 + 2405_06409
 EVALUATION_RESET = 0.1
 
 
 def fresh(seeds: Tensor, steps: Tensor, *, batch: int, board: int) -> Tensor:
-    """Fresh boards at density .5: bool `[R, B, H, W]`, a function of each run's seed and step (`[R]`)."""
+    """Fresh boards at density .5, bool `[R, B, H, W]`, from each run's seed and step (`[R]`)."""
     cells = philox.bits(seeds, steps, stream="sampler.fresh", lanes=batch, count=board * board)
     return cells.reshape(seeds.shape[0], batch, board, board)
 
@@ -34,7 +34,7 @@ def start(seeds: Tensor, reset: Tensor, *, batch: int, board: int, step: int = 0
         reset: float `[R]`, the probability of a fresh board, in (0, 1].
         batch: sequences, B.
         board: side of the board, H = W.
-        step: number of the chains' first batch.
+        step: the step of the first batch.
     """
     first = torch.full_like(seeds, step)
     boards = fresh(seeds, first, batch=batch, board=board)
@@ -47,16 +47,13 @@ def start(seeds: Tensor, reset: Tensor, *, batch: int, board: int, step: int = 0
 
 
 def advance(second: Tensor, seeds: Tensor, reset: Tensor, steps: Tensor) -> Tensor:
-    """First states of the next batch.
+    """First states of the next batch, bool `[R, B, H, W]`.
 
     Args:
         second: bool `[R, B, H, W]`, the second states of this batch.
         seeds: int64 `[R]`.
         reset: float `[R]`.
         steps: int64 `[R]`, the step of the next batch, from 1.
-
-    Returns:
-        bool `[R, B, H, W]`.
     """
     _, batch, board, _ = second.shape
     draw = philox.uniform(seeds, steps, stream="sampler.reset", lanes=batch)[..., 0]
@@ -66,11 +63,7 @@ def advance(second: Tensor, seeds: Tensor, reset: Tensor, steps: Tensor) -> Tens
 
 @lru_cache(maxsize=8)
 def evaluation_states(gol: int, *, board: int, sequences: int, device: torch.device) -> Tensor:
-    """The evaluation set of (board, gol), the same for all runs.
-
-    Returns:
-        bool `[N, m, H, W]`, m = gol + 1: chain-sampled sequences (`reset` .1).
-    """
+    """The evaluation set of (board, gol), the same for all runs: chain-sampled sequences, bool `[N, gol + 1, H, W]`."""
     seed = torch.tensor([EVALUATION_SEED], device=device)
     reset = torch.tensor([EVALUATION_RESET], device=device)
     first = start(seed, reset, batch=sequences, board=board)[0]

@@ -15,7 +15,7 @@ _FIRST = 4
 def samples(
     boards: Mapping[str, Tensor], truth: Tensor, scores: Mapping[str, Tensor], *, best: str
 ) -> dict[str, Arrays]:
-    """The first four sequences, then the best, the median and the worst; the same ones for every decoder.
+    """The first four sequences, then the best, the median and the worst; every decoder shows the same ones.
 
     Args:
         boards: per decoder, float `[N, T + 1, H, W]`.

@@ -131,7 +131,7 @@ class Trainer:
         self._experiment = self._at_stage(self._places, stage)
         self._state = TrainState.joined([entry.state for entry in entering])
         self._optimizers = self._experiment.optimizers()
-        self._steps: list[int] = self._state.step.tolist()  # on the host, so that reading it never waits for the device
+        self._steps: list[int] = self._state.step.tolist()  # on the host, so that no read waits
         self._charged = time.perf_counter()
 
     def _train_stage(self) -> None:
@@ -265,7 +265,7 @@ class Trainer:
     def _finish(self, index: int, end: _End, alone: Experiment) -> None:
         """Evaluates an ended run and records it; an error in the evaluation fails this run alone."""
         recorder = self._runs[index].recorder
-        recorder.checkpoint(self._state.arrays(index))  # if the evaluation is stopped, it is repeated from here
+        recorder.checkpoint(self._state.arrays(index))  # a stopped evaluation begins again here
         weights = self._experiment.layout.unpack(self._state.parameters[index : index + 1])
         try:
             evaluation = Evaluation({}, {})
