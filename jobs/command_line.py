@@ -1,4 +1,4 @@
-"""The command line of `jobs.train`: Hydra's, checked before Hydra runs, with errors of one line."""
+"""The command line of `jobs.train`: checked before Hydra reads it, so that errors are one line."""
 
 import os
 from argparse import ArgumentParser
@@ -16,7 +16,7 @@ from jobs.overrides import values
 from results_db.store.address import locate
 
 _MOST_VALUES = 10_000
-"""Checked values of one axis; the others are checked when their run is composed."""
+"""How many values of an axis are checked here. The others are checked when their run begins."""
 
 
 class _Parser(ArgumentParser):
@@ -26,13 +26,13 @@ class _Parser(ArgumentParser):
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's options and the overrides of a command line, which may stand in any order.
+    """Hydra's options and the overrides of a command line, which may come in any order.
 
-    `--db` is taken out and put into IMAGINE_DB. It is no override, because Hydra's grammar does not allow every path.
+    `--db` is removed and put into IMAGINE_DB. It is not an override, because Hydra's grammar does not allow every path.
 
     Raises:
         ConfigError: an unknown option.
-        StoreError: `--db` names no store.
+        StoreError: `--db` is not the address of a store.
     """
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--db")
@@ -61,7 +61,7 @@ def _hydra_parser() -> _Parser:
 
 
 def check(overrides: Sequence[str]) -> None:
-    """Refuses, in one line, what Hydra would refuse with a page of text.
+    """Checks overrides. Hydra would answer the same mistakes with a page of text.
 
     Raises:
         ConfigError: wrong syntax, an unknown key, or a value that is not allowed.

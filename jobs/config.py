@@ -1,6 +1,6 @@
-"""Makes one checked config from an experiment, a preset and layers of values. Imports neither torch nor Hydra.
+"""Makes a checked config from an experiment, a preset and layers of values. Imports neither torch nor Hydra.
 
-`jobs.hydra_config` declares the same configs to Hydra; a test compares the two.
+`jobs.hydra_config` declares the same configs to Hydra.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ DEFAULT_PRESET = "fast"
 
 @dataclass
 class RunSettings:
-    """How a run is executed. No part of its identity.
+    """How a run is executed. Not part of its id.
 
     Attributes:
         db: the store, as a URL or a path that ends in .db; None for IMAGINE_DB or the default.
@@ -28,18 +28,10 @@ class RunSettings:
 
 
 def resolve(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict[str, Scalar]:
-    """The complete config: the experiment's defaults < its preset < the layers, in their order.
+    """The complete, checked config of an experiment, in field order.
 
-    A layer may name another preset with the key `preset`. The last such layer counts, and all layers still override
-    the preset's values.
-
-    Args:
-        experiment: an experiment's name in the registry.
-        preset: one of the experiment's presets.
-        layers: config keys and their values; a later layer overrides an earlier one.
-
-    Returns:
-        Every config key of the experiment and its value, in field order, converted and checked.
+    The preset overrides the experiment's defaults, and each layer (config keys and values) everything before it. A
+    layer may name another preset with the key `preset`; its values, too, are overridden by all layers.
 
     Raises:
         ConfigError: unknown experiment, preset or key, a wrong value, or values that contradict each other.
@@ -50,7 +42,7 @@ def resolve(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict
 
 
 def stack(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict[str, object]:
-    """The values that the preset and the layers name, not yet checked.
+    """The values of the preset and the layers, not yet checked.
 
     Raises:
         ConfigError: unknown experiment or preset, or a layer names another experiment.
@@ -60,7 +52,7 @@ def stack(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict[s
         values.update(layer)
     if values.get("experiment", experiment) != experiment:
         raise ConfigError(
-            f"experiment: {values['experiment']!r} is given as a value of {experiment}; leave it out",
+            f"experiment: {values['experiment']!r} is not {experiment}, whose values these are; leave it out",
             key="experiment",
         )
     named = values.pop("preset", preset)

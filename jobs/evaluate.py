@@ -1,7 +1,7 @@
-"""`python -m jobs.evaluate --where gol=3`: computes metrics again, from the final weights of stored runs.
+"""`python -m jobs.evaluate --where gol=3`: computes the metrics of stored runs again, from their final weights.
 
-Prints each metric beside the stored one. `--write` puts the new values into the store; no other command changes a
-completed run.
+Prints the new and the stored value of each metric. `--write` stores the new values; no other command changes a stored
+run.
 """
 
 import json
@@ -45,7 +45,7 @@ def cli(
     threads: int,
     write: bool,
 ) -> int:
-    """Compute metrics again from final weights."""
+    """Compute the metrics of stored runs again, from their final weights."""
     from results_db.query.where import apply
     from results_db.store import open_store
 
@@ -69,7 +69,7 @@ def cli(
 def _evaluate_all(
     store: "SqlStore", run_ids: list[str], device: str, threads: int, *, write: bool
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Each run's id, stored metrics and new metrics; and the ids of runs without readable weights."""
+    """Per run its id, stored and new metrics; and the ids of the runs whose weights cannot be read."""
     from rich.console import Console
     from rich.progress import track
 
@@ -93,14 +93,7 @@ def _evaluate_all(
 def evaluate(
     store: "SqlStore", run_id: str, config: Mapping[str, Scalar], *, device: "torch.device"
 ) -> dict[str, float | None] | None:
-    """The metrics of a completed run from its final weights; None if the weights are missing or damaged.
-
-    Args:
-        store: the run's store.
-        run_id: the run's id.
-        config: the run's complete config.
-        device: from `jobs.worker.choose_device`.
-    """
+    """The metrics of a completed run from its final weights; None if the weights are missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -116,13 +109,13 @@ def evaluate(
     except SafetensorError:
         return None
     shapes = {name: tuple(value.shape[1:]) for name, value in weights.items()}
-    if not experiment.layout.shapes.items() <= shapes.items():  # beside those of a later stage
+    if not experiment.layout.shapes.items() <= shapes.items():  # a later stage has further weights
         return None
     return dict(experiment.evaluate(weights).metrics)
 
 
 def _weights_path(store: "SqlStore", run_id: str) -> Path | None:
-    """The final weights of a completed run, None if they are missing."""
+    """The file of a completed run's final weights; None if it is missing."""
     for attempt in reversed(store.attempts(run_id)):
         path = Files(store.folder).weights(Attempt(run_id, attempt["number"], attempt["restart"]))
         if attempt["state"] == State.COMPLETED and path.is_file():

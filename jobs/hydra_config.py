@@ -22,7 +22,7 @@ _DEFAULTS: list[Any] = [
     {"override hydra/hydra_logging": "none"},
     "_self_",
 ]
-"""Hydra's pattern of a specialised config: the values of a preset depend on the experiment."""
+"""A preset's values depend on the experiment. In Hydra's manual this pattern is a specialised config."""
 
 _HELP = """\
 python -m jobs.train [KEY=VALUE]... [--db URL|PATH] [--multirun] [Hydra's options]
@@ -36,7 +36,7 @@ interrupted run. --db is a URL or a path that ends in .db [IMAGINE_DB; default: 
 
 Exit codes: 0 done, 1 the run failed or is trained elsewhere, 2 bad input, 130 interrupted (checkpoint kept).
 
-Keys and their values in this command (those of `run` say how the run is executed, the others what it is):
+Keys and their values in this command (`run` holds how the run is executed, the other keys are its config):
 
 $CONFIG
 """
@@ -48,15 +48,11 @@ _HYDRA = {
     "job": {"chdir": False},
     "help": {"app_name": "python -m jobs.train", "template": _HELP},
 }
-"""Hydra writes no record of its own and does not change the folder."""
+"""Hydra writes no files of its own and does not change the working directory."""
 
 
 class TaskError(Exception):
-    """A run that Hydra started was not completed; the other runs of the same multirun continue.
-
-    Attributes:
-        exit_code: the command's exit code.
-    """
+    """A run that Hydra started was not completed. The other runs of the same multirun continue."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)
@@ -64,16 +60,15 @@ class TaskError(Exception):
 
 
 def register() -> None:
-    """Puts the primary config and its groups into Hydra's ConfigStore. A second call changes nothing."""
+    """Puts the primary config and its groups into Hydra's ConfigStore; may be called again."""
     store = ConfigStore.instance()
     for experiment, entry in registry.EXPERIMENTS.items():
         store.store(group="experiment", name=experiment, node=_structured(experiment), package="_global_")
         presets: Mapping[str, Mapping[str, Scalar]] = registry.load(entry.presets)
         for preset, values in presets.items():
             store.store(group="preset", name=preset, node={"preset": preset}, package="_global_")
-            store.store(
-                group="preset_values", name=f"{experiment}_{preset}", node=dict(values), package="_global_"
-            )
+            name = f"{experiment}_{preset}"
+            store.store(group="preset_values", name=name, node=dict(values), package="_global_")
     store.store(name=PRIMARY, node={"defaults": _DEFAULTS, "hydra": _HYDRA})
 
 
@@ -81,16 +76,15 @@ def _structured(experiment: str) -> type:
     """A dataclass of the experiment's config keys and `run`, not frozen, so that presets can change its values."""
     config_type = registry.config_type(experiment)
     columns = [(key.name, key.type, field(default=key.default)) for key in fields(config_type)]
-    return make_dataclass(
-        config_type.__name__, [*columns, ("run", RunSettings, field(default_factory=RunSettings))]
-    )
+    settings = ("run", RunSettings, field(default_factory=RunSettings))
+    return make_dataclass(config_type.__name__, [*columns, settings])
 
 
 def split(composed: DictConfig) -> tuple[dict[str, Scalar], RunSettings]:
-    """The checked config and the execution settings from a config that Hydra composed.
+    """The checked config and the execution settings of a config that Hydra composed. Hydra itself checks only types.
 
     Raises:
-        ConfigError: a value is out of bounds, or values contradict each other (Hydra checks only types).
+        ConfigError: a value is out of bounds, or values contradict each other.
     """
     values = {str(key): value for key, value in composed.items() if key != "run"}
     settings = OmegaConf.to_object(composed.run)

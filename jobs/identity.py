@@ -1,4 +1,4 @@
-"""Run identity: the SHA-256 of exactly what decides a run's result."""
+"""Run ids: the SHA-256 of everything that decides a run's result, and of nothing else."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from imagination.schema import Scalar
 
 SCHEMA_VERSION = 1
-"""Part of every run id. Raise it when the meaning of a config key changes."""
+"""Part of every run id. Raise it when a config key changes its meaning."""
 
 
 def canonical_json(config: Mapping[str, Scalar]) -> str:
@@ -22,7 +22,7 @@ def canonical_json(config: Mapping[str, Scalar]) -> str:
 def run_id(config: Mapping[str, Scalar]) -> str:
     """The run id of a complete config, 64 hexadecimal characters.
 
-    Execution settings (launcher, device, pack size, store) are no part of a config, so the id does not depend on them.
+    Execution settings (launcher, device, pack size, store) are not part of a config, so the id does not depend on them.
     """
     text = f'{{"config":{canonical_json(config)},"schema":{SCHEMA_VERSION}}}'
     return hashlib.sha256(text.encode()).hexdigest()

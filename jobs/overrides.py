@@ -26,9 +26,9 @@ def parse(text: str) -> "Override":
 
 
 def values(override: "Override") -> Iterator[object]:
-    """The values of an axis in turn, or the single value of anything else.
+    """The values of an axis, or the one value of a plain override.
 
-    Only choices and ranges have values here. A range may have more than the memory holds.
+    Of axes, only choices and ranges have values here. A range may have more values than fit into memory.
     """
     from hydra.errors import HydraException
 

@@ -1,6 +1,6 @@
-"""Packs: runs with equal tensor shapes, trained together. Torch-free.
+"""Packs: runs with equal tensor shapes that train together. Torch-free.
 
-A pack's file holds the configs of its runs, so a worker can read them without the store.
+A pack's file holds its runs' configs, so a worker does not need the store to read them.
 """
 
 import hashlib
@@ -18,23 +18,18 @@ from results_db.files import write_atomically
 
 @dataclass(frozen=True)
 class Pack:
-    """Runs that one worker trains at once; all have the same experiment and tensor shapes."""
+    """Runs that one worker trains at once. Their experiment and tensor shapes are equal."""
 
     runs: tuple[PlannedRun, ...]
 
     @property
     def pack_id(self) -> str:
-        """SHA-256 of the run ids in their order, 16 characters."""
+        """The first 16 characters of the SHA-256 of the run ids, in their order."""
         text = " ".join(run.run_id for run in self.runs)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    @property
-    def experiment(self) -> str:
-        """The runs' experiment."""
-        return str(self.runs[0].config["experiment"])
-
     def write(self, path: Path) -> None:
-        """Writes the pack's file, and creates its folder if it is missing."""
+        """Writes the pack's file, and its folder if necessary."""
         text = json.dumps({"runs": [asdict(run) for run in self.runs]})
         write_atomically(path, text.encode())
 

@@ -1,4 +1,4 @@
-"""The provenance of an attempt: process, host, device, code version. Finds attempts whose process died. Torch-free."""
+"""The provenance of an attempt (process, host, device, code version), and attempts whose process died. Torch-free."""
 
 import os
 import platform
@@ -20,13 +20,13 @@ _PACKAGES = ("imagine-sweep", "torch", "numpy", "submitit", "hydra-core")
 def provenance(
     *, launcher: str, device: str, job_id: str | None = None, log: str | None = None
 ) -> Provenance:
-    """The provenance of attempts of this process.
+    """The provenance of this process's attempts.
 
     Args:
-        launcher: the launcher that started the process: `local`, `hand` or `slurm`.
+        launcher: `local`, `hand` or `slurm`.
         device: the device's name, such as the model of the GPU.
-        job_id: the scheduler's id of the job, if any.
-        log: path of the process's log, if any.
+        job_id: the scheduler's id of the job.
+        log: path of the process's log.
     """
     commit, dirty = _git()
     return Provenance(
@@ -43,10 +43,7 @@ def provenance(
 
 
 def lose_dead_attempts(store: Store) -> list[str]:
-    """Records the attempts of dead processes as LOST, and returns their run ids.
-
-    A killed launcher or a reboot leaves such attempts.
-    """
+    """Records `dead_attempts` as LOST, and returns their run ids."""
     lost = dead_attempts(store)
     for attempt in lost:
         store.end(attempt, State.LOST, error="its worker process is gone")
@@ -54,12 +51,12 @@ def lose_dead_attempts(store: Store) -> list[str]:
 
 
 def dead_attempts(store: Store) -> list[Attempt]:
-    """Attempts that are RUNNING in the store though their process is gone.
+    """Attempts that are recorded as RUNNING although their process is gone, as after a reboot.
 
-    On this host the process is looked up. An earlier attempt of this job on another node is dead, because the job was
-    requeued. On any other host, such as a container that ended, an attempt counts as dead when its heartbeat (every
-    15 s) is 5 minutes old. If its worker is alive after all, the store refuses the worker's writes once a new attempt
-    begins. Attempts that a launch submitted to a scheduler are never judged here.
+    On this host, the process is looked up. An attempt of this same Slurm job on another host is dead, because the job
+    was requeued. Any other attempt on another host counts as dead when its last heartbeat (one every 15 s) is more than
+    5 minutes old. If its worker is still alive, the store refuses the worker's writes once a new attempt begins.
+    Attempts that a launch submitted to a scheduler are left to reconcile.
     """
     running = [one for one in store.open_attempts() if one.state is State.RUNNING]
     return [one.attempt for one in running if _is_dead(one)]
@@ -67,7 +64,7 @@ def dead_attempts(store: Store) -> list[Attempt]:
 
 def _is_dead(running: OpenAttempt) -> bool:
     if running.job_name is not None:
-        return False  # its scheduler knows its state, and may start it again
+        return False  # the scheduler knows its state and may start it again
     if running.host == socket.gethostname():
         return not is_alive(running.process or "")
     if running.job_id is not None and running.job_id == slurm_job():
@@ -78,13 +75,13 @@ def _is_dead(running: OpenAttempt) -> bool:
 
 
 def slurm_job() -> str | None:
-    """The Slurm job id of this process, as squeue shows it; None outside of jobs."""
+    """The Slurm job id of this process, as squeue shows it; None outside a job."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def cpu_name() -> str:
-    """The processor's model, as Linux names it; on other systems the architecture."""
+    """The processor's model as Linux names it, or the architecture on other systems."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -107,7 +104,7 @@ def _versions() -> dict[str, str]:
 
 @cache
 def _git() -> tuple[str | None, bool | None]:
-    """Commit and dirty flag of the source tree; (None, None) if the package is not in a git checkout of its own."""
+    """The source tree's commit and whether it is dirty; (None, None) outside its own git checkout."""
     here = Path(__file__)
     # A package installed inside another project's checkout is not part of that checkout.
     if _output("git", "ls-files", "--error-unmatch", here.name, folder=here.parent) is None:

@@ -1,4 +1,4 @@
-"""The trainer's recorder: it buffers a run's results, saves them in checkpoints, and stores them at the end."""
+"""The trainer's recorder: buffers a run's results, saves them in checkpoints, and stores them when the run ends."""
 
 import io
 import json
@@ -33,15 +33,13 @@ _SUPERSEDED = "a newer attempt of this run exists"
 
 
 class RunRecorder(Recorder):
-    """Implements `imagination.recorder.Recorder` for one attempt.
-
-    The store gets nothing before the run ends; until then, checkpoints keep what was recorded.
+    """The recorder of one attempt. Until the run ends, its results are only in checkpoints, not in the store.
 
     Attributes:
         attempt: the attempt.
-        checkpointed: the state to continue from, or None.
-        state: the state in which the attempt ended; None before its end.
-        superseded: whether a heartbeat learned of a newer attempt; then no more checkpoints are written.
+        checkpointed: the checkpoint to continue from, or None.
+        state: the state in which the attempt ended; None until then.
+        superseded: whether there is a newer attempt, as a heartbeat learned. If so, checkpoints are no longer written.
         step: training steps done, for the heartbeat.
         values: the last progress values, for the heartbeat.
     """
@@ -70,14 +68,14 @@ class RunRecorder(Recorder):
         self.rewind()
 
     def rewind(self) -> None:
-        """Return to the last checkpoint, or to the beginning, and forget what was recorded since."""
+        """Restores the last checkpoint, or the beginning, and drops what was recorded since."""
         self._metrics: dict[str, float | None] = {}
         self._samples: dict[str, bytes] = {}
         self._traces: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
         self.checkpointed = self._restore()
 
     def discard_checkpoint(self, why: object) -> None:
-        """Delete a useless checkpoint and start the run again from its first step."""
+        """Deletes a checkpoint that does not fit. The run starts again from its first step."""
         self._warn_of_checkpoint(why)
         self._path.unlink(missing_ok=True)
         self.rewind()
@@ -122,8 +120,8 @@ class RunRecorder(Recorder):
             return  # the file may be a newer attempt's checkpoint
         try:
             write_atomically(self._path, save(dict(state), metadata={"traces": json.dumps(self._traces)}))
-        except OSError as error:  # the previous checkpoint remains; a full disk must not end the training
-            log.warning("checkpoint of run %s: %s", short(self.attempt.run_id), error)
+        except OSError as error:  # a full disk must not end the training; the previous checkpoint remains
+            log.warning("run %s: checkpoint not written: %s", short(self.attempt.run_id), error)
 
     @override
     def progress(self, step: int, values: Mapping[str, float]) -> None:
@@ -134,10 +132,10 @@ class RunRecorder(Recorder):
 
     @override
     def finish(self, outcome: str, *, seconds: float, weights: Arrays) -> None:
-        """Write the weights, store the record, and delete the checkpoint.
+        """Writes the weights, stores the record, and deletes the checkpoint.
 
-        A record that is safe in the spool counts as stored, but its checkpoint stays until the store has it. If
-        neither accepts the record for too long, the attempt ends as PREEMPTED.
+        A record in the spool counts as stored, but the checkpoint stays until the store has the record. If neither
+        accepts it for about a minute, the attempt ends as PREEMPTED.
 
         Raises:
             UnfitError: the store will never accept this record.
@@ -173,11 +171,11 @@ class RunRecorder(Recorder):
         self._end(state, text, log_tail=last_lines(self._log_file) if self._log_file else None)
 
     def interrupt(self) -> None:
-        """End the attempt as PREEMPTED, because its worker must stop; the checkpoint stays."""
+        """Ends the attempt as PREEMPTED, because its worker must stop. The checkpoint stays."""
         self._end(State.PREEMPTED)
 
     def started(self) -> None:
-        """Report that the attempt began."""
+        """Reports that the attempt began."""
         reached = self.checkpointed or {}
         self.step = sum(int(reached[name]) for name in ("earlier", "step") if name in reached)
         self._tell("started", number=self.attempt.number, step=self.step, max_steps=self._max_steps)
@@ -196,14 +194,14 @@ class RunRecorder(Recorder):
         try:
             counts = _patiently(end, retry_after_s)
         except (StoreError, OSError):
-            counts = None  # reconcile will find the dead worker
+            counts = None  # a later reconcile records that the worker is gone
         if counts is False:
             self._superseded()
         else:
             self._ended(state, error=error.strip().splitlines()[-1] if error else None)
 
     def _superseded(self) -> None:
-        """End an attempt that does not count. If its run is COMPLETED, the checkpoint is useless."""
+        """Ends an attempt that does not count, and deletes the checkpoint if the run is COMPLETED."""
         with suppress(StoreError, OSError):
             if self._store.states([self.attempt.run_id]).get(self.attempt.run_id) is State.COMPLETED:
                 self._path.unlink(missing_ok=True)
@@ -218,11 +216,11 @@ class RunRecorder(Recorder):
 
 
 def _patiently(write: Callable[[], bool | None], retry_after_s: Sequence[float] | None = None) -> bool | None:
-    """The answer of `write`, repeated for about a minute while the store or the disk is away.
+    """Calls `write`, again for about a minute if the store or the disk fails, and returns its answer.
 
     Raises:
-        StoreError: the store stays away, or (UnfitError) will never accept this.
-        OSError: the disk stays full or away.
+        StoreError: the store still fails, or (UnfitError) will never accept this.
+        OSError: the disk still fails.
     """
     for delay_s in RETRY_AFTER_S if retry_after_s is None else retry_after_s:
         try:
@@ -236,7 +234,7 @@ def _patiently(write: Callable[[], bool | None], retry_after_s: Sequence[float] 
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the host or the device had no memory left."""
+    """Whether the host or the device ran out of memory."""
     # On the CPU torch raises a plain RuntimeError.
     return (
         isinstance(error, MemoryError)

@@ -1,7 +1,7 @@
-"""`python -m jobs.train gol=3 model_t=3 seed=1`: trains one run by hand and records it like any other.
+"""`python -m jobs.train gol=3 model_t=3 seed=1`: trains one run by hand and records it like a sweep's run.
 
-Any Hydra command line works, also `--multirun` with submitit's launchers; `--db` names the store. The same run of a
-sweep has the same run id, so it is trained once. An interrupted run continues where it stopped.
+Any Hydra command line works, also `--multirun` with submitit's launchers; `--db` names the store. A sweep's run with
+the same config has the same run id, so it is trained only once. An interrupted run continues where it stopped.
 
 Exit codes: 0 done, 1 the run failed or is trained elsewhere, 2 bad input, 130 interrupted (checkpoint kept).
 """
@@ -41,20 +41,13 @@ from results_db.text import cell_text, one_line, short
 
 
 def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
-    """Trains one run unless it is stored, and prints its metrics.
-
-    Args:
-        config: a complete config.
-        settings: store, device and threads.
-
-    Returns:
-        The exit code.
+    """Trains the run of a complete config unless it is stored, prints its metrics, and returns the exit code.
 
     Raises:
         ConfigError: there is no such device.
         StoreError: see `open_store`.
     """
-    from jobs import worker  # imports torch, so only once the input is checked
+    from jobs import worker  # imports torch, so only after the input is checked
 
     identity = run_id(config)
     device = worker.choose_device(settings.device, threads=settings.threads)
@@ -94,9 +87,9 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
 
 @contextmanager
 def _stop_on_signals() -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM ask the trainer to save and end; a second signal ends it at once.
+    """Ctrl-C or SIGTERM asks the trainer to save and stop; a second signal ends it at once.
 
-    Outside the main thread Python can handle no signals, and this does nothing.
+    Does nothing outside the main thread, where Python cannot handle signals.
     """
     stop = Stop()
 
@@ -115,7 +108,7 @@ def _stop_on_signals() -> Iterator[Stop]:
 
 
 def _label(config: Mapping[str, Scalar]) -> str:
-    """The seed, and the values that differ from the preset's."""
+    """The seed and the values that differ from the preset."""
     usual = resolve(str(config["experiment"]), str(config["preset"]))
     told = {key: value for key, value in config.items() if value != usual[key] or key == "seed"}
     return " ".join(f"{key}={cell_text(value)}" for key, value in told.items())
@@ -132,7 +125,7 @@ def _print_run(store: SqlStore, identity: str) -> None:
 
 @hydra.main(version_base="1.3", config_path=None, config_name=hydra_config.PRIMARY)
 def _hydra_main(composed: DictConfig) -> None:
-    # Hydra prints a page for any exception of the task and exits with 1, so bad input is caught here.
+    # For any other exception Hydra prints a page of text and exits with 1.
     try:
         config, settings = hydra_config.split(composed)
         code = train(config, settings)
@@ -148,21 +141,21 @@ def _hydra_main(composed: DictConfig) -> None:
 
 def _complain(error: Exception) -> int:
     message = one_line(error)
-    if isinstance(error, HydraException) and error.__cause__:  # the exception says where, and its cause why
+    if isinstance(error, HydraException) and error.__cause__:  # the error says where, its cause says why
         message += f": {str(error.__cause__).splitlines()[0]}"
     sys.stderr.write(f"jobs.train: error: {message}\n")
     return console.BAD_INPUT
 
 
 def main() -> None:
-    """The command."""
-    # Otherwise Python in the jobs of a multirun would import from the folder that they were submitted from.
+    """Runs the command."""
+    # Otherwise the jobs of a multirun would import modules from the folder that they were submitted from.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors and prints no page
     try:
         options, overrides = command_line.parse(sys.argv[1:])
         command_line.check(overrides)
-        sys.argv[1:] = [*options, *overrides]  # Hydra takes no options between overrides
+        sys.argv[1:] = [*options, *overrides]  # Hydra accepts no options between overrides
         hydra_config.register()
         _hydra_main()
     except (ConfigError, StoreError, HydraException, OmegaConfBaseException) as error:

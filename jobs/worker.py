@@ -1,4 +1,4 @@
-"""Trains one pack: claims its runs, trains them, and records each run when it ends. Imports torch."""
+"""Claims and trains the runs of a pack, and records each run when it ends. Imports torch."""
 
 import logging
 import threading
@@ -27,7 +27,7 @@ CHECKPOINT_EVERY_S = 60.0
 
 
 def choose_device(name: str = "auto", *, threads: int = 0) -> torch.device:
-    """The device to train on, set up so that a resumed run equals an undisturbed one.
+    """The device to train on, set up so that a resumed run equals one that was never interrupted.
 
     On a GPU this turns TF32 off and makes convolutions deterministic.
 
@@ -46,7 +46,7 @@ def choose_device(name: str = "auto", *, threads: int = 0) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)  # raises here, and not in the training, if there is no such device
+        torch.zeros(1, device=device)  # raises if there is no such device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"device: '{name}' cannot be used here; try auto or cpu ({reason})") from None
@@ -63,14 +63,14 @@ def device_name(device: torch.device) -> str:
 
 
 def experiment_of(configs: Sequence[Any], device: torch.device) -> Experiment:
-    """The experiment of these configs, in its first stage; all have the same experiment and equal `pack_keys`."""
+    """The first stage of these configs' experiment. Their experiment and `pack_keys` are equal."""
     experiment: Experiment = registry.load(registry.entry(configs[0].experiment).experiment)(configs, device)
     return experiment
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A run that this worker trains: its config, as the experiment's dataclass, and its recorder."""
+    """A run that this worker trains: its config (the experiment's dataclass) and its recorder."""
 
     config: Any
     recorder: RunRecorder
@@ -90,18 +90,18 @@ def run_pack(
     """Trains the runs of a pack that are not complete and that no other worker trains.
 
     Args:
-        pack: the runs.
-        store: the store in which they are staged, and which receives their records.
+        pack: the runs, which are staged in the store.
+        store: receives the runs' records.
         device: from `choose_device`.
         provenance: provenance of this worker's attempts.
         report: receives the events `started, progress, ended, skipped` of each run.
-        dispatched: run id to the attempt that this job was submitted for; a run without one is skipped. Default:
-            this worker claims every run's next attempt.
-        stop: asked before every step; True checkpoints every run and ends the training.
+        dispatched: by run id, the attempt that this job was submitted for; other runs are skipped. Default: this
+            worker claims every run's next attempt.
+        stop: called before every step; if it returns True, every run is checkpointed and the training ends.
         checkpoint_every_s: seconds between checkpoints.
 
     Returns:
-        Run id to the state in which this worker left the run, without the skipped runs.
+        By run id, the final state of this worker's attempt. Skipped runs are left out.
     """
     members = []
     for run in pack.runs:
@@ -130,17 +130,17 @@ def run_pack(
 def _begin(
     run_id: str, store: WorkerStore, provenance: Provenance, dispatched: Mapping[str, Attempt] | None
 ) -> Attempt | None:
-    """The attempt that this worker makes; None if there is nothing to do."""
+    """The attempt that this worker makes; None if it must skip the run."""
     if dispatched is None:
         return store.start(run_id, provenance)
     attempt = dispatched.get(run_id)
-    # `begin` answers None if the store cannot be reached; the attempt counts until the store says otherwise.
+    # `begin` returns None if the store cannot be reached; the attempt counts until the store says otherwise.
     return None if attempt is None or store.begin(attempt, provenance) is False else attempt
 
 
 def _skip(run_id: str, store: WorkerStore, report: Report) -> None:
     if store.states([run_id]).get(run_id) is State.COMPLETED:
-        # An attempt that was killed right after its commit leaves its checkpoint.
+        # Left by an attempt that was killed right after its commit.
         Files(store.folder).checkpoint(run_id).unlink(missing_ok=True)
     report({"event": "skipped", "run_id": run_id})
 
@@ -152,7 +152,7 @@ def _train(
     stop: Callable[[], bool],
     checkpoint_every_s: float,
 ) -> None:
-    """Trains these runs together. If that raises, trains them in halves, until the run at fault fails alone."""
+    """Trains these runs together; after an error, again in halves, so that in the end only the faulty run fails."""
     try:
         trainer = _trainer(members, device=device, checkpoint_every_s=checkpoint_every_s)
         if not trainer.train(stop=stop):
@@ -164,7 +164,7 @@ def _train(
         if len(members) == 1:
             members[0].recorder.fail(error)
             return
-        log.warning("training a pack of %d runs again, in halves: %s", len(members), error)
+        log.warning("a pack of %d runs failed and is trained again in halves: %s", len(members), error)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # the pack may have been too large, and its halves need the memory
     left = [member for member in members if member.recorder.state is None]
@@ -177,7 +177,7 @@ def _train(
 
 
 def _trainer(members: Sequence[_Member], *, device: torch.device, checkpoint_every_s: float) -> Trainer:
-    """The runs' trainer; a run whose checkpoint does not fit starts anew."""
+    """The trainer of these runs. A run whose checkpoint does not fit starts again from its first step."""
     while True:
         experiment = experiment_of([member.config for member in members], device)
         runs = [Run(m.config, m.recorder, m.recorder.checkpointed) for m in members]
@@ -212,16 +212,16 @@ class Heartbeat:
         while not self._over.wait(HEARTBEAT_EVERY_S):
             for recorder in self._recorders:
                 if recorder.state is None and not recorder.superseded and not self._beat_for(recorder):
-                    break  # the store is away for the other runs, too, and each call may take long
+                    break  # the other heartbeats would fail, too, and each may take long
 
     def _beat_for(self, recorder: RunRecorder) -> bool:
-        """Sends one heartbeat. False if the store did not answer."""
+        """Sends one heartbeat; False if the store did not answer."""
         try:
             counts = self._store.heartbeat(recorder.attempt, step=recorder.step, progress=recorder.values)
-        except Exception as error:  # a store that cannot be reached must not end the training
-            log.warning("heartbeat of run %s: %s", short(recorder.attempt.run_id), error)
+        except Exception as error:  # an unreachable store must not end the training
+            log.warning("run %s: heartbeat failed: %s", short(recorder.attempt.run_id), error)
             return False
-        # If the run ended during its own heartbeat, False does not mean that it is superseded.
+        # A run that ended during this heartbeat also gets False, but is not superseded.
         if counts is False and recorder.state is None:
             recorder.superseded = True
         return counts is not None

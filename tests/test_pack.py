@@ -86,7 +86,3 @@ def test_the_id_depends_on_the_runs_and_their_order() -> None:
     one, two = small(seed=1), small(seed=2)
     assert Pack((one, two)).pack_id == hashlib.sha256(f"{one.run_id} {two.run_id}".encode()).hexdigest()[:16]
     assert len({Pack(runs).pack_id for runs in [(one,), (two,), (one, two), (two, one)]}) == 4
-
-
-def test_the_experiment_is_that_of_the_runs() -> None:
-    assert Pack((small(),)).experiment == "life_state"

@@ -16,7 +16,7 @@ from typing_extensions import override
 from imagination.training.config import TrainingConfig
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
-"""Keras' defaults, as in the authors' code. Epsilon is added after the square root."""
+"""Keras' defaults, as in the authors' code. Epsilon is added after the square root, as by Kingma and Ba."""
 
 MOMENTUM = 0.95
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
