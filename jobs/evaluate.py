@@ -6,6 +6,7 @@ run.
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +50,7 @@ def cli(
     from results_db.query.where import apply
     from results_db.store import open_store
 
-    store = open_store(db, create=False)
-    try:
+    with closing(open_store(db, create=False)) as store:
         frame = apply(where, store.runs())
         completed = frame[(frame["state"] == State.COMPLETED) & (frame["outcome"] != DIVERGED)]
         chosen = completed.head(limit) if limit else completed
@@ -62,8 +62,6 @@ def cli(
         for run_id in missing:
             click.echo(f"run {short(run_id)}: weights missing or damaged in {store.folder}", err=True)
         return console.SOME_FAILED if missing else 0
-    finally:
-        store.close()
 
 
 def _evaluate_all(

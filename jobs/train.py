@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
 
 import hydra
@@ -59,8 +59,7 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
             "use imagine-sweep launch SPEC launcher=slurm, or PostgreSQL"
         )
     Files(address.folder).check_writable()
-    store = open_store(settings.db, create=True)
-    try:
+    with closing(open_store(settings.db, create=True)) as store:
         lose_dead_attempts(store)
         run = PlannedRun(identity, config)
         store.stage([run])
@@ -81,13 +80,11 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
         if state is State.PREEMPTED:
             return console.INTERRUPTED
         return 0 if state is State.COMPLETED else console.SOME_FAILED
-    finally:
-        store.close()
 
 
 @contextmanager
 def _stop_on_signals() -> Iterator[Stop]:
-    """Ctrl-C or SIGTERM asks the trainer to save and stop; a second signal ends it at once.
+    """Ctrl-C or SIGTERM asks the trainer to save and stop; a second signal ends the process at once.
 
     Does nothing outside the main thread, where Python cannot handle signals.
     """
@@ -110,8 +107,8 @@ def _stop_on_signals() -> Iterator[Stop]:
 def _label(config: Mapping[str, Scalar]) -> str:
     """The seed and the values that differ from the preset."""
     usual = resolve(str(config["experiment"]), str(config["preset"]))
-    told = {key: value for key, value in config.items() if value != usual[key] or key == "seed"}
-    return " ".join(f"{key}={cell_text(value)}" for key, value in told.items())
+    shown = {key: value for key, value in config.items() if value != usual[key] or key == "seed"}
+    return " ".join(f"{key}={cell_text(value)}" for key, value in shown.items())
 
 
 def _print_run(store: SqlStore, identity: str) -> None:
@@ -125,7 +122,7 @@ def _print_run(store: SqlStore, identity: str) -> None:
 
 @hydra.main(version_base="1.3", config_path=None, config_name=hydra_config.PRIMARY)
 def _hydra_main(composed: DictConfig) -> None:
-    # For any other exception Hydra prints a page of text and exits with 1.
+    # Caught here, because Hydra prints a page of text for an exception and exits with 1.
     try:
         config, settings = hydra_config.split(composed)
         code = train(config, settings)

@@ -107,7 +107,7 @@ class Trainer:
         return experiment
 
     def train(self, *, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Trains the pack. True if every run ended; False if `stop` ended it, with a checkpoint of every open run."""
+        """Trains the pack. True if every run ended; False if `stop` ended it and the open runs have checkpoints."""
         self._stop = stop
         self._saved = time.monotonic()
         try:
@@ -263,7 +263,7 @@ class Trainer:
         self._remove(index)
 
     def _finish(self, index: int, end: _End, alone: Experiment) -> None:
-        """Evaluates an ended run and records it; an error in the evaluation fails this run alone."""
+        """Evaluates an ended run and records it; an error in the evaluation fails only this run."""
         recorder = self._runs[index].recorder
         recorder.checkpoint(self._state.arrays(index))  # a stopped evaluation begins again here
         weights = self._experiment.layout.unpack(self._state.parameters[index : index + 1])
