@@ -60,7 +60,7 @@ def test_a_resolved_config_is_complete_plain_and_in_field_order() -> None:
         ("life_state", "fst", {}, "unknown preset 'fst' of life_state (did you mean 'fast'?)"),
         ("life_state", "fast", {"preset": "fst"}, "unknown preset 'fst' of life_state"),
         ("life_state", "fast", {"gool": 3}, "unknown key 'gool' (did you mean 'gol'?)"),
-        ("life_state", "fast", {"experiment": "chess"}, "experiment: 'chess' is given as a value of"),
+        ("life_state", "fast", {"experiment": "chess"}, "experiment: 'chess' is not life_state"),
         ("life_count", "paper_bce", {}, "unknown preset 'paper_bce' of life_count (did you mean 'paper'?)"),
         ("life_count", "fast", {"gan": "joint"}, "gan: 'joint' is not one of none, posthoc"),
         ("life_count", "fast", {"ae": True}, "unknown key 'ae'"),

@@ -233,7 +233,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(store, record,
     folder.rename(store.folder / "aside")
     folder.write_text("a file where the folder was")
     recorder.checkpoint({**STATE, "step": np.array(9)})
-    assert f"checkpoint of run {RUN.run_id[:10]}" in caplog.text
+    assert f"run {RUN.run_id[:10]}: checkpoint not written" in caplog.text
     assert recorder.state is None
     recorder.finish("reached", seconds=1, weights=WEIGHTS)
     assert recorder.state is State.COMPLETED
