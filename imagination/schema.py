@@ -54,7 +54,7 @@ def setting(
         low: smallest allowed number.
         above: number that the value must exceed.
         high: largest allowed number.
-        packs: whether runs that differ in this key can train in one pack. No tensor's shape or dtype depends on it.
+        packs: whether runs that differ in this key can train in one pack; it must not change a tensor's shape or dtype.
     """
     rules = {"choices": choices, "low": low, "above": above, "high": high, "packs": packs or None}
     return dataclasses.field(default=default, metadata={k: v for k, v in rules.items() if v is not None})

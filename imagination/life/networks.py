@@ -54,7 +54,7 @@ def _encode(config: LifeConfig, parameters: Mapping[str, Tensor], first: Tensor)
     """h_0 `[B, R*C, H, W]` of s_1 `[R, B, H, W]`."""
     folded = first.transpose(0, 1).float()
     encoded = layers.convolutions(parameters, "encoder", folded, layers=config.enc_layers)
-    # Setting it on the boards has no effect: a tensor of one channel has both layouts.
+    # Setting this layout on the boards has no effect: a tensor of one channel has both layouts.
     return encoded.contiguous(memory_format=layers.memory_format(first.device))
 
 

@@ -75,7 +75,7 @@ class Experiment(Protocol):
         """The data from which `forward` makes the first batch, `[R, ...]`."""
 
     def forward(self, parameters: Tensor, data: Tensor, steps: Tensor) -> Forward:
-        """The batch made from `data` `[R, ...]`, at each run's step `steps` (int64 `[R]`, from 0)."""
+        """Computes the batch made from `data` `[R, ...]`, in each run's step `steps` (int64 `[R]`, from 0)."""
 
     def next_data(self, carry: Tensor, steps: Tensor) -> Tensor:
         """The data of the next batch, from the `carry` of this one; `steps` (int64 `[R]`) are the next batch's."""
