@@ -51,8 +51,11 @@ def check_setting(key: str, value: object) -> object:
     """The value of a launcher key, if it is valid.
 
     Raises:
-        ConfigError: the launcher is unknown, a count is not a count, or a job has more than one process.
+        ConfigError: the key or launcher is unknown, a count is not a count, or a job has more than one process.
     """
+    if key not in LAUNCHER_KEYS:
+        hint = nearest(key, LAUNCHER_KEYS)
+        raise ConfigError(f"unknown launcher key '{key}'{hint}; valid: {', '.join(LAUNCHER_KEYS)}", key=key)
     if key == "name" and value not in names():
         raise ConfigError(
             f"launcher: {plain(value)} is not one of {', '.join(names())}; "
@@ -99,15 +102,10 @@ def _read(path: Path) -> dict[str, object]:
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: not a mapping; write one key per line, such as 'partition: gpu'")
     for key, value in settings.items():
-        if key not in LAUNCHER_KEYS:
-            hint = nearest(str(key), LAUNCHER_KEYS)
-            raise ConfigError(
-                f"{path}: unknown launcher key '{key}'{hint}; valid: {', '.join(LAUNCHER_KEYS)}"
-            )
         if key == "name" and value not in (LOCAL, SLURM):
             raise ConfigError(f"{path}: name: {plain(value)} is not one of {LOCAL}, {SLURM}")
         try:
-            check_setting(key, value)
+            check_setting(str(key), value)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
     return settings

@@ -1,4 +1,4 @@
-"""A YAML file in which every key and item knows its line, so that an error can name it."""
+"""Reads a YAML file, and keeps the line of every key and item for error messages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from imagination.schema import nearest, plain
 
 MOST_LINES = 100
-"""Mistakes that are shown, so that a slip in a long axis does not fill the terminal."""
+"""Most mistakes that are shown, so that a slip in a long axis does not fill the terminal."""
 
 
 class SpecError(Exception):
-    """Mistakes in a spec or an override, a line for each: what was given, what is allowed.
+    """One or more mistakes in a spec or an override, one line each: what was given, and what is allowed.
 
     Attributes:
         lines: the first mistakes, and a line that counts the others.
@@ -37,7 +37,7 @@ class Node:
 
     @property
     def where(self) -> str:
-        """File and line, as errors begin."""
+        """File and line, for the start of an error."""
         return f"{self.file}:{self.line}"
 
     def fail(self, message: str) -> NoReturn:
@@ -88,7 +88,7 @@ class Node:
 
 
 def read(path: Path) -> Node:
-    """The document in a YAML 1.2 file: `1e-3` is a number, `no` a word, and a key twice an error.
+    """Reads a YAML 1.2 file: `1e-3` is a number, `no` a word, and a repeated key an error.
 
     Raises:
         SpecError: the file cannot be read, or is not YAML text.

@@ -1,4 +1,4 @@
-"""From a parsed spec to its runs: the rows of a finished table, and the seeds of each row."""
+"""Expands a spec into cells, the rows of the finished table, and their runs."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ from sweeps.spec.model import Part, Row, Spec, Values
 from sweeps.spec.sample import Distribution
 
 MOST_RUNS = 1_000_000
-"""Most runs of one spec, so that a slip in an axis does not fill the memory."""
+"""Most runs of a spec, so that a slip in an axis does not fill the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +24,12 @@ class Cell:
     """A row of the finished table.
 
     Attributes:
-        columns: the keys that the spec varies, in its order, and their values here.
-        wanted: how many kept runs the spec asks for.
-        runs: the runs that a launch makes, in seed order, without those of earlier cells.
-        template: the complete config that a run's seed and draws are put into.
+        columns: the varied keys, in the spec's order, and their values.
+        wanted: the number of kept runs that the spec asks for.
+        runs: the runs of a launch, in seed order, without those of earlier cells.
+        template: the complete config before a run's seed and draws replace their keys.
         sample: the keys that are drawn per seed.
-        next_seed: the first seed after the spec's, for `top-up`; None where the spec fixes its seeds.
+        next_seed: the first seed of a top-up; None: the spec fixes its seeds.
     """
 
     columns: Mapping[str, Scalar]
@@ -47,12 +47,17 @@ class Cell:
         }
 
     def run(self, seed: int) -> PlannedRun:
-        """The cell's run with this seed, planned or not.
+        """The cell's run with this seed, in `runs` or not.
 
         Raises:
             ConfigError: a drawn value contradicts the cell's other values.
         """
-        return _run(self.template, self.sample, seed)
+        config = {**self.template, "seed": seed}
+        if self.sample:
+            undrawn = {key: value for key, value in self.template.items() if key != "seed"}
+            config |= {key: drawn.draw(undrawn, key, seed) for key, drawn in self.sample.items()}
+            build(registry.config_type(str(config["experiment"])), config)
+        return PlannedRun(run_id(config), config)
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,11 @@ class Expansion:
 
 
 def expand(spec: Spec) -> Expansion:
-    """The cells and runs of a spec. Equal cells of included files are united.
+    """The cells and runs of a spec. Equal cells of several files become one cell.
 
     Raises:
         SpecError: a cell's value is wrong, values contradict each other, a cell appears twice in a file, or an
-            exclusion matches nothing (a line for each cell or entry); or there are more than `MOST_RUNS`.
+            exclusion matches no cell (one line for each); or there are more than `MOST_RUNS` runs.
     """
     _check_size(spec)
     mistakes: list[str] = []
@@ -95,25 +100,16 @@ def expand(spec: Spec) -> Expansion:
 
 
 def in_breadth_first_order(expansion: Expansion) -> list[PlannedRun]:
-    """The first run of every cell, then the second, and so on. So every cell has runs early."""
+    """The first run of every cell, then the second of every cell, and so on."""
     layers = itertools.zip_longest(*(cell.runs for cell in expansion.cells))
     return [run for layer in layers for run in layer if run is not None]
 
 
 def first_runs(expansion: Expansion, limit: int | None) -> Expansion:
-    """The first `limit` runs in breadth-first order (None: all), and the cells that have any of them."""
+    """The first `limit` runs in breadth-first order (None: all), and the cells that they belong to."""
     kept = {run.run_id for run in in_breadth_first_order(expansion)[:limit]}
     cells = [replace(cell, runs=[run for run in cell.runs if run.run_id in kept]) for cell in expansion.cells]
     return Expansion([cell for cell in cells if cell.runs])
-
-
-def _run(template: Mapping[str, Scalar], sample: Mapping[str, Distribution], seed: int) -> PlannedRun:
-    config = {**template, "seed": seed}
-    if sample:
-        undrawn = {key: value for key, value in template.items() if key != "seed"}
-        config |= {key: distribution.draw(undrawn, key, seed) for key, distribution in sample.items()}
-        build(registry.config_type(str(config["experiment"])), config)
-    return PlannedRun(run_id(config), config)
 
 
 def _check_size(spec: Spec) -> None:
@@ -128,7 +124,7 @@ def _check_size(spec: Spec) -> None:
 
 
 def _united(one: Cell, other: Cell) -> Cell:
-    """Equal cells of two files as one cell: all of their runs, and the larger number of wanted ones."""
+    """Merges equal cells of two files: all runs of both, and the larger number of wanted runs."""
     runs = list({run.run_id: run for run in (*one.runs, *other.runs)}.values())
     following = None
     if one.next_seed is not None or other.next_seed is not None:
@@ -137,7 +133,7 @@ def _united(one: Cell, other: Cell) -> Cell:
 
 
 def _cells(part: Part, mistakes: list[str]) -> dict[str, Cell]:
-    """The cells of one file that make sense, by a text that equal cells share; notes a line for each other one."""
+    """The valid cells of a file, by a text that is the same for equal cells. Adds a line for each invalid cell."""
     cells: dict[str, Cell] = {}
     rows: dict[str, Row] = {}
     for row, axes in _combinations(part, mistakes):
@@ -153,7 +149,7 @@ def _cells(part: Part, mistakes: list[str]) -> dict[str, Cell]:
 
 
 def _combinations(part: Part, mistakes: list[str]) -> list[tuple[Row, Values]]:
-    """Every row with every point of the axes, without those that an exclusion drops; they may make no sense."""
+    """Every row with every point of the axes, without the excluded ones. Their values are not checked together."""
     every = list(itertools.product(part.rows, _points(part)))
     if not part.exclude:
         return every
@@ -164,7 +160,7 @@ def _combinations(part: Part, mistakes: list[str]) -> list[tuple[Row, Values]]:
         idle = [each for each in idle if each not in hits]
         if not hits:
             left.append((row, axes))
-    if part.mistakes:  # an exclusion may be for one of the wrong cells
+    if part.mistakes:  # an exclusion may match one of the wrong cells, which are missing here
         return left
     for each in idle:
         if not each.values.keys() & part.overridden:
@@ -176,7 +172,7 @@ def _combinations(part: Part, mistakes: list[str]) -> list[tuple[Row, Values]]:
 
 
 def _points(part: Part) -> list[Values]:
-    """Every combination of the grid, with every position of the zip."""
+    """Every point of the grid, combined with every position of the zip."""
     axes: list[list[Values]] = [[{key: value} for value in values] for key, values in part.grid.items()]
     if part.zipped:
         steps = zip(*part.zipped.values(), strict=True)
@@ -188,10 +184,10 @@ def _points(part: Part) -> list[Values]:
 
 
 def _cell(part: Part, row: Row, axes: Values) -> Cell:
-    """A cell with its runs, still without columns.
+    """A cell with its runs, but without columns.
 
     Raises:
-        SpecError: its values contradict each other, or draws do; the first such seed stands for all.
+        SpecError: values contradict each other, or drawn values do. The error names the first such seed.
     """
     described = _described({**axes, **row.values})
     try:
@@ -199,25 +195,26 @@ def _cell(part: Part, row: Row, axes: Values) -> Cell:
     except ConfigError as error:
         raise SpecError(f"{part.place(row, error.keys)}: {described}{error}") from None
     seeds = part.seeds_of(row)
+    cell = Cell(
+        columns={},
+        wanted=len(seeds),
+        runs=[],
+        template=template,
+        sample=part.sample,
+        next_seed=max(seeds) + 1 if part.seeds.fixed is None else None,
+    )
     runs = []
     refused: dict[int, ConfigError] = {}
     for seed in seeds:
         try:
-            runs.append(_run(template, part.sample, seed))
+            runs.append(cell.run(seed))
         except ConfigError as error:
             refused[seed] = error
     if refused:
         seed, first = next(iter(refused.items()))
         more = f" (and {len(refused) - 1:,} more of {len(seeds):,})" if len(refused) > 1 else ""
         raise SpecError(f"{part.place(row, first.keys)}: {described}seed {seed}{more}: {first}")
-    return Cell(
-        columns={},
-        wanted=len(seeds),
-        runs=runs,
-        template=template,
-        sample=part.sample,
-        next_seed=max(seeds) + 1 if part.seeds.fixed is None else None,
-    )
+    return replace(cell, runs=runs)
 
 
 def _listed(values: Values) -> str:
@@ -236,7 +233,7 @@ def _fail_duplicate(part: Part, cell: Cell, row: Row, first: Row) -> None:
 
 
 def _columns(spec: Spec, configs: Sequence[Values]) -> list[str]:
-    """The keys that tell the cells apart: those of rows and axes, and of several files also where they differ."""
+    """The keys of rows and axes, then the other keys of the spec whose values differ between cells."""
     named = dict.fromkeys(key for part in spec.parts for key in part.axes)
     stated = {key for part in spec.parts for key in (*part.base, "experiment", "preset")}
     differing = [

@@ -1,4 +1,4 @@
-"""From a spec's path or name to its parts, and to its cells and runs."""
+"""Finds, reads and expands a spec."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _NAME_RULE = "is not 1 to 200 letters, digits, '.', '_' and '-', a letter or dig
 
 
 def expand_spec(name: str | Path, overrides: Sequence[str] = ()) -> tuple[Spec, Expansion]:
-    """A spec with its overrides, and its cells and runs.
+    """Loads a spec, applies the overrides and expands it.
 
     Raises:
         SpecError: see `load`, `apply_overrides` and `expand`.
@@ -32,7 +32,7 @@ def shipped() -> dict[str, Path]:
 
 
 def about(path: Path) -> str:
-    """What a spec is for: its first line, if that is a comment."""
+    """A spec's purpose: its first line, if that is a comment."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
@@ -59,19 +59,17 @@ def find(name: str, *, beside: Path | None = None) -> Path:
     raise SpecError(f"no spec {path}{nearest(path.stem, specs)}; give a YAML file or one of the {listed}")
 
 
-def load(name: str | Path) -> Spec:
-    """The parsed spec: values checked, includes read. `expand` refuses wrong cells and combinations.
+def load(name: str | Path, *, above: tuple[Path, ...] = ()) -> Spec:
+    """Reads a spec and its includes, and checks values. `expand` reports wrong cells and combinations.
 
     Args:
         name: a path, or the name of a spec that ships with the package.
+        above: the files that include this one.
 
     Raises:
-        SpecError: anything but a cell is wrong, in one line that names file and line.
+        SpecError: anything but a cell is wrong. The error is one line that names file and line.
     """
-    return _load(find(str(name)), ())
-
-
-def _load(path: Path, above: tuple[Path, ...]) -> Spec:
+    path = find(str(name))
     root = read(path)
     if root.value is None:
         root.fail("the spec is empty; it needs at least `experiment:` or `include:`")
@@ -120,12 +118,12 @@ def _included(path: Path, node: Node, above: tuple[Path, ...]) -> list[Spec]:
         if file.resolve() in chain:
             cycle = " -> ".join(link.name for link in (*chain[chain.index(file.resolve()) :], file))
             item.fail(f"include: {cycle} is a circle")
-        specs.append(_load(file, chain))
+        specs.append(load(file, above=chain))
     return specs
 
 
 def _own_parts(root: Node, entries: dict[str, Node]) -> list[Part]:
-    """The file's own cells. A file that only includes others has none, and no section about cells."""
+    """The file's own cells. A file that only includes others has none, and may have no section about cells."""
     if "include" not in entries or entries.keys() & {"cells", "grid", "zip"}:
         return [sections.part(root, entries)]
     for key in sections.PART_KEYS:

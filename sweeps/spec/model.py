@@ -1,4 +1,4 @@
-"""What a spec says, as plain data: parsed and checked value by value, not yet expanded."""
+"""A parsed spec as plain data. Each value is checked; cells are not expanded yet."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ Values = Mapping[str, Scalar]
 
 @dataclass(frozen=True)
 class SeedKeys:
-    """Schema of the numbers of `runs` and `seeds`."""
+    """The numbers in `runs` and `seeds`, and their bounds."""
 
     runs: int = setting(1, low=1, high=1_000_000)
     seeds: int = setting(1, low=1, high=1_000_000)
@@ -25,19 +25,22 @@ class SeedKeys:
 
 @dataclass(frozen=True)
 class Seeds:
-    """The seeds that a cell trains: `fixed` ones, or as many from `start` as the cell's `runs` says."""
+    """The seeds of each cell: the `fixed` ones, or else consecutive seeds from `start`, one for each wanted run."""
 
     start: int = 0
     fixed: Sequence[int] | None = None
 
-    def of(self, runs: int) -> Sequence[int]:
-        """The seeds of a cell that wants `runs` runs."""
-        return range(self.start, self.start + runs) if self.fixed is None else self.fixed
-
 
 @dataclass(frozen=True)
 class Row:
-    """An explicit cell: its values, its `runs` (None: the part's), its line, and where it gives each key."""
+    """An explicit cell.
+
+    Attributes:
+        values: its config values.
+        runs: its number of wanted runs; None: that of the part.
+        line: its line in the file.
+        said: where each of its keys is given.
+    """
 
     values: Values
     runs: int | None
@@ -59,15 +62,14 @@ class Part:
 
     Attributes:
         file: the file, as errors name it.
-        rows: explicit cells; a spec without `cells` has one row without values.
-        grid: axes whose product is taken with every row.
+        rows: explicit cells; without `cells`, a single row without values.
+        grid: axes; every row is combined with each point of their product.
         zipped: axes of equal length that advance together.
         exclude: cells to drop.
-        runs: how many runs a row wants that does not give its own number.
-        said: where each key of base, axes and sample is given, as errors begin: file and line, or the override.
+        runs: the number of wanted runs of a row without its own `runs`.
+        said: where each key of base, axes and sample is given: file and line, or the override.
         overridden: keys that the command line set.
-        mistakes: a line for each wrong cell; `expand` reports them together with the cells that contradict
-            themselves.
+        mistakes: a line for each wrong cell, for `expand` to report.
     """
 
     file: str
@@ -87,13 +89,13 @@ class Part:
 
     @property
     def axes(self) -> list[str]:
-        """The keys that rows, grid and zip name, in this order: the columns of the finished table."""
+        """The keys of rows, grid and zip, in this order: the columns of the finished table."""
         named = [key for row in self.rows for key in row.values]
         return list(dict.fromkeys([*named, *self.grid, *self.zipped]))
 
     @property
     def factors(self) -> dict[str, int]:
-        """The numbers whose product is the number of runs before exclusions, by what they count."""
+        """The factors of the number of runs before exclusions, by name."""
         runs = sum(len(self.seeds_of(row)) for row in self.rows)
         zipped = min((len(values) for values in self.zipped.values()), default=1)
         return {
@@ -104,7 +106,9 @@ class Part:
 
     def seeds_of(self, row: Row) -> Sequence[int]:
         """The seeds of each cell of a row."""
-        return self.seeds.of(self.runs if row.runs is None else row.runs)
+        if self.seeds.fixed is not None:
+            return self.seeds.fixed
+        return range(self.seeds.start, self.seeds.start + (self.runs if row.runs is None else row.runs))
 
     def unchecked(self, row: Row, axes: Values) -> dict[str, object]:
         """The complete config of a cell, even if its values contradict each other."""
@@ -112,9 +116,9 @@ class Part:
         return {**defaults, **stack(self.experiment, self.preset, self.base, axes, row.values)}
 
     def place(self, row: Row, keys: Sequence[str] = ()) -> str:
-        """Where the spec gives one of `keys` for a row's cells, as errors begin; else where the row is.
+        """The place that an error about `keys` in a row names.
 
-        Of several places the command line counts first, then the row, then the place of the first key.
+        It is an override of one of the keys; else the key in the row; else the key elsewhere; else the row.
         """
         said = {**self.said, **row.said}
         ranked = sorted(keys, key=lambda key: (key not in self.overridden, key not in row.said))
@@ -137,5 +141,5 @@ class Spec:
 
     @property
     def composed(self) -> str:
-        """The text that the store keeps of a launch: everything above, overrides and included files too."""
+        """The spec as JSON, with overrides and included files, as the store keeps it for each launch."""
         return json.dumps(asdict(self), default=sorted, indent=1)

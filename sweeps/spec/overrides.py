@@ -1,16 +1,14 @@
 """`KEY=VALUE` after a spec on the command line, in Hydra's grammar."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from imagination import registry
-from imagination.schema import ConfigError, Scalar, keys, nearest, plain
+from imagination.schema import ConfigError, Scalar, keys, plain
 from jobs.overrides import parse
 from jobs.overrides import values as values_of
-from slurm.submit.launcher_keys import LAUNCHER_KEYS
 from slurm.submit.launchers import check_setting
 from sweeps.spec.document import SpecError
 from sweeps.spec.model import Part, Spec
@@ -35,8 +33,12 @@ def apply_overrides(spec: Spec, overrides: Sequence[str]) -> Spec:
     Raises:
         SpecError: wrong syntax, unknown key, wrong value, a key twice, or a key that the spec varies.
     """
+    try:
+        parsed = [parse(text) for text in overrides]
+    except ConfigError as error:
+        raise SpecError(f"override {error}") from None
     seen: set[tuple[str, str]] = set()
-    for text, override in zip(overrides, _parsed(overrides), strict=True):
+    for text, override in zip(overrides, parsed, strict=True):
         try:
             scope, key = _scoped(str(override.key_or_group))
             _check_form(override, scope, key, seen)
@@ -47,15 +49,8 @@ def apply_overrides(spec: Spec, overrides: Sequence[str]) -> Spec:
     return spec
 
 
-def _parsed(overrides: Sequence[str]) -> "list[Override]":
-    try:
-        return [parse(text) for text in overrides]
-    except ConfigError as error:
-        raise SpecError(f"override {error}") from None
-
-
 def _scoped(path: str) -> tuple[str, str]:
-    """The experiment that a key is meant for, empty for all of them, and the key."""
+    """The experiment before a key (empty: all experiments), and the key."""
     first, _, rest = path.partition(".")
     return (first, rest) if rest and first in registry.EXPERIMENTS else ("", path)
 
@@ -71,90 +66,54 @@ def _check_form(override: "Override", scope: str, key: str, seen: set[tuple[str,
 
 
 def _apply(spec: Spec, scope: str, key: str, override: "Override") -> Spec:
-    """The spec with one override; `scope` is the experiment whose cells change, empty for all."""
     first, _, rest = key.partition(".")
     if first == "launcher":
         if scope:
             raise ConfigError(f"all runs share one launcher; leave '{scope}.' out")
         return replace(spec, launcher=_launcher(spec.launcher, rest, _one(override)))
-    parts = [part for part in spec.parts if part.experiment == scope or not scope]
-    if not parts:
+    chosen = [part for part in spec.parts if part.experiment == scope or not scope]
+    if not chosen:
         raise ConfigError(f"{spec.name} has no cells of {scope}; leave '{scope}.' out")
-    change = _change(spec.name, parts, key, override)
-    return replace(spec, parts=[change(part) if part in parts else part for part in spec.parts])
-
-
-def _change(name: str, parts: Sequence[Part], key: str, override: "Override") -> Callable[[Part], Part]:
-    """The change that an override makes to each of the parts that it is meant for."""
-    first, _, rest = key.partition(".")
-    if key == "runs":
-        return partial(_with_runs, runs=number("runs", _one(override)))
-    if first == "seeds":
-        return partial(_with_seeds, value={rest: _one(override)} if rest else _one(override))
     if key == "experiment":
         raise ConfigError("the experiment cannot be changed; write a spec for it")
-    _check_not_varied(name, parts, key)
-    axis = _axis(override)
-    _check_for_all(parts, key, axis, override)
-    return partial(_with_values, key=key, values=axis, said=f"override '{override.input_line}'")
+    if key != "runs" and first != "seeds":
+        _check_not_varied(spec.name, chosen, key)
+        _check_for_all(chosen, key, override)
+    parts = [_changed(part, key, override) if part in chosen else part for part in spec.parts]
+    return replace(spec, parts=parts)
 
 
-def _check_for_all(parts: Sequence[Part], key: str, values: Sequence[object], override: "Override") -> None:
-    """Raises ConfigError where one experiment takes the values and another does not; names both."""
-    refused: ConfigError | None = None
-    takes: list[str] = []
-    for experiment in dict.fromkeys(part.experiment for part in parts):
-        try:
-            for value in values:
-                config_value(experiment, key, value)
-            takes.append(experiment)
-        except ConfigError as error:
-            refused = refused or ConfigError(f"{experiment}: {error}", key=key)
-    if refused and takes:
-        raise ConfigError(f"{refused}; {takes[0]}.{override.input_line} is for {takes[0]} alone", key=key)
+def _changed(part: Part, key: str, override: "Override") -> Part:
+    first, _, rest = key.partition(".")
+    if key == "runs":
+        runs = number("runs", _one(override))
+        if part.seeds.fixed is not None:
+            raise ConfigError(f"{part.file} fixes its seeds; override `seeds`", key="runs")
+        return replace(part, runs=runs, rows=[replace(row, runs=None) for row in part.rows])
+    if first == "seeds":
+        seeds = seeds_value({rest: _one(override)} if rest else _one(override))
+        if seeds.fixed is None and part.seeds.fixed is not None:
+            raise ConfigError(f"{part.file} fixes its seeds; give a count, list or range", key="seeds")
+        return replace(part, seeds=seeds)
+    return _with_values(part, key, _axis(override), f"override '{override.input_line}'")
 
 
-def _axis(override: "Override") -> list[object]:
-    """The values of a choice or range; one value of anything else."""
-    found = list(islice(values_of(override), _MOST + 1))
-    if len(found) > _MOST:
-        raise ConfigError(f"gives more than {_MOST:,} values")
-    if not found:  # interval(), glob(), an empty range
-        raise ConfigError("gives no values; an axis is a list such as 20,32 or range(1,5)")
-    return found
+def _with_values(part: Part, key: str, values: Sequence[object], said: str) -> Part:
+    """One value replaces the spec's own, wherever it stands. Several values become an axis instead."""
+    checked: list[Scalar] = [config_value(part.experiment, key, value) for value in values]
+    check_distinct(key, checked)
+    part = replace(part, overridden=part.overridden | {key}, said={**part.said, key: said})
+    rows = [replace(row, said=_without(row.said, key)) for row in part.rows]
+    if len(checked) == 1:
+        new = {key: checked[0]}
+        rows = [replace(row, values={**row.values, **new}) if key in row.values else row for row in rows]
+        return replace(part, base={**part.base, **new}, rows=rows)
+    rows = [replace(row, values=_without(row.values, key)) for row in rows]
+    return replace(part, base=_without(part.base, key), rows=rows, grid={**part.grid, key: checked})
 
 
-def _one(override: "Override") -> object:
-    if override.is_sweep_override():
-        raise ConfigError("takes one value (a list is written [1,2]); only config keys can be axes")
-    return override.value()
-
-
-def _launcher(settings: Mapping[str, object], path: str, value: object) -> dict[str, object]:
-    """The settings with the one at the dotted path changed; an empty path chooses the launcher."""
-    key, _, below = (path or "name").partition(".")
-    if key not in LAUNCHER_KEYS:
-        hint = nearest(key, LAUNCHER_KEYS)
-        raise ConfigError(f"unknown launcher key '{key}'{hint}; valid: {', '.join(LAUNCHER_KEYS)}", key=key)
-    if not below:
-        return {**settings, key: check_setting(key, value)}
-    if key != "additional_parameters":
-        raise ConfigError(f"launcher.{key} is one value and has no '{below}'", key=key)
-    held = settings.get(key)
-    return {**settings, key: {**(held if isinstance(held, Mapping) else {}), below: value}}
-
-
-def _with_runs(part: Part, *, runs: int) -> Part:
-    if part.seeds.fixed is not None:
-        raise ConfigError(f"{part.file} fixes its seeds; override `seeds`", key="runs")
-    return replace(part, runs=runs, rows=[replace(row, runs=None) for row in part.rows])
-
-
-def _with_seeds(part: Part, *, value: object) -> Part:
-    seeds = seeds_value(value)
-    if seeds.fixed is None and part.seeds.fixed is not None:
-        raise ConfigError(f"{part.file} fixes its seeds; give a count, list or range", key="seeds")
-    return replace(part, seeds=seeds)
+def _without(values: Mapping[str, T], key: str) -> dict[str, T]:
+    return {name: value for name, value in values.items() if name != key}
 
 
 def _check_not_varied(name: str, parts: Sequence[Part], key: str) -> None:
@@ -172,20 +131,44 @@ def _check_not_varied(name: str, parts: Sequence[Part], key: str) -> None:
         raise ConfigError(f"{name} varies {key} ({', '.join(map(plain, said))}); change the spec", key=key)
 
 
-def _with_values(part: Part, *, key: str, values: Sequence[object], said: str) -> Part:
-    """One value replaces the spec's own, wherever it stands; several become an axis in its stead."""
-    checked: list[Scalar] = [config_value(part.experiment, key, value) for value in values]
-    check_distinct(key, checked)
-    rows = [replace(row, said=_without(row.said, key)) for row in part.rows]
-    part = replace(part, overridden=part.overridden | {key}, said={**part.said, key: said})
-    if len(checked) == 1:
-        rows = [
-            replace(row, values={**row.values, key: checked[0]}) if key in row.values else row for row in rows
-        ]
-        return replace(part, base={**part.base, key: checked[0]}, rows=rows)
-    rows = [replace(row, values=_without(row.values, key)) for row in rows]
-    return replace(part, base=_without(part.base, key), rows=rows, grid={**part.grid, key: checked})
+def _check_for_all(parts: Sequence[Part], key: str, override: "Override") -> None:
+    """Raises ConfigError if some experiments accept the values and others do not. The error names one of each."""
+    refused: ConfigError | None = None
+    accepts: list[str] = []
+    for experiment in dict.fromkeys(part.experiment for part in parts):
+        try:
+            for value in _axis(override):
+                config_value(experiment, key, value)
+            accepts.append(experiment)
+        except ConfigError as error:
+            refused = refused or ConfigError(f"{experiment}: {error}", key=key)
+    if refused and accepts:
+        raise ConfigError(f"{refused}; {accepts[0]}.{override.input_line} is for {accepts[0]} alone", key=key)
 
 
-def _without(values: Mapping[str, T], key: str) -> dict[str, T]:
-    return {name: value for name, value in values.items() if name != key}
+def _axis(override: "Override") -> list[object]:
+    """The values of a choice or range, or the single value of anything else."""
+    found = list(islice(values_of(override), _MOST + 1))
+    if len(found) > _MOST:
+        raise ConfigError(f"gives more than {_MOST:,} values")
+    if not found:  # interval(), glob(), an empty range
+        raise ConfigError("gives no values; an axis is a list such as 20,32 or range(1,5)")
+    return found
+
+
+def _one(override: "Override") -> object:
+    if override.is_sweep_override():
+        raise ConfigError("takes one value (a list is written [1,2]); only config keys can be axes")
+    return override.value()
+
+
+def _launcher(settings: Mapping[str, object], path: str, value: object) -> dict[str, object]:
+    """The settings after a change at the dotted path. An empty path chooses the launcher."""
+    key, _, below = (path or "name").partition(".")
+    check_setting(key, value)
+    if not below:
+        return {**settings, key: value}
+    if key != "additional_parameters":
+        raise ConfigError(f"launcher.{key} is one value and has no '{below}'", key=key)
+    held = settings.get(key)
+    return {**settings, key: {**(held if isinstance(held, Mapping) else {}), below: value}}

@@ -9,26 +9,20 @@ from imagination.schema import Scalar
 from jobs.identity import canonical_json
 
 DIGITS = 6
-"""Significant digits of a drawn number. The last bit of `exp` may differ between two machines' libraries, and a run's
-identity must not."""
+"""Significant digits of a drawn number. The last bit of `exp` may differ between machines; a run id must not."""
 
 KINDS = ("loguniform", "uniform", "randint", "choice")
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """A distribution: uniform, loguniform or randint with two ends, or choice with any values."""
+    """One of `KINDS`: `choice` has any number of values, the others a low and a high end."""
 
     kind: str
     values: Sequence[Scalar]
 
-    @property
-    def is_range(self) -> bool:
-        """Whether the values are a low and a high end."""
-        return self.kind != "choice"
-
     def draw(self, cell: Mapping[str, Scalar], key: str, seed: int) -> Scalar:
-        """The value of `key` in the run of `cell` with this seed: a function of these three alone.
+        """Draws a run's value. It depends on the arguments only.
 
         Args:
             cell: the cell's complete config without its seed and before anything is drawn.

@@ -1,11 +1,11 @@
-"""The sections of a spec file, each from YAML to checked plain data. An error names file, line and key."""
+"""Reads the sections of a spec file and checks their values. An error names file, line and key."""
 
+import json
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, coerce, keys, plain
-from slurm.submit.launcher_keys import LAUNCHER_KEYS
 from slurm.submit.launchers import check_setting
 from sweeps.spec.document import Node, SpecError, check_keys
 from sweeps.spec.model import Exclusion, Part, Row, SeedKeys, Seeds, Values
@@ -25,7 +25,7 @@ _ELSEWHERE = {
 
 
 def config_value(experiment: str, key: str, value: object) -> Scalar:
-    """A value that a spec or an override gives to a config key, coerced and checked.
+    """Coerces and checks a value that a spec or an override gives to a config key.
 
     Raises:
         ConfigError: unknown key or preset, a wrong value, or a key that has its own place in a spec.
@@ -39,7 +39,7 @@ def config_value(experiment: str, key: str, value: object) -> Scalar:
 
 
 def check_distinct(what: str, values: Iterable[Hashable]) -> None:
-    """Raises ConfigError at the first value that a list holds twice."""
+    """Raises ConfigError at the first value that appears twice."""
     seen: set[Hashable] = set()
     for value in values:
         if value in seen:
@@ -80,16 +80,12 @@ def _seed_range(value: Mapping[object, object]) -> Seeds:
 
 
 def number(key: str, value: object) -> int:
-    """A number of `runs` or `seeds`: a key of `SeedKeys`.
-
-    Raises:
-        ConfigError: the value is not an integer, or is out of bounds.
-    """
+    """The value of a key of `SeedKeys`; a ConfigError if it is not an integer or is out of bounds."""
     return int(coerce(SeedKeys, key, value))
 
 
 def located(node: Node, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The answer of `check`; its ConfigError becomes a SpecError with the node's file and line."""
+    """Calls `check`, and turns its ConfigError into a SpecError with the node's file and line."""
     try:
         return check(*args, **kwargs)
     except ConfigError as error:
@@ -97,7 +93,7 @@ def located(node: Node, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
 
 def part(root: Node, entries: Mapping[str, Node]) -> Part:
-    """The cells that a spec file itself describes.
+    """Reads the cells that a spec file itself describes.
 
     Args:
         root: the file.
@@ -110,13 +106,23 @@ def part(root: Node, entries: Mapping[str, Node]) -> Part:
         root.fail(f"experiment: missing; valid experiments: {', '.join(registry.EXPERIMENTS)}")
     experiment = entries["experiment"].word("experiment")
     located(entries["experiment"], registry.entry, experiment)
-    reader = _Reader(experiment)
-    read: dict[str, Any] = {"rows": [Row({}, None, root.line, {})]}
-    for key in PART_KEYS[1:]:
-        if key in entries:
-            field = {"cells": "rows", "zip": "zipped"}.get(key, key)
-            read[field] = getattr(reader, field)(entries[key])
-    made = Part(file=root.file, experiment=experiment, said=_said(entries), mistakes=reader.mistakes, **read)
+    mistakes: list[str] = []
+    rows = [Row({}, None, root.line, {})]
+    if "cells" in entries:
+        rows = _rows(experiment, entries["cells"], mistakes)
+    read: dict[str, Any] = {
+        "zipped" if key == "zip" else key: reader(experiment, entries[key])
+        for key, reader in _READERS.items()
+        if key in entries
+    }
+    # A later section overrides an earlier one.
+    said = {
+        key: child.where
+        for section in ("base", "grid", "zip", "sample")
+        if section in entries
+        for key, child in entries[section].mapping(section).items()
+    }
+    made = Part(file=root.file, experiment=experiment, rows=rows, said=said, mistakes=mistakes, **read)
     _check_one_place(made, entries)
     if made.seeds.fixed is not None and ("runs" in entries or any(row.runs is not None for row in made.rows)):
         entries["seeds"].fail(
@@ -126,95 +132,96 @@ def part(root: Node, entries: Mapping[str, Node]) -> Part:
     return made
 
 
-class _Reader:
-    """Reads the sections of one file. A section's method has the name of its field in `Part`."""
-
-    def __init__(self, experiment: str) -> None:
-        self.experiment = experiment
-        self.mistakes: list[str] = []
-
-    def preset(self, node: Node) -> str:
-        name = node.word("preset")
-        located(node, registry.preset, self.experiment, name)
-        return name
-
-    def base(self, node: Node) -> Values:
-        return self._values(node, "base")
-
-    def rows(self, node: Node) -> list[Row]:
-        rows = []
-        for item in node.items("cells"):
-            try:
-                rows.append(self._row(item))
-            except SpecError as error:
-                self.mistakes += error.lines
-        return rows
-
-    def grid(self, node: Node) -> Mapping[str, list[Scalar]]:
-        axes = self._axes(node, "grid")
-        for key, child in node.mapping("grid").items():
-            located(child, check_distinct, f"grid.{key}", axes[key])
-        return axes
-
-    def zipped(self, node: Node) -> Mapping[str, list[Scalar]]:
-        axes = self._axes(node, "zip")
-        lengths = {key: len(values) for key, values in axes.items()}
-        if len(set(lengths.values())) > 1:
-            listed = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-            node.fail(f"zip: lists of unequal length ({listed}); they advance together")
-        located(node, check_distinct, f"zip ({', '.join(axes)})", zip(*axes.values(), strict=True))
-        return axes
-
-    def exclude(self, node: Node) -> list[Exclusion]:
-        return [Exclusion(self._values(item, "exclude"), item.line) for item in node.items("exclude")]
-
-    def sample(self, node: Node) -> Mapping[str, Distribution]:
-        return {key: self._distribution(key, child) for key, child in node.mapping("sample").items()}
-
-    def seeds(self, node: Node) -> Seeds:
-        return located(node, seeds_value, node.value)
-
-    def runs(self, node: Node) -> int:
-        return located(node, number, "runs", node.value)
-
-    def _value(self, key: str, node: Node) -> Scalar:
-        if isinstance(node.value, list) and key in keys(registry.config_type(self.experiment)):
-            node.fail(f"{key}: {plain(node.value)} is a list; write axes under `grid:`")
-        return located(node, config_value, self.experiment, key, node.value)
-
-    def _values(self, node: Node, what: str) -> Values:
-        return {key: self._value(key, child) for key, child in node.mapping(what).items()}
-
-    def _row(self, node: Node) -> Row:
-        entries = node.mapping("a cell")
-        runs = entries.pop("runs", None)
-        values = {key: self._value(key, child) for key, child in entries.items()}
-        said = {key: child.where for key, child in entries.items()}
-        return Row(values, None if runs is None else self.runs(runs), node.line, said)
-
-    def _axes(self, node: Node, what: str) -> dict[str, list[Scalar]]:
-        return {
-            key: [self._value(key, item) for item in child.items(f"{what}.{key}")]
-            for key, child in node.mapping(what).items()
-        }
-
-    def _distribution(self, key: str, node: Node) -> Distribution:
-        if key in ("preset", *_ELSEWHERE):
-            node.fail(f"sample: {key} cannot be drawn")
-        entries = node.mapping(f"sample.{key}")
-        check_keys(entries, "distribution", KINDS)
-        if len(entries) > 1:
-            node.fail(f"sample.{key}: give one distribution, not {' and '.join(entries)}")
-        kind, listed = next(iter(entries.items()))
-        values = [self._value(key, item) for item in listed.items(f"sample.{key}.{kind}")]
-        distribution = Distribution(kind, values)
-        if distribution.is_range:
-            _check_ends(f"sample.{key}", distribution, listed)
-        return distribution
+def _value(experiment: str, key: str, node: Node) -> Scalar:
+    if isinstance(node.value, list) and key in keys(registry.config_type(experiment)):
+        node.fail(f"{key}: {plain(node.value)} is a list; write axes under `grid:`")
+    return located(node, config_value, experiment, key, node.value)
 
 
-def _check_ends(what: str, drawn: Distribution, node: Node) -> None:
-    kind, values = drawn.kind, drawn.values
+def _values(experiment: str, entries: Mapping[str, Node]) -> Values:
+    return {key: _value(experiment, key, node) for key, node in entries.items()}
+
+
+def _rows(experiment: str, node: Node, mistakes: list[str]) -> list[Row]:
+    """The rows without a mistake. Adds a line to `mistakes` for each other row."""
+    rows = []
+    for item in node.items("cells"):
+        try:
+            entries = item.mapping("a cell")
+            runs = entries.pop("runs", None)
+            said = {key: child.where for key, child in entries.items()}
+            values = _values(experiment, entries)
+            rows.append(Row(values, None if runs is None else _runs(experiment, runs), item.line, said))
+        except SpecError as error:
+            mistakes += error.lines
+    return rows
+
+
+def _axes(experiment: str, node: Node, what: str) -> dict[str, list[Scalar]]:
+    return {
+        key: [_value(experiment, key, item) for item in child.items(f"{what}.{key}")]
+        for key, child in node.mapping(what).items()
+    }
+
+
+def _grid(experiment: str, node: Node) -> dict[str, list[Scalar]]:
+    axes = _axes(experiment, node, "grid")
+    for key, child in node.mapping("grid").items():
+        located(child, check_distinct, f"grid.{key}", axes[key])
+    return axes
+
+
+def _zip(experiment: str, node: Node) -> dict[str, list[Scalar]]:
+    axes = _axes(experiment, node, "zip")
+    lengths = {key: len(values) for key, values in axes.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+        node.fail(f"zip: lists of unequal length ({listed}); they advance together")
+    located(node, check_distinct, f"zip ({', '.join(axes)})", zip(*axes.values(), strict=True))
+    return axes
+
+
+def _exclude(experiment: str, node: Node) -> list[Exclusion]:
+    items = node.items("exclude")
+    return [Exclusion(_values(experiment, item.mapping("exclude")), item.line) for item in items]
+
+
+def _runs(_experiment: str, node: Node) -> int:
+    return located(node, number, "runs", node.value)
+
+
+def _sample(experiment: str, node: Node) -> dict[str, Distribution]:
+    drawn = node.mapping("sample").items()
+    return {key: _distribution(experiment, key, child) for key, child in drawn}
+
+
+def _distribution(experiment: str, key: str, node: Node) -> Distribution:
+    if key in ("preset", *_ELSEWHERE):
+        node.fail(f"sample: {key} cannot be drawn")
+    entries = node.mapping(f"sample.{key}")
+    check_keys(entries, "distribution", KINDS)
+    if len(entries) > 1:
+        node.fail(f"sample.{key}: give one distribution, not {' and '.join(entries)}")
+    kind, listed = next(iter(entries.items()))
+    values = [_value(experiment, key, item) for item in listed.items(f"sample.{key}.{kind}")]
+    if kind != "choice":
+        _check_ends(f"sample.{key}", kind, values, listed)
+    return Distribution(kind, values)
+
+
+_READERS: dict[str, Callable[[str, Node], object]] = {
+    "preset": lambda experiment, node: _value(experiment, "preset", node),
+    "base": lambda experiment, node: _values(experiment, node.mapping("base")),
+    "grid": _grid,
+    "zip": _zip,
+    "exclude": _exclude,
+    "sample": _sample,
+    "seeds": lambda _, node: located(node, seeds_value, node.value),
+    "runs": _runs,
+}
+
+
+def _check_ends(what: str, kind: str, values: list[Scalar], node: Node) -> None:
     if type(values[0]) is not (int if kind == "randint" else float):
         kinds = {float: "uniform, loguniform or choice", int: "randint or choice"}
         node.fail(f"{what}: {kind} does not fit; use {kinds.get(type(values[0]), 'choice')}")
@@ -227,12 +234,6 @@ def _check_ends(what: str, drawn: Distribution, node: Node) -> None:
         node.fail(f"{what}.{kind}: {plain(values)} holds one value; give it under `base:`")
     if low > high:
         node.fail(f"{what}.{kind}: {plain(values)} has the high end first; write {plain(values[::-1])}")
-
-
-def _said(entries: Mapping[str, Node]) -> dict[str, str]:
-    """Where the file gives each key. A later section overrides an earlier one, so its place counts."""
-    sections = [entries[name] for name in ("base", "grid", "zip", "sample") if name in entries]
-    return {key: child.where for node in sections for key, child in node.mapping("a section").items()}
 
 
 def _check_one_place(made: Part, entries: Mapping[str, Node]) -> None:
@@ -261,20 +262,8 @@ def launcher(node: Node) -> dict[str, object]:
     """
     if isinstance(node.value, str):
         return {"name": located(node, check_setting, "name", str(node.value))}
-    entries = node.mapping("launcher")
-    check_keys(entries, "launcher key", LAUNCHER_KEYS)
+    # Launcher settings are pickled and stored, so they must not be of ruamel's types. JSON gives plain ones.
     return {
-        key: located(child, check_setting, key, _unwrapped(child.value)) for key, child in entries.items()
+        key: located(child, check_setting, key, json.loads(json.dumps(child.value, default=str)))
+        for key, child in node.mapping("launcher").items()
     }
-
-
-def _unwrapped(value: object) -> object:
-    """A ruamel value as a plain Python value, because launcher settings are pickled and stored."""
-    if isinstance(value, Mapping):
-        return {str(key): _unwrapped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_unwrapped(item) for item in value]
-    for kind in (str, int, float):
-        if isinstance(value, kind) and not isinstance(value, bool):
-            return kind(value)
-    return value

@@ -1,4 +1,4 @@
-"""The sweeps that were launched into a store, read from the text that the store keeps of every launch."""
+"""Sweeps that were launched into a store. The store keeps the spec of every launch as JSON."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +19,13 @@ NO_SWEEP = "no sweep was launched into this store; launch one with: imagine-swee
 def sweeps_of(
     store: Store, name: str | None, overrides: Sequence[str], *, report: Callable[[str], None]
 ) -> list[tuple[Spec, Expansion]]:
-    """The sweep that is named, or without a name every sweep that was launched into the store.
+    """The named sweep, or without a name every sweep that was launched into the store.
 
     Args:
         store: the store.
         name: see `find_sweep`; None: all sweeps.
         overrides: KEY=VALUE for the named spec.
-        report: called with a line for each sweep whose stored text this version cannot read; it is left out.
+        report: called with a line for each sweep that is left out, because this version cannot read its spec.
 
     Raises:
         SpecError: see `find_sweep`.
@@ -43,7 +43,7 @@ def sweeps_of(
 
 
 def find_sweep(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[Spec, Expansion]:
-    """A spec by its file or shipped name, or else the sweep that was launched under this name; its cells and runs.
+    """A spec by its file or shipped name, else the sweep that was launched under this name; its cells and runs.
 
     Raises:
         SpecError: there is neither; or see `expand_spec`.
@@ -51,23 +51,19 @@ def find_sweep(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[
     try:
         find(name)
     except SpecError as missing:
-        spec = apply_overrides(_launched(store, name, missing), overrides)
+        texts = _texts(store)
+        if name not in texts:
+            raise SpecError(f"{missing}; launched into this store: {', '.join(texts) or 'nothing'}") from None
+        try:
+            spec = apply_overrides(_united(texts[name]), overrides)
+        except ValueError:
+            raise SpecError(f"{missing}; another version stored the spec of the sweep {name}") from None
         return spec, expand(spec)
     return expand_spec(name, overrides)
 
 
-def _launched(store: Store, name: str, missing: SpecError) -> Spec:
-    texts = _texts(store)
-    if name not in texts:
-        raise SpecError(f"{missing}; launched into this store: {', '.join(texts) or 'nothing'}")
-    try:
-        return _united(texts[name])
-    except ValueError:
-        raise SpecError(f"{missing}; another version stored the spec of the sweep {name}") from None
-
-
 def _texts(store: Store) -> dict[str, list[str]]:
-    """Name to the texts of its launches, the last launched last."""
+    """Sweep name to the texts of its launches, oldest first."""
     texts: dict[str, list[str]] = {}
     for launch in store.launches():
         texts.setdefault(launch.name, []).append(launch.spec)
@@ -75,7 +71,7 @@ def _texts(store: Store) -> dict[str, list[str]]:
 
 
 def _united(texts: Sequence[str]) -> Spec:
-    """One spec with the cells of all texts and the launcher of the last. Expanding it unites equal cells."""
+    """One spec with the cells of all texts and the launcher of the last. `expand` merges equal cells."""
     specs = [recompose(text) for text in texts]
     parts: list[Part] = []
     for spec in specs:
@@ -84,15 +80,14 @@ def _united(texts: Sequence[str]) -> Spec:
 
 
 def recompose(text: str) -> Spec:
-    """The spec whose `composed` this text is.
+    """Reads a spec back from its `composed` text.
 
     Raises:
         ValueError: the text is not a composed spec, or another version wrote it.
     """
     try:
         said = json.loads(text)
-        parts = [_part(part) for part in said["parts"]]
-        return Spec(name=said["name"], parts=parts, launcher=said["launcher"])
+        return Spec(**{**said, "parts": [_part(part) for part in said["parts"]]})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a composed spec of this version: {error!r}") from error
 
