@@ -327,7 +327,7 @@ def test_failed_runs_are_trained_again_only_with_retry_failed(tmp_path) -> None:
     assert (counts["stored"], counts["failed"], counts["to_submit"]) == (1, 1, 0)
     second = run(*LAUNCH, folder=tmp_path)
     assert second.returncode == 1
-    assert "--retry-failed takes the failed ones" in second.stderr
+    assert "--retry-failed trains the failed runs again" in second.stderr
     assert history(tmp_path) == [["COMPLETED"], ["OUT_OF_MEMORY"]]
     dry = run(*LAUNCH, "--retry-failed", "--dry-run", "--json", folder=tmp_path)
     assert dry.returncode == 0

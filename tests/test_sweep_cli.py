@@ -215,7 +215,7 @@ BAD = {
     "no database": (["ok.yaml", "--db", "nonsense"], ["--db: 'nonsense'", ".db"]),
     "an unknown database": (["ok.yaml", "--db", "mysql://host/name"], ["'mysql'", "sqlite, postgresql"]),
     "not a database": (["ok.yaml", "--db", "text.db"], ["text.db", "not a SQLite database"]),
-    "another's database": (["ok.yaml", "--db", "others.db"], ["others.db", "something else", "stamps"]),
+    "another's database": (["ok.yaml", "--db", "others.db"], ["others.db", "another program", "stamps"]),
     "a newer database": (["ok.yaml", "--db", "newer.db"], ["newer.db", "newer version", "update"]),
     "a folder for a database": (["ok.yaml", "--db", "folder.db"], ["folder.db"]),
     "unknown option": (["ok.yaml", "--bd", "a.db"], ["--bd", "--help"]),

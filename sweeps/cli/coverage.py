@@ -141,7 +141,7 @@ def _top_ups(
 ) -> list[CellStatus]:
     """Every cell of these sweeps, with the runs that a top-up would launch."""
     from sweeps.follow.coverage import cover
-    from sweeps.status.dead import dead_runs
+    from sweeps.status.cell import dead_runs
 
     frame, dead = store.runs(), dead_runs(store)
     top_ups = []

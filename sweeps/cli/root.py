@@ -116,7 +116,7 @@ def _show_plan(
     spec: "Spec", expansion: "Expansion", db: str | None, *, retry_failed: bool, as_json: bool
 ) -> None:
     from results_db.store import open_store
-    from sweeps.status.dead import dead_runs
+    from sweeps.status.cell import dead_runs
     from sweeps.status.plan import make_plan
 
     with closing(open_store(db, create=False)) as store:

@@ -72,8 +72,7 @@ def _aligned(rows: Sequence[dict[str, Any]], *, with_name: bool) -> str:
 
 def _cell_states(store: "Store", spec: str, overrides: tuple[str, ...]) -> list[dict[str, Any]]:
     from sweeps.spec.stored import find_sweep
-    from sweeps.status.cell import read_cells, with_lost
-    from sweeps.status.dead import dead_runs
+    from sweeps.status.cell import dead_runs, read_cells, with_lost
 
     sweep, expansion = find_sweep(store, spec, overrides)
     states = store.states(run.run_id for run in expansion.runs)

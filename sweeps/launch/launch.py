@@ -1,4 +1,4 @@
-"""Trains the runs of a spec where its launcher says: on this machine or on Slurm."""
+"""Trains the runs of a spec with its launcher: on this machine or on Slurm."""
 
 from slurm.submit.launchers import LOCAL, choose
 from sweeps.launch.options import LaunchOptions
@@ -10,11 +10,6 @@ from sweeps.status.cell import Counts
 
 def launch(spec: Spec, expansion: Expansion, options: LaunchOptions) -> LaunchResult:
     """Trains the runs that the store lacks. An expansion without runs leaves the store untouched.
-
-    Args:
-        spec: the spec, overrides applied.
-        expansion: its cells and runs, or some of them.
-        options: how to train.
 
     Raises:
         ConfigError: a launcher setting is wrong; or see `launch_on_slurm`.

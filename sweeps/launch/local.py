@@ -15,9 +15,8 @@ from sweeps.launch.options import LaunchOptions
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
-from sweeps.status.cell import describe
-from sweeps.status.dead import dead_runs
-from sweeps.status.plan import Plan, make_plan
+from sweeps.status.cell import dead_runs, describe
+from sweeps.status.plan import make_plan
 
 
 def launch_locally(
@@ -32,7 +31,12 @@ def launch_locally(
         display = Display(run_ids, workers=workers, estimate=ready.plan.estimate)
         for line in (*ready.notes, _opening(ready, workers=workers)):
             display.say(line)
-        local = LocalLauncher(ready.store, machine=machine, display=display, labels=_labels(expansion))
+        labels = {
+            run.run_id: describe({**cell.columns, "seed": run.config["seed"]})
+            for cell in expansion.cells
+            for run in cell.runs
+        }
+        local = LocalLauncher(ready.store, machine=machine, display=display, labels=labels)
         ready.stage()
         if ready.packs:
             with display:
@@ -43,21 +47,21 @@ def launch_locally(
 
 
 def _recover(store: Store) -> Sequence[str]:
-    """Ingests the spool, and records attempts as LOST whose worker process is gone."""
+    """Ingests the spool, and records attempts of dead workers as LOST."""
     found = ingest(store)
     lose_dead_attempts(store)
     return [*found.damaged, *found.left]
 
 
 def _result(spec: Spec, expansion: Expansion, local: LocalLauncher, *, db: str | None) -> LaunchResult:
-    """The result by the store. It is opened anew: an open store does not notice that its file was removed."""
+    """The result. Opens the store again, because an open store does not notice that its file was removed."""
     with closing(open_store(db, create=False)) as store:
         counts = make_plan(expansion, store, dead=dead_runs(store)).counts
         stored = store.states(local.states)
     failure = local.failure
     trained = [run_id for run_id, state in local.states.items() if state is State.COMPLETED]
     if any(stored.get(run_id) is not State.COMPLETED for run_id in trained):
-        failure = f"{store.display_url} lacks runs that were trained: was it removed meanwhile? launch again"
+        failure = f"{store.display_url} lacks runs that were trained, as if it was removed; launch again"
     return LaunchResult(
         name=spec.name,
         counts=counts,
@@ -67,17 +71,13 @@ def _result(spec: Spec, expansion: Expansion, local: LocalLauncher, *, db: str |
     )
 
 
-def _mean_seconds(plan: Plan) -> float | None:
-    """Mean seconds of a run to submit, by past runs; None without any."""
-    total, runs = plan.expected_seconds, plan.counts.to_submit
-    return total / runs if total is not None and runs else None
-
-
 def _opening(ready: Prepared, *, workers: int) -> str:
     if not ready.packs:
         return ready.nothing_to_train
-    counts, mean = ready.plan.counts, _mean_seconds(ready.plan)
-    expected = "" if mean is None else f", about {duration(mean * ready.runs / workers)} by past runs"
+    counts, expected, seconds = ready.plan.counts, "", ready.plan.expected_seconds
+    if seconds is not None:
+        share = ready.runs / counts.to_submit / workers
+        expected = f", about {duration(seconds * share)} by past runs"
     return (
         f"{ready.sweep.name}: training {ready.runs} of {counted(counts.total, 'run')} ({counts.stored} stored, "
         f"{counts.active} active, {counts.failed} failed), packs: {len(ready.packs)}, workers: {workers}{expected}"
@@ -99,12 +99,3 @@ def _closing(result: LaunchResult, *, trained: int) -> str:
     if interrupted:
         line += f", {interrupted} interrupted (imagine-results show RUN names the log); launch again"
     return line if trained or counts.failed else line + "; see imagine-results table"
-
-
-def _labels(expansion: Expansion) -> dict[str, str]:
-    """Run id to the columns and the seed that tell it from the others."""
-    return {
-        run.run_id: describe({**cell.columns, "seed": run.config["seed"]})
-        for cell in expansion.cells
-        for run in cell.runs
-    }

@@ -1,4 +1,4 @@
-"""The options of a launch, and the question before a large one."""
+"""The options of a launch, and the question before a large launch."""
 
 import sys
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class LaunchOptions:
     Attributes:
         db: the store; see `results_db.store.address`.
         retry_failed: also train failed runs again.
-        limit: train only what is missing of the first so many runs; None: of all.
-        workers: local processes; None: one per GPU, or one per `launcher.cpus_per_task` cores.
-        pack_size: runs that train together; None: 16 on a GPU, 1 on a CPU.
-        check: on Slurm, probe a node before anything is submitted.
-        hold_after: on Slurm, identical failures at the start after which the waiting jobs are held; 0: never.
+        limit: the number of runs from the start of the spec to consider; None: all.
+        workers: number of local processes; None: one per GPU, or one per `launcher.cpus_per_task` cores.
+        pack_size: most runs of a pack; None: 16 on a GPU, 1 on a CPU.
+        check: on Slurm, probe a node before submitting.
+        hold_after: on Slurm, number of first failures with one cause at which waiting jobs are held; 0: never.
         ask_above: on Slurm, expected GPU-hours above which the launch asks first.
         yes: ask nothing.
     """
@@ -36,11 +36,7 @@ class LaunchOptions:
 
 
 def ask(what: str, why: str) -> None:
-    """Asks whether to go on.
-
-    Args:
-        what: what is about to be done.
-        why: why this needs an answer.
+    """Asks whether to do `what`; `why` is the reason for the question.
 
     Raises:
         click.UsageError: standard input is no terminal.

@@ -1,4 +1,4 @@
-"""What every launch does before it trains, and what it returns."""
+"""Prepares a launch: recovers, plans and forms packs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -18,7 +18,7 @@ from sweeps.status.cell import Counts
 from sweeps.status.plan import Plan, make_plan
 
 GPU_PACK = 16
-"""Runs that a GPU trains at once by default."""
+"""Most runs of a pack on a GPU, by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class Prepared:
     Attributes:
         store: the open store.
         sweep: the launch, as the store records it.
-        expansion: all cells and runs of the spec.
-        plan: what of them is to be trained.
-        packs: the runs to train, in the order in which they start.
-        notes: a line for each thing that the recovery found.
+        expansion: the cells and runs.
+        plan: their status, and the runs to submit.
+        packs: the packs to train, in order.
+        notes: lines from the recovery, for the user.
     """
 
     store: Store
@@ -43,18 +43,18 @@ class Prepared:
 
     @property
     def runs(self) -> int:
-        """How many runs the packs hold."""
+        """The number of runs in the packs."""
         return sum(len(pack.runs) for pack in self.packs)
 
     def stage(self) -> None:
-        """Records the launch and its runs in the store. The last step before training."""
+        """Records the launch and its runs in the store. Call it last before training."""
         self.store.stage(self.expansion.runs, sweep=self.sweep)
 
     @property
     def nothing_to_train(self) -> str:
         """The line for a launch without packs."""
         counts = self.plan.counts
-        hint = "; --retry-failed takes the failed ones" if counts.failed else ""
+        hint = "; --retry-failed trains the failed runs again" if counts.failed else ""
         return (
             f"{self.sweep.name}: nothing to train: {counts.stored} stored, {counts.active} active, "
             f"{counts.failed} failed of {counted(counts.total, 'run')}{hint}"
@@ -63,15 +63,15 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchResult:
-    """What a launch did.
+    """The result of a launch.
 
     Attributes:
-        name: the sweep.
-        counts: of the whole spec, after the launch.
-        states: run id to the state in which it ended, of the runs that were trained here.
+        name: the name of the sweep.
+        counts: numbers of runs after the launch.
+        states: run id to final state, for the runs that were trained here.
         interrupted: a signal stopped the launch.
-        failure: why runs could not be trained; None: they could.
-        submitted: how many runs were put into Slurm's queue.
+        failure: the reason why runs could not be trained, if any.
+        submitted: the number of runs that were submitted to Slurm.
         jobs: the ids of their Slurm jobs.
     """
 
@@ -92,7 +92,7 @@ class LaunchResult:
         return console.SOME_FAILED if self.failure or self.counts.failed or not completed else 0
 
     def as_dict(self) -> dict[str, object]:
-        """For `--json`."""
+        """The result for `--json`."""
         return {
             "name": self.name,
             "trained": {run_id: str(state) for run_id, state in self.states.items()},
@@ -113,21 +113,19 @@ def prepare(
     on_gpus: bool,
     recover: Callable[[Store], Sequence[str]],
 ) -> Iterator[Prepared]:
-    """Opens the store, recovers what earlier launches left, plans, and forms the packs; closes the store at the end.
+    """Opens the store, recovers from earlier launches, plans, and forms the packs. Closes the store at the end.
 
-    The order is the same wherever the runs train: recover, plan, form packs, stage, train. The launcher calls
-    `Prepared.stage` itself, because on Slurm the question to the user and the probe of a node come before it, and a
-    launch that is refused there must leave no sweep behind. Staging after planning is safe: the plan treats a run
-    that the store does not know like a STAGED one. A crash before staging changes nothing, and a crash after it
-    leaves STAGED runs, which the next launch trains. Two launches at once may plan the same runs; the store's claims
-    let only one of them train each.
+    The launcher calls `Prepared.stage` itself. On Slurm a question to the user and a probe of a node come first, and
+    a launch that ends there must leave no sweep behind. A crash before staging changes nothing. A crash after it
+    leaves STAGED runs, which the next launch trains. Two launches at once may plan the same runs, but each claim goes
+    to only one of them.
 
     Args:
-        spec: the spec, overrides applied.
-        expansion: its cells and runs.
+        spec: the spec with its overrides.
+        expansion: its cells and runs, or some of them.
         options: how to train.
         on_gpus: whether the runs train on GPUs, which sets the default pack size.
-        recover: brings the store up to date; returns a line for each thing that the user should know.
+        recover: brings the store up to date, and returns lines for the user.
 
     Raises:
         StoreError: see `open_store`; or the folder beside the store cannot be written.
@@ -150,9 +148,9 @@ def prepare(
 def open_packs(expansion: Expansion, plan: Plan, store: Store, *, size: int, limit: int | None) -> list[Pack]:
     """The packs of the runs to train among the first `limit` runs (None: all), in breadth-first order.
 
-    Packs of at most `size` runs are formed of all runs, and runs that are done are then left out. So a resumed run
-    keeps the partners that it had, and its result is that of an undisturbed run. A run whose job or process ran out
-    of memory trains alone, because which run of its pack caused that is unknown.
+    Packs are formed from all runs, with at most `size` runs each, and then lose the runs that are not to be trained.
+    So an interrupted run resumes in the same pack, and its result is that of an uninterrupted run. A run whose job
+    or process ran out of memory trains alone, because any run of its pack may have caused that.
     """
     open_ids = {run.run_id for run in plan.to_submit}
     alone = {one.attempt.run_id for one in store.ended_attempts({State.OUT_OF_MEMORY})}

@@ -72,9 +72,9 @@ def _recover(store: Store) -> Sequence[str]:
 
 
 def _confirm(ready: Prepared, resources: Resources, options: LaunchOptions) -> str:
-    """Describes what is about to be submitted; asks first where past runs suggest too many hours."""
+    """Describes the launch. Asks first if past runs suggest too many GPU-hours."""
     plan = ready.plan
-    hours, expected = 0.0, f"no past runs to tell the {resources.unit} from"
+    hours, expected = 0.0, f"{resources.unit} unknown without past runs"
     if plan.known_seconds is not None:
         hours = resources.hours(plan.known_seconds * ready.runs / plan.counts.to_submit)
         about = "at least" if plan.expected_seconds is None else "about"
@@ -92,7 +92,7 @@ def _probe(store: Store, resources: Resources) -> None:
 
     unseen = probe(store, resources, waits=waits)
     if unseen is not None:
-        _say(f"{unseen}; submitting all the same, because every job checks its own node")
+        _say(f"{unseen}; submitting anyway, because every job checks its own node")
 
 
 def _closing(spec: Spec, done: Submitted) -> str:

@@ -1,4 +1,4 @@
-"""The status of runs, and of the cells that they belong to."""
+"""The status of runs and cells."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from imagination.schema import Scalar
-from results_db.contract import FAILURES, INTERRUPTED, PlannedRun, State
+from jobs.provenance import dead_attempts
+from results_db.contract import FAILURES, INTERRUPTED, PlannedRun, State, Store
 from results_db.text import cell_text
 from sweeps.spec.expand import Cell, Expansion
 
@@ -15,7 +16,7 @@ NEW = "NEW"
 
 
 class Status(StrEnum):
-    """What becomes of a run, in the words of every listing."""
+    """A run's status, as listings show it."""
 
     STORED = "stored"
     RUNNING = "running"
@@ -46,14 +47,7 @@ def count_by_status(states: Mapping[str, int]) -> dict[Status, int]:
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of runs; total = stored + active + failed + to_submit.
-
-    Attributes:
-        stored: COMPLETED runs, whatever accuracy they reached.
-        active: waiting and running ones.
-        failed: failed runs that a launch would skip.
-        to_submit: runs that a launch would train.
-    """
+    """Numbers of runs; total = stored + active + failed + to_submit. A launch would skip the `failed` ones."""
 
     stored: int = 0
     active: int = 0
@@ -87,10 +81,10 @@ class CellStatus:
         cell: the cell, with its runs.
         states: state to number of runs; `NEW` for runs that are not in the store.
         to_submit: the runs that a launch would train, in seed order.
-        kept: the number of stored runs that passed the gate; None: not counted.
+        kept: the number of kept runs; None: not counted.
         seconds_per_run: mean training time of the cell's stored runs; None: unknown.
         top_up: the runs that a top-up would train.
-        held_back: the number of runs that the cell needs beyond those.
+        held_back: the number of runs that the cell needs beyond `top_up`.
         eta_s: seconds until the cell's active runs end; None: unknown.
     """
 
@@ -106,7 +100,7 @@ class CellStatus:
 
     @property
     def counts(self) -> Counts:
-        """The cell's runs. With `--retry-failed` the failed ones are among those to submit."""
+        """The numbers of the cell's runs. With `--retry-failed` the failed runs count as `to_submit`."""
         by_status = count_by_status(self.states)
         stored, active = by_status[Status.STORED], by_status[Status.WAITING] + by_status[Status.RUNNING]
         failed = sum(by_status.values()) - stored - active - len(self.to_submit)
@@ -126,7 +120,7 @@ class CellStatus:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """The columns of a listing; those about kept runs only if they were counted."""
+        """The columns of a listing. Without a number of kept runs, the columns that need it are left out."""
         counts = self.counts
         numbers = {"wanted": self.cell.wanted, "total": counts.total, "stored": counts.stored}
         rest = {"active": counts.active, "failed": counts.failed, "to_submit": counts.to_submit}
@@ -147,8 +141,13 @@ def describe(columns: Mapping[str, Scalar]) -> str:
     return " ".join(f"{key}={cell_text(value)}" for key, value in columns.items())
 
 
+def dead_runs(store: Store) -> list[str]:
+    """Ids of runs that the store records as RUNNING though their worker process is gone."""
+    return [attempt.run_id for attempt in dead_attempts(store)]
+
+
 def with_lost(states: Mapping[str, State], dead: Collection[str]) -> dict[str, State]:
-    """The states, with LOST for those runs whose worker is dead."""
+    """The states, with LOST for the runs whose worker is dead."""
     return {**states, **{run_id: State.LOST for run_id in dead if run_id in states}}
 
 
@@ -159,7 +158,7 @@ def read_cells(
 
     Args:
         expansion: the cells and their runs.
-        states: run id to state, for the runs that are in the store.
+        states: run id to state; runs without a state are new.
         sweep: the name of the sweep.
         retry_failed: count failed runs as runs to submit.
     """

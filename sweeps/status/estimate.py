@@ -1,4 +1,4 @@
-"""How long runs take, from the runs that have ended, and how long the active runs still take."""
+"""Estimates how long runs take, from the runs that have ended."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -15,14 +15,14 @@ if TYPE_CHECKING:  # takes half a second to import
     import pandas as pd
 
 _LEAST_SHARE = 0.05
-"""The share of a mean run that is expected of a run which has already made that many steps."""
+"""The least share of a mean run's seconds that a run is expected to need from now."""
 
 _ALL = ""
-"""Stands for the configs of all cells together."""
+"""The key of the means over all cells."""
 
 
 def total_steps(config: Mapping[str, Scalar]) -> int:
-    """Most steps of a run: its training, and the adversary that may follow."""
+    """A run's step limit: that of its training, and that of a post-hoc adversary."""
     return int(config.get("max_steps", 0)) + _adversary_steps(config)
 
 
@@ -45,14 +45,14 @@ class _Mean:
 
 
 class Estimate:
-    """Mean durations of the cells' runs, and the time left that follows from them.
+    """Mean durations of the cells' runs, and the time left.
 
-    A duration is in seconds of a worker's time: a run that trains with others takes its share of each second. The
-    stored runs of a cell are all that differ from it only in the seed and the sampled keys.
+    Durations are in seconds of a worker's time. Runs that train together share each second. All stored runs that
+    differ from a cell only in the seed and the sampled keys count as the cell's.
 
     Args:
         cells: the cells.
-        frame: all runs of the store; None: no runs have ended.
+        frame: all runs of the store; None: no run has ended.
     """
 
     def __init__(self, cells: Sequence[Cell], frame: "pd.DataFrame | None" = None) -> None:
@@ -70,7 +70,7 @@ class Estimate:
                 self._learn(stored, keys)
 
     def _learn(self, stored: "pd.DataFrame", keys: Sequence[str]) -> None:
-        """Learn from the stored runs of the cells whose configs have these keys."""
+        """Learns from the stored runs of the cells whose configs have these keys."""
         columns = stored.reindex(columns=[*keys, "seconds", "steps"]).dropna(subset=[*keys, "seconds"])
         for *values, seconds, steps in zip(*(columns[name].tolist() for name in columns), strict=True):
             config = canonical_json(dict(zip(keys, values, strict=True)))
@@ -80,17 +80,11 @@ class Estimate:
     def _add(self, config: str, seconds: float, steps: float | None) -> None:
         for key in (config, _ALL):
             self._seconds[key].add(seconds)
-            if steps is not None and steps > 0:  # which NaN is not
+            if steps is not None and steps > 0:  # false for NaN
                 self._steps[key].add(steps + self._adversary_steps[config])
 
     def ended(self, run_id: str, seconds: float, steps: float) -> None:
-        """Learn from a run that has just ended.
-
-        Args:
-            run_id: the run.
-            seconds: its training time.
-            steps: the steps of its training, without those of the adversary.
-        """
+        """Learns from a run that has just ended: its training time, and its steps without the adversary's."""
         self._add(self._config_of[run_id], seconds, steps)
 
     def seconds(self, cell: Cell) -> float | None:
@@ -98,11 +92,7 @@ class Estimate:
         return self._seconds[canonical_json(cell.config)].value
 
     def of_run(self, run: Training) -> float | None:
-        """Seconds until a run ends; None if they are unknown.
-
-        A run is expected to take a mean run's seconds for a mean run's steps, and to end at its step limit at the
-        latest.
-        """
+        """Seconds until a run ends; None: unknown. The run is expected to be a mean run, within its step limit."""
         mean = self._mean(self._seconds, run.run_id)
         if mean is None:
             return run.to_limit_s
@@ -113,10 +103,10 @@ class Estimate:
     def left(
         self, training: Sequence[Training], waiting: Collection[str], *, workers: float | None = None
     ) -> float | None:
-        """Seconds until the last of these runs ends; None if they are unknown.
+        """Seconds until the last of these runs ends; None: unknown.
 
-        The workers share all of the work. Until the first run has ended, a waiting run counts as much as a training
-        run does that goes to its step limit.
+        The workers share all of the work. Until the first run has ended, a waiting run is expected to take as long
+        as the mean training run needs to its step limit.
 
         Args:
             training: runs that train.
@@ -146,6 +136,6 @@ class Estimate:
         return max(longest, work / workers)
 
     def _mean(self, means: "defaultdict[str, _Mean]", run_id: str) -> float | None:
-        """The mean of the run's cell; of all cells if none of its runs has ended."""
+        """The mean over the run's cell, or over all cells if no run of its cell has ended."""
         own = means[self._config_of[run_id]].value
         return means[_ALL].value if own is None else own

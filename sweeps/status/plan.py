@@ -1,4 +1,4 @@
-"""The plan: which runs of a spec are in the store, and which a launch would train."""
+"""The plan of a launch: the runs of a spec that are in the store, and those to train."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,13 +12,7 @@ from sweeps.status.estimate import Estimate
 
 @dataclass(frozen=True)
 class Plan:
-    """The status of every cell, and the runs to submit.
-
-    Attributes:
-        cells: every cell.
-        to_submit: the runs to submit, in breadth-first order.
-        estimate: how long the runs take, from stored runs.
-    """
+    """The status of every cell, the runs to submit in breadth-first order, and how long runs take."""
 
     cells: Sequence[CellStatus]
     to_submit: Sequence[PlannedRun] = field(repr=False)
@@ -26,18 +20,18 @@ class Plan:
 
     @property
     def counts(self) -> Counts:
-        """The runs of all cells."""
+        """The numbers of runs of all cells."""
         return sum((cell.counts for cell in self.cells), Counts())
 
     @property
     def expected_seconds(self) -> float | None:
-        """Training time of all runs to submit, one after the other; None if a cell's is unknown."""
+        """Training time of all runs to submit, one after the other; None if any cell's time is unknown."""
         times = [cell.expected_seconds for cell in self.cells]
         return None if None in times else sum(time for time in times if time is not None)
 
     @property
     def known_seconds(self) -> float | None:
-        """The same sum over the cells whose time is known; None if there is no such cell."""
+        """The same sum over the cells whose time is known; None if no cell's time is known."""
         times = [cell.expected_seconds for cell in self.cells if cell.to_submit]
         known = [time for time in times if time is not None]
         return sum(known) if known or not times else None
@@ -59,18 +53,18 @@ class Plan:
 def make_plan(
     expansion: Expansion, store: Store, *, dead: Collection[str] = (), retry_failed: bool = False
 ) -> Plan:
-    """Compare a spec's runs with the store. Writes nothing.
+    """Compares a spec's runs with the store, and writes nothing.
 
     Args:
         expansion: the spec's cells and runs.
         store: the store; it may be empty.
-        dead: ids of runs that are recorded as RUNNING but whose worker is dead.
+        dead: see `dead_runs`.
         retry_failed: submit failed runs as well.
     """
     states = with_lost(store.states(run.run_id for run in expansion.runs), dead)
     cells = read_cells(expansion, states, retry_failed=retry_failed)
     open_ids = {run.run_id for cell in cells for run in cell.to_submit}
-    if not open_ids:  # an estimate takes time, and only runs to submit need it
+    if not open_ids:  # reading all runs for the estimate takes time
         return Plan(cells, [], Estimate([]))
     estimate = Estimate(expansion.cells, store.runs())
     return Plan(
