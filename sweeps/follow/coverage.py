@@ -1,4 +1,4 @@
-"""Coverage: what every cell wants, and what the store has of it."""
+"""Coverage: the kept runs of every cell, and the runs of earlier top-ups."""
 
 import itertools
 from collections.abc import Collection, Iterator
@@ -21,14 +21,14 @@ def cover(
     dead: Collection[str] = (),
     min_accuracy: float | None = None,
 ) -> list[CellStatus]:
-    """The status of every cell, with its kept runs and with the runs of earlier top-ups.
+    """The status of every cell, with its number of kept runs and the runs of earlier top-ups.
 
     Args:
         expansion: the spec's cells and runs.
         frame: all runs of the store.
         sweep: the name of the sweep.
-        dead: ids of runs that are recorded as RUNNING but whose worker is dead.
-        min_accuracy: the gate; default: that of each experiment (see `results_db.query.gate`).
+        dead: see `dead_runs`.
+        min_accuracy: the gate; default: each experiment's own.
 
     Raises:
         StoreError: an experiment has no gate of its own.
@@ -47,12 +47,7 @@ def cover(
 
 
 def with_top_ups(expansion: Expansion, known: Collection[str]) -> Expansion:
-    """The cells, with the runs that earlier top-ups added: those of the next seeds, up to the first gap.
-
-    Args:
-        expansion: the spec's cells and runs.
-        known: ids of the runs in the store.
-    """
+    """The cells with the runs of earlier top-ups: those of the next seeds, up to the first that is not in `known`."""
     taken = {run.run_id for run in expansion.runs}
     cells = []
     for cell in expansion.cells:
@@ -65,6 +60,6 @@ def with_top_ups(expansion: Expansion, known: Collection[str]) -> Expansion:
 
 
 def next_runs(cell: Cell) -> Iterator[PlannedRun]:
-    """The cell's runs with the seeds after its own, without end; none if the spec fixes the seeds."""
+    """The cell's runs with the seeds after its own, endlessly; none if the spec fixes its seeds."""
     if cell.next_seed is not None:
         yield from (cell.run(seed) for seed in itertools.count(cell.next_seed))

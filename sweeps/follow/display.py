@@ -1,4 +1,4 @@
-"""How `watch` shows a snapshot: as a screen, or as lines where there is no terminal."""
+"""Shows the snapshots of `watch`: as a screen, as lines without a terminal, or as JSON."""
 
 import json
 import math
@@ -43,7 +43,7 @@ def summary(snapshot: Snapshot) -> str:
 
 
 def notes(snapshot: Snapshot) -> list[str]:
-    """What the user should know besides the numbers: causes of failures, what is held, and what is unknown."""
+    """A line for each cause of failures, each held dispatch, and each source that did not answer."""
     lines = [
         f"{failure['count']} failed (imagine-sweep logs {short(failure['runs'][0])}): {failure['cause']}"
         for failure in snapshot.failures[:_MOST_CAUSES]
@@ -54,14 +54,14 @@ def notes(snapshot: Snapshot) -> list[str]:
 
 
 class Lines:
-    """Prints a line when something has changed, as for a log file."""
+    """Prints a line when something has changed."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
         self._counts: dict[Status, int] = {}
 
     def show(self, snapshot: Snapshot) -> None:
-        """Print what is new since the last snapshot."""
+        """Prints what is new since the last snapshot."""
         if snapshot.counts != self._counts:
             click.echo(f"{_now()} {summary(snapshot)}")
         self._counts = snapshot.counts
@@ -71,7 +71,7 @@ class Lines:
                 click.echo(f"{_now()} {line}")
 
     def complain(self, error: StoreError) -> None:
-        """Print why there is no new snapshot."""
+        """Prints why there is no new snapshot."""
         click.echo(f"{error}; looking again", err=True)
 
 
@@ -84,11 +84,7 @@ class JsonLines(Lines):
 
 
 class Screen:
-    """Shows the newest snapshot on the whole terminal. Use as a context manager.
-
-    Args:
-        console: the terminal.
-    """
+    """Shows the newest snapshot on the whole terminal. Use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -109,12 +105,12 @@ class Screen:
             self._console.print(summary(self._last), markup=False, highlight=False, soft_wrap=True)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw a snapshot."""
+        """Draws a snapshot."""
         self._last = snapshot
         self._draw(snapshot.changes.lines)
 
     def complain(self, error: StoreError) -> None:
-        """Show why there is no new snapshot."""
+        """Shows why there is no new snapshot."""
         self._draw([str(error)])
 
     def _draw(self, lines: Sequence[str]) -> None:
@@ -129,7 +125,7 @@ class Screen:
 
 
 def show_once(snapshot: Snapshot, console: Console) -> None:
-    """Print the whole snapshot, however long it is."""
+    """Prints the whole snapshot, however long it is."""
     height = 2 * (len(snapshot.cells) + len(snapshot.running) + 40)
     console.print(screen(snapshot, width=console.width, height=height, recent=snapshot.changes.lines))
 
@@ -137,15 +133,7 @@ def show_once(snapshot: Snapshot, console: Console) -> None:
 def screen(
     snapshot: Snapshot, *, width: int, height: int, recent: Sequence[str] = (), footer: str = ""
 ) -> RenderableType:
-    """The snapshot, as much of it as fits.
-
-    Args:
-        snapshot: the snapshot.
-        width: columns of the terminal.
-        height: lines of the terminal.
-        recent: what reconciling changed lately.
-        footer: the end of the last line.
-    """
+    """As much of the snapshot as fits. `recent` are the newest changes, `footer` is the end of the last line."""
     remarks = [*notes(snapshot), *recent][:_MOST_REMARKS]
     folded = sum(math.ceil(len(line) / width) for line in remarks)
     rows = max(height - _LINES_BESIDE_TABLES - folded, 6)
@@ -158,9 +146,10 @@ def screen(
         parts.append(_cells(snapshot.cells, limit=max(rows - for_running, 3)))
     if snapshot.running:
         parts.append(_running(snapshot.running, limit=for_running, wide=width >= _WIDE))
-    # Folded and never cut, since the remedy stands at the end of the line.
-    for line in remarks:
-        parts.append(Text(line, style="red" if line in snapshot.held else "yellow", overflow="fold"))
+    # Folded and not cut, because the remedy is at the end of a line.
+    parts += [
+        Text(line, style="red" if line in snapshot.held else "yellow", overflow="fold") for line in remarks
+    ]
     asked = ", ".join(f"{name} {count}" for name, count in sorted(snapshot.queries_per_minute.items()))
     parts.append(
         Text(f"Slurm queries in the last minute: {asked or 'none'}{footer}", style="dim", no_wrap=True)
@@ -169,7 +158,7 @@ def screen(
 
 
 def _cells(cells: Sequence[CellStatus], *, limit: int) -> Table:
-    """The cells, with a column for every status that occurs; if they are too many, the active ones."""
+    """The cells, with a column for every status that occurs. If there are too many cells, the active ones."""
     counts = [count_by_status(cell.states) for cell in cells]
     statuses = [status for status in Status if any(each[status] for each in counts)]
     several = len({cell.sweep for cell in cells}) > 1
@@ -195,9 +184,8 @@ def _cells(cells: Sequence[CellStatus], *, limit: int) -> Table:
 
 
 def _running(runs: Sequence[RunNow], *, limit: int, wide: bool) -> Table:
-    """The runs that train. On a narrow terminal `what` and `accuracy` are cut, and never a number."""
-    shown = runs if len(runs) <= limit else runs[: limit - 1]
-    rows = [_run(run, wide=wide) for run in shown]
+    """The runs that train. On a narrow terminal `what` and `accuracy` are cut, but numbers are not."""
+    rows = [_run(run, wide=wide) for run in (runs if len(runs) <= limit else runs[: limit - 1])]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if wide else (0, 1, 0, 0))
     for name in rows[0] if rows else ("run",):
         may_shrink = name in ("what", "accuracy")
@@ -209,8 +197,8 @@ def _running(runs: Sequence[RunNow], *, limit: int, wide: bool) -> Table:
         )
     for row in rows:
         table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row.values()))
-    if len(shown) < len(runs):
-        table.add_row(f"and {len(runs) - len(shown)} more")
+    if len(rows) < len(runs):
+        table.add_row(f"and {len(runs) - len(rows)} more")
     return table
 
 

@@ -1,4 +1,4 @@
-"""Retry: which failed runs to train again, and which have failed too often."""
+"""Retry: the failed runs to train again."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_ATTEMPTS = 3
-"""Attempts after which a failed run is left alone by default."""
+"""The number of attempts after which a run is not retried, by default."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Retry:
 
     Attributes:
         spec: the sweep's spec.
-        expansion: the cells that have runs to train again, with these runs alone.
-        left: ids of failed runs that have had all of their attempts.
+        expansion: the runs to train again, and their cells.
+        left: ids of failed runs that have used up their attempts.
     """
 
     spec: Spec
@@ -32,7 +32,7 @@ class Retry:
 
 
 def failed_runs(frame: "pd.DataFrame", *, states: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-    """The `state` and `attempts` of every failed run of a frame, by id; only of runs in `states`, if any are given."""
+    """The `state` and `attempts` of a frame's runs in these states (default: all failures), by run id."""
     chosen = frame[frame["state"].isin(states or FAILURES)]
     columns = [chosen[name].tolist() for name in ("run_id", "state", "attempts")]
     return {row[0]: {"state": row[1], "attempts": row[2]} for row in zip(*columns, strict=True)}
@@ -50,10 +50,10 @@ def plan_retries(
 
     Args:
         sweeps: specs, and their cells and runs.
-        failed: the failed runs, as `failed_runs` gives them.
-        known: ids of all runs of the store, by which earlier top-ups are found.
-        max_attempts: number of attempts after which a run is left alone.
-        limit: number of runs to train at most, over all sweeps; None: all.
+        failed: see `failed_runs`.
+        known: ids of all runs of the store, to find the runs of earlier top-ups.
+        max_attempts: the number of attempts after which a run is not retried.
+        limit: most runs over all sweeps; None: all.
     """
     again = {run_id for run_id, run in failed.items() if run["attempts"] < max_attempts}
     left = failed.keys() - again

@@ -11,16 +11,16 @@ from sweeps.spec.expand import Expansion
 from sweeps.status.cell import CellStatus
 
 CAP = 2.0
-"""Most runs of a cell, in multiples of its wanted ones, unless the user gives another cap."""
+"""Most runs of a cell by default, as a multiple of its wanted runs."""
 
 
 def runs_needed(*, missing: int, stored: int, kept: int, active: int) -> int:
-    """The number of runs to launch so that, with the active ones, about `missing` of them pass the gate.
+    """The number of runs to launch so that about `missing` of them and of the active runs pass the gate.
 
     A kept run costs `(stored + 1) / kept` runs: the posterior mean of 1 / pass rate under a uniform prior. This is
-    slightly more than the observed `stored / kept`, by less the more runs are stored. If none is kept, that mean does
-    not exist; the next run is then expected to pass, at a cost of `stored + 1` runs: 17 after 16 runs that missed. A
-    cell without stored runs gets the runs that it wants. Active runs pass at the same rate, so each of them saves one.
+    slightly more than the observed `stored / kept`. Without a kept run that mean does not exist; a kept run then
+    costs `stored + 1` runs, such as 17 after 16 that missed the gate. A cell without stored runs gets the runs that
+    it wants. Active runs pass at the same rate, so each of them saves one.
     """
     if missing == 0:
         return 0
@@ -28,13 +28,11 @@ def runs_needed(*, missing: int, stored: int, kept: int, active: int) -> int:
 
 
 def make_top_up(cells: Sequence[CellStatus], *, cap: float = CAP) -> list[CellStatus]:
-    """The cells with the runs that a top-up would launch. The same store gives the same runs.
-
-    A cell's runs to submit come first, then those of unused seeds, in seed order.
+    """The cells with the runs that a top-up would launch: first their runs to submit, then those of unused seeds.
 
     Args:
-        cells: all cells of the spec, since a run is launched for one cell only.
-        cap: most stored, active, failed and launched runs of a cell, in multiples of its wanted ones.
+        cells: all cells of the spec. A run is launched for only one of them.
+        cap: most stored, active, failed and launched runs of a cell, as a multiple of its wanted runs.
     """
     taken = {run.run_id for cell in cells for run in cell.cell.runs}
     top_ups = []
@@ -53,12 +51,12 @@ def make_top_up(cells: Sequence[CellStatus], *, cap: float = CAP) -> list[CellSt
 
 
 def to_launch(cells: Sequence[CellStatus]) -> Expansion:
-    """The cells that are topped up, each with only its runs to launch."""
+    """The runs to launch, and their cells."""
     return Expansion([replace(cell.cell, runs=cell.top_up) for cell in cells if cell.top_up])
 
 
 def why_held_back(cell: CellStatus, *, cap: float) -> str:
-    """Why a cell gets fewer runs than it needs, and what to do; one line for the user."""
+    """One line for the user: why a cell gets fewer runs than it needs, and what to do."""
     given = len(cell.top_up)
     needs = (
         f"{cell.kept} of {counted(cell.counts.stored, 'stored run')} passed the gate, {cell.missing} more are wanted, "

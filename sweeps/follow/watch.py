@@ -1,4 +1,4 @@
-"""What `watch` finds: cells by status, runs that train, the time left, and the causes of failures."""
+"""Takes the snapshots of `watch`: cells by status, training runs, time left, causes of failures."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from sweeps.status.cell import NEW, CellStatus, Status, count_by_status, describ
 from sweeps.status.estimate import Estimate, total_steps
 
 _RELEARN_AT = 1.1
-"""Growth of the number of stored runs at which the estimate is made anew."""
+"""Growth of the number of stored runs after which the estimate is made again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,9 @@ class RunNow(Training):
     Attributes:
         label: its cell's columns and its seed.
         job_id: the id of its Slurm job, if any.
-        node: the node that it trains on.
+        node: its node.
         device: its GPU or processor.
-        phase: `silent` if its heartbeats have stopped for a while, else empty.
+        phase: `silent` if its heartbeats are late, else empty.
         progress: the values of its last heartbeat.
         eta_seconds: seconds until it ends; None: unknown.
     """
@@ -58,10 +58,10 @@ class Snapshot:
         cells: every cell.
         running: every run that trains.
         waiting: Slurm's reason to the number of runs that wait for it.
-        failures: for each cause of failures its runs, nodes and last failure, the last to occur first.
-        held: a line for every dispatch that is held.
+        failures: the causes of failures, each with its runs, nodes and last failure; the newest first.
+        held: a line for every held dispatch.
         changes: what reconciling found and changed.
-        queries_per_minute: Slurm command to how often it was run in the last minute.
+        queries_per_minute: Slurm command to its number of calls in the last minute.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Snapshot:
 
     @property
     def has_failed(self) -> bool:
-        """No run is active, and some failed or were interrupted."""
+        """Whether no run is active, and some failed or were interrupted."""
         return not self.active and bool(self.counts[Status.FAILED] + self.counts[Status.INTERRUPTED])
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,13 +111,13 @@ class Snapshot:
 
 
 class Watch:
-    """Looks at sweeps again and again, and reconciles at every look.
+    """Watches sweeps, and reconciles at every look.
 
     Args:
         sweeps: reads the sweeps. It is called again when runs were added to the store.
         store: the store.
         slurm: the cluster.
-        name: what is watched; default: the name of the first sweep.
+        name: the snapshots' name; default: that of the first sweep.
     """
 
     def __init__(
@@ -128,10 +128,7 @@ class Watch:
         slurm: Slurm,
         name: str | None = None,
     ) -> None:
-        self._read_sweeps = sweeps
-        self._store = store
-        self._slurm = slurm
-        self._name = name
+        self._read_sweeps, self._store, self._slurm, self._name = sweeps, store, slurm, name
         self._reconciler = Reconciler(store, slurm)
         self._pace = Pace()
         self._size = self._stored = -1
@@ -141,7 +138,7 @@ class Watch:
         self._devices: dict[Attempt, str] = {}
 
     def look(self) -> Snapshot:
-        """Reconcile, and take a snapshot.
+        """Reconciles, and takes a snapshot.
 
         Raises:
             StoreError: the store cannot be reached.
@@ -158,7 +155,7 @@ class Watch:
             for one in under_way(own, changes.queue, pace=self._pace, now=now)
             if states.get(one.attempt.attempt.run_id) is State.RUNNING
         ]
-        # squeue shows that a job was requeued before the store does.
+        # squeue shows a requeued job earlier than the store does.
         active = (State.PENDING, State.RUNNING)
         states |= {run_id: State.PENDING for run_id in reasons if states.get(run_id) in active}
         queued = [run_id for run_id, state in states.items() if state is State.PENDING]
@@ -166,51 +163,43 @@ class Watch:
         training = [self._run_now(one, share=1 / workers[_worker(one)]) for one in running]
         eta = self._estimate.left(training, queued)
         by_id = {run.run_id: run for run in training}
-        cells = [
-            self._with_eta(cell, states, by_id, eta)
-            for name, expansion in self._sweeps
-            for cell in read_cells(expansion, states, sweep=name)
-        ]
+        job_names = {one.job_name for one in own if one.job_name}
         return Snapshot(
             name=self._name or self._sweeps[0][0],
             at=now.isoformat(timespec="seconds"),
             states=Counter(str(states.get(run_id, NEW)) for run_id in self._runs),
             eta_seconds=eta,
-            cells=cells,
+            cells=[
+                self._with_eta(cell, states, by_id, eta)
+                for name, expansion in self._sweeps
+                for cell in read_cells(expansion, states, sweep=name)
+            ],
             running=training,
             waiting=Counter(reasons.values()),
             failures=self._failures(),
-            held=[
-                hold.describe()
-                for hold in held(self._store.folder, {one.job_name for one in own if one.job_name})
-            ],
+            held=[hold.describe() for hold in held(self._store.folder, job_names)],
             changes=changes,
             queries_per_minute=self._slurm.per_minute(),
         )
 
     def _refresh(self) -> None:
-        """Read the sweeps again if runs were added, and the stored runs if there are many new ones."""
+        """Reads the sweeps again if runs were added, and updates the estimate if many more runs are stored."""
         counts = [Counter(states) for states in self._store.sweeps().values()]
         size, stored = sum(each.total() for each in counts), sum(each[State.COMPLETED] for each in counts)
         if size == self._size and stored <= self._stored * _RELEARN_AT:
             return
         frame = self._store.runs()
         if size != self._size:
-            known, taken = set(frame["run_id"]), set[str]()
-            self._sweeps = []
+            known = set(frame["run_id"])
+            self._sweeps, self._runs = [], {}
             for spec, expansion in self._read_sweeps():
                 cells = []
                 for cell in with_top_ups(expansion, known).cells:
                     # A run of two sweeps is shown once.
-                    cells.append(replace(cell, runs=[run for run in cell.runs if run.run_id not in taken]))
-                    taken |= {run.run_id for run in cell.runs}
+                    runs = {run.run_id: (cell, run) for run in cell.runs if run.run_id not in self._runs}
+                    cells.append(replace(cell, runs=[run for _, run in runs.values()]))
+                    self._runs |= runs
                 self._sweeps.append((spec.name, Expansion(cells)))
-            self._runs = {
-                run.run_id: (cell, run)
-                for _, each in self._sweeps
-                for cell in each.cells
-                for run in cell.runs
-            }
         self._estimate = Estimate([cell for _, each in self._sweeps for cell in each.cells], frame)
         self._size, self._stored = size, stored
 
@@ -221,7 +210,7 @@ class Watch:
         training: Mapping[str, RunNow],
         whole: float | None,
     ) -> CellStatus:
-        """The cell with the time left by its own workers, but at most that of all cells."""
+        """The cell with the time left by its own workers, but at most `whole`, that of all cells."""
         if not cell.counts.active:
             return replace(cell, eta_s=0.0)
         run_ids = [run.run_id for run in cell.cell.runs]
@@ -254,6 +243,7 @@ class Watch:
     def _failures(self) -> list[dict[str, Any]]:
         failed = [one for one in self._store.ended_attempts(FAULTS) if one.attempt.run_id in self._runs]
         causes = sorted(by_cause(failed), key=lambda cause: cause.attempts[0].ended_at, reverse=True)
+        shown = ("state", "exit_code", "error", "log_tail", "job_id")
         return [
             {
                 "cause": cause.example,
@@ -261,19 +251,16 @@ class Watch:
                 "runs": [one.attempt.run_id for one in cause.attempts],
                 "nodes": sorted({one.host for one in cause.attempts if one.host}),
                 "last": {
-                    "run_id": cause.attempts[0].attempt.run_id,
-                    "state": cause.attempts[0].state,
-                    "exit_code": cause.attempts[0].exit_code,
-                    "error": cause.attempts[0].error,
-                    "log_tail": cause.attempts[0].log_tail,
-                    "job_id": cause.attempts[0].job_id,
-                    "ended_at": cause.attempts[0].ended_at.isoformat(timespec="seconds"),
+                    "run_id": last.attempt.run_id,
+                    **{name: getattr(last, name) for name in shown},
+                    "ended_at": last.ended_at.isoformat(timespec="seconds"),
                 },
             }
             for cause in causes
+            for last in cause.attempts[:1]
         ]
 
 
 def _worker(one: Running) -> object:
-    """The job, or the local process, that trains the run."""
+    """What identifies the run's worker: its job, or its host and process."""
     return one.attempt.job_id or (one.attempt.host, one.attempt.process)
