@@ -1,10 +1,9 @@
-"""The display of running runs: a bar per run and one over all, or log lines without a terminal."""
+"""Shows training runs: a bar per run and a bar for all, or log lines without a terminal."""
 
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from rich.console import Console, Group
@@ -16,21 +15,13 @@ from typing_extensions import override
 from results_db.text import short
 
 _LINE_EVERY_S = 15.0
-_WIDE = 120  # columns from which there is room for run ids, units and longer bars
+_WIDE = 120  # columns of a terminal with room for run ids, units and longer bars
 _STATE = re.compile(r"(adv_)?state(\d+)")  # the names of decoded states in traces
 
 
 @dataclass(frozen=True)
 class Training:
-    """A run that trains.
-
-    Attributes:
-        run_id: the run.
-        step: steps done.
-        max_steps: its step limit.
-        steps_per_s: its speed; None: unknown.
-        share: its share of its worker's time, which runs that train together divide.
-    """
+    """A run that trains. `share` is its share of its worker's time; `steps_per_s` is None if it is unknown."""
 
     run_id: str
     step: int
@@ -40,25 +31,25 @@ class Training:
 
     @property
     def to_limit_s(self) -> float | None:
-        """Seconds until the run reaches its step limit; None without a speed."""
+        """Seconds until the run reaches its step limit; None: unknown."""
         return max(self.max_steps - self.step, 0) / self.steps_per_s if self.steps_per_s else None
 
 
 class Estimate(Protocol):
-    """Estimates the time left, as `sweeps.status.estimate` does."""
+    """The part of `sweeps.status.estimate.Estimate` that the display uses."""
 
     def ended(self, run_id: str, seconds: float, steps: float) -> None:
-        """Learn from a run that has just ended."""
+        """Learns from a run that has just ended."""
 
     def left(
         self, training: Sequence[Training], waiting: Collection[str], *, workers: float | None = None
     ) -> float | None:
-        """Seconds until the last of these runs ends; None if they are unknown."""
+        """Seconds until the last of these runs ends; None: unknown."""
 
 
 @dataclass
 class _Running:
-    """A running run: its last known step, and since when this display shows it (monotonic seconds)."""
+    """A running run. `since` and `line_at` are monotonic seconds: of its start here, and of its last log line."""
 
     step: int
     max_steps: int
@@ -69,7 +60,7 @@ class _Running:
 
     @property
     def rate(self) -> float:
-        """Steps per second since it began here."""
+        """Steps per second since the start."""
         return (self.step - self.first_step) / max(time.monotonic() - self.since, 1e-9)
 
 
@@ -85,8 +76,8 @@ class Display:
     Args:
         run_ids: the runs to be trained.
         workers: the number of worker processes.
-        estimate: estimates the time left; default: the runs in training go to their step limits.
-        console: where to print; the default is standard error, so that standard output holds results only.
+        estimate: estimates the time left; default: training runs go to their step limits.
+        console: the terminal or log; default: standard error.
     """
 
     def __init__(
@@ -103,11 +94,9 @@ class Display:
         self._ended: dict[str, bool] = {}  # run id to whether the run completed
         self._running: dict[str, _Running] = {}
         self._is_wide = self._console.width >= _WIDE
-        step, rate = (
-            ("step {task.completed:>6.0f}/{task.total:.0f}", "{task.fields[rate]:>6.1f} steps/s")
-            if self._is_wide
-            else ("{task.completed}/{task.total}", "{task.fields[rate]:.0f}/s")
-        )
+        step, rate = "{task.completed}/{task.total}", "{task.fields[rate]:.0f}/s"
+        if self._is_wide:
+            step, rate = "step {task.completed:>6.0f}/{task.total:.0f}", "{task.fields[rate]:>6.1f} steps/s"
         texts = [
             TextColumn(form, table_column=Column(no_wrap=True))
             for form in ("{task.description}", step, rate, "{task.fields[values]}")
@@ -128,14 +117,12 @@ class Display:
 
     def __enter__(self) -> Self:
         if self._is_live:
-            self._live.__enter__()
+            self._live.start(refresh=True)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._is_live:
-            self._live.__exit__(kind, error, trace)
+            self._live.stop()
 
     def say(self, line: str) -> None:
         """Prints a line above the bars."""
@@ -145,7 +132,7 @@ class Display:
             self._console.quiet = True
 
     def event(self, event: Mapping[str, Any], label: str) -> None:
-        """Shows an event of the run that `label` describes, such as `gol=3 seed=1`."""
+        """Shows an event. `label` describes its run, such as `gol=3 seed=1`."""
         run_id = str(event["run_id"])
         named = f"{time.strftime('%H:%M:%S')} {short(run_id)} {label}"
         match event["event"]:
@@ -167,7 +154,7 @@ class Display:
     def _start(self, run_id: str, event: Mapping[str, Any], label: str, named: str) -> None:
         step, max_steps, now = int(event["step"]), int(event["max_steps"]), time.monotonic()
         run = _Running(step, max_steps, first_step=step, since=now, line_at=now)
-        self._ended.pop(run_id, None)  # a run whose worker died is tried again
+        self._ended.pop(run_id, None)  # a run whose worker died starts again
         self._running[run_id] = run
         if self._is_live:
             text = f"{short(run_id)} {label}" if self._is_wide else label
@@ -191,13 +178,13 @@ class Display:
 
     def _count(self, run_id: str, line: str, *, ok: bool = True) -> None:
         self._ended[run_id] = ok
-        left, ended, total = self._left(), len(self._ended), len(self._run_ids)
         if self._is_live:
             self._update_all()
-            self.say(line)
         else:
+            left, ended, total = self._left(), len(self._ended), len(self._run_ids)
             eta = "" if left is None or ended >= total else f", ETA {duration(left)}"
-            self.say(f"{line} ({ended}/{total}{eta})")
+            line += f" ({ended}/{total}{eta})"
+        self.say(line)
 
     def _update_all(self) -> None:
         ended, left = len(self._ended), self._left()
@@ -210,7 +197,7 @@ class Display:
         )
 
     def _left(self) -> float | None:
-        """Seconds until the last run ends; None if they are unknown."""
+        """Seconds until the last run ends; None: unknown."""
         share = min(self._workers / max(len(self._running), 1), 1.0)
         training = [
             Training(run_id, run.step, run.max_steps, run.rate or None, share)
@@ -218,19 +205,18 @@ class Display:
         ]
         if self._estimate is None:
             return max((left for run in training if (left := run.to_limit_s) is not None), default=None)
-        waiting = [
-            run_id for run_id in self._run_ids if run_id not in self._ended and run_id not in self._running
-        ]
+        known = self._ended.keys() | self._running.keys()
+        waiting = [run_id for run_id in self._run_ids if run_id not in known]
         return self._estimate.left(training, waiting, workers=self._workers)
 
 
 def accuracies(values: Mapping[str, float]) -> str:
     """The accuracy of the final state, then of the states in between: `final 97.1% | s2 99.8% s3 98.6%`.
 
-    A run that counts cells has `count` in front; the adversarial stage has `adversary: `.
+    A run of `life_count` has `count` first. A line of the adversary's stage starts with `adversary: `.
     """
     found = [match for match in map(_STATE.fullmatch, values) if match]
-    # state1 is the autoencoder's output; it is neither imagined nor predicted.
+    # state1 is left out: it is the autoencoder's output and not predicted.
     states = sorted((int(match[2]), match[0]) for match in found if match[2] != "1")
     named = [f"s{number} {_percent(values[name])}" for number, name in states]
     if "count" in values:
@@ -254,10 +240,8 @@ def ending(event: Mapping[str, Any]) -> str:
         return str(event["state"]) + (f": {event['error']}" if event.get("error") else "")
     metrics = event["metrics"]
     parts = [f"{event['outcome']} at step {metrics.get('steps', 0):.0f}", f"in {duration(event['seconds'])}"]
-    for name in ("train_accuracy", "metric", "correlation"):
-        if metrics.get(name) is not None:
-            parts.append(f"{name} {metrics[name]:.4f}")
-    return ", ".join(parts)
+    shown = [name for name in ("train_accuracy", "metric", "correlation") if metrics.get(name) is not None]
+    return ", ".join([*parts, *(f"{name} {metrics[name]:.4f}" for name in shown)])
 
 
 def duration(seconds: float) -> str:

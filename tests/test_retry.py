@@ -73,7 +73,7 @@ def test_failed_runs_are_chosen_and_those_with_too_many_attempts_are_named(folde
 
     said = retry(folder, "s.yaml", "--dry-run")
     assert said.err == (
-        f"left after 3 attempts or more: {two[1][:10]}; see imagine-results show RUN, or raise --max-attempts\n"
+        f"skipped after 3 attempts or more: {two[1][:10]}; see imagine-results show RUN, or raise --max-attempts\n"
     )
     head, _, *lines = said.out.strip().splitlines()
     assert head.split() == ["sweep", "run_id", "gol", "seed", "state", "attempts"]
@@ -86,7 +86,7 @@ def test_failed_runs_are_chosen_and_those_with_too_many_attempts_are_named(folde
 @pytest.mark.parametrize(
     ("arguments", "begin"),
     [
-        (["--max-attempts", "1", "--dry-run"], "left after 1 attempt or more: "),
+        (["--max-attempts", "1", "--dry-run"], "skipped after 1 attempt or more: "),
         (["s.yaml", "--where", "state=LOST"], "no failed run"),
     ],
 )

@@ -1,6 +1,5 @@
-"""The commands `coverage`, which shows the kept runs that cells miss, and `top-up`, which trains more."""
+"""The commands `coverage`, which shows each cell's missing runs, and `top-up`, which trains more runs."""
 
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -10,7 +9,7 @@ import click
 
 from results_db import console
 from results_db.cli.options import gate_option
-from results_db.contract import StoreError
+from results_db.contract import Store, StoreError
 from results_db.text import counted
 from sweeps.cli import options
 from sweeps.follow.top_up import CAP, make_top_up, to_launch, why_held_back
@@ -18,7 +17,6 @@ from sweeps.spec.document import SpecError
 from sweeps.status.cell import CellStatus
 
 if TYPE_CHECKING:
-    from results_db.contract import Store
     from sweeps.launch.options import LaunchOptions
     from sweeps.spec.expand import Expansion
     from sweeps.spec.model import Spec
@@ -29,7 +27,7 @@ cap_option = click.option(
     default=CAP,
     show_default=True,
     metavar="X",
-    help="Most runs of a cell, in multiples of its wanted runs.",
+    help="Most runs of a cell, as a multiple of its wanted runs.",
 )
 
 
@@ -39,7 +37,7 @@ cap_option = click.option(
 @gate_option
 @cap_option
 @console.json_option
-@console.db_option
+@options.store_option
 def coverage(
     *,
     spec: str | None,
@@ -48,29 +46,23 @@ def coverage(
     min_accuracy: float | None,
     cap: float,
     as_json: bool,
-    db: str | None,
+    store: Store,
 ) -> None:
-    """Show how many wanted runs each cell has, for the cells of SPEC or of every launched sweep.
+    """Show how many of its wanted runs each cell has, for the cells of SPEC or of every launched sweep.
 
-    `stored` counts the completed runs, `kept` those of them that passed the gate, `to_submit` the new and interrupted
-    runs; `missing` is wanted - kept. `top_up` is the number of runs that `top-up` would launch, `held_back` the number
-    that the cell needs beyond its cap.
+    `stored` counts completed runs, `kept` those that passed the gate, `to_submit` new and interrupted runs. `missing`
+    is wanted - kept. `top_up` is what `top-up` would launch, and `held_back` what the cell needs beyond that.
 
     --where takes config keys and these columns, e.g. 'missing>0'.
     """
-    from results_db.store import open_store
     from sweeps.spec.stored import NO_SWEEP, sweeps_of
 
-    with closing(open_store(db, create=False)) as store:
-        sweeps = sweeps_of(store, spec, overrides, report=options.say)
-        cells = _top_ups(sweeps, store, min_accuracy=min_accuracy, cap=cap)
+    sweeps = sweeps_of(store, spec, overrides, report=options.say)
+    cells = _top_ups(sweeps, store, min_accuracy=min_accuracy, cap=cap)
     if not cells and not as_json:
         click.echo(NO_SWEEP)
         return
-    cells = _matching(cells, where)
-    _show(cells, with_names=spec is None, as_json=as_json)
-    if not as_json:
-        _say_held_back(cells, cap=cap)
+    _show(_matching(cells, where), with_names=spec is None, as_json=as_json, cap=cap)
 
 
 @click.command("top-up")
@@ -93,10 +85,10 @@ def top_up(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Train more runs for the cells of SPEC that miss kept runs, as many as their pass rates suggest.
+    """Train more runs for the cells of SPEC that miss kept runs. Their number follows from the cell's pass rate.
 
-    A cell's new and interrupted runs come first, then unused seeds. When they have ended, give the same command again.
-    Failed runs are left to `retry`.
+    A cell's new and interrupted runs come first, then new seeds. When they have ended, give the same command again.
+    `retry` is for failed runs.
     """
     from results_db.store import open_store
     from sweeps.launch.launch import launch
@@ -104,7 +96,11 @@ def top_up(
     from sweeps.spec.load import expand_spec
 
     loaded, expansion = expand_spec(spec, overrides)
-    _check_may_grow(loaded, expansion)
+    if all(cell.next_seed is None for cell in expansion.cells):
+        raise SpecError(
+            f"{loaded.name} fixes its seeds by a count, list or range, so a top-up cannot add any; "
+            "give `runs` instead, with at most {start: ...} as `seeds`"
+        )
     with closing(open_store(how.db, create=False)) as store:
         cells = _top_ups([(loaded, expansion)], store, min_accuracy=min_accuracy, cap=cap)
     cells = _matching(cells, where)
@@ -112,43 +108,33 @@ def top_up(
     if dry_run:
         ids = {run.run_id for run in chosen.runs}
         first = [replace(cell, top_up=[run for run in cell.top_up if run.run_id in ids]) for cell in cells]
-        _show(first, with_names=False, as_json=as_json)
-        if not as_json:
-            _say_held_back(cells, cap=cap)
+        _show(first, with_names=False, as_json=as_json, cap=cap)
         return 0
     held_back = _say_held_back(cells, cap=cap)
     if chosen.runs:
         what = f"{loaded.name}: {counted(len(chosen.runs), 'run')} to top up"
         options.confirm(what, len(chosen.runs), yes=how.yes)
     else:
-        click.echo(f"{loaded.name}: nothing to launch; see imagine-sweep coverage", err=True)
+        options.say(f"{loaded.name}: nothing to launch; see imagine-sweep coverage")
     result = launch(loaded, chosen, how)
     if as_json:
-        click.echo(json.dumps(result.as_dict(), indent=2))
+        options.print_json(result.as_dict())
     return result.exit_code or (console.SOME_FAILED if held_back else 0)
 
 
-def _check_may_grow(spec: "Spec", expansion: "Expansion") -> None:
-    if all(cell.next_seed is None for cell in expansion.cells):
-        raise SpecError(
-            f"{spec.name} fixes its seeds by a count, list or range, so a top-up cannot add any; "
-            "give `runs` instead, with at most {start: ...} as `seeds`"
-        )
-
-
 def _top_ups(
-    sweeps: "Sequence[tuple[Spec, Expansion]]", store: "Store", *, min_accuracy: float | None, cap: float
+    sweeps: "Sequence[tuple[Spec, Expansion]]", store: Store, *, min_accuracy: float | None, cap: float
 ) -> list[CellStatus]:
     """Every cell of these sweeps, with the runs that a top-up would launch."""
     from sweeps.follow.coverage import cover
     from sweeps.status.cell import dead_runs
 
     frame, dead = store.runs(), dead_runs(store)
-    top_ups = []
+    cells = []
     for spec, expansion in sweeps:
-        cells = cover(expansion, frame, sweep=spec.name, dead=dead, min_accuracy=min_accuracy)
-        top_ups += make_top_up(cells, cap=cap)
-    return top_ups
+        covered = cover(expansion, frame, sweep=spec.name, dead=dead, min_accuracy=min_accuracy)
+        cells += make_top_up(covered, cap=cap)
+    return cells
 
 
 def _matching(cells: Sequence[CellStatus], where: str | None) -> list[CellStatus]:
@@ -170,7 +156,7 @@ def _matching(cells: Sequence[CellStatus], where: str | None) -> list[CellStatus
     return matching
 
 
-def _show(cells: Sequence[CellStatus], *, with_names: bool, as_json: bool) -> None:
+def _show(cells: Sequence[CellStatus], *, with_names: bool, as_json: bool, cap: float) -> None:
     rows: list[dict[str, Any]] = []
     for cell in cells:
         row: dict[str, Any] = {"sweep": cell.sweep} if with_names or as_json else {}
@@ -189,11 +175,12 @@ def _show(cells: Sequence[CellStatus], *, with_names: bool, as_json: bool) -> No
     click.echo(
         f"{missing} of {counted(wanted, 'wanted run')} are missing; imagine-sweep top-up would launch {top_up}"
     )
+    _say_held_back(cells, cap=cap)
 
 
 def _say_held_back(cells: Sequence[CellStatus], *, cap: float) -> bool:
-    """Say of every cell that gets fewer runs than it needs why; whether there is one."""
+    """Explains every cell that gets fewer runs than it needs, and returns whether there is such a cell."""
     held_back = [cell for cell in cells if cell.held_back]
     for cell in held_back:
-        click.echo(f"{cell.label}: {why_held_back(cell, cap=cap)}", err=True)
+        options.say(f"{cell.label}: {why_held_back(cell, cap=cap)}")
     return bool(held_back)

@@ -1,8 +1,6 @@
-"""The commands for runs that were launched: `logs`, `cancel`, `reconcile`."""
+"""The commands for launched runs: `logs`, `cancel`, `reconcile`."""
 
-import json
 from collections.abc import Collection, Sequence
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -24,33 +22,31 @@ if TYPE_CHECKING:
 @click.option("-f", "--follow", is_flag=True, help="Show new lines until the run ends.")
 @console.limit_option
 @console.json_option
-@console.db_option
-def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, db: str | None) -> None:
+@options.store_option
+def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, store: Store) -> None:
     """Show the log of a run's newest attempt, on this machine or on Slurm; -n N shows its last N lines.
 
-    RUN is a run id, or its first characters. Runs that train together share a log.
+    RUN is a run id or a prefix of it. Runs that train together share a log.
     """
-    from results_db.store import open_store
     from slurm.follow import logs as files
 
     if follow and as_json:
         raise click.UsageError("--json prints the log once and -f follows it; give one of them")
-    with closing(open_store(db, create=False)) as store:
-        run_id = store.find(run)
-        if follow:
-            for text in files.follow(store, run_id, note=options.say, last=limit):
-                click.echo(text, nl=False)
-            return
-        lines = files.read(store, run_id).splitlines()
-        shown = lines[-limit:] if limit else lines
-        if as_json:
-            log = files.newest_log(store, run_id)
-            about = {"run_id": run_id, "attempt": log.attempt, "state": str(log.state), "job_id": log.job_id}
-            click.echo(json.dumps({**about, "log": str(log.path), "lines": shown}, indent=2))
-        elif shown:
-            click.echo("\n".join(shown))
-        else:
-            click.echo(f"the log of run {short(run_id)} is empty", err=True)
+    run_id = store.find(run)
+    if follow:
+        for text in files.follow(store, run_id, note=options.say, last=limit):
+            click.echo(text, nl=False)
+        return
+    lines = files.read(store, run_id).splitlines()
+    shown = lines[-limit:] if limit else lines
+    if as_json:
+        log = files.newest_log(store, run_id)
+        about = {"run_id": run_id, "attempt": log.attempt, "state": str(log.state), "job_id": log.job_id}
+        options.print_json({**about, "log": str(log.path), "lines": shown})
+    elif shown:
+        click.echo("\n".join(shown))
+    else:
+        options.say(f"the log of run {short(run_id)} is empty")
 
 
 @click.command()
@@ -66,7 +62,7 @@ def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, db: str | 
 @click.option("--dry-run", is_flag=True, help="Only show what the command would do.")
 @options.yes_option
 @console.json_option
-@console.db_option
+@options.store_option
 def cancel(
     *,
     spec: str | None,
@@ -76,14 +72,12 @@ def cancel(
     dry_run: bool,
     yes: bool,
     as_json: bool,
-    db: str | None,
+    store: Store,
 ) -> int:
-    """Stop active runs of SPEC, or without it of all sweeps. --where and --state choose among them.
+    """Cancel active runs of SPEC, or without it of all sweeps. --where and --state choose among them.
 
-    A job trains several runs together. A job that also trains other runs continues for those. The next launch continues
-    the cancelled runs.
+    A job that also trains other runs continues with those. The next launch continues the cancelled runs.
     """
-    from results_db.store import open_store
     from slurm.follow import cancel as cancelling
 
     if spec is None and where is None and not states:
@@ -91,22 +85,19 @@ def cancel(
             "no runs chosen; give a SPEC, --where or --state, or for all active runs --state pending --state running"
         )
     slurm = Slurm()
-    with closing(open_store(db, create=False)) as store:
-        found = _to_cancel(store, slurm, _chosen(store, spec, overrides, where), states)
-        if not found.run_ids:
-            raise StoreError(
-                f"{_filter(spec, where, states)}: no active run matches; see imagine-sweep status"
-            )
-        if not dry_run:
-            what = f"{counted(len(found.run_ids), 'run')} and {counted(len(found.jobs), 'job')} to cancel"
-            options.confirm(what, len(found.run_ids), yes=yes)
-            try:
-                cancelling.carry_out(found, store, slurm)
-            except SlurmError as error:
-                options.say(f"{error}; give the same command again")
-                return console.SOME_FAILED
+    found = _to_cancel(store, slurm, _chosen(store, spec, overrides, where), states)
+    if not found.run_ids:
+        raise StoreError(f"{_filter(spec, where, states)}: no active run matches; see imagine-sweep status")
+    if not dry_run:
+        what = f"{counted(len(found.run_ids), 'run')} and {counted(len(found.jobs), 'job')} to cancel"
+        options.confirm(what, len(found.run_ids), yes=yes)
+        try:
+            cancelling.carry_out(found, store, slurm)
+        except SlurmError as error:
+            options.say(f"{error}; give the same command again")
+            return console.SOME_FAILED
     if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=2))
+        options.print_json(found.as_dict())
     else:
         done, *remarks = found.lines()
         would = f"would cancel {counted(len(found.run_ids), 'run')} and {counted(len(found.jobs), 'job')}"
@@ -133,7 +124,7 @@ def _to_cancel(store: Store, slurm: Slurm, run_ids: Collection[str], states: Seq
     """The runs and jobs to cancel.
 
     Raises:
-        SlurmError: Slurm does not answer, and some of the runs may be in its jobs.
+        SlurmError: Slurm does not answer, and its jobs may train some of the runs.
     """
     from slurm.follow.cancel import needs_slurm, plan
     from slurm.follow.reconcile import Reconciler
@@ -151,9 +142,9 @@ def _to_cancel(store: Store, slurm: Slurm, run_ids: Collection[str], states: Seq
 
 
 def _filter(spec: str | None, where: str | None, states: Sequence[str]) -> str:
-    """The choice of runs, as it was given on the command line."""
-    wheres = [] if where is None else [f"--where '{where}'"]
-    return " ".join([*([spec] if spec else []), *wheres, *(f"--state {state}" for state in states)])
+    """The choice of runs, as on the command line."""
+    given = [spec, where and f"--where '{where}'", *(f"--state {state}" for state in states)]
+    return " ".join(text for text in given if text)
 
 
 @click.command()
@@ -161,7 +152,7 @@ def _filter(spec: str | None, where: str | None, states: Sequence[str]) -> str:
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 @click.option("--release", is_flag=True, help="Release the jobs that a fault holds.")
 @console.json_option
-@console.db_option
+@options.store_option
 def reconcile(
     *,
     spec: str | None,
@@ -169,29 +160,27 @@ def reconcile(
     dry_run: bool,
     release: bool,
     as_json: bool,
-    db: str | None,
+    store: Store,
 ) -> int:
-    """Bring the store up to date with what became of the runs of SPEC, or without it of all runs.
+    """Update the store: record what became of the runs of SPEC, or without it of all runs.
 
-    It ingests results from the spool, finds the jobs of launches that died, and asks heartbeats, squeue and sacct about
-    every run that the store records as PENDING or RUNNING. It is safe at any time.
+    It ingests results from the spool, finds the jobs of launches that died, and compares every PENDING or RUNNING run
+    with heartbeats, squeue and sacct. It is safe at any time.
     """
-    from results_db.store import open_store
     from slurm.follow.reconcile import Reconciler
 
     slurm = Slurm()
-    with closing(open_store(db, create=False)) as store:
-        run_ids = None if spec is None else _chosen(store, spec, overrides, None)
-        reconciler = Reconciler(store, slurm, run_ids=run_ids, hold=not release)
-        found = reconciler.look(dry_run=dry_run)
-        released = []
-        if release and not dry_run and isinstance(found.queue, Answer):
-            released = hold.release(store, found.open, queue=found.queue, slurm=slurm)
-        holds = hold.held(store.folder, [one.job_name for one in found.open if one.job_name])
+    run_ids = None if spec is None else _chosen(store, spec, overrides, None)
+    reconciler = Reconciler(store, slurm, run_ids=run_ids, hold=not release)
+    found = reconciler.look(dry_run=dry_run)
+    released = []
+    if release and not dry_run and isinstance(found.queue, Answer):
+        released = hold.release(store, found.open, queue=found.queue, slurm=slurm)
+    holds = hold.held(store.folder, [one.job_name for one in found.open if one.job_name])
     if as_json:
         names = [each.job_name for each in released]
         still = [{"job_name": each.job_name, "cause": each.cause} for each in holds]
-        click.echo(json.dumps({**found.as_dict(), "held": still, "released": names}, indent=2))
+        options.print_json({**found.as_dict(), "held": still, "released": names})
     else:
         changes = [*found.lines, *(f"{each.job_name} is released" for each in released)]
         for line in changes:

@@ -1,19 +1,21 @@
-"""Arguments and options that commands of `imagine-sweep` share, a question, and how rows are printed."""
+"""What the commands of `imagine-sweep` share: arguments, options, a question, and output."""
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import fields
 from functools import wraps
 from typing import Any, TypeVar
 
 import click
 
+from results_db import console
 from sweeps.launch.options import LaunchOptions, ask
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 MOST_UNASKED = 10
-"""Runs that `retry`, `top-up` and `cancel` take without a question."""
+"""Most runs that `retry`, `top-up` and `cancel` train or cancel without a question."""
 
 _overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
@@ -24,14 +26,27 @@ def spec_arguments(command: F) -> F:
 
 
 def optional_spec_arguments(command: F) -> F:
-    """Adds the same arguments, where `spec` may be None."""
+    """Adds the same arguments, but `spec` may be None."""
     return click.argument("spec", metavar="[SPEC]", required=False)(_overrides(command))
 
 
-def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of a command that trains: the arguments `how: LaunchOptions` and `dry_run: bool`.
+def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--db` and the argument `store: Store`, which is open while the command runs."""
 
-    An option that the command adds itself, such as --db, goes into `how` if LaunchOptions has a field of its name.
+    @wraps(command)
+    def with_store(*, db: str | None, **given: Any) -> Any:
+        from results_db.store import open_store
+
+        with closing(open_store(db, create=False)) as store:
+            return command(store=store, **given)
+
+    return console.db_option(with_store)
+
+
+def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of a launch, and the arguments `how: LaunchOptions` and `dry_run: bool`.
+
+    An option of the command itself, such as --db, goes into `how` if LaunchOptions has a field of its name.
     """
 
     @wraps(command)
@@ -49,7 +64,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
             envvar="IMAGINE_ASK_ABOVE",
             show_envvar=True,
             metavar="HOURS",
-            help="On Slurm: ask first above so many expected GPU-hours.",
+            help="On Slurm: ask first if more than HOURS GPU-hours are expected.",
         ),
         click.option(
             "--check/--no-check", default=True, help="On Slurm: check a node first. [default: check]"
@@ -60,9 +75,9 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=LaunchOptions.hold_after,
             show_default=True,
             metavar="K",
-            help="On Slurm: hold the waiting jobs after K identical failures at the start; 0: never.",
+            help="On Slurm: hold the waiting jobs if the first K runs fail with one cause; 0: never.",
         ),
-        click.option("--pack-size", type=positive, metavar="N", help="Runs of one shape to train at once."),
+        click.option("--pack-size", type=positive, metavar="N", help="Most runs of a pack."),
         click.option("--workers", type=positive, metavar="N", help="Processes. [default: per core or GPU]"),
         click.option("--dry-run", is_flag=True, help="Only show what the command would do."),
         click.option("-n", "limit", type=positive, metavar="N", help="Only the first N runs."),
@@ -75,17 +90,7 @@ yes_option = click.option("-y", "--yes", is_flag=True, help=f"Do not ask, even a
 
 
 def confirm(what: str, runs: int, *, yes: bool) -> None:
-    """Asks before more than `MOST_UNASKED` runs are trained or cancelled.
-
-    Args:
-        what: what is about to be done.
-        runs: number of runs.
-        yes: the answer was given on the command line.
-
-    Raises:
-        click.UsageError: standard input is no terminal.
-        click.Abort: the answer is no.
-    """
+    """Asks before more than `MOST_UNASKED` runs are trained or cancelled, unless `yes`. See `ask`."""
     if not yes and runs > MOST_UNASKED:
         ask(what, f"more than {MOST_UNASKED} runs")
 
@@ -95,10 +100,15 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
+def print_json(value: object) -> None:
+    """Prints a value as indented JSON."""
+    click.echo(json.dumps(value, indent=2))
+
+
 def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     """Prints rows as JSON or as a table. The columns of the longest row come first."""
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     from results_db.views.tables import render
 

@@ -1,6 +1,5 @@
-"""The command that trains failed runs again: `retry`."""
+"""The command `retry`, which trains failed runs again."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -37,7 +36,7 @@ _MOST_NAMED = 20
     default=MAX_ATTEMPTS,
     show_default=True,
     metavar="N",
-    help="Leave runs alone that have had so many attempts.",
+    help="Skip runs with N or more attempts.",
 )
 @options.launch_options
 @options.yes_option
@@ -54,9 +53,9 @@ def retry(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Train failed runs again: those of SPEC, or without it those of every sweep that was launched.
+    """Train failed runs again: those of SPEC, or without it those of every launched sweep, with their top-ups.
 
-    The runs of top-ups belong to their sweep. --where takes the columns of `imagine-results runs`.
+    --where takes the columns of `imagine-results runs`.
     """
     from results_db.query import where as filters
     from results_db.store import open_store
@@ -85,12 +84,12 @@ def retry(
     results = _train(retries, replace(how, retry_failed=True))
     if as_json:
         said = [result.as_dict() for result in results]
-        click.echo(json.dumps(said if spec is None else said[0], indent=2))
+        options.print_json(said if spec is None else said[0])
     return max([console.SOME_FAILED if left else 0, *(result.exit_code for result in results)])
 
 
 def _train(retries: Sequence[Retry], how: "LaunchOptions") -> "list[LaunchResult]":
-    """Trains sweep after sweep, each where its spec says; an interrupt ends it."""
+    """Trains sweep after sweep, each with its own launcher, until one is interrupted."""
     from sweeps.launch.launch import launch
 
     results: list[LaunchResult] = []
@@ -120,12 +119,12 @@ def _show(retries: Sequence[Retry], failed: Mapping[str, Mapping[str, Any]], *, 
 
 
 def _say_left(run_ids: Sequence[str], *, max_attempts: int) -> bool:
-    """Names the runs that have failed too often; False without any."""
+    """Names the runs that have used up their attempts, and returns whether there are any."""
     if run_ids:
         named = ", ".join(short(run_id) for run_id in run_ids[:_MOST_NAMED])
         more = f" and {len(run_ids) - _MOST_NAMED} more" if len(run_ids) > _MOST_NAMED else ""
         options.say(
-            f"left after {counted(max_attempts, 'attempt')} or more: {named}{more}; see imagine-results show RUN, "
+            f"skipped after {counted(max_attempts, 'attempt')} or more: {named}{more}; see imagine-results show RUN, "
             "or raise --max-attempts"
         )
     return bool(run_ids)

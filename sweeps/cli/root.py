@@ -1,6 +1,5 @@
 """The command group `imagine-sweep`, with `list`, `plan` and `launch`."""
 
-import json
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -39,11 +38,11 @@ def cli() -> None:
 
     SPEC is a YAML file, or the name of a spec that ships with the package (see `list`). Hydra overrides, such as
     channels=32, channels=20,32 or launcher.cpus_per_task=2, and options follow it, in any order.
-    EXPERIMENT.KEY=VALUE, such as life_count.preset=paper, changes the cells of that experiment alone.
+    EXPERIMENT.KEY=VALUE, such as life_count.preset=paper, changes only the cells of that experiment.
     """
 
 
-retry_option = click.option("--retry-failed", is_flag=True, help="Train failed runs, too.")
+retry_option = click.option("--retry-failed", is_flag=True, help="Also train failed runs again.")
 
 
 @cli.command("list")
@@ -76,7 +75,7 @@ def list_specs(as_json: bool) -> None:
 def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, retry_failed: bool) -> None:
     """Show what a launch would do, per cell: wanted, stored, active, failed, to submit, expected time.
 
-    KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE is for that experiment's cells alone.
+    KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE changes only that experiment's cells.
     """
     from sweeps.spec.load import expand_spec
 
@@ -95,7 +94,7 @@ def launch(spec: str, overrides: tuple[str, ...], how: "LaunchOptions", as_json:
     """Train the runs of SPEC that the store lacks. The same command continues an interrupted launch.
 
     With launcher=slurm, or a launcher file of your own, it returns as soon as the jobs are queued.
-    KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE is for that experiment's cells alone.
+    KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE changes only that experiment's cells.
     """
     from sweeps.launch.launch import launch
     from sweeps.spec.expand import first_runs
@@ -108,7 +107,7 @@ def launch(spec: str, overrides: tuple[str, ...], how: "LaunchOptions", as_json:
         return 0
     result = launch(loaded, expansion, how)
     if as_json:
-        click.echo(json.dumps(result.as_dict(), indent=2))
+        options.print_json(result.as_dict())
     return result.exit_code
 
 
@@ -126,7 +125,7 @@ def _show_plan(
         whole = plan.expected_seconds
         hours = None if resources is None or whole is None else resources.hours(whole)
         about = {"hours": hours, "unit": None if resources is None else resources.unit}
-        click.echo(json.dumps({"name": spec.name, **plan.as_dict(), **about}, indent=2))
+        options.print_json({"name": spec.name, **plan.as_dict(), **about})
         return
     from jobs.progress import duration
 
@@ -147,18 +146,18 @@ def _show_plan(
 
 
 def _expected(plan: "Plan", resources: "Resources | None") -> str:
-    """The time that the runs to submit take, by past runs."""
+    """The training time of the runs to submit, by past runs."""
     from jobs.progress import duration
 
     time = plan.known_seconds
     if time is None:
-        return "no past runs to tell the time from"
+        return "time unknown without past runs"
     hours = "" if resources is None else f", {resources.hours(time):.3g} {resources.unit}"
     return f"{'at least ' if plan.expected_seconds is None else ''}{duration(time)} of training{hours}"
 
 
 def _resources(spec: "Spec") -> "Resources | None":
-    """The resources that a job of the spec asks Slurm for; None where the launcher is local."""
+    """The resources that a job of the spec asks Slurm for; None: the launcher is local."""
     from slurm.submit.launchers import SLURM, Resources, choose
 
     launcher = choose(spec.launcher)

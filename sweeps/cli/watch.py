@@ -1,24 +1,22 @@
-"""The commands that show how a sweep stands: `status` once, `watch` until it ends."""
+"""The commands that show a sweep's progress: `status` once, `watch` until no run is active."""
 
-import json
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from results_db import console
-from results_db.contract import State, StoreError
+from results_db.contract import State, Store, StoreError
 from sweeps.cli import options
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from results_db.contract import Store
     from sweeps.follow.watch import Snapshot
 
 _UNLIMITED = 100_000
@@ -26,22 +24,19 @@ _UNLIMITED = 100_000
 
 @click.command()
 @options.optional_spec_arguments
-@console.db_option
+@options.store_option
 @console.json_option
-def status(spec: str | None, overrides: tuple[str, ...], db: str | None, as_json: bool) -> None:
+def status(spec: str | None, overrides: tuple[str, ...], store: Store, as_json: bool) -> None:
     """Show the number of runs in each state, for each cell of SPEC or for each launched sweep.
 
-    It reads only the store; `reconcile` and `watch` ask Slurm, too. NEW runs are not in the store.
+    It reads only the store. `reconcile` and `watch` also ask Slurm. NEW runs are not in the store.
     """
-    from results_db.store import open_store
-
-    with closing(open_store(db, create=False)) as store:
-        if spec is None:
-            rows = [{"sweep": name, "states": states} for name, states in store.sweeps().items()]
-        else:
-            rows = _cell_states(store, spec, overrides)
+    if spec is None:
+        rows = [{"sweep": name, "states": states} for name, states in store.sweeps().items()]
+    else:
+        rows = _cell_states(store, spec, overrides)
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        options.print_json(rows)
     elif not rows:
         from sweeps.spec.stored import NO_SWEEP
 
@@ -51,7 +46,7 @@ def status(spec: str | None, overrides: tuple[str, ...], db: str | None, as_json
 
 
 def _aligned(rows: Sequence[dict[str, Any]], *, with_name: bool) -> str:
-    """The rows as plain columns. For 500 cells, drawing a table with rich takes longer than reading the store."""
+    """The rows as plain columns. With 500 cells, a table of rich would take longer than reading the store."""
     from results_db.text import cell_text
 
     left_out = ("states",) if with_name else ("sweep", "states")
@@ -70,7 +65,7 @@ def _aligned(rows: Sequence[dict[str, Any]], *, with_name: bool) -> str:
     return "\n".join(line.rstrip() for line in aligned)
 
 
-def _cell_states(store: "Store", spec: str, overrides: tuple[str, ...]) -> list[dict[str, Any]]:
+def _cell_states(store: Store, spec: str, overrides: tuple[str, ...]) -> list[dict[str, Any]]:
     from sweeps.spec.stored import find_sweep
     from sweeps.status.cell import dead_runs, read_cells, with_lost
 
@@ -95,7 +90,7 @@ def _cell_states(store: "Store", spec: str, overrides: tuple[str, ...]) -> list[
     help="Seconds between refreshes.",
 )
 @console.json_option
-@console.db_option
+@options.store_option
 def watch(
     *,
     spec: str | None,
@@ -103,42 +98,37 @@ def watch(
     once: bool,
     every_s: float,
     as_json: bool,
-    db: str | None,
+    store: Store,
 ) -> int:
     """Show cells by status, running runs, time left and causes of failures of SPEC, or of every launched sweep.
 
-    Each look reconciles, as `reconcile` does, and runs squeue once. The command ends when no run is active any more, or
-    with Ctrl-C; the jobs go on. Without a terminal it prints a line when something has changed; with --json it prints a
+    Each look reconciles, as `reconcile` does, and runs squeue once. The command ends when no run is active, or with
+    Ctrl-C; the jobs continue. Without a terminal it prints a line when something has changed; with --json it prints a
     line of JSON for every look.
 
-    Exit code 1: no run is active any more, and some failed or were interrupted.
+    Exit code 1: some runs failed or were interrupted.
     """
-    from results_db.store import open_store
     from slurm.client.client import Slurm
     from sweeps.follow.display import show_once
     from sweeps.follow.watch import Watch
     from sweeps.spec.stored import sweeps_of
 
-    with closing(open_store(db, create=False)) as store:
-        watched = Watch(
-            lambda: sweeps_of(store, spec, overrides, report=options.say),
-            store=store,
-            slurm=Slurm(),
-            name="all sweeps" if spec is None else None,
-        )
-        if not once:
-            last = _go_on(watched.look, every_s, as_json=as_json)
-        elif as_json:
-            last = watched.look()
-            click.echo(json.dumps(last.as_dict(), indent=2))
-        else:
-            last = watched.look()
-            show_once(last, _terminal())
+    watched = Watch(
+        lambda: sweeps_of(store, spec, overrides, report=options.say),
+        store=store,
+        slurm=Slurm(),
+        name="all sweeps" if spec is None else None,
+    )
+    last = watched.look() if once else _go_on(watched.look, every_s, as_json=as_json)
+    if once and as_json:
+        options.print_json(last.as_dict())
+    elif once:
+        show_once(last, _terminal())
     return console.SOME_FAILED if last.has_failed else 0
 
 
 def _terminal() -> "Console":
-    """Standard output. If it is no terminal it is very wide, since a program that reads it needs whole lines."""
+    """Standard output. It is very wide if it is not a terminal, because a program that reads it needs whole lines."""
     from rich.console import Console
 
     terminal = Console(file=sys.stdout)
@@ -146,7 +136,7 @@ def _terminal() -> "Console":
 
 
 def _go_on(look: "Callable[[], Snapshot]", every_s: float, *, as_json: bool) -> "Snapshot":
-    """Show a snapshot after each look, until no run is active any more; the last snapshot."""
+    """Shows a snapshot after each look until no run is active, and returns the last snapshot."""
     from sweeps.follow.display import JsonLines, Lines, Screen
 
     terminal = _terminal()
@@ -165,7 +155,7 @@ def _go_on(look: "Callable[[], Snapshot]", every_s: float, *, as_json: bool) -> 
 
 
 def _interruptible(look: "Callable[[], Snapshot]") -> "Snapshot":
-    """Call `look` in a thread, because Ctrl-C does not interrupt SQLite while it waits for a lock."""
+    """Calls `look` in a thread, because Ctrl-C does not interrupt SQLite while it waits for a lock."""
     done: Future[Snapshot] = Future()
 
     def work() -> None:

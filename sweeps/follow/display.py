@@ -5,7 +5,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 import click
@@ -93,14 +92,11 @@ class Screen:
         self._last: Snapshot | None = None
 
     def __enter__(self) -> Self:
-        self._live.__enter__()
-        self._live.refresh()
+        self._live.start(refresh=True)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
         if self._last is not None:
             self._console.print(summary(self._last), markup=False, highlight=False, soft_wrap=True)
 

@@ -116,19 +116,18 @@ class Estimate:
         workers = workers or sum(run.share for run in training)
         if not workers:
             return None if waiting else 0.0
-        limit = _Mean()
-        for run in training:
-            if run.steps_per_s:
-                limit.add(run.max_steps / run.steps_per_s * run.share)
+        to_limit = _Mean()
         longest = work = 0.0
         for run in training:
             rest = self.of_run(run)
             if rest is None:
                 return None
             longest, work = max(longest, rest), work + rest * run.share
+            if run.steps_per_s:
+                to_limit.add(run.max_steps / run.steps_per_s * run.share)
         for run_id in waiting:
             mean = self._mean(self._seconds, run_id)
-            mean = limit.value if mean is None else mean
+            mean = to_limit.value if mean is None else mean
             if mean is None:
                 return None
             work += mean

@@ -57,9 +57,9 @@ def make_plan(
 
     Args:
         expansion: the spec's cells and runs.
-        store: the store; it may be empty.
+        store: the store.
         dead: see `dead_runs`.
-        retry_failed: submit failed runs as well.
+        retry_failed: also submit failed runs.
     """
     states = with_lost(store.states(run.run_id for run in expansion.runs), dead)
     cells = read_cells(expansion, states, retry_failed=retry_failed)
