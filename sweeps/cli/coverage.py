@@ -13,11 +13,11 @@ from results_db.contract import Store, StoreError
 from results_db.text import counted
 from sweeps.cli import options
 from sweeps.follow.top_up import CAP, make_top_up, to_launch, why_held_back
+from sweeps.launch.options import LaunchOptions, say
 from sweeps.spec.document import SpecError
 from sweeps.status.cell import CellStatus
 
 if TYPE_CHECKING:
-    from sweeps.launch.options import LaunchOptions
     from sweeps.spec.expand import Expansion
     from sweeps.spec.model import Spec
 
@@ -57,7 +57,7 @@ def coverage(
     """
     from sweeps.spec.stored import NO_SWEEP, sweeps_of
 
-    sweeps = sweeps_of(store, spec, overrides, report=options.say)
+    sweeps = sweeps_of(store, spec, overrides, report=say)
     cells = _top_ups(sweeps, store, min_accuracy=min_accuracy, cap=cap)
     if not cells and not as_json:
         click.echo(NO_SWEEP)
@@ -81,7 +81,7 @@ def top_up(
     where: str | None,
     min_accuracy: float | None,
     cap: float,
-    how: "LaunchOptions",
+    how: LaunchOptions,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -115,7 +115,7 @@ def top_up(
         what = f"{loaded.name}: {counted(len(chosen.runs), 'run')} to top up"
         options.confirm(what, len(chosen.runs), yes=how.yes)
     else:
-        options.say(f"{loaded.name}: nothing to launch; see imagine-sweep coverage")
+        say(f"{loaded.name}: nothing to launch; see imagine-sweep coverage")
     result = launch(loaded, chosen, how)
     if as_json:
         options.print_json(result.as_dict())
@@ -182,5 +182,5 @@ def _say_held_back(cells: Sequence[CellStatus], *, cap: float) -> bool:
     """Explains every cell that gets fewer runs than it needs, and returns whether there is such a cell."""
     held_back = [cell for cell in cells if cell.held_back]
     for cell in held_back:
-        options.say(f"{cell.label}: {why_held_back(cell, cap=cap)}")
+        say(f"{cell.label}: {why_held_back(cell, cap=cap)}")
     return bool(held_back)

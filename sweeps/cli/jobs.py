@@ -12,6 +12,7 @@ from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Answer, Unknown
 from slurm.follow import hold
 from sweeps.cli import options
+from sweeps.launch.options import say
 
 if TYPE_CHECKING:
     from slurm.follow.cancel import Cancellation
@@ -34,7 +35,7 @@ def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, store: Sto
         raise click.UsageError("--json prints the log once and -f follows it; give one of them")
     run_id = store.find(run)
     if follow:
-        for text in files.follow(store, run_id, note=options.say, last=limit):
+        for text in files.follow(store, run_id, note=say, last=limit):
             click.echo(text, nl=False)
         return
     lines = files.read(store, run_id).splitlines()
@@ -46,7 +47,7 @@ def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, store: Sto
     elif shown:
         click.echo("\n".join(shown))
     else:
-        options.say(f"the log of run {short(run_id)} is empty")
+        say(f"the log of run {short(run_id)} is empty")
 
 
 @click.command()
@@ -94,7 +95,7 @@ def cancel(
         try:
             cancelling.carry_out(found, store, slurm)
         except SlurmError as error:
-            options.say(f"{error}; give the same command again")
+            say(f"{error}; give the same command again")
             return console.SOME_FAILED
     if as_json:
         options.print_json(found.as_dict())
@@ -131,7 +132,7 @@ def _to_cancel(store: Store, slurm: Slurm, run_ids: Collection[str], states: Seq
 
     found = Reconciler(store, slurm, hold=False).look()
     for line in found.lines:
-        options.say(line)
+        say(line)
     open_attempts, queue = store.open_attempts(), found.queue
     if isinstance(queue, Unknown):
         interrupted = store.ended_attempts(RESTARTABLE & INTERRUPTED)
@@ -191,5 +192,5 @@ def reconcile(
         if not changes and not still_held and isinstance(found.queue, Answer):
             click.echo("nothing to change")
     for line in found.unknown:
-        options.say(line)
+        say(line)
     return console.SOME_FAILED if isinstance(found.queue, Unknown) else 0

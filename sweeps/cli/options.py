@@ -95,11 +95,6 @@ def confirm(what: str, runs: int, *, yes: bool) -> None:
         ask(what, f"more than {MOST_UNASKED} runs")
 
 
-def say(line: str) -> None:
-    """Prints a line on standard error."""
-    click.echo(line, err=True)
-
-
 def print_json(value: object) -> None:
     """Prints a value as indented JSON."""
     click.echo(json.dumps(value, indent=2))

@@ -12,9 +12,9 @@ from results_db.contract import FAILURES, StoreError
 from results_db.text import counted, short
 from sweeps.cli import options
 from sweeps.follow.retry import MAX_ATTEMPTS, Retry, failed_runs, plan_retries
+from sweeps.launch.options import LaunchOptions, say
 
 if TYPE_CHECKING:
-    from sweeps.launch.options import LaunchOptions
     from sweeps.launch.prepare import LaunchResult
 
 _MOST_NAMED = 20
@@ -49,7 +49,7 @@ def retry(
     where: str | None,
     states: tuple[str, ...],
     max_attempts: int,
-    how: "LaunchOptions",
+    how: LaunchOptions,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -63,7 +63,7 @@ def retry(
 
     with closing(open_store(how.db, create=False)) as store:
         frame = store.runs()
-        sweeps = sweeps_of(store, spec, overrides, report=options.say)
+        sweeps = sweeps_of(store, spec, overrides, report=say)
     chosen = filters.apply(where, frame)
     if where is not None and chosen.empty:
         raise StoreError(f"--where '{where}': no run matches; see imagine-results runs")
@@ -75,7 +75,7 @@ def retry(
     left = _say_left([run_id for retry in retries for run_id in retry.left], max_attempts=max_attempts)
     runs = [run for retry in retries for run in retry.expansion.runs]
     if not runs and not left and not (dry_run and as_json):
-        options.say("no failed run of a sweep to train again; see imagine-sweep status")
+        say("no failed run of a sweep to train again; see imagine-sweep status")
     if dry_run:
         return 0
     options.confirm(f"{counted(len(runs), 'failed run')} to train again", len(runs), yes=how.yes)
@@ -88,7 +88,7 @@ def retry(
     return max([console.SOME_FAILED if left else 0, *(result.exit_code for result in results)])
 
 
-def _train(retries: Sequence[Retry], how: "LaunchOptions") -> "list[LaunchResult]":
+def _train(retries: Sequence[Retry], how: LaunchOptions) -> "list[LaunchResult]":
     """Trains sweep after sweep, each with its own launcher, until one is interrupted."""
     from sweeps.launch.launch import launch
 
@@ -123,7 +123,7 @@ def _say_left(run_ids: Sequence[str], *, max_attempts: int) -> bool:
     if run_ids:
         named = ", ".join(short(run_id) for run_id in run_ids[:_MOST_NAMED])
         more = f" and {len(run_ids) - _MOST_NAMED} more" if len(run_ids) > _MOST_NAMED else ""
-        options.say(
+        say(
             f"skipped after {counted(max_attempts, 'attempt')} or more: {named}{more}; see imagine-results show RUN, "
             "or raise --max-attempts"
         )

@@ -13,6 +13,7 @@ import click
 from results_db import console
 from results_db.contract import State, Store, StoreError
 from sweeps.cli import options
+from sweeps.launch.options import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,19 +51,13 @@ def _aligned(rows: Sequence[dict[str, Any]], *, with_name: bool) -> str:
     from results_db.text import cell_text
 
     left_out = ("states",) if with_name else ("sweep", "states")
-    names = list(dict.fromkeys(key for row in rows for key in row if key not in left_out))
-    states = list(dict.fromkeys(state for row in rows for state in row["states"]))
-    lines = [
-        [cell_text(row.get(name)) for name in names] + [str(row["states"].get(state, 0)) for state in states]
-        for row in rows
-    ]
-    cells = [[*names, *states], *lines]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    aligned = [
-        "   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells
-    ]
-    aligned.insert(1, "─" * len(aligned[0]))
-    return "\n".join(line.rstrip() for line in aligned)
+    names = dict.fromkeys(key for row in rows for key in row if key not in left_out)
+    states = dict.fromkeys(state for row in rows for state in row["states"])
+    columns = [[name, *(cell_text(row.get(name)) for row in rows)] for name in names]
+    columns += [[state, *(str(row["states"].get(state, 0)) for row in rows)] for state in states]
+    widths = [max(map(len, column)) for column in columns]
+    head, *lines = ("   ".join(map(str.ljust, line, widths)) for line in zip(*columns, strict=True))
+    return "\n".join(line.rstrip() for line in (head, "─" * len(head), *lines))
 
 
 def _cell_states(store: Store, spec: str, overrides: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -114,7 +109,7 @@ def watch(
     from sweeps.spec.stored import sweeps_of
 
     watched = Watch(
-        lambda: sweeps_of(store, spec, overrides, report=options.say),
+        lambda: sweeps_of(store, spec, overrides, report=say),
         store=store,
         slurm=Slurm(),
         name="all sweeps" if spec is None else None,

@@ -23,12 +23,8 @@ def cover(
 ) -> list[CellStatus]:
     """The status of every cell, with its number of kept runs and the runs of earlier top-ups.
 
-    Args:
-        expansion: the spec's cells and runs.
-        frame: all runs of the store.
-        sweep: the name of the sweep.
-        dead: see `dead_runs`.
-        min_accuracy: the gate; default: each experiment's own.
+    `frame` holds all runs of the store. `min_accuracy` is the gate; default: each experiment's own. See `dead_runs`
+    for `dead`.
 
     Raises:
         StoreError: an experiment has no gate of its own.

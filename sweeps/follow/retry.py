@@ -18,13 +18,7 @@ MAX_ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Retry:
-    """The runs of a sweep to train again.
-
-    Attributes:
-        spec: the sweep's spec.
-        expansion: the runs to train again, and their cells.
-        left: ids of failed runs that have used up their attempts.
-    """
+    """A sweep's runs to train again, and the ids of those that are `left` because they have used up their attempts."""
 
     spec: Spec
     expansion: Expansion
@@ -34,8 +28,8 @@ class Retry:
 def failed_runs(frame: "pd.DataFrame", *, states: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """The `state` and `attempts` of a frame's runs in these states (default: all failures), by run id."""
     chosen = frame[frame["state"].isin(states or FAILURES)]
-    columns = [chosen[name].tolist() for name in ("run_id", "state", "attempts")]
-    return {row[0]: {"state": row[1], "attempts": row[2]} for row in zip(*columns, strict=True)}
+    columns = (chosen[name].tolist() for name in ("run_id", "state", "attempts"))
+    return {run_id: {"state": state, "attempts": n} for run_id, state, n in zip(*columns, strict=True)}
 
 
 def plan_retries(

@@ -113,11 +113,8 @@ class Snapshot:
 class Watch:
     """Watches sweeps, and reconciles at every look.
 
-    Args:
-        sweeps: reads the sweeps. It is called again when runs were added to the store.
-        store: the store.
-        slurm: the cluster.
-        name: the snapshots' name; default: that of the first sweep.
+    `sweeps` reads the sweeps; it is called again when runs were added to the store. `name` is the name of the
+    snapshots; default: that of the first sweep.
     """
 
     def __init__(

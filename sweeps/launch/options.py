@@ -35,6 +35,11 @@ class LaunchOptions:
     yes: bool = False
 
 
+def say(line: str) -> None:
+    """Prints a line on standard error."""
+    click.echo(line, err=True)
+
+
 def ask(what: str, why: str) -> None:
     """Asks whether to do `what`; `why` is the reason for the question.
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import click
-
 from imagination.schema import ConfigError
 from results_db.contract import Store
 from results_db.text import counted
@@ -13,7 +11,7 @@ from slurm.job import PackJob
 from slurm.submit.dispatch import Submitted, dispatch
 from slurm.submit.launchers import Launcher, Resources
 from slurm.submit.probe import START_WITHIN_S, probe
-from sweeps.launch.options import LaunchOptions, ask
+from sweeps.launch.options import LaunchOptions, ask, say
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
@@ -33,15 +31,15 @@ def launch_on_slurm(
     resources = Resources.of(launcher)
     with prepare(spec, expansion, options, on_gpus=resources.gpus > 0, recover=_recover) as ready:
         for line in ready.notes:
-            _say(line)
+            say(line)
         if not ready.packs:
             ready.stage()
-            _say(ready.nothing_to_train)
+            say(ready.nothing_to_train)
             return LaunchResult(name=spec.name, counts=ready.plan.counts)
         what = _confirm(ready, resources, options)
         if options.check:
             _probe(ready.store, resources)
-        _say(what)
+        say(what)
         ready.stage()
         done = Submitted()
         try:
@@ -61,7 +59,7 @@ def launch_on_slurm(
                 ready.store.forget(ready.sweep)
             raise
         counts = make_plan(expansion, ready.store).counts
-    _say(_closing(spec, done))
+    say(_closing(spec, done))
     return LaunchResult(name=spec.name, counts=counts, submitted=done.runs, jobs=done.jobs)
 
 
@@ -87,12 +85,10 @@ def _confirm(ready: Prepared, resources: Resources, options: LaunchOptions) -> s
 
 
 def _probe(store: Store, resources: Resources) -> None:
-    def waits() -> None:
-        _say(f"probing a node, for up to {START_WITHIN_S} s (--no-check skips this)")
-
-    unseen = probe(store, resources, waits=waits)
+    probing = f"probing a node, for up to {START_WITHIN_S} s (--no-check skips this)"
+    unseen = probe(store, resources, waits=lambda: say(probing))
     if unseen is not None:
-        _say(f"{unseen}; submitting anyway, because every job checks its own node")
+        say(f"{unseen}; submitting anyway, because every job checks its own node")
 
 
 def _closing(spec: Spec, done: Submitted) -> str:
@@ -102,7 +98,3 @@ def _closing(spec: Spec, done: Submitted) -> str:
         f"{spec.name}: submitted {counted(done.runs, 'run')} as {counted(done.packs, 'task')}, "
         f"job {', '.join(done.jobs)}; see imagine-sweep watch {spec.name}"
     )
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)

@@ -45,11 +45,7 @@ class Node:
         raise SpecError(f"{self.where}: {message}")
 
     def mapping(self, what: str) -> dict[str, "Node"]:
-        """The entries of a mapping, in the file's order.
-
-        Raises:
-            SpecError: the value is not a mapping, is empty, or has a key that is not a word.
-        """
+        """The entries of a mapping, in the file's order. A SpecError if it is empty, or a key is not a word."""
         if not isinstance(self.value, Mapping):
             self.fail(f"{what}: {plain(self.value)} is not a mapping of keys to values")
         if not self.value:
@@ -60,11 +56,7 @@ class Node:
         return {str(key): self._child(key, value) for key, value in self.value.items()}
 
     def items(self, what: str) -> list["Node"]:
-        """The items of a list.
-
-        Raises:
-            SpecError: the value is not a list, or is empty.
-        """
+        """The items of a list. A SpecError if it is empty."""
         if not isinstance(self.value, Sequence) or isinstance(self.value, str):
             self.fail(f"{what}: {plain(self.value)} is not a list; write [{plain(self.value)}]")
         if not self.value:
@@ -72,11 +64,7 @@ class Node:
         return [self._child(index, value) for index, value in enumerate(self.value)]
 
     def word(self, what: str) -> str:
-        """A string.
-
-        Raises:
-            SpecError: the value is not a string.
-        """
+        """The value, if it is a string; else a SpecError."""
         if not isinstance(self.value, str):
             self.fail(f"{what}: {plain(self.value)} is not a word")
         return str(self.value)

@@ -141,7 +141,10 @@ def _cells(part: Part, mistakes: list[str]) -> dict[str, Cell]:
             cell = _cell(part, row, axes)
             key = canonical_json(dict(cell.template)) + repr(sorted(cell.sample.items()))
             if key in cells:
-                _fail_duplicate(part, cell, row, rows[key])
+                where, earlier = part.place(row), part.place(rows[key])
+                named = "another on this line" if where == earlier else earlier
+                values = _described({name: cell.template[name] for name in part.axes})
+                raise SpecError(f"{where}: {values}the same as {named}; remove one (`runs` asks for more)")
             cells[key], rows[key] = cell, row
         except SpecError as error:
             mistakes += error.lines
@@ -225,20 +228,10 @@ def _described(values: Values) -> str:
     return f"cell {_listed(values)}: " if values else ""
 
 
-def _fail_duplicate(part: Part, cell: Cell, row: Row, first: Row) -> None:
-    where, earlier = part.place(row), part.place(first)
-    named = "another on this line" if where == earlier else earlier
-    values = _described({key: cell.template[key] for key in part.axes})
-    raise SpecError(f"{where}: {values}the same as {named}; remove one (`runs` asks for more)")
-
-
 def _columns(spec: Spec, configs: Sequence[Values]) -> list[str]:
     """The keys of rows and axes, then the other keys of the spec whose values differ between cells."""
-    named = dict.fromkeys(key for part in spec.parts for key in part.axes)
+    named = [key for part in spec.parts for key in part.axes]
     stated = {key for part in spec.parts for key in (*part.base, "experiment", "preset")}
-    differing = [
-        key
-        for key in dict.fromkeys(key for config in configs for key in config)
-        if key in stated and len({config.get(key) for config in configs}) > 1
-    ]
+    keys = [key for config in configs for key in config if key in stated]
+    differing = [key for key in dict.fromkeys(keys) if len({config.get(key) for config in configs}) > 1]
     return list(dict.fromkeys([*named, *differing]))

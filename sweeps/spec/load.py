@@ -38,11 +38,7 @@ def about(path: Path) -> str:
 
 
 def find(name: str, *, beside: Path | None = None) -> Path:
-    """The file of a spec.
-
-    Args:
-        name: its path, or the name of a spec that ships with the package.
-        beside: the folder that a relative path starts from; default: the working directory.
+    """The file of a spec, by its path (relative to `beside`, if given) or by the name of a shipped spec.
 
     Raises:
         SpecError: there is no such spec, or the path is a folder.
@@ -60,14 +56,10 @@ def find(name: str, *, beside: Path | None = None) -> Path:
 
 
 def load(name: str | Path, *, above: tuple[Path, ...] = ()) -> Spec:
-    """Reads a spec and its includes, and checks values. `expand` reports wrong cells and combinations.
-
-    Args:
-        name: a path, or the name of a spec that ships with the package.
-        above: the files that include this one.
+    """Reads a spec and its includes, and checks values. `above` are the files that include it.
 
     Raises:
-        SpecError: anything but a cell is wrong. The error is one line that names file and line.
+        SpecError: see `find`; or anything but a cell is wrong. `expand` reports wrong cells.
     """
     path = find(str(name))
     root = read(path)

@@ -93,11 +93,7 @@ def located(node: Node, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
 
 def part(root: Node, entries: Mapping[str, Node]) -> Part:
-    """Reads the cells that a spec file itself describes.
-
-    Args:
-        root: the file.
-        entries: its top-level keys.
+    """Reads the cells that a spec file itself describes. `entries` are its top-level keys.
 
     Raises:
         SpecError: a section is wrong. Wrong cells are noted in `Part.mistakes` instead.

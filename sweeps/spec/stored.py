@@ -19,16 +19,9 @@ NO_SWEEP = "no sweep was launched into this store; launch one with: imagine-swee
 def sweeps_of(
     store: Store, name: str | None, overrides: Sequence[str], *, report: Callable[[str], None]
 ) -> list[tuple[Spec, Expansion]]:
-    """The named sweep, or without a name every sweep that was launched into the store.
+    """The sweep that `find_sweep` finds, or without a name every sweep that was launched into the store.
 
-    Args:
-        store: the store.
-        name: see `find_sweep`; None: all sweeps.
-        overrides: KEY=VALUE for the named spec.
-        report: called with a line for each sweep that is left out, because this version cannot read its spec.
-
-    Raises:
-        SpecError: see `find_sweep`.
+    Sweeps are left out if this version cannot read their stored spec; `report` is called with a line for each.
     """
     if name is not None:
         return [find_sweep(store, name, overrides)]

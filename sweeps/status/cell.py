@@ -123,11 +123,10 @@ class CellStatus:
         """The columns of a listing. Without a number of kept runs, the columns that need it are left out."""
         counts = self.counts
         numbers = {"wanted": self.cell.wanted, "total": counts.total, "stored": counts.stored}
-        rest = {"active": counts.active, "failed": counts.failed, "to_submit": counts.to_submit}
         if self.kept is None:
-            return numbers | rest
+            return numbers | counts.as_dict()
         top_up = {"missing": self.missing, "top_up": len(self.top_up), "held_back": self.held_back}
-        return numbers | {"kept": self.kept} | rest | top_up
+        return numbers | {"kept": self.kept} | counts.as_dict() | top_up
 
     @property
     def label(self) -> str:
@@ -154,14 +153,7 @@ def with_lost(states: Mapping[str, State], dead: Collection[str]) -> dict[str, S
 def read_cells(
     expansion: Expansion, states: Mapping[str, State], *, sweep: str = "", retry_failed: bool = False
 ) -> list[CellStatus]:
-    """The status of every cell.
-
-    Args:
-        expansion: the cells and their runs.
-        states: run id to state; runs without a state are new.
-        sweep: the name of the sweep.
-        retry_failed: count failed runs as runs to submit.
-    """
+    """The status of every cell. Runs without a state are new; `retry_failed` counts failed runs as `to_submit`."""
     chosen = {Status.NEW, Status.INTERRUPTED} | ({Status.FAILED} if retry_failed else set())
     return [
         CellStatus(

@@ -47,12 +47,8 @@ class _Mean:
 class Estimate:
     """Mean durations of the cells' runs, and the time left.
 
-    Durations are in seconds of a worker's time. Runs that train together share each second. All stored runs that
-    differ from a cell only in the seed and the sampled keys count as the cell's.
-
-    Args:
-        cells: the cells.
-        frame: all runs of the store; None: no run has ended.
+    Durations are in seconds of a worker's time. Runs that train together share each second. All stored runs of
+    `frame` that differ from a cell only in the seed and the sampled keys count as the cell's.
     """
 
     def __init__(self, cells: Sequence[Cell], frame: "pd.DataFrame | None" = None) -> None:

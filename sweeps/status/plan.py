@@ -53,14 +53,7 @@ class Plan:
 def make_plan(
     expansion: Expansion, store: Store, *, dead: Collection[str] = (), retry_failed: bool = False
 ) -> Plan:
-    """Compares a spec's runs with the store, and writes nothing.
-
-    Args:
-        expansion: the spec's cells and runs.
-        store: the store.
-        dead: see `dead_runs`.
-        retry_failed: also submit failed runs.
-    """
+    """Compares a spec's runs with the store, and writes nothing. See `dead_runs` for `dead`."""
     states = with_lost(store.states(run.run_id for run in expansion.runs), dead)
     cells = read_cells(expansion, states, retry_failed=retry_failed)
     open_ids = {run.run_id for cell in cells for run in cell.to_submit}
