@@ -62,7 +62,10 @@ def coverage(
     if not cells and not as_json:
         click.echo(NO_SWEEP)
         return
-    _show(_matching(cells, where), with_names=spec is None, as_json=as_json, cap=cap)
+    cells = _matching(cells, where)
+    _show(cells, with_names=spec is None, as_json=as_json)
+    if not as_json:
+        _say_held_back(cells, cap=cap)
 
 
 @click.command("top-up")
@@ -99,7 +102,7 @@ def top_up(
     if all(cell.next_seed is None for cell in expansion.cells):
         raise SpecError(
             f"{loaded.name} fixes its seeds by a count, list or range, so a top-up cannot add any; "
-            "give `runs` instead, with at most {start: ...} as `seeds`"
+            "give `runs` instead (`seeds` may only be {start: ...})"
         )
     with closing(open_store(how.db, create=False)) as store:
         cells = _top_ups([(loaded, expansion)], store, min_accuracy=min_accuracy, cap=cap)
@@ -108,7 +111,9 @@ def top_up(
     if dry_run:
         ids = {run.run_id for run in chosen.runs}
         first = [replace(cell, top_up=[run for run in cell.top_up if run.run_id in ids]) for cell in cells]
-        _show(first, with_names=False, as_json=as_json, cap=cap)
+        _show(first, with_names=False, as_json=as_json)
+        if not as_json:
+            _say_held_back(cells, cap=cap)
         return 0
     held_back = _say_held_back(cells, cap=cap)
     if chosen.runs:
@@ -156,7 +161,7 @@ def _matching(cells: Sequence[CellStatus], where: str | None) -> list[CellStatus
     return matching
 
 
-def _show(cells: Sequence[CellStatus], *, with_names: bool, as_json: bool, cap: float) -> None:
+def _show(cells: Sequence[CellStatus], *, with_names: bool, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for cell in cells:
         row: dict[str, Any] = {"sweep": cell.sweep} if with_names or as_json else {}
@@ -175,7 +180,6 @@ def _show(cells: Sequence[CellStatus], *, with_names: bool, as_json: bool, cap: 
     click.echo(
         f"{missing} of {counted(wanted, 'wanted run')} are missing; imagine-sweep top-up would launch {top_up}"
     )
-    _say_held_back(cells, cap=cap)
 
 
 def _say_held_back(cells: Sequence[CellStatus], *, cap: float) -> bool:

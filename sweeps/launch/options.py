@@ -48,5 +48,5 @@ def ask(what: str, why: str) -> None:
         click.Abort: the answer is no.
     """
     if sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError(f"{what}: {why}, and no terminal to ask at; give -y")
+        raise click.UsageError(f"{what}: {why}, and there is no terminal to ask; give -y")
     click.confirm(f"{what}; go on?", abort=True, err=True)

@@ -25,11 +25,7 @@ _ELSEWHERE = {
 
 
 def config_value(experiment: str, key: str, value: object) -> Scalar:
-    """Coerces and checks a value that a spec or an override gives to a config key.
-
-    Raises:
-        ConfigError: unknown key or preset, a wrong value, or a key that has its own place in a spec.
-    """
+    """Coerces and checks a value of a config key. A key with its own place in a spec is a ConfigError, too."""
     if key in _ELSEWHERE:
         raise ConfigError(_ELSEWHERE[key], key=key)
     coerced = coerce(registry.config_type(experiment), key, value)
@@ -48,11 +44,7 @@ def check_distinct(what: str, values: Iterable[Hashable]) -> None:
 
 
 def seeds_value(value: object) -> Seeds:
-    """Seeds as a count, a list, `{start: K, stop: L}` (L not included) or `{start: K}`.
-
-    Raises:
-        ConfigError: none of these, a number out of bounds, or a seed twice.
-    """
+    """Reads seeds: a count, a list, `{start: K, stop: L}` (L not included) or `{start: K}`; else a ConfigError."""
     if isinstance(value, Mapping):
         return _seed_range(value)
     if not isinstance(value, list):
