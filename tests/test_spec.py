@@ -207,7 +207,7 @@ WRONG = [
     ("base: a: b", "s.yaml:2: YAML syntax: mapping values are not allowed here"),
     ("base: *nowhere", "s.yaml:2: YAML syntax: found undefined alias"),
     ("---\nname: x", "s.yaml:2: YAML syntax: but found another document"),
-    ("include: [s.yaml]", "s.yaml:2: include: s.yaml -> s.yaml is a circle"),
+    ("include: [s.yaml]", "s.yaml:2: include: s.yaml -> s.yaml is a cycle"),
     ("include: [none.yaml]", "s.yaml:2: include: no spec none.yaml"),
     ("include: quick", "s.yaml:2: include: 'quick' is not a list; write ['quick']"),
     ("include: [3]", "s.yaml:2: include: 3 is not a word"),
@@ -303,7 +303,7 @@ def test_a_mistake_in_an_included_file_names_that_file(folder: Path) -> None:
     ):
         write(folder, text, f"{name}.yaml")
     with pytest.raises(
-        SpecError, match=r"^c\.yaml:1: include: s.yaml -> b.yaml -> c.yaml -> s.yaml is a circle"
+        SpecError, match=r"^c\.yaml:1: include: s.yaml -> b.yaml -> c.yaml -> s.yaml is a cycle"
     ):
         load(write(folder, "include: [b.yaml]"))
     with pytest.raises(SpecError, match=r"^d\.yaml:2: gol: 0 is below 1"):

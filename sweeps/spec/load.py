@@ -109,7 +109,7 @@ def _included(path: Path, node: Node, above: tuple[Path, ...]) -> list[Spec]:
             item.fail(f"include: {error}")
         if file.resolve() in chain:
             cycle = " -> ".join(link.name for link in (*chain[chain.index(file.resolve()) :], file))
-            item.fail(f"include: {cycle} is a circle")
+            item.fail(f"include: {cycle} is a cycle")
         specs.append(load(file, above=chain))
     return specs
 
