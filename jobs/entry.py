@@ -29,22 +29,9 @@ from results_db.spool.worker_store import SpooledStore
 from results_db.store import open_store
 
 
-class Stop:
-    """A flag that a signal or the launcher's end sets. The trainer calls it before every step: should it stop?"""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def __call__(self) -> bool:
-        """Whether the trainer should stop."""
-        return self._event.is_set()
-
-    def set(self, *_: object) -> None:
-        """Set the flag; usable as a signal handler."""
-        self._event.set()
-
-
-def read_packs(lines: TextIO, packs: "queue.SimpleQueue[Path | None]", launcher_gone: Stop) -> None:
+def read_packs(
+    lines: TextIO, packs: "queue.SimpleQueue[Path | None]", launcher_gone: threading.Event
+) -> None:
     """Put pack paths into the queue as they arrive. If the launcher dies its pipe closes, and this worker stops."""
     for line in lines:
         packs.put(Path(line.strip()))
@@ -58,8 +45,8 @@ def main() -> int:
     # Only events go to standard output; all other output goes to the log.
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    stop = Stop()
-    signal.signal(signal.SIGTERM, stop.set)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # after Ctrl-C the launcher stops its workers
     packs: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
     threading.Thread(target=read_packs, args=(sys.stdin, packs, stop), daemon=True).start()
@@ -78,9 +65,9 @@ def main() -> int:
     opened = open_store(os.environ["IMAGINE_DB"], create=True)
     store = SpooledStore(opened.folder, lambda: opened)
     report({"event": "ready"})
-    while (path := packs.get()) is not None and not stop():
-        worker.run_pack(Pack.read(path), store, device=device, provenance=me, report=report, stop=stop)
-        if stop():
+    while (path := packs.get()) is not None and not stop.is_set():
+        worker.run_pack(Pack.read(path), store, device=device, provenance=me, report=report, stop=stop.is_set)
+        if stop.is_set():
             break  # without asking for more work
         report({"event": "idle"})
     store.close()

@@ -24,7 +24,6 @@ from omegaconf.errors import OmegaConfBaseException
 from imagination.schema import ConfigError, Scalar
 from jobs import command_line, hydra_config
 from jobs.config import RunSettings, resolve
-from jobs.entry import Stop
 from jobs.identity import run_id
 from jobs.pack import Pack
 from jobs.progress import Display
@@ -71,7 +70,7 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
                 device=device,
                 provenance=provenance(launcher="hand", device=worker.device_name(device), job_id=slurm_job()),
                 report=lambda event: display.event(event, label),
-                stop=stop,
+                stop=stop.is_set,
             )
         state = ended.get(identity) or store.states([identity])[identity]
         if not ended:
@@ -83,12 +82,12 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[Stop]:
+def _stop_on_signals() -> Iterator[threading.Event]:
     """Ctrl-C or SIGTERM asks the trainer to save and stop; a second signal ends the process at once.
 
     Does nothing outside the main thread, where Python cannot handle signals.
     """
-    stop = Stop()
+    stop = threading.Event()
 
     def once(number: int, _frame: FrameType | None) -> None:
         stop.set()

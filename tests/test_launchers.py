@@ -12,8 +12,7 @@ from sweep_helpers import answer, write_spec
 
 from imagination.schema import ConfigError
 from slurm.client.client import sbatch_environment, srun_environment
-from slurm.submit.launcher_keys import LAUNCHER_KEYS
-from slurm.submit.launchers import Launcher, Resources, check_setting, choose, folder, names
+from slurm.submit.launchers import LAUNCHER_KEYS, Launcher, Resources, check_setting, choose, folder, names
 
 
 @pytest.fixture(autouse=True)

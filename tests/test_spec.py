@@ -1,14 +1,12 @@
 """Reading a spec: what it says, and one line for everything that can be wrong with it."""
 
 import contextlib
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slurm.submit.launcher_keys import LAUNCHER_KEYS
 from sweeps.spec.document import SpecError
 from sweeps.spec.expand import expand
 from sweeps.spec.load import find, load, shipped
@@ -320,13 +318,6 @@ def test_launcher_settings_are_plain_values(folder: Path) -> None:
     assert isinstance(inner, dict)
     kinds = [type(value) for value in (launcher["mem_gb"], inner, inner["gres"], inner["weight"], inner["x"])]
     assert kinds == [int, dict, str, float, list]
-
-
-def test_launcher_keys_are_those_of_the_plugin() -> None:
-    from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
-
-    known = {field.name for conf in (LocalQueueConf, SlurmQueueConf) for field in fields(conf)}
-    assert set(LAUNCHER_KEYS) == known - {"_target_"}  # `name` is among them
 
 
 WORDS = ["gol", "cells", "grid", "seeds", "1e-3", "include", "null", "sample", "<<", "base: "]

@@ -36,21 +36,6 @@ _NEVER = 1_000_000
 """Time-outs that submitit allows. It miscounts them, so the job counts."""
 
 
-@dataclass
-class Submitted:
-    """What a launch submitted.
-
-    Attributes:
-        jobs: ids of the arrays.
-        packs: the number of their tasks.
-        runs: the number of runs in these tasks.
-    """
-
-    jobs: list[str] = field(default_factory=list)
-    packs: int = 0
-    runs: int = 0
-
-
 @dataclass(frozen=True)
 class Part:
     """One array.
@@ -85,64 +70,58 @@ def deal(packs: Sequence[Pack], *, limit: int, parallelism: int) -> list[Part]:
     return parts
 
 
-def dispatch(
-    store: Store,
-    packs: Sequence[Pack],
-    *,
-    resources: Resources,
-    limit: int,
-    sweep: str,
-    retry_failed: bool = False,
-    hold_after: int,
-    job: Callable[[str], Callable[[], object]],
-    done: Submitted,
-) -> None:
-    """Submit the packs, array by array.
+@dataclass
+class Submission:
+    """The arrays of one launch.
 
-    Runs that another launch has claimed meanwhile are left out, so of two launches at once only one submits a run.
-
-    Args:
+    Attributes:
         store: the store, where the runs are staged.
-        packs: the packs, in the order in which they should start.
         resources: what each job asks for.
-        limit: the largest number of tasks in an array.
         sweep: the beginning of the jobs' names.
-        retry_failed: also submit failed runs.
         hold_after: see `Dispatch`.
         job: makes the callable that submitit pickles, from the path of its dispatch folder.
-        done: collects every array that was queued, whatever happens after it.
-
-    Raises:
-        ConfigError: Slurm refused an array, or its folders cannot be made. Arrays queued before it stay.
+        retry_failed: also submit failed runs.
+        jobs: ids of the submitted arrays.
+        tasks: the number of their tasks.
+        runs: the number of runs in these tasks.
     """
-    launch = _Launch(store, resources, sweep, retry_failed, hold_after, job, done)
-    ids: list[str | None] = []
-    try:
-        for part in deal(packs, limit=limit, parallelism=int(resources.values["array_parallelism"])):
-            ids.append(launch.submit(part, after=None if part.after is None else ids[part.after]))
-    except (SlurmError, OSError) as error:
-        before = "nothing was submitted"
-        if done.jobs:
-            before = f"before that, {counted(done.runs, 'run')} were submitted as {', '.join(done.jobs)}"
-        why = f"the jobs' files cannot be written: {one_line(error)}"
-        if isinstance(error, SlurmError):
-            why = f"Slurm refused the jobs: {error}"
-        raise ConfigError(f"{why}; {before}") from None
-
-
-@dataclass(frozen=True)
-class _Launch:
-    """What all arrays of a launch have in common; see `dispatch`."""
 
     store: Store
     resources: Resources
     sweep: str
-    retry_failed: bool
     hold_after: int
     job: Callable[[str], Callable[[], object]]
-    done: Submitted
+    retry_failed: bool = False
+    jobs: list[str] = field(default_factory=list)
+    tasks: int = 0
+    runs: int = 0
 
-    def submit(self, part: Part, *, after: str | None) -> str | None:
+    def submit(self, packs: Sequence[Pack], *, limit: int) -> None:
+        """Submit the packs, array by array; each array is counted as soon as it is in the queue.
+
+        Runs that another launch has claimed meanwhile are left out, so of two launches at once only one submits a run.
+
+        Args:
+            packs: the packs, in the order in which they should start.
+            limit: the largest number of tasks in an array.
+
+        Raises:
+            ConfigError: Slurm refused an array, or its folders cannot be made. Arrays queued before it stay.
+        """
+        ids: list[str | None] = []
+        try:
+            for part in deal(packs, limit=limit, parallelism=int(self.resources.values["array_parallelism"])):
+                ids.append(self._submit_part(part, after=None if part.after is None else ids[part.after]))
+        except (SlurmError, OSError) as error:
+            before = "nothing was submitted"
+            if self.jobs:
+                before = f"before that, {counted(self.runs, 'run')} were submitted as {', '.join(self.jobs)}"
+            why = f"the jobs' files cannot be written: {one_line(error)}"
+            if isinstance(error, SlurmError):
+                why = f"Slurm refused the jobs: {error}"
+            raise ConfigError(f"{why}; {before}") from None
+
+    def _submit_part(self, part: Part, *, after: str | None) -> str | None:
         """The array's id; None if other launches have claimed all of its runs.
 
         Raises:
@@ -151,7 +130,17 @@ class _Launch:
         began = datetime.now(UTC)
         name = f"{self.sweep[:_NAME_LENGTH]}-{secrets.token_hex(4)}"
         folder = DispatchFolder.beside(self.store.folder, name)
-        about = self._about(name, folder)
+        about = Dispatch(
+            job_name=name,
+            db=self.store.url,
+            files=str(self.store.folder),
+            max_num_timeout=self.resources.max_num_timeout,
+            host=socket.gethostname(),
+            process=process_name(os.getpid()),
+            user=getpass.getuser(),
+            logs=self.resources.submitit_folder or str(folder.path),
+            hold_after=self.hold_after,
+        )
         folder.begin(about)
         run_ids = [run.run_id for pack in part.packs for run in pack.runs]
         attempts = self.store.claim(run_ids, job_name=name, launcher="slurm", retry_failed=self.retry_failed)
@@ -170,24 +159,11 @@ class _Launch:
             if found is None or not isinstance(error, SlurmError):
                 raise
             job_id = found
-        self.done.jobs.append(job_id)
-        self.done.packs += len(tasks)
-        self.done.runs += len(attempts)
+        self.jobs.append(job_id)
+        self.tasks += len(tasks)
+        self.runs += len(attempts)
         recovery.note(self.store, folder, job_id)
         return job_id
-
-    def _about(self, name: str, folder: DispatchFolder) -> Dispatch:
-        return Dispatch(
-            job_name=name,
-            db=self.store.url,
-            files=str(self.store.folder),
-            max_num_timeout=self.resources.max_num_timeout,
-            host=socket.gethostname(),
-            process=process_name(os.getpid()),
-            user=getpass.getuser(),
-            logs=self.resources.submitit_folder or str(folder.path),
-            hold_after=self.hold_after,
-        )
 
     def _sbatch(
         self, about: Dispatch, folder: DispatchFolder, tasks: int, parallelism: int, after: str | None

@@ -13,9 +13,22 @@ from typing import Any
 
 from imagination.schema import ConfigError, nearest, plain
 from results_db.text import one_line
-from slurm.submit.launcher_keys import LAUNCHER_KEYS, LEAST, ONE_PROCESS
 
 LOCAL, SLURM = "local", "slurm"
+
+LAUNCHER_KEYS = (
+    *("name", "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes"),
+    *("stderr_to_stdout", "submitit_folder", "partition", "qos", "comment", "constraint", "exclude", "gres"),
+    *("cpus_per_gpu", "gpus_per_task", "mem_per_gpu", "mem_per_cpu", "account", "signal_delay_s"),
+    *("max_num_timeout", "additional_parameters", "array_parallelism", "setup"),
+)
+"""The keys of a `launcher:` section. They are listed because importing the plugin is slow; a test compares them."""
+
+_LEAST = {"timeout_min": 1, "cpus_per_task": 1, "mem_gb": 1, "array_parallelism": 1, "max_num_timeout": 0}
+"""Keys whose value is a whole number or nothing, and the smallest number."""
+
+_ONE_PROCESS = ("nodes", "tasks_per_node")
+"""Keys that stay 1, because a pack is one process."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +75,9 @@ def check_setting(key: str, value: object) -> object:
             f"for a launcher of your own, write the file {folder()}/NAME.yaml",
             key=key,
         )
-    if key in LEAST and value is not None and (type(value) is not int or value < LEAST[key]):
-        raise ConfigError(f"launcher.{key}: {plain(value)} is not a whole number from {LEAST[key]}", key=key)
-    if key in ONE_PROCESS and (value != 1 or isinstance(value, bool)):
+    if key in _LEAST and value is not None and (type(value) is not int or value < _LEAST[key]):
+        raise ConfigError(f"launcher.{key}: {plain(value)} is not a whole number from {_LEAST[key]}", key=key)
+    if key in _ONE_PROCESS and (value != 1 or isinstance(value, bool)):
         raise ConfigError(f"launcher.{key}: {plain(value)} is not 1; a pack is one process", key=key)
     return value
 

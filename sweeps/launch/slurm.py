@@ -8,7 +8,7 @@ from results_db.text import counted
 from slurm.client.client import Slurm, array_limit
 from slurm.follow.reconcile import Reconciler
 from slurm.job import PackJob
-from slurm.submit.dispatch import Submitted, dispatch
+from slurm.submit.dispatch import Submission
 from slurm.submit.launchers import Launcher, Resources
 from slurm.submit.probe import START_WITHIN_S, probe
 from sweeps.launch.options import LaunchOptions, ask, say
@@ -41,19 +41,16 @@ def launch_on_slurm(
             _probe(ready.store, resources)
         say(what)
         ready.stage()
-        done = Submitted()
+        done = Submission(
+            ready.store,
+            resources,
+            sweep=spec.name,
+            hold_after=options.hold_after,
+            job=PackJob,
+            retry_failed=options.retry_failed,
+        )
         try:
-            dispatch(
-                ready.store,
-                ready.packs,
-                resources=resources,
-                limit=limit,
-                sweep=spec.name,
-                retry_failed=options.retry_failed,
-                hold_after=options.hold_after,
-                job=PackJob,
-                done=done,
-            )
+            done.submit(ready.packs, limit=limit)
         except ConfigError:
             if not done.jobs:
                 ready.store.forget(ready.sweep)
@@ -91,10 +88,10 @@ def _probe(store: Store, resources: Resources) -> None:
         say(f"{unseen}; submitting anyway, because every job checks its own node")
 
 
-def _closing(spec: Spec, done: Submitted) -> str:
+def _closing(spec: Spec, done: Submission) -> str:
     if not done.jobs:
         return f"{spec.name}: nothing submitted: another launch has claimed these runs"
     return (
-        f"{spec.name}: submitted {counted(done.runs, 'run')} as {counted(done.packs, 'task')}, "
+        f"{spec.name}: submitted {counted(done.runs, 'run')} as {counted(done.tasks, 'task')}, "
         f"job {', '.join(done.jobs)}; see imagine-sweep watch {spec.name}"
     )
