@@ -15,9 +15,8 @@ from slurm_fixtures import wipe_orphans
 from slurm_jobs import WITHIN_S, slurm_state, wait_for_state
 
 from slurm.testbed import ports
-from slurm.testbed.errors import TestbedError
 from slurm.testbed.processes import TASK, wait_for
-from slurm.testbed.settings import Settings
+from slurm.testbed.settings import Settings, TestbedError
 from slurm.testbed.testbed import Testbed
 
 SLOW = pytest.mark.slow

@@ -13,9 +13,8 @@ from slurm_fixtures import slurm_on
 
 from slurm.testbed import packages, ports
 from slurm.testbed.cli import cli
-from slurm.testbed.errors import TestbedError
 from slurm.testbed.render import write_configuration
-from slurm.testbed.settings import Place, Record, Settings
+from slurm.testbed.settings import Place, Record, Settings, TestbedError
 from slurm.testbed.testbed import Testbed
 
 ROOT = Path(__file__).parents[1]

@@ -1,5 +1,7 @@
 """`python -m slurm.testbed`."""
 
-from slurm.testbed.cli import main
+from results_db import console
+from slurm.testbed.cli import cli
+from slurm.testbed.settings import TestbedError
 
-main()
+console.run(cli, errors=(TestbedError,))

@@ -8,9 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from results_db import console
 from slurm.testbed import packages
-from slurm.testbed.errors import TestbedError
 from slurm.testbed.settings import Settings, default_folder
 from slurm.testbed.testbed import Testbed
 
@@ -48,7 +46,7 @@ def cli() -> None:
 
 
 def _settings(command: F) -> F:
-    """Adds an option for each setting."""
+    """Add an option for each setting."""
     for field in reversed(dataclasses.fields(Settings)):
         name = field.name.replace("_", "-")
         flag = isinstance(field.default, bool)
@@ -72,7 +70,7 @@ def install() -> None:
 @_folder
 @_settings
 def up(testbed: Testbed, **options: Any) -> None:
-    """Start what is not running, and wait until all nodes accept jobs."""
+    """Start all daemons that are not running, and wait until all nodes accept jobs."""
     started = testbed.up(Settings(**options))
     folder = shlex.quote(str(testbed.place.folder))
     to_use = f'eval "$(python -m slurm.testbed env --folder {folder})"'
@@ -155,8 +153,3 @@ def down(testbed: Testbed) -> None:
 def wipe(testbed: Testbed) -> None:
     """Kill all processes at once and delete the folder."""
     testbed.wipe()
-
-
-def main() -> None:
-    """The entry point of `python -m slurm.testbed`."""
-    console.run(cli, errors=(TestbedError,))

@@ -8,17 +8,16 @@ from functools import partial
 from pathlib import Path
 
 from slurm.client.client import Slurm, SlurmError
-from slurm.testbed.errors import TestbedError
 from slurm.testbed.packages import search_path
 from slurm.testbed.processes import wait_for
-from slurm.testbed.settings import Place, user
+from slurm.testbed.settings import Place, TestbedError, user
 
 SLURMS_OWN = ("SLURM", "SBATCH_", "SRUN_")
 """Prefixes of the variables that Slurm sets in a job, or that change the behaviour of its commands."""
 
 _WITHIN_S = 60.0
 
-# The database of a test may be small, and may be lost in a power cut.
+# A test's database may be small and need not survive a power cut.
 _SQL_FORMAT = ("--innodb-log-file-size=16M", "--innodb-flush-method=nosync", "--debug-no-sync")
 _SQL_OPTIONS = (
     "--skip-networking",
@@ -67,7 +66,7 @@ def start_munged(place: Place) -> None:
 def start_mariadb(place: Place) -> None:
     """The testbed's own MariaDB, on a socket, for this user only."""
     data = place.folder / "db"
-    # The mark is written last, so an interrupted installation starts again.
+    # The mark is written last, so an interrupted installation is repeated.
     mark = data / "installed"
     if not mark.exists():
         _run(
@@ -84,18 +83,18 @@ def start_mariadb(place: Place) -> None:
     first = place.folder / "etc" / "first.sql"
     first.write_text("CREATE DATABASE IF NOT EXISTS slurm_acct;\n")
     log = place.log("mariadbd")
-    _detach(
+    _run(
         place,
-        "mariadbd",
+        *("setsid", "--fork", "mariadbd"),  # it stays in the foreground
         "--no-defaults",
         f"--user={user()}",
         f"--datadir={data}",
         f"--socket={place.sql_socket}",
         f"--pid-file={place.folder}/run/mariadbd.pid",
         f"--init-file={first}",
+        f"--log-error={log}",
         *_SQL_FORMAT,
         *_SQL_OPTIONS,
-        log=log,
     )
     wait_for("MariaDB", partial(_accepts, place.sql_socket), within_s=_WITHIN_S, log=log)
 
@@ -115,7 +114,7 @@ def start_slurmctld(place: Place) -> None:
 
 
 def start_slurmd(place: Place, node: str, *, port: int) -> None:
-    """The daemon of one node. It listens on the port, but the controller may not know of it yet."""
+    """The daemon of one node. The controller may learn of it only later."""
     _run(place, "slurmd", "-N", node)
     wait_for(f"slurmd of {node}", partial(_accepts, port), within_s=_WITHIN_S, log=place.log("slurmd", node))
 
@@ -135,14 +134,14 @@ def _answers(place: Place, *command: str) -> bool:
 
 
 def _run(place: Place, *command: str) -> None:
-    """Runs a command that ends, or that goes into the background."""
+    """Run a command that ends, or that goes into the background."""
     output = place.log(f"{command[0]}.start")
     with output.open("a") as file:
         done = subprocess.run(
             command,
             env=environment(place),
             stdin=subprocess.DEVNULL,
-            stdout=file,  # not a pipe: a daemon would keep it open, and we would wait for the daemon's end
+            stdout=file,  # not a pipe: a daemon would keep it open, and this call would not return
             stderr=file,
             start_new_session=True,
             check=False,
@@ -151,16 +150,3 @@ def _run(place: Place, *command: str) -> None:
         lines = output.read_text(errors="replace").strip().splitlines()
         said = lines[-1] if lines else "no message"
         raise TestbedError(f"{command[0]} did not start ({done.returncode}): {said}; see {place.folder}/log")
-
-
-def _detach(place: Place, *command: str, log: Path) -> None:
-    """Runs a command that stays in the foreground, as a process that is not our child."""
-    with log.open("a") as file:
-        subprocess.run(
-            ["setsid", "--fork", *command],
-            env=environment(place),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            check=True,
-        )

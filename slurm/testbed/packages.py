@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from slurm.testbed.errors import TestbedError
+from slurm.testbed.settings import TestbedError
 
 PACKAGES = (
     "slurmctld", "slurmd", "slurm-client", "munge",
@@ -34,7 +34,7 @@ def faketime() -> Path | None:
 
 
 def install() -> bool:
-    """Installs the missing packages without asking; returns whether any were missing.
+    """Install the missing packages without asking. Returns whether any were missing.
 
     Raises:
         TestbedError: there is no apt-get, no way to become root, or apt-get failed.

@@ -9,18 +9,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from slurm.testbed.errors import TestbedError
+from slurm.testbed.settings import TestbedError
 
 BLOCK = 64
-"""Ports of one testbed. Blocks do not overlap, and a block with one taken port is taken, so a testbed keeps the ports
-of its dead daemons."""
+"""Ports of one testbed. A block is taken if any of its ports is, so a testbed keeps the ports of its dead daemons."""
 
 _BLOCKS = range(21_000 // BLOCK, 32_000 // BLOCK)  # below the ports that systems give to outgoing connections
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Keeps this user's other processes from starting a testbed, which might take the ports that we found free."""
+    """Keep this user's other processes from starting a testbed, which could take the ports found free here."""
     with (Path(tempfile.gettempdir()) / f"slurm-testbed-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -32,7 +31,7 @@ def free_block() -> int:
     Raises:
         TestbedError: every block is taken.
     """
-    # In random order, so that the testbeds of several users seldom try the same block.
+    # The order is random, so testbeds of several users seldom try the same block.
     for block in random.sample(_BLOCKS, len(_BLOCKS)):
         if _is_free(block * BLOCK):
             return block * BLOCK

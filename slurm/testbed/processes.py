@@ -1,24 +1,24 @@
-"""Finds the processes of a testbed, without relying on files that a crash leaves behind.
+"""Finds the processes of a testbed. It reads no pid files, because a crash leaves them behind.
 
-A process belongs to the testbed if it is one of Slurm's daemons (or munged, or mariadbd) and either has the testbed's
-SLURM_CONF in its environment or works in the testbed's folder, or if such a daemon started it as a task. A user's shell
-with SLURM_CONF set does not belong to it.
+These belong to the testbed: Slurm's daemons, munged and mariadbd, if the testbed's SLURM_CONF is in their environment
+or they work in its folder; and the tasks that these daemons started. A user's shell with SLURM_CONF set does not.
 
-slurmstepd and slurmscriptd write their title over their environment, so they are known by their working folder: slurmd
-changes to the folder of its log, and its children inherit that. So each node has its own folder for slurmd's log.
+slurmstepd and slurmscriptd overwrite their environment with a title, so their working folder identifies them. slurmd
+changes to the folder of its log, and its children inherit it. So the log of each node's slurmd has its own folder.
 """
 
 import itertools
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from slurm.testbed.errors import TestbedError
-from slurm.testbed.settings import Place
+from results_db.files import last_lines
+from slurm.testbed.settings import Place, TestbedError
 
 SLURMD = "slurmd"
 STEP = "slurmstepd"
@@ -32,7 +32,7 @@ class Member:
     """A process of a testbed.
 
     Attributes:
-        process: the process; psutil keeps its start time, so a signal never reaches a later process with its id.
+        process: the process; psutil compares its start time, so a signal never reaches a later process with its id.
         kind: the daemon's name, or `task`.
         node: its node, or None.
     """
@@ -68,7 +68,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def stop(processes: Iterable[psutil.Process], signal_number: signal.Signals, *, within_s: float = 15) -> None:
-    """Sends the signal and waits until all processes are gone; those that stay are killed."""
+    """Send the signal and wait until all processes are gone. Kill those that stay too long."""
     left = list(processes)
     _send(left, signal_number)
     deadline = time.monotonic() + within_s
@@ -79,7 +79,7 @@ def stop(processes: Iterable[psutil.Process], signal_number: signal.Signals, *, 
 
 
 def wait_for(what: str, condition: Callable[[], bool], *, within_s: float, log: Path | None = None) -> None:
-    """Waits until the condition holds.
+    """Wait until the condition holds.
 
     Raises:
         TestbedError: the condition does not hold in time; the message has the last line of the log.
@@ -87,7 +87,7 @@ def wait_for(what: str, condition: Callable[[], bool], *, within_s: float, log: 
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
-            said = f"; the last line of {log}: {_last_line(log)}" if log else ""
+            said = f"; the last line of {log}: {last_lines(log, 1) or 'none'}" if log else ""
             raise TestbedError(f"{what}: not ready after {within_s:.0f} s{said}")
         time.sleep(_POLL_S)
 
@@ -100,12 +100,8 @@ def _daemon(process: psutil.Process, place: Place) -> Member | None:
     if process.environ().get("SLURM_CONF") != str(place.conf) and not folder.is_relative_to(place.folder):
         return None
     if name == SLURMD:
-        return Member(process, name, _argument_after("-N", process.cmdline()))
+        return Member(process, name, dict(itertools.pairwise(process.cmdline())).get("-N"))
     return Member(process, name, folder.name if name == STEP else None)
-
-
-def _argument_after(option: str, arguments: list[str]) -> str | None:
-    return dict(itertools.pairwise(arguments)).get(option)
 
 
 def _task(process: psutil.Process, place: Place) -> Member | None:
@@ -118,23 +114,12 @@ def _task(process: psutil.Process, place: Place) -> Member | None:
 def _children(daemons: Iterable[Member]) -> Iterator[Member]:
     """Processes below the steps, which may have changed their environment."""
     for step in (daemon for daemon in daemons if daemon.kind == STEP):
-        try:
+        with suppress(psutil.NoSuchProcess):
             children = step.process.children(recursive=True)
-        except psutil.NoSuchProcess:
-            continue
-        yield from (Member(child, TASK, step.node) for child in children if is_alive(child))
+            yield from (Member(child, TASK, step.node) for child in children if is_alive(child))
 
 
 def _send(processes: Iterable[psutil.Process], signal_number: signal.Signals) -> None:
     for process in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.send_signal(signal_number)
-        except psutil.NoSuchProcess:
-            continue
-
-
-def _last_line(log: Path) -> str:
-    try:
-        return (log.read_text(errors="replace").strip() or "empty").splitlines()[-1]
-    except OSError:
-        return "no such file"

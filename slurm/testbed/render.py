@@ -13,10 +13,14 @@ _FOLDERS = ("etc", "run", "log", "state", "spool", "dev")
 
 
 def write_configuration(place: Place, record: Record) -> None:
-    """Writes the configuration files, and creates the folders and fake GPUs that they name."""
+    """Write the configuration files, and create the folders and fake GPUs that they name."""
     for name in (*_FOLDERS, *(f"{above}/{node}" for above in ("log", "spool") for node in record.nodes)):
         (place.folder / name).mkdir(parents=True, exist_ok=True)
-    _make_gpus(place, record.settings.gpus)
+    # Slurm needs device files, and takes CUDA_VISIBLE_DEVICES from the number at the end of the name.
+    for number in range(record.settings.gpus):
+        device = place.folder / "dev" / f"nvidia{number}"
+        if not device.is_symlink():
+            device.symlink_to(os.devnull)
     values = _values(place, record)
     values["accounting"] = _render("accounting.conf", values) if record.settings.accounting else ""
     names = ["slurm.conf", "cgroup.conf", "slurmdbd.conf"] + ["gres.conf"] * bool(record.settings.gpus)
@@ -25,14 +29,6 @@ def write_configuration(place: Place, record: Record) -> None:
         path = place.conf.parent / name
         path.touch(mode=0o600)  # slurmdbd refuses a configuration that others may read
         path.write_text(_render(name, values))
-
-
-def _make_gpus(place: Place, gpus: int) -> None:
-    # Slurm needs device files, and takes CUDA_VISIBLE_DEVICES from the number at the end of the name.
-    for number in range(gpus):
-        device = place.folder / "dev" / f"nvidia{number}"
-        if not device.is_symlink():
-            device.symlink_to(os.devnull)
 
 
 def _values(place: Place, record: Record) -> dict[str, str]:
@@ -57,7 +53,7 @@ def _values(place: Place, record: Record) -> dict[str, str]:
 
 
 def _range(prefix: str, first: int, last: int) -> str:
-    """Several names as in Slurm's files, which refuse brackets around a single number."""
+    """`n[1-4]`, as in Slurm's files, which refuse brackets around a single number."""
     return f"{prefix}{first}" if first == last else f"{prefix}[{first}-{last}]"
 
 

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slurm.testbed.errors import TestbedError
-
 _LONGEST_FOLDER = 70  # the path of a socket below it has at most 107 characters
+
+
+class TestbedError(Exception):
+    """The testbed cannot do this. The message is one line that says what to do next."""
+
+    __test__ = False  # pytest would take it for a test class by its name
 
 
 def _option(default: int | bool, about: str, *, low: int | None = None, high: int | None = None) -> Any:
@@ -111,14 +115,14 @@ class Record:
         return self.port + 1
 
     def write(self, place: Place) -> None:
-        """Writes it into the testbed's folder."""
+        """Write the record into the testbed's folder."""
         place.record.write_text(
             json.dumps({"settings": dataclasses.asdict(self.settings), "port": self.port})
         )
 
     @classmethod
     def read(cls, place: Place) -> "Record":
-        """Reads what `write` wrote.
+        """Read what `write` wrote.
 
         Raises:
             TestbedError: there is no testbed in this folder.

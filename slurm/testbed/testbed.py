@@ -8,14 +8,14 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from slurm.client.client import Slurm, SlurmError
 from slurm.testbed import daemons, packages, ports, processes
-from slurm.testbed.errors import TestbedError
 from slurm.testbed.processes import SLURMD, STEP, TASK, Member, wait_for
 from slurm.testbed.render import write_configuration
-from slurm.testbed.settings import Place, Record, Settings, user
+from slurm.testbed.settings import Place, Record, Settings, TestbedError, user
 
 _SETTLE_S = 60.0
 _TAKES_JOBS = frozenset({"idle", "planned", "mixed", "allocated", "completing"})
@@ -25,8 +25,6 @@ _STARTS = {
     "slurmdbd": daemons.start_slurmdbd,
     "slurmctld": daemons.start_slurmctld,
 }
-_FOR_ACCOUNTING = frozenset({"mariadbd", "slurmdbd"})
-_CONTROLLER = frozenset({"slurmctld", "slurmscriptd"})
 _WORK = frozenset({STEP, TASK})
 
 
@@ -61,7 +59,7 @@ class Testbed:
         return processes.members(self.place)
 
     def up(self, settings: Settings | None = None) -> bool:
-        """Starts every daemon that is not running, and waits until all nodes accept jobs.
+        """Start every daemon that is not running, and wait until all nodes accept jobs.
 
         Args:
             settings: its settings; None means the present ones, or the defaults for a new testbed.
@@ -70,8 +68,8 @@ class Testbed:
             Whether any daemon was started.
 
         Raises:
-            TestbedError: packages are missing, the folder is in use for something else, the testbed is up with other
-                settings, or a daemon does not start.
+            TestbedError: packages are missing, the folder is not a testbed's, the testbed is up with other settings,
+                or a daemon does not start.
         """
         self._check_folder()
         settings = settings or (self.record.settings if self.place.record.exists() else Settings())
@@ -86,13 +84,14 @@ class Testbed:
         return started
 
     def down(self) -> None:
-        """Cancels all jobs and stops all processes; `up` continues with the files on disk."""
+        """Cancel all jobs and stop all processes; `up` continues with the files on disk."""
         if any(member.kind == "slurmctld" for member in self.members()):
-            self._cancel_jobs(within_s=self.record.settings.kill_wait_s + 3)
+            with suppress(TestbedError):  # the jobs are killed below
+                self._cancel_jobs(within_s=self.record.settings.kill_wait_s + 3)
         self._stop_all(signal.SIGTERM)
 
     def wipe(self) -> None:
-        """Kills all processes at once and deletes the folder.
+        """Kill all processes at once and delete the folder.
 
         Raises:
             TestbedError: the folder is not a testbed's.
@@ -107,8 +106,7 @@ class Testbed:
 
         Args:
             node: the node.
-            noticed: tell Slurm that the node is down, so that it requeues the node's jobs now; else it finds out
-                after about 20 s.
+            noticed: tell Slurm that the node is down, so it requeues the node's jobs now, and not after about 20 s.
         """
         self.cut_node(node)
         self._kill(lambda member: member.node == node)
@@ -121,26 +119,26 @@ class Testbed:
         self._tell_down(node, noticed=noticed)
 
     def start_node(self, node: str) -> None:
-        """Brings a node back and waits until it accepts jobs."""
+        """Bring a node back and wait until it accepts jobs."""
         self._check_node(node)
         if not any(member.kind == SLURMD and member.node == node for member in self.members()):
             daemons.start_slurmd(self.place, node, port=self.record.nodes[node])
         self._wait_for_nodes([node])
 
     def kill_controller(self) -> None:
-        """Kills slurmctld; running jobs go on."""
-        self._kill(lambda member: member.kind in _CONTROLLER)
+        """Kill slurmctld; running jobs go on."""
+        self._kill(lambda member: member.kind in ("slurmctld", "slurmscriptd"))
 
     def start_controller(self) -> None:
-        """Starts slurmctld if it is down; it continues with the jobs that it knew."""
+        """Start slurmctld if it is down; it continues with the jobs that it knew."""
         if not any(member.kind == "slurmctld" for member in self.members()):
             daemons.start_slurmctld(self.place)
 
     def wait_for_save(self) -> None:
-        """Waits until slurmctld has written its present state to disk.
+        """Wait until slurmctld has written its present state to disk.
 
-        A kill loses what it has not written. It writes at most every 5 s, so it may forget jobs that sbatch has
-        accepted. It does not write when a job starts, so it may start a job a second time.
+        A killed slurmctld loses what it has not written. It writes at most every 5 s, so it may forget jobs that
+        sbatch submitted. It does not write when a job starts, so it may start a job a second time.
         """
         state = self.place.folder / "state"
         # A write that is under way holds an earlier state.
@@ -155,15 +153,14 @@ class Testbed:
         )
 
     def reset(self) -> None:
-        """Repairs what a test may have left: starts dead daemons, cancels jobs, kills lost copies."""
+        """Repair what a test may have left: start dead daemons, cancel jobs, kill lost copies."""
         self.up()
-        if not self._cancel_jobs(within_s=_SETTLE_S):
-            raise TestbedError(f"jobs did not end within {_SETTLE_S:.0f} s: {self.run('squeue', '-h')}")
+        self._cancel_jobs(within_s=_SETTLE_S)
         self._kill(lambda member: member.kind in _WORK)
         self._wait_for_nodes(self.record.nodes)
 
     def node_states(self) -> dict[str, str]:
-        """Each node's state in Slurm's words, with a star at the end if the node does not answer."""
+        """Each node's state in Slurm's words; a star at the end means that the node does not answer."""
         lines = self.run("sinfo", "-h", "-N", "-p", "normal", "-o", "%N %T").splitlines()
         return dict(line.split() for line in lines)
 
@@ -192,7 +189,7 @@ class Testbed:
             self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
 
     def _configure(self, settings: Settings) -> None:
-        """Writes the configuration, with free ports, unless daemons that have read it are running."""
+        """Write the configuration, with free ports, unless daemons that have read it are running."""
         if not self.members():
             self.place.folder.mkdir(parents=True, exist_ok=True)
             record = Record(settings, ports.free_block())
@@ -204,11 +201,11 @@ class Testbed:
             )
 
     def _start_daemons(self) -> bool:
-        """Starts the daemons that are not running; returns whether any were down."""
+        """Start the daemons that are not running. Returns whether any were down."""
         record = self.record
         running = {(member.kind, member.node) for member in self.members()}
-        wanted = [kind for kind in _STARTS if record.settings.accounting or kind not in _FOR_ACCOUNTING]
-        kinds = [kind for kind in wanted if (kind, None) not in running]
+        unwanted = () if record.settings.accounting else ("mariadbd", "slurmdbd")
+        kinds = [kind for kind in _STARTS if kind not in unwanted and (kind, None) not in running]
         nodes = [node for node in record.nodes if (SLURMD, node) not in running]
         for kind in kinds:
             _STARTS[kind](self.place)
@@ -227,27 +224,19 @@ class Testbed:
         names = ", ".join(nodes)
         wait_for(f"nodes {names}", ready, within_s=_SETTLE_S, log=self.place.log("slurmctld"))
 
-    def _cancel_jobs(self, *, within_s: float) -> bool:
-        """Cancels all jobs; returns whether all ended in time."""
-        if not self._jobs():
-            return True
-        self.run("scancel", "--user", user())
-        try:
-            wait_for("the end of all jobs", lambda: not self._jobs(), within_s=within_s)
-        except TestbedError:
-            return False
-        return True
-
-    def _jobs(self) -> str:
-        return self.run("squeue", "-h", "-o", "%i")
+    def _cancel_jobs(self, *, within_s: float) -> None:
+        """Cancel all jobs and wait for their end."""
+        if self.run("squeue", "-h"):
+            self.run("scancel", "--user", user())
+            wait_for("the end of all jobs", lambda: not self.run("squeue", "-h"), within_s=within_s)
 
     def _kill(self, chosen: Callable[[Member], bool]) -> None:
-        """Kills these members, and processes that they start meanwhile."""
+        """Kill these members, and processes that they start meanwhile."""
         while found := [member.process for member in self.members() if chosen(member)]:
             processes.stop(found, signal.SIGKILL)
 
     def _stop_all(self, signal_number: signal.Signals) -> None:
-        """Stops all daemons; each reports to one that is stopped after it."""
+        """Stop all daemons. Each reports to a daemon that is stopped later."""
         for kinds in ({"slurmctld", SLURMD}, {"slurmdbd"}, {"mariadbd", "munged"}):
             gone = [member.process for member in self.members() if member.kind in kinds]
             processes.stop(gone, signal_number)
