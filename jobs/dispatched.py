@@ -1,4 +1,4 @@
-"""The folder of a dispatch: what its jobs need to begin without the store, and which of two copies is newer.
+"""The folder of a dispatch. Its jobs start from it without the store, and learn from it which of two copies is newer.
 
 `FILES/jobs/JOB_NAME/` lies beside the store, where all nodes see it, and holds
 
@@ -64,11 +64,7 @@ class Task:
 
 
 class DispatchFolder:
-    """The folder, as the module describes it.
-
-    Args:
-        path: its path.
-    """
+    """The folder of a dispatch; the module's docstring lists its files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -88,8 +84,8 @@ class DispatchFolder:
     def write_tasks(self, tasks: Sequence[Task]) -> None:
         """Write the tasks, in the order of the array.
 
-        They are not synced to disk one by one, which is slow for thousands. After a power cut a job may find its file
-        damaged, and says so.
+        The files are not synced to disk, because that is slow for thousands. A job reports a file that a power cut
+        damaged.
         """
         for index, task in enumerate(tasks):
             runs = [asdict(run) for run in task.pack.runs]
@@ -121,19 +117,20 @@ class DispatchFolder:
         return sum(path.stem.isdigit() for path in self.path.glob("*.json"))
 
     def claim_start(self, index: int, *, slurm_restarts: int) -> int | None:
-        """The number of this start of a task, which is the `restart` of its attempts; None for an outdated copy.
+        """The number of this start of a task, which becomes the `restart` of its attempts; None for an outdated copy.
 
-        Slurm's own count is not enough: a controller that is killed and started again may start a job a second time
-        without counting it, and then two copies would be the same attempt. So every start takes the next free number,
-        by a hard link, which only one process can create, also on network file systems. Each start sees Slurm's count
-        of all starts before it. If one of them has a larger count, this start is the older copy of a job that was
-        requeued since, however late it comes. One case stays open: of two starts with the same count, the first one
-        here is taken for the older. If it is the newer, the controller, which knows only that one, kills it; nothing
-        wrong is stored, and the next launch continues the run.
+        Slurm's own count is not enough. A controller that was killed may start a job a second time without counting
+        it, and two copies would make the same attempt. So every start takes the next free number with a hard link,
+        which only one process can create, even on a network file system. The link's file holds Slurm's count. A start
+        that finds a larger count than its own is an outdated copy, because the job was requeued after it.
+
+        One case stays open: of two starts with the same count, the first to take a number counts as the older. If it
+        is in fact the newer, the job ends without a result. No wrong result is stored, and the next launch continues
+        the run.
 
         Args:
             index: the task.
-            slurm_restarts: Slurm's own count of its restarts.
+            slurm_restarts: Slurm's count of the task's restarts.
         """
         number = 0
         while not self._claim(index, number, slurm_restarts):
@@ -143,12 +140,12 @@ class DispatchFolder:
         return number
 
     def note_timeout(self, index: int, restart: int) -> int:
-        """Note that a start of the task reached its time limit; the number of such starts."""
+        """Note that a start of the task reached its time limit. Returns how many starts did."""
         (self.path / f"{index}.timeout{restart}").touch()
         return len(list(self.path.glob(f"{index}.timeout*")))
 
     def note_release(self, index: int) -> int:
-        """Note a release of the task, which Slurm held because it could not start it; the number of releases so far."""
+        """Note that a task was released, which Slurm held because it could not start it. Returns how often it was."""
         times = len(list(self.path.glob(f"{index}.released*"))) + 1
         (self.path / f"{index}.released{times}").touch()
         return times
@@ -166,7 +163,7 @@ class DispatchFolder:
                 file.write(str(slurm_restarts))
                 file.flush()
                 os.fsync(file.fileno())
-            # NFS may report our own link as existing if it repeats a request whose answer was lost.
+            # NFS repeats a request whose answer was lost, and then reports our own link as existing.
             with suppress(FileExistsError):
                 os.link(temporary, self._start(index, number))
             return temporary.stat().st_nlink == 2

@@ -1,8 +1,8 @@
-"""What the local launcher executes: a process that trains one pack after another. Torch-free.
+"""The worker process of the local launcher, which trains one pack after another. Torch-free.
 
 `python -m jobs.entry` reads paths of pack files from standard input, one per line, trains them, and prints one JSON
 event per line. When its input ends it saves the pack that it trains, and ends. The local launcher starts one such
-process per core or GPU. The worker, and torch with it, is loaded by name.
+process per core or GPU. `jobs.worker` is loaded by name, because it imports torch.
 
 Environment:
     IMAGINE_DB: the store.
@@ -32,7 +32,7 @@ from results_db.store import open_store
 def read_packs(
     lines: TextIO, packs: "queue.SimpleQueue[Path | None]", launcher_gone: threading.Event
 ) -> None:
-    """Put pack paths into the queue as they arrive. If the launcher dies its pipe closes, and this worker stops."""
+    """Put pack paths into the queue as they arrive. If the launcher dies, its pipe closes and this worker stops."""
     for line in lines:
         packs.put(Path(line.strip()))
     launcher_gone.set()
@@ -52,7 +52,7 @@ def main() -> int:
     threading.Thread(target=read_packs, args=(sys.stdin, packs, stop), daemon=True).start()
 
     def report(event: Mapping[str, object]) -> None:
-        with suppress(BrokenPipeError):  # the launcher died, which is no failure of the runs
+        with suppress(BrokenPipeError):  # the launcher died; the runs did not fail
             print(json.dumps(event), file=events)
 
     worker: Any = importlib.import_module("jobs.worker")

@@ -1,12 +1,11 @@
-"""`python -m jobs.node_check FILE TOKEN` checks on a node, before the submission, whether jobs can work there.
+"""`python -m jobs.node_check FILE TOKEN` checks, before the submission, whether jobs can run on this node.
 
-The launcher wrote FILE beside the store. The command prints JSON: the node, and its problem or null.
+The launcher wrote FILE beside the store. The command prints JSON: `{"problem": ...}`, with null if there is none.
 """
 
 import importlib
 import json
 import os
-import socket
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -56,8 +55,7 @@ def _store_problem(url: str) -> str | None:
 def main() -> None:
     """Print this node's problem as JSON."""
     file, token = sys.argv[1:]
-    node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-    print(json.dumps({"node": node, "problem": problem(Path(file), token)}))
+    print(json.dumps({"problem": problem(Path(file), token)}))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""What Slurm executes: a task of a dispatch, which trains one pack. Torch-free, so launchers may import it.
+"""The job that Slurm runs: a task of a dispatch, which trains one pack. Torch-free, so launchers may import it.
 
-submitit pickles a `PackJob` and calls it on a node. The job handles signals itself, because submitit would requeue it
-inside the signal handler, in the middle of a step, and takes every signal for a time-out if the limit is under ten
-minutes. Here the handler only sets a flag. The trainer saves at the next step boundary, and then the job puts itself
-back into the queue, under the same id, until its work is done. SIGTERM saves as well; what follows depends on its
-sender.
+submitit pickles a `PackJob` and calls it on a node. The job handles signals itself. submitit would requeue it inside
+the signal handler, in the middle of a step, and would take every signal for a time-out if the limit is under ten
+minutes. Here the handler only sets a flag. The trainer saves after the current step, and then the job requeues itself.
+After SIGTERM the trainer also saves; then the job is requeued only if it was preempted.
 
-The worker, and torch with it, is loaded by name.
+`jobs.worker` is loaded by name, because it imports torch.
 """
 
 import importlib
@@ -19,6 +18,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from submitit.core.job_environment import JobEnvironment
@@ -40,11 +40,7 @@ _PROGRESS_EVERY_S = 30.0
 
 
 class PackJob:
-    """The callable that submitit pickles. It holds only the dispatch's folder; its place in the array is its task.
-
-    Args:
-        folder: the path of a `DispatchFolder`.
-    """
+    """The callable that submitit pickles. It holds the path of its `DispatchFolder`; Slurm tells it its task."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -54,46 +50,39 @@ class PackJob:
         return _Job(DispatchFolder(Path(self.folder))).run()
 
     def checkpoint(self) -> DelayedSubmission:
-        """What submitit calls after a requeue, if a signal comes before `__call__` handles signals."""
+        """Called by submitit if a signal comes before `__call__` handles signals: requeue the same job."""
         return DelayedSubmission(self)
 
 
 class Signals:
-    """The signals that this process received. The trainer calls it before every step: should it stop?
+    """The signals that this process received. The trainer calls it before every step to learn whether to stop.
 
-    The first step is always made. Slurm may send its signal a minute early, so under a short time limit before
-    anything could be saved, and a job that is requeued again and again must come to an end.
+    The trainer always makes one step. Slurm may send its signal a minute early. Under a short time limit a job could
+    then be requeued again and again without any progress.
 
     Attributes:
+        told: any signal came.
         go_on_later: the signal before the time limit or before a preemption came.
-        end: SIGTERM came.
     """
 
     def __init__(self) -> None:
+        self.told = False
         self.go_on_later = False
-        self.end = False
         self._asked = 0
 
     def listen(self) -> None:
         """Replace submitit's signal handlers."""
-        signal.signal(getattr(signal, f"SIG{JobEnvironment.USR_SIG}"), self._go_on_later)
-        signal.signal(signal.SIGTERM, self._end)
-
-    @property
-    def told(self) -> bool:
-        """Whether any signal came."""
-        return self.go_on_later or self.end
+        for number in (getattr(signal, f"SIG{JobEnvironment.USR_SIG}"), signal.SIGTERM):
+            signal.signal(number, self._note)
 
     def __call__(self) -> bool:
         """Whether the trainer should stop."""
         self._asked += 1
         return self.told and self._asked > 1
 
-    def _go_on_later(self, *_: object) -> None:
-        self.go_on_later = True
-
-    def _end(self, *_: object) -> None:
-        self.end = True
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.told = True
+        self.go_on_later |= number != signal.SIGTERM
 
 
 class _Job:
@@ -116,14 +105,14 @@ class _Job:
             self._index, slurm_restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         )
         if restart is None:
-            log.warning("a newer copy of this job runs; this one ends")
+            log.warning("a newer copy of this job runs; this copy ends")
             return {}
         log.info("job %s, start %d, on %s", self._environment.job_id, restart, _node())
         os.environ["IMAGINE_FILES"] = dispatch.files
         store = worker_store(dispatch.db, scheduled=True)
         try:
             states = self._train(task, task.attempts(restart), store)
-            # Before anything else that may take time: Slurm kills the job soon after the signal.
+            # This comes first, because Slurm kills the job soon after the signal.
             if self._signals.told and State.PREEMPTED in states.values():
                 self._go_on(dispatch, restart)
         finally:
@@ -136,7 +125,7 @@ class _Job:
         """The dispatch and this job's task.
 
         Raises:
-            RuntimeError: they cannot be read; without them the job does not even know its store.
+            RuntimeError: they cannot be read, so the job does not know its store.
         """
         dispatch = self._folder.dispatch()
         try:
@@ -193,7 +182,7 @@ class _Job:
             log.warning("%s", error)
         preempted = job.get("PreemptTime", "None") not in ("None", "Unknown")
         if not self._signals.go_on_later and not (preempted and job.get("JobState") == "RUNNING"):
-            log.info("saved, and told to end")
+            log.info("saved; not requeued, because the job was told to end")
             return
         if not preempted and dispatch.max_num_timeout is not None:
             timeouts = self._folder.note_timeout(self._index, restart)
@@ -206,7 +195,7 @@ class _Job:
 
 
 class _Log:
-    """Logs the worker's events; the progress of a run only now and then."""
+    """Logs the worker's events; a run's progress at most every 30 s."""
 
     def __init__(self) -> None:
         self._said: dict[str, float] = {}
@@ -229,7 +218,7 @@ def _node() -> str:
 
 
 def _requeue(job_id: str) -> bool:
-    """Put this job back into the queue; a controller that does not answer is asked again for some minutes."""
+    """Requeue this job. Tries again for some minutes if the controller does not answer."""
     for again_after_s in _AGAIN_AFTER_S:
         try:
             Slurm().run("scontrol", "requeue", job_id)

@@ -1,7 +1,7 @@
 """The local launcher: one worker process per core or per GPU, which trains packs until none is left.
 
-Workers are processes of their own session and talk over pipes (`jobs.entry`). A worker that dies loses only its pack,
-which is trained again. If the launcher dies its workers see the end of their input, save and stop.
+Each worker has its own session and communicates over pipes (`jobs.entry`). If a worker dies, its pack is trained again.
+If the launcher dies, its workers see the end of their input, save and stop.
 """
 
 import json
@@ -120,8 +120,8 @@ class LocalLauncher:
         labels: run id to a short description.
 
     Attributes:
-        states: run id to the state in which this launcher's workers left it.
-        failure: why runs could not even begin, or None.
+        states: run id to the state after its training here.
+        failure: why runs could not begin, or None.
     """
 
     def __init__(
@@ -148,8 +148,8 @@ class LocalLauncher:
         """Whether a signal stopped it before all packs were done."""
         return self._stopping is not None
 
-    def run(self, packs: Sequence[Pack]) -> dict[str, State]:
-        """Train the packs; the final state of each run that was trained."""
+    def run(self, packs: Sequence[Pack]) -> None:
+        """Train the packs, until they are done or a signal stops the launcher."""
         self._waiting.extend(packs)
         previous = {number: signal.signal(number, self._signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -166,16 +166,16 @@ class LocalLauncher:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            self._end_workers()
-        return self.states
+            # Workers are left only after an error here; they still get the time to save.
+            self._terminate()
+            deadline = time.monotonic() + _SAVE_WITHIN_S
+            for worker in self._workers:
+                _wait(worker.process, within_s=max(deadline - time.monotonic(), 0))
 
-    def _end_workers(self) -> None:
-        """After an error here, the remaining workers still get the time to save."""
+    def _terminate(self) -> None:
+        """Tell all workers to save and end."""
         for worker in self._workers:
             worker.process.terminate()
-        deadline = time.monotonic() + _SAVE_WITHIN_S
-        for worker in self._workers:
-            _wait(worker.process, within_s=max(deadline - time.monotonic(), 0))
 
     def _start_worker(self, index: int) -> None:
         log = self._files.logs / f"{self._stamp}-{os.getpid()}-worker{self._started}.log"
@@ -202,7 +202,7 @@ class LocalLauncher:
                 stderr=stderr,
                 text=True,
                 env=environment,
-                start_new_session=True,  # Ctrl-C should reach only the launcher
+                start_new_session=True,  # Ctrl-C must reach only the launcher
             )
         worker = _Worker(index, process, log)
         self._workers.append(worker)
@@ -220,12 +220,11 @@ class LocalLauncher:
         self._signals += 1  # `run` obeys: a handler may interrupt anything
 
     def _obey_signals(self) -> None:
-        """After the first signal all workers save and end; after the second, or 20 s, they are killed."""
+        """After the first signal all workers save and end. After a second one, or 20 s later, they are killed."""
         if self._signals and self._stopping is None:
             self._stopping = time.monotonic()
             self._waiting.clear()
-            for worker in self._workers:
-                worker.process.terminate()
+            self._terminate()
             self._display.say("stopping: saving the running runs (Ctrl-C again kills them)")
         late = self._stopping is not None and time.monotonic() - self._stopping > _SAVE_WITHIN_S
         if late or self._signals > 1:
@@ -251,7 +250,7 @@ class LocalLauncher:
         """Give the worker the next pack, or close its input."""
         stdin = worker.process.stdin
         assert stdin is not None
-        with suppress(BrokenPipeError):  # it is dead, and the end of its output, read next, says so
+        with suppress(BrokenPipeError):  # it is dead; the end of its output, read next, says so
             if not self._waiting:
                 stdin.close()
                 return
@@ -266,7 +265,7 @@ class LocalLauncher:
         code = _wait(worker.process, within_s=_END_WITHIN_S)
         self._workers.remove(worker)
         if not worker.ready and self._stopping is None:
-            # The store, the installation or the machine is at fault, so the next worker would fail as well.
+            # The next worker would fail as well: the store, the installation or the machine is at fault.
             self.failure = f"a worker could not start: {worker.log_line}; its log: {worker.log}"
             self._waiting.clear()
         elif worker.pack is not None and self._stopping is None:
@@ -277,14 +276,14 @@ class LocalLauncher:
             self._start_worker(worker.index)
 
     def _died(self, worker: _Worker, pack: Pack, code: int) -> None:
-        """Train the pack of a dead worker again, after the second time run by run; then its run is at fault."""
+        """Train the pack of a dead worker again: first whole, then run by run. After that its run is FAILED."""
         tries = self._tries[pack.pack_id] = self._tries.get(pack.pack_id, 0) + 1
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         again = tries < _TRIES
         plan = "training its runs again" if again else "giving up its run"
         self._display.say(f"a worker died ({how}), {plan}; its log: {worker.log}")
         if again:
-            # A run that kills its process should not stop the other runs of its pack.
+            # Run by run, so a run that kills its process does not stop the other runs of its pack.
             self._waiting.extend([pack] if tries == 1 else [Pack((run,)) for run in pack.runs])
             return
         for run in pack.runs:
@@ -305,7 +304,7 @@ class LocalLauncher:
 
 
 def _wait(process: "subprocess.Popen[str]", *, within_s: float) -> int:
-    """The exit code of a process, which is killed if it does not end in time."""
+    """The exit code of a process. It is killed if it does not end in time."""
     try:
         return process.wait(timeout=within_s)
     except subprocess.TimeoutExpired:

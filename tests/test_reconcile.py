@@ -55,7 +55,7 @@ def test_scancel_from_outside_of_a_task_that_runs_and_of_one_that_waits(slurm, o
     wait_for_state(slurm, job_of(own, running), "CANCELLED")
     wait_for("sacct", lambda: job_of(own, running) in slurm.run("sacct", "-nPXo", "JobID"), within_s=WITHIN_S)
     assert ended(look(own)) == {running: State.CANCELLED}
-    assert state_of(own, waits) is State.PENDING  # submitted a moment ago: too early to give it up
+    assert state_of(own, waits) is State.PENDING  # submitted a moment ago: too early to call it lost
     assert ended(look(own, now=later(minutes=10))) == {waits: State.CANCELLED}
     assert state_of(own, running) is State.CANCELLED
     assert state_of(own, stays) is State.PENDING

@@ -109,7 +109,7 @@ def test_cancelled_from_outside_it_saves_and_ends(slurm, long, undisturbed) -> N
     slurm.run("scancel", job)
     wait_for_no_jobs(slurm)
     assert tries(long) == [(1, 0, "PREEMPTED")]
-    assert "saved, and told to end" in logs(long)
+    assert "told to end" in logs(long)
     assert "requeued" not in logs(long)
     # The next launch continues it.
     launch(long)

@@ -189,7 +189,7 @@ def test_killed_before_sbatch_its_runs_are_submitted_by_the_next(slurm, tmp_path
     assert killed.returncode == -signal.SIGKILL
     assert set(states(tmp_path).values()) == {State.PENDING}
     said = launch(tmp_path)
-    assert "3 runs never submitted, because the launch died" in said.err
+    assert "3 runs not submitted, because the launch died" in said.err
     assert said.json["submitted"] == 3
     wait_for_states(tmp_path, State.COMPLETED)
     # A number is not given twice: the one that was withdrawn was 1.

@@ -22,7 +22,7 @@ _WITHIN_S = 60.0
 _IDS_AT_ONCE = 200
 _CLOCKS_DIFFER = timedelta(days=1)
 
-# A user's own settings for squeue and the others would hide jobs or change the format.
+# A user's own settings for these commands would hide jobs or change the format.
 _USER_SETTINGS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN")
 
 _SITE_DEFAULTS = ("ACCOUNT", "PARTITION", "QOS", "CONSTRAINT", "RESERVATION", "CLUSTERS")
@@ -33,7 +33,7 @@ class SlurmError(Exception):
     """Slurm did not answer or refused. The message is Slurm's own, in one line.
 
     Attributes:
-        lasting: asking again will not help, because the command or the service is missing.
+        lasting: another try will not help, because the command or the service is missing.
     """
 
     def __init__(self, why: str, *, lasting: bool = False) -> None:
@@ -64,18 +64,13 @@ class Slurm:
         if job_ids is None:
             return self._queue("--me")
         answer = self._queue(f"--jobs={_arrays(job_ids)}")
-        # Asked for one job that it does not know, squeue fails; asked for two, it lists none.
+        # If it does not know the job, squeue fails when asked for one job, and lists none when asked for more.
         if isinstance(answer, Unknown) and "Invalid job id" in answer.why:
             return Answer()
         return answer
 
     def accounts(self, job_ids: Collection[str], *, since: datetime) -> Answer | Unknown:
-        """The latest start of each of these jobs in sacct.
-
-        Args:
-            job_ids: the jobs.
-            since: when the first of them was submitted.
-        """
+        """The latest start of each of these jobs in sacct. The first of them was submitted at `since`."""
         return self._accounts(f"--jobs={_arrays(job_ids)}", since=since) if job_ids else Answer()
 
     def job_named(self, name: str, *, since: datetime) -> str | None:
@@ -96,7 +91,7 @@ class Slurm:
         if not answer.jobs:
             answer = self._accounts(f"--name={name}", since=since)
         if isinstance(answer, Unknown):
-            return None  # a job that squeue has forgotten, and that never reported to the store, is over
+            return None  # squeue has forgotten the job and the store has no report from it, so it is over
         found = [base(job_id) for job_id, job in answer.jobs.items() if job.state != "FAILED" or job.node]
         return found[-1] if found else None
 
@@ -229,7 +224,7 @@ def said(text: str) -> str:
 def sbatch_environment(given: Collection[str]) -> dict[str, str]:
     """The environment for sbatch, where variables override the script.
 
-    A user's SBATCH_ variables are left out, except a site's defaults for keys that the launch does not set.
+    It has no SBATCH_ variables, except a site's defaults for keys that the launch does not set.
 
     Args:
         given: the keys that the launch sets.
@@ -260,7 +255,7 @@ def _not_given(given: Collection[str]) -> list[str]:
 
 
 def _outside_of_jobs() -> dict[str, str]:
-    """This process's environment without the variables of a surrounding job, whose nodes srun would take."""
+    """This process's environment, without the variables of a surrounding job: srun would use that job's nodes."""
     if "SLURM_JOB_ID" not in os.environ:
         return dict(os.environ)
     return {

@@ -1,4 +1,4 @@
-"""What squeue and sacct print, as plain data. A waiting array is one line there, and one job per task here."""
+"""The output of squeue and sacct as plain data. They print a waiting array in one line; here each task is a job."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,11 +9,11 @@ from functools import cached_property
 from itertools import groupby
 
 SEPARATOR = "\x1f"
-"""After every field. A job's name may contain any character that a person can type."""
+"""Ends every field. A job's name may contain any character that can be typed."""
 
 QUEUE_FIELDS = ("JobArrayID", "State", "Reason", "NodeList", "exit_code", "EndTime", "Name")
 ACCOUNT_FIELDS = ("JobID", "State", "Reason", "NodeList", "ExitCode", "End", "JobName")
-"""The same fields by squeue's names and by sacct's."""
+"""The same fields, as squeue and as sacct name them."""
 
 _TASKS = re.compile(r"(\d+)_\[([^\]]*)\]?")
 _MOST_TASKS = 5_000_000  # of one array; Slurm's own limit is 4,000,001
@@ -27,7 +27,7 @@ class Unknown:
 
     Attributes:
         why: the reason, in one line.
-        lasting: asking again will not help, because this cluster has no such service.
+        lasting: another try will not help, because this cluster has no such service.
     """
 
     why: str
@@ -105,9 +105,9 @@ def read(text: str, *, command: str) -> Answer | Unknown:
 
 
 def expand(job_id: str) -> Iterator[str]:
-    """The jobs that one line stands for: four for `123_[4-6,9%2]`.
+    """The jobs of one line, such as four for `123_[4-6,9%2]`.
 
-    If Slurm cut the list of tasks short (`...`), the array's own id is among them and stands for any task.
+    If Slurm cut the list of tasks short (`...`), the array's own id is among them and stands for every task.
     """
     found = _TASKS.fullmatch(job_id)
     if found is None:
@@ -137,7 +137,7 @@ def compress(job_ids: Iterable[str]) -> list[str]:
 
 def _ranges(numbers: Iterable[int]) -> Iterator[str]:
     """`4-6`, `9` for 4, 5, 6, 9."""
-    # Numbers in a row keep the same distance to their place in the list.
+    # Consecutive numbers have the same difference to their place in the list.
     for _, pairs in groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0]):
         row = [number for _, number in pairs]
         yield str(row[0]) if len(row) == 1 else f"{row[0]}-{row[-1]}"
@@ -166,7 +166,7 @@ def _exit_code(text: str) -> int | None:
         code, signal = int(text) >> 8 & 0xFF, int(text) & 0x7F
     elif found := re.fullmatch(r"(\d+):(\d+)", text):
         code, signal = int(found[1]), int(found[2])
-        if code in _SIGNALS:  # sacct prints seven bits: a shell's 137, for signal 9, is printed as 9
+        if code in _SIGNALS:  # sacct prints seven bits, so a shell's 137, for signal 9, becomes 9
             signal = signal or code
     else:
         return None

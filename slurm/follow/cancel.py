@@ -1,10 +1,10 @@
-"""Cancels runs: their attempts in the store, and the Slurm jobs that train no other runs. By explicit ids only.
+"""Cancels runs: their attempts in the store, and the Slurm jobs that train no other runs. Jobs are named by their ids.
 
-A job trains a pack. If only some of its runs are cancelled, it goes on for the others. Cancelled runs that wait in it
-are left out when it starts. Cancelled runs that train go on until the pack is done, and a result is stored.
+A job trains a pack. If only some of its runs are cancelled, it goes on for the others. If it has not started, it leaves
+out the cancelled runs. If it trains, it also finishes the cancelled runs, and their results are stored.
 
-The end of a training attempt is stored before Slurm is told, so that it stays cancelled even if its worker requeues
-the job when it receives the signal. Waiting attempts are ended after Slurm was told.
+The store records the end of a training attempt before Slurm is told. So the attempt stays cancelled even if the signal
+makes its worker requeue the job. The end of a waiting attempt is recorded after Slurm is told.
 """
 
 from collections import defaultdict
@@ -28,7 +28,7 @@ class Cancellation:
     Attributes:
         training: attempts that train.
         waiting: attempts whose job waits.
-        claims: attempts that were claimed and never submitted; they are withdrawn.
+        claims: attempts that were claimed but not submitted; their claims are withdrawn.
         jobs: ids of the jobs to cancel: all of their runs are cancelled.
         shared: ids of the cancelled runs whose job goes on for other runs.
         local: ids of the cancelled runs that train without Slurm.
@@ -81,14 +81,19 @@ def plan(
     found = Cancellation()
     jobs: dict[str | None, list[OpenAttempt]] = defaultdict(list)
     for one in open_attempts:
-        # A run made by hand within a job has no job name, and its job is not ours.
+        # A run that a user trains inside a job of another purpose has no job name.
         jobs[one.job_id if one.job_name is not None else None].append(one)
     for job_id, together in jobs.items():
         chosen = [
             one for one in together if one.attempt.run_id in run_ids and (not states or one.state in states)
         ]
         for one in chosen:
-            _add(one, found)
+            if one.state is State.RUNNING:
+                found.training.append(one.attempt)
+                if one.job_name is None:
+                    found.local.append(one.attempt.run_id)
+            else:
+                (found.claims if one.job_id is None else found.waiting).append(one.attempt)
         if job_id is None or not chosen:
             continue
         if len(chosen) < len(together):
@@ -102,17 +107,8 @@ def _goes_on(word: Word) -> bool:
     return isinstance(word, Job) and word.state not in ENDS
 
 
-def _add(one: OpenAttempt, found: Cancellation) -> None:
-    if one.state is not State.RUNNING:
-        (found.claims if one.job_id is None else found.waiting).append(one.attempt)
-        return
-    found.training.append(one.attempt)
-    if one.job_name is None:
-        found.local.append(one.attempt.run_id)
-
-
 def needs_slurm(attempts: Iterable[OpenAttempt | EndedAttempt], run_ids: Collection[str]) -> bool:
-    """Whether any of these runs belongs, or may still belong, to a Slurm job."""
+    """Whether any of these runs has an attempt in a Slurm job."""
     return any(
         one.job_id is not None and one.job_name is not None and one.attempt.run_id in run_ids
         for one in attempts
@@ -120,10 +116,10 @@ def needs_slurm(attempts: Iterable[OpenAttempt | EndedAttempt], run_ids: Collect
 
 
 def carry_out(cancellation: Cancellation, store: Store, slurm: Slurm) -> None:
-    """Cancel. To cancel twice changes nothing more.
+    """Carry out the plan. A repetition changes nothing.
 
     Raises:
-        SlurmError: jobs are still in the queue; the same command tries again.
+        SlurmError: jobs are still in the queue; run the same command again.
         StoreError: the store cannot be reached.
     """
     withdrawn = set(store.withdraw(cancellation.claims))
@@ -135,7 +131,7 @@ def carry_out(cancellation: Cancellation, store: Store, slurm: Slurm) -> None:
         if jobs:
             slurm.cancel(jobs)
     except SlurmError:
-        # To scancel, a job that ended meanwhile is an error.
+        # scancel fails for a job that has ended meanwhile.
         queue = slurm.queue()
         if isinstance(queue, Unknown) or any(_goes_on(queue.find(job_id)) for job_id in jobs):
             raise

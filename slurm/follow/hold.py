@@ -1,9 +1,9 @@
 """Holds the waiting jobs of a launch when its first runs all failed with the same error.
 
-`watch`, `reconcile`, `launch` and a job whose run failed all decide this from the store, so it needs no daemon. A job
-that cannot start its worker is seen only by the commands. The jobs stay in the queue, held by `scontrol hold`, and a
-file in their dispatch's folder says why. A launch is held only once: if that file exists it is not held again, so
-`imagine-sweep reconcile --release`, or Slurm's own command, has the last word.
+`watch`, `reconcile`, `launch` and every job with a failed run decide this from the store, so no daemon is needed. Only
+the commands see a job that could not start its worker. `scontrol hold` holds the jobs in the queue, and a file in their
+dispatch's folder says why. A launch with such a file is not held again, so `imagine-sweep reconcile --release`, or
+Slurm's own command, releases it for good.
 """
 
 import json
@@ -26,10 +26,10 @@ from slurm.follow.verdicts import word_on
 log = logging.getLogger(__name__)
 
 HOLD_AFTER = 5
-"""By default, a launch is held after this many failures with the same error."""
+"""A launch is held after this many failures with the same error, by default."""
 
 FAULTS = FAILURES | {State.NODE_FAIL}
-"""Failures of a run, and nodes that cannot train: the next run may meet the same fault."""
+"""The ends that hold a launch: failures, and nodes that cannot train."""
 
 _HELD = frozenset({"JobHeldUser", "JobHeldAdmin"})
 
@@ -56,17 +56,17 @@ class Hold:
         """One line for the user."""
         return (
             f"{self.job_name} is held, because its first {self.failures} runs failed with the same error; correct it "
-            f"and run imagine-sweep reconcile --release, or drop the jobs with imagine-sweep cancel: {self.cause}"
+            f"and run imagine-sweep reconcile --release, or end the jobs with imagine-sweep cancel: {self.cause}"
         )
 
 
 def shared_cause(failed: Iterable[EndedAttempt], *, after: int) -> Cause | None:
-    """The cause that a launch met at least `after` times; None if there is none, or if `after` is 0."""
+    """A cause with at least `after` failures; None if there is none, or if `after` is 0."""
     return next((cause for cause in by_cause(failed) if 0 < after <= _times(cause)), None)
 
 
 def _times(cause: Cause) -> int:
-    """How often it struck. A job on a faulty node fails all of its runs at once, which counts once."""
+    """How many failures count. A job on a faulty node fails all of its runs at once; that is one failure."""
     jobs = {one.job_id for one in cause.attempts if one.state is State.NODE_FAIL}
     return len(jobs) + sum(one.state is not State.NODE_FAIL for one in cause.attempts)
 
@@ -81,7 +81,7 @@ def hold_failing(store: Store, waiting: Sequence[OpenAttempt], *, queue: Answer,
         slurm: the cluster.
 
     Returns:
-        The new holds; a launch that was held before is left alone.
+        The new holds; a launch that was held before is not held again.
 
     Raises:
         SlurmError: Slurm did not hold a job.
@@ -104,12 +104,7 @@ def hold_failing(store: Store, waiting: Sequence[OpenAttempt], *, queue: Answer,
 
 
 def held(folder: Path, job_names: Iterable[str]) -> list[Hold]:
-    """The dispatches that are held.
-
-    Args:
-        folder: `Store.folder`.
-        job_names: the names of the dispatches to look at.
-    """
+    """The holds of these dispatches that are not released; `folder` is `Store.folder`."""
     found = (_read(_file(folder, name)) for name in sorted(set(job_names)))
     return [hold for hold in found if hold is not None and not hold.released]
 
@@ -130,11 +125,7 @@ def release(store: Store, waiting: Sequence[OpenAttempt], *, queue: Answer, slur
 
 
 def hold_from_job(db: str | None) -> None:
-    """Called by a job whose run failed: hold its launch if need be. Errors only go to the job's log.
-
-    Args:
-        db: the store, which is only read.
-    """
+    """Hold the launch of the calling job, whose run failed, if it must be held. Errors go only to the job's log."""
     from results_db.store import open_store  # slow to import
 
     try:
@@ -150,9 +141,9 @@ def hold_from_job(db: str | None) -> None:
 
 
 def _launches(folder: Path, waiting: Iterable[OpenAttempt]) -> list[tuple[list[str], int]]:
-    """The dispatches of each launch that has jobs waiting and was never held, with its `hold_after`.
+    """The dispatches of each launch with waiting jobs that was never held, and the launch's `hold_after`.
 
-    All dispatches of a launch are submitted by the same process.
+    The same process submits all dispatches of a launch.
     """
     names: dict[tuple[str, str], list[str]] = defaultdict(list)
     after = {}
@@ -174,10 +165,10 @@ def _hold(
 ) -> list[Hold]:
     if not pending:
         return []
-    # All of them may be held already, by an earlier look that failed at a job which had just started.
+    # All may be held already: an earlier call failed at a job that had just started, and wrote no file.
     if jobs := [job_id for job_id, is_held in pending.items() if not is_held]:
         slurm.hold(jobs)
-    # Written after: if this process dies in between, the next look holds them again, which changes nothing.
+    # The files are written last. If this process dies before, the next call holds the jobs again, which is harmless.
     now = datetime.now(UTC).isoformat(timespec="seconds")
     holds = [Hold(name, cause.example, cause.count, now) for name in names]
     for hold in holds:

@@ -24,7 +24,7 @@ class Log:
         state: the attempt's state.
         path: the path of its log, which may not exist yet.
         job_id: its job's id.
-        tail: the last lines, which the store keeps of a failed attempt.
+        tail: its last lines, which the store keeps if the attempt failed.
     """
 
     attempt: str
@@ -69,10 +69,10 @@ def newest_log(store: Store, run_id: str) -> Log:
 
 
 def read(store: Store, run_id: str) -> str:
-    """The whole log, or if its file is gone, the last lines that the store has.
+    """The whole log; if its file is gone, the last lines from the store.
 
     Raises:
-        StoreError: there is no log, or none yet.
+        StoreError: there is no log, or not yet.
     """
     log = newest_log(store, run_id)
     if log.path is not None:
@@ -86,7 +86,7 @@ def read(store: Store, run_id: str) -> str:
         return log.tail + "\n"
     if log.state is State.PENDING:
         raise StoreError(
-            f"run {short(run_id)} waits to start{_job(log)}; -f shows its log as soon as there is one"
+            f"run {short(run_id)} waits to start{_job(log)}, so it has no log yet; -f waits for it"
         )
     raise StoreError(f"the log of run {short(run_id)}{_job(log)} cannot be read: {reason}")
 
@@ -99,13 +99,13 @@ def follow(
     last: int | None = None,
     every_s: float = _EVERY_S,
 ) -> Iterator[str]:
-    """The log as it grows, from one attempt to the next, until the run is over.
+    """The log as it grows, across attempts, until the run is over.
 
     Args:
         store: the store.
         run_id: the run.
-        note: called with one line when the run waits, is interrupted, or is over.
-        last: begin with this many last lines; None: begin at the start.
+        note: called with one line when the run waits, was interrupted, or is over.
+        last: how many last lines to begin with; None means the whole log.
         every_s: how often to look.
 
     Raises:
@@ -133,7 +133,7 @@ def follow(
 
 
 def _status(run_id: str, log: Log) -> str:
-    """Why the log does not grow, or nothing."""
+    """Why the log does not grow; empty if it may."""
     if log.state is State.PENDING:
         return f"run {short(run_id)} waits to start{_job(log)}; Ctrl-C leaves"
     if log.state not in ACTIVE and log.state not in _OVER:
@@ -147,7 +147,7 @@ def _job(log: Log) -> str:
 
 
 def _start_of_last(path: Path | None, lines: int | None) -> int:
-    """The position where the last lines of a file begin; 0 if it has no more lines, or does not exist."""
+    """The position where the last lines of a file begin; 0 if it has fewer lines, or cannot be read."""
     if path is None or lines is None:
         return 0
     try:
@@ -159,7 +159,7 @@ def _start_of_last(path: Path | None, lines: int | None) -> int:
 
 
 def _from(path: Path | None, position: int) -> tuple[int, str]:
-    """The new position and the text after `position`; from the start if the file became shorter."""
+    """The new position, and the text after `position`; if the file became shorter, the text from its start."""
     if path is None:
         return 0, ""
     try:

@@ -1,4 +1,4 @@
-"""The runs under way: where each trains, how far it is, how fast, and why others wait."""
+"""The active runs: where each trains, how far and how fast, and why others wait."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ class Running:
 
 
 class Pace:
-    """Steps per second of attempts, between the last two heartbeats of each."""
+    """The speed of each attempt between its last two heartbeats."""
 
     def __init__(self) -> None:
         self._last: dict[Attempt, tuple[datetime, int, float | None]] = {}
 
     def rate(self, one: OpenAttempt) -> float | None:
-        """The attempt's speed; None until it is known. Call it at every look."""
+        """The attempt's steps per second; None until they are known. Call it at every look."""
         if one.heartbeat_at is None:
             return None
         if one.attempt not in self._last:
@@ -48,7 +48,7 @@ class Pace:
 
 
 def _mean_rate(one: OpenAttempt) -> float | None:
-    """The rate since the attempt's start. Only a run's first attempt is certain to have begun at step 0."""
+    """The rate since the attempt's start. None for later attempts, which may have continued a checkpoint."""
     first = (one.attempt.number, one.attempt.restart) == (1, 0)
     if one.heartbeat_at is None or one.started_at is None or not first:
         return None
@@ -59,14 +59,7 @@ def _mean_rate(one: OpenAttempt) -> float | None:
 def under_way(
     attempts: Iterable[OpenAttempt], queue: Answer | Unknown, *, pace: Pace, now: datetime
 ) -> list[Running]:
-    """The attempts that are recorded as RUNNING, without those whose job was requeued and waits.
-
-    Args:
-        attempts: open attempts.
-        queue: squeue's answer.
-        pace: the speeds from earlier looks.
-        now: the time.
-    """
+    """The attempts that are recorded as RUNNING, without those whose job was requeued and waits."""
     found = []
     for one in attempts:
         job = _job(one, queue)
@@ -78,7 +71,7 @@ def under_way(
 
 
 def waiting(attempts: Iterable[OpenAttempt], queue: Answer | Unknown) -> dict[str, str]:
-    """Run id to Slurm's reason, for the runs whose job waits."""
+    """Run id to Slurm's reason, for each run whose job waits."""
     jobs = {one.attempt.run_id: _job(one, queue) for one in attempts}
     return {
         run_id: job.reason or "no reason yet"

@@ -1,6 +1,6 @@
-"""Brings the store up to date: ingests the spool, asks the sources, ends what is over, and holds failing launches.
+"""Brings the store up to date: ingests the spool, asks the sources, ends attempts, and holds failing launches.
 
-It may run at any time, any number of times, and twice at once: a repeated write changes nothing.
+It may run at any time, any number of times, and twice at once, because a repeated write changes nothing.
 """
 
 import time
@@ -35,10 +35,10 @@ from slurm.follow.verdicts import WAITS, Verdict, Word, judge, waits_again, with
 from slurm.submit import recovery
 
 ACCOUNTS_EVERY_S = 60.0
-"""sacct is asked at most this often, however often squeue is."""
+"""The least time between two calls of sacct."""
 
 MOST_RELEASED = 3
-"""How often a job is released that Slurm held because it could not start it. Then the user should look."""
+"""How often a job is released that Slurm held because it could not start it. After that the user must release it."""
 
 _REFUSED = "launch failed requeued held"
 _SLURMS_OWN = ("srun:", "slurmstepd", "submitit ", "/usr/bin/")
@@ -46,13 +46,7 @@ _SLURMS_OWN = ("srun:", "slurmstepd", "submitit ", "/usr/bin/")
 
 @dataclass(frozen=True)
 class Ended:
-    """An attempt that was open in the store, and is over.
-
-    Attributes:
-        attempt: the attempt.
-        job_id: its job's id, or None.
-        verdict: how it ended.
-    """
+    """An attempt that was open in the store and is over. Without a Slurm job, `job_id` is None."""
 
     attempt: Attempt
     job_id: str | None
@@ -69,15 +63,15 @@ class Reconciled:
     """What one look found and changed.
 
     Attributes:
-        ingested: what became of the spool's files.
-        recovered: what became of dispatches that a crash left unfinished.
+        ingested: the records that were ingested.
+        recovered: the dispatches of launches that died.
         ended: attempts that are over.
         requeued: attempts that wait again, because their jobs do.
-        released: jobs that Slurm held because it could not start them, and that were released.
-        held: dispatches that are held from now on.
-        unknown: a line for everything that could not be learned.
+        released: jobs that were released, after Slurm held them because it could not start them.
+        held: dispatches that are now held.
+        unknown: a line for each question without an answer.
         queue: squeue's answer.
-        open: the open attempts, including those that ended just now.
+        open: the open attempts, including those that this look ended.
     """
 
     ingested: Ingested = field(default_factory=Ingested)
@@ -99,7 +93,7 @@ class Reconciled:
         lines += [f"job {job} was found: its launch died after submitting it" for job in recovered.adopted]
         if recovered.withdrawn:
             runs = counted(len(recovered.withdrawn), "run")
-            lines.append(f"{runs} never submitted, because the launch died; the next launch takes them")
+            lines.append(f"{runs} not submitted, because the launch died; the next launch submits them")
         if self.requeued:
             lines.append(f"{counted(len(self.requeued), 'interrupted run')} in the queue again")
         if self.released:
@@ -132,12 +126,12 @@ class Reconciled:
 
 
 class Reconciler:
-    """Reconciles again and again; remembers when it last asked sacct.
+    """Reconciles repeatedly, and asks sacct only now and then.
 
     Args:
         store: the store.
         slurm: the cluster.
-        run_ids: look only at these runs' attempts; None means all. The spool is always ingested whole.
+        run_ids: the runs to look at; None means all. The whole spool is ingested in any case.
         hold: hold launches whose first runs all failed with the same error.
     """
 
@@ -159,7 +153,7 @@ class Reconciler:
         """Compare the sources with the store once, and record what ended.
 
         Args:
-            dry_run: write nothing; the result says what would change.
+            dry_run: write nothing, and return what would change.
             now: the time; by default this machine's.
 
         Raises:
@@ -181,12 +175,12 @@ class Reconciler:
             return found
         found.queue = self._slurm.queue()
         if isinstance(found.queue, Unknown) and found.queue.lasting and not jobs:
-            found.queue = Answer()  # Slurm is not available here, and no open attempt needs it
+            found.queue = Answer()  # no Slurm here, and no open attempt needs it
         self._requeue(interrupted, found, dry_run=dry_run)
         self._release(jobs, found, dry_run=dry_run)
         verdicts = self._verdicts(jobs, found, now=now or datetime.now(UTC))
         if verdicts and not dry_run:
-            # A result that was written before the job ended outranks any verdict on the job.
+            # A result that was written before the job ended counts more than any verdict on the job.
             found.ingested += ingest(self._store)
         for attempt, verdict in verdicts:
             self._end(attempt, verdict, found, dry_run=dry_run)
@@ -209,7 +203,7 @@ class Reconciler:
             found.ingested = ingest(self._store)
 
     def _end_local(self, found: Reconciled, *, dry_run: bool) -> None:
-        """Ends attempts of this machine's own processes, which need no Slurm."""
+        """End attempts whose local worker process is gone; this needs no Slurm."""
         local = {one.attempt for one in found.open if one.job_name is None}
         verdict = Verdict(State.LOST, "its worker process is gone")
         for attempt in dead_attempts(self._store):
@@ -229,9 +223,9 @@ class Reconciler:
             found.open = self._open()
 
     def _release(self, jobs: Sequence[OpenAttempt], found: Reconciled, *, dry_run: bool) -> None:
-        """Releases jobs that Slurm requeued and held because a node refused them.
+        """Release jobs that Slurm requeued and held because a node refused them.
 
-        A node refuses a job that it already knows, as after a controller was killed and forgot that the job started.
+        A node refuses a job that it already runs. This happens when a killed controller forgot that the job started.
         Slurm drains a node that refuses again.
         """
         refused = {
@@ -253,7 +247,7 @@ class Reconciler:
     def _verdicts(
         self, jobs: Sequence[OpenAttempt], found: Reconciled, *, now: datetime
     ) -> list[tuple[OpenAttempt, Verdict]]:
-        """The attempts that are over. sacct is asked about jobs that squeue does not list, but only now and then."""
+        """The attempts that are over. sacct is asked, at most once a minute, about jobs that squeue does not list."""
         words = [(one, word_on(one, found.queue)) for one in jobs]
         silent = [one for one, word in words if not isinstance(word, Job)]
         verdicts = [(one, judge(one, word, None, now=now)) for one, word in words if isinstance(word, Job)]
@@ -269,7 +263,7 @@ class Reconciler:
     def _ask_further(
         self, silent: Sequence[OpenAttempt], queue: Answer | Unknown, *, now: datetime
     ) -> list[tuple[OpenAttempt, Verdict]]:
-        """Asks squeue about other users' jobs, and sacct, for attempts whose job is not among the user's own."""
+        """Ask squeue about all users' jobs, and sacct, for attempts whose job is not in the user's own queue."""
         ids = [one.job_id for one in silent if one.job_id]
         if isinstance(queue, Answer):
             queue = self._slurm.queue(ids)
@@ -304,7 +298,7 @@ class Reconciler:
 
 
 def _is_dispatched(one: OpenAttempt | EndedAttempt) -> bool:
-    """Whether its job is ours. An attempt made by hand has no job name, and belongs to a job of another purpose."""
+    """Whether a dispatch made its job. A run that a user trains inside a job of another purpose has no job name."""
     return one.job_id is not None and one.job_name is not None
 
 
@@ -313,13 +307,13 @@ def _is_refused(word: Word) -> bool:
 
 
 def _log_tail(one: OpenAttempt, folder: Path) -> str | None:
-    """The last lines of its log; None without any."""
+    """The last lines of its log; None if there is no log."""
     path = Path(one.log) if one.log else guess_log(folder, one.job_name, one.job_id)
     return None if path is None else last_lines(path)
 
 
 def _error(verdict: Verdict, tail: str | None) -> str:
-    """The error to store: the verdict, and if the job itself failed, the job's last line, which tells most."""
+    """The error to store: the verdict's reason, and for a FAILED job also the last line that it logged."""
     if verdict.state is State.FAILED:
         lines = [line.strip() for line in (tail or "").splitlines() if line.strip()]
         told = [line for line in lines if not line.startswith(_SLURMS_OWN)]

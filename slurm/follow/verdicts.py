@@ -1,16 +1,16 @@
-"""Three sources tell what became of an attempt: the store's heartbeat, squeue and sacct. Plain data in and out.
+"""Decides what became of an attempt, from the heartbeat, squeue and sacct. Plain data in and out.
 
-A failed query is `Unknown`, and no attempt ends because of it.
+A query that failed is `Unknown`; it never ends an attempt by itself.
 
-* squeue lists the job and it has not ended: the attempt goes on, however old its heartbeat is. A requeued job waits
-  there like a new one, so NODE_FAIL or PREEMPTED of an earlier start is not its end.
+* squeue lists the job as not ended: the attempt goes on, however old its heartbeat is. A requeued job is listed as
+  waiting, so NODE_FAIL or PREEMPTED of an earlier start is not its end.
 * squeue or sacct says how the job ended: that is the attempt's end. Slurm requeues preempted jobs and jobs of a lost
-  node after some seconds. Until then, and while the worker's heartbeat is fresh, NODE_FAIL and PREEMPTED are not final.
-* squeue does not list the job, and sacct still calls it waiting or running, or does not know it: the attempt is LOST
-  after `LOST_AFTER` without a heartbeat. Tasks that were cancelled before they started leave no trace of their own;
-  if sacct knows the rest of their array they are CANCELLED.
-* squeue does not list the job and the cluster has no sacct: the attempt is LOST after the same time. If sacct exists
-  but fails, only workers that are silent for `ANSWERS_WITHIN` are given up.
+  node after some seconds. Until then, and while the heartbeat is fresh, NODE_FAIL and PREEMPTED are not final.
+* squeue does not list the job, and sacct calls it waiting or running, or does not know it: the attempt is LOST after
+  `LOST_AFTER` without a heartbeat. sacct does not know a task that was cancelled before it started; the attempt is
+  CANCELLED if sacct knows other tasks of the array.
+* squeue does not list the job, and the cluster has no sacct: the attempt is LOST after the same time. If sacct exists
+  but fails, a running attempt is LOST after `ANSWERS_WITHIN` without a heartbeat, and a waiting one goes on.
 * squeue does not answer: only sacct can end an attempt.
 """
 
@@ -21,22 +21,22 @@ from results_db.contract import EndedAttempt, OpenAttempt, State
 from slurm.client.parse import Answer, Job, Unknown
 
 LOST_AFTER = timedelta(minutes=5)
-"""A job that Slurm does not know is lost after this time without a heartbeat."""
+"""The attempt of a job that Slurm does not know is LOST after this time without a heartbeat."""
 
 ANSWERS_WITHIN = timedelta(minutes=30)
-"""A worker is given up after this silence, even if sacct, which might say how it ended, fails."""
+"""A running attempt is LOST after this time without a heartbeat, even if sacct fails."""
 
 REQUEUED_WITHIN = timedelta(minutes=2)
 """Slurm requeues a preempted job, or one of a lost node, within this time or never."""
 
 SEEN_WITHIN = timedelta(minutes=2)
-"""On a network file system it may take this long until other machines see a job's files."""
+"""On a network file system, other machines may see a job's files only after this time."""
 
 FRESH = timedelta(minutes=1)
 """A worker with a heartbeat this recent is alive. Heartbeats come every 15 s."""
 
 MOST_KILLED = 3
-"""From this attempt on, a job killed by a signal is FAILED. Before, the signal may come from outside."""
+"""From this attempt on, a job killed by a signal is FAILED. In earlier attempts the signal may come from outside."""
 
 ENDS = {
     "COMPLETED": State.LOST,  # without a result of this run
@@ -57,10 +57,10 @@ WAITS = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIA
 
 _MAY_COME_BACK = frozenset({"NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED"})
 _FROM_OUTSIDE = frozenset({-9, -15, -10, -12})
-"""KILL, TERM, and USR1 and USR2, which end a worker that does not handle signals yet."""
+"""KILL and TERM; and USR1 and USR2, which kill a worker that does not handle signals yet."""
 
 Word = Job | None | Unknown
-"""What a source says about a job: its state, that it does not know the job, or no answer."""
+"""A source's answer on a job; None if it does not know the job, `Unknown` if it did not answer."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Verdict:
 
 
 def word_on(one: OpenAttempt | EndedAttempt, answer: Answer | Unknown) -> Word:
-    """What an answer says about an attempt's job. A job with another name is another job with a reused id."""
+    """The answer on an attempt's job. A job with another name does not count: Slurm has used the id again."""
     if isinstance(answer, Unknown):
         return answer
     job = answer.find(one.job_id or "")
@@ -143,7 +143,7 @@ def _gone(
     """The verdict on a job that squeue does not list and whose end is unknown."""
     silent = now - _last_heard(attempt, now)
     if _is_fresh(attempt, now) or silent < LOST_AFTER:
-        return Verdict(None, "squeue does not list its job; it is too early to give it up", certain=False)
+        return Verdict(None, "squeue does not list its job; it is too early to call it lost", certain=False)
     if isinstance(account, Unknown):
         # A waiting job sends no heartbeats, so its silence means nothing.
         may_answer_later = attempt.state is State.PENDING or silent < ANSWERS_WITHIN
@@ -160,7 +160,7 @@ def _gone(
 
 
 def _last_heard(attempt: OpenAttempt, now: datetime) -> datetime:
-    """The time of its latest report. A time in the future comes from a wrong clock and is ignored."""
+    """The time of its latest report, without times in the future, which come from a wrong clock."""
     times = (attempt.claimed_at, attempt.started_at, attempt.heartbeat_at)
     return max((at for at in times if at is not None and at <= now + FRESH), default=attempt.claimed_at)
 
@@ -195,11 +195,11 @@ MEMORY_WORDS = (
     "oom_kill event",
     "out of memory handler",
 )
-"""What Slurm writes into a job's standard error, in lower case, when it kills the job for its memory."""
+"""Slurm writes these into a job's standard error, here in lower case, when it kills the job for its memory."""
 
 
 def with_log(verdict: Verdict, log_tail: str | None) -> Verdict:
-    """The verdict, corrected by the job's log: without control groups, Slurm calls out of memory FAILED."""
+    """The verdict, corrected by the job's log. Without control groups, Slurm calls an out-of-memory kill FAILED."""
     killed = verdict.exit_code is not None and verdict.exit_code < 0
     low = (log_tail or "").lower()
     if verdict.state in (State.FAILED, State.LOST) and killed and any(words in low for words in MEMORY_WORDS):

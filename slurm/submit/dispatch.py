@@ -1,8 +1,14 @@
-"""From packs to jobs in Slurm's queue: arrays, each claimed in the store before it is submitted.
+"""Submits packs to Slurm as arrays. The store claims the runs of each array before it is submitted.
 
-The order makes every crash harmless. The folder says who submits. Then the store claims the attempts, under a job name
-that is never used again. Then comes sbatch, and then the job ids are noted. `slurm.submit.recovery` finds by that name
-what a crash leaves in between. After sbatch the jobs do not need the launcher, not even to find submitit's pickles.
+A crash between any two of these steps is harmless:
+
+1. The dispatch's folder is made. It names the process that submits.
+2. The store claims the attempts, under a job name that is used only once.
+3. sbatch submits the array. From now on the jobs do not need the launch, not even to find
+   their pickles.
+4. The job ids are noted in the store.
+
+If the launch dies after step 2, `slurm.submit.recovery` finds the job by its name.
 """
 
 import getpass
@@ -33,7 +39,7 @@ from slurm.submit.launchers import Resources
 
 _NAME_LENGTH = 40
 _NEVER = 1_000_000
-"""Time-outs that submitit allows. It miscounts them, so the job counts."""
+"""The number of time-outs that submitit allows. It miscounts them, so the job counts them itself."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Part:
     Attributes:
         packs: its tasks, in order.
         parallelism: how many of them may run at once.
-        after: the place in the list of the part that must end first, or None.
+        after: the index of the part that must end first, or None.
     """
 
     packs: Sequence[Pack]
@@ -54,9 +60,9 @@ class Part:
 def deal(packs: Sequence[Pack], *, limit: int, parallelism: int) -> list[Part]:
     """The packs as arrays of at most `limit` tasks; at most `parallelism` tasks of all arrays run at once.
 
-    Slurm limits the running tasks of one array, not of several. So each part gets its share, and the packs are dealt
-    out like cards: all parts proceed side by side, and together in the order of `packs`. If there are more parts than
-    tasks that may run, a part waits for the end of an earlier one.
+    Slurm limits the running tasks of one array, not of several. So each part gets its share of `parallelism`. The packs
+    are dealt like cards, so that the parts, side by side, keep the order of `packs`. If there are more parts than tasks
+    that may run, a part waits for the end of an earlier part.
     """
     needed = -(-len(packs) // limit)
     lanes = min(needed, parallelism)
@@ -106,7 +112,7 @@ class Submission:
             limit: the largest number of tasks in an array.
 
         Raises:
-            ConfigError: Slurm refused an array, or its folders cannot be made. Arrays queued before it stay.
+            ConfigError: Slurm refused an array, or its folder cannot be made. Earlier arrays stay in the queue.
         """
         ids: list[str | None] = []
         try:
@@ -152,7 +158,7 @@ class Submission:
             folder.write_tasks(tasks)
             job_id = self._sbatch(about, folder, len(tasks), min(part.parallelism, len(tasks)), after)
         except BaseException as error:
-            # The job may exist all the same: an answer may be late, and Ctrl-C comes at any moment.
+            # The job may exist all the same: Slurm's answer may be late, and Ctrl-C may come at any time.
             found = recovery.settle(self.store, folder, attempts, since=began)
             if found is None:
                 folder.remove()
@@ -191,7 +197,7 @@ class Submission:
         return str(jobs[0].job_id).partition("_")[0]
 
     def _additional(self, after: str | None) -> dict[str, object]:
-        """The options of sbatch beside the launcher's keys. Preempted jobs and those of a lost node come back."""
+        """Further options of sbatch. By default, Slurm requeues preempted jobs and those of a lost node."""
         more = {"requeue": True, **self.resources.additional}
         if more["requeue"] is False:  # submitit would write --requeue=False
             del more["requeue"]
@@ -202,9 +208,9 @@ class Submission:
 
 
 def _place_pickle(submitit_folder: Path, folder: Path) -> list[str]:
-    """Commands by which a job finds its pickle even if the launcher died before submitit could name it.
+    """Commands that let a job find its pickle even if the launch died right after sbatch.
 
-    submitit names its pickles by the job's id, so after sbatch. A job without a pickle would fail after a minute.
+    submitit names a pickle by its job's id, so it does that after sbatch. A job without a pickle fails after a minute.
     """
     array = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}"
     job = array + "${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
@@ -233,12 +239,12 @@ def setup_commands(resources: Resources) -> list[str]:
     """The shell commands before Python: ours, then the user's."""
     threads = resources.cpus
     return [
-        # Python would put the folder that the job was submitted from first on its path.
+        # Else the folder from which the job was submitted would be first on Python's path.
         "export PYTHONSAFEPATH=1",
         f"export IMAGINE_THREADS={threads} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}",
-        # Since 22.05 srun does not inherit it from sbatch, and the task would get one core.
+        # Since 22.05 srun does not take it from sbatch, and the task would get one core.
         '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
-        # A GPU that cannot be used is an error, and not replaced by the CPU.
+        # If the GPU cannot be used, the job fails and does not fall back to the CPU.
         *(["export IMAGINE_DEVICE=${IMAGINE_DEVICE:-cuda}"] if resources.gpus else []),
         *resources.setup,
     ]

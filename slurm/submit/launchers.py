@@ -1,7 +1,7 @@
 """The launchers: `local`, `slurm`, and a user's own files, one per cluster.
 
-`launcher=mycluster` means the file `mycluster.yaml` in `~/.config/imagine-sweep/launchers` (IMAGINE_LAUNCHERS names
-another folder). It holds keys of hydra-submitit-launcher, and `name: local` if it is not for Slurm. A spec and the
+`launcher=mycluster` names the file `mycluster.yaml` in `~/.config/imagine-sweep/launchers`, or in the folder of
+IMAGINE_LAUNCHERS. It holds keys of hydra-submitit-launcher, and `name: local` if it is not for Slurm. A spec and the
 command line override the file.
 """
 
@@ -126,7 +126,7 @@ def _read(path: Path) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Resources:
-    """What every job of a launch asks Slurm for: all keys of hydra-submitit-launcher's `SlurmQueueConf`.
+    """What each job of a launch asks Slurm for: the keys of hydra-submitit-launcher's `SlurmQueueConf`.
 
     Attributes:
         values: the given values, and the plugin's defaults for the other keys.
@@ -148,7 +148,7 @@ class Resources:
         from omegaconf.errors import OmegaConfBaseException
 
         config = OmegaConf.structured(SlurmQueueConf)
-        # `name` chooses the launcher; the jobs' own names are unique to their dispatch.
+        # `name` chooses the launcher; each dispatch gives its jobs a name of its own.
         given = {key: value for key, value in launcher.settings.items() if key != "name"}
         for key, value in given.items():
             try:
@@ -187,7 +187,7 @@ class Resources:
 
     @property
     def additional(self) -> dict[str, Any]:
-        """The options of sbatch beside the keys."""
+        """Further options of sbatch."""
         return dict(self.values["additional_parameters"] or {})
 
     @property
@@ -219,7 +219,7 @@ class Resources:
         return seconds * (self.gpus or self.cpus) / 3600
 
     def submitit(self) -> dict[str, Any]:
-        """The keywords of `AutoExecutor.update_parameters`, as the plugin makes them."""
+        """The keywords of `AutoExecutor.update_parameters`, as the plugin would make them."""
         from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 
         base = {field.name for field in fields(BaseQueueConf)}
@@ -258,7 +258,7 @@ def _check_additional(given: Mapping[str, object]) -> None:
 
 
 def _set_signal_delay(values: dict[str, Any], given: Mapping[str, object]) -> None:
-    """The plugin's default, 2 minutes before the time limit, is too early for short limits.
+    """Shorten the plugin's default, 2 minutes before the time limit, for short limits.
 
     Raises:
         ConfigError: the given delay is not below the limit.

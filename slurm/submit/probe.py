@@ -1,4 +1,4 @@
-"""A short job before the submission: can a node import the project, see the shared folder, and reach the store?"""
+"""A short job before the submission. Can a node import the project, see the shared folder, and reach the store?"""
 
 import json
 import re
@@ -42,7 +42,7 @@ _NOT_OF_SRUN = frozenset(
 
 
 def probe(store: Store, resources: Resources, *, waits: Callable[[], None] = lambda: None) -> str | None:
-    """Let one node check itself, with the jobs' resources.
+    """Run `jobs.node_check` on one node, with the jobs' resources.
 
     Args:
         store: the store for the jobs' results.
@@ -50,7 +50,7 @@ def probe(store: Store, resources: Resources, *, waits: Callable[[], None] = lam
         waits: called once if the answer takes longer than a second.
 
     Returns:
-        None if all is well, else why no node has checked itself.
+        None if all is well, else why no node was checked.
 
     Raises:
         ConfigError: the jobs would not work on the node, or Slurm refused such a job.
@@ -61,19 +61,25 @@ def probe(store: Store, resources: Resources, *, waits: Callable[[], None] = lam
     file.chmod(0o600)  # before the store's password is in it
     file.write_text(json.dumps({"token": token, "db": store.url}))
     try:
-        return _outcome(_srun(file, token, resources, waits=waits))
+        return _outcome(_srun(_script(file, token, resources), resources, waits=waits))
+    except subprocess.TimeoutExpired:
+        return f"the probe did not answer within {_ANSWER_WITHIN_S} s"
     finally:
         file.unlink(missing_ok=True)
 
 
 def _srun(
-    file: Path, token: str, resources: Resources, *, waits: Callable[[], None]
-) -> "subprocess.CompletedProcess[str] | None":
-    """The ended srun; None if it did not end in time. Its job never stays in the queue."""
+    script: str, resources: Resources, *, waits: Callable[[], None]
+) -> "subprocess.CompletedProcess[str]":
+    """The ended srun. Its job never stays in the queue.
+
+    Raises:
+        subprocess.TimeoutExpired: it did not end in time.
+    """
     name = f"imagine-probe-{secrets.token_hex(4)}"
     command = [
         *("srun", f"--immediate={START_WITHIN_S}", f"--time={_MINUTES}", f"--job-name={name}"),
-        *("--ntasks=1", "--nodes=1", *options(resources), "bash", "-c", _script(file, token, resources)),
+        *("--ntasks=1", "--nodes=1", *options(resources), "bash", "-c", script),
     ]
     process = subprocess.Popen(
         command,
@@ -85,11 +91,13 @@ def _srun(
         errors="replace",
     )
     try:
-        out, err = _answer(process, waits)
-    except BaseException as error:
+        try:
+            out, err = process.communicate(timeout=_SOON_S)
+        except subprocess.TimeoutExpired:
+            waits()
+            out, err = process.communicate(timeout=_ANSWER_WITHIN_S)
+    except BaseException:
         _end(process, name)
-        if isinstance(error, subprocess.TimeoutExpired):
-            return None
         raise
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
@@ -105,15 +113,8 @@ def _script(file: Path, token: str, resources: Resources) -> str:
     return "\n".join(lines)
 
 
-def _answer(process: "subprocess.Popen[str]", waits: Callable[[], None]) -> tuple[str, str]:
-    with suppress(subprocess.TimeoutExpired):
-        return process.communicate(timeout=_SOON_S)
-    waits()
-    return process.communicate(timeout=_ANSWER_WITHIN_S)
-
-
 def _end(process: "subprocess.Popen[str]", name: str) -> None:
-    """End srun and its job. After SIGTERM srun cancels its job; after SIGKILL the job would stay in the queue."""
+    """End srun and its job. SIGTERM makes srun cancel its job; after SIGKILL the job would stay in the queue."""
     process.terminate()
     try:
         process.communicate(timeout=_END_WITHIN_S)
@@ -137,10 +138,8 @@ def options(resources: Resources) -> list[str]:
     return [f"--{key}" if value is True else f"--{key}={value}" for key, value in asked.items()]
 
 
-def _outcome(done: "subprocess.CompletedProcess[str] | None") -> str | None:
+def _outcome(done: "subprocess.CompletedProcess[str]") -> str | None:
     """See `probe`."""
-    if done is None:
-        return f"the probe did not answer within {_ANSWER_WITHIN_S} s"
     started = [line for line in done.stdout.splitlines() if line.startswith(_STARTED)]
     if not started:
         return _not_started(said(done.stderr))
@@ -180,6 +179,6 @@ def _problem(done: "subprocess.CompletedProcess[str]") -> str | None:
 
 
 def _last(stderr: str) -> str:
-    """The last line that srun did not write."""
+    """The last line that is not srun's own."""
     lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("srun:")]
     return one_line(lines[-1]) if lines else "no message"

@@ -1,8 +1,8 @@
-"""Settles what a launcher leaves behind if it dies between the store's claim and the noting of its job ids.
+"""Recovers dispatches whose launch died after it claimed runs and before it noted their job ids.
 
-Slurm knows the job by a name that is used once. If the job is found, its id is noted now; if not, the claim is
-withdrawn. A job that shows up later (sbatch was still waiting for the controller) does no harm: the store refuses
-withdrawn attempts, and the job's tasks end at once.
+Each dispatch has its own job name. If Slurm has a job of that name, its id is noted; else the claims are withdrawn. The
+job may still appear later, if sbatch was waiting for the controller. That is harmless: the store refuses the withdrawn
+attempts, and the job's tasks end at once.
 """
 
 import getpass
@@ -21,7 +21,7 @@ from results_db.process import is_alive
 from slurm.client.client import Slurm, SlurmError
 
 _ABANDONED = timedelta(minutes=10)
-"""A launch takes seconds. One of another host, which cannot be seen from here, is over after this time."""
+"""A launch on another host is over after this time. Launches take seconds."""
 
 
 @dataclass
@@ -30,8 +30,8 @@ class Recovered:
 
     Attributes:
         adopted: ids of jobs that were found.
-        withdrawn: attempts that were never submitted; their runs are free again.
-        unclear: a line for each dispatch that stays as it is.
+        withdrawn: attempts that were not submitted; their runs can be claimed again.
+        unclear: a line for each dispatch that Slurm gave no answer on.
     """
 
     adopted: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Recovered:
 
 
 def recover(store: Store, slurm: Slurm) -> Recovered:
-    """Settle the attempts without a job id whose launcher is gone. Safe at any time, and twice.
+    """Recover the dispatches of dead launches. It may run at any time, and twice at once.
 
     Raises:
         StoreError: the store cannot be reached.
@@ -56,7 +56,7 @@ def recover(store: Store, slurm: Slurm) -> Recovered:
             job = slurm.job_named(name, since=since)
         except SlurmError as error:
             done.unclear.append(
-                f"{name}: it is unknown whether its {len(attempts)} runs were submitted: {error}"
+                f"{name}: Slurm did not say whether its {len(attempts)} runs were submitted: {error}"
             )
             continue
         if job is not None:
@@ -71,9 +71,9 @@ def recover(store: Store, slurm: Slurm) -> Recovered:
 def settle(
     store: Store, folder: DispatchFolder, attempts: Sequence[Attempt], *, since: datetime
 ) -> str | None:
-    """After a failed submission: note the job's id if it exists, else withdraw the attempts.
+    """After a failed submission, note the job's id if the job exists, else withdraw the attempts.
 
-    If Slurm does not answer they are withdrawn, too: a job that starts after all does not count.
+    If Slurm does not answer they are withdrawn, too. If the job starts after all, it trains nothing.
     """
     try:
         job = Slurm().job_named(folder.path.name, since=since)
@@ -108,7 +108,7 @@ def _without_job(store: Store) -> dict[str, list[OpenAttempt]]:
 
 
 def _is_under_way(folder: DispatchFolder, since: datetime) -> bool:
-    """Whether its launcher, or the launcher's sbatch, may still run; or the dispatch is another user's."""
+    """Whether its launch or the launch's sbatch may still run, or it is another user's dispatch."""
     dispatch = folder.dispatch()
     if dispatch is not None and dispatch.user != getpass.getuser():
         return True  # squeue shows only our own jobs
@@ -118,7 +118,7 @@ def _is_under_way(folder: DispatchFolder, since: datetime) -> bool:
 
 
 def _is_submitting(folder: DispatchFolder) -> bool:
-    """Whether an sbatch of that launcher outlives it."""
+    """Whether the sbatch of a dead launch still runs."""
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
         # Some sites wrap sbatch in a script, so it need not be the first word.
