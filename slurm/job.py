@@ -82,7 +82,8 @@ class Signals:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.told = True
-        self.go_on_later |= number != signal.SIGTERM
+        if number != signal.SIGTERM:
+            self.go_on_later = True
 
 
 class _Job:
