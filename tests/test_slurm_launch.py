@@ -139,7 +139,7 @@ def assert_refused(slurm, folder: Path, said: Answer, *words: str) -> None:
     assert re.search(".*".join(words), line), line
     assert (
         slurm.run("squeue", "-h", "-t", "pending,running") == ""
-    )  # the probe's own job may still be completing
+    )  # the check's own job may still be completing
     assert list((folder / "a.files" / "jobs").iterdir()) == []
     with closing(opened(folder)) as store:
         assert (store.sweeps(), store.open_attempts()) == ({}, [])
@@ -256,7 +256,7 @@ def test_no_node_is_free_to_look(slurm_with, tmp_path) -> None:
     blocker = slurm.run("sbatch", "--parsable", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600")
     write_spec(tmp_path, runs=1)
     said = launch(tmp_path, check=True)
-    assert "no node started the probe within 20 s" in said.err
+    assert "no node started the check within 20 s" in said.err
     assert "submitting anyway" in said.err
     assert said.json["submitted"] == 1
     slurm.run("scancel", blocker)

@@ -44,9 +44,9 @@ def free_block() -> int:
 def _is_free(first: int) -> bool:
     with ExitStack() as stack:
         for port in range(first, first + BLOCK):
-            probe = stack.enter_context(socket.socket())
+            listener = stack.enter_context(socket.socket())
             try:
-                probe.bind(("127.0.0.1", port))
+                listener.bind(("127.0.0.1", port))
             except OSError:
                 return False
     return True

@@ -18,7 +18,7 @@ class LaunchOptions:
         limit: the number of runs from the start of the spec to consider; None: all.
         workers: number of local processes; None: one per GPU, or one per `launcher.cpus_per_task` cores.
         pack_size: most runs of a pack; None: 16 on a GPU, 1 on a CPU.
-        check: on Slurm, probe a node before submitting.
+        check: on Slurm, check a node before submitting.
         hold_after: on Slurm, number of first failures with one cause at which waiting jobs are held; 0: never.
         ask_above: on Slurm, expected GPU-hours above which the launch asks first.
         yes: ask nothing.

@@ -115,7 +115,7 @@ def prepare(
 ) -> Iterator[Prepared]:
     """Opens the store, recovers from earlier launches, plans, and forms the packs. Closes the store at the end.
 
-    The launcher calls `Prepared.stage` itself. On Slurm a question to the user and a probe of a node come first, and
+    The launcher calls `Prepared.stage` itself. On Slurm a question to the user and a check of a node come first, and
     a launch that ends there must leave no sweep behind. A crash before staging changes nothing. A crash after it
     leaves STAGED runs, which the next launch trains. Two launches at once may plan the same runs, but each claim goes
     to only one of them.

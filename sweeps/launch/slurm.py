@@ -10,7 +10,7 @@ from slurm.follow.reconcile import Reconciler
 from slurm.job import PackJob
 from slurm.submit.dispatch import Submission
 from slurm.submit.launchers import Launcher, Resources
-from slurm.submit.probe import START_WITHIN_S, probe
+from slurm.submit.check import START_WITHIN_S, check_node
 from sweeps.launch.options import LaunchOptions, ask, say
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
@@ -24,7 +24,7 @@ def launch_on_slurm(
     """Submits the runs that the store lacks, and returns as soon as their jobs are queued. See `launch`.
 
     Raises:
-        ConfigError: there is no Slurm here, a setting is wrong, the probed node cannot train, or Slurm refused.
+        ConfigError: there is no Slurm here, a setting is wrong, the checked node cannot train, or Slurm refused.
         StoreError: see `prepare`.
     """
     limit = array_limit()
@@ -38,7 +38,7 @@ def launch_on_slurm(
             return LaunchResult(name=spec.name, counts=ready.plan.counts)
         what = _confirm(ready, resources, options)
         if options.check:
-            _probe(ready.store, resources)
+            _check(ready.store, resources)
         say(what)
         ready.stage()
         done = Submission(
@@ -81,11 +81,11 @@ def _confirm(ready: Prepared, resources: Resources, options: LaunchOptions) -> s
     return what
 
 
-def _probe(store: Store, resources: Resources) -> None:
-    probing = f"probing a node, for up to {START_WITHIN_S} s (--no-check skips this)"
-    unseen = probe(store, resources, waits=lambda: say(probing))
-    if unseen is not None:
-        say(f"{unseen}; submitting anyway, because every job checks its own node")
+def _check(store: Store, resources: Resources) -> None:
+    probing = f"checking a node, for up to {START_WITHIN_S} s (--no-check skips this)"
+    unchecked = check_node(store, resources, waits=lambda: say(probing))
+    if unchecked is not None:
+        say(f"{unchecked}; submitting anyway, because every job checks its own node")
 
 
 def _closing(spec: Spec, done: Submission) -> str:

@@ -41,7 +41,7 @@ _NOT_OF_SRUN = frozenset(
 )
 
 
-def probe(store: Store, resources: Resources, *, waits: Callable[[], None] = lambda: None) -> str | None:
+def check_node(store: Store, resources: Resources, *, waits: Callable[[], None] = lambda: None) -> str | None:
     """Run `jobs.node_check` on one node, with the jobs' resources.
 
     Args:
@@ -56,14 +56,14 @@ def probe(store: Store, resources: Resources, *, waits: Callable[[], None] = lam
         ConfigError: the jobs would not work on the node, or Slurm refused such a job.
     """
     token = secrets.token_hex(8)
-    file = store.folder / "jobs" / f"probe-{token}.json"
+    file = store.folder / "jobs" / f"check-{token}.json"
     write_atomically(file, b"{}")
     file.chmod(0o600)  # before the store's password is in it
     file.write_text(json.dumps({"token": token, "db": store.url}))
     try:
         return _outcome(_srun(_script(file, token, resources), resources, waits=waits))
     except subprocess.TimeoutExpired:
-        return f"the probe did not answer within {_ANSWER_WITHIN_S} s"
+        return f"the check did not answer within {_ANSWER_WITHIN_S} s"
     finally:
         file.unlink(missing_ok=True)
 
@@ -76,7 +76,7 @@ def _srun(
     Raises:
         subprocess.TimeoutExpired: it did not end in time.
     """
-    name = f"imagine-probe-{secrets.token_hex(4)}"
+    name = f"imagine-check-{secrets.token_hex(4)}"
     command = [
         *("srun", f"--immediate={START_WITHIN_S}", f"--time={_MINUTES}", f"--job-name={name}"),
         *("--ntasks=1", "--nodes=1", *options(resources), "bash", "-c", script),
@@ -139,7 +139,7 @@ def options(resources: Resources) -> list[str]:
 
 
 def _outcome(done: "subprocess.CompletedProcess[str]") -> str | None:
-    """See `probe`."""
+    """See `check_node`."""
     started = [line for line in done.stdout.splitlines() if line.startswith(_STARTED)]
     if not started:
         return _not_started(said(done.stderr))
@@ -157,9 +157,9 @@ def _not_started(words: str) -> str:
         ConfigError: Slurm will never start such a job.
     """
     if _FREE_LATER.search(words):
-        return f"no node started the probe within {START_WITHIN_S} s ({words})"
+        return f"no node started the check within {START_WITHIN_S} s ({words})"
     if _AFTER_ALLOCATION.search(words):
-        return f"the probe was not started ({words})"
+        return f"the check was not started ({words})"
     raise ConfigError(f"Slurm refused the jobs: {words}; nothing was submitted (--no-check submits anyway)")
 
 

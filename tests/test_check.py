@@ -1,4 +1,4 @@
-"""The probe before a launch: the answers of a node and of srun, and that no probe stays in the queue."""
+"""The check before a launch: the answers of a node and of srun, and that no job of it stays in the queue."""
 
 import signal
 import subprocess
@@ -9,7 +9,7 @@ from sweep_helpers import SWEEP, Watched, wait_until, write_spec
 
 from imagination.schema import ConfigError
 from results_db.contract import State
-from slurm.submit.probe import _outcome
+from slurm.submit.check import _outcome
 
 
 def done(out: str, err: str, code: int = 1) -> "subprocess.CompletedProcess[str]":
@@ -70,14 +70,14 @@ def test_a_setup_that_fails_is_named_and_nothing_is_submitted(slurm, tmp_path) -
     write_spec(tmp_path, runs=1)
     said = try_launch(tmp_path, "launcher.setup=['echo no such module >&2; exit 3']", check=True)
     assert said.code == 2
-    (line,) = [line for line in said.err.splitlines() if "probing a node" not in line]
+    (line,) = [line for line in said.err.splitlines() if "checking a node" not in line]
     assert "did not finish the setup commands: they ended with exit code 3 (no such module)" in line
     assert states(tmp_path) == {}
     assert slurm.run("squeue", "-h") == ""
 
 
 @pytest.mark.slow
-def test_an_interrupted_launch_says_that_it_waits_and_leaves_no_probe(slurm, tmp_path) -> None:
+def test_an_interrupted_launch_says_that_it_waits_and_leaves_no_check(slurm, tmp_path) -> None:
     """Only the launch gets SIGINT, and ends its srun."""
     blockers = [
         slurm.run("sbatch", "--parsable", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600")
@@ -86,11 +86,11 @@ def test_an_interrupted_launch_says_that_it_waits_and_leaves_no_probe(slurm, tmp
     write_spec(tmp_path, runs=1)
     command = (SWEEP, "launch", "s.yaml", "launcher=slurm", "--db", "a.db")
     launch = Watched(*command, folder=tmp_path, start_new_session=True)
-    launch.wait_for("probing a node, for up to 20 s (--no-check skips this)")
-    wait_until(lambda: "imagine-probe-" in slurm.run("squeue", "-h", "-o", "%j"))
+    launch.wait_for("checking a node, for up to 20 s (--no-check skips this)")
+    wait_until(lambda: "imagine-check-" in slurm.run("squeue", "-h", "-o", "%j"))
     launch.process.send_signal(signal.SIGINT)
     assert launch.end() == 130
-    assert "imagine-probe-" not in slurm.run("squeue", "-h", "-o", "%j")
+    assert "imagine-check-" not in slurm.run("squeue", "-h", "-o", "%j")
     slurm.run("scancel", *blockers)
     wait_for_no_jobs(slurm)
 
