@@ -55,7 +55,7 @@ def test_the_log_of_a_job_that_reported_nothing_is_found_where_submitit_writes_i
     staged(own, small())
     (attempt,) = own.claim([small().run_id], job_name="s-1", launcher="slurm")
     own.note_jobs({attempt: "7_3"})
-    with pytest.raises(StoreError, match=r"waits to start \(job 7_3\); -f shows"):
+    with pytest.raises(StoreError, match=r"waits to start \(job 7_3\), so it has no log yet"):
         read(own, attempt.run_id)
     path = own.folder / "jobs" / "s-1" / "7_3_0_log.err"
     path.parent.mkdir(parents=True)
