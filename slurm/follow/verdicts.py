@@ -141,7 +141,7 @@ def _gone(
     attempt: OpenAttempt, account: Job | Unknown | None, *, now: datetime, array_known: bool
 ) -> Verdict:
     """The verdict on a job that squeue does not list and whose end is unknown."""
-    silent = now - _last_heard(attempt, now)
+    silent = now - _last_report(attempt, now)
     if _is_fresh(attempt, now) or silent < LOST_AFTER:
         return Verdict(None, "squeue does not list its job; it is too early to call it lost", certain=False)
     if isinstance(account, Unknown):
@@ -159,7 +159,7 @@ def _gone(
     return Verdict(State.LOST, "neither squeue nor sacct knows its job")
 
 
-def _last_heard(attempt: OpenAttempt, now: datetime) -> datetime:
+def _last_report(attempt: OpenAttempt, now: datetime) -> datetime:
     """The time of its latest report, without times in the future, which come from a wrong clock."""
     times = (attempt.claimed_at, attempt.started_at, attempt.heartbeat_at)
     return max((at for at in times if at is not None and at <= now + FRESH), default=attempt.claimed_at)
