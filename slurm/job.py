@@ -183,7 +183,7 @@ class _Job:
             log.warning("%s", error)
         preempted = job.get("PreemptTime", "None") not in ("None", "Unknown")
         if not self._signals.go_on_later and not (preempted and job.get("JobState") == "RUNNING"):
-            log.info("saved; not requeued, because the job was told to end")
+            log.info("saved; the job was told to end")
             return
         if not preempted and dispatch.max_num_timeout is not None:
             timeouts = self._folder.note_timeout(self._index, restart)
