@@ -8,9 +8,9 @@ from results_db.text import counted
 from slurm.client.client import Slurm, array_limit
 from slurm.follow.reconcile import Reconciler
 from slurm.job import PackJob
+from slurm.submit.check import START_WITHIN_S, check_node
 from slurm.submit.dispatch import Submission
 from slurm.submit.launchers import Launcher, Resources
-from slurm.submit.check import START_WITHIN_S, check_node
 from sweeps.launch.options import LaunchOptions, ask, say
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
@@ -82,8 +82,8 @@ def _confirm(ready: Prepared, resources: Resources, options: LaunchOptions) -> s
 
 
 def _check(store: Store, resources: Resources) -> None:
-    probing = f"checking a node, for up to {START_WITHIN_S} s (--no-check skips this)"
-    unchecked = check_node(store, resources, waits=lambda: say(probing))
+    checking = f"checking a node, for up to {START_WITHIN_S} s (--no-check skips this)"
+    unchecked = check_node(store, resources, waits=lambda: say(checking))
     if unchecked is not None:
         say(f"{unchecked}; submitting anyway, because every job checks its own node")
 
