@@ -72,7 +72,8 @@ INTERRUPTED = frozenset({State.CANCELLED, State.TIMEOUT, State.NODE_FAIL, State.
 RESTARTABLE = frozenset({State.PENDING, State.RUNNING, *INTERRUPTED}) - {State.CANCELLED}
 """An attempt in one of these states continues when Slurm requeues its job; a failed or cancelled one does not."""
 
-_AGAIN = frozenset({State.STAGED, State.PENDING, State.RUNNING, State.COMPLETED})
+_NEXT_ATTEMPT = frozenset({State.STAGED, State.PENDING, State.RUNNING, State.COMPLETED})
+"""Where a run goes from the end of an attempt: back to STAGED if the next claim is withdrawn, or on."""
 
 ARROWS: dict[State, frozenset[State]] = {
     State.STAGED: frozenset({State.PENDING, State.RUNNING, State.CANCELLED}),
@@ -80,9 +81,9 @@ ARROWS: dict[State, frozenset[State]] = {
     State.PENDING: frozenset({State.STAGED, State.RUNNING, State.COMPLETED}) | FAILURES | INTERRUPTED,
     State.RUNNING: frozenset({State.COMPLETED}) | FAILURES | INTERRUPTED,
     State.COMPLETED: frozenset(),
-    **dict.fromkeys(FAILURES | INTERRUPTED, _AGAIN),
+    **dict.fromkeys(FAILURES | INTERRUPTED - {State.LOST}, _NEXT_ATTEMPT),
     # LOST is a guess, which a later report may correct.
-    State.LOST: _AGAIN | FAILURES | INTERRUPTED - {State.LOST},
+    State.LOST: _NEXT_ATTEMPT | FAILURES | (INTERRUPTED - {State.LOST}),
 }
 """From a state to the states that may follow it."""
 

@@ -120,6 +120,8 @@ class AttemptStore(Database, Store):
             newest = rows.newest_attempt(connection, run)
             if newest is None or newest.attempt.number != attempt.number or newest.attempt > attempt:
                 return False
+            # Either this restart is known already: its job waits (PENDING), was given up too early (LOST), or says
+            # again that it began. Or it is a new restart, which may follow every state from which a job comes back.
             again = newest.attempt == attempt
             if again and newest.state is State.RUNNING:
                 return True

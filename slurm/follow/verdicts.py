@@ -55,7 +55,9 @@ ENDS = {
 WAITS = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
 """Slurm's states of a job that waits, for the first time or again."""
 
-_MAY_COME_BACK = frozenset({"NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED"})
+MAY_COME_BACK = frozenset({"NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED"})
+"""Final states after which Slurm may requeue the job by itself."""
+
 _FROM_OUTSIDE = frozenset({-9, -15, -10, -12})
 """KILL and TERM; and USR1 and USR2, which kill a worker that does not handle signals yet."""
 
@@ -114,7 +116,7 @@ def judge(
     if isinstance(queue, Job):
         return _listed(attempt, queue, now=now)
     if isinstance(account, Job) and account.state in ENDS:
-        if isinstance(queue, Unknown) and account.state in _MAY_COME_BACK:
+        if isinstance(queue, Unknown) and account.state in MAY_COME_BACK:
             return _may_return(account)
         return _ended(attempt, account, now=now)
     if isinstance(queue, Unknown):
@@ -128,7 +130,7 @@ def _listed(attempt: OpenAttempt, job: Job, *, now: datetime) -> Verdict:
         where = f" on {job.node}" if job.node else f" ({job.reason})" if job.reason else ""
         return Verdict(None, f"{job.state}{where}")
     recent = job.ended_at is None or now - job.ended_at < REQUEUED_WITHIN
-    if job.state in _MAY_COME_BACK and (recent or _is_fresh(attempt, now)):
+    if job.state in MAY_COME_BACK and (recent or _is_fresh(attempt, now)):
         return _may_return(job)
     return _ended(attempt, job, now=now)
 
