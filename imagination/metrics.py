@@ -9,8 +9,13 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+SIMILARITY = 0.95
+"""Two boards match if at least this share of their pixels is equal (Eq. 1)."""
 
-def interpretability(decoded: Tensor, truth: Tensor, *, similarity: float = 0.95) -> Tensor:
+
+def interpretability(
+    decoded: Tensor, truth: Tensor, *, threshold: float = 0.5, similarity: float = SIMILARITY
+) -> Tensor:
     """Eq. 1 for every sequence: the share of true intermediate states that generated boards match.
 
     For each true state, the first matching board scores 1 and every further one .5. One generated board may match
@@ -19,7 +24,8 @@ def interpretability(decoded: Tensor, truth: Tensor, *, similarity: float = 0.95
     Args:
         decoded: float `[N, n, H, W]`, the decoded intermediate hidden states.
         truth: 0/1 `[N, m - 2, H, W]`, the true intermediate states (without s_1 and s_m).
-        similarity: two boards match if at least this share of their pixels is equal.
+        threshold: a decoded pixel above it is alive.
+        similarity: see `SIMILARITY`.
 
     Returns:
         float64 `[N]`; NaN where there is no intermediate state (n or m - 2 is 0).
@@ -27,7 +33,7 @@ def interpretability(decoded: Tensor, truth: Tensor, *, similarity: float = 0.95
     Raises:
         ValueError: the shapes do not fit.
     """
-    matching = _matches(decoded, truth, similarity)
+    matching = _matches(decoded, truth, threshold, similarity)
     divisor = min(matching.shape[1:])
     if divisor == 0:
         return matching.new_full(matching.shape[:1], math.nan, dtype=torch.float64)
@@ -35,13 +41,15 @@ def interpretability(decoded: Tensor, truth: Tensor, *, similarity: float = 0.95
     return per_state.sum(1) / divisor
 
 
-def interpretability_dataset(decoded: Tensor, truth: Tensor, *, similarity: float = 0.95) -> float:
+def interpretability_dataset(
+    decoded: Tensor, truth: Tensor, *, threshold: float = 0.5, similarity: float = SIMILARITY
+) -> float:
     """The variant of the authors' code, which gives the weights 1 and .5 once for the whole data set.
 
     For each true state, the generated state with the best match rate counts 1 and the others .5. Arguments and divisor
     as in `interpretability`; NaN if there is no intermediate state.
     """
-    matching = _matches(decoded, truth, similarity)
+    matching = _matches(decoded, truth, threshold, similarity)
     divisor = min(matching.shape[1:])
     if divisor == 0:
         return math.nan
@@ -102,10 +110,10 @@ def pixel_accuracy(decoded: Tensor, truth: Tensor) -> Tensor:
     return ((decoded > 0.5) == truth.bool()).double().mean((-2, -1))
 
 
-def _matches(decoded: Tensor, truth: Tensor, similarity: float) -> Tensor:
+def _matches(decoded: Tensor, truth: Tensor, threshold: float, similarity: float) -> Tensor:
     """Bool `[N, n, m - 2]`: whether generated board i matches true state j."""
     _check_frames(decoded, truth)
-    alive, true = decoded > 0.5, truth.bool()
+    alive, true = decoded > threshold, truth.bool()
     height, width = decoded.shape[-2:]
     # Exact, from the decimal as written: .55 of 100 is 55, not 55.00000000000001.
     needed = math.ceil(Fraction(str(similarity)) * height * width)

@@ -78,7 +78,10 @@ def check(overrides: Sequence[str]) -> None:
     experiment = str(named.value()) if named else next(iter(registry.EXPERIMENTS))
     config_type = registry.config_type(experiment)
     for key, parsed in chosen.items():
-        for value in islice(values(parsed), _MOST_VALUES):
+        found = list(islice(values(parsed), _MOST_VALUES))
+        if not found and (parsed.is_choice_sweep() or parsed.is_range_sweep()):
+            raise ConfigError(f"'{parsed.input_line}' gives no values; write them out: {key}=1,2")
+        for value in found:
             coerced = coerce(config_type, key, value)
             if key == "preset":
                 registry.preset(experiment, str(coerced))

@@ -154,8 +154,8 @@ def _train(
 ) -> None:
     """Trains these runs together; after an error, again in halves, so that in the end only the faulty run fails."""
     try:
-        trainer = _trainer(members, device=device, checkpoint_every_s=checkpoint_every_s)
-        if not trainer.train(stop=stop):
+        # Without a name: a failed trainer and its memory must be gone before the halves train.
+        if not _trainer(members, device=device, checkpoint_every_s=checkpoint_every_s).train(stop=stop):
             for member in members:
                 if member.recorder.state is None:
                     member.recorder.interrupt()

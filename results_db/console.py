@@ -57,7 +57,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 where_option = click.option(
     "--where", metavar="FILTER", help="Only those that match, e.g. 'ae=true and channels<=20'."
 )
-"""Adds `--where` and the argument `where: str | None`, a filter for `results_db.query.where.parse`."""
+"""Adds `--where` and the argument `where: str | None`, a filter for `results_db.query.where.mask`."""
 
 state_option = click.option(
     "--state",

@@ -137,7 +137,7 @@ def _effect(number: Number, runs: pd.DataFrame, min_accuracy: float | None) -> R
     counts = [len(side) for side in _alike(sides, keys)]
     kept = _alike([_kept(side, min_accuracy) for side in sides], keys)
     metrics = [values(side, "metric") for side in kept]
-    fewest, run = min(zip(map(len, metrics), counts, strict=True))
+    fewest, run = min(zip(map(len, metrics), counts, strict=True), key=lambda side: side[0])
     return _row(
         number,
         difference_interval(*metrics),

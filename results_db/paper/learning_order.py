@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from results_db.contract import StoreError
+from results_db.contract import Store, StoreError
 from results_db.paper.numbers import SIMILARITY, TABLES
 from results_db.paper.selection import runs_of
 from results_db.query import where as filters
 from results_db.query.aggregate import mean_interval, records, sort_key
 from results_db.query.gate import completed, passed
-from results_db.store.sql import SqlStore
 from results_db.text import short
 
 Traces = Mapping[str, tuple[Sequence[int], Sequence[float]]]
@@ -108,7 +107,7 @@ def leads(first: Mapping[str, int | None]) -> dict[str, Lead]:
 
 
 def collect(
-    store: SqlStore,
+    store: Store,
     prefixes: Sequence[str] = (),
     *,
     where: str | None = None,

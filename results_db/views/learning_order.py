@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from results_db.paper.learning_order import Cell, Lead, Order, by_cell, mean_rows, run_rows
+from results_db.paper.learning_order import Cell, Lead, Order, by_cell, mean_rows, run_rows, states
 from results_db.text import short
 from results_db.views import tables
 
@@ -15,11 +15,12 @@ _KINDS = ("state", "decoded ", "final")
 def render(orders: Sequence[Order], *, style: str) -> str:
     """The runs and their means as text; CSV holds only the runs, with unrounded values."""
     if style == "csv":
-        rows = run_rows(orders)
-        names = dict.fromkeys(("run_id", *Cell._fields, "seed"))
-        for row in sorted(rows, key=len, reverse=True):  # a longer row has more states
-            names |= dict.fromkeys(row)
-        return tables.render(rows, list(names), style=style)
+        learned = states(name for order in orders for name in order.first)
+        leading = states(name for order in orders for name in order.leads)
+        leads = [f"{kind}_{name}" for kind in ("lead", "share") for name in leading]
+        return tables.render(
+            run_rows(orders), ["run_id", *Cell._fields, "seed", *learned, *leads], style=style
+        )
     keys = shown_keys(orders)
     learned = sorted({order.label(name) for order in orders for name in order.first}, key=_place)
     leading = sorted({order.label(name) for order in orders for name in order.leads}, key=_place)

@@ -163,7 +163,7 @@ def _most_equal(board: Array, true: Array) -> Note:
 def _most_correlated(board: Array, true: Array) -> Note:
     values = [correlation(board, state) for state in true[1:]]
     best = int(np.argmax(values))
-    return Note(f"{_named([best + 2])} {values[best]:.2f}", Kind.OTHER)
+    return Note(f"{_named([best + 2])} {values[best]:z.2f}", Kind.OTHER)
 
 
 def _named(states: list[int]) -> str:
