@@ -63,7 +63,7 @@ def _measure(folder: Path, testbed: Testbed, looks: int) -> None:
     store.stage(expansion.runs, sweep=NewSweep(spec.name, spec.composed))
     _fill(store, expansion, testbed)
     slurm = Slurm()
-    watch = Watch(lambda: [(spec, expansion)], store=store, slurm=slurm)
+    watch = Watch(lambda: [(spec, expansion)], store=store, slurm=slurm, name="many")
     watch.look()  # reads the sweep, once
     console = Console(file=io.StringIO(), force_terminal=True, width=160, height=50)
     cpu = [_cpu(lambda: console.print(screen(watch.look(), width=160, height=50))) for _ in range(looks)]

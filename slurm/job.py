@@ -35,7 +35,7 @@ from slurm.follow.hold import FAULTS, hold_from_job
 
 log = logging.getLogger(__name__)
 
-_AGAIN_AFTER_S = (1, 2, 5, 10, 20, *[30] * 8)
+_AGAIN_AFTER_S = (0, 1, 2, 5, 10, 20, *[30] * 8)
 _PROGRESS_EVERY_S = 30.0
 
 
@@ -221,6 +221,7 @@ def _node() -> str:
 def _requeue(job_id: str) -> bool:
     """Requeue this job. Tries again for some minutes if the controller does not answer."""
     for again_after_s in _AGAIN_AFTER_S:
+        time.sleep(again_after_s)
         try:
             Slurm().run("scontrol", "requeue", job_id)
             return True
@@ -228,5 +229,4 @@ def _requeue(job_id: str) -> bool:
             log.warning("the job could not be requeued: %s", error)
             if "disabled" in str(error):  # it was submitted with --no-requeue
                 break
-        time.sleep(again_after_s)
     return False

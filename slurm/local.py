@@ -211,10 +211,12 @@ class LocalLauncher:
     def _listen(self, worker: _Worker) -> None:
         """Put a worker's events into the queue, and None at their end."""
         assert worker.process.stdout is not None
-        for line in worker.process.stdout:
-            if line.endswith("\n"):  # else the worker died while it wrote the line
-                self._events.put((worker, json.loads(line)))
-        self._events.put((worker, None))
+        try:
+            for line in worker.process.stdout:
+                if line.endswith("\n"):  # else the worker died while it wrote the line
+                    self._events.put((worker, json.loads(line)))
+        finally:  # also after a line that cannot be read, or the launch would wait forever
+            self._events.put((worker, None))
 
     def _signal(self, _number: int, _frame: FrameType | None) -> None:
         self._signals += 1  # `run` obeys: a handler may interrupt anything

@@ -90,6 +90,8 @@ def test_before_any_run_has_ended_the_step_limit_stands_in() -> None:
     one = training(1, step=20, rate=2.0)
     assert estimate({}).of_run(one) == pytest.approx(40)
     assert estimate({}).left([one], ids(2)) == pytest.approx(40 + 50)
+    # A run that has just started has no speed yet. It is expected to take 50 s, too, on a worker of its own.
+    assert estimate({}).left([one, training(2)], []) == pytest.approx(50)
 
 
 @pytest.mark.parametrize(("rate", "rest_s"), [(1.0, 10), (None, 60)])

@@ -205,6 +205,7 @@ WRONG = [
     ("base: a: b", "s.yaml:2: YAML syntax: mapping values are not allowed here"),
     ("base: *nowhere", "s.yaml:2: YAML syntax: found undefined alias"),
     ("---\nname: x", "s.yaml:2: YAML syntax: but found another document"),
+    ("launcher: {setup: {2020-01-01: x}}", "s.yaml:2: launcher.setup: "),
     ("include: [s.yaml]", "s.yaml:2: include: s.yaml -> s.yaml is a cycle"),
     ("include: [none.yaml]", "s.yaml:2: include: no spec none.yaml"),
     ("include: quick", "s.yaml:2: include: 'quick' is not a list; write ['quick']"),

@@ -177,6 +177,8 @@ def command(tmp_path, monkeypatch, capfd):
         (["warmup=2"], "warmup: 2.0 is above 0.9"),
         (["kernel=4"], "kernel: 4 is even"),
         (["seed=1,2"], "--multirun"),
+        (["-m", "gol=glob(*)"], "'gol=glob(*)' gives no values"),
+        (["-m", "gol=range(1,5,0)"], "'gol=range(1,5,0)' gives no values"),
         (["gol"], "'gol' is not KEY=VALUE"),
         (["gol="], "gol"),
         (["gol=(1"], "gol"),

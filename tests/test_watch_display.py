@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 from test_eta import CELLS
 
+from results_db.contract import StoreError
 from slurm.follow.reconcile import Reconciled
-from sweeps.follow.display import screen, show_once, summary
+from sweeps.follow.display import Screen, screen, show_once, summary
 from sweeps.follow.watch import RunNow, Snapshot
 from sweeps.status.cell import CellStatus
 
@@ -43,6 +44,13 @@ SNAPSHOT = Snapshot(
     changes=Reconciled(),
     queries_per_minute={},
 )
+
+
+def test_an_error_before_the_first_snapshot_is_shown_as_it_is() -> None:
+    out = io.StringIO()
+    with Screen(Console(file=out, width=80, force_terminal=True)) as display:
+        display.complain(StoreError("cannot read [/data/store.db] at [::1]: busy"))
+    assert "cannot read [/data/store.db] at [::1]: busy" in out.getvalue()
 
 
 def shown(width: int, snapshot: Snapshot = SNAPSHOT) -> str:

@@ -1,6 +1,8 @@
 """The worker: a pack over a real store, from its first step to the records of its runs."""
 
+import logging
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -195,6 +197,25 @@ def test_a_run_that_raises_fails_alone(new_store, monkeypatch, caplog, at_step) 
     for run in (runs[0], runs[2]):  # trained anew and alone: nothing of the first try is left
         assert results(store, run.run_id) == results(undisturbed, run.run_id)
         assert attempt_states(store, run.run_id) == ["COMPLETED"]
+
+
+def test_a_pack_that_fails_leaves_no_memory_to_its_halves(store, monkeypatch) -> None:
+    # A pack that is too large for a GPU would leave its halves no room.
+    alive: weakref.WeakSet[worker.Trainer] = weakref.WeakSet()
+    trainers, packs = worker.Trainer, []
+
+    def trainer(experiment, *arguments, **options):
+        packs.append((len(experiment.configs), len(alive)))
+        made = trainers(experiment, *arguments, **options)
+        alive.add(made)
+        return made
+
+    monkeypatch.setattr(worker, "experiment_of", raising(1, 0))
+    monkeypatch.setattr(worker, "Trainer", trainer)
+    # pytest keeps log records, and with them the error, its traceback and the trainer.
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+    run_pack(store, *members(3))
+    assert packs == [(3, 0), (2, 0), (1, 0), (1, 0), (1, 0)]
 
 
 def test_what_no_memory_holds_is_out_of_memory(store) -> None:

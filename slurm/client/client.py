@@ -85,11 +85,12 @@ class Slurm:
         Raises:
             SlurmError: squeue did not answer.
         """
-        answer = self._queue("--me", f"--name={name}")
+        # The caller withdraws claims if there is no job, so a slow controller gets more time here.
+        answer = self._queue("--me", f"--name={name}", within_s=_WITHIN_S)
         if isinstance(answer, Unknown):
             raise SlurmError(answer.why)
         if not answer.jobs:
-            answer = self._accounts(f"--name={name}", since=since)
+            answer = self._accounts(f"--name={name}", since=since, within_s=_WITHIN_S)
         if isinstance(answer, Unknown):
             return None  # squeue has forgotten the job and the store has no report from it, so it is over
         found = [base(job_id) for job_id, job in answer.jobs.items() if job.state != "FAILED" or job.node]
@@ -158,18 +159,18 @@ class Slurm:
             )
         return done.stdout
 
-    def _queue(self, *chosen: str) -> Answer | Unknown:
+    def _queue(self, *chosen: str, within_s: float = _QUEUE_WITHIN_S) -> Answer | Unknown:
         fields = ",".join(f"{name}:{SEPARATOR}" for name in QUEUE_FIELDS)
         options = ("--noheader", "--all", "--states=all", f"--Format={fields}")
-        return self._ask("squeue", *options, *chosen, within_s=_QUEUE_WITHIN_S)
+        return self._ask("squeue", *options, *chosen, within_s=within_s)
 
-    def _accounts(self, chosen: str, *, since: datetime) -> Answer | Unknown:
+    def _accounts(
+        self, chosen: str, *, since: datetime, within_s: float = _ACCOUNTS_WITHIN_S
+    ) -> Answer | Unknown:
         start = (since - _CLOCKS_DIFFER).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
         options = ("--noheader", "--parsable", f"--delimiter={SEPARATOR}", "--allocations")
         fields = f"--format={','.join(ACCOUNT_FIELDS)}"
-        return self._ask(
-            "sacct", *options, fields, f"--starttime={start}", chosen, within_s=_ACCOUNTS_WITHIN_S
-        )
+        return self._ask("sacct", *options, fields, f"--starttime={start}", chosen, within_s=within_s)
 
     def _ask(self, *command: str, within_s: float) -> Answer | Unknown:
         try:
@@ -187,7 +188,7 @@ class Slurm:
             raise ValueError(f"{command[0]} needs at least one job id")
         words = compress(job_ids)
         for start in range(0, len(words), _IDS_AT_ONCE):
-            self.run(*command, *words[start : start + _IDS_AT_ONCE])
+            self.run(*command, *words[start : start + _IDS_AT_ONCE], within_s=_QUEUE_WITHIN_S)
 
 
 def array_limit() -> int:

@@ -149,7 +149,7 @@ def _launches(folder: Path, waiting: Iterable[OpenAttempt]) -> list[tuple[list[s
     after = {}
     for name in sorted({one.job_name for one in waiting if one.job_name and one.state is State.PENDING}):
         dispatch = DispatchFolder.beside(folder, name).dispatch()
-        if dispatch is not None:  # else it is another user's
+        if dispatch is not None:  # else another user's, or damaged: whether to hold it is unknown
             launch = dispatch.host, dispatch.process
             names[launch].append(name)
             after[launch] = dispatch.hold_after

@@ -106,13 +106,13 @@ def watch(
     from slurm.client.client import Slurm
     from sweeps.follow.display import show_once
     from sweeps.follow.watch import Watch
-    from sweeps.spec.stored import sweeps_of
+    from sweeps.spec.stored import find_sweep, sweeps_of
 
     watched = Watch(
         lambda: sweeps_of(store, spec, overrides, report=say),
         store=store,
         slurm=Slurm(),
-        name="all sweeps" if spec is None else None,
+        name="all sweeps" if spec is None else find_sweep(store, spec, overrides)[0].name,
     )
     last = watched.look() if once else _go_on(watched.look, every_s, as_json=as_json)
     if once and as_json:

@@ -113,7 +113,7 @@ class Screen:
         self._recent.extend(f"{_now()} {line}" for line in lines)
         width, height = self._console.size
         if self._last is None:
-            picture: RenderableType = "\n".join(self._recent)
+            picture: RenderableType = Text("\n".join(self._recent), overflow="fold")
         else:
             footer = f"  ·  {_now()}  ·  Ctrl-C leaves"
             picture = screen(self._last, width=width, height=height, recent=list(self._recent), footer=footer)

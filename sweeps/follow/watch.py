@@ -114,7 +114,7 @@ class Watch:
     """Watches sweeps, and reconciles at every look.
 
     `sweeps` reads the sweeps; it is called again when runs were added to the store. `name` is the name of the
-    snapshots; default: that of the first sweep.
+    snapshots.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Watch:
         *,
         store: Store,
         slurm: Slurm,
-        name: str | None = None,
+        name: str,
     ) -> None:
         self._read_sweeps, self._store, self._slurm, self._name = sweeps, store, slurm, name
         self._reconciler = Reconciler(store, slurm)
@@ -162,7 +162,7 @@ class Watch:
         by_id = {run.run_id: run for run in training}
         job_names = {one.job_name for one in own if one.job_name}
         return Snapshot(
-            name=self._name or self._sweeps[0][0],
+            name=self._name,
             at=now.isoformat(timespec="seconds"),
             states=Counter(str(states.get(run_id, NEW)) for run_id in self._runs),
             eta_seconds=eta,

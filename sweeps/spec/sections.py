@@ -252,6 +252,13 @@ def launcher(node: Node) -> dict[str, object]:
         return {"name": located(node, check_setting, "name", str(node.value))}
     # Launcher settings are pickled and stored, so they must not be of ruamel's types. JSON gives plain ones.
     return {
-        key: located(child, check_setting, key, json.loads(json.dumps(child.value, default=str)))
+        key: located(child, check_setting, key, _plain_value(key, child))
         for key, child in node.mapping("launcher").items()
     }
+
+
+def _plain_value(key: str, node: Node) -> object:
+    try:
+        return json.loads(json.dumps(node.value, default=str))
+    except (TypeError, ValueError):  # a date as a key, or an anchor that holds itself
+        node.fail(f"launcher.{key}: {plain(node.value)} has a key that is not a word, or holds itself")

@@ -101,8 +101,8 @@ class Estimate:
     ) -> float | None:
         """Seconds until the last of these runs ends; None: unknown.
 
-        The workers share all of the work. Until the first run has ended, a waiting run is expected to take as long
-        as the mean training run needs to its step limit.
+        The workers share all of the work. Until the first run has ended, a run that waits or has just started is
+        expected to take as long as the mean training run needs to its step limit.
 
         Args:
             training: runs that train.
@@ -113,14 +113,17 @@ class Estimate:
         if not workers:
             return None if waiting else 0.0
         to_limit = _Mean()
+        for run in training:
+            if run.steps_per_s:
+                to_limit.add(run.max_steps / run.steps_per_s * run.share)
         longest = work = 0.0
         for run in training:
             rest = self.of_run(run)
-            if rest is None:
-                return None
+            if rest is None:  # it has just started
+                if to_limit.value is None:
+                    return None
+                rest = to_limit.value / run.share
             longest, work = max(longest, rest), work + rest * run.share
-            if run.steps_per_s:
-                to_limit.add(run.max_steps / run.steps_per_s * run.share)
         for run_id in waiting:
             mean = self._mean(self._seconds, run_id)
             mean = to_limit.value if mean is None else mean
