@@ -1,4 +1,4 @@
-"""The folder of a dispatch. Its jobs start from it without the store, and learn from it which of two copies is newer.
+"""The folder of a dispatch. A job reads its work from it, and finds out there whether it is an outdated copy.
 
 `FILES/jobs/JOB_NAME/` lies beside the store, where all nodes see it, and holds
 
@@ -145,7 +145,7 @@ class DispatchFolder:
         return len(list(self.path.glob(f"{index}.timeout*")))
 
     def note_release(self, index: int) -> int:
-        """Note that a task was released, which Slurm held because it could not start it. Returns how often it was."""
+        """Counts a release of a task that Slurm held because it could not start it. Returns the number of releases."""
         times = len(list(self.path.glob(f"{index}.released*"))) + 1
         (self.path / f"{index}.released{times}").touch()
         return times

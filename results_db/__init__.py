@@ -1,4 +1,4 @@
-"""What happened: the store of runs, and what it shows.
+"""Stored runs: the store, its queries, tables and figures.
 
 `with results_db.open("outputs/imagine.db") as store: store.runs()` reads runs into a pandas frame.
 """

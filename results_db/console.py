@@ -104,8 +104,8 @@ def run(
 
     Args:
         command: the command; messages begin with its name.
-        errors: exceptions that are the user's mistakes, printed as one line each. The attribute `lines` of an
-            exception, if it has one, holds several mistakes.
+        errors: exceptions that are the user's mistakes, printed as one line each. If an exception has the
+            attribute `lines`, each line is printed as an error of its own.
         args: the command line; default: the arguments of this process.
     """
     name = command.name or "python"
@@ -139,7 +139,7 @@ def run(
 
 
 def _output_works() -> bool:
-    """Whether stdout accepts a line end. A flush would not tell: it succeeds after the unwritten text is lost."""
+    """Whether stdout accepts a line end. Flushing is no test: it succeeds once the unwritten text is lost."""
     try:
         click.echo()
     except OSError:

@@ -396,7 +396,7 @@ def test_on_nfs_of_two_copies_the_older_sees_the_newer(on_nfs: Cluster) -> None:
 
 def test_on_nfs_only_jobs_do_not_write_the_database(on_nfs: Cluster) -> None:
     attempt = claimed(on_nfs.store)
-    with pytest.raises(StoreError, match="lies on a network file system"):
+    with pytest.raises(StoreError, match="is on a network file system, where jobs must not write SQLite"):
         on_nfs.worker.start(RUN, WHO)
     read_only = on_nfs.worker._store()
     assert isinstance(read_only, FolderStore)

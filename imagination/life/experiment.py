@@ -95,7 +95,7 @@ class LifeStage(Experiment, Generic[C]):
         """The learning-order trace (section 3.1.1): pixel similarity of decoded states with true ones.
 
         h_0 is compared with s_1 and h_T with s_m. In between, h_{i-1} is compared with s_i if gol = model_t, else with
-        the most similar intermediate state; if there is none, it has no value.
+        the most similar intermediate state. If there is no intermediate state, h_{i-1} has no value.
 
         Args:
             boards: decoded h_0 .. h_T, each `[R, B, H, W]`.

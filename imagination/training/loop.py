@@ -211,7 +211,7 @@ class Trainer:
     def _end_intervals(self) -> None:
         """Applies the stopping rule to the runs whose interval ended, and ends the stage of those that must stop.
 
-        It may be called again at the same step, so a run that was stopped during its evaluation repeats the evaluation.
+        A second call at the same step changes nothing, so a run that was stopped during its evaluation can repeat it.
         """
         due = [index for index in range(len(self._places)) if self._may_end_interval(index)]
         if not due:
@@ -239,9 +239,10 @@ class Trainer:
             self._charged = time.perf_counter()  # evaluation does not count as training time
 
     def _may_end_interval(self, index: int) -> bool:
-        """Whether a run's interval may end at this step: every `eval_every` steps, but no interval is shorter.
+        """Whether a run's interval may end at this step.
 
-        A later stage has one interval.
+        Intervals end every `eval_every` steps. If fewer steps would remain, the last interval continues to
+        `max_steps`. A later stage has one interval.
         """
         config, step = self._runs[index].config, self._steps[index]
         left = self._experiment.updates(config) - step

@@ -16,7 +16,10 @@ MEANS = {
     "metric": ("metric_plain", "metric_adv"),
     "correlation": ("correlation_plain", "correlation_adv", "correlation_aligned"),
 }
-"""The metric that judges an experiment, whose mean has an interval, to the metrics shown beside it."""
+"""Maps the metric that judges an experiment to the metrics shown beside it.
+
+Only the judging metric's mean has an interval.
+"""
 
 MEASURES = (
     "kept",

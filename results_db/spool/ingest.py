@@ -135,7 +135,8 @@ def _tidy(store: Store, attempt: Attempt, *, counts: bool) -> None:
         files.remove_superseded(attempt)
         HeartbeatFiles(store.folder).remove(attempt)
         return
-    # A stored record is refused, too, if `replace_metrics` has changed its metrics. Its weights stay.
+    # The store also refuses to repeat a record whose metrics `replace_metrics` has changed. Its weights belong to the
+    # stored run, so they stay.
     stored = [one for one in store.attempts(attempt.run_id) if one["state"] == State.COMPLETED]
     if (attempt.number, attempt.restart) not in [(one["number"], one["restart"]) for one in stored]:
         files.weights(attempt).unlink(missing_ok=True)

@@ -41,7 +41,7 @@ class Spooled:
         provenance: what trained it, for a store that does not know that it began.
         lasted_s: seconds from its beginning to its end.
         record: the run's record, if COMPLETED.
-        error: see `EndedAttempt`, as for `exit_code` and `log_tail`.
+        error, exit_code, log_tail: see `EndedAttempt`.
     """
 
     attempt: Attempt

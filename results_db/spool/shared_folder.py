@@ -46,8 +46,8 @@ class FolderStore(WorkerStore):
     @override
     def start(self, run_id: str, provenance: Provenance) -> Attempt | None:
         raise StoreError(
-            f"{self._database.display_url} lies on a network file system, so jobs do not write it; "
-            "dispatch them with: imagine-sweep launch SPEC launcher=slurm"
+            f"{self._database.display_url} is on a network file system, where jobs must not write SQLite; "
+            "submit them with: imagine-sweep launch SPEC launcher=slurm"
         )
 
     @override

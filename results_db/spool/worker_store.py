@@ -36,7 +36,9 @@ PATIENCE_S = 5.0
 """How long a worker tries to reach a store that is away before it continues with its next run."""
 
 AWAY_S = 10.0
-"""How long other runs do not try a store that was away for one run, if their records are safe in the spool."""
+"""After one run has waited in vain for the store, other runs whose records are safe in the spool skip it for this
+long.
+"""
 
 _RETRY_AFTER_S = 0.5
 

@@ -98,7 +98,9 @@ def newest_attempt(connection: Connection, run: RunRow) -> AttemptRow | None:
 
 
 def fence(connection: Connection, attempt: Attempt) -> tuple[RunRow, AttemptRow | None]:
-    """The locked run, and its newest attempt if that is `attempt`: only the newest may write.
+    """Locks the run.
+
+    Returns it with its newest attempt, or with None if `attempt` is not the newest and so may not write.
 
     Raises:
         UnknownRunError: the run is not in the store.

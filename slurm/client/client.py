@@ -64,7 +64,7 @@ class Slurm:
         if job_ids is None:
             return self._queue("--me")
         answer = self._queue(f"--jobs={_arrays(job_ids)}")
-        # If it does not know the job, squeue fails when asked for one job, and lists none when asked for more.
+        # squeue fails if it is asked for a single unknown job. For several it lists none.
         if isinstance(answer, Unknown) and "Invalid job id" in answer.why:
             return Answer()
         return answer

@@ -1,7 +1,8 @@
-"""Cancels runs: their attempts in the store, and the Slurm jobs that train no other runs. Jobs are named by their ids.
+"""Cancels runs: their attempts in the store, and the Slurm jobs that train no other runs.
 
-A job trains a pack. If only some of its runs are cancelled, it goes on for the others. If it has not started, it leaves
-out the cancelled runs. If it trains, it also finishes the cancelled runs, and their results are stored.
+It cancels only jobs whose ids it knows. A job trains a pack. If only some of its runs are cancelled, the job continues
+for its other runs. A waiting job will skip the cancelled runs. A running job finishes them, and their results are
+stored.
 
 The store records the end of a training attempt before Slurm is told. So the attempt stays cancelled even if the signal
 makes its worker requeue the job. The end of a waiting attempt is recorded after Slurm is told.

@@ -1,9 +1,9 @@
 """Holds the waiting jobs of a launch when its first runs all failed with the same error.
 
-`watch`, `reconcile`, `launch` and every job with a failed run decide this from the store, so no daemon is needed. Only
-the commands see a job that could not start its worker. `scontrol hold` holds the jobs in the queue, and a file in their
-dispatch's folder says why. A launch with such a file is not held again, so `imagine-sweep reconcile --release`, or
-Slurm's own command, releases it for good.
+`watch`, `reconcile`, `launch` and every job with a failed run decide this from the store, so no daemon is needed. A job
+that cannot start its worker reports nothing, so only the commands notice it. `scontrol hold` holds the jobs in the
+queue, and a file in their dispatch's folder says why. A launch is held at most once. After
+`imagine-sweep reconcile --release` or `scontrol release` it stays released.
 """
 
 import json
@@ -125,7 +125,10 @@ def release(store: Store, waiting: Sequence[OpenAttempt], *, queue: Answer, slur
 
 
 def hold_from_job(db: str | None) -> None:
-    """Hold the launch of the calling job, whose run failed, if it must be held. Errors go only to the job's log."""
+    """Called by a job after a run failed. Holds its launch if the first runs all failed with one error.
+
+    Its own errors go only to the job's log.
+    """
     from results_db.store import open_store  # slow to import
 
     try:

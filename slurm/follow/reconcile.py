@@ -38,7 +38,7 @@ ACCOUNTS_EVERY_S = 60.0
 """The least time between two calls of sacct."""
 
 MOST_RELEASED = 3
-"""How often a job is released that Slurm held because it could not start it. After that the user must release it."""
+"""Most releases of a job that Slurm held because it could not start it. After that the user must release it."""
 
 _REFUSED = "launch failed requeued held"
 _SLURMS_OWN = ("srun:", "slurmstepd", "submitit ", "/usr/bin/")
@@ -180,7 +180,7 @@ class Reconciler:
         self._release(jobs, found, dry_run=dry_run)
         verdicts = self._verdicts(jobs, found, now=now or datetime.now(UTC))
         if verdicts and not dry_run:
-            # A result that was written before the job ended counts more than any verdict on the job.
+            # A stored result outranks a verdict, so results are ingested again before verdicts are recorded.
             found.ingested += ingest(self._store)
         for attempt, verdict in verdicts:
             self._end(attempt, verdict, found, dry_run=dry_run)

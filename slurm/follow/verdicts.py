@@ -2,15 +2,15 @@
 
 A query that failed is `Unknown`; it never ends an attempt by itself.
 
-* squeue lists the job as not ended: the attempt goes on, however old its heartbeat is. A requeued job is listed as
+* squeue lists the job as not ended: the attempt continues, however old its heartbeat is. A requeued job is listed as
   waiting, so NODE_FAIL or PREEMPTED of an earlier start is not its end.
-* squeue or sacct says how the job ended: that is the attempt's end. Slurm requeues preempted jobs and jobs of a lost
-  node after some seconds. Until then, and while the heartbeat is fresh, NODE_FAIL and PREEMPTED are not final.
+* If squeue or sacct gives a final state, the attempt ends in that state. Slurm requeues preempted jobs and jobs of a
+  lost node after some seconds. Until then, and while the heartbeat is fresh, NODE_FAIL and PREEMPTED are not final.
 * squeue does not list the job, and sacct calls it waiting or running, or does not know it: the attempt is LOST after
   `LOST_AFTER` without a heartbeat. sacct does not know a task that was cancelled before it started; the attempt is
   CANCELLED if sacct knows other tasks of the array.
 * squeue does not list the job, and the cluster has no sacct: the attempt is LOST after the same time. If sacct exists
-  but fails, a running attempt is LOST after `ANSWERS_WITHIN` without a heartbeat, and a waiting one goes on.
+  but fails, a running attempt is LOST after `ANSWERS_WITHIN` without a heartbeat, and a waiting one continues.
 * squeue does not answer: only sacct can end an attempt.
 """
 
@@ -50,7 +50,7 @@ ENDS = {
     "PREEMPTED": State.PREEMPTED,
     "REVOKED": State.CANCELLED,
 }
-"""Slurm's final states, and what each makes of an attempt. In any other state the job goes on."""
+"""Slurm's final states, and what each makes of an attempt. In any other state the job continues."""
 
 WAITS = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
 """Slurm's states of a job that waits, for the first time or again."""
@@ -70,7 +70,7 @@ class Verdict:
     """What became of an attempt.
 
     Attributes:
-        state: how it ended; None if it goes on or nothing is known.
+        state: how it ended; None if it continues or nothing is known.
         why: the reason, in one line.
         exit_code: its job's exit code, if known.
         certain: False if a missing answer may hide its end.

@@ -88,7 +88,7 @@ def top_up(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Train more runs for the cells of SPEC that miss kept runs. Their number follows from the cell's pass rate.
+    """Train more runs for every cell of SPEC that has too few kept runs. The cell's pass rate sets how many.
 
     A cell's new and interrupted runs come first, then new seeds. When they have ended, give the same command again.
     `retry` is for failed runs.

@@ -75,7 +75,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=LaunchOptions.hold_after,
             show_default=True,
             metavar="K",
-            help="On Slurm: hold the waiting jobs if the first K runs fail with one cause; 0: never.",
+            help="On Slurm: hold the launch if its first K runs all fail with the same error; 0: never.",
         ),
         click.option("--pack-size", type=positive, metavar="N", help="Most runs of a pack."),
         click.option("--workers", type=positive, metavar="N", help="Processes. [default: per core or GPU]"),

@@ -20,7 +20,7 @@ def runs_needed(*, missing: int, stored: int, kept: int, active: int) -> int:
     A kept run costs `(stored + 1) / kept` runs: the posterior mean of 1 / pass rate under a uniform prior. This is
     slightly more than the observed `stored / kept`. Without a kept run that mean does not exist; a kept run then
     costs `stored + 1` runs, such as 17 after 16 that missed the gate. A cell without stored runs gets the runs that
-    it wants. Active runs pass at the same rate, so each of them saves one.
+    it wants. Active runs are expected to pass at the same rate, so their number is subtracted.
     """
     if missing == 0:
         return 0

@@ -1,1 +1,1 @@
-"""How the cells of a sweep stand: their runs by status, the plan, and the time left."""
+"""The status of a sweep's cells."""

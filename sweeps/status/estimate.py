@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # takes half a second to import
     import pandas as pd
 
 _LEAST_SHARE = 0.05
-"""The least share of a mean run's seconds that a run is expected to need from now."""
+"""A running run is expected to need at least this share of a mean run's time."""
 
 _ALL = ""
 """The key of the means over all cells."""

@@ -81,9 +81,10 @@ def read(samples: Mapping[str, bytes], *, run: str, state: str) -> dict[str, dic
 
 
 def pick(arrays: Mapping[str, Mapping[str, Array]], wanted: str) -> list[Picked]:
-    """The sequences to show. A run without a score has no ranks, so its first sequences replace them.
+    """The sequences to show.
 
-    All decoders hold the same sequences.
+    If a run has no scores, its sequences have no ranks, and the first sequences are shown instead. All decoders hold
+    the same sequences.
 
     Raises:
         StoreError: `wanted` is neither one of `PICKS` nor the number of a stored sequence.
