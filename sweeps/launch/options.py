@@ -19,7 +19,7 @@ class LaunchOptions:
         workers: number of local processes; None: one per GPU, or one per `launcher.cpus_per_task` cores.
         pack_size: most runs of a pack; None: 16 on a GPU, 1 on a CPU.
         check: on Slurm, check a node before submitting.
-        hold_after: on Slurm, number of first failures with one cause at which waiting jobs are held; 0: never.
+        hold_after: on Slurm, hold the launch if its first so many runs all fail with the same error; 0: never.
         ask_above: on Slurm, expected GPU-hours above which the launch asks first.
         yes: ask nothing.
     """
