@@ -4,20 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: quickstart test check coverage lint format bench slurm-install slurm-demo
+.PHONY: quickstart test test-faults check coverage lint format bench slurm-install slurm-demo
 
 quickstart: $(VENV)/.installed  ## install, train the small sweep, print its table
 	$(BIN)/imagine-sweep launch sweeps/quick.yaml
 	$(BIN)/imagine-results table --group gol,model_t
 
-test: $(VENV)/.installed-test lint  ## lint, and every test that this machine can run
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=15
+test: $(VENV)/.installed-test lint  ## lint, and every test that this machine can run but the long fault tests
+	$(BIN)/python -m pytest -n 2 -m "not fault" --durations=15
+
+test-faults: $(VENV)/.installed-test  ## whole sweeps on a real Slurm that breaks underneath them
+	$(BIN)/python -m pytest -n 2 -m fault --durations=15
 
 check: $(VENV)/.installed-test lint  ## lint and the fast tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 coverage: $(VENV)/.installed-test  ## the fast tests, with the share of lines that they run
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.installed-test  ## ruff, mypy and import-linter
 	$(BIN)/ruff check .

@@ -37,7 +37,7 @@ from slurm.client.client import Slurm
 from slurm.follow.reconcile import Reconciled, Reconciler
 from slurm.testbed import packages
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
 DONE = {State.COMPLETED}
 MEDIUM = {**LONG, "max_steps": 3000}
