@@ -41,7 +41,9 @@ def run_frame(connection: Connection) -> pd.DataFrame:
     for key in in_order(keys - set(RUN_COLUMNS), CONFIG_COLUMNS):
         data[key] = _column([config.get(key) for config in configs])
     metric = models.Metric
-    long = pd.read_sql(select(metric.run, metric.name, metric.value), connection)
+    # pandas' read_sql would hide a database error in one of its own, which the store does not catch.
+    found = connection.execute(select(metric.run, metric.name, metric.value)).all()
+    long = pd.DataFrame(found, columns=["run", "name", "value"])
     wide = long.pivot(index="run", columns="name", values="value").reindex([row.id for row in rows])
     metrics = wide.reindex(columns=in_order(set(long["name"]) - data.keys(), METRIC_COLUMNS)).astype(
         np.float64
