@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: quickstart test test-faults check coverage lint format bench slurm-install slurm-demo
+.PHONY: quickstart test test-faults check coverage lint format bench reproduce-check slurm-install slurm-demo
 
 quickstart: $(VENV)/.installed  ## install, train the small sweep, print its table
 	$(BIN)/imagine-sweep launch sweeps/quick.yaml
@@ -35,6 +35,10 @@ format: $(VENV)/.installed-test  ## fix what ruff can fix
 
 bench: $(VENV)/.installed-test  ## each benchmark beside a plain alternative
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+reproduce-check: $(VENV)/.installed  ## train pairs for each sign of the paper (hours; it continues where it stopped)
+	$(BIN)/imagine-sweep launch sweeps/signs.yaml
+	$(BIN)/imagine-results compare signs
 
 slurm-install: $(VENV)/.installed  ## the Debian packages of a real Slurm (root, or sudo without a password)
 	$(BIN)/python -m slurm.testbed install

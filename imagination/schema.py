@@ -45,6 +45,7 @@ def setting(
     above: float | None = None,
     high: float | None = None,
     packs: bool = False,
+    before: Scalar | None = None,
 ) -> Any:
     """A dataclass field with its allowed values.
 
@@ -55,8 +56,17 @@ def setting(
         above: number that the value must exceed.
         high: largest allowed number.
         packs: whether runs that differ in this key can train in one pack; it must not change a tensor's shape or dtype.
+        before: for a key that is younger than stored runs: the value that these runs had without it. It stays for
+            ever, also when the default changes, because the ids of all runs with this value leave the key out.
     """
-    rules = {"choices": choices, "low": low, "above": above, "high": high, "packs": packs or None}
+    rules = {
+        "choices": choices,
+        "low": low,
+        "above": above,
+        "high": high,
+        "packs": packs or None,
+        "before": before,
+    }
     return dataclasses.field(default=default, metadata={k: v for k, v in rules.items() if v is not None})
 
 
@@ -94,6 +104,16 @@ def keys(config_type: type) -> tuple[str, ...]:
 def pack_keys(config_type: type) -> tuple[str, ...]:
     """The config keys that must be equal for runs to train in one pack."""
     return tuple(f.name for f in dataclasses.fields(config_type) if not f.metadata.get("packs"))
+
+
+@functools.cache
+def added(config_type: type) -> Mapping[str, Scalar]:
+    """The keys with a `before`, and that value."""
+    return {
+        f.name: coerce(config_type, f.name, f.metadata["before"])
+        for f in dataclasses.fields(config_type)
+        if "before" in f.metadata
+    }
 
 
 def coerce(config_type: type, key: str, value: object) -> Scalar:

@@ -4,10 +4,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from imagination.schema import Scalar
+from imagination import registry
+from imagination.schema import Scalar, added
 
 SCHEMA_VERSION = 1
-"""Part of every run id. Raise it when a config key changes its meaning."""
+"""Part of every run id. Raise it when the same config begins to mean another training, and no new key says so."""
 
 
 def canonical_json(config: Mapping[str, Scalar]) -> str:
@@ -22,7 +23,10 @@ def canonical_json(config: Mapping[str, Scalar]) -> str:
 def run_id(config: Mapping[str, Scalar]) -> str:
     """The run id of a complete config, 64 hexadecimal characters.
 
-    Execution settings (launcher, device, pack size, store) are not part of a config, so the id does not depend on them.
+    A key that was added after runs had been stored is left out at the value that those runs had (`schema.setting`), so
+    their ids stay as they are. Execution settings (launcher, device, pack size, store) are not part of a config.
     """
-    text = f'{{"config":{canonical_json(config)},"schema":{SCHEMA_VERSION}}}'
+    before = added(registry.config_type(str(config["experiment"])))
+    known = {key: value for key, value in config.items() if key not in before or value != before[key]}
+    text = f'{{"config":{canonical_json(known)},"schema":{SCHEMA_VERSION}}}'
     return hashlib.sha256(text.encode()).hexdigest()

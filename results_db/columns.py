@@ -23,7 +23,7 @@ METRIC_COLUMNS = (
     "metric", "metric_plain", "metric_adv", "metric_dataset", "metric_slip", "correlation",
     "correlation_plain", "correlation_adv", "correlation_aligned", "correlation_aligned_adv",
     "train_accuracy", "eval_accuracy", "autoencoder_accuracy", "aligned_accuracy", "baseline_repeat",
-    "baseline_dead", "baseline_shifted", "steps",
+    "baseline_dead", "baseline_shifted", "baseline_perfect", "steps",
 )  # fmt: skip
 
 

@@ -98,10 +98,15 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class NewSweep:
-    """A launch of a spec: the sweep's name and the composed text of the spec."""
+    """A launch of a spec: the sweep's name and the composed text of the spec.
+
+    Attributes:
+        overridden: the config keys that the command line set, sorted; None in launches by versions before 0.3.
+    """
 
     name: str
     spec: str
+    overridden: Sequence[str] | None = ()
 
 
 @dataclass(frozen=True)
@@ -349,6 +354,12 @@ class Store(WorkerStore, Protocol):
 
     def launches(self) -> list[NewSweep]:
         """Every distinct name and text that was launched, in the order of the last launch of each."""
+
+    def members(self, sweeps: Collection[str], *, overridden: Collection[str]) -> set[str]:
+        """The ids of the runs that launches of these sweeps wanted.
+
+        Leaves out launches that overrode other config keys than these, or of which that is not known.
+        """
 
     def replace_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
         """Overwrite these metrics of a COMPLETED run; other metrics stay. Only `jobs.evaluate --write` calls this.

@@ -1,4 +1,4 @@
-"""Completed runs with chosen values, in a real store."""
+"""Completed runs with chosen values, in a real store, as members of a sweep."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from imagination.registry import config_type, preset
 from imagination.schema import build
 from jobs.identity import run_id
-from results_db.contract import PlannedRun, Provenance, RunRecord
+from results_db.contract import NewSweep, PlannedRun, Provenance, RunRecord
 from results_db.store.sql import SqlStore
 
 WHO = Provenance("local", "node1", "1:1", "cpu", "0123abc", True, {"torch": "2.6"})
@@ -42,15 +42,19 @@ def store_run(
     db: SqlStore,
     of: Mapping[str, Any],
     *,
+    sweep: str | None = None,
     outcome: str = "reached",
     traces: Mapping[str, tuple[Sequence[int], Sequence[float]]] | None = None,
     **metrics: float | None,
 ) -> None:
-    """A COMPLETED run with these metrics, and `METRICS` for the others."""
-    db.stage([PlannedRun(run_id(of), of)])
+    """A COMPLETED run with these metrics, and `METRICS` for the others; by default of Table 1 or of Table 4."""
+    sweep = sweep or ("table4" if of["experiment"] == "life_count" else "table1")
+    db.stage([PlannedRun(run_id(of), of)], sweep=NewSweep(sweep, ""))
     complete(db, RunRecord(run_id(of), outcome, 1.0, {**METRICS, **metrics}, traces or {}))
 
 
-def store_five(db: SqlStore, metrics: Sequence[float] = FIVE, **changes: Any) -> None:
+def store_five(
+    db: SqlStore, metrics: Sequence[float] = FIVE, sweep: str | None = None, **changes: Any
+) -> None:
     for seed, metric in enumerate(metrics):
-        store_run(db, config(**changes, seed=seed), metric=metric)
+        store_run(db, config(**changes, seed=seed), metric=metric, sweep=sweep)

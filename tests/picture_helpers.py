@@ -9,13 +9,14 @@ from compare_helpers import complete
 from numpy.typing import NDArray
 from scipy.signal import convolve2d
 
-from results_db.contract import PlannedRun, RunRecord
+from results_db.contract import NewSweep, PlannedRun, RunRecord
 from results_db.store.sql import SqlStore
 
 Array = NDArray[Any]
 
 CONFIG = {
     "experiment": "life_state",
+    "preset": "fast",
     "gol": 3,
     "model_t": 3,
     "ae": True,
@@ -84,11 +85,13 @@ def add(
     samples: Mapping[str, bytes] | None = None,
     accuracy: float = 0.995,
     outcome: str = "reached",
+    sweep: str = "learning_order",
     **config: Any,
 ) -> str:
     """A COMPLETED run, and its id."""
     metrics = {"metric": 1.0, "train_accuracy": accuracy, "steps": 300.0}
-    store.stage([PlannedRun(run_id(number), {**CONFIG, "seed": number, **config})])
+    planned = PlannedRun(run_id(number), {**CONFIG, "seed": number, **config})
+    store.stage([planned], sweep=NewSweep(sweep, ""))
     complete(store, RunRecord(run_id(number), outcome, 2.5, metrics, traces or {}, samples or {}))
     return run_id(number)
 

@@ -13,7 +13,6 @@ from results_db.query.aggregate import (
     MEASURES,
     Interval,
     aggregate,
-    difference_interval,
     mean_interval,
     ratio_interval,
 )
@@ -59,14 +58,11 @@ def test_an_interval_of_two_by_hand() -> None:
         # Too few values have no interval.
         (mean_interval([]), Interval()),
         (mean_interval([0.5]), Interval(0.5)),
-        (difference_interval([1.0], [0.25, 0.25]), Interval(0.75)),
-        (difference_interval([1.0, 1.0], []), Interval()),
         (ratio_interval([], []), Interval()),
         (ratio_interval([1], [4]), Interval(0.25)),
         (ratio_interval([1, 2], [1, -1]), Interval()),  # the mean of the second is not positive
         # Equal values have an interval of no width.
         (mean_interval([0.1] * 10), Interval(*[pytest.approx(0.1, abs=1e-15)] * 3)),
-        (difference_interval([2.0] * 3, [0.5] * 4), Interval(1.5, 1.5, 1.5)),
         (ratio_interval([0.5, 1, 1.5], [1, 2, 3]), Interval(0.5, 0.5, 0.5)),
     ],
 )
@@ -83,30 +79,6 @@ def test_an_interval_lies_evenly_around_its_mean(values: list[float]) -> None:
     assert min(values) - 1e-12 <= found.mean <= max(values) + 1e-12
     assert found.high - found.mean == pytest.approx(found.mean - found.low, abs=1e-9)
     assert found.high >= found.mean
-
-
-def test_a_difference_by_hand() -> None:
-    # 1, 2, 3: mean 2, variance 1, squared error a = 1/3. 13, 8, 9, 10, 10, 10, 10: mean 10, deviations 3, -2, -1 and
-    # zeros, variance (9 + 4 + 1) / 6 = 7/3, squared error b = 7/3 / 7 = 1/3.
-    # Degrees of freedom (2/3)^2 / ((1/9) / 2 + (1/9) / 6) = (4/9) / (2/27) = 6; t(6, .975) = 2.446912 (tables);
-    # half width 2.446912 * sqrt(2/3) = 1.997895. (Pooled variances would give 8 degrees, and another width.)
-    found = difference_interval([1, 2, 3], [13, 8, 9, 10, 10, 10, 10])
-    assert (found.mean, found.low, found.high) == pytest.approx((-8, -9.997895, -6.002105), abs=1e-6)
-
-
-def test_a_difference_from_equal_values_has_the_others_interval() -> None:
-    # b = 0, so the degrees of freedom are a^2 / (a^2 / 2) = 2 and the half width is that of 1, 2, 3 alone.
-    for size in (1.0, 1e-150, 1e150):
-        found = difference_interval([1 * size, 2 * size, 3 * size], [0.0] * 9)
-        assert found.half == pytest.approx(2.484138 * size, rel=1e-6)
-
-
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.lists(st.floats(0, 1), min_size=2, max_size=20))
-def test_swapped_sides_negate_a_difference(first: list[float], second: list[float]) -> None:
-    there, back = difference_interval(first, second), difference_interval(second, first)
-    assert None not in (there.mean, there.half, back.mean)
-    assert there.mean == -back.mean
-    assert there.half == pytest.approx(back.half, rel=1e-9, abs=1e-12)
 
 
 def test_a_ratio_by_hand() -> None:

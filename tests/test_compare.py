@@ -1,11 +1,12 @@
 """The paper's numbers beside ours: verdicts at their limits, which runs count, and every table by hand."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from compare_helpers import FIVE, HALF, config, store_five, store_run
+from compare_helpers import HALF, METRICS, complete, config, store_five, store_run
 
+from jobs.identity import run_id
+from results_db.contract import NewSweep, PlannedRun, RunRecord
 from results_db.paper.compare import compare, verdict
 from results_db.query.aggregate import Interval
 from results_db.store.sql import SqlStore, open_store
@@ -19,7 +20,7 @@ def db() -> SqlStore:
 
 
 def compared(db: SqlStore, table: str, **options: Any) -> list[dict[str, Any]]:
-    return compare(table, db.runs(), traces_of=db.traces_of, **options)
+    return compare(table, db.runs(), store=db, **options)
 
 
 def counts(db: SqlStore, table: str = "table1", row: int = 1, **options: Any) -> tuple[int, int]:
@@ -34,7 +35,7 @@ def counts(db: SqlStore, table: str = "table1", row: int = 1, **options: Any) ->
         (0.99, 0.02, 5, "reproduced"),
         (0.99, 0.02, 4, "too few runs"),  # fewer than 5, though all is well
         (0.99, 0.10, 5, "reproduced"),  # .10 itself is not above .10
-        (0.99, 0.101, 5, "too few runs"),
+        (0.99, 0.101, 5, "uncertain"),
         (0.92, 0.07, 5, "reproduced"),  # the paper's value is the interval's end
         (0.92, 0.069, 5, "lower"),
         (0.94, 0.0, 5, "reproduced"),  # .05 away, which as binary fractions is a little more
@@ -54,10 +55,13 @@ def test_verdicts(mean: float | None, half: float | None, kept: int, expected: s
 def test_a_row_of_table_1(db: SqlStore) -> None:
     store_five(db)
     store_run(db, config(seed=5), metric=0.1, train_accuracy=0.98)  # counted in `run` alone
-    store_run(db, config(seed=6), metric=0.1, baseline_shifted=0.54, outcome="diverged")
+    store_run(
+        db, config(seed=6), metric=0.1, baseline_shifted=0.54, baseline_perfect=1.02, outcome="diverged"
+    )
     row = compared(db, "table1")[1]
     assert list(row.items()) == [
         ("table", "table1"),
+        ("preset", "fast"),
         ("quantity", "metric"),
         *{"gol": 3, "model_t": 3, "ae": True, "rnn": True}.items(),
         ("paper", 0.99),
@@ -69,6 +73,7 @@ def test_a_row_of_table_1(db: SqlStore) -> None:
         ("kept", 5),
         ("run", 7),
         ("baseline", 0.54),
+        ("ceiling", 1.02),
         ("verdict", "reproduced"),
     ]
 
@@ -86,33 +91,42 @@ def test_other_cells_are_other_rows(db: SqlStore) -> None:
     ]
 
 
-# What the authors never varied has to be theirs; what they searched over is pooled.
-OTHERS = {
-    "reset": 0.2,
-    "residual": False,
-    "kernel": 5,
-    "eval_board": 12,
-    "eval_sequences": 2000,
-    "gan": "joint",
-}
-POOLED = {"preset": "paper_l2", "channels": 16, "enc_layers": 2, "lr": 1e-4, "board": 20, "step_layers": 9}
+def test_whatever_its_spec_draws_a_run_counts(db: SqlStore) -> None:
+    """The spec decides which runs answer to a number, not their shape; the sweep's name stands for the spec."""
+    drawn: list[dict[str, Any]] = [{"channels": 16}, {"enc_layers": 2}, {"lr": 1e-4}, {"step_layers": 9}]
+    for number, values in enumerate(drawn, start=1):
+        store_run(db, config(**values))
+        assert counts(db) == (number, number), values
+    for sweep in ("quick", "data_matters", "one_shape", "channels", "table4"):
+        store_run(db, config(seed=9), sweep=sweep)
+    assert counts(db) == (4, 4)
 
 
-def test_which_runs_count(db: SqlStore) -> None:
-    for key, value in {**OTHERS, "gol": 4, "model_t": 4}.items():
-        store_run(db, config(**{key: value}))
-    store_run(db, config(gan="none"))
-    assert counts(db) == (0, 0)
-    for number, (key, value) in enumerate({**POOLED, "accuracy": 0.999}.items(), start=1):
-        store_run(db, config(**{key: value}))
-        assert counts(db) == (number, number), key
+def test_a_run_of_tables_1_to_3_counts_in_all_of_them(db: SqlStore) -> None:
+    for seed, sweep in enumerate(("table2", "table3", "learning_order", "contrasts", "paper_search")):
+        store_run(db, config(seed=seed), sweep=sweep)
+    assert counts(db) == (5, 5)
 
 
-def test_a_run_from_before_a_key_existed_counts(db: SqlStore) -> None:
-    old = config()
-    del old["reset"], old["residual"]
-    store_run(db, old)
-    assert counts(db) == (1, 1)
+@pytest.mark.parametrize(
+    ("overridden", "expected"),
+    [([], 1), (["preset"], 1), (["channels"], 0), (["max_steps", "preset"], 0), (None, 0)],
+)
+def test_a_launch_with_other_settings_is_another_experiment(
+    db: SqlStore, overridden: list[str] | None, expected: int
+) -> None:
+    db.stage([PlannedRun(run_id(config()), config())], sweep=NewSweep("table1", "", overridden))
+    complete(db, RunRecord(run_id(config()), "reached", 1.0, METRICS))
+    assert counts(db) == (expected, expected)
+
+
+def test_presets_are_rows_of_their_own(db: SqlStore) -> None:
+    store_five(db)
+    store_five(db, [0.5] * 5, preset="paper_bce")
+    rows = compared(db, "table1")
+    assert [row["preset"] for row in rows] == [None, "fast", "paper_bce", None, None, None]
+    assert [row["kept"] for row in rows] == [0, 5, 5, 0, 0, 0]
+    assert [row["verdict"] for row in rows[1:3]] == ["reproduced", "lower"]
 
 
 def test_min_accuracy_moves_the_gate(db: SqlStore) -> None:
@@ -142,11 +156,9 @@ def test_table_4_is_of_counting_and_has_its_gate(db: SqlStore) -> None:
         of = config("life_count", gol=2, model_t=2, seed=seed)
         store_run(db, of, correlation=0.80, **{**count, "train_accuracy": 0.999})
     store_run(db, config("life_count", gol=2, model_t=2, seed=5), correlation=0.1, train_accuracy=0.998)
-    store_run(db, config("life_count", gol=2, model_t=2, board=12), correlation=0.1)
-    store_run(db, config("life_count", gol=2, model_t=2, gan="none"), correlation=0.1)
     store_run(db, config(gol=2, model_t=2))
     row = compared(db, "table4")[0]
-    assert list(row)[:5] == ["table", "quantity", "gol", "model_t", "paper"]
+    assert list(row)[:5] == ["table", "preset", "quantity", "gol", "model_t"]
     assert (row["ours"], row["kept"], row["run"], row["baseline"]) == (pytest.approx(0.8), 5, 6, 0.49)
     assert row["verdict"] == "reproduced"
 
@@ -210,7 +222,7 @@ def test_a_state_2_that_is_not_ahead(db: SqlStore) -> None:
     assert [row["verdict"] for row in rows] == ["lower", "higher"]
 
 
-def test_leads_that_scatter_are_too_few_runs(db: SqlStore) -> None:
+def test_leads_that_scatter_are_uncertain(db: SqlStore) -> None:
     # Shares of state 2: .1, .3, .5, .7, .9: s = sqrt(.1) = .316, half width 2.776 * .316 / sqrt(5) = .393.
     # State 3's are all .1; the ratio to state 2's is .2, and its interval (residuals .1 - .2 * share have
     # s = .0632, half width 2.776 * .0632 / sqrt(5) / .5 = .157) ends at .357, below the paper's .501.
@@ -218,7 +230,7 @@ def test_leads_that_scatter_are_too_few_runs(db: SqlStore) -> None:
         store_run(db, config(seed=seed), traces=learned(second, 900, 1000))
     rows = compared(db, "learning_order")
     assert [row["kept"] for row in rows] == [5, 5]
-    assert [row["verdict"] for row in rows] == ["too few runs", "lower"]
+    assert [row["verdict"] for row in rows] == ["uncertain", "lower"]
     # The ratios are shown all the same.
     assert [rows[1][key] for key in ("ratio", "ratio_low", "ratio_high")] == pytest.approx(
         [0.2, 0.043, 0.357], abs=1e-3
@@ -237,66 +249,91 @@ def test_a_state_that_is_never_learned_has_no_lead(db: SqlStore) -> None:
     assert [row["share"] for row in rows] == [0.5, 0.25]
 
 
-def test_all_traces_are_read_at_once(db: SqlStore) -> None:
+def test_the_traces_of_all_runs_are_read_at_once(db: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
-
-    def traces_of(run_ids: Sequence[str]) -> Any:
-        asked.append(list(run_ids))
-        return db.traces_of(run_ids)
-
+    traces_of = db.traces_of
+    monkeypatch.setattr(db, "traces_of", lambda run_ids: asked.append(list(run_ids)) or traces_of(run_ids))
     store_five(db)
-    compare("learning_order", db.runs(), traces_of=traces_of)
-    assert [len(run_ids) for run_ids in asked] == [5]
+    compared(db, "learning_order")
+    assert [len(run_ids) for run_ids in asked] == [5, 5]  # once for the leads of each state
+
+
+WIDE = {"sweep": "channels", "channels": 32}
+
+
+def sign(db: SqlStore, effect: str = "channels") -> dict[str, Any]:
+    (row,) = [row for row in compared(db, "signs") if row["effect"] == effect]
+    return row
 
 
 def test_an_effect_by_hand(db: SqlStore) -> None:
-    # Both sides have a squared error of 14e-6, so Welch and Satterthwaite's degrees of freedom are
-    # (2a)^2 / (a^2 / 4 + a^2 / 4) = 8: t(8, .975) = 2.306004 (tables), half width 2.306004 * sqrt(28e-6) = .0122022.
-    store_five(db)
-    for seed, metric in enumerate(FIVE):
-        store_run(db, config(channels=32 if seed < 3 else 64, seed=seed), metric=metric - 0.1)
-    store_run(db, config(channels=16), metric=0.0)  # neither 20 nor more
-    store_run(db, config(channels=64, seed=9), metric=0.0, train_accuracy=0.5)
-    (row,) = compared(db, "channels")
+    # In pairs of a seed: .10, .11, .12, .09, .08, mean .10; deviations 0, .01, .02, -.01, -.02 with squares of .001:
+    # variance .00025, squared error .00005. t(4, .975) = 2.776445 (tables), half width 2.776445 * .00707107 =
+    # .0196324. (Sides that are not paired would have the interval of metrics between .7 and .99.)
+    first = (0.98, 0.90, 0.99, 0.80, 0.85)
+    store_five(db, first, sweep="channels")
+    store_five(db, [m - d for m, d in zip(first, (0.10, 0.11, 0.12, 0.09, 0.08), strict=True)], **WIDE)
+    store_run(db, config(channels=32, seed=9), metric=0.0, sweep="channels")  # without a partner
+    store_run(db, config(channels=20, seed=8), metric=0.0, sweep="channels")
+    store_run(db, config(channels=32, seed=8), metric=0.9, train_accuracy=0.5, sweep="channels")
+    row = sign(db)
     assert [row[key] for key in ("ours", "low", "high", "difference")] == pytest.approx(
-        [0.1, 0.1 - 0.0122022, 0.1 + 0.0122022, 0.01], abs=1e-6
+        [0.1, 0.1 - 0.0196324, 0.1 + 0.0196324, 0.01], abs=1e-6
     )
-    assert (row["quantity"], row["paper"], row["paper_runs"]) == ("effect", 0.09, None)
-    assert (row["gol"], row["model_t"], row["baseline"]) == (3, 3, None)
-    assert (row["kept"], row["run"], row["verdict"]) == (5, 5, "reproduced")
-    assert [row[f"first{end}"] for end in ("", "_kept", "_run")] == ["channels = 20", 5, 5]
-    assert [row[f"second{end}"] for end in ("", "_kept", "_run")] == ["channels > 20", 5, 6]
-    assert (row["first_mean"], row["second_mean"]) == (pytest.approx(0.988), pytest.approx(0.888))
+    assert (row["quantity"], row["paper"], row["paper_runs"]) == ("difference", 0.09, None)
+    assert (row["preset"], row["baseline"]) == ("fast", None)
+    assert (row["kept"], row["run"], row["verdict"], row["sign"]) == (5, 6, "reproduced", "holds")
+    assert [row[f"first{end}"] for end in ("", "_metric", "_run")] == ["channels = 20", "metric", 6]
+    assert [row[f"second{end}"] for end in ("", "_metric", "_run")] == ["channels > 20", "metric", 7]
+    assert (row["first_mean"], row["second_mean"]) == (pytest.approx(0.904), pytest.approx(0.804))
 
 
-def test_the_smaller_side_decides_on_too_few_runs(db: SqlStore) -> None:
-    store_five(db, enc_layers=1, dec_layers=1)
-    for seed in range(4):
-        store_run(db, config(enc_layers=3, dec_layers=3, seed=seed), metric=0.85)
-    store_run(db, config(enc_layers=3, dec_layers=3, seed=4), metric=0.85, train_accuracy=0.5)
-    store_run(db, config(enc_layers=3, dec_layers=1), metric=0.0)
-    (row,) = compared(db, "coder_layers")
-    assert (row["kept"], row["run"], row["verdict"]) == (4, 5, "too few runs")
-    store_run(db, config(enc_layers=3, dec_layers=3, seed=5), metric=0.85)
-    (row,) = compared(db, "coder_layers")
-    assert (row["kept"], row["ours"], row["verdict"]) == (5, pytest.approx(0.138), "reproduced")
+def test_several_runs_of_a_seed_on_one_side_are_one_partner(db: SqlStore) -> None:
+    store_five(db, [1.0] * 5, sweep="channels")
+    store_five(db, [0.6] * 5, sweep="channels", channels=32)
+    store_five(db, [0.8] * 5, sweep="channels", channels=40)
+    assert (sign(db)["ours"], sign(db)["kept"]) == (pytest.approx(0.3), 5)
 
 
-@pytest.mark.parametrize("change", [{"preset": "paper_bce"}, {"enc_layers": 2}, {"step_layers": 9}])
-def test_an_effect_compares_like_with_like(db: SqlStore, change: dict[str, Any]) -> None:
-    """Runs that have no counterpart on the other side would mix another effect into this one."""
-    store_five(db)
-    store_five(db, [0.9] * 5, channels=32)
-    before = compared(db, "channels")
-    store_five(db, [0.0] * 5, **change)
-    assert compared(db, "channels") == before
-    store_five(db, [0.0] * 5, channels=48, **change)  # now they have one
-    (row,) = compared(db, "channels")
-    assert (row["first_kept"], row["second_kept"]) == (10, 10)
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        ([0.2, 0.1, 0.3, 0.2, 0.2], "holds"),
+        ([-0.2, -0.1, -0.3, -0.2, -0.2], "reversed"),
+        ([0.5, -0.4, 0.3, -0.2, 0.1], "open"),
+        ([0.2] * 4, "too few runs"),
+        ([], "too few runs"),
+    ],
+)
+def test_the_sign_of_an_effect(db: SqlStore, differences: list[float], said: str) -> None:
+    store_five(db, [0.5] * 5, sweep="channels")
+    store_five(db, [0.5 - difference for difference in differences], **WIDE)
+    assert (sign(db)["sign"], sign(db)["kept"]) == (said, len(differences))
 
 
-def test_an_effect_with_one_side_has_too_few_runs(db: SqlStore) -> None:
-    store_five(db)
-    (row,) = compared(db, "channels")
-    assert (row["ours"], row["first_kept"], row["second_kept"]) == (None, 0, 0)
-    assert row["verdict"] == "too few runs"
+def test_the_adversary_is_compared_within_each_run(db: SqlStore) -> None:
+    for seed in range(5):
+        store_run(
+            db, config(gol=3, model_t=2, seed=seed), metric_plain=0.1 * seed, metric_adv=0.1 * seed + 0.5
+        )
+    row = sign(db, "adversary")
+    assert (row["ours"], row["kept"], row["sign"]) == (pytest.approx(0.5), 5, "holds")
+    assert (row["first_metric"], row["second_metric"]) == ("metric_adv", "metric_plain")
+    assert row["verdict"] == "lower"  # than .56, with an interval of no width
+
+
+def test_autoencoder_and_rnn_are_compared_at_3_3(db: SqlStore) -> None:
+    store_five(db, [1.0] * 5)
+    store_five(db, [0.5] * 5, ae=False)
+    store_five(db, [0.3] * 5, rnn=False)
+    store_five(db, [0.0] * 5, gol=4, model_t=4)
+    store_five(db, [0.0] * 5, sweep="channels")  # the ablation's runs are its own
+    found = {name: (sign(db, name)["ours"], sign(db, name)["kept"]) for name in ("autoencoder", "rnn")}
+    assert found == {"autoencoder": (pytest.approx(0.5), 5), "rnn": (pytest.approx(0.7), 5)}
+
+
+def test_an_effect_is_of_one_preset(db: SqlStore) -> None:
+    store_five(db, sweep="channels")
+    store_five(db, preset="paper_bce", **WIDE)
+    rows = [row for row in compared(db, "signs") if row["effect"] == "channels"]
+    assert [(row["preset"], row["kept"]) for row in rows] == [("fast", 0), ("paper_bce", 0)]

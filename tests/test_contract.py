@@ -302,3 +302,24 @@ def test_sweeps_count_each_run_once_and_by_its_state(store: Store) -> None:
     store.stage(first, sweep=NewSweep("two", ""))
     started(store)
     assert store.sweeps() == {"one": {State.RUNNING: 1, State.STAGED: 1}, "two": {State.RUNNING: 1}}
+
+
+def test_the_members_of_sweeps(store: Store) -> None:
+    one, two, three = (PlannedRun(f"{number:064x}", {}) for number in range(3))
+    store.stage([one], sweep=NewSweep("table1", ""))
+    store.stage([one, two], sweep=NewSweep("table1", "", ("preset",)))
+    store.stage([three], sweep=NewSweep("table1", "", ("batch", "preset")))
+    store.stage([three], sweep=NewSweep("table2", ""))
+    assert store.members(["table1"], overridden=[]) == {one.run_id}
+    assert store.members(["table1"], overridden=["preset"]) == {one.run_id, two.run_id}
+    assert store.members(["table1"], overridden=["preset", "batch"]) == {
+        run.run_id for run in (one, two, three)
+    }
+    assert store.members(["table1", "table2"], overridden=[]) == {one.run_id, three.run_id}
+    assert store.members([], overridden=[]) == store.members(["none"], overridden=[]) == set()
+
+
+def test_it_is_not_known_what_an_earlier_version_overrode(store: Store) -> None:
+    store.stage([PlannedRun(RUN, {})], sweep=NewSweep("table1", "", None))
+    assert store.launches() == [NewSweep("table1", "", None)]
+    assert store.members(["table1"], overridden=["preset"]) == set()

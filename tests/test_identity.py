@@ -3,13 +3,16 @@
 import hashlib
 import json
 import math
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagination import registry
 from imagination.life.config import LifeStateConfig
-from imagination.schema import coerce, keys
+from imagination.schema import ConfigError, added, build, coerce, keys, setting
 from jobs.identity import canonical_json, run_id
 
 # Written by hand, keys in alphabetical order: what the golden id is the hash of. It need not be any preset's today.
@@ -25,8 +28,9 @@ GOLDEN_TEXT = (
 GOLDEN_ID = "58115c9d120d1b38d90162e7965f5529d96a93151ffe771662fcce1a55484eea"
 
 floats = st.floats(min_value=1e-9, max_value=1e9)
+LIFE = {"experiment": "life_state"}
 values = st.one_of(st.booleans(), st.integers(-(2**63), 2**63), floats, st.text())
-configs = st.dictionaries(st.text(min_size=1), values, max_size=8)
+configs = st.dictionaries(st.text(min_size=1), values, max_size=8).map(lambda config: {**config, **LIFE})
 
 
 def test_golden_id() -> None:
@@ -36,9 +40,9 @@ def test_golden_id() -> None:
 
 
 def test_golden_text_has_every_key_of_the_experiment() -> None:
-    # A new config key changes every id, and so belongs into the golden text (and is a reason to pause).
+    # A key that comes later has a `before`, and the golden id stays as it is.
     config = json.loads(GOLDEN_TEXT)["config"]
-    assert set(config) == set(keys(LifeStateConfig))
+    assert set(config) == set(keys(LifeStateConfig)) - added(LifeStateConfig).keys()
     coerced = {key: coerce(LifeStateConfig, key, value) for key, value in config.items()}
     assert canonical_json(coerced) == canonical_json(config)  # every value stands there in its own type
 
@@ -68,13 +72,13 @@ def test_changing_any_one_value_changes_the_id(config: dict[str, object], data: 
 
 @given(st.integers(1, 10**6))
 def test_a_float_key_spelled_as_integer_is_the_same_run(lr: int) -> None:
-    spelled = [{"lr": coerce(LifeStateConfig, "lr", value)} for value in (lr, float(lr))]
+    spelled = [{**LIFE, "lr": coerce(LifeStateConfig, "lr", value)} for value in (lr, float(lr))]
     assert run_id(spelled[0]) == run_id(spelled[1])
 
 
 @given(st.integers(1, 100))
 def test_an_integer_key_spelled_as_float_is_the_same_run(gol: int) -> None:
-    spelled = [{"gol": coerce(LifeStateConfig, "gol", value)} for value in (gol, float(gol))]
+    spelled = [{**LIFE, "gol": coerce(LifeStateConfig, "gol", value)} for value in (gol, float(gol))]
     assert run_id(spelled[0]) == run_id(spelled[1])
 
 
@@ -86,4 +90,50 @@ def test_canonical_json_gives_the_config_back(config: dict[str, object]) -> None
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_json_cannot_hold_has_no_identity(value: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        run_id({"lr": value})
+        run_id({**LIFE, "lr": value})
+
+
+@dataclass(frozen=True)
+class Early:
+    """An experiment when its first runs were stored."""
+
+    experiment: str = setting("grown")
+    lr: float = setting(0.1)
+
+
+@dataclass(frozen=True)
+class Late(Early):
+    """The same with a key more. Runs without it had no noise; new runs have some by default."""
+
+    noise: float = setting(0.5, before=0.0)
+
+
+@pytest.fixture
+def grown(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def id_of(config_type: type, **values: object) -> str:
+        found = registry.Entry(config=f"{__name__}:{config_type.__name__}", presets="", experiment="")
+        monkeypatch.setitem(registry.EXPERIMENTS, "grown", found)
+        return run_id(asdict(build(config_type, values)))
+
+    return id_of
+
+
+def test_a_run_keeps_its_id_when_a_key_is_added(grown: Any) -> None:
+    # By hand: {"experiment": "grown", "lr": 0.1}, with or without noise 0.
+    text = '{"config":{"experiment":"grown","lr":0.1},"schema":1}'
+    assert grown(Early) == grown(Late, noise=0) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_an_added_key_is_part_of_the_id_at_every_other_value(grown: Any) -> None:
+    text = '{"config":{"experiment":"grown","lr":0.1,"noise":0.5},"schema":1}'
+    assert grown(Late) == hashlib.sha256(text.encode()).hexdigest()
+    assert len({grown(Late, noise=noise) for noise in (0, 0.25, 0.5)}) == 3
+
+
+def test_the_value_of_earlier_runs_is_checked_like_any_other() -> None:
+    @dataclass(frozen=True)
+    class Wrong:
+        noise: float = setting(0.5, low=0, before=-1.0)
+
+    with pytest.raises(ConfigError, match=r"noise: -1\.0 is below 0"):
+        added(Wrong)

@@ -1,9 +1,11 @@
 """The sweeps that were launched: a spec comes back from the text that the store keeps of its launch."""
 
 import pytest
-from sweep_helpers import small, write_spec
+from sweep_helpers import drawn_twice, small, write_spec
 
 from results_db.contract import NewSweep
+from sweeps.launch.options import LaunchOptions
+from sweeps.launch.prepare import prepare
 from sweeps.spec.document import SpecError
 from sweeps.spec.expand import expand
 from sweeps.spec.load import expand_spec, load, shipped
@@ -111,3 +113,46 @@ def test_a_sweep_is_found_by_its_name_and_a_text_that_cannot_be_read_is_left_out
         find_sweep(store, "t")
     with pytest.raises(SpecError, match="another version stored the spec of the sweep old"):
         find_sweep(store, "old")
+
+
+def staged(store, spec):
+    options = LaunchOptions(db=store.url)
+    with prepare(spec, expand(spec), options, on_gpus=False, recover=lambda _: []) as ready:
+        ready.stage()
+    return ready
+
+
+def test_a_launch_is_also_one_of_each_spec_that_it_includes(store, tmp_path) -> None:
+    """A run that two of them want belongs to both, also where one of them draws what the other one says."""
+    drawn_twice(tmp_path)
+    staged(store, load(tmp_path / "both.yaml"))
+    members = {name: store.members([name], overridden=[]) for name in ("both", "plain", "drawn")}
+    (run,) = members["both"]
+    assert members == {"both": {run}, "plain": {run}, "drawn": {run}}
+
+
+def test_what_the_command_line_overrides_counts_for_included_specs_as_well(store, tmp_path) -> None:
+    drawn_twice(tmp_path)
+    staged(store, apply_overrides(load(tmp_path / "both.yaml"), ["batch=4", "max_steps=20"]))
+    assert {sweep.name: sweep.overridden for sweep in store.launches()} == dict.fromkeys(
+        ("both", "plain", "drawn"), ("batch", "max_steps")
+    )
+
+
+def test_listings_leave_included_sweeps_out_unless_they_have_cells_of_their_own(store, tmp_path) -> None:
+    def listed() -> list[str]:
+        return [spec.name for spec, _ in sweeps_of(store, None, [], report=pytest.fail)]
+
+    drawn_twice(tmp_path)
+    staged(store, load(tmp_path / "both.yaml"))
+    assert listed() == ["both"]
+    staged(store, load(tmp_path / "plain.yaml"))
+    assert listed() == ["both"]
+    staged(store, apply_overrides(load(tmp_path / "plain.yaml"), ["runs=2"]))
+    assert listed() == ["both", "plain"]
+
+
+def test_a_launch_is_taken_back_with_the_specs_that_it_includes(store, tmp_path) -> None:
+    drawn_twice(tmp_path)
+    staged(store, load(tmp_path / "both.yaml")).forget()
+    assert store.launches() == []

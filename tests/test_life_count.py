@@ -7,7 +7,7 @@ import torch
 from training_helpers import CPU, experiment_of, random, tiny_count, train, watched
 
 from imagination.life import rules, sampler
-from imagination.life.baselines import trivial_correlation
+from imagination.life.baselines import baseline_correlations
 
 START = torch.tensor([0])
 
@@ -181,8 +181,19 @@ def test_repeating_the_first_state_has_the_correlation_that_was_published_for_it
     # Chain sampler, 10x10: .49 / .34 / .27 / .24 for s_2 .. s_5; rounded, and measured with other boards.
     truth = sampler.evaluation_states(4, board=10, sequences=4000, device=CPU).numpy()
     assert coefficients(truth[:, :1], truth[:, 1:])[0] == pytest.approx([0.49, 0.34, 0.27, 0.24], abs=0.015)
-    ours = trivial_correlation(4, board=10, sequences=4000, device=CPU)["baseline_repeat"]
+    ours = baseline_correlations(4, 4, board=10, sequences=4000, device=CPU)["baseline_repeat"]
     assert ours == pytest.approx((0.49 + 0.34 + 0.27 + 0.24) / 4, abs=0.015)
+
+
+def test_a_perfect_decoder_has_no_ceiling_below_1_unless_it_leaves_states_out():
+    for gol, model_t in [(2, 2), (2, 4), (3, 3)]:
+        ours = baseline_correlations(gol, model_t, board=6, sequences=200, device=CPU)
+        assert ours["baseline_perfect"] == pytest.approx(1)
+    # 3/2: h_0, h_1, h_2 show s_1, s_2, s_4, so s_3 has the best correlation with one of these.
+    truth = sampler.evaluation_states(3, board=6, sequences=200, device=CPU).numpy()
+    best = max(coefficients(truth[:, [0, 1, 3]], truth[:, 2:3])[:, 0])
+    ours = baseline_correlations(3, 2, board=6, sequences=200, device=CPU)
+    assert ours["baseline_perfect"] == pytest.approx((1 + best + 1) / 3)
 
 
 def test_the_trace_has_every_states_similarity_and_the_count():

@@ -7,7 +7,7 @@ from training_helpers import CPU, tiny, train
 
 from imagination import metrics
 from imagination.life import networks, sampler
-from imagination.life.baselines import trivial_metric
+from imagination.life.baselines import baseline_metrics
 from imagination.life.state import LifeState
 
 
@@ -17,15 +17,25 @@ def evaluate(config, parameters=None):
     return experiment.evaluate(experiment.layout.unpack(parameters))
 
 
-def test_trivial_metric_get_what_was_published_for_them():
+def test_trivial_decoders_get_what_was_published_for_them():
     # Chain sampler, 20x20, 2 / 3 / 4 timesteps; the figures are rounded to two digits and hold for 10,000
     # sequences, whose mean moves by less than .01 with the draw.
     table = {2: (0.04, 0.01, 0.04), 3: (0.05, 0.02, 0.54), 4: (0.06, 0.03, 0.72)}
     for timesteps, (repeat, dead, shifted) in table.items():
-        ours = trivial_metric(timesteps, timesteps, board=20, sequences=10_000, device=CPU)
+        ours = baseline_metrics(timesteps, timesteps, board=20, sequences=10_000, device=CPU)
         assert ours["baseline_repeat"] == pytest.approx(repeat, abs=0.012)
         assert ours["baseline_dead"] == pytest.approx(dead, abs=0.012)
         assert ours["baseline_shifted"] == pytest.approx(shifted, abs=0.012)
+
+
+def test_a_perfect_decoder_gets_what_was_published_for_it():
+    # 4.67% of the sequences hardly change, so that each of their states matches both. 3/3: such a sequence scores
+    # (1.5 + 1.5) / 2, the others (1 + 1) / 2: 1.0233. 3/2: (1 + 1) / 1 and 1: 1.0467. 2/3: 1 + .5 for two boards that
+    # both show s_2.
+    published = {(2, 2): 1.0, (3, 3): 1.0233, (4, 4): 1.0432, (5, 5): 1.0611, (2, 3): 1.5, (3, 2): 1.047}
+    for (gol, model_t), value in published.items():
+        ours = baseline_metrics(gol, model_t, board=20, sequences=10_000, device=CPU)
+        assert ours["baseline_perfect"] == pytest.approx(value, abs=0.004)
 
 
 def test_the_shifted_decoder_stops_at_the_final_state():
@@ -33,7 +43,7 @@ def test_the_shifted_decoder_stops_at_the_final_state():
     truth = sampler.evaluation_states(2, board=8, sequences=60, device=CPU)
     both = truth[:, 2:3].expand(-1, 2, -1, -1).float()
     expected = metrics.interpretability(both, truth[:, 1:2]).mean().item()
-    ours = trivial_metric(2, 3, board=8, sequences=60, device=CPU)
+    ours = baseline_metrics(2, 3, board=8, sequences=60, device=CPU)
     assert ours["baseline_shifted"] == pytest.approx(expected)
 
 
@@ -42,7 +52,14 @@ def test_the_shifted_decoder_stops_at_the_final_state():
 )
 def test_without_an_intermediate_state_the_metrics_are_null(changes):
     found = evaluate(tiny(**changes)).metrics
-    for name in ("metric", "metric_plain", "metric_dataset", "baseline_repeat", "aligned_accuracy"):
+    for name in (
+        "metric",
+        "metric_plain",
+        "metric_dataset",
+        "baseline_repeat",
+        "baseline_perfect",
+        "aligned_accuracy",
+    ):
         assert found[name] is None
     assert 0 <= found["eval_accuracy"] <= 1
 

@@ -3,12 +3,12 @@
 import pandas as pd
 import pytest
 
-from imagination.registry import config_type, preset
-from imagination.schema import build, keys
-from results_db.columns import CONFIG_COLUMNS
+from imagination.registry import config_type
+from imagination.schema import keys
 from results_db.contract import StoreError
 from results_db.paper import numbers
 from results_db.query import where
+from sweeps.spec.load import shipped
 
 TABLE_1 = """
 | 2 | True | True | 6 | 1.00 |
@@ -91,39 +91,41 @@ def test_section_3_1_1() -> None:
     ]
     # "20 channels ... improves the metric by 0.09 over larger numbers", "1 layer in the encoder and decoder ...
     # by 0.14 compared to 3"; the paper does not say how many runs.
-    assert ours("channels") == [("effect", three, None, 0.09)]
-    assert ours("coder_layers") == [("effect", three, None, 0.14)]
+    signs = {str(number.cell["effect"]): number.value for number in numbers.TABLES["signs"]}
+    assert (signs["channels"], signs["coder_layers"]) == (0.09, 0.14)
 
 
-def test_every_table_has_a_heading_and_runs() -> None:
-    assert set(numbers.TABLES) == set(numbers.ABOUT) == set(numbers.RUNS)
+def test_the_other_signs_are_differences_of_the_tables() -> None:
+    printed_1, printed_3 = printed(TABLE_1), printed(TABLE_3)
+    whole, without_ae, without_rnn = (float(printed_1[row][-1]) for row in (1, 3, 4))
+    without, adversarial = map(float, printed_3[1][-2:])
+    signs = {str(number.cell["effect"]): number.value for number in numbers.TABLES["signs"]}
+    assert signs["autoencoder"] == pytest.approx(whole - without_ae)
+    assert signs["rnn"] == pytest.approx(whole - without_rnn)
+    assert signs["adversary"] == pytest.approx(adversarial - without)
+
+
+def test_every_table_has_a_heading_and_specs() -> None:
+    assert set(numbers.TABLES) == set(numbers.ABOUT) == set(numbers.SPECS)
     for table, of_table in numbers.TABLES.items():
         assert {number.table for number in of_table} == {table}
 
 
-@pytest.mark.parametrize("table", numbers.TABLES)
-def test_the_runs_of_a_number_can_be_trained(table: str) -> None:
-    """The keys of a number's runs make a config of its experiment, and its constants are the preset's values."""
-    runs = numbers.RUNS[table]
-    experiment = str(runs["experiment"])
-    for number in numbers.TABLES[table]:
-        build(config_type(experiment), {**preset(experiment, "fast"), **runs, **number.cell})
-    defaults = build(config_type(experiment), preset(experiment, "fast"))
-    constant = numbers.CONSTANT[experiment]
-    assert {key: getattr(defaults, key) for key in constant} == constant
+def test_the_specs_of_a_number_ship() -> None:
+    named = [*numbers.SPECS.values(), *(effect.specs for effect in numbers.EFFECTS.values())]
+    assert {spec for specs in named for spec in specs} <= shipped().keys()
 
 
 @pytest.mark.parametrize("effect", numbers.EFFECTS.values())
-def test_the_sides_of_an_effect_are_filters_on_its_columns(effect: numbers.Effect) -> None:
-    assert set(effect.columns) <= set(CONFIG_COLUMNS) & set(keys(config_type("life_state")))
+def test_the_sides_of_an_effect_are_filters_on_config_keys(effect: numbers.Effect) -> None:
+    frame = pd.DataFrame({key: [1] for key in keys(config_type("life_state"))} | {"ae": True, "rnn": True})
     for side in (effect.first, effect.second):
-        assert all(column in side for column in effect.columns)
-        where.apply(side, pd.DataFrame({column: [1] for column in effect.columns}))
+        where.apply(side.where, frame)
 
 
 def test_a_table_by_its_name() -> None:
     assert numbers.chosen("table3") == ["table3"]
-    assert numbers.chosen("all") == [*(f"table{n}" for n in (1, 2, 3, 4)), "learning_order", *numbers.EFFECTS]
+    assert numbers.chosen("all") == [*(f"table{n}" for n in (1, 2, 3, 4)), "learning_order", "signs"]
 
 
 @pytest.mark.parametrize(
@@ -139,4 +141,4 @@ def test_unknown_tables(name: str | None, says: str) -> None:
     with pytest.raises(StoreError) as caught:
         numbers.chosen(name)
     assert says in str(caught.value)
-    assert str(caught.value).endswith("coder_layers, all")
+    assert str(caught.value).endswith("signs, all")

@@ -1,19 +1,18 @@
-"""Which stored runs each number of the paper is compared with: the runs of the spec launched for it."""
+"""Which stored runs each number of the paper is compared with: those that its specs want."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from compare_helpers import METRICS, complete, config, store_run
+from compare_helpers import METRICS, complete
 
 from results_db.contract import RunRecord
 from results_db.paper import numbers
 from results_db.paper.compare import compare
 from results_db.paper.learning_order import collect
-from results_db.paper.selection import runs_of
 from results_db.store.sql import SqlStore, open_store
-from sweeps.spec.expand import expand
-from sweeps.spec.load import apply_overrides, load
+from sweeps.launch.options import LaunchOptions
+from sweeps.launch.prepare import prepare
+from sweeps.spec.load import expand_spec
 
 CURVES = {f"state{number}": ([0, 100], [0.5, 1.0]) for number in range(1, 5)}
 
@@ -23,98 +22,68 @@ def db(tmp_path: Path) -> SqlStore:
     return open_store(str(tmp_path / "a.db"), create=True)
 
 
-def train(db: SqlStore, spec: str, *overrides: str) -> None:
-    """Stores every run of a shipped spec as COMPLETED."""
-    runs = expand(apply_overrides(load(spec), overrides)).runs
-    db.stage(runs)
-    for run in runs:
+def train(db: SqlStore, name: str, *overrides: str) -> None:
+    """Launches a shipped spec up to its training, and stores every run as COMPLETED with both decoders alike."""
+    spec, expansion = expand_spec(name, overrides)
+    with prepare(spec, expansion, LaunchOptions(db=db.url), on_gpus=False, recover=lambda _: []) as ready:
+        ready.stage()
+    waiting = {
+        run_id
+        for run_id, state in db.states(run.run_id for run in expansion.runs).items()
+        if state == "STAGED"
+    }
+    for run in expansion.runs:
         counts = run.config["experiment"] == "life_count"
         metrics = {"correlation": 0.8, "train_accuracy": 1.0} if counts else METRICS
-        complete(db, RunRecord(run.run_id, "reached", 1.0, metrics, CURVES))
+        if run.run_id in waiting:
+            complete(db, RunRecord(run.run_id, "reached", 1.0, metrics, CURVES))
 
 
-def test_leads_are_taken_from_fine_traces_alone(db: SqlStore) -> None:
-    """A lead of 100 steps means nothing in a trace with a point every 500 steps."""
-    number = numbers.TABLES["learning_order"][0]
-    for every, counts in ((500, False), (101, False), (100, True)):
-        train(db, "learning_order", "runs=1", f"trace_every={every}")
-        assert bool(len(runs_of(db.runs(), number))) is counts
+def found(db: SqlStore, table: str) -> list[tuple[str, int, int]]:
+    rows = compare(table, db.runs(), store=db)
+    return [(row["preset"], row["kept"], row["run"]) for row in rows]
 
 
-PAPER = {"life_state": "paper_bce", "life_count": "paper"}
+PAIRS = {"autoencoder": 22, "rnn": 20, "adversary": 22, "channels": 14, "coder_layers": 14}
+"""The pairs of seeds that `paper` gives: the smaller side of Table 1's, the runs of 3/2, and the ablations' own."""
 
 
-@pytest.mark.parametrize(
-    "overrides", [[], [f"{name}.preset={preset}" for name, preset in PAPER.items()]], ids=["fast", "paper"]
-)
-def test_every_number_has_as_many_runs_as_its_spec_wants(db: SqlStore, overrides: list[str]) -> None:
-    train(db, "paper", *overrides)
-    frame = db.runs()
+def test_every_number_has_the_runs_that_its_spec_wants(db: SqlStore) -> None:
+    """In one store and after one launch; the ablations' runs count in no table."""
+    train(db, "paper")
     for table, of_table in numbers.TABLES.items():
-        rows = compare(table, frame, traces_of=db.traces_of)
-        for number, row in zip(of_table, rows, strict=True):
-            assert (row["kept"], row["run"]) == (wanted(number, searched=bool(overrides)),) * 2, row
+        for number, (preset, kept, run) in zip(of_table, found(db, table), strict=True):
+            wanted = PAIRS[str(number.cell["effect"])] if table == "signs" else number.runs
+            if (number.table, number.cell.get("ae")) == ("table3", False):
+                wanted = 22  # the same runs as in Table 1
+            if number.table == "learning_order":
+                wanted = 42
+            assert (preset, kept, run) == ("fast", wanted, wanted), number
 
 
-def wanted(number: numbers.Number, *, searched: bool) -> int:
-    """The paper's number of runs, except where it averages over a part of Table 1's runs.
-
-    With 3/3 timesteps, autoencoder and RNN, the spec `paper` has the 42 runs of Table 1, 30 wider and 10 deeper ones.
-    The authors' presets pool all 82, because the authors searched over width and depth.
-    """
-    three = {"gol": 3, "model_t": 3, "ae": True, "rnn": True}
-    match number.table:
-        case "table1" | "learning_order" if number.cell == three:
-            return 82 if searched else 42
-        case "table3" if number.cell == {**three, "ae": False}:
-            return 22
-        case "channels":
-            return 30  # of the side that has fewer
-        case "coder_layers":
-            return 10
-    assert number.runs is not None
-    return number.runs
+def test_a_part_of_the_paper_is_enough(db: SqlStore) -> None:
+    train(db, "signs")
+    assert found(db, "signs") == [("fast", 16, 16)] * 3 + [("fast", 14, 14)] * 2
+    assert [run for _, _, run in found(db, "table1")] == [0, 16, 0, 16, 16]
 
 
-@pytest.mark.parametrize("table", ["table1", "learning_order"])
-@pytest.mark.parametrize("shape", [{"channels": 32}, {"enc_layers": 3, "dec_layers": 3}], ids=str)
-def test_runs_of_an_ablation_are_the_ablations_alone(db: SqlStore, table: str, shape: dict[str, Any]) -> None:
-    number = numbers.TABLES[table][1 if table == "table1" else 0]
-    store_run(db, config(**shape))
-    assert len(runs_of(db.runs(), number)) == 0
-    store_run(db, config(preset="paper_l2", **shape))
-    assert list(runs_of(db.runs(), number)["preset"]) == ["paper_l2"]
-    for effect in numbers.EFFECTS:
-        assert len(runs_of(db.runs(), numbers.TABLES[effect][0])) == 2
+def test_the_authors_ranges_are_rows_of_their_own_preset(db: SqlStore) -> None:
+    train(db, "contrasts", "runs=2")
+    train(db, "paper_search", "runs=3")
+    train(db, "paper_search", "runs=1", "preset=paper_l2")
+    rows = [row for row in found(db, "table1") if row[2]]
+    three = [("fast", 2, 2), ("paper_bce", 3, 3), ("paper_l2", 1, 1)]
+    assert rows == [*three[1:], *three, *three[1:], *three, *three]
 
 
-@pytest.mark.parametrize(("experiment", "table"), [("life_state", "table1"), ("life_count", "table4")])
-def test_fewer_sequences_are_another_metric(db: SqlStore, experiment: str, table: str) -> None:
-    store_run(db, config(experiment, gol=2, model_t=2, eval_sequences=2000))
-    assert len(runs_of(db.runs(), numbers.TABLES[table][0])) == 0
-
-
-def test_counting_has_no_ablation(db: SqlStore) -> None:
-    # Its preset `fast` has 24 channels, and no ablation of counting exists.
-    store_run(db, config("life_count", gol=2, model_t=2, channels=24))
-    assert len(runs_of(db.runs(), numbers.TABLES["table4"][0])) == 1
-
-
-@pytest.mark.parametrize("table", ["learning_order", *numbers.EFFECTS])
-@pytest.mark.parametrize("gan", ["none", "joint"])
-def test_one_network_of_a_seed_counts_once(db: SqlStore, table: str, gan: str) -> None:
-    store_run(db, config())
-    store_run(db, config(gan=gan))  # none: the same network again; joint: another one
-    assert list(runs_of(db.runs(), numbers.TABLES[table][0])["gan"]) == ["posthoc"]
+def test_a_run_that_no_paper_spec_wants_counts_nowhere(db: SqlStore) -> None:
+    train(db, "one_shape", "runs=1")
+    train(db, "quick", "runs=1")
+    train(db, "table1", "runs=1", "trace_every=500")
+    assert {run for table in numbers.TABLES for _, _, run in found(db, table)} == {0}
 
 
 def test_trace_takes_the_runs_of_the_learning_order(db: SqlStore) -> None:
-    store_run(db, config(), traces=CURVES)
-    old = config(seed=1)
-    del old["reset"], old["eval_sequences"]  # these keys did not exist yet
-    store_run(db, old, traces=CURVES)
-    for leak in ({"gan": "none"}, {"channels": 32}, {"eval_sequences": 100}, {"reset": 1.0}):
-        store_run(db, config(seed=2, **leak), traces=CURVES)
+    train(db, "learning_order", "runs=2")
+    train(db, "data_matters", "runs=1")
     assert [order.seed for order in collect(db, similarity=0.98)] == [0, 1]
-    (row, _) = compare("learning_order", db.runs(), traces_of=db.traces_of)
-    assert row["kept"] == 2

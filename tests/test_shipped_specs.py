@@ -23,13 +23,16 @@ LEARNING_ORDER = [(3, 3, True, True, 15)]
 # gol, timesteps of the LSTM, number of runs.
 TABLE4 = [(2, 2, 8), (2, 3, 5), (2, 4, 9), (3, 2, 7), (3, 3, 8), (3, 4, 4), (4, 3, 3)]
 
-STATE_SPECS = ["table1", "table2", "table3", "learning_order", "channels", "coder_layers"]
+TABLES = ["table1", "table2", "table3", "learning_order"]
+STATE_SPECS = [*TABLES, "contrasts", "channels", "coder_layers"]
 SEARCHES = ["paper_search", "paper_search_4", "paper_search_count"]
+COUNTING = ["table4", "one_shape_count", "paper_search_count"]
 PAPER_PRESET = {
-    "table4": ["preset=paper"],
-    "paper_search_count": ["preset=paper"],
-    "paper": ["life_state.preset=paper_bce", "life_count.preset=paper"],
+    **{name: ["preset=paper"] for name in COUNTING},
+    **{name: ["life_state.preset=paper_bce", "life_count.preset=paper"] for name in ("paper", "one_shape")},
 }
+DRAWN = {"channels", "enc_layers", "step_layers", "dec_layers", "muon_lr", "batch"}
+"""What the state task's specs draw for each run."""
 
 
 def expanded(name: str, *overrides: str) -> Expansion:
@@ -49,8 +52,8 @@ def values(expansion: Expansion, key: str) -> set[object]:
 
 
 def test_these_ship() -> None:
-    ours = {"data_matters", "fast_search", "fast_shape", "quick"}
-    assert set(shipped()) == {*STATE_SPECS, "table4", "paper", *SEARCHES, *ours}
+    ours = {"data_matters", "fast_search", "fast_shape", "quick", "one_shape", "one_shape_count"}
+    assert set(shipped()) == {*STATE_SPECS, "table4", "paper", "signs", *SEARCHES, *ours}
 
 
 @pytest.mark.parametrize(
@@ -73,14 +76,44 @@ def test_table4_is_the_papers(preset: str) -> None:
 
 
 @pytest.mark.parametrize("name", STATE_SPECS)
-@pytest.mark.parametrize("preset", ["fast", "paper_bce", "paper_l2"])
-def test_a_preset_is_not_fought_with(name: str, preset: str) -> None:
-    # What decides how a run is trained is the preset's: nothing but cells, axes and the adversary is said here.
-    varied = {"channels": ["channels"], "coder_layers": ["enc_layers", "dec_layers"]}.get(name, [])
-    said = {"gol", "model_t", "ae", "rnn", "gan", "seed", *varied}
-    pure = resolve("life_state", preset)
-    for run in expanded(name, f"preset={preset}").runs:
+def test_only_cells_axes_draws_and_the_adversary_differ_from_the_preset(name: str) -> None:
+    said = {"gol", "model_t", "ae", "rnn", "gan", "seed", *DRAWN}
+    pure = resolve("life_state", "fast")
+    for run in expanded(name).runs:
         assert {key for key, value in run.config.items() if value != pure[key]} <= said
+
+
+@pytest.mark.parametrize("name", STATE_SPECS)
+def test_the_state_task_draws_from_the_authors_ranges(name: str) -> None:
+    axes = {"channels": {"channels"}, "coder_layers": {"enc_layers", "dec_layers"}}.get(name, set())
+    expansion = expanded(name)
+    for cell in expansion.cells:
+        assert cell.sample.keys() == DRAWN - axes
+    drawn = {key: values(expansion, key) for key in DRAWN}
+    for key, (low, high) in {"channels": (2, 40), "enc_layers": (1, 3), "step_layers": (3, 8)}.items():
+        assert within(drawn[key], low, high)
+    assert within(drawn["muon_lr"], 0.005, 0.02)
+    assert drawn["batch"] <= {32, 64, 128}
+
+
+def test_equal_seeds_have_equal_draws_in_every_cell_and_spec() -> None:
+    """So the two sides of a contrast are networks of the same shapes."""
+    drawn: dict[tuple[str, object], set[object]] = {}
+    for name in STATE_SPECS:
+        for cell in expanded(name).cells:
+            for run in cell.runs:
+                for key in cell.sample:
+                    drawn.setdefault((key, run.config["seed"]), set()).add(run.config[key])
+    assert len(drawn) > 6 * 40
+    assert {len(found) for found in drawn.values()} == {1}
+
+
+def test_table_4_draws_from_the_authors_ranges() -> None:
+    expansion = expanded("table4")
+    ranges = {"channels": (20, 50), "enc_layers": (2, 4), "lstm_layers": (2, 3), "count_layers": (1, 7)}
+    for key, (low, high) in ranges.items():
+        assert within(values(expansion, key), low, high)
+        assert len(values(expansion, key)) > 1
 
 
 def test_the_default_preset_is_fast_but_for_what_the_authors_searched() -> None:
@@ -91,9 +124,9 @@ def test_the_default_preset_is_fast_but_for_what_the_authors_searched() -> None:
 
 def test_the_ablations_vary_one_thing() -> None:
     channels = cells(expanded("channels"), "gol", "model_t", "ae", "rnn", "channels")
-    assert channels == [(3, 3, True, True, width, 10) for width in (20, 32, 48, 64)]
+    assert channels == [(3, 3, True, True, width, 14) for width in (20, 32)]
     layers = cells(expanded("coder_layers"), "gol", "model_t", "enc_layers", "dec_layers")
-    assert layers == [(3, 3, 1, 1, 10), (3, 3, 3, 3, 10)]
+    assert layers == [(3, 3, 1, 1, 14), (3, 3, 3, 3, 14)]
 
 
 def test_table3_trains_nothing_of_its_own() -> None:
@@ -109,31 +142,35 @@ def test_the_learning_order_is_read_from_table_1s_first_runs() -> None:
     assert [run.run_id for run in expanded("learning_order").runs] == [run.run_id for run in first]
 
 
-@pytest.mark.parametrize("name", ["channels", "coder_layers"])
-def test_the_papers_own_cell_of_an_ablation_is_table_1s(name: str) -> None:
-    # paper_bce has 20 channels and one convolution in encoder and decoder.
-    first = expanded("table1", "preset=paper_bce").cells[1].runs[:10]
-    ablation = expanded(name, "preset=paper_bce").cells
-    assert [run.run_id for run in ablation[0].runs] == [run.run_id for run in first]
-    assert not {run.run_id for cell in ablation[1:] for run in cell.runs} & ids(expanded("table1"))
+def test_the_contrasts_are_the_first_runs_of_tables_1_and_2() -> None:
+    assert ids(expanded("contrasts")) <= ids(expanded("table1")) | ids(expanded("table2"))
 
 
-@pytest.mark.parametrize("overrides", [[], PAPER_PRESET["paper"]], ids=["fast", "paper"])
-def test_the_paper_is_the_union_of_its_parts(overrides: list[str]) -> None:
-    whole = expanded("paper", *overrides)
-    state = [override.removeprefix("life_state.") for override in overrides[:1]]
-    count = [override.removeprefix("life_count.") for override in overrides[1:]]
-    parts = [ids(expanded(name, *state)) for name in STATE_SPECS] + [ids(expanded("table4", *count))]
-    assert ids(whole) == set().union(*parts)
-    assert len(whole.runs) == len(ids(whole))
+def test_one_shape_has_the_cells_of_the_tables_and_draws_nothing() -> None:
+    expansion = expanded("one_shape")
+    wanted = [*TABLE1, *TABLE2]
+    state = [cell for cell in expansion.cells if cell.config["experiment"] == "life_state"]
+    count = [cell for cell in expansion.cells if cell.config["experiment"] == "life_count"]
+    rows = [
+        (*(cell.config[key] for key in ("gol", "model_t", "ae", "rnn")), len(cell.runs)) for cell in state
+    ]
+    assert rows == wanted
+    assert [(cell.config["gol"], cell.config["model_t"], len(cell.runs)) for cell in count] == TABLE4
+    assert not any(cell.sample for cell in expansion.cells)
+
+
+def test_the_paper_is_the_union_of_its_parts() -> None:
+    parts = [*TABLES, "channels", "coder_layers", "table4"]
+    assert ids(expanded("paper")) == set().union(*(ids(expanded(name)) for name in parts))
 
 
 def test_how_many_runs_the_paper_takes() -> None:
-    whole = expanded("paper", *PAPER_PRESET["paper"])
+    whole = expanded("paper")
     # Table 1: 6 + 42 + 33 + 22 + 20 = 123; Table 2: 16 + 22 = 38; Table 3 and the learning order: none of their own;
-    # channels: 3 wider ones of 10; coder layers: 10; Table 4: 8 + 5 + 9 + 7 + 8 + 4 + 3 = 44.
-    assert len(whole.runs) == 123 + 38 + 30 + 10 + 44 == 245
-    # The 3/3 cell is wanted 42 times by Table 1, 15 by the learning order and 10 by each ablation.
+    # the ablations: 14 a side, but 4 runs have a shape that Table 1 drew; Table 4: 8 + 5 + 9 + 7 + 8 + 4 + 3 = 44.
+    assert len((ids(expanded("channels")) | ids(expanded("coder_layers"))) & ids(expanded("table1"))) == 4
+    assert len(whole.runs) == len(ids(whole)) == 123 + 38 + (28 + 28 - 4) + 44 == 257
+    # The 3/3 cell is wanted 42 times by Table 1 and 15 times by the learning order.
     (cell,) = [cell for cell in whole.cells if len(cell.runs) == 42]
     assert cell.wanted == 42
 
@@ -188,10 +225,9 @@ def test_every_spec_takes_the_authors_settings(name: str) -> None:
     assert values(theirs, "preset") <= {"paper_bce", "paper"}
 
 
-@pytest.mark.parametrize("name", STATE_SPECS[:4])
-def test_runs_of_a_cell_share_a_pack(name: str) -> None:
+def test_runs_of_a_cell_share_a_pack_if_nothing_is_drawn() -> None:
     # Without RNN the shapes differ, and so they do between gol and model_t; the autoencoder is a switch.
-    runs = expanded(name).runs
+    runs = [run for run in expanded("one_shape").runs if run.config["experiment"] == "life_state"]
     shapes = {(run.config["gol"], run.config["model_t"], run.config["rnn"]) for run in runs}
     assert len(group(runs, size=1000)) == len(shapes)
 

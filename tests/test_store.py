@@ -160,7 +160,7 @@ def test_a_store_of_another_version(create: bool, monkeypatch: pytest.MonkeyPatc
     with sqlite3.connect("x.db") as connection:
         connection.execute("UPDATE imagine_version SET version_num = '9999'")
     assert refusal("x.db", create=create) == (
-        "x.db was written by a newer version: it has schema 9999, this version knows up to 0002; update imagine-sweep"
+        "x.db was written by a newer version: it has schema 9999, this version knows up to 0003; update imagine-sweep"
     )
     with pytest.raises(StoreError, match="newer version"):
         upgrade_store("x.db")

@@ -94,7 +94,7 @@ def old(store_url: str) -> str:
 def test_an_older_store_is_refused_until_it_is_upgraded(old: str) -> None:
     with pytest.raises(StoreError, match="older schema 0001"):
         open_store(old, create=True)
-    assert upgrade_store(old)[1:] == ("0001", "0002")
+    assert upgrade_store(old)[1:] == ("0001", "0003")
     with open_store(old, create=True) as store:
         assert (
             store.runs()["metric"].tolist()[0] == 0.5

@@ -33,7 +33,7 @@ def filled() -> SqlStore:
     add(store, 5, accuracy=0.5, outcome="diverged")
     store.stage([PlannedRun(run_id(6), {"experiment": "life_state", "gol": 3, "model_t": 3, "seed": 6})])
     add(store, 7, traces=curves(300, 600, 900), rnn=False)
-    add(store, 8, traces=curves(300, 600, 900), reset=1.0, samples={"plain": b"npz"})
+    add(store, 8, traces=curves(300, 600, 900), reset=1.0, sweep="data_matters", samples={"plain": b"npz"})
     return store
 
 
@@ -55,7 +55,7 @@ def tables(text: str) -> list[list[list[str]]]:
 
 
 def test_the_papers_runs_with_their_means(capsys: Capsys, filled: SqlStore) -> None:
-    """The default is the runs of `compare learning_order`: 3/3, autoencoder, RNN, posthoc, kept, so runs 1 and 2.
+    """The default is the kept runs of `compare learning_order`: 3/3 with autoencoder and RNN, so runs 1 and 2.
 
     Leads of state 2: 200 of 400 and 400 of 800, mean 300. Of state 3: 100 of 400 (.25) and 100 of 800 (.125), mean
     100, and shares .1875 +- t(1) * .0884 / sqrt(2) = 12.706 * .0625 = .794.
@@ -86,7 +86,15 @@ def test_a_named_run_whatever_it_reached(capsys: Capsys, filled: SqlStore) -> No
 def test_json(capsys: Capsys, filled: SqlStore) -> None:
     found = traced(capsys, SHORT[1], SHORT[4], SHORT[1][:3])
     assert found["similarity"] == 0.98
-    three = {"experiment": "life_state", "gol": 3, "model_t": 3, "ae": True, "rnn": True, "reset": 0.1}
+    three = {
+        "experiment": "life_state",
+        "preset": "fast",
+        "gol": 3,
+        "model_t": 3,
+        "ae": True,
+        "rnn": True,
+        "reset": 0.1,
+    }
     steps = {"state2": 200, "state3": 300, "state4": 400, "lead_state2": 200, "lead_state3": 100}
     never = dict.fromkeys(("state3", "state4", "lead_state2", "lead_state3", "share_state2", "share_state3"))
     assert found["runs"] == [
@@ -104,7 +112,7 @@ def test_csv_has_a_column_for_every_state(capsys: Capsys, filled: SqlStore) -> N
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["run_id"] for row in rows] == [run_id(number) for number in (1, 2, 3, 7, 8)]
     assert list(rows[0]) == [
-        *("run_id", "experiment", "gol", "model_t", "ae", "rnn", "reset", "seed"),
+        *("run_id", "experiment", "preset", "gol", "model_t", "ae", "rnn", "reset", "seed"),
         *("state2", "state3", "state4", "lead_state2", "lead_state3", "share_state2", "share_state3"),
     ]
     assert [row["state4"] for row in rows] == ["400", "800", "", "900", "900"]
@@ -193,7 +201,10 @@ def test_nothing_to_show(capsys: Capsys) -> None:
     said = "no run with a learning order that matches --where 'gol=2' is stored in "
     assert output(capsys, "trace", "--where", "gol=2").startswith(said)
     assert json.loads(output(capsys, "trace", "--json")) == {"similarity": 0.98, "runs": [], "means": []}
-    assert output(capsys, "trace", "--format", "csv") == "run_id,experiment,gol,model_t,ae,rnn,reset,seed\n"
+    assert (
+        output(capsys, "trace", "--format", "csv")
+        == "run_id,experiment,preset,gol,model_t,ae,rnn,reset,seed\n"
+    )
     assert list(Path.cwd().iterdir()) == []
 
 

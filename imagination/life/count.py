@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from imagination import metrics
 from imagination.life import networks, sampler
-from imagination.life.baselines import trivial_correlation
+from imagination.life.baselines import baseline_correlations
 from imagination.life.config import LifeCountConfig
 from imagination.life.experiment import LifeExperiment, joined
 from imagination.life.posthoc import posthoc_stage
@@ -112,7 +112,7 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
             "correlation_aligned_adv": aligned.get("adversarial"),
             "eval_accuracy": mean(right.double()),
             "autoencoder_accuracy": mean(metrics.pixel_accuracy(boards["plain"][:, 0], truth[:, 0])),
-            **trivial_correlation(config.gol, **where),
+            **baseline_correlations(config.gol, config.model_t, **where),
         }
         # A true state without a living cell has no coefficient. A sequence with only such states has no score.
         scores = {

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from imagination import metrics
 from imagination.life import networks, sampler
-from imagination.life.baselines import trivial_metric
+from imagination.life.baselines import baseline_metrics
 from imagination.life.config import LifeStateConfig
 from imagination.life.experiment import LifeExperiment, joined
 from imagination.life.posthoc import posthoc_stage
@@ -140,7 +140,7 @@ class LifeState(LifeExperiment[LifeStateConfig]):
             ),
             "eval_accuracy": mean(metrics.pixel_accuracy(shown[:, -1], truth[:, -1])),
             "autoencoder_accuracy": mean(metrics.pixel_accuracy(shown[:, 0], truth[:, 0])),
-            **trivial_metric(config.gol, config.model_t, **where),
+            **baseline_metrics(config.gol, config.model_t, **where),
         }
         return Evaluation(values, samples(boards, truth, scores, best=best))
 

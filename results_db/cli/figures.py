@@ -44,7 +44,7 @@ def trace(
     The learning order tells when each state is learned, and how long before the final state.
 
     RUN is a run id or its first characters. Without a RUN, the runs are the kept runs that meet --where.
-    Without both, they are the runs of `compare learning_order`: 3/3 timesteps, autoencoder, RNN, gan=posthoc.
+    Without both, they are the runs of `compare learning_order`.
 
     The curves are drawn into trace-RUN.png, or into trace.png for several runs.
 

@@ -63,9 +63,12 @@ def compare(
 ) -> None:
     """Compare the paper's numbers with those of the stored runs.
 
-    Each number gets a verdict: reproduced, higher, lower, or too few runs.
+    A number is compared with the runs that its own specs want. Runs of different presets are different rows. The
+    verdict is reproduced, higher or lower; too few runs, with fewer than 5 kept runs; or uncertain, if the 95%
+    interval is wider than .10 to each side. `signs` are the effects of single settings: runs are compared in pairs of
+    one seed, and `sign` says whether the paper's direction holds.
 
-    TABLE is table1, table2, table3, table4, learning_order, channels, coder_layers, or all.
+    TABLE is table1, table2, table3, table4, learning_order, signs, or all.
 
     Example: imagine-results compare table3 --where preset=fast
     """
@@ -77,10 +80,7 @@ def compare(
     names = numbers.chosen(table)
     with open_store(db, create=False) as store:
         frame = apply(where, store.runs())
-        found = {
-            name: compare_table(name, frame, traces_of=store.traces_of, min_accuracy=min_accuracy)
-            for name in names
-        }
+        found = {name: compare_table(name, frame, store=store, min_accuracy=min_accuracy) for name in names}
     if style in tables.EXACT:
         rows = [row for part in found.values() for row in part]
         click.echo(tables.render(rows, list(dict.fromkeys(key for row in rows for key in row)), style=style))
@@ -89,6 +89,8 @@ def compare(
     for name, part in found.items():
         shown = tables.comparison(part, list(numbers.TABLES[name][0].cell), style=style)
         parts.append(f"{name}: {numbers.ABOUT[name]}\n\n{shown}")
+        if not any(row["run"] for row in part):
+            parts[-1] += f"\n\nno run of these is stored; train them with: imagine-sweep launch {name}"
     click.echo("\n\n".join(parts))
 
 

@@ -1,20 +1,20 @@
 """The paper's numbers beside the stored runs' numbers, with a plain verdict.
 
-A verdict is `too few runs`, `reproduced`, `higher` or `lower`. Leads in steps cannot be compared between runs of
-different length, and the paper does not say how long its runs were. So a lead of the learning order is judged by its
-ratio to the other lead, both as shares of the final state's step.
+A verdict is `too few runs`, `uncertain`, `reproduced`, `higher` or `lower`. Leads in steps cannot be compared between
+runs of different length, and the paper does not say how long its runs were. So a lead of the learning order is judged
+by its ratio to the other lead, both as shares of the final state's step.
 """
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from results_db.contract import Store
 from results_db.paper.learning_order import Traces, first_steps, leads
-from results_db.paper.numbers import EFFECTS, LEADS, TABLES, Number
-from results_db.paper.selection import runs_of
+from results_db.paper.numbers import EFFECTS, LEADS, TABLES, Number, Side
+from results_db.paper.selection import presets, runs_of
 from results_db.query import where
-from results_db.query.aggregate import Interval, difference_interval, mean_interval, ratio_interval, values
+from results_db.query.aggregate import Interval, mean_interval, ratio_interval, values
 from results_db.query.gate import passed
 
 Row = dict[str, Any]
@@ -22,10 +22,8 @@ Row = dict[str, Any]
 Leads = dict[str, tuple[int, float]]
 """Quantity to a lead in steps and as a share of the final state's step."""
 
-TracesOf = Callable[[Sequence[str]], Mapping[str, Traces]]
-"""`Store.traces_of`."""
-
 TOO_FEW = "too few runs"
+UNCERTAIN = "uncertain"
 FEWEST_RUNS = 5
 WIDEST = 0.10
 """The largest half width of an interval that allows a verdict."""
@@ -37,43 +35,52 @@ CLOSE_RATIO = 0.20
 _ROUNDING = 1e-9
 """The tolerance of comparisons: as binary fractions, .99 - .94 is larger than .05."""
 
-_ALIKE = ("preset", "enc_layers", "step_layers", "dec_layers", "channels")
-"""The keys that decide a metric most. The sides of an effect are compared over runs that share their values."""
+CEILING = "baseline_perfect"
+"""The metric of a perfect decoder; the other `baseline_*` are of trivial ones."""
 
 
-def compare(
-    table: str, frame: pd.DataFrame, *, traces_of: TracesOf, min_accuracy: float | None = None
-) -> list[Row]:
-    """One row per number of a table of the paper.
+def compare(table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: float | None = None) -> list[Row]:
+    """One row per number of a table of the paper and preset of its runs; without runs, one row per number.
 
-    Its keys are `table, quantity`, the number's group columns, `paper, paper_runs, ours, low, high, difference,
-    kept, run, baseline, verdict`; then, for leads, `share, share_low, share_high` (of the final state's step) and
-    `ratio, ratio_low, ratio_high, paper_ratio` (to the other lead), and for an effect its two sides.
+    Its keys are `table, preset, quantity`, the number's group columns, `paper, paper_runs, ours, low, high,
+    difference, kept, run, baseline, ceiling, verdict`; then, for leads, `share, share_low, share_high` (of the final
+    state's step) and `ratio, ratio_low, ratio_high, paper_ratio` (to the other lead), and for an effect `sign` and its
+    two sides.
 
-    `table` is a name in `numbers.TABLES`; `frame` is as `Store.runs` gives it; see `gate.passed` for `min_accuracy`.
+    `table` is a name in `numbers.TABLES`; `frame` holds runs of the store, as `Store.runs` gives them; see
+    `gate.passed` for `min_accuracy`.
     """
+    rows = []
     numbers = TABLES[table]
-    if table == "learning_order":
-        runs = runs_of(frame, numbers[0])
-        kept = [str(name) for name in _kept(runs, min_accuracy)["run_id"]]
-        traces = traces_of(kept)
-        found = [_leads(traces.get(name, {})) for name in kept]
-        two, three = numbers
-        return [_lead(two, three, found, run=len(runs)), _lead(three, two, found, run=len(runs))]
-    row = _effect if table in EFFECTS else _mean
-    return [row(number, runs_of(frame, number), min_accuracy) for number in numbers]
+    for number in numbers:
+        of_number = runs_of(frame, number, store)
+        for preset in presets(of_number) or [None]:
+            runs = of_number[of_number["preset"] == preset]
+            kept = runs[passed(runs, min_accuracy=min_accuracy)]
+            if table == "learning_order":
+                other = numbers[1 - numbers.index(number)]
+                row = _lead(number, other, kept, run=len(runs), store=store)
+            elif table == "signs":
+                row = _effect(number, runs, kept)
+            else:
+                row = _mean(number, runs, kept)
+            rows.append({"table": table, "preset": preset, **row})
+    return rows
 
 
 def verdict(wanted: float, ours: Interval, *, kept: int, close: float = CLOSE) -> str:
-    """The verdict on our mean of `kept` runs: `too few runs`, `reproduced`, `higher` or `lower`.
+    """The verdict on our mean of `kept` runs.
 
     A mean within `close` of the paper's value counts as equal, whatever its interval.
     """
-    return TOO_FEW if _too_few(ours, kept=kept) else _judged(wanted, ours, close=close)
+    return _no_verdict(ours, kept=kept) or _judged(wanted, ours, close=close)
 
 
-def _too_few(ours: Interval, *, kept: int) -> bool:
-    return kept < FEWEST_RUNS or ours.half is None or ours.half > WIDEST + _ROUNDING
+def _no_verdict(ours: Interval, *, kept: int) -> str | None:
+    """Why a mean has no verdict, if it has none."""
+    if kept < FEWEST_RUNS or ours.half is None:
+        return TOO_FEW
+    return UNCERTAIN if ours.half > WIDEST + _ROUNDING else None
 
 
 def _judged(wanted: float, ours: Interval, *, close: float) -> str:
@@ -84,16 +91,16 @@ def _judged(wanted: float, ours: Interval, *, close: float) -> str:
     return "higher" if ours.mean > wanted else "lower"
 
 
-def _kept(runs: pd.DataFrame, min_accuracy: float | None) -> pd.DataFrame:
-    return runs[passed(runs, min_accuracy=min_accuracy)]
-
-
-def _mean(number: Number, runs: pd.DataFrame, min_accuracy: float | None) -> Row:
-    measured = values(_kept(runs, min_accuracy), number.quantity)
+def _mean(number: Number, runs: pd.DataFrame, kept: pd.DataFrame) -> Row:
+    measured = values(kept, number.quantity)
     # The best trivial decoder. Runs that were evaluated on the same boards have the same baselines.
-    trivial = [name for name in runs.columns if name.startswith("baseline_")]
-    baseline = max((value for name in trivial for value in values(runs, name)), default=None)
-    return _row(number, mean_interval(measured), kept=len(measured), run=len(runs), baseline=baseline)
+    trivial = [name for name in runs.columns if name.startswith("baseline_") and name != CEILING]
+    baseline, ceiling = (
+        max((value for name in names for value in values(runs, name)), default=None)
+        for names in (trivial, [CEILING])
+    )
+    ours = mean_interval(measured)
+    return _row(number, ours, kept=len(measured), run=len(runs), baseline=baseline, ceiling=ceiling)
 
 
 def _leads(traces: Traces) -> Leads:
@@ -105,7 +112,8 @@ def _leads(traces: Traces) -> Leads:
     }
 
 
-def _lead(number: Number, other: Number, found: Sequence[Leads], *, run: int) -> Row:
+def _lead(number: Number, other: Number, kept: pd.DataFrame, *, run: int, store: Store) -> Row:
+    found = [_leads(traces) for traces in store.traces_of([str(name) for name in kept["run_id"]]).values()]
     both = [of_run for of_run in found if number.quantity in of_run and other.quantity in of_run]
     shares = [of_run[number.quantity][1] for of_run in both]
     share = mean_interval(shares)
@@ -123,42 +131,51 @@ def _lead(number: Number, other: Number, found: Sequence[Leads], *, run: int) ->
 
 
 def _lead_verdict(wanted: float, share: Interval, ratio: Interval, *, kept: int) -> str:
-    if share.mean is None or _too_few(share, kept=kept):
-        return TOO_FEW
+    if (missing := _no_verdict(share, kept=kept)) or share.mean is None:
+        return missing or TOO_FEW
     if ratio.mean is None:  # the other state is not learned before the final one
         return "higher" if share.mean > 0 else "lower"
     return _judged(wanted, ratio, close=CLOSE_RATIO * wanted)
 
 
-def _effect(number: Number, runs: pd.DataFrame, min_accuracy: float | None) -> Row:
-    effect = EFFECTS[number.table]
-    keys = [key for key in _ALIKE if key not in effect.columns]
-    sides = [where.apply(side, runs) for side in (effect.first, effect.second)]
-    counts = [len(side) for side in _alike(sides, keys)]
-    kept = _alike([_kept(side, min_accuracy) for side in sides], keys)
-    metrics = [values(side, "metric") for side in kept]
-    fewest, run = min(zip(map(len, metrics), counts, strict=True), key=lambda side: side[0])
+def _effect(number: Number, runs: pd.DataFrame, kept: pd.DataFrame) -> Row:
+    """The difference in pairs: of the runs with one seed, the mean of the first side minus that of the second."""
+    effect = EFFECTS[str(number.cell["effect"])]
+    sides = [_by_seed(kept, side) for side in (effect.first, effect.second)]
+    tried = [where.apply(side.where, runs) for side in (effect.first, effect.second)]
+    first, second = (side.reindex(sides[0].index.intersection(sides[1].index)) for side in sides)
+    ours = mean_interval(list(first - second))
     return _row(
         number,
-        difference_interval(*metrics),
-        kept=fewest,
-        run=run,
-        beside=_side("first", effect.first, metrics[0], run=counts[0])
-        | _side("second", effect.second, metrics[1], run=counts[1]),
+        ours,
+        kept=len(first),
+        run=len(set(tried[0]["seed"]) & set(tried[1]["seed"])),
+        beside={
+            "sign": _sign(ours, pairs=len(first)),
+            **_side("first", effect.first, first, tried[0]),
+            **_side("second", effect.second, second, tried[1]),
+        },
     )
 
 
-def _side(name: str, runs: str, metrics: Sequence[float], *, run: int) -> Row:
-    mean = mean_interval(metrics).mean
-    return {name: runs, f"{name}_mean": mean, f"{name}_kept": len(metrics), f"{name}_run": run}
+def _by_seed(kept: pd.DataFrame, side: Side) -> "pd.Series[float]":
+    return where.apply(side.where, kept).groupby("seed")[side.metric].mean().dropna()
 
 
-def _alike(sides: Sequence[pd.DataFrame], keys: list[str]) -> list[pd.DataFrame]:
-    """The runs of each side whose values of these keys also occur on the other side."""
-    return [
-        side.merge(other[keys].drop_duplicates(), on=keys)
-        for side, other in zip(sides, reversed(sides), strict=True)
-    ]
+def _sign(ours: Interval, *, pairs: int) -> str:
+    """Whether the first side is larger, as in the paper: `holds`, `reversed`, or `open` if the interval has both."""
+    if pairs < FEWEST_RUNS or ours.low is None or ours.high is None:
+        return TOO_FEW
+    return "holds" if ours.low > 0 else "reversed" if ours.high < 0 else "open"
+
+
+def _side(name: str, side: Side, metrics: "pd.Series[float]", tried: pd.DataFrame) -> Row:
+    return {
+        name: side.where,
+        f"{name}_metric": side.metric,
+        f"{name}_mean": mean_interval(list(metrics)).mean,
+        f"{name}_run": len(tried),
+    }
 
 
 def _row(
@@ -168,13 +185,13 @@ def _row(
     kept: int,
     run: int,
     baseline: float | None = None,
+    ceiling: float | None = None,
     said: str | None = None,
     beside: Row | None = None,
 ) -> Row:
     """A row of `compare`; its verdict is on `ours` unless it is given."""
     comparable = number.quantity not in LEADS
     return {
-        "table": number.table,
         "quantity": number.quantity,
         **number.cell,
         "paper": number.value,
@@ -186,6 +203,7 @@ def _row(
         "kept": kept,
         "run": run,
         "baseline": baseline,
+        "ceiling": ceiling,
         "verdict": said or verdict(number.value, ours, kept=kept),
         **(beside or {}),
     }

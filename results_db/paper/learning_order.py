@@ -40,6 +40,7 @@ class Cell(NamedTuple):
     """The config keys that decide which states a run has and how it learns them; null where it lacks the key."""
 
     experiment: str | None
+    preset: str | None
     gol: int
     model_t: int
     ae: bool | None
@@ -127,8 +128,9 @@ def collect(
     if named:
         frame = filters.apply(where, frame[frame["run_id"].isin(named)])
     else:
-        frame = runs_of(frame, TABLES["learning_order"][0]) if where is None else filters.apply(where, frame)
-        frame = completed(frame)
+        if where is None:
+            frame = runs_of(frame, TABLES["learning_order"][0], store)
+        frame = completed(filters.apply(where, frame))
         frame = frame[passed(frame, min_accuracy=min_accuracy)]
     traces = store.traces_of(frame["run_id"])
     orders = []

@@ -1,7 +1,8 @@
 """Every number that the paper reports (arXiv 2405.06409), and the runs that each number is of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from results_db.contract import Scalar, StoreError
 from results_db.text import nearest
@@ -12,8 +13,8 @@ class Number:
     """One number of the paper.
 
     Attributes:
-        table: a name in `TABLES`, for a table of the paper or a sentence of its section 3.1.1.
-        quantity: the metric or lead whose mean it is; for `effect`, a difference of mean metrics.
+        table: a name in `TABLES`: a table of the paper, its learning order, or `signs`.
+        quantity: the metric or lead whose mean it is, or the `difference` of two mean metrics.
         cell: the group columns of its runs, with their values.
         value: the number.
         runs: the number of its runs; null where the paper does not say.
@@ -26,19 +27,28 @@ class Number:
     runs: int | None
 
 
+class Side(NamedTuple):
+    """A side of an effect: a filter for its runs, in the language of `--where`, and the metric that is compared."""
+
+    where: str
+    metric: str = "metric"
+
+
 @dataclass(frozen=True)
 class Effect:
-    """An ablation: the mean metric of the first side minus that of the second side.
+    """A claim of the paper: the first side's metric is larger. Runs are paired by seed, which decides their draws.
 
     Attributes:
-        columns: the config keys in which the sides differ.
-        first: a filter for the runs of the first side, in the language of `--where`.
-        second: a filter for the runs of the second side.
+        specs: the specs that train its runs.
+        first: the side with the larger mean.
+        second: the other side.
+        value: the paper's difference of the two means.
     """
 
-    columns: tuple[str, ...]
-    first: str
-    second: str
+    specs: Sequence[str]
+    first: Side
+    second: Side
+    value: float
 
 
 SIMILARITY = 0.98
@@ -47,12 +57,41 @@ SIMILARITY = 0.98
 LEADS = ("lead_state2", "lead_state3")
 """The quantities of the learning order: how many training steps a state is learned before the final one."""
 
+_STATE_SPECS = (
+    *("table1", "table2", "table3", "learning_order", "contrasts"),
+    *("paper_search", "paper_search_4"),
+)
+_THREE = "gol = 3 and model_t = 3"
+
 EFFECTS = {
-    "channels": Effect(("channels",), "channels = 20", "channels > 20"),
+    "autoencoder": Effect(  # Table 1: .99 and .56
+        _STATE_SPECS,
+        Side(f"{_THREE} and ae = true and rnn = true"),
+        Side(f"{_THREE} and ae = false and rnn = true"),
+        0.43,
+    ),
+    "rnn": Effect(  # Table 1: .99 and .40
+        _STATE_SPECS,
+        Side(f"{_THREE} and ae = true and rnn = true"),
+        Side(f"{_THREE} and ae = true and rnn = false"),
+        0.59,
+    ),
+    "adversary": Effect(  # Table 3: .71 and .15
+        _STATE_SPECS,
+        Side("gol = 3 and model_t = 2", "metric_adv"),
+        Side("gol = 3 and model_t = 2", "metric_plain"),
+        0.56,
+    ),
+    # Section 3.1.1. The paper names neither the runs nor their timesteps, so these take those of the learning order.
+    "channels": Effect(("channels",), Side("channels = 20"), Side("channels > 20"), 0.09),
     "coder_layers": Effect(
-        ("enc_layers", "dec_layers"), "enc_layers = 1 and dec_layers = 1", "enc_layers = 3 and dec_layers = 3"
+        ("coder_layers",),
+        Side("enc_layers = 1 and dec_layers = 1"),
+        Side("enc_layers = 3 and dec_layers = 3"),
+        0.14,
     ),
 }
+"""The paper's claims about what makes hidden states decodable."""
 
 
 def _state(gol: int, model_t: int, *, ae: bool = True, rnn: bool = True) -> dict[str, Scalar]:
@@ -90,9 +129,7 @@ _ROWS: dict[str, list[tuple[Mapping[str, Scalar], int | None, Mapping[str, float
     ],
     # Section 3.1.1: 15 runs with 3 timesteps.
     "learning_order": [(_state(3, 3), 15, {LEADS[0]: 5533, LEADS[1]: 2773})],
-    # Section 3.1.1 names neither the runs nor their timesteps, so these take the timesteps of the learning order.
-    "channels": [(_state(3, 3), None, {"effect": 0.09})],
-    "coder_layers": [(_state(3, 3), None, {"effect": 0.14})],
+    "signs": [({"effect": name}, None, {"difference": effect.value}) for name, effect in EFFECTS.items()],
 }
 
 TABLES = {
@@ -111,27 +148,15 @@ ABOUT = {
     "table3": "the metric without and with adversarial training",
     "table4": "the LSTM that counts living cells; correlation of decoded with true states",
     "learning_order": "how many steps before the final state a state reaches 98% similarity; verdicts are on `ratio`",
-    "channels": "the mean metric with 20 channels, minus the mean with more channels",
-    "coder_layers": "the mean metric with encoder and decoder of 1 layer, minus the mean with 3 layers",
+    "signs": "how much larger the metric is with one setting than with another, in runs paired by seed",
 }
 """What each table shows, in one line."""
 
-# `gan = none` is left out: with the same seed it is the same network as posthoc. Joint training makes another network.
-RUNS: dict[str, Mapping[str, Scalar]] = {
-    table: {"experiment": "life_count" if table == "table4" else "life_state", "gan": "posthoc"}
-    for table in TABLES
+SPECS: dict[str, Sequence[str]] = {
+    table: ("table4", "paper_search_count") if table == "table4" else _STATE_SPECS for table in TABLES
 }
-"""The config keys that all runs of a table share, beside the cell of each number."""
-
-CONSTANT: dict[str, Mapping[str, Scalar]] = {
-    "life_state": {"kernel": 3, "residual": True, "reset": 0.1, "eval_board": 20, "eval_sequences": 10_000},
-    "life_count": {"kernel": 3, "reset": 0.1, "board": 10, "eval_sequences": 10_000},
-}
-"""What the authors never varied, per experiment. They searched over everything else: layers, width, rates, loss."""
-
-ONE_SHAPE = ("fast",)
-"""Presets with one width and depth: their runs on the second side of an effect belong to that ablation alone. The
-authors searched over width and depth, so runs of their presets count with any."""
+"""The specs that train the runs of each table; for `signs` see `Effect.specs`. Tables 1 to 3 and the learning order
+are of the same runs, so a run of one of their specs counts in all of them."""
 
 
 def chosen(name: str | None) -> list[str]:

@@ -95,26 +95,6 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return _interval(fmean(values), math.sqrt(_squared_error(values)), freedom=len(values) - 1)
 
 
-def difference_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """The mean of `first` minus the mean of `second`, and its interval after Welch: variances may differ.
-
-    The degrees of freedom are Welch and Satterthwaite's: (a + b)^2 / (a^2 / (n - 1) + b^2 / (m - 1)), where a and
-    b are the squared standard errors of the two means, of n and m values.
-    """
-    if not (first and second):
-        return Interval()
-    difference = fmean(first) - fmean(second)
-    if min(len(first), len(second)) < 2:
-        return Interval(difference)
-    a, b = _squared_error(first), _squared_error(second)
-    largest = max(a, b)
-    if not largest:
-        return Interval(difference, difference, difference)
-    c, d = a / largest, b / largest  # the square of a tiny error would be zero
-    freedom = (c + d) ** 2 / (c**2 / (len(first) - 1) + d**2 / (len(second) - 1))
-    return _interval(difference, math.sqrt(a + b), freedom=freedom)
-
-
 def ratio_interval(over: Sequence[float], under: Sequence[float]) -> Interval:
     """The mean of `over` divided by the mean of `under`, pairs of one run each, and its interval.
 

@@ -56,6 +56,7 @@ class Base(DeclarativeBase):
         datetime: UtcDateTime(),
         dict[str, Any]: JSON(),
         list[int]: JSON(),
+        list[str]: JSON(none_as_null=True),
         list[float]: JSON(),
         float: Double(),
         bytes: LargeBinary(),
@@ -70,6 +71,7 @@ class Sweep(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), index=True)
     spec: Mapped[str] = mapped_column(Text)
+    overridden: Mapped[list[str] | None]
     launched_at: Mapped[datetime]
 
 

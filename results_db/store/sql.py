@@ -1,6 +1,6 @@
 """The store in a SQL database: `open_store` opens one, `SqlStore` implements `contract.Store`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,7 +115,13 @@ class SqlStore(AttemptStore):
                 connection.execute(kind.insert(models.Run).on_conflict_do_nothing(), staged)
             if sweep is None:
                 return
-            launch = {"name": sweep.name, "spec": sweep.spec, "launched_at": now}
+            overridden = None if sweep.overridden is None else list(sweep.overridden)
+            launch = {
+                "name": sweep.name,
+                "spec": sweep.spec,
+                "overridden": overridden,
+                "launched_at": now,
+            }
             key = connection.scalar(insert(models.Sweep).values(launch).returning(models.Sweep.id))
             for chunk in rows.chunks(list(wanted)):
                 members = select(literal(key), models.Run.id).where(models.Run.run_id.in_(chunk))
@@ -158,9 +164,30 @@ class SqlStore(AttemptStore):
     @override
     def launches(self) -> list[NewSweep]:
         sweep = models.Sweep
-        query = select(sweep.name, sweep.spec).group_by(sweep.name, sweep.spec).order_by(func.max(sweep.id))
+        newest = select(func.max(sweep.id)).group_by(sweep.name, sweep.spec)
+        query = (
+            select(sweep.name, sweep.spec, sweep.overridden).where(sweep.id.in_(newest)).order_by(sweep.id)
+        )
         with self._reading() as connection:
-            return [NewSweep(name, spec) for name, spec in connection.execute(query)]
+            return [
+                NewSweep(name, spec, None if own is None else tuple(own))
+                for name, spec, own in connection.execute(query)
+            ]
+
+    @override
+    def members(self, sweeps: Collection[str], *, overridden: Collection[str]) -> set[str]:
+        sweep, member, run = models.Sweep, models.SweepRun, models.Run
+        launched = select(sweep.id, sweep.overridden).where(sweep.name.in_(sweeps))
+        with self._reading() as connection:
+            keys = [
+                key
+                for key, own in connection.execute(launched)
+                if own is not None and set(own) <= set(overridden)
+            ]
+            query = (
+                select(run.run_id).join(member, member.run == run.id).where(member.sweep.in_(keys)).distinct()
+            )
+            return set(connection.scalars(query))
 
     @override
     def replace_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:

@@ -21,8 +21,8 @@ EXACT = ("json", "csv")
 """The styles with unrounded values; the others round values for reading."""
 
 _COMPARED = (
-    *("quantity", "paper", "paper_runs", "ours", "difference", "share", "ratio", "paper_ratio"),
-    *("first", "second", "kept/run", "baseline", "verdict"),
+    *("preset", "quantity", "paper", "paper_runs", "ours", "difference", "share", "ratio", "paper_ratio"),
+    *("first", "second", "kept/run", "baseline", "ceiling", "sign", "verdict"),
 )
 
 
@@ -68,15 +68,18 @@ def comparison(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
         places = 0 if row["quantity"] in LEADS else 2
         shown.append(
             {
-                **{name: row[name] for name in (*by, "quantity", "paper_runs", "verdict")},
+                **{
+                    name: row.get(name)
+                    for name in (*by, "preset", "quantity", "paper_runs", "sign", "verdict")
+                },
                 "paper": decimals(row["paper"], places=places),
                 "ours": interval(row["ours"], row["low"], row["high"], places=places),
                 "difference": decimals(row["difference"], places=places, signed=True),
                 **{name: spread(row, name) for name in ("share", "ratio")},
                 "paper_ratio": decimals(row.get("paper_ratio")),
-                **{side: _side(row, side) for side in ("first", "second") if side in row},
+                **{side: decimals(row.get(f"{side}_mean")) for side in ("first", "second")},
                 "kept/run": f"{row['kept']}/{row['run']}",
-                "baseline": decimals(row["baseline"]),
+                **{name: decimals(row[name]) for name in ("baseline", "ceiling")},
             }
         )
     return _render_filled(shown, [*by, *_COMPARED], style=style)
@@ -101,11 +104,6 @@ def decimals(value: float | None, *, places: int = 2, signed: bool = False) -> s
         return ""
     sign = "+" if signed and round(value, places) > 0 else ""
     return f"{value:{sign}z,.{places}f}"
-
-
-def _side(row: Row, side: str) -> str:
-    parts = [f"{row[side]}:", decimals(row[f"{side}_mean"]), f"({row[f'{side}_kept']}/{row[f'{side}_run']})"]
-    return " ".join(part for part in parts if part)
 
 
 def _render_filled(rows: Sequence[Row], names: Sequence[str], *, style: str) -> str:

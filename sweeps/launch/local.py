@@ -79,7 +79,7 @@ def _opening(ready: Prepared, *, workers: int) -> str:
         share = ready.runs / counts.to_submit / workers
         expected = f", about {duration(seconds * share)} by past runs"
     return (
-        f"{ready.sweep.name}: training {ready.runs} of {counted(counts.total, 'run')} ({counts.stored} stored, "
+        f"{ready.spec.name}: training {ready.runs} of {counted(counts.total, 'run')} ({counts.stored} stored, "
         f"{counts.active} active, {counts.failed} failed), packs: {len(ready.packs)}, workers: {workers}{expected}"
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from jobs.pack import Pack, group
 from results_db import console
-from results_db.contract import NewSweep, State, Store
+from results_db.contract import NewSweep, PlannedRun, State, Store
 from results_db.files import Files
 from results_db.store import open_store
 from results_db.store.address import locate
@@ -27,7 +27,7 @@ class Prepared:
 
     Attributes:
         store: the open store.
-        sweep: the launch, as the store records it.
+        spec: the spec with its overrides.
         expansion: the cells and runs.
         plan: their status, and the runs to submit.
         packs: the packs to train, in order.
@@ -35,7 +35,7 @@ class Prepared:
     """
 
     store: Store
-    sweep: NewSweep
+    spec: Spec
     expansion: Expansion
     plan: Plan
     packs: Sequence[Pack]
@@ -46,9 +46,25 @@ class Prepared:
         """The number of runs in the packs."""
         return sum(len(pack.runs) for pack in self.packs)
 
+    @property
+    def sweeps(self) -> dict[NewSweep, list[PlannedRun]]:
+        """The launch of the spec and of each spec that it includes, as the store records them, and their runs."""
+        own = [(spec, self.expansion.runs_of(spec.name)) for spec in self.spec.included]
+        return {
+            NewSweep(spec.name, spec.composed, tuple(spec.overridden)): runs
+            for spec, runs in [(self.spec, self.expansion.runs), *own]
+            if runs or spec is self.spec
+        }
+
     def stage(self) -> None:
         """Records the launch and its runs in the store. Call it last before training."""
-        self.store.stage(self.expansion.runs, sweep=self.sweep)
+        for sweep, runs in self.sweeps.items():
+            self.store.stage(runs, sweep=sweep)
+
+    def forget(self) -> None:
+        """Takes the launch back, which submitted nothing. Its runs stay."""
+        for sweep in self.sweeps:
+            self.store.forget(sweep)
 
     @property
     def nothing_to_train(self) -> str:
@@ -56,7 +72,7 @@ class Prepared:
         counts = self.plan.counts
         hint = "; --retry-failed trains the failed runs again" if counts.failed else ""
         return (
-            f"{self.sweep.name}: nothing to train: {counts.stored} stored, {counts.active} active, "
+            f"{self.spec.name}: nothing to train: {counts.stored} stored, {counts.active} active, "
             f"{counts.failed} failed of {counted(counts.total, 'run')}{hint}"
         )
 
@@ -137,7 +153,7 @@ def prepare(
         size = options.pack_size or (GPU_PACK if on_gpus else 1)
         yield Prepared(
             store=store,
-            sweep=NewSweep(spec.name, spec.composed),
+            spec=spec,
             expansion=expansion,
             plan=plan,
             packs=open_packs(expansion, plan, store, size=size, limit=options.limit),

@@ -53,7 +53,7 @@ def launch_on_slurm(
             done.submit(ready.packs, limit=limit)
         except ConfigError:
             if not done.jobs:
-                ready.store.forget(ready.sweep)
+                ready.forget()
             raise
         counts = make_plan(expansion, ready.store).counts
     say(_closing(spec, done))
@@ -75,7 +75,7 @@ def _confirm(ready: Prepared, resources: Resources, options: LaunchOptions) -> s
         about = "at least" if plan.expected_seconds is None else "about"
         expected = f"{about} {hours:.3g} {resources.unit} by past runs"
     of_all = f"{ready.runs} of {counted(plan.counts.total, 'run')} in {counted(len(ready.packs), 'pack')}"
-    what = f"{ready.sweep.name}: {of_all}, {expected}"
+    what = f"{ready.spec.name}: {of_all}, {expected}"
     if hours > options.ask_above and not options.yes:
         ask(what, f"more than {options.ask_above:g} hours")
     return what

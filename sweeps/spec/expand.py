@@ -26,7 +26,9 @@ class Cell:
     Attributes:
         columns: the varied keys, in the spec's order, and their values.
         wanted: the number of kept runs that the spec asks for.
+        specs: the names of the specs whose own cell it is: the launched spec, or ones that it includes.
         runs: the runs of a launch, in seed order, without those of earlier cells.
+        repeated: its runs that belong to earlier cells.
         template: the complete config before a run's seed and draws replace their keys.
         sample: the keys that are drawn per seed.
         next_seed: the first seed of a top-up; None: the spec fixes its seeds.
@@ -34,7 +36,9 @@ class Cell:
 
     columns: Mapping[str, Scalar]
     wanted: int
+    specs: frozenset[str] = frozenset()
     runs: Sequence[PlannedRun]
+    repeated: Sequence[PlannedRun] = ()
     template: Mapping[str, Scalar]
     sample: Mapping[str, Distribution]
     next_seed: int | None
@@ -54,8 +58,7 @@ class Cell:
         """
         config = {**self.template, "seed": seed}
         if self.sample:
-            undrawn = {key: value for key, value in self.template.items() if key != "seed"}
-            config |= {key: drawn.draw(undrawn, key, seed) for key, drawn in self.sample.items()}
+            config |= {key: drawn.draw(key, seed) for key, drawn in self.sample.items()}
             build(registry.config_type(str(config["experiment"])), config)
         return PlannedRun(run_id(config), config)
 
@@ -70,6 +73,12 @@ class Expansion:
     def runs(self) -> list[PlannedRun]:
         """All runs, cell by cell."""
         return [run for cell in self.cells for run in cell.runs]
+
+    def runs_of(self, spec: str) -> list[PlannedRun]:
+        """The runs that a spec wants by its own cells, see `Cell.specs`."""
+        own = [cell for cell in self.cells if spec in cell.specs]
+        wanted = {run.run_id for cell in own for run in (*cell.runs, *cell.repeated)}
+        return [run for run in self.runs if run.run_id in wanted]
 
 
 def expand(spec: Spec) -> Expansion:
@@ -93,9 +102,10 @@ def expand(spec: Spec) -> Expansion:
     cells = []
     for cell in found.values():
         runs = [run for run in cell.runs if run.run_id not in taken]
+        repeated = [run for run in cell.runs if run.run_id in taken]
         taken.update(run.run_id for run in runs)
         columns = {key: cell.config[key] for key in named if key in cell.config}
-        cells.append(replace(cell, columns=columns, runs=runs))
+        cells.append(replace(cell, columns=columns, runs=runs, repeated=repeated))
     return Expansion(cells)
 
 
@@ -129,7 +139,13 @@ def _united(one: Cell, other: Cell) -> Cell:
     following = None
     if one.next_seed is not None or other.next_seed is not None:
         following = max(int(run.config["seed"]) for run in runs) + 1
-    return replace(one, runs=runs, wanted=max(one.wanted, other.wanted), next_seed=following)
+    return replace(
+        one,
+        specs=one.specs | other.specs,
+        runs=runs,
+        wanted=max(one.wanted, other.wanted),
+        next_seed=following,
+    )
 
 
 def _cells(part: Part, mistakes: list[str]) -> dict[str, Cell]:
@@ -201,6 +217,7 @@ def _cell(part: Part, row: Row, axes: Values) -> Cell:
     cell = Cell(
         columns={},
         wanted=len(seeds),
+        specs=frozenset({part.spec}),
         runs=[],
         template=template,
         sample=part.sample,

@@ -55,25 +55,26 @@ def find(name: str, *, beside: Path | None = None) -> Path:
     raise SpecError(f"no spec {path}{nearest(path.stem, specs)}; give a YAML file or one of the {listed}")
 
 
-def load(name: str | Path, *, above: tuple[Path, ...] = ()) -> Spec:
+def load(named: str | Path, *, above: tuple[Path, ...] = ()) -> Spec:
     """Reads a spec and its includes, and checks values. `above` are the files that include it.
 
     Raises:
         SpecError: see `find`; or anything but a cell is wrong. `expand` reports wrong cells.
     """
-    path = find(str(name))
+    path = find(str(named))
     root = read(path)
     if root.value is None:
         root.fail("the spec is empty; it needs at least `experiment:` or `include:`")
     entries = root.mapping("the spec")
     _check_top(entries)
     included = _included(path, entries["include"], above) if "include" in entries else []
+    name = _name(path, entries.get("name"))
     launcher = {key: value for spec in included for key, value in spec.launcher.items()}
     if "launcher" in entries:
         launcher |= sections.launcher(entries["launcher"])
     return Spec(
-        name=_name(path, entries.get("name")),
-        parts=[part for spec in included for part in spec.parts] + _own_parts(root, entries),
+        name=name,
+        parts=[part for spec in included for part in spec.parts] + _own_parts(root, entries, name),
         launcher=launcher,
     )
 
@@ -114,10 +115,10 @@ def _included(path: Path, node: Node, above: tuple[Path, ...]) -> list[Spec]:
     return specs
 
 
-def _own_parts(root: Node, entries: dict[str, Node]) -> list[Part]:
+def _own_parts(root: Node, entries: dict[str, Node], name: str) -> list[Part]:
     """The file's own cells. A file that only includes others has none, and may have no section about cells."""
     if "include" not in entries or entries.keys() & {"cells", "grid", "zip"}:
-        return [sections.part(root, entries)]
+        return [sections.part(root, entries, spec=name)]
     for key in sections.PART_KEYS:
         if key in entries:
             entries[key].fail(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from imagination import registry
 from imagination.schema import Scalar, setting
@@ -62,6 +62,7 @@ class Part:
 
     Attributes:
         file: the file, as errors name it.
+        spec: the name of the spec in this file; empty in what versions before 0.3 stored.
         rows: explicit cells; without `cells`, a single row without values.
         grid: axes; every row is combined with each point of their product.
         zipped: axes of equal length that advance together.
@@ -73,6 +74,7 @@ class Part:
     """
 
     file: str
+    spec: str = ""
     experiment: str
     preset: str = DEFAULT_PRESET
     base: Values = field(default_factory=dict)
@@ -138,6 +140,20 @@ class Spec:
     name: str
     parts: Sequence[Part]
     launcher: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def overridden(self) -> list[str]:
+        """The config keys that the command line set, sorted."""
+        return sorted({key for part in self.parts for key in part.overridden})
+
+    @property
+    def included(self) -> "list[Spec]":
+        """The specs that it includes, with the same overrides. Files without cells of their own are left out."""
+        names = dict.fromkeys(part.spec for part in self.parts if part.spec not in ("", self.name))
+        return [
+            replace(self, name=name, parts=[part for part in self.parts if part.spec == name])
+            for name in names
+        ]
 
     @property
     def composed(self) -> str:

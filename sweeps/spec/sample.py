@@ -1,12 +1,14 @@
-"""Values that are drawn per seed. A draw is the same at any time and on any machine."""
+"""Values that are drawn per seed. A draw is the same at any time, on any machine and in every cell.
+
+So the runs of two cells that have the same seed differ in the cells' own keys alone, and can be compared in pairs.
+"""
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imagination.schema import Scalar
-from jobs.identity import canonical_json
 
 DIGITS = 6
 """Significant digits of a drawn number. The last bit of `exp` may differ between machines; a run id must not."""
@@ -21,21 +23,18 @@ class Distribution:
     kind: str
     values: Sequence[Scalar]
 
-    def draw(self, cell: Mapping[str, Scalar], key: str, seed: int) -> Scalar:
-        """Draws a run's value. It depends on the arguments only.
+    def draw(self, key: str, seed: int) -> Scalar:
+        """The value of a config key in the runs with this seed.
 
-        Args:
-            cell: the cell's complete config without its seed and before anything is drawn.
-            key: the config key that is drawn.
-            seed: the run's seed.
+        Key and seed decide the share of the distribution that lies below the value. So draws from two ranges of the
+        same key have the same rank in both.
         """
-        text = f"{canonical_json(cell)}\n{key}\n{seed}"
-        number = int.from_bytes(hashlib.sha256(text.encode()).digest())
+        number = int.from_bytes(hashlib.sha256(f"{key}\n{seed}".encode()).digest())  # of 256 bits
         if self.kind == "choice":
-            return self.values[number % len(self.values)]
+            return self.values[number * len(self.values) >> 256]
         low, high = (float(value) for value in self.values)
         if self.kind == "randint":
-            return int(low) + number % (int(high) - int(low) + 1)
+            return int(low) + (number * (int(high) - int(low) + 1) >> 256)
         share = (number >> 203) / 2**53  # the upper 53 bits
         if self.kind == "loguniform":
             value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))

@@ -84,8 +84,8 @@ def located(node: Node, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs
         node.fail(str(error))
 
 
-def part(root: Node, entries: Mapping[str, Node]) -> Part:
-    """Reads the cells that a spec file itself describes. `entries` are its top-level keys.
+def part(root: Node, entries: Mapping[str, Node], *, spec: str) -> Part:
+    """Reads the cells that a spec file itself describes. `entries` are its top-level keys, `spec` is its name.
 
     Raises:
         SpecError: a section is wrong. Wrong cells are noted in `Part.mistakes` instead.
@@ -110,7 +110,9 @@ def part(root: Node, entries: Mapping[str, Node]) -> Part:
         if section in entries
         for key, child in entries[section].mapping(section).items()
     }
-    made = Part(file=root.file, experiment=experiment, rows=rows, said=said, mistakes=mistakes, **read)
+    made = Part(
+        file=root.file, spec=spec, experiment=experiment, rows=rows, said=said, mistakes=mistakes, **read
+    )
     _check_one_place(made, entries)
     if made.seeds.fixed is not None and ("runs" in entries or any(row.runs is not None for row in made.rows)):
         entries["seeds"].fail(

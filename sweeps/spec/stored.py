@@ -21,7 +21,8 @@ def sweeps_of(
 ) -> list[tuple[Spec, Expansion]]:
     """The sweep that `find_sweep` finds, or without a name every sweep that was launched into the store.
 
-    Sweeps are left out if this version cannot read their stored spec; `report` is called with a line for each.
+    A sweep is left out if another one in the store includes it with all of its cells. Sweeps are also left out if this
+    version cannot read their stored spec; `report` is called with a line for each.
     """
     if name is not None:
         return [find_sweep(store, name, overrides)]
@@ -32,7 +33,14 @@ def sweeps_of(
             sweeps.append((spec, expand(spec)))
         except (ValueError, SpecError, ConfigError):
             report(f"{launched}: left out, because another version stored its spec; name the spec's file")
-    return sweeps
+    every = [spec for spec, _ in sweeps]
+    return [found for found in sweeps if not any(_includes(spec, found[0]) for spec in every)]
+
+
+def _includes(spec: Spec, other: Spec) -> bool:
+    """Whether a spec includes another one with all of its cells."""
+    named = spec.name != other.name and any(part.spec == other.name for part in spec.parts)
+    return named and all(part in spec.parts for part in other.parts)
 
 
 def find_sweep(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[Spec, Expansion]:
