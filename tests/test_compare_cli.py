@@ -31,7 +31,7 @@ def test_all_of_an_empty_store(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         ] == [None] * 7
     said = output(capsys, "compare", "table1")
     assert "too few runs" in said
-    assert said.endswith("train them with: imagine-sweep launch table1")
+    assert said.rstrip().endswith("train them with: imagine-sweep launch table1")
     assert list(tmp_path.iterdir()) == []
 
 

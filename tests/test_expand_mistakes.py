@@ -105,7 +105,7 @@ def test_what_is_excluded_need_not_make_sense(tmp_path: Path) -> None:
 
 
 def test_a_drawn_value_is_checked_in_every_run(tmp_path: Path) -> None:
-    text = HEAD + "sample: {kernel: {choice: [3, 4]}}\n"
+    text = HEAD + "sample: {kernel: {choice: [4, 3]}}\n"
     (cell,) = expanded(tmp_path, text).cells  # seed 0 draws 3
     wrong = []
     for seed in range(1, 21):

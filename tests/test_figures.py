@@ -16,7 +16,7 @@ from results_db.paper.learning_order import Cell, Order, first_steps, states
 from results_db.views.figures import boards, files, strip
 from results_db.views.figures.curves import draw as draw_curves
 
-THREE = Cell("life_state", 3, 3, True, True, 0.1)
+THREE = Cell("life_state", "fast", 3, 3, True, True, 0.1)
 COUNT = {**CONFIG, "experiment": "life_count"}
 
 

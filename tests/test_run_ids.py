@@ -48,4 +48,5 @@ def test_no_run_id_changes() -> None:
 
 
 if __name__ == "__main__":
-    FILE.write_text(json.dumps(current(), indent=0) + "\n")
+    lines = (f"{json.dumps(name)}: {json.dumps(ids)}" for name, ids in current().items())
+    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")

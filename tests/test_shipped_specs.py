@@ -204,16 +204,15 @@ def test_the_search_of_table_4_draws_from_the_authors_ranges() -> None:
     expansion = expanded("paper_search_count")
     assert cells(expansion, "gol", "model_t") == [(gol, model_t, 20) for gol, model_t, _ in TABLE4]
     assert values(expansion, "experiment") == {"life_count"}
-    # 140 draws: that one of at most eight values never comes has a chance below 8 x (7/8)^140 = 6e-8.
     layers = {"enc": (2, 4), "lstm": (2, 3), "count": (1, 7), "adv": (3, 5), "disc": (3, 4)}
     for key, (least, most) in layers.items():
-        assert values(expansion, f"{key}_layers") == set(range(least, most + 1))
-    assert values(expansion, "disc_width") == set(range(5, 13))
+        assert within(values(expansion, f"{key}_layers"), least, most)
+    assert within(values(expansion, "disc_width"), 5, 12)
     ranges = {"channels": (20, 50), "lr": (5e-4, 3e-3), "decay": (0.1, 0.7), "adv_weight": (0.1, 2)}
     for key, (low, high) in ranges.items():
         drawn = values(expansion, key)
         assert within(drawn, low, high)
-        assert len(drawn) > 20
+        assert len(drawn) > 10  # of 20 seeds, each of which has one draw in all cells
 
 
 # The cells of fast_shape are single changes of `fast`, some of which the authors' presets make already.

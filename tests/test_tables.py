@@ -163,12 +163,13 @@ COMPARED = {
     "kept": 5,
     "run": 6,
     "baseline": 0.54,
+    "ceiling": 1.02,
     "verdict": "reproduced",
 }
 STEPS = {"quantity": "lead_state2", "paper": 5533, "ours": 1800.4, "low": 622.0, "high": 2978.0}
 SHARE = {"share": 0.6, "share_low": 0.5, "share_high": 0.7}
-FIRST = {"first": "channels = 20", "first_mean": 0.988, "first_kept": 5, "first_run": 6}
-SECOND = {"second": "channels > 20", "second_mean": None, "second_kept": 0, "second_run": 2}
+NEITHER = {"baseline": None, "ceiling": None}
+SIDES = {"first": "channels = 20", "first_mean": 0.988, "second_mean": 0.888, "sign": "holds"}
 
 
 @pytest.mark.parametrize(
@@ -177,18 +178,17 @@ SECOND = {"second": "channels > 20", "second_mean": None, "second_kept": 0, "sec
         (
             {},
             "gol 3, ae false, quantity metric, paper 0.99, paper_runs 42, ours 0.95 [0.90, 1.00], "
-            "difference -0.04, kept/run 5/6, baseline 0.54, verdict reproduced",
+            "difference -0.04, kept/run 5/6, baseline 0.54, ceiling 1.02, verdict reproduced",
         ),
         (
-            {**STEPS, **SHARE, "difference": -3732.6, "baseline": None, "verdict": None},
+            {**STEPS, **SHARE, **NEITHER, "difference": -3732.6, "verdict": None},
             "gol 3, ae false, quantity lead_state2, paper 5,533, paper_runs 42, ours 1,800 [622, 2,978], "
             "difference -3,733, share 0.60 [0.50, 0.70], kept/run 5/6",
         ),
         (
-            {"quantity": "effect", "difference": 0.01, "baseline": None, **FIRST, **SECOND},
-            "gol 3, ae false, quantity effect, paper 0.99, paper_runs 42, ours 0.95 [0.90, 1.00], "
-            "difference +0.01, first channels = 20: 0.99 (5/6), second channels > 20: (0/2), kept/run 5/6, "
-            "verdict reproduced",
+            {"quantity": "difference", "difference": 0.01, **NEITHER, **SIDES},
+            "gol 3, ae false, quantity difference, paper 0.99, paper_runs 42, ours 0.95 [0.90, 1.00], "
+            "difference +0.01, first 0.99, second 0.89, kept/run 5/6, sign holds, verdict reproduced",
         ),
     ],
     ids=["metric", "lead", "effect"],

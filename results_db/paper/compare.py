@@ -54,7 +54,7 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: floa
     numbers = TABLES[table]
     for number in numbers:
         of_number = runs_of(frame, number, store)
-        for preset in presets(of_number) or [None]:
+        for preset in presets(of_number):
             runs = of_number[of_number["preset"] == preset]
             kept = runs[passed(runs, min_accuracy=min_accuracy)]
             if table == "learning_order":

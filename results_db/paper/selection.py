@@ -1,5 +1,7 @@
 """The stored runs with which a number of the paper is compared; for `compare` and `trace`."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from results_db.contract import Store
@@ -24,6 +26,6 @@ def runs_of(frame: pd.DataFrame, number: Number, store: Store) -> pd.DataFrame:
     return runs[runs[list(cell)].eq(pd.Series(cell, dtype=object)).all(axis=1)]
 
 
-def presets(runs: pd.DataFrame) -> list[str]:
-    """The presets of these runs, sorted. Runs of different presets have no common mean."""
-    return sorted(runs["preset"].unique())
+def presets(runs: pd.DataFrame) -> Sequence[str | None]:
+    """The presets of these runs, sorted; `[None]` without runs. Runs of different presets have no common mean."""
+    return sorted(runs["preset"].unique()) or [None]
