@@ -1,7 +1,6 @@
 """The trainer's recorder: buffers a run's results, saves them in checkpoints, and stores them when the run ends."""
 
 import io
-import json
 import logging
 import time
 import traceback
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from typing_extensions import override
 
 from imagination.recorder import Arrays, Recorder
+from jobs import checkpoint
 from results_db.contract import Attempt, RunRecord, State, StoreError, UnfitError, WorkerStore
 from results_db.files import Files, last_lines, write_atomically
 from results_db.text import short
@@ -69,33 +68,34 @@ class RunRecorder(Recorder):
 
     def rewind(self) -> None:
         """Restores the last checkpoint, or the beginning, and drops what was recorded since."""
+        self._forget()
+        try:
+            self.checkpointed, traces = checkpoint.read(self._path, run_id=self.attempt.run_id)
+        except FileNotFoundError:
+            return
+        except checkpoint.DamagedError as error:
+            self._set_aside(error)
+            return
+        self._traces.update({name: (list(steps), list(values)) for name, (steps, values) in traces.items()})
+
+    def _forget(self) -> None:
         self._metrics: dict[str, float | None] = {}
         self._samples: dict[str, bytes] = {}
         self._traces: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
-        self.checkpointed = self._restore()
+        self.checkpointed: Arrays | None = None
 
     def discard_checkpoint(self, why: object) -> None:
-        """Deletes a checkpoint that does not fit. The run starts again from its first step."""
-        self._warn_of_checkpoint(why)
-        self._path.unlink(missing_ok=True)
-        self.rewind()
+        """Sets a checkpoint aside that does not fit. The run starts again from its first step."""
+        self._forget()
+        self._set_aside(why)
 
-    def _restore(self) -> Arrays | None:
-        """The checkpoint; None if it is missing or damaged."""
+    def _set_aside(self, why: object) -> None:
+        kept = self._path
         try:
-            with safe_open(self._path, framework="numpy") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                traces = json.loads(file.metadata()["traces"])
-        except FileNotFoundError:
-            return None
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            self._warn_of_checkpoint(error)
-            return None
-        self._traces.update({name: (steps, values) for name, (steps, values) in traces.items()})
-        return arrays
-
-    def _warn_of_checkpoint(self, why: object) -> None:
-        log.warning("run %s starts again: checkpoint %s: %s", short(self.attempt.run_id), self._path, why)
+            kept = checkpoint.set_aside(kept)
+        except OSError as error:
+            log.warning("cannot rename %s: %s", kept, error)
+        log.warning("run %s starts again: checkpoint %s: %s", short(self.attempt.run_id), kept, why)
 
     @override
     def trace(self, name: str, step: int, value: float) -> None:
@@ -119,7 +119,7 @@ class RunRecorder(Recorder):
         if self.superseded or self.state is not None:
             return  # the file may be a newer attempt's checkpoint
         try:
-            write_atomically(self._path, save(dict(state), metadata={"traces": json.dumps(self._traces)}))
+            checkpoint.write(self._path, state, traces=self._traces, attempt=self.attempt)
         except OSError as error:  # a full disk must not end the training; the previous checkpoint remains
             log.warning("run %s: checkpoint not written: %s", short(self.attempt.run_id), error)
 

@@ -3,14 +3,19 @@
 import logging
 import sqlite3
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sweep_helpers import HOPELESS, ME, begun, small
 
+from jobs import checkpoint
 from jobs.recording import RunRecorder, is_out_of_memory
 from results_db.contract import Attempt, State, UnfitError
 from results_db.files import Files
@@ -87,9 +92,32 @@ def test_rewinding_forgets_what_came_after_the_checkpoint(store, record) -> None
     assert found == ({"state1": ([0], [0.5])}, {}, {})
 
 
+def one_bit_flipped(path: Path) -> None:
+    """In the last tensor's bytes, where the file's own format notices nothing."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def rewritten(path: Path, *, state: Mapping[str, Any] | None = None, **metadata: str) -> None:
+    """As an editor of the file would: everything is there but the seal."""
+    with safe_open(path, framework="numpy") as file:
+        metadata = {**file.metadata(), **metadata}
+    save_file({**load_file(path), **(state or {})}, path, metadata=metadata)
+
+
+def of_another_run(path: Path) -> None:
+    checkpoint.write(path, STATE, traces={}, attempt=Attempt("f" * 64, 1))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        one_bit_flipped,
+        of_another_run,
+        lambda path: rewritten(path, state={"step": np.array(10**9)}),
+        lambda path: rewritten(path, traces="[]"),
+        lambda path: rewritten(path, attempt="9.0"),
         lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"\xff" * 100),
@@ -97,7 +125,10 @@ def test_rewinding_forgets_what_came_after_the_checkpoint(store, record) -> None
         lambda path: save_file(load_file(path), path),
         lambda path: save_file(load_file(path), path, metadata={"traces": "[1, 2"}),
     ],
-    ids=["half", "empty", "noise", "text", "no traces", "odd traces"],
+    ids=[
+        *("one bit", "another run's", "step", "no list of traces", "attempt"),
+        *("half", "empty", "noise", "text", "no metadata", "as before 0.3"),
+    ],
 )
 def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(store, record, caplog, damage) -> None:
     first = record()
@@ -110,6 +141,8 @@ def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(store, record, cap
     assert second.checkpointed is None
     (warning,) = [entry.getMessage() for entry in caplog.records]
     assert warning.startswith(f"run {RUN.run_id[:10]} starts again")
+    path = Files(store.folder).checkpoint(RUN.run_id)
+    assert (path.exists(), path.with_name(f"{path.name}.damaged").exists()) == (False, True)
     second.trace("state1", 0, 0.25)
     second.finish("step_limit", seconds=1, weights=WEIGHTS)
     assert store.traces(RUN.run_id) == {"state1": ([0], [0.25])}
@@ -336,14 +369,14 @@ def test_a_record_in_the_spool_counts_as_stored_but_the_checkpoint_stays(
     spooled.begin(recorder.attempt, ME)
     recorder.checkpoint(STATE)
     (tmp_path / "a.db").rename(tmp_path / "away")
-    checkpoint, weights = f"{RUN.run_id}.safetensors", f"{RUN.run_id}.1.safetensors"
+    unfinished, weights = f"{RUN.run_id}.safetensors", f"{RUN.run_id}.1.safetensors"
     if ends_as is State.COMPLETED:
         recorder.finish("reached", seconds=1, weights=WEIGHTS)
     else:
         recorder.interrupt()
-    kept = {weights} if ends_as is State.COMPLETED else {checkpoint}
+    kept = {weights} if ends_as is State.COMPLETED else {unfinished}
     assert (recorder.state, events[-1]["state"]) == (ends_as, ends_as)
-    assert files(store) == {f"{RUN.run_id}.1.0.json", checkpoint, *kept}
+    assert files(store) == {f"{RUN.run_id}.1.0.json", unfinished, *kept}
     (tmp_path / "away").rename(tmp_path / "a.db")
     ingest(store)
     assert state(store) is ends_as

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from sweep_helpers import HOPELESS, ME, attempt_states, begun, complete, ids, results, small, staged
 from training_helpers import after
 
 from imagination.life.state import LifeState
 from imagination.schema import ConfigError
-from jobs import worker
+from jobs import checkpoint, worker
 from jobs.pack import Pack
 from results_db.contract import Attempt, State
 from results_db.files import Files
@@ -119,8 +119,8 @@ def test_a_run_stopped_in_its_second_stage_is_told_to_go_on_where_it_stood(store
     sessions = [[], []]
     # Ten steps of the network and five of its adversary are asked for; the sixteenth question ends the session.
     assert run_pack(store, run, report=sessions[0].append, stop=after(15)) == {run.run_id: State.PREEMPTED}
-    checkpoint = load_file(Files(store.folder).checkpoint(run.run_id))
-    assert [int(checkpoint[name]) for name in ("stage", "earlier", "step")] == [1, 10, 5]
+    stopped = load_file(Files(store.folder).checkpoint(run.run_id))
+    assert [int(stopped[name]) for name in ("stage", "earlier", "step")] == [1, 10, 5]
     run_pack(store, run, report=sessions[1].append)
     told = [
         [(event["event"], event["step"], event["max_steps"]) for event in session if "step" in event]
@@ -233,10 +233,32 @@ def test_a_checkpoint_of_another_shape_costs_its_steps_and_not_the_run(new_store
     run_pack(store, run, stop=after(20))
     path = Files(store.folder).checkpoint(run.run_id)
     arrays = load_file(path)
-    save_file(arrays | {"mean": arrays["mean"][:-1]}, path, metadata={"traces": '{"state1": [[0], [0.5]]}'})
+    traces = {"state1": ([0], [0.5])}
+    checkpoint.write(
+        path, arrays | {"mean": arrays["mean"][:-1]}, traces=traces, attempt=Attempt(run.run_id, 1)
+    )
     assert run_pack(store, run) == {run.run_id: State.COMPLETED}
     assert "starts again" in caplog.text
     assert results(store, run.run_id) == results(undisturbed, run.run_id)
+
+
+@pytest.mark.slow
+def test_damaged_and_swapped_checkpoints_change_no_result(new_store, caplog) -> None:
+    """Of three runs, one has a checkpoint with a flipped bit, and the other two have each other's."""
+    undisturbed, disturbed = new_store(), new_store()
+    runs = members(3)
+    run_pack(undisturbed, *runs)
+    run_pack(disturbed, *runs, stop=after(17))
+    paths = [Files(disturbed.folder).checkpoint(run.run_id) for run in runs]
+    flipped, one, other = (bytearray(path.read_bytes()) for path in paths)
+    flipped[len(flipped) // 2] ^= 16
+    for path, data in zip(paths, (flipped, other, one), strict=True):
+        path.write_bytes(data)
+    run_pack(disturbed, *runs)
+    for run, path in zip(runs, paths, strict=True):
+        assert results(disturbed, run.run_id) == results(undisturbed, run.run_id)
+        assert path.with_name(f"{path.name}.damaged").exists()
+    assert caplog.text.count("starts again") == 3
 
 
 def test_the_heartbeat_tells_the_step(store, monkeypatch) -> None:
