@@ -19,6 +19,9 @@ __all__ = ["own", "slurm", "slurm_cluster", "slurm_with"]  # fixtures, which pyt
 # Two test processes with a thread per core each would wait for each other. Subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Tests choose what is a network file system, whatever this machine's disks are.
+os.environ.setdefault("IMAGINE_MOUNTS", str(Path(__file__).with_name("mountinfo")))
+
 # In a background job SIGINT may be ignored, and children would inherit that; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -19,6 +19,8 @@ TABLE = r"""
 45 26 0:46 / /mnt/fuse rw - fuse.gocryptfs /x rw
 46 26 0:47 / /twice rw - nfs server:/a rw
 47 26 0:48 / /twice rw - tmpfs tmpfs rw
+49 26 0:50 / /vm rw - virtiofs host rw
+50 26 0:51 / /auto rw - autofs systemd-1 rw
 a line that says nothing
 48 26 0:49 / /broken rw
 """
@@ -46,7 +48,9 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("/scratch/a/b/c.db", True),
         ("/my disk/x.db", True),  # \040 is a blank
         ("/mnt/ssh/x.db", True),
-        ("/mnt/fuse/x.db", False),
+        ("/mnt/fuse/x.db", True),  # unknown: it may be shared
+        ("/vm/x.db", True),
+        ("/auto/x.db", True),
         ("/twice/x.db", False),  # what is mounted last hides what was there
         ("/broken/x.db", False),
     ],
@@ -67,8 +71,14 @@ def test_without_a_table_nothing_is_shared(table: Path) -> None:
     assert not on_network(Path("/scratch"))
 
 
-def test_by_default_the_kernels_table_is_read() -> None:
-    assert not on_network(Path("/scratch/x.db"))  # this machine has no such mount
+def test_a_path_without_a_mount_may_be_shared(table: Path) -> None:
+    table.write_text("40 26 0:41 / /home rw - ext4 /dev/sda1 rw\n")
+    assert on_network(Path("/scratch/x.db"))
+
+
+def test_by_default_the_kernels_table_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IMAGINE_MOUNTS")
+    assert on_network(Path("/proc/x.db"))  # no file system for files
 
 
 def shared_by(table: bytes, path: Path, folder: Path) -> bool:

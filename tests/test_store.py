@@ -69,6 +69,35 @@ def test_the_url_of_a_server() -> None:
         assert address.shown == f"{driver}://me:***@host/results"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:secret@host/results",
+        "postgresql://me:se:cr@et@host/results",
+        "postgresql://host/results?user=me&password=secret",
+        "postgresql://host/results?sslpassword=secret",
+        "postgresql://me:secret@host:54x/results",  # no port, so no URL
+        "postgresql://me:secret@host",  # no database
+    ],
+)
+def test_no_password_is_shown(url: str) -> None:
+    try:
+        shown = locate(url).shown
+    except StoreError as error:
+        shown = str(error)
+    assert "host" in shown
+    assert not any(part in shown for part in ("secret", "se:cr", "cr@et"))
+
+
+def test_a_link_names_the_same_store(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    staged(open_store("disk/x.db", create=True))
+    (tmp_path / "link.db").symlink_to("disk/x.db")
+    with open_store("link.db", create=False) as store:
+        assert len(store.runs()) == 1
+        assert (store.display_url, store.folder) == ("link.db", tmp_path / "disk" / "x.files")
+
+
 def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)  # so that its import fails
     message = refusal("postgresql://host/results")

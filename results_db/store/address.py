@@ -5,6 +5,7 @@ all workers share; the default is `outputs/HOST-PORT-NAME.files` below the worki
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -17,6 +18,15 @@ from results_db.text import nearest
 
 DEFAULT = "sqlite:///outputs/imagine.db"
 DRIVERS = ("sqlite", "postgresql", "sqlite+pysqlite", "postgresql+psycopg")
+
+
+_PASSWORD = re.compile(r"(://[^:@/]*:).*@")
+
+
+def masked(url: URL) -> str:
+    """The URL for messages: without the password, which may also be a part of the query."""
+    query = {name: "hidden" if "password" in name.lower() else value for name, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True)
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,8 @@ def locate(db: str | None) -> Address:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise StoreError(f"{origin}: '{text}' is not a database URL, such as {DEFAULT}") from None
+        shown = _PASSWORD.sub(r"\1***@", text)
+        raise StoreError(f"{origin}: '{shown}' is not a database URL, such as {DEFAULT}") from None
     driver = url.drivername
     if driver not in DRIVERS:
         hint = nearest(driver, DRIVERS)
@@ -63,20 +74,20 @@ def locate(db: str | None) -> Address:
 def _sqlite(url: URL, origin: str) -> Address:
     if url != URL.create(url.drivername, database=url.database):
         raise StoreError(
-            f"{origin}: '{url.render_as_string(hide_password=True)}' names more than a file; "
+            f"{origin}: '{masked(url)}' names more than a file; "
             "write sqlite:///PATH or a path that ends in .db"
         )
     if url.database in (None, "", ":memory:") or str(url.database).startswith("file:"):
         raise StoreError(f"{origin}: '{url}' names no file; write sqlite:///PATH or a path that ends in .db")
     given = Path(str(url.database)).expanduser()
-    file = given.absolute()
+    file = Path(os.path.realpath(given))  # a link names the same store: its folder lies beside the file
     return Address(
         url=url.set(database=str(file)), shown=str(given), file=file, folder=file.with_suffix(".files")
     )
 
 
 def _server(url: URL, origin: str) -> Address:
-    shown = url.render_as_string(hide_password=True)
+    shown = masked(url)
     if not url.database:
         raise StoreError(f"{origin}: '{shown}' names no database; write {url.drivername}://HOST/NAME")
     url = url.set(drivername="postgresql+psycopg")  # SQLAlchemy 2.0 and 2.1 choose different drivers

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.pool import StaticPool
 
 from results_db.contract import StoreError, UnfitError
-from results_db.store.address import Address
+from results_db.store.address import Address, masked
 from results_db.store.lock import lock_file, only_writer
 from results_db.text import one_line
 
@@ -55,7 +55,7 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
     try:
         engine = create_engine(url, **options)
     except ArgumentError as error:
-        shown = url.render_as_string(hide_password=True)
+        shown = masked(url)
         raise StoreError(f"--db: '{shown}': {one_line(error)}; name another with --db") from None
     except ImportError as error:
         raise StoreError(

@@ -4,15 +4,14 @@ import os
 import re
 from pathlib import Path
 
-NETWORK_TYPES = frozenset(
+LOCAL_TYPES = frozenset(
     (
-        "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "gfs", "gfs2", "glusterfs", "gpfs", "lustre",
-        "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2", "smb", "smb2", "smb3", "smbfs", "wekafs",
-        "fuse.beegfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.glusterfs", "fuse.juicefs", "fuse.quobyte",
-        "fuse.rclone", "fuse.s3fs", "fuse.smbnetfs", "fuse.sshfs",
+        "aufs", "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "jfs", "nilfs2", "ntfs",
+        "ntfs3", "overlay", "ramfs", "reiserfs", "tmpfs", "ubifs", "vfat", "xfs", "zfs",
     )
 )  # fmt: skip
-"""File systems shared by several machines, on which SQLite's locks and its write-ahead log cannot be trusted."""
+"""File systems of one machine, on which SQLite's locks and its write-ahead log work. Any other may be shared: new
+network file systems appear, and most programs that mount one through FUSE do not say so."""
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 """An octal escape, by which the mount table writes blanks, tabs, newlines and backslashes."""
@@ -21,7 +20,8 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 def on_network(path: Path) -> bool:
     """Whether this path, which need not exist yet, lies on a file system that several machines share.
 
-    IMAGINE_MOUNTS names the mount table; default: /proc/self/mountinfo. False if the table cannot be read.
+    IMAGINE_MOUNTS names the mount table; default: /proc/self/mountinfo. False if there is no such table. True if the
+    file system is not known to be local.
     """
     table = Path(os.environ.get("IMAGINE_MOUNTS") or "/proc/self/mountinfo")
     try:
@@ -34,7 +34,7 @@ def on_network(path: Path) -> bool:
     for point, fs_type in filter(None, map(_mount, lines)):
         if place.is_relative_to(point) and len(point.parts) >= longest:
             longest, kind = len(point.parts), fs_type
-    return kind in NETWORK_TYPES
+    return kind not in LOCAL_TYPES
 
 
 def _mount(line: str) -> tuple[Path, str] | None:
