@@ -55,6 +55,7 @@ class RunRecorder(Recorder):
         self.attempt = attempt
         self.state: State | None = None
         self.superseded = False
+        self.checkpointed: Arrays | None = None
         self.step = 0
         self.values: Mapping[str, float] = {}
         self._store = store
@@ -70,19 +71,20 @@ class RunRecorder(Recorder):
         """Restores the last checkpoint, or the beginning, and drops what was recorded since."""
         self._forget()
         try:
-            self.checkpointed, traces = checkpoint.read(self._path, run_id=self.attempt.run_id)
+            state, traces = checkpoint.read(self._path, run_id=self.attempt.run_id)
         except FileNotFoundError:
             return
         except checkpoint.DamagedError as error:
             self._set_aside(error)
             return
+        self.checkpointed = state
         self._traces.update({name: (list(steps), list(values)) for name, (steps, values) in traces.items()})
 
     def _forget(self) -> None:
         self._metrics: dict[str, float | None] = {}
         self._samples: dict[str, bytes] = {}
         self._traces: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
-        self.checkpointed: Arrays | None = None
+        self.checkpointed = None
 
     def discard_checkpoint(self, why: object) -> None:
         """Sets a checkpoint aside that does not fit. The run starts again from its first step."""

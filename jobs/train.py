@@ -59,6 +59,7 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
         )
     Files(address.folder).check_writable()
     with closing(open_store(settings.db, create=True)) as store:
+        Files(store.folder).take(store.uuid)
         lose_dead_attempts(store)
         run = PlannedRun(identity, config)
         store.stage([run])

@@ -296,10 +296,12 @@ class Store(WorkerStore, Protocol):
 
     Attributes:
         url: the SQLAlchemy URL, password included.
+        uuid: the store's own id; empty for a store that does not exist yet.
         display_url: the store's name in messages: its path, or its URL with the password masked.
     """
 
     url: str
+    uuid: str
     display_url: str
 
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:

@@ -81,6 +81,35 @@ class Files:
                 f"cannot write to {self.folder}, where weights are kept: {error.strerror}; name another store with --db"
             ) from None
 
+    def check_owner(self, uuid: str, *, shown: str) -> None:
+        """Check that this is the folder of the store with this id, or of none yet.
+
+        Raises:
+            StoreError: it is another store's.
+        """
+        try:
+            owner = self._owner.read_text().strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if owner != uuid:
+            raise StoreError(
+                f"{self.folder} belongs to another store than {shown}, such as one that was there before; "
+                "move the folder away, or name another store with --db"
+            )
+
+    def take(self, uuid: str) -> None:
+        """Make this the folder of the store with this id, if it is of none yet.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        if not self._owner.exists():
+            write_atomically(self._owner, f"{uuid}\n".encode())
+
+    @property
+    def _owner(self) -> Path:
+        return self.folder / "store"
+
     def pack(self, pack_id: str) -> Path:
         """The pack file of a local worker, deleted when the worker ends."""
         return self.folder / "packs" / f"{pack_id}.json"

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from store_helpers import OTHER, RUN, WHO, at_once, staged, started
 
 import results_db
 from results_db.contract import NewSweep, RunRecord, State, StoreError
+from results_db.files import Files
 from results_db.store.address import locate
 from results_db.store.schema import REVISIONS
 from results_db.store.sql import SqlStore, open_store, upgrade_store
@@ -189,7 +191,7 @@ def test_a_store_of_another_version(create: bool, monkeypatch: pytest.MonkeyPatc
     with sqlite3.connect("x.db") as connection:
         connection.execute("UPDATE imagine_version SET version_num = '9999'")
     assert refusal("x.db", create=create) == (
-        "x.db was written by a newer version: it has schema 9999, this version knows up to 0003; update imagine-sweep"
+        "x.db was written by a newer version: it has schema 9999, this version knows up to 0004; update imagine-sweep"
     )
     with pytest.raises(StoreError, match="newer version"):
         upgrade_store("x.db")
@@ -363,3 +365,68 @@ def test_a_read_only_store_cannot_write(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="readonly database"):
         staged(store, OTHER)
     assert not (tmp_path / "a ?.db").exists()
+
+
+def restore(backup: str, *, over: str) -> None:
+    """As an administrator restores a file while processes have the store open."""
+    for name in (f"{over}-wal", f"{over}-shm"):  # SQLite would apply the old file's log to the new one
+        Path(name).unlink(missing_ok=True)
+    Path(backup).replace(over)
+
+
+def back_up(file: str, *, to: str) -> None:
+    with sqlite3.connect(file) as source, closing(sqlite3.connect(to)) as backup:
+        source.backup(backup)
+
+
+def test_a_store_that_is_replaced_during_a_write_takes_the_write_back() -> None:
+    """SQLite itself would commit to the old file, which has no name any more."""
+    store = open_store("x.db", create=True)
+    staged(store)
+    back_up("x.db", to="backup.db")
+
+    def write() -> None:
+        with store._writing() as connection:
+            connection.execute(text("DELETE FROM run"))
+            restore("backup.db", over="x.db")
+
+    with pytest.raises(StoreError, match=r"^x\.db was replaced during a write"):
+        write()
+    assert store.states([RUN]) == {RUN: State.STAGED}
+    assert store.start(RUN, WHO) is not None  # and the next write reaches the file that is there now
+    assert open_store("x.db", create=False).states([RUN]) == {RUN: State.RUNNING}
+
+
+def test_an_open_store_that_is_replaced_is_read_and_written_anew() -> None:
+    store = open_store("x.db", create=True)
+    staged(store)
+    back_up("x.db", to="backup.db")
+    assert store.start(RUN, WHO) is not None
+    restore("backup.db", over="x.db")
+    assert store.states([RUN]) == {RUN: State.STAGED}
+    staged(store, OTHER)
+    assert open_store("x.db", create=False).states([RUN, OTHER]).keys() == {RUN, OTHER}
+
+
+def test_another_store_in_the_place_of_an_open_one_is_not_written() -> None:
+    store, other = open_store("x.db", create=True), open_store("other.db", create=True)
+    staged(store)
+    staged(other)
+    other.close()
+    restore("other.db", over="x.db")
+    with pytest.raises(StoreError, match=r"^x\.db is another store than the one that was opened"):
+        store.start(RUN, WHO)
+    assert open_store("x.db", create=False).states([RUN]) == {RUN: State.STAGED}
+
+
+def test_a_folder_belongs_to_one_store() -> None:
+    """So a new store meets no weights, checkpoints and jobs of one that is gone, and none of a neighbour."""
+    store = open_store("x.db", create=True)
+    Files(store.folder).take(store.uuid)
+    assert open_store("x.db", create=False).uuid == store.uuid
+    store.close()
+    Path("x.db").rename("y.db")
+    for name in ("x.db", "sqlite:///x.sqlite"):
+        with pytest.raises(StoreError, match=r"x\.files belongs to another store .*; move the folder away"):
+            open_store(name, create=True)
+    assert open_store("y.db", create=False).uuid == store.uuid

@@ -42,7 +42,7 @@ def test_migrations_lead_to_the_models(store: SqlStore) -> None:
     with store._reading() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, Base.metadata) == []
-        assert len(inspect(connection).get_table_names()) == 8  # seven tables of the store, and the version's
+        assert len(inspect(connection).get_table_names()) == 9  # eight tables of the store, and the version's
 
 
 def test_a_migration_that_fails_leaves_nothing(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def old(store_url: str) -> str:
 def test_an_older_store_is_refused_until_it_is_upgraded(old: str) -> None:
     with pytest.raises(StoreError, match="older schema 0001"):
         open_store(old, create=True)
-    assert upgrade_store(old)[1:] == ("0001", "0003")
+    assert upgrade_store(old)[1:] == ("0001", "0004")
     with open_store(old, create=True) as store:
         assert (
             store.runs()["metric"].tolist()[0] == 0.5

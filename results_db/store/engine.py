@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, StatementError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    StatementError,
+)
 from sqlalchemy.pool import StaticPool
 
 from results_db.contract import StoreError, UnfitError
 from results_db.store.address import Address, masked
 from results_db.store.lock import lock_file, only_writer
+from results_db.store.models import Identity
 from results_db.text import one_line
 
 BUSY_TIMEOUT_S = 30
@@ -26,6 +34,9 @@ _SERVER = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
 
 _WRITE = "results_db_write"
 """Execution option of connections whose transactions write."""
+
+_FILE = "file"
+"""Where a connection keeps the id of its file."""
 
 _JSON = partial(json.dumps, allow_nan=False, separators=(",", ":"))
 
@@ -44,6 +55,9 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
         StoreError: the URL's driver is not installed, or refuses a part of the URL.
     """
     options: dict[str, Any] = {"json_serializer": _JSON}
+    file = (
+        Path(str(url.database)) if url.get_backend_name() == "sqlite" and url.database != ":memory:" else None
+    )
     if url.database == ":memory:":  # one connection is one database, so all threads share it
         options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
     elif url.get_backend_name() == "postgresql":
@@ -64,7 +78,29 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure)
         event.listen(engine, "begin", _begin)
+        if file is not None:
+            event.listen(engine, "connect", partial(_note_file, file))
+            event.listen(engine, "checkout", partial(_check_file, file))
     return engine
+
+
+def _file_id(file: Path) -> tuple[int, int] | None:
+    """Which file has this path now: its device and inode; None if there is none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _note_file(file: Path, _connection: Any, record: Any) -> None:
+    record.info[_FILE] = _file_id(file)
+
+
+def _check_file(file: Path, _connection: Any, record: Any, _proxy: Any) -> None:
+    """Replace a pooled connection to a file that was replaced: SQLite would go on with the old one, which is lost."""
+    if _file_id(file) not in (None, record.info[_FILE]):
+        raise DisconnectionError
 
 
 def _configure(connection: Any, _record: Any) -> None:
@@ -105,9 +141,14 @@ def reason(error: DBAPIError) -> str:
 
 
 class Database:
-    """The connections of one store; see `contract.Store` for its attributes. Threads and processes may share it."""
+    """The connections of one store; see `contract.Store` for its attributes. Threads and processes may share it.
 
-    def __init__(self, address: Address, engine: Engine) -> None:
+    Attributes:
+        uuid: the store's own id; empty for a store that does not exist yet.
+    """
+
+    def __init__(self, address: Address, engine: Engine, *, uuid: str) -> None:
+        self.uuid = uuid
         self.url = address.url.render_as_string(hide_password=False)
         self.display_url = address.shown
         self.folder = address.folder
@@ -132,7 +173,22 @@ class Database:
         if self._file is not None and not self._file.exists():
             # SQLite would go on writing the deleted file, which vanishes with the process.
             raise StoreError(f"{self.display_url} does not exist; a launch creates it")
-        return self._transaction(writing(self._engine, self._lock))
+        return self._transaction(self._committing())
+
+    @contextmanager
+    def _committing(self) -> Iterator[Connection]:
+        """A transaction that commits only if this is still the store that was opened."""
+        with writing(self._engine, self._lock) as connection:
+            yield connection
+            if self._file is not None and _file_id(self._file) != connection.info.get(_FILE):
+                connection.invalidate()  # the next transaction opens the file that is there now
+                raise StoreError(
+                    f"{self.display_url} was replaced during a write, which was taken back; try again"
+                )
+            if connection.scalar(select(Identity.uuid)) != self.uuid:
+                raise StoreError(
+                    f"{self.display_url} is another store than the one that was opened; start again"
+                )
 
     @contextmanager
     def _transaction(self, begun: AbstractContextManager[Connection]) -> Iterator[Connection]:

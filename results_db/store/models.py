@@ -63,6 +63,14 @@ class Base(DeclarativeBase):
     }
 
 
+class Identity(Base):
+    """The store's own id, in one row. A path is no identity: a file can be replaced, and a folder be left over."""
+
+    __tablename__ = "store"
+
+    uuid: Mapped[str] = mapped_column(String(36), primary_key=True)
+
+
 class Sweep(Base):
     """One launch of a spec, with the composed text of the spec."""
 

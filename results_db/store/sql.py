@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from results_db.columns import run_prefix
 from results_db.contract import NewSweep, PlannedRun, State, StoreError, Traces
+from results_db.files import Files
 from results_db.store import models, rows, schema
 from results_db.store.address import Address, locate
 from results_db.store.attempts import AttemptStore
@@ -50,13 +51,17 @@ def open_store(db: str | None = None, *, create: bool, read_only: bool = False) 
             with engine.connect() as connection:
                 empty = schema.is_empty(connection, shown=address.shown)
             if empty and create:
+                Files(address.folder).check_owner("", shown=address.shown)
                 schema.create(engine, lock_file(address.file), shown=address.shown)
+            if empty and not create:
+                return _empty_store(address)
+            with engine.connect() as connection:
+                uuid = str(connection.scalar(select(models.Identity.uuid)))
         except DBAPIError as error:
             raise _cannot_open(address, error) from error
-        if empty and not create:
-            return _empty_store(address)
+        Files(address.folder).check_owner(uuid, shown=address.shown)
         unless_used.pop_all()
-    return SqlStore(address, engine)
+    return SqlStore(address, engine, uuid=uuid)
 
 
 def upgrade_store(db: str | None = None) -> tuple[str, str, str]:
@@ -91,7 +96,7 @@ def _empty_store(address: Address) -> "SqlStore":
     models.Base.metadata.create_all(engine)
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA query_only = ON")
-    return SqlStore(address, engine)
+    return SqlStore(address, engine, uuid="")
 
 
 def _cannot_open(address: Address, error: DBAPIError) -> StoreError:

@@ -148,6 +148,7 @@ def prepare(
     """
     Files(locate(options.db).folder).check_writable()
     with closing(open_store(options.db, create=True)) as store:
+        Files(store.folder).take(store.uuid)
         notes = recover(store)
         plan = make_plan(expansion, store, retry_failed=options.retry_failed)
         size = options.pack_size or (GPU_PACK if on_gpus else 1)
