@@ -37,7 +37,8 @@ bench: $(VENV)/.installed-test  ## each benchmark beside a plain alternative
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 reproduce-check: $(VENV)/.installed  ## train pairs for each sign of the paper (hours; it continues where it stopped)
-	$(BIN)/imagine-sweep launch sweeps/signs.yaml
+	-$(BIN)/imagine-sweep launch sweeps/signs.yaml
+	-$(BIN)/imagine-sweep top-up sweeps/signs.yaml -y
 	$(BIN)/imagine-results compare signs
 
 slurm-install: $(VENV)/.installed  ## the Debian packages of a real Slurm (root, or sudo without a password)

@@ -178,6 +178,16 @@ def _check_bounds(key: str, value: Scalar, rules: Mapping[str, Any]) -> None:
         raise ConfigError(f"{key}: {plain(value)} has more than 64 bits", key=key)
 
 
+def rebuild(config_type: type[C], stored: Mapping[str, object]) -> C:
+    """The config of a stored run. A key that is younger than the run has the value that the run had without it.
+
+    Raises:
+        ConfigError: see `build`.
+    """
+    kind: type = config_type
+    return build(config_type, {**added(kind), **stored})
+
+
 def build(config_type: type[C], values: Mapping[str, object]) -> C:
     """The config with these values and the defaults for the rest, checked.
 

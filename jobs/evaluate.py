@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagination import registry
-from imagination.schema import ConfigError, Scalar, build
+from imagination.schema import ConfigError, Scalar, rebuild
 from results_db import console
 from results_db.contract import DIVERGED, Attempt, State, StoreError
 from results_db.files import Files
@@ -83,7 +83,7 @@ def _evaluate_all(
             continue
         if write:
             store.replace_metrics(run_id, metrics)
-        stored = {name: run["metrics"].get(name) for name in metrics}
+        stored = {name: value for name, value in run["metrics"].items() if name in metrics}
         results.append({"run_id": run_id, "stored": stored, "evaluated": metrics})
     return results, missing
 
@@ -100,7 +100,7 @@ def evaluate(
     path = _weights_path(store, run_id)
     if path is None:
         return None
-    built: Any = build(registry.config_type(str(config["experiment"])), config)
+    built: Any = rebuild(registry.config_type(str(config["experiment"])), config)
     experiment = experiment_of([built], device)
     try:
         weights = {name: value[None].to(device) for name, value in load_file(path).items()}
@@ -128,10 +128,11 @@ def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
     for result in results:
         click.echo(f"run {short(result['run_id'])}")
         for name, value in result["evaluated"].items():
-            stored = result["stored"][name]
+            stored = result["stored"].get(name)
             same = value == stored or (None not in (value, stored) and abs(value - stored) <= _SAME)
+            note = "" if same else "  differs" if name in result["stored"] else "  new"
             new, old = ("-" if each is None else f"{each:.6f}" for each in (value, stored))
-            click.echo(f"  {name:<22} {new:>10}  stored {old:>10}{'' if same else '  differs'}")
+            click.echo(f"  {name:<22} {new:>10}  stored {old:>10}{note}")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from imagination import registry
-from imagination.schema import ConfigError, build
+from imagination.schema import ConfigError, rebuild
 from imagination.training.experiment import Experiment
 from imagination.training.loop import Run, Trainer
 from imagination.training.state import CheckpointError
@@ -109,7 +109,7 @@ def run_pack(
         if attempt is None:
             _skip(run.run_id, store, report)
             continue
-        config: Any = build(registry.config_type(str(run.config["experiment"])), run.config)
+        config: Any = rebuild(registry.config_type(str(run.config["experiment"])), run.config)
         recorder = RunRecorder(
             attempt, store, max_steps=config.total_steps, report=report, log_file=provenance.log
         )

@@ -1,11 +1,11 @@
 """The known columns of a run, in the order in which listings show them. Other columns of a store follow.
 
-`results_db` does not import `imagination`; a test checks that these names are the keys of its configs.
+`results_db` does not import `imagination`; a test checks that these names and values are those of its configs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from results_db.contract import StoreError
+from results_db.contract import Scalar, StoreError
 from results_db.text import nearest
 
 RUN_COLUMNS = ("run_id", "state", "outcome", "attempts", "seconds")
@@ -18,6 +18,9 @@ CONFIG_COLUMNS = (
     "adv_steps", "adv_weight", "adv_ramp", "adv_layers", "adv_lr", "disc_layers", "disc_width", "disc_lr",
     "eval_board", "eval_sequences", "seed",
 )  # fmt: skip
+
+BEFORE: Mapping[str, Scalar] = {}
+"""The value of a config key in runs that were stored before the key existed."""
 
 METRIC_COLUMNS = (
     "metric", "metric_plain", "metric_adv", "metric_dataset", "metric_slip", "correlation",

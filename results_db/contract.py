@@ -102,11 +102,13 @@ class NewSweep:
 
     Attributes:
         overridden: the config keys that the command line set, sorted; None in launches by versions before 0.3.
+        content: a digest of what the spec's runs are, whatever their number.
     """
 
     name: str
     spec: str
     overridden: Sequence[str] | None = ()
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -360,7 +362,8 @@ class Store(WorkerStore, Protocol):
     def members(self, sweeps: Collection[str], *, overridden: Collection[str]) -> set[str]:
         """The ids of the runs that launches of these sweeps wanted.
 
-        Leaves out launches that overrode other config keys than these, or of which that is not known.
+        Leaves out launches that overrode other config keys than these, or of which that is not known. If a spec was
+        changed between launches, only those with the content of the last one count.
         """
 
     def replace_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:

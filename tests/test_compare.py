@@ -61,6 +61,7 @@ def test_a_row_of_table_1(db: SqlStore) -> None:
     row = compared(db, "table1")[1]
     assert list(row.items()) == [
         ("table", "table1"),
+        ("spec", "table1"),
         ("preset", "fast"),
         ("quantity", "metric"),
         *{"gol": 3, "model_t": 3, "ae": True, "rnn": True}.items(),
@@ -103,14 +104,14 @@ def test_whatever_its_spec_draws_a_run_counts(db: SqlStore) -> None:
 
 
 def test_a_run_of_tables_1_to_3_counts_in_all_of_them(db: SqlStore) -> None:
-    for seed, sweep in enumerate(("table2", "table3", "learning_order", "contrasts", "paper_search")):
+    for seed, sweep in enumerate(("table2", "table3", "learning_order", "contrasts", "table1")):
         store_run(db, config(seed=seed), sweep=sweep)
     assert counts(db) == (5, 5)
 
 
 @pytest.mark.parametrize(
     ("overridden", "expected"),
-    [([], 1), (["preset"], 1), (["channels"], 0), (["max_steps", "preset"], 0), (None, 0)],
+    [([], 1), (["preset"], 0), (["max_steps", "preset"], 0), (None, 0)],
 )
 def test_a_launch_with_other_settings_is_another_experiment(
     db: SqlStore, overridden: list[str] | None, expected: int
@@ -120,13 +121,31 @@ def test_a_launch_with_other_settings_is_another_experiment(
     assert counts(db) == (expected, expected)
 
 
-def test_presets_are_rows_of_their_own(db: SqlStore) -> None:
+def test_presets_and_the_authors_ranges_are_rows_of_their_own(db: SqlStore) -> None:
     store_five(db)
-    store_five(db, [0.5] * 5, preset="paper_bce")
+    store_five(db, [0.5] * 5, preset="paper_bce", sweep="paper_search")
+    store_five(db, [0.9] * 5, preset="paper_l2", sweep="paper_search")
     rows = compared(db, "table1")
-    assert [row["preset"] for row in rows] == [None, "fast", "paper_bce", None, None, None]
-    assert [row["kept"] for row in rows] == [0, 5, 5, 0, 0, 0]
-    assert [row["verdict"] for row in rows[1:3]] == ["reproduced", "lower"]
+    assert [(row["spec"], row["preset"], row["kept"]) for row in rows] == [
+        ("table1", None, 0),
+        ("table1", "fast", 5),
+        ("paper_search", "paper_bce", 5),
+        ("paper_search", "paper_l2", 5),
+        *[("table1", None, 0)] * 3,
+    ]
+    assert [row["verdict"] for row in rows[1:4]] == ["reproduced", "lower", "lower"]
+
+
+def test_a_spec_that_was_changed_is_compared_as_last_launched(db: SqlStore) -> None:
+    def launch(seed: int, content: str) -> None:
+        of = config(seed=seed)
+        db.stage([PlannedRun(run_id(of), of)], sweep=NewSweep("table1", f"{seed}", (), content))
+        complete(db, RunRecord(run_id(of), "reached", 1.0, METRICS))
+
+    launch(0, "channels 2 to 40")
+    launch(1, "channels 8 to 40")
+    launch(2, "channels 8 to 40")
+    assert counts(db) == (2, 2)
 
 
 def test_min_accuracy_moves_the_gate(db: SqlStore) -> None:
@@ -158,7 +177,7 @@ def test_table_4_is_of_counting_and_has_its_gate(db: SqlStore) -> None:
     store_run(db, config("life_count", gol=2, model_t=2, seed=5), correlation=0.1, train_accuracy=0.998)
     store_run(db, config(gol=2, model_t=2))
     row = compared(db, "table4")[0]
-    assert list(row)[:5] == ["table", "preset", "quantity", "gol", "model_t"]
+    assert list(row)[:5] == ["table", "spec", "preset", "quantity", "gol"]
     assert (row["ours"], row["kept"], row["run"], row["baseline"]) == (pytest.approx(0.8), 5, 6, 0.49)
     assert row["verdict"] == "reproduced"
 
@@ -255,7 +274,7 @@ def test_the_traces_of_all_runs_are_read_at_once(db: SqlStore, monkeypatch: pyte
     monkeypatch.setattr(db, "traces_of", lambda run_ids: asked.append(list(run_ids)) or traces_of(run_ids))
     store_five(db)
     compared(db, "learning_order")
-    assert [len(run_ids) for run_ids in asked] == [5, 5]  # once for the leads of each state
+    assert [len(run_ids) for run_ids in asked] == [5]
 
 
 WIDE = {"sweep": "channels", "channels": 32}
@@ -267,25 +286,34 @@ def sign(db: SqlStore, effect: str = "channels") -> dict[str, Any]:
 
 
 def test_an_effect_by_hand(db: SqlStore) -> None:
-    # In pairs of a seed: .10, .11, .12, .09, .08, mean .10; deviations 0, .01, .02, -.01, -.02 with squares of .001:
-    # variance .00025, squared error .00005. t(4, .975) = 2.776445 (tables), half width 2.776445 * .00707107 =
-    # .0196324. (Sides that are not paired would have the interval of metrics between .7 and .99.)
-    first = (0.98, 0.90, 0.99, 0.80, 0.85)
+    # In pairs of a seed: .10, .11, .12, .09, .08 and the same again, mean .10; deviations 0, .01, .02, -.01, -.02 with
+    # squares of .001, twice: variance .002 / 9, squared error .0000222. t(9, .975) = 2.262157 (tables), half width
+    # 2.262157 * .00471405 = .0106639. (Sides that are not paired would have the interval of metrics from .7 to .99.)
+    first = (0.98, 0.90, 0.99, 0.80, 0.85) * 2
+    second = [m - d for m, d in zip(first, (0.10, 0.11, 0.12, 0.09, 0.08) * 2, strict=True)]
     store_five(db, first, sweep="channels")
-    store_five(db, [m - d for m, d in zip(first, (0.10, 0.11, 0.12, 0.09, 0.08), strict=True)], **WIDE)
-    store_run(db, config(channels=32, seed=9), metric=0.0, sweep="channels")  # without a partner
-    store_run(db, config(channels=20, seed=8), metric=0.0, sweep="channels")
-    store_run(db, config(channels=32, seed=8), metric=0.9, train_accuracy=0.5, sweep="channels")
+    store_five(db, second, **WIDE)
+    store_run(db, config(channels=32, seed=19), metric=0.0, sweep="channels")  # without a partner
+    store_run(db, config(channels=20, seed=18), metric=0.0, sweep="channels")
+    store_run(db, config(channels=32, seed=18), metric=0.9, train_accuracy=0.5, sweep="channels")
     row = sign(db)
     assert [row[key] for key in ("ours", "low", "high", "difference")] == pytest.approx(
-        [0.1, 0.1 - 0.0196324, 0.1 + 0.0196324, 0.01], abs=1e-6
+        [0.1, 0.1 - 0.0106639, 0.1 + 0.0106639, 0.01], abs=1e-6
     )
-    assert (row["quantity"], row["paper"], row["paper_runs"]) == ("difference", 0.09, None)
-    assert (row["preset"], row["baseline"]) == ("fast", None)
-    assert (row["kept"], row["run"], row["verdict"], row["sign"]) == (5, 6, "reproduced", "holds")
-    assert [row[f"first{end}"] for end in ("", "_metric", "_run")] == ["channels = 20", "metric", 6]
-    assert [row[f"second{end}"] for end in ("", "_metric", "_run")] == ["channels > 20", "metric", 7]
+    assert (row["quantity"], row["paper"], row["paper_runs"]) == ("effect", 0.09, None)
+    assert (row["spec"], row["preset"], row["baseline"]) == ("channels", "fast", None)
+    assert (row["kept"], row["run"], row["verdict"], row["sign"]) == (10, 11, "reproduced", "holds")
+    ends = ("", "_where", "_metric", "_kept", "_run")
+    assert [row[f"first{end}"] for end in ends] == ["20", "channels = 20", "metric", 11, 11]
+    assert [row[f"second{end}"] for end in ends] == ["more", "channels > 20", "metric", 11, 12]
     assert (row["first_mean"], row["second_mean"]) == (pytest.approx(0.904), pytest.approx(0.804))
+
+
+@pytest.mark.parametrize("change", [{"step_layers": 9}, {"batch": 32}, {"muon_lr": 0.005}])
+def test_a_pair_differs_in_the_effects_own_key_alone(db: SqlStore, change: dict[str, Any]) -> None:
+    store_five(db, sweep="channels")
+    store_five(db, **WIDE, **change)
+    assert (sign(db)["kept"], sign(db)["run"]) == (0, 0)
 
 
 def test_several_runs_of_a_seed_on_one_side_are_one_partner(db: SqlStore) -> None:
@@ -298,26 +326,25 @@ def test_several_runs_of_a_seed_on_one_side_are_one_partner(db: SqlStore) -> Non
 @pytest.mark.parametrize(
     ("differences", "said"),
     [
-        ([0.2, 0.1, 0.3, 0.2, 0.2], "holds"),
-        ([-0.2, -0.1, -0.3, -0.2, -0.2], "reversed"),
-        ([0.5, -0.4, 0.3, -0.2, 0.1], "open"),
-        ([0.2] * 4, "too few runs"),
+        ([0.2, 0.1, 0.3, 0.2, 0.2] * 2, "holds"),
+        ([-0.2, -0.1, -0.3, -0.2, -0.2] * 2, "reversed"),
+        ([0.5, -0.4, 0.3, -0.2, 0.1] * 2, "open"),
+        ([0.2] * 9, "too few runs"),
         ([], "too few runs"),
     ],
 )
 def test_the_sign_of_an_effect(db: SqlStore, differences: list[float], said: str) -> None:
-    store_five(db, [0.5] * 5, sweep="channels")
+    store_five(db, [0.5] * 10, sweep="channels")
     store_five(db, [0.5 - difference for difference in differences], **WIDE)
     assert (sign(db)["sign"], sign(db)["kept"]) == (said, len(differences))
 
 
 def test_the_adversary_is_compared_within_each_run(db: SqlStore) -> None:
-    for seed in range(5):
-        store_run(
-            db, config(gol=3, model_t=2, seed=seed), metric_plain=0.1 * seed, metric_adv=0.1 * seed + 0.5
-        )
+    for seed in range(10):
+        metrics = {"metric_plain": 0.1 * seed, "metric_adv": 0.1 * seed + 0.5}
+        store_run(db, config(gol=3, model_t=2, seed=seed), **metrics)
     row = sign(db, "adversary")
-    assert (row["ours"], row["kept"], row["sign"]) == (pytest.approx(0.5), 5, "holds")
+    assert (row["ours"], row["kept"], row["sign"]) == (pytest.approx(0.5), 10, "holds")
     assert (row["first_metric"], row["second_metric"]) == ("metric_adv", "metric_plain")
     assert row["verdict"] == "lower"  # than .56, with an interval of no width
 
@@ -334,6 +361,6 @@ def test_autoencoder_and_rnn_are_compared_at_3_3(db: SqlStore) -> None:
 
 def test_an_effect_is_of_one_preset(db: SqlStore) -> None:
     store_five(db, sweep="channels")
-    store_five(db, preset="paper_bce", **WIDE)
+    store_five(db, preset="adam", **WIDE)
     rows = [row for row in compared(db, "signs") if row["effect"] == "channels"]
-    assert [(row["preset"], row["kept"]) for row in rows] == [("fast", 0), ("paper_bce", 0)]
+    assert [(row["preset"], row["kept"]) for row in rows] == [("adam", 0), ("fast", 0)]

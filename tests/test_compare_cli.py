@@ -31,7 +31,7 @@ def test_all_of_an_empty_store(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         ] == [None] * 7
     said = output(capsys, "compare", "table1")
     assert "too few runs" in said
-    assert said.rstrip().endswith("train them with: imagine-sweep launch table1")
+    assert said.rstrip().endswith("train some with: imagine-sweep launch table1")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -41,9 +41,9 @@ def test_a_table_for_people(capsys: pytest.CaptureFixture[str], db: SqlStore) ->
     assert said[:2] == [f"table1: {ABOUT['table1']}", ""]
     lines = [" ".join(line.split()) for line in said]
     assert lines[2] == (
-        "gol model_t ae rnn preset quantity paper paper_runs ours difference kept/run baseline verdict"
+        "gol model_t ae rnn spec preset quantity paper paper_runs ours difference kept/run baseline verdict"
     )
-    assert "3 3 true true fast metric 0.99 42 0.99 [0.98, 1.00] 0.00 5/5 0.05 reproduced" in lines
+    assert "3 3 true true table1 fast metric 0.99 42 0.99 [0.98, 1.00] 0.00 5/5 0.05 reproduced" in lines
 
 
 def test_every_table_has_its_heading(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
@@ -62,7 +62,7 @@ def test_the_learning_order_for_people(capsys: pytest.CaptureFixture[str], db: S
     said = output(capsys, "compare", "learning_order", "--format", "markdown").splitlines()
     assert said[0] == "learning_order: " + ABOUT["learning_order"]
     assert len(said[0]) <= 110
-    head, _, two, three = [cells(line)[5:] for line in said[2:]]
+    head, _, two, three = [cells(line)[6:] for line in said[2:]]
     assert " ".join(head) == "quantity paper paper_runs ours share ratio paper_ratio kept/run verdict"
     leads = ["lead_state2", "5,533", "15", "600 [600, 600]", "0.60 [0.60, 0.60]", "2.00 [2.00, 2.00]"]
     assert two == [*leads, "2.00", "5/5", "reproduced"]

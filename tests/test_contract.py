@@ -323,3 +323,12 @@ def test_it_is_not_known_what_an_earlier_version_overrode(store: Store) -> None:
     store.stage([PlannedRun(RUN, {})], sweep=NewSweep("table1", "", None))
     assert store.launches() == [NewSweep("table1", "", None)]
     assert store.members(["table1"], overridden=["preset"]) == set()
+
+
+def test_of_a_spec_that_changed_the_last_content_counts(store: Store) -> None:
+    one, two, three = (PlannedRun(f"{number:064x}", {}) for number in range(3))
+    store.stage([one], sweep=NewSweep("table1", "1", (), "old"))
+    store.stage([two], sweep=NewSweep("table1", "2", (), "new"))
+    store.stage([three], sweep=NewSweep("table1", "3", (), "new"))
+    store.stage([one], sweep=NewSweep("table1", "4", ("batch",), "other"))
+    assert store.members(["table1"], overridden=[]) == {two.run_id, three.run_id}

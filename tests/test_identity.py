@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from imagination import registry
 from imagination.life.config import LifeStateConfig
-from imagination.schema import ConfigError, added, build, coerce, keys, setting
+from imagination.schema import ConfigError, added, build, coerce, keys, rebuild, setting
 from jobs.identity import canonical_json, run_id
+from results_db.columns import BEFORE
 
 # Written by hand, keys in alphabetical order: what the golden id is the hash of. It need not be any preset's today.
 GOLDEN_TEXT = (
@@ -128,6 +129,21 @@ def test_an_added_key_is_part_of_the_id_at_every_other_value(grown: Any) -> None
     text = '{"config":{"experiment":"grown","lr":0.1,"noise":0.5},"schema":1}'
     assert grown(Late) == hashlib.sha256(text.encode()).hexdigest()
     assert len({grown(Late, noise=noise) for noise in (0, 0.25, 0.5)}) == 3
+
+
+def test_a_stored_run_is_built_with_the_value_that_it_had() -> None:
+    stored = {"experiment": "grown", "lr": 0.2}
+    assert rebuild(Late, stored) == Late(lr=0.2, noise=0.0)
+    assert rebuild(Late, {**stored, "noise": 0.7}) == Late(lr=0.2, noise=0.7)
+
+
+def test_results_know_the_values_of_earlier_runs() -> None:
+    known = {
+        key: value
+        for name in registry.EXPERIMENTS
+        for key, value in added(registry.config_type(name)).items()
+    }
+    assert known == BEFORE
 
 
 def test_the_value_of_earlier_runs_is_checked_like_any_other() -> None:

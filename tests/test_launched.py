@@ -28,7 +28,7 @@ STORED = (
     '{"name": "old", "launcher": {"name": "slurm"}, "parts": [{"file": "old.yaml", "experiment": "life_state", '
     '"preset": "fast", "base": {"channels": 8}, "rows": [{"values": {"gol": 2}, "runs": 3, "line": 4, '
     '"said": {"gol": "old.yaml:4"}}], "grid": {"clip": [1.0, 2.0]}, "zipped": {}, "exclude": [{"values": '
-    '{"clip": 2.0}, "line": 6}], "sample": {"lr": {"kind": "choice", "values": [0.001]}}, "seeds": {"start": 5, '
+    '{"clip": 2.0}, "line": 6}], "sample": {}, "seeds": {"start": 5, '
     '"fixed": null}, "runs": 1, "said": {"channels": "override \'channels=8\'"}, "overridden": ["channels"], '
     '"mistakes": []}]}'
 )
@@ -61,7 +61,7 @@ def test_a_text_of_an_older_store_is_read() -> None:
     (cell,) = expand(recompose(STORED)).cells
     assert cell.columns == {"gol": 2, "clip": 1.0}
     assert (cell.config["channels"], cell.wanted) == (8, 3)
-    assert [(run.config["seed"], run.config["lr"]) for run in cell.runs] == [(5, 1e-3), (6, 1e-3), (7, 1e-3)]
+    assert [run.config["seed"] for run in cell.runs] == [5, 6, 7]
 
 
 @pytest.mark.parametrize("text", ["", "no json", "[]", "{}", '{"name": "s", "parts": [{}], "launcher": {}}'])
@@ -149,7 +149,19 @@ def test_listings_leave_included_sweeps_out_unless_they_have_cells_of_their_own(
     staged(store, load(tmp_path / "plain.yaml"))
     assert listed() == ["both"]
     staged(store, apply_overrides(load(tmp_path / "plain.yaml"), ["runs=2"]))
-    assert listed() == ["both", "plain"]
+    assert listed() == ["both", "plain"]  # which has a run more now
+
+
+def test_what_an_earlier_version_launched_stays_so_when_it_is_launched_again(store) -> None:
+    staged(store, recompose(STORED))
+    assert store.launches()[0].overridden is None
+    assert store.members(["old"], overridden=["channels"]) == set()
+
+
+def test_draws_of_an_earlier_version_are_not_drawn_anew(tmp_path) -> None:
+    text = STORED.replace('"sample": {}', '"sample": {"lr": {"kind": "choice", "values": [0.001]}}')
+    with pytest.raises(ValueError, match="drew other values"):
+        recompose(text)
 
 
 def test_a_launch_is_taken_back_with_the_specs_that_it_includes(store, tmp_path) -> None:

@@ -1,12 +1,13 @@
 """The run ids of everything that ships. A store is keyed by them, so no change of the code may change one.
 
 `run_ids.json` holds the ids, as 16 characters, of every preset (seed 0) and of every spec under every preset of its
-experiments. After a change that is meant to add or rename specs, write the file anew and read the difference:
+experiments. After a change that is meant to add or rename specs, write the file anew:
 
     .venv/bin/python tests/test_run_ids.py
 """
 
 import json
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,5 +49,9 @@ def test_no_run_id_changes() -> None:
 
 
 if __name__ == "__main__":
+    before = json.loads(FILE.read_text())
+    changed = [name for name, ids in current().items() if before.get(name, ids) != ids]
+    if changed and "--change" not in sys.argv:
+        sys.exit(f"these have other ids than before: {', '.join(changed)}; if that is meant, add --change")
     lines = (f"{json.dumps(name)}: {json.dumps(ids)}" for name, ids in current().items())
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
-from results_db.contract import Attempt, StoreError
+from results_db.contract import Attempt, NewSweep, StoreError
 from results_db.store import schema
 from results_db.store.address import locate
 from results_db.store.engine import make_engine
@@ -77,6 +77,8 @@ OLD = (
     "process, device, versions) VALUES (1, 1, 0, 'LOST', :at, :at, 5, '{}', 'local', 'h', '1:1', 'cpu', '{}'), "
     "(1, 2, 0, 'FAILED', :at, :at, 9, '{}', 'local', 'h', '1:1', 'cpu', '{}')",
     "INSERT INTO metric (run, name, value) VALUES (1, 'metric', 0.5)",
+    "INSERT INTO sweep (id, name, spec, launched_at) VALUES (1, 'table1', '{}', :at)",
+    "INSERT INTO sweep_run (sweep, run) VALUES (1, 1)",
 )
 """Rows of a store with schema 0001."""
 
@@ -103,6 +105,8 @@ def test_an_older_store_is_refused_until_it_is_upgraded(old: str) -> None:
             (1, "LOST", 5),
             (2, "FAILED", 9),
         ]
+        assert store.launches() == [NewSweep("table1", "{}", None)]
+        assert store.members(["table1"], overridden=[]) == set()  # what it overrode is not known
         first = store.attempts("aa")[0]
         assert first["claimed_at"] == first["started_at"]
         claimed = store.claim(["aa", "bb"], job_name="j", launcher="slurm", retry_failed=True)

@@ -169,7 +169,8 @@ COMPARED = {
 STEPS = {"quantity": "lead_state2", "paper": 5533, "ours": 1800.4, "low": 622.0, "high": 2978.0}
 SHARE = {"share": 0.6, "share_low": 0.5, "share_high": 0.7}
 NEITHER = {"baseline": None, "ceiling": None}
-SIDES = {"first": "channels = 20", "first_mean": 0.988, "second_mean": 0.888, "sign": "holds"}
+FIRST = {"first": "20", "first_mean": 0.988, "first_kept": 5, "first_run": 6}
+SECOND = {"second": "more", "second_mean": None, "second_kept": 0, "second_run": 2}
 
 
 @pytest.mark.parametrize(
@@ -186,9 +187,9 @@ SIDES = {"first": "channels = 20", "first_mean": 0.988, "second_mean": 0.888, "s
             "difference -3,733, share 0.60 [0.50, 0.70], kept/run 5/6",
         ),
         (
-            {"quantity": "difference", "difference": 0.01, **NEITHER, **SIDES},
-            "gol 3, ae false, quantity difference, paper 0.99, paper_runs 42, ours 0.95 [0.90, 1.00], "
-            "difference +0.01, first 0.99, second 0.89, kept/run 5/6, sign holds, verdict reproduced",
+            {"quantity": "effect", "difference": 0.01, **NEITHER, **FIRST, **SECOND, "sign": "open"},
+            "gol 3, ae false, quantity effect, paper 0.99, paper_runs 42, ours 0.95 [0.90, 1.00], "
+            "difference +0.01, first 20: 0.99 (5/6), second more: (0/2), kept/run 5/6, sign open, verdict reproduced",
         ),
     ],
     ids=["metric", "lead", "effect"],

@@ -52,6 +52,12 @@ def table(*, group: str, where: str | None, min_accuracy: float | None, style: s
         click.echo(options.nothing(store, "no completed run", where=where))
 
 
+def _none_counts(table: str, where: str | None) -> str:
+    if where is not None:
+        return f"no stored run of these specs matches --where '{where}'"
+    return f"no stored run counts here, see docs/results.md; train some with: imagine-sweep launch {table}"
+
+
 @results.command()
 @click.argument("table", required=False)
 @console.where_option
@@ -63,8 +69,8 @@ def compare(
 ) -> None:
     """Compare the paper's numbers with those of the stored runs.
 
-    A number is compared with the runs that its own specs want. Runs of different presets are different rows. The
-    verdict is reproduced, higher or lower; too few runs, with fewer than 5 kept runs; or uncertain, if the 95%
+    A number is compared with the runs that its own specs want. Runs of different specs and presets are different rows.
+    The verdict is reproduced, higher or lower; too few runs, with fewer than 5 kept runs; or uncertain, if the 95%
     interval is wider than .10 to each side. `signs` are the effects of single settings: runs are compared in pairs of
     one seed, and `sign` says whether the paper's direction holds.
 
@@ -90,7 +96,7 @@ def compare(
         shown = tables.comparison(part, list(numbers.TABLES[name][0].cell), style=style)
         parts.append(f"{name}: {numbers.ABOUT[name]}\n\n{shown}")
         if not any(row["run"] for row in part):
-            parts[-1] += f"\n\nno run of these is stored; train them with: imagine-sweep launch {name}"
+            parts[-1] += f"\n\n{_none_counts(name, where)}"
     click.echo("\n\n".join(parts))
 
 

@@ -5,14 +5,16 @@ runs of different length, and the paper does not say how long its runs were. So 
 by its ratio to the other lead, both as shares of the final state's step.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
+from results_db.columns import CONFIG_COLUMNS
 from results_db.contract import Store
 from results_db.paper.learning_order import Traces, first_steps, leads
 from results_db.paper.numbers import EFFECTS, LEADS, TABLES, Number, Side
-from results_db.paper.selection import presets, runs_of
+from results_db.paper.selection import groups
 from results_db.query import where
 from results_db.query.aggregate import Interval, mean_interval, ratio_interval, values
 from results_db.query.gate import passed
@@ -39,10 +41,14 @@ CEILING = "baseline_perfect"
 """The metric of a perfect decoder; the other `baseline_*` are of trivial ones."""
 
 
-def compare(table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: float | None = None) -> list[Row]:
-    """One row per number of a table of the paper and preset of its runs; without runs, one row per number.
+FEWEST_PAIRS = 10
+"""Fewer pairs than this do not show the sign of an effect."""
 
-    Its keys are `table, preset, quantity`, the number's group columns, `paper, paper_runs, ours, low, high,
+
+def compare(table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: float | None = None) -> list[Row]:
+    """One row per number of a table of the paper, and per spec and preset of its runs.
+
+    Its keys are `table, spec, preset, quantity`, the number's group columns, `paper, paper_runs, ours, low, high,
     difference, kept, run, baseline, ceiling, verdict`; then, for leads, `share, share_low, share_high` (of the final
     state's step) and `ratio, ratio_low, ratio_high, paper_ratio` (to the other lead), and for an effect `sign` and its
     two sides.
@@ -52,19 +58,22 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: floa
     """
     rows = []
     numbers = TABLES[table]
+    found: dict[str, Leads] = {}
     for number in numbers:
-        of_number = runs_of(frame, number, store)
-        for preset in presets(of_number):
-            runs = of_number[of_number["preset"] == preset]
+        for spec, preset, runs in groups(frame, number, store=store):
             kept = runs[passed(runs, min_accuracy=min_accuracy)]
-            if table == "learning_order":
-                other = numbers[1 - numbers.index(number)]
-                row = _lead(number, other, kept, run=len(runs), store=store)
-            elif table == "signs":
+            if table == "signs":
                 row = _effect(number, runs, kept)
+            elif table == "learning_order":
+                ids = [str(run_id) for run_id in kept["run_id"]]
+                missing = [run_id for run_id in ids if run_id not in found]
+                traces = store.traces_of(missing) if missing else {}
+                found |= {run_id: _leads(traces.get(run_id, {})) for run_id in missing}
+                leads = [found[run_id] for run_id in ids]
+                row = _lead(number, numbers[1 - numbers.index(number)], leads, run=len(runs))
             else:
                 row = _mean(number, runs, kept)
-            rows.append({"table": table, "preset": preset, **row})
+            rows.append({"table": table, "spec": spec, "preset": preset, **row})
     return rows
 
 
@@ -112,8 +121,7 @@ def _leads(traces: Traces) -> Leads:
     }
 
 
-def _lead(number: Number, other: Number, kept: pd.DataFrame, *, run: int, store: Store) -> Row:
-    found = [_leads(traces) for traces in store.traces_of([str(name) for name in kept["run_id"]]).values()]
+def _lead(number: Number, other: Number, found: Sequence[Leads], *, run: int) -> Row:
     both = [of_run for of_run in found if number.quantity in of_run and other.quantity in of_run]
     shares = [of_run[number.quantity][1] for of_run in both]
     share = mean_interval(shares)
@@ -139,42 +147,48 @@ def _lead_verdict(wanted: float, share: Interval, ratio: Interval, *, kept: int)
 
 
 def _effect(number: Number, runs: pd.DataFrame, kept: pd.DataFrame) -> Row:
-    """The difference in pairs: of the runs with one seed, the mean of the first side minus that of the second."""
+    """The difference in pairs: the mean of the first side's runs minus that of the second's, with all else equal."""
     effect = EFFECTS[str(number.cell["effect"])]
-    sides = [_by_seed(kept, side) for side in (effect.first, effect.second)]
-    tried = [where.apply(side.where, runs) for side in (effect.first, effect.second)]
-    first, second = (side.reindex(sides[0].index.intersection(sides[1].index)) for side in sides)
+    sides = (effect.first, effect.second)
+    named = " ".join(side.where for side in sides).split()
+    equal = [key for key in CONFIG_COLUMNS if key in runs.columns and key not in named]
+    first, second = (_grouped(kept, side, equal)[side.metric].mean().dropna() for side in sides)
+    first, second = first.align(second, join="inner")
+    tried = [_grouped(runs, side, equal).size().index for side in sides]
     ours = mean_interval(list(first - second))
     return _row(
         number,
         ours,
         kept=len(first),
-        run=len(set(tried[0]["seed"]) & set(tried[1]["seed"])),
+        run=len(tried[0].intersection(tried[1])),
         beside={
             "sign": _sign(ours, pairs=len(first)),
-            **_side("first", effect.first, first, tried[0]),
-            **_side("second", effect.second, second, tried[1]),
+            **_side("first", effect.first, first, runs, kept),
+            **_side("second", effect.second, second, runs, kept),
         },
     )
 
 
-def _by_seed(kept: pd.DataFrame, side: Side) -> "pd.Series[float]":
-    return where.apply(side.where, kept).groupby("seed")[side.metric].mean().dropna()
+def _grouped(runs: pd.DataFrame, side: Side, equal: list[str]) -> Any:
+    """A side's runs by the config keys that are `equal` on both sides; its type is not public in pandas."""
+    return where.apply(side.where, runs).groupby(equal, dropna=False)
 
 
 def _sign(ours: Interval, *, pairs: int) -> str:
     """Whether the first side is larger, as in the paper: `holds`, `reversed`, or `open` if the interval has both."""
-    if pairs < FEWEST_RUNS or ours.low is None or ours.high is None:
+    if pairs < FEWEST_PAIRS or ours.low is None or ours.high is None:
         return TOO_FEW
     return "holds" if ours.low > 0 else "reversed" if ours.high < 0 else "open"
 
 
-def _side(name: str, side: Side, metrics: "pd.Series[float]", tried: pd.DataFrame) -> Row:
+def _side(name: str, side: Side, metrics: "pd.Series[float]", runs: pd.DataFrame, kept: pd.DataFrame) -> Row:
     return {
-        name: side.where,
+        name: side.label,
+        f"{name}_where": side.where,
         f"{name}_metric": side.metric,
         f"{name}_mean": mean_interval(list(metrics)).mean,
-        f"{name}_run": len(tried),
+        f"{name}_kept": len(where.apply(side.where, kept)),
+        f"{name}_run": len(where.apply(side.where, runs)),
     }
 
 

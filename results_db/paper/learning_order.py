@@ -129,7 +129,7 @@ def collect(
         frame = filters.apply(where, frame[frame["run_id"].isin(named)])
     else:
         if where is None:
-            frame = runs_of(frame, TABLES["learning_order"][0], store)
+            frame = runs_of(frame, TABLES["learning_order"][0], store=store)
         frame = completed(filters.apply(where, frame))
         frame = frame[passed(frame, min_accuracy=min_accuracy)]
     traces = store.traces_of(frame["run_id"])

@@ -14,7 +14,7 @@ class Number:
 
     Attributes:
         table: a name in `TABLES`: a table of the paper, its learning order, or `signs`.
-        quantity: the metric or lead whose mean it is, or the `difference` of two mean metrics.
+        quantity: the metric or lead whose mean it is, or the `effect`, a mean difference of two metrics.
         cell: the group columns of its runs, with their values.
         value: the number.
         runs: the number of its runs; null where the paper does not say.
@@ -27,25 +27,40 @@ class Number:
     runs: int | None
 
 
-class Side(NamedTuple):
-    """A side of an effect: a filter for its runs, in the language of `--where`, and the metric that is compared."""
+class Source(NamedTuple):
+    """The specs that train the runs of a number. A run of any of them counts.
 
+    Attributes:
+        spec: the one to launch for this number.
+        specs: all of them. Their runs differ in their cells alone.
+        overridden: config keys that a launch may have overridden.
+    """
+
+    spec: str
+    specs: Sequence[str]
+    overridden: Sequence[str] = ()
+
+
+class Side(NamedTuple):
+    """A side of an effect: its name, a filter for its runs in the language of `--where`, and the compared metric."""
+
+    label: str
     where: str
     metric: str = "metric"
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A claim of the paper: the first side's metric is larger. Runs are paired by seed, which decides their draws.
+    """A claim of the paper: the first side's metric is larger. Runs are compared in pairs of one seed and shape.
 
     Attributes:
-        specs: the specs that train its runs.
+        spec: the spec that trains its runs.
         first: the side with the larger mean.
         second: the other side.
         value: the paper's difference of the two means.
     """
 
-    specs: Sequence[str]
+    spec: str
     first: Side
     second: Side
     value: float
@@ -57,37 +72,33 @@ SIMILARITY = 0.98
 LEADS = ("lead_state2", "lead_state3")
 """The quantities of the learning order: how many training steps a state is learned before the final one."""
 
-_STATE_SPECS = (
-    *("table1", "table2", "table3", "learning_order", "contrasts"),
-    *("paper_search", "paper_search_4"),
-)
+_TABLES = ("table1", "table2", "table3", "learning_order", "contrasts")
 _THREE = "gol = 3 and model_t = 3"
+_TWO = "gol = 3 and model_t = 2"
 
 EFFECTS = {
-    "autoencoder": Effect(  # Table 1: .99 and .56
-        _STATE_SPECS,
-        Side(f"{_THREE} and ae = true and rnn = true"),
-        Side(f"{_THREE} and ae = false and rnn = true"),
+    # Table 1: .99 and .56, .99 and .40; Table 3: .71 and .15.
+    "autoencoder": Effect(
+        "contrasts",
+        Side("with", f"{_THREE} and ae = true and rnn = true"),
+        Side("without", f"{_THREE} and ae = false and rnn = true"),
         0.43,
     ),
-    "rnn": Effect(  # Table 1: .99 and .40
-        _STATE_SPECS,
-        Side(f"{_THREE} and ae = true and rnn = true"),
-        Side(f"{_THREE} and ae = true and rnn = false"),
+    "rnn": Effect(
+        "contrasts",
+        Side("with", f"{_THREE} and ae = true and rnn = true"),
+        Side("without", f"{_THREE} and ae = true and rnn = false"),
         0.59,
     ),
-    "adversary": Effect(  # Table 3: .71 and .15
-        _STATE_SPECS,
-        Side("gol = 3 and model_t = 2", "metric_adv"),
-        Side("gol = 3 and model_t = 2", "metric_plain"),
-        0.56,
+    "adversary": Effect(
+        "contrasts", Side("with", _TWO, "metric_adv"), Side("without", _TWO, "metric_plain"), 0.56
     ),
     # Section 3.1.1. The paper names neither the runs nor their timesteps, so these take those of the learning order.
-    "channels": Effect(("channels",), Side("channels = 20"), Side("channels > 20"), 0.09),
+    "channels": Effect("channels", Side("20", "channels = 20"), Side("more", "channels > 20"), 0.09),
     "coder_layers": Effect(
-        ("coder_layers",),
-        Side("enc_layers = 1 and dec_layers = 1"),
-        Side("enc_layers = 3 and dec_layers = 3"),
+        "coder_layers",
+        Side("1", "enc_layers = 1 and dec_layers = 1"),
+        Side("3", "enc_layers = 3 and dec_layers = 3"),
         0.14,
     ),
 }
@@ -129,7 +140,7 @@ _ROWS: dict[str, list[tuple[Mapping[str, Scalar], int | None, Mapping[str, float
     ],
     # Section 3.1.1: 15 runs with 3 timesteps.
     "learning_order": [(_state(3, 3), 15, {LEADS[0]: 5533, LEADS[1]: 2773})],
-    "signs": [({"effect": name}, None, {"difference": effect.value}) for name, effect in EFFECTS.items()],
+    "signs": [({"effect": name}, None, {"effect": effect.value}) for name, effect in EFFECTS.items()],
 }
 
 TABLES = {
@@ -152,11 +163,20 @@ ABOUT = {
 }
 """What each table shows, in one line."""
 
-SPECS: dict[str, Sequence[str]] = {
-    table: ("table4", "paper_search_count") if table == "table4" else _STATE_SPECS for table in TABLES
-}
-"""The specs that train the runs of each table; for `signs` see `Effect.specs`. Tables 1 to 3 and the learning order
-are of the same runs, so a run of one of their specs counts in all of them."""
+
+def sources(number: Number) -> list[Source]:
+    """Where the runs of a number come from: first our own specs, then the authors' ranges.
+
+    Tables 1 to 3, the learning order and the contrasts are of the same runs, so a run of one of these specs counts in
+    all of them. `paper_search` trains with another optimiser and other ranges, so its runs are rows of their own.
+    """
+    spec = EFFECTS[str(number.cell["effect"])].spec if number.table == "signs" else number.table
+    if spec == "table4":
+        return [Source(spec, [spec]), Source("paper_search_count", ["paper_search_count"], ["preset"])]
+    if spec in _TABLES:
+        searches = ["paper_search", "paper_search_4"]
+        return [Source(spec, _TABLES), Source("paper_search", searches, ["preset"])]
+    return [Source(spec, [spec])]
 
 
 def chosen(name: str | None) -> list[str]:

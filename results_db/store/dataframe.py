@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sqlalchemy import Connection, distinct, func, select
 
-from results_db.columns import CONFIG_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS, in_order
+from results_db.columns import BEFORE, CONFIG_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS, in_order
 from results_db.store import models
 
 
@@ -39,7 +39,7 @@ def run_frame(connection: Connection) -> pd.DataFrame:
     configs = [row.config for row in rows]
     keys = {key for config in configs for key in config}
     for key in in_order(keys - set(RUN_COLUMNS), CONFIG_COLUMNS):
-        data[key] = _column([config.get(key) for config in configs])
+        data[key] = _column([config.get(key, BEFORE.get(key)) for config in configs])
     metric = models.Metric
     # pandas' read_sql would hide a database error in one of its own, which the store does not catch.
     found = connection.execute(select(metric.run, metric.name, metric.value)).all()

@@ -80,6 +80,7 @@ class Sweep(Base):
     name: Mapped[str] = mapped_column(String(200), index=True)
     spec: Mapped[str] = mapped_column(Text)
     overridden: Mapped[list[str] | None]
+    content: Mapped[str | None] = mapped_column(String(64))
     launched_at: Mapped[datetime]
 
 

@@ -125,6 +125,7 @@ class SqlStore(AttemptStore):
                 "name": sweep.name,
                 "spec": sweep.spec,
                 "overridden": overridden,
+                "content": sweep.content,
                 "launched_at": now,
             }
             key = connection.scalar(insert(models.Sweep).values(launch).returning(models.Sweep.id))
@@ -170,25 +171,27 @@ class SqlStore(AttemptStore):
     def launches(self) -> list[NewSweep]:
         sweep = models.Sweep
         newest = select(func.max(sweep.id)).group_by(sweep.name, sweep.spec)
-        query = (
-            select(sweep.name, sweep.spec, sweep.overridden).where(sweep.id.in_(newest)).order_by(sweep.id)
-        )
+        columns = (sweep.name, sweep.spec, sweep.overridden, sweep.content)
+        query = select(*columns).where(sweep.id.in_(newest)).order_by(sweep.id)
         with self._reading() as connection:
             return [
-                NewSweep(name, spec, None if own is None else tuple(own))
-                for name, spec, own in connection.execute(query)
+                NewSweep(name, spec, None if own is None else tuple(own), content or "")
+                for name, spec, own, content in connection.execute(query)
             ]
 
     @override
     def members(self, sweeps: Collection[str], *, overridden: Collection[str]) -> set[str]:
         sweep, member, run = models.Sweep, models.SweepRun, models.Run
-        launched = select(sweep.id, sweep.overridden).where(sweep.name.in_(sweeps))
+        columns = (sweep.id, sweep.name, sweep.overridden, sweep.content)
+        launched = select(*columns).where(sweep.name.in_(sweeps)).order_by(sweep.id)
         with self._reading() as connection:
-            keys = [
-                key
-                for key, own in connection.execute(launched)
+            plain = [
+                (key, name, content)
+                for key, name, own, content in connection.execute(launched)
                 if own is not None and set(own) <= set(overridden)
             ]
+            newest = {name: content for _, name, content in plain}
+            keys = [key for key, name, content in plain if content == newest[name]]
             query = (
                 select(run.run_id).join(member, member.run == run.id).where(member.sweep.in_(keys)).distinct()
             )

@@ -21,7 +21,18 @@ EXACT = ("json", "csv")
 """The styles with unrounded values; the others round values for reading."""
 
 _COMPARED = (
-    *("preset", "quantity", "paper", "paper_runs", "ours", "difference", "share", "ratio", "paper_ratio"),
+    *(
+        "spec",
+        "preset",
+        "quantity",
+        "paper",
+        "paper_runs",
+        "ours",
+        "difference",
+        "share",
+        "ratio",
+        "paper_ratio",
+    ),
     *("first", "second", "kept/run", "baseline", "ceiling", "sign", "verdict"),
 )
 
@@ -70,14 +81,14 @@ def comparison(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
             {
                 **{
                     name: row.get(name)
-                    for name in (*by, "preset", "quantity", "paper_runs", "sign", "verdict")
+                    for name in (*by, "spec", "preset", "quantity", "paper_runs", "sign", "verdict")
                 },
                 "paper": decimals(row["paper"], places=places),
                 "ours": interval(row["ours"], row["low"], row["high"], places=places),
                 "difference": decimals(row["difference"], places=places, signed=True),
                 **{name: spread(row, name) for name in ("share", "ratio")},
                 "paper_ratio": decimals(row.get("paper_ratio")),
-                **{side: decimals(row.get(f"{side}_mean")) for side in ("first", "second")},
+                **{side: _side(row, side) for side in ("first", "second") if side in row},
                 "kept/run": f"{row['kept']}/{row['run']}",
                 **{name: decimals(row[name]) for name in ("baseline", "ceiling")},
             }
@@ -104,6 +115,12 @@ def decimals(value: float | None, *, places: int = 2, signed: bool = False) -> s
         return ""
     sign = "+" if signed and round(value, places) > 0 else ""
     return f"{value:{sign}z,.{places}f}"
+
+
+def _side(row: Row, side: str) -> str:
+    """`with: 0.99 (14/16)`: the mean over the pairs, and how many of the side's runs were kept."""
+    parts = [f"{row[side]}:", decimals(row[f"{side}_mean"]), f"({row[f'{side}_kept']}/{row[f'{side}_run']})"]
+    return " ".join(part for part in parts if part)
 
 
 def _render_filled(rows: Sequence[Row], names: Sequence[str], *, style: str) -> str:

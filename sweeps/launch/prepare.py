@@ -1,6 +1,6 @@
 """Prepares a launch: recovers, plans and forms packs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from results_db.store import open_store
 from results_db.store.address import locate
 from results_db.text import counted
 from sweeps.launch.options import LaunchOptions
-from sweeps.spec.expand import Expansion, in_breadth_first_order
+from sweeps.spec.expand import Expansion, expand, in_breadth_first_order
 from sweeps.spec.model import Spec
 from sweeps.status.cell import Counts
 from sweeps.status.plan import Plan, make_plan
@@ -49,12 +49,22 @@ class Prepared:
     @property
     def sweeps(self) -> dict[NewSweep, list[PlannedRun]]:
         """The launch of the spec and of each spec that it includes, as the store records them, and their runs."""
-        own = [(spec, self.expansion.runs_of(spec.name)) for spec in self.spec.included]
+        wanted = {self.spec.name: self.expansion.runs}
+        if included := self.spec.included:
+            planned = {run.run_id for run in expand(self.spec).runs}
+            wanted |= {spec.name: self._wanted_by(spec, planned) for spec in included}
         return {
-            NewSweep(spec.name, spec.composed, tuple(spec.overridden)): runs
-            for spec, runs in [(self.spec, self.expansion.runs), *own]
-            if runs or spec is self.spec
+            NewSweep(spec.name, spec.composed, spec.overridden, spec.content): wanted[spec.name]
+            for spec in (self.spec, *included)
+            if wanted[spec.name] or spec is self.spec
         }
+
+    def _wanted_by(self, included: Spec, planned: Collection[str]) -> list[PlannedRun]:
+        """The runs of this launch that an included spec wants; the runs of a top-up are not `planned`."""
+        own = {run.run_id for run in expand(included).runs}
+        cells = [cell for cell in self.expansion.cells if included.name in cell.specs]
+        own |= {run.run_id for cell in cells for run in cell.runs if run.run_id not in planned}
+        return [run for run in self.expansion.runs if run.run_id in own]
 
     def stage(self) -> None:
         """Records the launch and its runs in the store. Call it last before training."""

@@ -28,7 +28,6 @@ class Cell:
         wanted: the number of kept runs that the spec asks for.
         specs: the names of the specs whose own cell it is: the launched spec, or ones that it includes.
         runs: the runs of a launch, in seed order, without those of earlier cells.
-        repeated: its runs that belong to earlier cells.
         template: the complete config before a run's seed and draws replace their keys.
         sample: the keys that are drawn per seed.
         next_seed: the first seed of a top-up; None: the spec fixes its seeds.
@@ -38,7 +37,6 @@ class Cell:
     wanted: int
     specs: frozenset[str] = frozenset()
     runs: Sequence[PlannedRun]
-    repeated: Sequence[PlannedRun] = ()
     template: Mapping[str, Scalar]
     sample: Mapping[str, Distribution]
     next_seed: int | None
@@ -74,12 +72,6 @@ class Expansion:
         """All runs, cell by cell."""
         return [run for cell in self.cells for run in cell.runs]
 
-    def runs_of(self, spec: str) -> list[PlannedRun]:
-        """The runs that a spec wants by its own cells, see `Cell.specs`."""
-        own = [cell for cell in self.cells if spec in cell.specs]
-        wanted = {run.run_id for cell in own for run in (*cell.runs, *cell.repeated)}
-        return [run for run in self.runs if run.run_id in wanted]
-
 
 def expand(spec: Spec) -> Expansion:
     """The cells and runs of a spec. Equal cells of several files become one cell.
@@ -102,10 +94,9 @@ def expand(spec: Spec) -> Expansion:
     cells = []
     for cell in found.values():
         runs = [run for run in cell.runs if run.run_id not in taken]
-        repeated = [run for run in cell.runs if run.run_id in taken]
         taken.update(run.run_id for run in runs)
         columns = {key: cell.config[key] for key in named if key in cell.config}
-        cells.append(replace(cell, columns=columns, runs=runs, repeated=repeated))
+        cells.append(replace(cell, columns=columns, runs=runs))
     return Expansion(cells)
 
 

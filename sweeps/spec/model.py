@@ -1,5 +1,6 @@
 """A parsed spec as plain data. Each value is checked; cells are not expanded yet."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -127,6 +128,10 @@ class Part:
         return next((said[key] for key in ranked if key in said), f"{self.file}:{row.line}")
 
 
+def _without_preset(values: Values) -> Values:
+    return {key: value for key, value in values.items() if key != "preset"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """A parsed spec.
@@ -142,9 +147,31 @@ class Spec:
     launcher: Mapping[str, object] = field(default_factory=dict)
 
     @property
-    def overridden(self) -> list[str]:
-        """The config keys that the command line set, sorted."""
-        return sorted({key for part in self.parts for key in part.overridden})
+    def overridden(self) -> tuple[str, ...] | None:
+        """The config keys that the command line set, sorted; None if a version before 0.3 launched the spec."""
+        if not all(part.spec for part in self.parts):
+            return None
+        return tuple(sorted({key for part in self.parts for key in part.overridden}))
+
+    @property
+    def content(self) -> str:
+        """A digest of what its runs are: equal in two versions of a file that differ only in layout or numbers of runs.
+
+        The preset is left out, because it is a column of its own.
+        """
+        parts = [
+            (
+                part.experiment,
+                sorted(_without_preset(part.base).items()),
+                sorted(json.dumps(_without_preset(row.values), sort_keys=True) for row in part.rows),
+                sorted((key, list(values)) for key, values in part.grid.items()),
+                sorted((key, list(values)) for key, values in part.zipped.items()),
+                sorted(json.dumps(each.values, sort_keys=True) for each in part.exclude),
+                sorted((key, drawn.kind, list(drawn.values)) for key, drawn in part.sample.items()),
+            )
+            for part in self.parts
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     @property
     def included(self) -> "list[Spec]":

@@ -21,7 +21,7 @@ def sweeps_of(
 ) -> list[tuple[Spec, Expansion]]:
     """The sweep that `find_sweep` finds, or without a name every sweep that was launched into the store.
 
-    A sweep is left out if another one in the store includes it with all of its cells. Sweeps are also left out if this
+    A sweep is left out if another one in the store includes it with all of its runs. Sweeps are also left out if this
     version cannot read their stored spec; `report` is called with a line for each.
     """
     if name is not None:
@@ -33,14 +33,13 @@ def sweeps_of(
             sweeps.append((spec, expand(spec)))
         except (ValueError, SpecError, ConfigError):
             report(f"{launched}: left out, because another version stored its spec; name the spec's file")
-    every = [spec for spec, _ in sweeps]
-    return [found for found in sweeps if not any(_includes(spec, found[0]) for spec in every)]
+    return [found for found in sweeps if not any(_includes(other, found) for other in sweeps)]
 
 
-def _includes(spec: Spec, other: Spec) -> bool:
-    """Whether a spec includes another one with all of its cells."""
-    named = spec.name != other.name and any(part.spec == other.name for part in spec.parts)
-    return named and all(part in spec.parts for part in other.parts)
+def _includes(one: tuple[Spec, Expansion], other: tuple[Spec, Expansion]) -> bool:
+    """Whether a sweep includes another one with all of its runs."""
+    named = other[0].name in {spec.name for spec in one[0].included}
+    return named and {run.run_id for run in other[1].runs} <= {run.run_id for run in one[1].runs}
 
 
 def find_sweep(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[Spec, Expansion]:
@@ -88,9 +87,12 @@ def recompose(text: str) -> Spec:
     """
     try:
         said = json.loads(text)
-        return Spec(**{**said, "parts": [_part(part) for part in said["parts"]]})
+        spec = Spec(**{**said, "parts": [_part(part) for part in said["parts"]]})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a composed spec of this version: {error!r}") from error
+    if any(part.sample and not part.spec for part in spec.parts):
+        raise ValueError("versions before 0.3 drew other values")
+    return spec
 
 
 def _part(said: Mapping[str, Any]) -> Part:
