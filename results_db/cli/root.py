@@ -70,14 +70,21 @@ def compare(
     """Compare the paper's numbers with those of the stored runs.
 
     A number is compared with the runs that its own specs want. Runs of different specs and presets are different rows.
-    The verdict is reproduced, higher or lower; too few runs, with fewer than 5 kept runs; or uncertain, if the 95%
-    interval is wider than .10 to each side. `signs` are the effects of single settings: runs are compared in pairs of
-    one seed, and `sign` says whether the paper's direction holds.
+
+    \b
+    Verdicts, the first that applies:
+      too few runs   fewer than 5 kept runs
+      uncertain      our 95% interval reaches beyond +-.10
+      reproduced     the paper's value lies in our interval, or within .05
+      higher, lower  our mean is above, or below, the paper's value
+
+    In `signs`, the effects of single settings, runs are compared in pairs that differ in nothing else. `sign` says
+    whether the effect points the same way as in the paper.
 
     TABLE is table1, table2, table3, table4, learning_order, signs, or all.
 
     Example: imagine-results compare table3 --where preset=fast
-    """
+    """  # noqa: D301 - click wants the character \\b
     from results_db.paper import numbers
     from results_db.paper.compare import compare as compare_table
     from results_db.query.where import apply
