@@ -7,7 +7,7 @@ process per core or GPU. `jobs.worker` is loaded by name, because it imports tor
 Environment:
     IMAGINE_DB: the store.
     IMAGINE_DEVICE: a torch device; by default a GPU if there is one, else the CPU.
-    IMAGINE_THREADS: threads of the trainer on the CPU.
+    IMAGINE_THREADS: threads of the trainer on the CPU; default: 1.
 """
 
 import importlib
@@ -57,7 +57,7 @@ def main() -> int:
 
     worker: Any = importlib.import_module("jobs.worker")
     device = worker.choose_device(
-        os.environ.get("IMAGINE_DEVICE", "auto"), threads=int(os.environ.get("IMAGINE_THREADS", "0"))
+        os.environ.get("IMAGINE_DEVICE", "auto"), threads=int(os.environ.get("IMAGINE_THREADS", "1"))
     )
     me = provenance(
         launcher="local", device=worker.device_name(device), log=os.environ.get("IMAGINE_LOG") or None
