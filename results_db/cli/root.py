@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def _complete_tables(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from results_db.paper.numbers import TABLES
+
+    return [name for name in (*TABLES, "all") if name.startswith(incomplete)]
+
+
 @click.group("imagine-results", cls=console.ConsoleGroup)
 @click.version_option(package_name="imagine-sweep")
 def results() -> None:
@@ -25,6 +31,7 @@ def results() -> None:
     default="gol,model_t,ae,rnn",
     show_default=True,
     metavar="COLUMNS",
+    shell_complete=console.complete_columns,
     help="The columns to group by, with commas.",
 )
 @console.where_option
@@ -59,7 +66,7 @@ def _none_counts(table: str, where: str | None) -> str:
 
 
 @results.command()
-@click.argument("table", required=False)
+@click.argument("table", required=False, shell_complete=_complete_tables)
 @console.where_option
 @options.gate_option
 @options.style_options
@@ -168,6 +175,8 @@ def ingest(*, as_json: bool, db: str | None) -> int:
     """Bring the records that workers left in the spool into the store.
 
     This is safe at any time, also while another ingest runs. A damaged record is reported and moved to spool/damaged.
+
+    Example: imagine-results ingest --db /shared/me/imagine.db
     """
     from results_db.spool.ingest import ingest as ingest_spool
     from results_db.store import open_store
