@@ -24,7 +24,7 @@ class RunSettings:
 
     db: str | None = None
     device: str = "auto"
-    threads: int = 0
+    threads: int = 1
 
 
 def resolve(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict[str, Scalar]:

@@ -36,7 +36,7 @@ class Dispatch:
         host: the host that submits.
         process: the process that submits, as `process_name` names it.
         user: the user that submits.
-        logs: submitit's folder, with its %-patterns.
+        logs: submitit's folder, with its %-patterns; None: the dispatch's own folder.
         hold_after: the launch is held after this many first failures with the same error; 0 means never.
     """
 
@@ -47,7 +47,7 @@ class Dispatch:
     host: str
     process: str
     user: str
-    logs: str
+    logs: str | None
     hold_after: int
 
 

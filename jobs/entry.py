@@ -7,7 +7,7 @@ process per core or GPU. `jobs.worker` is loaded by name, because it imports tor
 Environment:
     IMAGINE_DB: the store.
     IMAGINE_DEVICE: a torch device; by default a GPU if there is one, else the CPU.
-    IMAGINE_THREADS: threads of the trainer on the CPU.
+    IMAGINE_THREADS: threads of the trainer on the CPU; default: 1.
 """
 
 import importlib
@@ -25,6 +25,8 @@ from typing import Any, TextIO
 
 from jobs.pack import Pack
 from jobs.provenance import provenance
+from jobs.run_log import RunLog
+from results_db.files import Files
 from results_db.spool.worker_store import SpooledStore
 from results_db.store import open_store
 
@@ -57,16 +59,18 @@ def main() -> int:
 
     worker: Any = importlib.import_module("jobs.worker")
     device = worker.choose_device(
-        os.environ.get("IMAGINE_DEVICE", "auto"), threads=int(os.environ.get("IMAGINE_THREADS", "0"))
-    )
-    me = provenance(
-        launcher="local", device=worker.device_name(device), log=os.environ.get("IMAGINE_LOG") or None
+        os.environ.get("IMAGINE_DEVICE", "auto"), threads=int(os.environ.get("IMAGINE_THREADS", "1"))
     )
     opened = open_store(os.environ["IMAGINE_DB"], create=True)
+    own = os.environ.get("IMAGINE_LOG")
+    log = Files(opened.folder).name(Path(own)) if own else None
+    me = provenance(launcher="local", device=worker.device_name(device), log=log)
     store = SpooledStore(opened.folder, lambda: opened)
     report({"event": "ready"})
     while (path := packs.get()) is not None and not stop.is_set():
-        worker.run_pack(Pack.read(path), store, device=device, provenance=me, report=report, stop=stop.is_set)
+        pack = Pack.read(path)
+        tell = RunLog(pack, then=report)
+        worker.run_pack(pack, store, device=device, provenance=me, report=tell, stop=stop.is_set)
         if stop.is_set():
             break  # without asking for more work
         report({"event": "idle"})

@@ -34,7 +34,11 @@ _SAME = 1e-9
 @console.limit_option
 @click.option("--device", default="auto", help="A torch device. [default: a GPU if there is one]")
 @click.option(
-    "--threads", type=click.IntRange(min=0), default=0, help="CPU threads. [default: torch's choice]"
+    "--threads",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="CPU threads; 0: torch's choice.",
 )
 @click.option("--write", is_flag=True, help="Replace the stored metrics with the new ones.")
 def cli(
@@ -46,7 +50,10 @@ def cli(
     threads: int,
     write: bool,
 ) -> int:
-    """Compute the metrics of stored runs again, from their final weights."""
+    """Compute the metrics of stored runs again, from their final weights.
+
+    Example: python -m jobs.evaluate --where gol=3 -n 5
+    """
     from results_db.query.where import apply
     from results_db.store import open_store
 

@@ -1,6 +1,8 @@
 """`KEY=VALUE` on a command line, in Hydra's grammar, for every command that takes overrides."""
 
+import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from imagination.schema import ConfigError
@@ -15,14 +17,39 @@ def parse(text: str) -> "Override":
     Raises:
         ConfigError: the text is not in Hydra's grammar.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser  # slow to import: only if needed
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException  # slow to import: only if needed
 
     try:
-        return OverridesParser.create().parse_override(text)
+        return _parse(text)
     except HydraException as error:
+        what = f"'{text}' is not KEY=VALUE in Hydra's grammar"
         reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"'{text}' is not KEY=VALUE in Hydra's grammar: {reason}") from None
+    quoted = _quoted(text)
+    with suppress(HydraException):
+        _parse(quoted)
+        raise ConfigError(f"{what}; put text in quotes: {shlex.quote(quoted)}")
+    raise ConfigError(f"{what}: {reason}")
+
+
+def _parse(text: str) -> "Override":
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(text)
+
+
+def _quoted(text: str) -> str:
+    """The override with its value in quotes; of a list, each item."""
+    key, given, value = text.partition("=")
+    if not given:
+        return text
+    if value.startswith("[") and value.endswith("]"):
+        return f"{key}=[{', '.join(_in_quotes(item) for item in value[1:-1].split(','))}]"
+    return f"{key}={_in_quotes(value)}"
+
+
+def _in_quotes(text: str) -> str:
+    """The text in quotes, unless quotes or brackets in it say that it is more than plain text."""
+    return text if set(text) & set("\"'[]{}()") else f'"{text.strip()}"'
 
 
 def values(override: "Override") -> Iterator[object]:

@@ -26,7 +26,7 @@ def provenance(
         launcher: `local`, `hand` or `slurm`.
         device: the device's name, such as the model of the GPU.
         job_id: the scheduler's id of the job.
-        log: path of the process's log.
+        log: the process's log; see `Provenance`.
     """
     commit, dirty = _git()
     return Provenance(

@@ -7,7 +7,6 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,7 @@ class RunRecorder(Recorder):
         self._files = Files(store.folder)
         self._path = self._files.checkpoint(attempt.run_id)
         self._max_steps = max_steps
-        self._log_file = Path(log_file) if log_file else None
+        self._log_file = self._files.find(log_file) if log_file else None
         self._report = report
         self._reported = 0.0
         self.rewind()

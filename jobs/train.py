@@ -23,11 +23,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from imagination.schema import ConfigError, Scalar
 from jobs import command_line, hydra_config
-from jobs.config import RunSettings, resolve
+from jobs.config import RunSettings
 from jobs.identity import run_id
 from jobs.pack import Pack
 from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts, provenance, slurm_job
+from jobs.run_log import label
 from results_db import console
 from results_db.columns import METRIC_COLUMNS
 from results_db.contract import PlannedRun, State, StoreError
@@ -36,7 +37,7 @@ from results_db.spool.worker_store import SpooledStore
 from results_db.store.address import locate
 from results_db.store.mounts import on_network
 from results_db.store.sql import SqlStore, open_store
-from results_db.text import cell_text, one_line, short
+from results_db.text import one_line, short
 
 
 def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
@@ -63,14 +64,14 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
         lose_dead_attempts(store)
         run = PlannedRun(identity, config)
         store.stage([run])
-        label = _label(config)
+        about = label(config)
         with _stop_on_signals() as stop, Display([identity]) as display:
             ended = worker.run_pack(
                 Pack((run,)),
                 SpooledStore(store.folder, lambda: store),
                 device=device,
                 provenance=provenance(launcher="hand", device=worker.device_name(device), job_id=slurm_job()),
-                report=lambda event: display.event(event, label),
+                report=lambda event: display.event(event, about),
                 stop=stop.is_set,
             )
         state = ended.get(identity) or store.states([identity])[identity]
@@ -102,13 +103,6 @@ def _stop_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _label(config: Mapping[str, Scalar]) -> str:
-    """The seed and the values that differ from the preset."""
-    usual = resolve(str(config["experiment"]), str(config["preset"]))
-    shown = {key: value for key, value in config.items() if value != usual[key] or key == "seed"}
-    return " ".join(f"{key}={cell_text(value)}" for key, value in shown.items())
 
 
 def _print_run(store: SqlStore, identity: str) -> None:

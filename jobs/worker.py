@@ -26,7 +26,7 @@ HEARTBEAT_EVERY_S = 15.0
 CHECKPOINT_EVERY_S = 60.0
 
 
-def choose_device(name: str = "auto", *, threads: int = 0) -> torch.device:
+def choose_device(name: str = "auto", *, threads: int = 1) -> torch.device:
     """The device to train on, set up so that a resumed run equals one that was never interrupted.
 
     On a GPU this turns TF32 off and makes convolutions deterministic.

@@ -29,6 +29,8 @@ METRIC_COLUMNS = (
     "baseline_dead", "baseline_shifted", "baseline_perfect", "steps",
 )  # fmt: skip
 
+COLUMNS = (*RUN_COLUMNS, *CONFIG_COLUMNS, *METRIC_COLUMNS)
+
 
 def in_order(names: Iterable[str], known: Sequence[str]) -> list[str]:
     """The known names in their order, then the other `names`, sorted."""

@@ -4,6 +4,7 @@ Imports nothing slow, so that `--help` answers at once; a command imports what i
 """
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any, NoReturn, TextIO
 import click
 from typing_extensions import override
 
+from results_db.columns import COLUMNS
 from results_db.contract import State, StoreError
 from results_db.text import nearest, one_line
 
@@ -48,6 +50,14 @@ _DB_OPTION: dict[str, Any] = {
     "For a PostgreSQL store, IMAGINE_FILES names the folder of the weights.",
 }
 
+
+def complete_columns(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The texts that the shell offers where columns are written: the last word may be the beginning of a column."""
+    last = re.split(r"\W", incomplete)[-1]
+    before = incomplete.removesuffix(last)
+    return [before + name for name in COLUMNS if name.startswith(last)]
+
+
 db_option = click.option("--db", **_DB_OPTION)
 """Adds `--db` and the argument `db: str | None`; a `--db` before the command counts, too."""
 
@@ -55,7 +65,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 """Adds `--json` and the argument `as_json: bool`."""
 
 where_option = click.option(
-    "--where", metavar="FILTER", help="Only those that match, e.g. 'ae=true and channels<=20'."
+    "--where",
+    metavar="FILTER",
+    shell_complete=complete_columns,
+    help="Only those that match, e.g. 'ae=true and channels<=20'.",
 )
 """Adds `--where` and the argument `where: str | None`, a filter for `results_db.query.where.mask`."""
 
@@ -64,7 +77,8 @@ state_option = click.option(
     "states",
     type=click.Choice([str(state) for state in State], case_sensitive=False),
     multiple=True,
-    help="Only runs in these states.",
+    metavar="STATE",
+    help=f"Only runs in these states: {', '.join(state.lower() for state in State)}.",
 )
 """Adds `--state`, which may be repeated, and the argument `states: tuple[str, ...]`, in capitals."""
 
@@ -86,7 +100,7 @@ class ConsoleGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         valid = self.list_commands(ctx)
-        if args and args[0] not in valid and not args[0].startswith("-"):
+        if args and args[0] not in valid and not args[0].startswith("-") and not ctx.resilient_parsing:
             hint = nearest(args[0], valid)
             raise click.UsageError(
                 f"unknown command '{args[0]}'{hint}; valid commands: {', '.join(valid)}", ctx
@@ -109,6 +123,7 @@ def run(
         args: the command line; default: the arguments of this process.
     """
     name = command.name or "python"
+    _complete(command, name)
     if sys.stdout is None:
         sys.exit(_complain(name, "standard output is closed; redirect it to a file", code=CANNOT_WRITE))
     try:
@@ -136,6 +151,15 @@ def run(
         _discard(sys.stdout)
         code = _complain(name, f"cannot write the output: {error.strerror}", code=CANNOT_WRITE)
     sys.exit(code)
+
+
+def _complete(command: click.Command, name: str) -> None:
+    """Answer the shell's question how to go on, and exit. The shell asks in a variable; see click's manual."""
+    variable = f"_{name.replace('-', '_').upper()}_COMPLETE"
+    if question := os.environ.get(variable):
+        from click.shell_completion import shell_complete
+
+        sys.exit(shell_complete(command, {}, name, variable, question))
 
 
 def _output_works() -> bool:

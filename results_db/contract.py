@@ -113,7 +113,12 @@ class NewSweep:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What trains an attempt, where, and with which versions. `process` is the worker's `pid:start time`."""
+    """What trains an attempt, where, and with which versions.
+
+    Attributes:
+        process: the worker's `pid:start time`.
+        log: the path of the worker's log, as `results_db.files.Files.name` gives it.
+    """
 
     launcher: str
     host: str
@@ -152,7 +157,7 @@ class OpenAttempt:
         job_name: None without a scheduler.
         job_id: the scheduler's id, such as `123_4`; None until it is known.
         process: see `Provenance`.
-        log: the path of the worker's log.
+        log: see `Provenance`.
         step: training steps done.
         progress: the values of the last heartbeat.
     """

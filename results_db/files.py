@@ -137,6 +137,24 @@ class Files:
         restart = f".{attempt.restart}" if attempt.restart else ""
         return self.folder / "weights" / f"{attempt.run_id}.{attempt.number}{restart}.safetensors"
 
+    def name(self, path: Path) -> str:
+        """The path as the store keeps it: relative to the folder if it lies inside, so that the folder may move."""
+        try:
+            return str(path.resolve().relative_to(self.folder.resolve()))
+        except ValueError:
+            return str(path)
+
+    def find(self, name: str) -> Path:
+        """The path that `name` named, wherever the folder is now.
+
+        Versions before 0.3 kept absolute paths. If such a file is gone, it is looked for in this folder.
+        """
+        path = self.folder / name  # this is `name` itself if it is absolute
+        if not Path(name).is_absolute() or path.exists():
+            return path
+        inside = (self.folder.joinpath(*path.parts[start:]) for start in range(1, len(path.parts)))
+        return next((moved for moved in inside if moved.exists()), path)
+
     def remove_abandoned(self) -> None:
         """Delete unfinished files of writers that were killed."""
         for folder in (self.spool, self.folder / "checkpoints", self.folder / "weights"):

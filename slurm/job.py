@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,21 +23,22 @@ from types import FrameType
 from typing import Any
 
 from submitit.core.job_environment import JobEnvironment
+from submitit.core.logger import get_logger
 from submitit.helpers import DelayedSubmission
 
 from jobs.dispatched import Dispatch, DispatchFolder, Task
 from jobs.provenance import provenance
+from jobs.run_log import RunLog
 from results_db.contract import Attempt, Provenance, State, WorkerStore
-from results_db.files import last_lines
+from results_db.files import Files, last_lines
 from results_db.spool.worker_store import worker_store
-from results_db.text import one_line, short
+from results_db.text import one_line
 from slurm.client.client import Slurm, SlurmError
 from slurm.follow.hold import FAULTS, hold_from_job
 
 log = logging.getLogger(__name__)
 
 _AGAIN_AFTER_S = (0, 1, 2, 5, 10, 20, *[30] * 8)
-_PROGRESS_EVERY_S = 30.0
 
 
 class PackJob:
@@ -100,6 +102,8 @@ class _Job:
         logging.basicConfig(
             stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
         )
+        # submitit calls every job that returns successful, also one whose node cannot train.
+        get_logger().setLevel(logging.WARNING)
         self._signals.listen()
         dispatch, task = self._read()
         restart = self._folder.claim_start(
@@ -118,6 +122,10 @@ class _Job:
                 self._go_on(dispatch, restart)
         finally:
             store.close()
+        ended = Counter(states.values())
+        log.info(
+            "job %s ends: %s", self._environment.job_id, ", ".join(f"{ended[one]} {one}" for one in ended)
+        )
         if not FAULTS.isdisjoint(states.values()):
             hold_from_job(dispatch.db)
         return {run_id: str(state) for run_id, state in states.items()}
@@ -149,24 +157,23 @@ class _Job:
             task.pack,
             store,
             device=device,
-            provenance=self._provenance(worker.device_name(device)),
-            report=_Log(),
+            provenance=self._provenance(worker.device_name(device), store),
+            report=RunLog(task.pack),
             dispatched=attempts,
             stop=self._signals,
         )
         return states
 
     def _fail(self, attempts: Mapping[str, Attempt], store: WorkerStore, reason: str) -> dict[str, State]:
-        me = self._provenance("unknown")
+        me = self._provenance("unknown", store)
         for attempt in attempts.values():
             if store.begin(attempt, me) is not False:
                 store.end(attempt, State.NODE_FAIL, error=reason, log_tail=last_lines(self._log_file()))
         return dict.fromkeys(attempts, State.NODE_FAIL)
 
-    def _provenance(self, device: str) -> Provenance:
-        me = provenance(
-            launcher="slurm", device=device, job_id=self._environment.job_id, log=str(self._log_file())
-        )
+    def _provenance(self, device: str, store: WorkerStore) -> Provenance:
+        log_file = Files(store.folder).name(self._log_file())
+        me = provenance(launcher="slurm", device=device, job_id=self._environment.job_id, log=log_file)
         # squeue and sacct report the node's name in Slurm, which may differ from the host name.
         return replace(me, host=_node())
 
@@ -193,25 +200,6 @@ class _Job:
         if _requeue(self._environment.job_id):
             log.info("saved and requeued")
             sys.exit(1)  # so that submitit writes no result
-
-
-class _Log:
-    """Logs the worker's events; a run's progress at most every 30 s."""
-
-    def __init__(self) -> None:
-        self._said: dict[str, float] = {}
-
-    def __call__(self, event: Mapping[str, object]) -> None:
-        run_id, kind = str(event["run_id"]), event["event"]
-        now = time.monotonic()
-        if kind == "progress" and now - self._said.get(run_id, 0.0) < _PROGRESS_EVERY_S:
-            return
-        self._said[run_id] = now
-        told = ("number", "step", "max_steps", "state", "outcome", "error")
-        details = " ".join(f"{key}={event[key]}" for key in told if event.get(key) is not None)
-        if isinstance(values := event.get("values"), Mapping):
-            details += "".join(f" {name}={value:.4f}" for name, value in values.items())
-        log.info("run %s %s %s", short(run_id), kind, details)
 
 
 def _node() -> str:

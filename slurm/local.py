@@ -24,6 +24,7 @@ from typing import Any
 
 from jobs.pack import Pack
 from jobs.progress import Display
+from jobs.run_log import unusual
 from results_db.contract import Attempt, State, Store
 from results_db.files import Files, last_lines
 from results_db.text import short
@@ -106,8 +107,8 @@ class _Worker:
 
     @property
     def log_line(self) -> str:
-        """The last lines of its log, in one line."""
-        return " | ".join((last_lines(self.log, _LOG_LINES) or "").splitlines())
+        """The last lines of its log that may tell what went wrong, in one line."""
+        return " | ".join(unusual(last_lines(self.log) or "")[-_LOG_LINES:])
 
 
 class LocalLauncher:
@@ -280,10 +281,9 @@ class LocalLauncher:
     def _died(self, worker: _Worker, pack: Pack, code: int) -> None:
         """Train the pack of a dead worker again: first whole, then run by run. After that its run is FAILED."""
         tries = self._tries[pack.pack_id] = self._tries.get(pack.pack_id, 0) + 1
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         again = tries < _TRIES
         plan = "training its runs again" if again else "giving up its run"
-        self._display.say(f"a worker died ({how}), {plan}; its log: {worker.log}")
+        self._display.say(f"a worker died ({_end(code)}), {plan}; its log: {worker.log}")
         if again:
             # Run by run, so a run that kills its process does not stop the other runs of its pack.
             self._waiting.extend([pack] if tries == 1 else [Pack((run,)) for run in pack.runs])
@@ -296,13 +296,18 @@ class LocalLauncher:
                 self.failure = f"run {short(run.run_id)}: its worker died before it began; {worker.log_line}"
 
     def _close_attempt(self, attempt: Attempt, state: State, code: int, worker: _Worker) -> None:
-        error = f"worker ended with {code}: {worker.log_line}"
+        error = ": ".join(filter(None, [f"its worker died ({_end(code)})", worker.log_line]))
         tail = last_lines(worker.log)
         if not self._store.end(attempt, state, error=error, exit_code=code, log_tail=tail):
             return  # its result was stored, or another attempt continues the run
         self.states[attempt.run_id] = state
         event = {"event": "ended", "run_id": attempt.run_id, "state": str(state), "error": error}
         self._display.event(event, self._labels.get(attempt.run_id, ""))
+
+
+def _end(code: int) -> str:
+    """How a process with this exit code ended."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def _wait(process: "subprocess.Popen[str]", *, within_s: float) -> int:

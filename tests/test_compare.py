@@ -329,8 +329,8 @@ def test_several_runs_of_a_seed_on_one_side_are_one_partner(db: SqlStore) -> Non
         ([0.2, 0.1, 0.3, 0.2, 0.2] * 2, "holds"),
         ([-0.2, -0.1, -0.3, -0.2, -0.2] * 2, "reversed"),
         ([0.5, -0.4, 0.3, -0.2, 0.1] * 2, "open"),
-        ([0.2] * 9, "too few runs"),
-        ([], "too few runs"),
+        ([0.2] * 9, "too few pairs"),
+        ([], "too few pairs"),
     ],
 )
 def test_the_sign_of_an_effect(db: SqlStore, differences: list[float], said: str) -> None:

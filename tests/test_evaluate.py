@@ -59,9 +59,7 @@ def evaluate(capfd, store):
 
     def run(*arguments):
         with pytest.raises(SystemExit) as ended:
-            console.run(
-                cli, errors=(StoreError, ConfigError), args=["--db", "a.db", "--threads", "1", *arguments]
-            )
+            console.run(cli, errors=(StoreError, ConfigError), args=["--db", "a.db", *arguments])
         return ended.value.code, *capfd.readouterr()
 
     return run

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,8 +15,10 @@ from slurm_helpers import all_results, planned
 from sweep_helpers import (
     HOPELESS,
     ME,
+    RESULTS,
     SWEEP,
     Watched,
+    answer,
     attempt_states,
     complete,
     fail,
@@ -114,6 +118,42 @@ def test_a_launch_trains_and_records_every_run(undisturbed) -> None:
         assert (store.folder / "weights" / f"{run_id}.1.safetensors").is_file()
     assert done.stderr.splitlines()[0].startswith("s: training 2 of 2 runs (0 stored, 0 active, 0 failed)")
     assert done.stderr.splitlines()[-1] == "s: 2 of 2 runs stored"
+
+
+def test_a_worker_logs_what_the_launch_prints_and_the_store_may_move(undisturbed, tmp_path) -> None:
+    folder, done = undisturbed
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    for seed, run_id in enumerate(planned(folder)):
+        log = answer("logs", run_id, "--db", "a.db", folder=moved)
+        told = [line.split(" ", 1)[1] for line in log.out.splitlines() if run_id[:10] in line]
+        assert re.fullmatch(rf"{run_id[:10]} gol=2 .*\bseed={seed} .*: started at step 0", told[0])
+        assert told[-1].startswith(f"{run_id[:10]} seed={seed}: step_limit at step 1500, in ")
+        # The launch printed the same words about that end.
+        assert told[-1].split(": ")[1].rpartition(" (")[0] in done.stderr
+        assert "success" not in log.out
+        (attempt,) = json.loads(run(RESULTS, "show", run_id, "--json", "--db", "a.db", folder=moved).stdout)[
+            "attempts"
+        ]
+        assert attempt["log"].startswith(str(moved))
+
+
+def test_a_log_is_followed_from_its_start_to_its_end(tmp_path, begin) -> None:
+    """The step, rate and accuracy every 15 s."""
+    write_spec(tmp_path, runs=1, **LONG | {"max_steps": 1_000_000})
+    launch = begin(tmp_path, wait=False)
+    launch.wait_for("started at step")
+    (run_id,) = planned(tmp_path)
+    command = (SWEEP, "logs", run_id, "-f", "--db", "a.db")
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as logs:
+        assert logs.stdout is not None
+        heard = iter(logs.stdout)
+        assert ": started at step 0" in next(line for line in heard if run_id[:10] in line)
+        form = rf"\S+ {run_id[:10]} seed=0: step \d+/1000000 \d+\.\d steps/s final \d+\.\d%( \| s2.*)?\n"
+        assert re.fullmatch(form, next(heard))
+        launch.process.send_signal(signal.SIGINT)
+        assert ": PREEMPTED" in next(heard)
+        logs.terminate()  # it waits for the next attempt
 
 
 def test_a_second_launch_trains_nothing(undisturbed) -> None:
@@ -313,7 +353,8 @@ def test_a_run_that_kills_its_workers_fails_alone(tmp_path) -> None:
     # Twice together; then alone, where the run at fault has three tries.
     assert history(tmp_path) == [["LOST", "LOST", "COMPLETED"], ["LOST"] * 4 + ["FAILED"]]
     assert done.stderr.count("a worker died (SIGKILL)") == 5
-    assert opened(tmp_path).attempts(planned(tmp_path)[1])[-1]["exit_code"] == -9
+    last = opened(tmp_path).attempts(planned(tmp_path)[1])[-1]
+    assert (last["exit_code"], last["error"]) == (-9, "its worker died (SIGKILL)")
 
 
 def test_failed_runs_are_trained_again_only_with_retry_failed(tmp_path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sweep_helpers import ME, answer, complete, small, staged, wait_until
+from sweep_helpers import ME, answer, complete, opened, small, staged, wait_until
 
 from jobs.dispatched import Dispatch, DispatchFolder
 from results_db.contract import Attempt, RunRecord, State, StoreError
 from results_db.store.sql import SqlStore
-from slurm.follow.logs import _start_of_last, follow, guess_log, read
+from slurm.follow.logs import _start_of_last, follow, log_path, read
 
 
 def begin(store: SqlStore, log: Path, *, text: str) -> Attempt:
@@ -89,10 +89,26 @@ def test_the_log_is_found_in_a_folder_of_the_users(own, tmp_path, name) -> None:
     about = Dispatch("s-1", own.url, str(own.folder), None, "h", "1:1", "me", logs, 5)
     DispatchFolder.beside(own.folder, "s-1").begin(about)
     guessed = files / "8_3_0_log.err"
-    assert guess_log(own.folder, "s-1", "8_3") == guessed  # before it exists
+    job = {"log": None, "job_name": "s-1", "job_id": "8_3"}
+    assert log_path(own.folder, **job) == guessed  # before it exists
     (files / name).touch()
-    assert guess_log(own.folder, "s-1", "8_3") == files / name
-    assert guess_log(own.folder, "s-1", None) is None
+    assert log_path(own.folder, **job) == files / name
+    assert log_path(own.folder, **job | {"job_id": None}) is None
+
+
+def test_a_log_of_an_older_store_is_found_where_it_was_and_where_it_moved(own, tmp_path) -> None:
+    """Before 0.3 a store kept absolute paths."""
+    log = tmp_path / "a.files" / "logs" / "1.log"
+    log.parent.mkdir(parents=True)
+    attempt = begin(own, log, text="as ever\n")
+    assert own.attempts(attempt.run_id)[0]["log"] == str(log)
+    assert read(own, attempt.run_id) == "as ever\n"
+    own.close()
+    (tmp_path / "moved").mkdir()
+    for name in ("a.db", "a.files"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    with opened(tmp_path / "moved") as moved:
+        assert read(moved, attempt.run_id) == "as ever\n"
 
 
 def test_follow_goes_from_one_attempt_to_the_next_and_ends_with_the_run(own, tmp_path) -> None:

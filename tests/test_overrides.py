@@ -1,5 +1,6 @@
 """`KEY=VALUE` behind a spec."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,22 @@ def test_the_launcher_is_chosen_and_set(spec: Spec) -> None:
         "additional_parameters": {"gres": "gpu:1"},
         "setup": ["module load cuda"],
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("launcher.setup=[export A=b]", 'launcher.setup=["export A=b"]'),
+        ("launcher.setup=[module load a, A=$B && c]", 'launcher.setup=["module load a", "A=$B && c"]'),
+        ("launcher.setup=['export A=b',export C=d]", "launcher.setup=['export A=b', \"export C=d\"]"),
+        ("launcher.comment=a=b", 'launcher.comment="a=b"'),
+    ],
+)
+def test_text_that_needs_quotes_is_shown_with_them(spec: Spec, given: str, shown: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        apply_overrides(spec, [given])
+    assert str(raised.value).endswith(f"; put text in quotes: {shlex.quote(shown)}")
+    apply_overrides(spec, [shown])  # and so it works
 
 
 def test_an_exclusion_that_an_override_empties_is_no_error(spec: Spec) -> None:

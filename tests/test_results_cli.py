@@ -176,13 +176,24 @@ def test_show_of_a_failed_run_has_its_error(capsys: Capsys, filled: SqlStore) ->
 # --- the store
 
 
-def test_show_of_a_run_that_was_cancelled_before_it_began(capsys: Capsys, filled: SqlStore) -> None:
+@pytest.mark.parametrize("state", [State.CANCELLED, State.OUT_OF_MEMORY])
+def test_show_of_a_run_with_an_attempt_that_never_began(
+    capsys: Capsys, filled: SqlStore, state: State
+) -> None:
     filled.stage([PlannedRun(run_id(7), {"seed": 7})])
     (attempt,) = filled.claim([run_id(7)], job_name="job", launcher="slurm")
-    filled.end(attempt, State.CANCELLED)
+    filled.end(attempt, state)
     (shown,) = json.loads(output(capsys, "show", "07", "--json"))["attempts"]
-    assert (shown["state"], shown["started_at"], shown["seconds"]) == ("CANCELLED", None, None)
+    assert (shown["state"], shown["started_at"], shown["seconds"]) == (state, None, None)
     assert "seconds" not in output(capsys, "show", "07").partition("attempt 1")[2]
+    # Also once a later attempt has completed the run.
+    (again,) = filled.claim([run_id(7)], job_name="again", launcher="slurm", retry_failed=True)
+    assert filled.begin(again, WHO)
+    assert filled.finish(again, RunRecord(run_id(7), "reached", 1.0, {"metric": 0.5}))
+    states = [one["state"] for one in json.loads(output(capsys, "show", "07", "--json"))["attempts"]]
+    assert states == [state, "COMPLETED"]
+    first, second = output(capsys, "show", "07").partition("attempt 1")[2].split("attempt 2")
+    assert ("seconds" in first, "seconds" in second) == (False, True)
 
 
 def test_an_empty_store(capsys: Capsys, tmp_path: Path) -> None:

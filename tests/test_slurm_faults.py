@@ -198,7 +198,7 @@ def test_the_store_is_away_while_runs_end_and_watch_ingests_their_results(slurm,
     launch(sweep)
     wait_for_log(sweep, "started", times=3)
     with away(sweep):
-        wait_for_log(sweep, "state=COMPLETED", times=3)
+        wait_for_log(sweep, ": step_limit at step", times=3)
         assert len(list((sweep / "a.files" / "spool").glob("*.json"))) == 3
         wait_for_no_jobs(slurm)
     assert set(states(sweep).values()) == {State.RUNNING}  # it has not received the results
@@ -217,7 +217,7 @@ def test_sqlite_on_a_network_file_system(slurm, sweep, undisturbed, monkeypatch)
     monkeypatch.setenv("IMAGINE_MOUNTS", str(table))  # sbatch passes it to the jobs
     launch(sweep)
     before = (sweep / "a.db").read_bytes()
-    wait_for_log(sweep, "state=COMPLETED", times=3)
+    wait_for_log(sweep, ": step_limit at step", times=3)
     wait_for_no_jobs(slurm)
     assert (sweep / "a.db").read_bytes() == before
     assert set(states(sweep).values()) == {State.PENDING}

@@ -67,7 +67,7 @@ def test_preempted_it_saves_comes_back_and_ends_the_same(slurm, long, undisturbe
     assert "saved and requeued" in logs(long)
     assert "start 1, on n1" in logs(long)
     # It continued at its checkpoint.
-    resumed = int(logs(long).rpartition(" started ")[2].split("step=")[1].split()[0])
+    resumed = int(logs(long).rpartition(": started at step ")[2].split()[0])
     assert resumed > 0
     assert_whole(long, slurm, undisturbed)
 

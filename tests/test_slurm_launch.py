@@ -18,6 +18,8 @@ from slurm_helpers import (
     attempts,
     command,
     launch,
+    launched_into,
+    logs,
     planned,
     states,
     train_here,
@@ -75,7 +77,7 @@ def test_runs_are_queued_with_what_the_spec_asks_for_and_complete(slurm, tmp_pat
         assert (attempt["number"], attempt["restart"], attempt["launcher"]) == (1, 0, "slurm")
         assert attempt["job_id"] == f"{job}_{index}"
         assert attempt["host"] in nodes
-        assert f"start 0, on {attempt['host']}" in Path(attempt["log"]).read_text()
+        assert f"start 0, on {attempt['host']}" in (tmp_path / "a.files" / attempt["log"]).read_text()
     (script,) = (tmp_path / "a.files" / "jobs").glob("*/*_submission.sh")
     lines = script.read_text().splitlines()
     assert "#SBATCH --array=0-2%2" in lines
@@ -89,6 +91,14 @@ def test_runs_are_queued_with_what_the_spec_asks_for_and_complete(slurm, tmp_pat
     assert again.json["submitted"] == 0
     assert again.json["jobs"] == []
     assert "nothing to train" in again.err
+    # Each log tells the training of its run, also after the store has moved.
+    (tmp_path / "moved").mkdir()
+    for name in ("a.db", "a.files"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    for seed, run_id in enumerate(planned(tmp_path)):
+        log = answer("logs", run_id, "--db", "a.db", folder=tmp_path / "moved").out
+        assert re.search(rf"{run_id[:10]} gol=2 .*\bseed={seed} .*: started at step 0\n", log)
+        assert f"{run_id[:10]} seed={seed}: step_limit at step 40" in log
 
 
 def test_results_are_those_of_the_local_launcher(slurm, tmp_path) -> None:
@@ -280,6 +290,9 @@ def test_without_the_check_every_attempt_names_the_problem(slurm, tmp_path, brok
     wait_for_states(tmp_path, State.NODE_FAIL)
     for (attempt,) in attempts(tmp_path):
         assert attempt["error"] == f"node {attempt['host']} cannot train: no driver on this node"
+    wait_for_no_jobs(slurm)
+    assert ("ends: 1 NODE_FAIL" in logs(tmp_path), "Traceback" in logs(tmp_path)) == (True, True)
+    assert "success" not in logs(tmp_path) + launched_into(tmp_path, "*_log.out")
     # The node was at fault: the next launch takes these runs without --retry-failed.
     assert launch(tmp_path, "--dry-run").json["to_submit"] == 2
 

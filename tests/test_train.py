@@ -23,7 +23,7 @@ from sweep_helpers import (
 
 from jobs import train
 
-TRAIN = (sys.executable, "-m", "jobs.train", "run.threads=1")
+TRAIN = (sys.executable, "-m", "jobs.train")
 
 
 def overrides(**changes):
@@ -69,6 +69,20 @@ def test_a_run_by_hand_is_the_run_of_an_equal_spec(tmp_path) -> None:
     assert "complete, or running elsewhere" in again.stderr
     assert "nothing to do: COMPLETED" in again.stderr
     assert store.attempts(small().run_id) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("settings", "threads"), [([], 1), (["run.threads=0"], 2)])
+def test_a_run_by_hand_takes_one_thread_unless_it_is_told_otherwise(tmp_path, settings, threads) -> None:
+    """On a busy machine, the threads of one run wait for each other, and 200 steps take a minute instead of 2 s."""
+    spy = tmp_path / "spy"
+    spy.mkdir()
+    tell = "import atexit, sys\natexit.register(lambda: print('threads', sys.modules['torch'].get_num_threads()))\n"
+    (spy / "sitecustomize.py").write_text(tell)
+    # torch itself would take two: with OMP_NUM_THREADS, so that the test can fail on a machine with one core.
+    environment = {**os.environ, "PYTHONPATH": str(spy), "OMP_NUM_THREADS": "2"}
+    done = run(*TRAIN, "--db", "a.db", *settings, *overrides(), folder=tmp_path, env=environment)
+    assert done.stdout.splitlines()[-1] == f"threads {threads}", done.stderr
 
 
 @pytest.mark.slow

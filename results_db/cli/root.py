@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def _complete_tables(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from results_db.paper.numbers import TABLES
+
+    return [name for name in (*TABLES, "all") if name.startswith(incomplete)]
+
+
 @click.group("imagine-results", cls=console.ConsoleGroup)
 @click.version_option(package_name="imagine-sweep")
 def results() -> None:
@@ -25,6 +31,7 @@ def results() -> None:
     default="gol,model_t,ae,rnn",
     show_default=True,
     metavar="COLUMNS",
+    shell_complete=console.complete_columns,
     help="The columns to group by, with commas.",
 )
 @console.where_option
@@ -59,7 +66,7 @@ def _none_counts(table: str, where: str | None) -> str:
 
 
 @results.command()
-@click.argument("table", required=False)
+@click.argument("table", required=False, shell_complete=_complete_tables)
 @console.where_option
 @options.gate_option
 @options.style_options
@@ -70,14 +77,21 @@ def compare(
     """Compare the paper's numbers with those of the stored runs.
 
     A number is compared with the runs that its own specs want. Runs of different specs and presets are different rows.
-    The verdict is reproduced, higher or lower; too few runs, with fewer than 5 kept runs; or uncertain, if the 95%
-    interval is wider than .10 to each side. `signs` are the effects of single settings: runs are compared in pairs of
-    one seed, and `sign` says whether the paper's direction holds.
+
+    \b
+    Verdicts, the first that applies:
+      too few runs   fewer than 5 kept runs
+      uncertain      our 95% interval reaches beyond +-.10
+      reproduced     the paper's value lies in our interval, or within .05
+      higher, lower  our mean is above, or below, the paper's value
+
+    In `signs`, the effects of single settings, runs are compared in pairs that differ in nothing else. `sign` says
+    whether the effect points the same way as in the paper.
 
     TABLE is table1, table2, table3, table4, learning_order, signs, or all.
 
     Example: imagine-results compare table3 --where preset=fast
-    """
+    """  # noqa: D301 - click wants the character \\b
     from results_db.paper import numbers
     from results_db.paper.compare import compare as compare_table
     from results_db.query.where import apply
@@ -161,6 +175,8 @@ def ingest(*, as_json: bool, db: str | None) -> int:
     """Bring the records that workers left in the spool into the store.
 
     This is safe at any time, also while another ingest runs. A damaged record is reported and moved to spool/damaged.
+
+    Example: imagine-results ingest --db /shared/me/imagine.db
     """
     from results_db.spool.ingest import ingest as ingest_spool
     from results_db.store import open_store

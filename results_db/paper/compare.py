@@ -41,6 +41,7 @@ CEILING = "baseline_perfect"
 """The metric of a perfect decoder; the other `baseline_*` are of trivial ones."""
 
 
+TOO_FEW_PAIRS = "too few pairs"
 FEWEST_PAIRS = 10
 """Fewer pairs than this do not show the sign of an effect."""
 
@@ -177,7 +178,7 @@ def _grouped(runs: pd.DataFrame, side: Side, equal: list[str]) -> Any:
 def _sign(ours: Interval, *, pairs: int) -> str:
     """Whether the first side is larger, as in the paper: `holds`, `reversed`, or `open` if the interval has both."""
     if pairs < FEWEST_PAIRS or ours.low is None or ours.high is None:
-        return TOO_FEW
+        return TOO_FEW_PAIRS
     return "holds" if ours.low > 0 else "reversed" if ours.high < 0 else "open"
 
 

@@ -5,6 +5,7 @@ from textwrap import indent
 from typing import Any
 
 from results_db.columns import CONFIG_COLUMNS, METRIC_COLUMNS, in_order
+from results_db.files import Files
 from results_db.store.sql import SqlStore
 from results_db.text import cell_text
 
@@ -20,7 +21,7 @@ def collect(store: SqlStore, run_id: str) -> dict[str, Any]:
         **run,
         "config": _ordered(run["config"], CONFIG_COLUMNS),
         "metrics": _ordered(run["metrics"], METRIC_COLUMNS),
-        "attempts": [{**attempt, "seconds": _seconds(attempt)} for attempt in store.attempts(run_id)],
+        "attempts": [_shown(attempt, Files(store.folder)) for attempt in store.attempts(run_id)],
         "traces": {
             name: {"points": len(steps), "step": steps[-1], "value": values[-1]}
             for name, (steps, values) in store.traces(run_id).items()
@@ -47,6 +48,11 @@ def describe(found: Mapping[str, Any]) -> str:
     }
     parts = [f"{title}\n{indent(body, '  ')}" for title, body in sections.items() if body]
     return "\n\n".join([_pairs(head), *parts])
+
+
+def _shown(attempt: Mapping[str, Any], files: Files) -> dict[str, Any]:
+    log = attempt["log"] and str(files.find(attempt["log"]))
+    return {**attempt, "log": log, "seconds": _seconds(attempt)}
 
 
 def _seconds(attempt: Mapping[str, Any]) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.dispatched import DispatchFolder
 from results_db.contract import ACTIVE, FAILURES, State, Store, StoreError
+from results_db.files import Files
 from results_db.text import short
 
 _EVERY_S = 0.5
@@ -34,21 +35,26 @@ class Log:
     tail: str | None
 
 
-def guess_log(folder: Path, job_name: str | None, job_id: str | None) -> Path | None:
-    """The path where submitit writes the standard error of a job that has not reported its log's path.
+def log_path(folder: Path, *, log: str | None, job_name: str | None, job_id: str | None) -> Path | None:
+    """The path of an attempt's log; None if it has none.
+
+    A job that has reported no log is looked for where submitit writes its standard error.
 
     Args:
         folder: `Store.folder`.
+        log: see `Provenance`.
         job_name: the name of the dispatch.
         job_id: the id of its task.
     """
+    if log is not None:
+        return Files(folder).find(log)
     if job_name is None or job_id is None:
         return None
     from submitit.core.utils import JobPaths  # slow to import
 
     own = DispatchFolder.beside(folder, job_name)
     dispatch = own.dispatch()
-    paths = JobPaths(dispatch.logs if dispatch else own.path, job_id=job_id)
+    paths = JobPaths(dispatch.logs if dispatch and dispatch.logs else own.path, job_id=job_id)
     return paths.stdout if paths.stdout.exists() and not paths.stderr.exists() else paths.stderr
 
 
@@ -62,7 +68,7 @@ def newest_log(store: Store, run_id: str) -> Log:
     if not attempts:
         raise StoreError(f"run {short(run_id)} was never trained, so it has no log; launch its sweep first")
     last: dict[str, Any] = attempts[-1]
-    path = Path(last["log"]) if last["log"] else guess_log(store.folder, last["job_name"], last["job_id"])
+    path = log_path(store.folder, log=last["log"], job_name=last["job_name"], job_id=last["job_id"])
     return Log(
         f"{last['number']}.{last['restart']}", State(last["state"]), path, last["job_id"], last["log_tail"]
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from jobs.dispatched import DispatchFolder
 from jobs.provenance import dead_attempts
+from jobs.run_log import unusual
 from results_db.contract import (
     INTERRUPTED,
     RESTARTABLE,
@@ -30,7 +31,7 @@ from results_db.text import counted, short
 from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Answer, Job, Unknown
 from slurm.follow.hold import Hold, hold_failing
-from slurm.follow.logs import guess_log
+from slurm.follow.logs import log_path
 from slurm.follow.verdicts import WAITS, Verdict, Word, judge, waits_again, with_log, word_on
 from slurm.submit import recovery
 
@@ -308,15 +309,14 @@ def _is_refused(word: Word) -> bool:
 
 def _log_tail(one: OpenAttempt, folder: Path) -> str | None:
     """The last lines of its log; None if there is no log."""
-    path = Path(one.log) if one.log else guess_log(folder, one.job_name, one.job_id)
+    path = log_path(folder, log=one.log, job_name=one.job_name, job_id=one.job_id)
     return None if path is None else last_lines(path)
 
 
 def _error(verdict: Verdict, tail: str | None) -> str:
     """The error to store: the verdict's reason, and for a FAILED job also the last line that it logged."""
     if verdict.state is State.FAILED:
-        lines = [line.strip() for line in (tail or "").splitlines() if line.strip()]
-        told = [line for line in lines if not line.startswith(_SLURMS_OWN)]
+        told = [line.strip() for line in unusual(tail or "") if not line.strip().startswith(_SLURMS_OWN)]
         if told:
             return f"{verdict.why}\n{told[-1]}"
     return verdict.why

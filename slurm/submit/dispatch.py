@@ -144,7 +144,7 @@ class Submission:
             host=socket.gethostname(),
             process=process_name(os.getpid()),
             user=getpass.getuser(),
-            logs=self.resources.submitit_folder or str(folder.path),
+            logs=self.resources.submitit_folder,
             hold_after=self.hold_after,
         )
         folder.begin(about)
@@ -175,7 +175,8 @@ class Submission:
         self, about: Dispatch, folder: DispatchFolder, tasks: int, parallelism: int, after: str | None
     ) -> str:
         """The id of the new array."""
-        executor = submitit.AutoExecutor(folder=about.logs, cluster="slurm", slurm_max_num_timeout=_NEVER)
+        logs = about.logs or folder.path
+        executor = submitit.AutoExecutor(folder=logs, cluster="slurm", slurm_max_num_timeout=_NEVER)
         parameters = self.resources.submitit()
         job = self.job(str(folder.path))
         pickled = DelayedSubmission(job)

@@ -62,7 +62,10 @@ def _settings(command: F) -> F:
 
 @cli.command()
 def install() -> None:
-    """Install the Debian packages with apt-get (needs root, or sudo without a password)."""
+    """Install the Debian packages with apt-get (needs root, or sudo without a password).
+
+    Example: python -m slurm.testbed install
+    """
     click.echo("installed" if packages.install() else "everything is already installed")
 
 
@@ -70,7 +73,10 @@ def install() -> None:
 @_folder
 @_settings
 def up(testbed: Testbed, **options: Any) -> None:
-    """Start all daemons that are not running, and wait until all nodes accept jobs."""
+    """Start all daemons that are not running, and wait until all nodes accept jobs.
+
+    Example: python -m slurm.testbed up --nodes 2 --gpus 4
+    """
     started = testbed.up(Settings(**options))
     folder = shlex.quote(str(testbed.place.folder))
     to_use = f'eval "$(python -m slurm.testbed env --folder {folder})"'
@@ -80,7 +86,10 @@ def up(testbed: Testbed, **options: Any) -> None:
 @cli.command()
 @_folder
 def env(testbed: Testbed) -> None:
-    """Print variables for `eval` that point Slurm's commands at the testbed; jobs train on the CPU."""
+    """Print variables for `eval` that point Slurm's commands at the testbed; jobs train on the CPU.
+
+    Example: eval "$(python -m slurm.testbed env)"
+    """
     testbed.record  # noqa: B018  a folder without a testbed is an error
     click.echo(f"export SLURM_CONF={shlex.quote(str(testbed.place.conf))} IMAGINE_DEVICE=cpu")
 
@@ -88,7 +97,10 @@ def env(testbed: Testbed) -> None:
 @cli.command()
 @_folder
 def status(testbed: Testbed) -> int:
-    """Show nodes and processes; exit code 1 if slurmctld or a node is not up."""
+    """Show nodes and processes; exit code 1 if slurmctld or a node is not up.
+
+    Example: python -m slurm.testbed status
+    """
     nodes = testbed.record.nodes
     members = testbed.members()
     if not any(member.kind == "slurmctld" for member in members):
@@ -106,7 +118,10 @@ def status(testbed: Testbed) -> int:
 @_folder
 @_noticed
 def node_kill(node: str, testbed: Testbed, noticed: bool) -> None:
-    """Make NODE lose its power: slurmd, steps and tasks die at once."""
+    """Make NODE lose its power: slurmd, steps and tasks die at once.
+
+    Example: python -m slurm.testbed node-kill n2 --noticed
+    """
     testbed.kill_node(node, noticed=noticed)
 
 
@@ -115,7 +130,10 @@ def node_kill(node: str, testbed: Testbed, noticed: bool) -> None:
 @_folder
 @_noticed
 def node_cut(node: str, testbed: Testbed, noticed: bool) -> None:
-    """Make NODE lose its network: slurmd dies, tasks live on."""
+    """Make NODE lose its network: slurmd dies, tasks live on.
+
+    Example: python -m slurm.testbed node-cut n2
+    """
     testbed.cut_node(node, noticed=noticed)
 
 
@@ -123,33 +141,48 @@ def node_cut(node: str, testbed: Testbed, noticed: bool) -> None:
 @click.argument("node")
 @_folder
 def node_up(node: str, testbed: Testbed) -> None:
-    """Bring NODE back and wait until it accepts jobs."""
+    """Bring NODE back and wait until it accepts jobs.
+
+    Example: python -m slurm.testbed node-up n2
+    """
     testbed.start_node(node)
 
 
 @cli.command("ctld-kill")
 @_folder
 def ctld_kill(testbed: Testbed) -> None:
-    """Kill slurmctld; running jobs go on."""
+    """Kill slurmctld; running jobs go on.
+
+    Example: python -m slurm.testbed ctld-kill
+    """
     testbed.kill_controller()
 
 
 @cli.command("ctld-up")
 @_folder
 def ctld_up(testbed: Testbed) -> None:
-    """Start slurmctld again."""
+    """Start slurmctld again.
+
+    Example: python -m slurm.testbed ctld-up
+    """
     testbed.start_controller()
 
 
 @cli.command()
 @_folder
 def down(testbed: Testbed) -> None:
-    """Cancel all jobs and stop all processes; `up` continues with the files on disk."""
+    """Cancel all jobs and stop all processes; `up` continues with the files on disk.
+
+    Example: python -m slurm.testbed down
+    """
     testbed.down()
 
 
 @cli.command()
 @_folder
 def wipe(testbed: Testbed) -> None:
-    """Kill all processes at once and delete the folder."""
+    """Kill all processes at once and delete the folder.
+
+    Example: python -m slurm.testbed wipe
+    """
     testbed.wipe()

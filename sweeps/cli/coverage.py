@@ -54,6 +54,8 @@ def coverage(
     is wanted - kept. `top_up` is what `top-up` would launch, and `held_back` what the cell needs beyond that.
 
     --where takes config keys and these columns, e.g. 'missing>0'.
+
+    Example: imagine-sweep coverage table3 --where 'missing>0'
     """
     from sweeps.spec.stored import NO_SWEEP, sweeps_of
 
@@ -92,6 +94,8 @@ def top_up(
 
     A cell's new and interrupted runs come first, then new seeds. When they have ended, give the same command again.
     `retry` is for failed runs.
+
+    Example: imagine-sweep top-up table3 --cap 3 --dry-run
     """
     from results_db.store import open_store
     from sweeps.launch.launch import launch

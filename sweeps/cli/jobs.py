@@ -28,6 +28,8 @@ def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, store: Sto
     """Show the log of a run's newest attempt, on this machine or on Slurm; -n N shows its last N lines.
 
     RUN is a run id or a prefix of it. Runs that train together share a log.
+
+    Example: imagine-sweep logs 3f2a -f -n 20
     """
     from slurm.follow import logs as files
 
@@ -78,6 +80,8 @@ def cancel(
     """Cancel active runs of SPEC, or without it of all sweeps. --where and --state choose among them.
 
     A job that also trains other runs continues with those. The next launch continues the cancelled runs.
+
+    Example: imagine-sweep cancel table3 --where 'gol=3' --state pending
     """
     from slurm.follow import cancel as cancelling
 
@@ -167,6 +171,8 @@ def reconcile(
 
     It ingests results from the spool, finds the jobs of launches that died, and compares every PENDING or RUNNING run
     with heartbeats, squeue and sacct. It is safe at any time.
+
+    Example: imagine-sweep reconcile table3 --dry-run
     """
     from slurm.follow.reconcile import Reconciler
 

@@ -8,8 +8,10 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from results_db import console
+from results_db.columns import CONFIG_COLUMNS
 from sweeps.launch.options import LaunchOptions, ask
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -17,17 +19,34 @@ F = TypeVar("F", bound=Callable[..., Any])
 MOST_UNASKED = 10
 """Most runs that `retry`, `top-up` and `cancel` train or cancel without a question."""
 
-_overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+
+def _complete_specs(
+    _context: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """The specs that ship, and files."""
+    from sweeps.spec.load import shipped
+
+    names = [name for name in shipped() if name.startswith(incomplete)]
+    return [CompletionItem(incomplete, type="file"), *map(CompletionItem, names)]
+
+
+def _complete_keys(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    keys = (*CONFIG_COLUMNS, "runs", "seeds", "launcher")
+    return [f"{key}=" for key in keys if key.startswith(incomplete)]
+
+
+_overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=_complete_keys)
 
 
 def spec_arguments(command: F) -> F:
     """Adds SPEC and the overrides after it: the arguments `spec` and `overrides`."""
-    return click.argument("spec", metavar="SPEC")(_overrides(command))
+    return click.argument("spec", metavar="SPEC", shell_complete=_complete_specs)(_overrides(command))
 
 
 def optional_spec_arguments(command: F) -> F:
     """Adds the same arguments, but `spec` may be None."""
-    return click.argument("spec", metavar="[SPEC]", required=False)(_overrides(command))
+    spec = click.argument("spec", metavar="[SPEC]", required=False, shell_complete=_complete_specs)
+    return spec(_overrides(command))
 
 
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -56,6 +56,8 @@ def retry(
     """Train failed runs again: those of SPEC, or without it those of every launched sweep, with their top-ups.
 
     --where takes the columns of `imagine-results runs`.
+
+    Example: imagine-sweep retry table3 --state out_of_memory launcher.mem_gb=16
     """
     from results_db.query import where as filters
     from results_db.store import open_store

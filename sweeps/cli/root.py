@@ -48,7 +48,10 @@ retry_option = click.option("--retry-failed", is_flag=True, help="Also train fai
 @cli.command("list")
 @console.json_option
 def list_specs(as_json: bool) -> None:
-    """Show the specs that ship with the package."""
+    """Show the specs that ship with the package.
+
+    Example: imagine-sweep list
+    """
     from sweeps.spec.load import about, expand_spec, shipped
 
     rows = []
@@ -76,6 +79,8 @@ def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, r
     """Show what a launch would do, per cell: wanted, stored, active, failed, to submit, expected time.
 
     KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE changes only that experiment's cells.
+
+    Example: imagine-sweep plan table3 channels=20,32
     """
     from sweeps.spec.load import expand_spec
 
@@ -95,6 +100,8 @@ def launch(spec: str, overrides: tuple[str, ...], how: "LaunchOptions", as_json:
 
     With launcher=slurm, or a launcher file of your own, it returns as soon as the jobs are queued.
     KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE changes only that experiment's cells.
+
+    Example: imagine-sweep launch table1 runs=2 launcher.cpus_per_task=2
     """
     from sweeps.launch.launch import launch
     from sweeps.spec.expand import first_runs

@@ -31,6 +31,8 @@ def status(spec: str | None, overrides: tuple[str, ...], store: Store, as_json: 
     """Show the number of runs in each state, for each cell of SPEC or for each launched sweep.
 
     It reads only the store. `reconcile` and `watch` also ask Slurm. NEW runs are not in the store.
+
+    Example: imagine-sweep status table3
     """
     if spec is None:
         rows = [{"sweep": name, "states": states} for name, states in store.sweeps().items()]
@@ -102,6 +104,8 @@ def watch(
     line of JSON for every look.
 
     Exit code 1: some runs failed or were interrupted.
+
+    Example: imagine-sweep watch table3 --every 30
     """
     from slurm.client.client import Slurm
     from sweeps.follow.display import show_once
