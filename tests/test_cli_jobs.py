@@ -1,11 +1,10 @@
 """`cancel` and `reconcile` as a person reads them, where no Slurm answers; what they do is tested on the testbed."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sweep_helpers import answer, begun, small, staged
+from sweep_helpers import answer, begun, hold, small, staged
 
 from results_db.store.sql import SqlStore, open_store
 
@@ -26,13 +25,6 @@ def submitted(store: SqlStore, *, name: str) -> None:
     staged(store, small())
     (attempt,) = store.claim([small().run_id], job_name=name, launcher="slurm")
     store.note_jobs({attempt: "7_0"})
-
-
-def hold(store: SqlStore, name: str) -> None:
-    folder = store.folder / "jobs" / name
-    folder.mkdir(parents=True)
-    said = {"job_name": name, "cause": "no driver", "failures": 5, "held_at": "2026-11-20T12:00:00+00:00"}
-    (folder / "held.json").write_text(json.dumps(said))
 
 
 def test_a_dry_cancel_says_what_it_would_do(own, tmp_path) -> None:

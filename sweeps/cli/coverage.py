@@ -100,16 +100,16 @@ def top_up(
     from results_db.store import open_store
     from sweeps.launch.launch import launch
     from sweeps.spec.expand import first_runs
-    from sweeps.spec.load import expand_spec
+    from sweeps.spec.stored import find_sweep
 
-    loaded, expansion = expand_spec(spec, overrides)
+    with closing(open_store(how.db, create=False)) as store:
+        loaded, expansion = find_sweep(store, spec, overrides, report=say)
+        cells = _top_ups([(loaded, expansion)], store, min_accuracy=min_accuracy, cap=cap)
     if all(cell.next_seed is None for cell in expansion.cells):
         raise SpecError(
             f"{loaded.name} fixes its seeds by a count, list or range, so a top-up cannot add any; "
             "give `runs` instead (`seeds` may only be {start: ...})"
         )
-    with closing(open_store(how.db, create=False)) as store:
-        cells = _top_ups([(loaded, expansion)], store, min_accuracy=min_accuracy, cap=cap)
     cells = _matching(cells, where)
     chosen = first_runs(to_launch(cells), how.limit)
     if dry_run:

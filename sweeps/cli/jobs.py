@@ -121,7 +121,7 @@ def _chosen(store: Store, spec: str | None, overrides: Sequence[str], where: str
     chosen = set(filters.apply(where, frame)["run_id"])
     if spec is None:
         return chosen
-    _, expansion = find_sweep(store, spec, overrides)
+    _, expansion = find_sweep(store, spec, overrides, report=say)
     return chosen & {run.run_id for run in with_top_ups(expansion, set(frame["run_id"])).runs}
 
 

@@ -62,6 +62,12 @@ def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return console.db_option(with_store)
 
 
+first_option = click.option(
+    "-n", "limit", type=click.IntRange(min=1), metavar="N", help="Only the first N runs."
+)
+"""Adds `-n` and the argument `limit: int | None`: runs from the start of a spec."""
+
+
 def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options of a launch, and the arguments `how: LaunchOptions` and `dry_run: bool`.
 
@@ -99,7 +105,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--pack-size", type=positive, metavar="N", help="Most runs of a pack."),
         click.option("--workers", type=positive, metavar="N", help="Processes. [default: per core or GPU]"),
         click.option("--dry-run", is_flag=True, help="Only show what the command would do."),
-        click.option("-n", "limit", type=positive, metavar="N", help="Only the first N runs."),
+        first_option,
     ):
         with_options = option(with_options)
     return with_options

@@ -18,6 +18,8 @@ from sweeps.cli import watch as cli_watch
 from sweeps.spec.document import SpecError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from slurm.submit.launchers import Resources
     from sweeps.launch.options import LaunchOptions
     from sweeps.spec.expand import Expansion
@@ -36,8 +38,9 @@ _COMMANDS = [
 def cli() -> None:
     """From a YAML spec to trained runs in the store.
 
-    SPEC is a YAML file, or the name of a spec that ships with the package (see `list`). Hydra overrides, such as
-    channels=32, channels=20,32 or launcher.cpus_per_task=2, and options follow it, in any order.
+    SPEC is a YAML file, the name of a spec that ships with the package (see `list`), or the name of a launched sweep.
+    Hydra overrides, such as channels=32, channels=20,32 or launcher.cpus_per_task=2, and options follow it, in any
+    order.
     EXPERIMENT.KEY=VALUE, such as life_count.preset=paper, changes only the cells of that experiment.
     """
 
@@ -72,42 +75,63 @@ def list_specs(as_json: bool) -> None:
 
 @cli.command()
 @options.spec_arguments
+@console.where_option
+@options.first_option
 @console.db_option
 @console.json_option
 @retry_option
-def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, retry_failed: bool) -> None:
+def plan(
+    *,
+    spec: str,
+    overrides: tuple[str, ...],
+    where: str | None,
+    limit: int | None,
+    db: str | None,
+    as_json: bool,
+    retry_failed: bool,
+) -> None:
     """Show what a launch would do, per cell: wanted, stored, active, failed, to submit, expected time.
 
     KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE changes only that experiment's cells.
+    --where takes config keys, e.g. 'gol=3 and model_t=2'.
 
     Example: imagine-sweep plan table3 channels=20,32
     """
-    from sweeps.spec.load import expand_spec
+    from sweeps.spec.expand import first_runs
 
-    loaded, expansion = expand_spec(spec, overrides)
-    _show_plan(loaded, expansion, db, retry_failed=retry_failed, as_json=as_json)
+    loaded, expansion = _chosen(db, spec, overrides, where=where)
+    _show_plan(loaded, first_runs(expansion, limit), db, retry_failed=retry_failed, as_json=as_json)
 
 
 @cli.command()
 @options.spec_arguments
+@console.where_option
 @console.db_option
 @console.json_option
 @retry_option
 @options.launch_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def launch(spec: str, overrides: tuple[str, ...], how: "LaunchOptions", as_json: bool, dry_run: bool) -> int:
+def launch(
+    *,
+    spec: str,
+    overrides: tuple[str, ...],
+    where: str | None,
+    how: "LaunchOptions",
+    as_json: bool,
+    dry_run: bool,
+) -> int:
     """Train the runs of SPEC that the store lacks. The same command continues an interrupted launch.
 
     With launcher=slurm, or a launcher file of your own, it returns as soon as the jobs are queued.
     KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE changes only that experiment's cells.
+    --where takes config keys, e.g. 'gol=3 and model_t=2', and launches only the runs that match.
 
     Example: imagine-sweep launch table1 runs=2 launcher.cpus_per_task=2
     """
     from sweeps.launch.launch import launch
     from sweeps.spec.expand import first_runs
-    from sweeps.spec.load import expand_spec
 
-    loaded, expansion = expand_spec(spec, overrides)
+    loaded, expansion = _chosen(how.db, spec, overrides, where=where)
     if dry_run:
         first = first_runs(expansion, how.limit)
         _show_plan(loaded, first, how.db, retry_failed=how.retry_failed, as_json=as_json)
@@ -116,6 +140,19 @@ def launch(spec: str, overrides: tuple[str, ...], how: "LaunchOptions", as_json:
     if as_json:
         options.print_json(result.as_dict())
     return result.exit_code
+
+
+def _chosen(
+    db: str | None, spec: str, overrides: "Sequence[str]", *, where: str | None
+) -> "tuple[Spec, Expansion]":
+    """The spec, or the sweep that was launched under this name, with the runs that match."""
+    from results_db.store import open_store
+    from sweeps.spec.choose import matching
+    from sweeps.spec.stored import find_spec
+
+    with closing(open_store(db, create=False)) as store:
+        (chosen,) = matching([find_spec(store, spec, overrides)], where)
+    return chosen
 
 
 def _show_plan(

@@ -25,7 +25,7 @@ def sweeps_of(
     version cannot read their stored spec; `report` is called with a line for each.
     """
     if name is not None:
-        return [find_sweep(store, name, overrides)]
+        return [find_sweep(store, name, overrides, report=report)]
     sweeps = []
     for launched, texts in _texts(store).items():
         try:
@@ -42,7 +42,7 @@ def _includes(one: tuple[Spec, Expansion], other: tuple[Spec, Expansion]) -> boo
     return named and {run.run_id for run in other[1].runs} <= {run.run_id for run in one[1].runs}
 
 
-def find_sweep(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[Spec, Expansion]:
+def find_spec(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[Spec, Expansion]:
     """A spec by its file or shipped name, else the sweep that was launched under this name; its cells and runs.
 
     Raises:
@@ -60,6 +60,28 @@ def find_sweep(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[
             raise SpecError(f"{missing}; another version stored the spec of the sweep {name}") from None
         return spec, expand(spec)
     return expand_spec(name, overrides)
+
+
+def find_sweep(
+    store: Store, name: str, overrides: Sequence[str] = (), *, report: Callable[[str], None]
+) -> tuple[Spec, Expansion]:
+    """The sweep of a spec as it was launched into the store; with overrides or before any launch, see `find_spec`.
+
+    `report` is called with a line if the spec itself wants other runs than its launches.
+
+    Raises:
+        SpecError: see `find_spec`.
+    """
+    spec, expansion = find_spec(store, name, overrides)
+    texts = [] if overrides else _texts(store).get(spec.name, [])
+    try:
+        launched = _united(texts) if texts else spec
+        found = expand(launched)
+    except (ValueError, SpecError, ConfigError):
+        return spec, expansion  # another version stored it
+    if {run.run_id for run in found.runs} != {run.run_id for run in expansion.runs}:
+        report(f"{spec.name}: as it was launched; the spec wants other runs (imagine-sweep plan {name})")
+    return launched, found
 
 
 def _texts(store: Store) -> dict[str, list[str]]:
