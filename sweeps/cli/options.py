@@ -114,10 +114,10 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
 yes_option = click.option("-y", "--yes", is_flag=True, help=f"Do not ask, even above {MOST_UNASKED} runs.")
 
 
-def confirm(what: str, runs: int, *, yes: bool) -> None:
+def confirm(what: str, runs: int, *, then: str, yes: bool) -> None:
     """Asks before more than `MOST_UNASKED` runs are trained or cancelled, unless `yes`. See `ask`."""
     if not yes and runs > MOST_UNASKED:
-        ask(what, f"more than {MOST_UNASKED} runs")
+        ask(what, f"more than {MOST_UNASKED} runs", then=then)
 
 
 def print_json(value: object) -> None:

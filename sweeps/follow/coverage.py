@@ -1,10 +1,11 @@
 """Coverage: the kept runs of every cell, and the runs of earlier top-ups."""
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from imagination.schema import Scalar
 from results_db.contract import PlannedRun, State, Store
 from sweeps.spec.expand import Cell, Expansion
 from sweeps.spec.model import Spec
@@ -71,6 +72,16 @@ def stored_top_ups(expansion: Expansion, store: Store) -> set[str]:
         cells = [cell for cell, asked in zip(cells, ids, strict=True) if asked and known.issuperset(asked)]
         count *= 2
     return known
+
+
+def labels(sweeps: Iterable[tuple[Spec, Expansion]]) -> dict[str, dict[str, Scalar]]:
+    """Run id to the columns that tell it apart: its sweep, its cell's columns and its seed."""
+    return {
+        run.run_id: {"sweep": spec.name, **cell.columns, "seed": run.config["seed"]}
+        for spec, expansion in sweeps
+        for cell in expansion.cells
+        for run in cell.runs
+    }
 
 
 def next_runs(cell: Cell) -> Iterator[PlannedRun]:
