@@ -124,6 +124,17 @@ def test_a_filter_chooses_runs_by_config_keys(sweep, filled, arguments, where, t
     assert parsed(sweep(*arguments, *chosen, "--db", "a.db", "--json"))["total"] == total
 
 
+def test_a_dry_run_without_slurm_says_what_it_cannot_know(sweep, filled, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(Path.cwd()))
+    dry = ("s.yaml", "launcher=slurm", "launcher.partition=gpu", "--db", "a.db", "--dry-run")
+    for command in ("launch", "top-up", "retry"):
+        out = sweep(command, *dry)[1]
+        assert ", partition gpu, time limit 1:00 h" in out
+        assert "arrays and script are unknown: launcher: no sbatch on PATH" in out
+    said = parsed(sweep("launch", *dry, "--json"))["slurm"]
+    assert (said["packs"], said["arrays"], said["script"]) == (1, [], "")
+
+
 def test_a_filter_of_one_run_of_status_and_of_watch(sweep, filled) -> None:
     with closing(open_store("a.db", create=True)) as store:
         spec = load("s.yaml")

@@ -118,6 +118,7 @@ def top_up(
         _show(first, with_names=False, as_json=as_json)
         if not as_json:
             _remark(cells, cap=cap)
+            options.show_preview(loaded, chosen, how)
         return 0
     _remark(cells, cap=cap)
     if chosen.runs:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import fields
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -13,6 +13,11 @@ from click.shell_completion import CompletionItem
 from results_db import console
 from results_db.columns import CONFIG_COLUMNS
 from sweeps.launch.options import LaunchOptions, ask
+
+if TYPE_CHECKING:
+    from sweeps.launch.preview import Preview
+    from sweeps.spec.expand import Expansion
+    from sweeps.spec.model import Spec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -118,6 +123,25 @@ def confirm(what: str, runs: int, *, then: str, yes: bool) -> None:
     """Asks before more than `MOST_UNASKED` runs are trained or cancelled, unless `yes`. See `ask`."""
     if not yes and runs > MOST_UNASKED:
         ask(what, f"more than {MOST_UNASKED} runs", then=then)
+
+
+def preview(spec: "Spec", expansion: "Expansion", how: LaunchOptions) -> "Preview | None":
+    """What a launch would submit to Slurm; None if nothing, or if the launcher is local."""
+    from slurm.submit.launchers import SLURM, Resources, choose
+
+    launcher = choose(spec.launcher)
+    if launcher.kind != SLURM:
+        return None
+    from sweeps.launch.preview import preview
+
+    return preview(spec, expansion, how, resources=Resources.of(launcher))
+
+
+def show_preview(spec: "Spec", expansion: "Expansion", how: LaunchOptions) -> None:
+    """Prints what a launch would submit to Slurm."""
+    found = preview(spec, expansion, how)
+    for line in found.lines() if found else ():
+        click.echo(line)
 
 
 def print_json(value: object) -> None:

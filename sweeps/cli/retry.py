@@ -80,6 +80,9 @@ def retry(
     if not runs and not left and not (dry_run and as_json):
         say("no failed run of a sweep to train again; see imagine-sweep status")
     if dry_run:
+        if not as_json:
+            for each in retries:
+                options.show_preview(each.spec, each.expansion, replace(how, retry_failed=True))
         return 0
     what = f"{counted(len(runs), 'failed run')} to train again"
     options.confirm(what, len(runs), then="Train them", yes=how.yes)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from slurm.submit.launchers import Resources
     from sweeps.launch.options import LaunchOptions
+    from sweeps.launch.preview import Preview
     from sweeps.spec.expand import Expansion
     from sweeps.spec.model import Spec
     from sweeps.status.plan import Plan
@@ -134,7 +135,8 @@ def launch(
     loaded, expansion = _chosen(how.db, spec, overrides, where=where)
     if dry_run:
         first = first_runs(expansion, how.limit)
-        _show_plan(loaded, first, how.db, retry_failed=how.retry_failed, as_json=as_json)
+        found = options.preview(loaded, first, how)
+        _show_plan(loaded, first, how.db, retry_failed=how.retry_failed, as_json=as_json, preview=found)
         return 0
     result = launch(loaded, expansion, how)
     if as_json:
@@ -156,7 +158,13 @@ def _chosen(
 
 
 def _show_plan(
-    spec: "Spec", expansion: "Expansion", db: str | None, *, retry_failed: bool, as_json: bool
+    spec: "Spec",
+    expansion: "Expansion",
+    db: str | None,
+    *,
+    retry_failed: bool,
+    as_json: bool,
+    preview: "Preview | None" = None,
 ) -> None:
     from results_db.store import open_store
     from sweeps.status.cell import dead_runs
@@ -168,7 +176,9 @@ def _show_plan(
     if as_json:
         whole = plan.expected_seconds
         hours = None if resources is None or whole is None else resources.hours(whole)
-        about = {"hours": hours, "unit": None if resources is None else resources.unit}
+        about: dict[str, object] = {"hours": hours, "unit": None if resources is None else resources.unit}
+        if preview is not None:
+            about["slurm"] = preview.as_dict()
         options.print_json({"name": spec.name, **plan.as_dict(), **about})
         return
     from jobs.progress import duration
@@ -187,6 +197,8 @@ def _show_plan(
         f"{spec.name}: {counted(counts.total, 'run')} = {counts.stored} stored + {counts.active} active + "
         f"{counts.failed} failed + {counts.to_submit} to submit ({_expected(plan, resources)})"
     )
+    for line in preview.lines() if preview else ():
+        click.echo(line)
 
 
 def _expected(plan: "Plan", resources: "Resources | None") -> str:
