@@ -134,6 +134,24 @@ def test_without_overrides_a_spec_means_the_sweep_as_it_was_launched(store, tmp_
     assert find_spec(store, str(path)) == expand_spec(path)
 
 
+def test_of_several_launches_that_of_the_spec_as_it_is_counts(store, tmp_path) -> None:
+    """The others were trials; a top-up must not train more of them. The launcher is that of the last launch."""
+    path = write_spec(tmp_path)
+    spec = load(path)
+    trial = apply_overrides(spec, ["channels=5"])
+    launch(store, trial)
+    launch(store, apply_overrides(spec, ["channels=6"]))
+    _, together = find_sweep(store, str(path), report=lambda _: None)
+    assert [cell.columns for cell in together.cells] == [{"channels": 5}, {"channels": 6}]
+    launch(store, spec)
+    launch(store, apply_overrides(trial, ["launcher.timeout_min=7"]))
+    said: list[str] = []
+    found, expansion = find_sweep(store, str(path), report=said.append)
+    assert (expansion, found.launcher, found.overridden) == (expand(spec), {"timeout_min": 7}, [])
+    (line,) = said
+    assert "other launches wanted other runs" in line
+
+
 def test_a_launch_that_this_version_cannot_read_leaves_the_spec_itself(store, tmp_path) -> None:
     path = write_spec(tmp_path)
     store.stage([small()], sweep=NewSweep("s", "{}"))

@@ -158,7 +158,7 @@ def test_a_launched_sweep_is_known_by_its_name(sweep) -> None:
     write_spec(folder, name="s", runs=1).rename(folder / "s")
     changed = answer("status", "s", "--json", *DB, folder=folder)
     assert changed.json == said.json
-    assert changed.err == "s: as it was launched; the spec wants other runs (imagine-sweep plan s)\n"
+    assert changed.err == "s: as launched; the spec wants other runs (imagine-sweep plan s)\n"
     assert len(answer("plan", "s", "--json", *DB, folder=folder).json["cells"]) == 1
     for command in (["watch"], ["status"], ["coverage"], ["retry"], ["reconcile"], ["cancel"]):
         said = answer(*command, "t", *DB, folder=folder)

@@ -15,6 +15,7 @@ from results_db.columns import CONFIG_COLUMNS
 from sweeps.launch.options import LaunchOptions, ask
 
 if TYPE_CHECKING:
+    from slurm.submit.launchers import Resources
     from sweeps.launch.preview import Preview
     from sweeps.spec.expand import Expansion
     from sweeps.spec.model import Spec
@@ -66,6 +67,11 @@ def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
     return console.db_option(with_store)
 
+
+where_option = click.option(
+    "--where", metavar="FILTER", help="Only runs whose config matches, e.g. 'gol=3 and model_t=2'."
+)
+"""Adds `--where` and the argument `where: str | None`, a filter for `sweeps.spec.choose.matching`."""
 
 first_option = click.option(
     "-n", "limit", type=click.IntRange(min=1), metavar="N", help="Only the first N runs."
@@ -125,16 +131,22 @@ def confirm(what: str, runs: int, *, then: str, yes: bool) -> None:
         ask(what, f"more than {MOST_UNASKED} runs", then=then)
 
 
-def preview(spec: "Spec", expansion: "Expansion", how: LaunchOptions) -> "Preview | None":
-    """What a launch would submit to Slurm; None if nothing, or if the launcher is local."""
+def resources(spec: "Spec") -> "Resources | None":
+    """The resources that a job of the spec asks Slurm for; None: the launcher is local."""
     from slurm.submit.launchers import SLURM, Resources, choose
 
     launcher = choose(spec.launcher)
-    if launcher.kind != SLURM:
+    return Resources.of(launcher) if launcher.kind == SLURM else None
+
+
+def preview(spec: "Spec", expansion: "Expansion", how: LaunchOptions) -> "Preview | None":
+    """What a launch would submit to Slurm; None if nothing, or if the launcher is local."""
+    asked = resources(spec)
+    if asked is None:
         return None
     from sweeps.launch.preview import preview
 
-    return preview(spec, expansion, how, resources=Resources.of(launcher))
+    return preview(spec, expansion, how, resources=asked)
 
 
 def show_preview(spec: "Spec", expansion: "Expansion", how: LaunchOptions) -> None:

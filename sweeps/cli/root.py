@@ -76,7 +76,7 @@ def list_specs(as_json: bool) -> None:
 
 @cli.command()
 @options.spec_arguments
-@console.where_option
+@options.where_option
 @options.first_option
 @console.db_option
 @console.json_option
@@ -94,7 +94,6 @@ def plan(
     """Show what a launch would do, per cell: wanted, stored, active, failed, to submit, expected time.
 
     KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE changes only that experiment's cells.
-    --where takes config keys, e.g. 'gol=3 and model_t=2'.
 
     Example: imagine-sweep plan table3 channels=20,32
     """
@@ -106,7 +105,7 @@ def plan(
 
 @cli.command()
 @options.spec_arguments
-@console.where_option
+@options.where_option
 @console.db_option
 @console.json_option
 @retry_option
@@ -125,7 +124,6 @@ def launch(
 
     With launcher=slurm, or a launcher file of your own, it returns as soon as the jobs are queued.
     KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE changes only that experiment's cells.
-    --where takes config keys, e.g. 'gol=3 and model_t=2', and launches only the runs that match.
 
     Example: imagine-sweep launch table1 runs=2 launcher.cpus_per_task=2
     """
@@ -172,7 +170,7 @@ def _show_plan(
 
     with closing(open_store(db, create=False)) as store:
         plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=retry_failed)
-    resources = _resources(spec)
+    resources = options.resources(spec)
     if as_json:
         whole = plan.expected_seconds
         hours = None if resources is None or whole is None else resources.hours(whole)
@@ -210,14 +208,6 @@ def _expected(plan: "Plan", resources: "Resources | None") -> str:
         return "time unknown without past runs"
     hours = "" if resources is None else f", {resources.hours(time):.3g} {resources.unit}"
     return f"{'at least ' if plan.expected_seconds is None else ''}{duration(time)} of training{hours}"
-
-
-def _resources(spec: "Spec") -> "Resources | None":
-    """The resources that a job of the spec asks Slurm for; None: the launcher is local."""
-    from slurm.submit.launchers import SLURM, Resources, choose
-
-    launcher = choose(spec.launcher)
-    return Resources.of(launcher) if launcher.kind == SLURM else None
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ _UNLIMITED = 100_000
 
 @click.command()
 @options.optional_spec_arguments
-@console.where_option
+@options.where_option
 @options.store_option
 @console.json_option
 def status(
@@ -35,7 +35,7 @@ def status(
     """Show the number of runs with each status, for each cell of SPEC or for each launched sweep.
 
     It reads only the store. It says how old the store's knowledge of active runs is, and which launches are held;
-    `reconcile` and `watch` also ask Slurm. --where takes config keys, e.g. 'gol=3 and model_t=2', and shows cells.
+    `reconcile` and `watch` also ask Slurm. With --where it shows cells.
 
     Example: imagine-sweep status table3
     """
@@ -114,7 +114,7 @@ def _age(active: Sequence[OpenAttempt]) -> list[str]:
 
 @click.command()
 @options.optional_spec_arguments
-@console.where_option
+@options.where_option
 @click.option("--once", is_flag=True, help="Show it once and exit.")
 @click.option(
     "--every",
@@ -141,7 +141,7 @@ def watch(
 
     Each look reconciles, as `reconcile` does, and runs squeue once. The command ends when no run is active, or with
     Ctrl-C; the jobs continue. Without a terminal it prints a line when something has changed; with --json it prints a
-    line of JSON for every look. --where takes config keys, e.g. 'gol=3 and model_t=2'.
+    line of JSON for every look.
 
     Exit code 1: some runs failed or were interrupted.
 

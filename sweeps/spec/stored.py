@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from imagination.schema import ConfigError
@@ -67,7 +68,8 @@ def find_sweep(
 ) -> tuple[Spec, Expansion]:
     """The sweep of a spec as it was launched into the store; with overrides or before any launch, see `find_spec`.
 
-    `report` is called with a line if the spec itself wants other runs than its launches.
+    If one of the launches was of the spec as it is, this is the spec, else all launches together. The launcher is
+    that of the last launch. `report` is called with a line if launches wanted other runs than the spec.
 
     Raises:
         SpecError: see `find_spec`.
@@ -75,13 +77,23 @@ def find_sweep(
     spec, expansion = find_spec(store, name, overrides)
     texts = [] if overrides else _texts(store).get(spec.name, [])
     try:
+        wanted = [_ids(expand(recompose(text))) for text in texts]
         launched = _united(texts) if texts else spec
         found = expand(launched)
     except (ValueError, SpecError, ConfigError):
         return spec, expansion  # another version stored it
-    if {run.run_id for run in found.runs} != {run.run_id for run in expansion.runs}:
-        report(f"{spec.name}: as it was launched; the spec wants other runs (imagine-sweep plan {name})")
+    own = _ids(expansion)
+    if _ids(found) == own:
+        return launched, found
+    if own in wanted:
+        report(f"{spec.name}: other launches wanted other runs; give their overrides to see them")
+        return replace(spec, launcher=launched.launcher), expansion
+    report(f"{spec.name}: as launched; the spec wants other runs (imagine-sweep plan {name})")
     return launched, found
+
+
+def _ids(expansion: Expansion) -> set[str]:
+    return {run.run_id for run in expansion.runs}
 
 
 def _texts(store: Store) -> dict[str, list[str]]:
