@@ -147,7 +147,7 @@ def test_of_several_launches_that_of_the_spec_as_it_is_counts(store, tmp_path) -
     launch(store, apply_overrides(trial, ["launcher.timeout_min=7"]))
     said: list[str] = []
     found, expansion = find_sweep(store, str(path), report=said.append)
-    assert (expansion, found.launcher, found.overridden) == (expand(spec), {"timeout_min": 7}, [])
+    assert (expansion, found.launcher, found.overridden) == (expand(spec), {"timeout_min": 7}, ())
     (line,) = said
     assert "other launches wanted other runs" in line
 

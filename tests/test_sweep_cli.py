@@ -149,6 +149,26 @@ def test_a_filter_of_one_run_of_status_and_of_watch(sweep, filled) -> None:
     assert row["states"] == {"COMPLETED": 1}
 
 
+@pytest.mark.slow
+def test_one_row_of_a_spec_is_launched_and_the_rest_later(sweep, folder) -> None:
+    write_spec(folder, name="row", runs=1, cells="[{gol: 1}, {gol: 2}]")
+    (folder / "s.yaml").write_text("include: [row.yaml]\n")
+    one = parsed_result(sweep("launch", "s.yaml", "--where", "gol=2", "--db", "a.db", "--json"))
+    with closing(open_store("a.db", create=False)) as store:
+        assert list(store.runs()["gol"]) == [2]
+        assert store.members(["row"], overridden=[]) == set(one["trained"])
+    rest = parsed_result(sweep("launch", "s.yaml", "--db", "a.db", "--json"))
+    assert (len(one["trained"]), len(rest["trained"]), rest["stored"]) == (1, 1, 2)
+    assert (
+        sweep("coverage", "s.yaml", "--db", "a.db", "--json")[2] == ""
+    )  # the spec is the same in both launches
+
+
+def parsed_result(answer):
+    assert answer[0] == 0
+    return json.loads(answer[1])
+
+
 @pytest.mark.parametrize("command", [["plan"], ["launch"], ["launch", "--dry-run"], ["status"], ["watch"]])
 @pytest.mark.parametrize(
     ("where", "says"), [("gol=9", "no run matches"), ("gool=2", "'gol'"), ("gol=", "cannot read|too early")]

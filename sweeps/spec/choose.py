@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from results_db.contract import PlannedRun, StoreError
+from results_db.contract import StoreError
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
 
@@ -25,12 +25,11 @@ def matching(sweeps: Sequence[tuple[Spec, Expansion]], where: str | None) -> lis
     if not chosen:
         raise StoreError(f"--where '{where}': no run matches; imagine-sweep plan SPEC shows what there is")
     only = [(spec, _only(expansion, chosen)) for spec, expansion in sweeps]
-    return [(spec, expansion) for spec, expansion in only if expansion.runs]
+    return [(spec, expansion) for spec, expansion in only if expansion.cells]
 
 
 def _only(expansion: Expansion, chosen: set[str]) -> Expansion:
-    def kept(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-        return [run for run in runs if run.run_id in chosen]
-
-    cells = [replace(cell, runs=kept(cell.runs), repeated=kept(cell.repeated)) for cell in expansion.cells]
-    return Expansion([cell for cell in cells if cell.runs or cell.repeated])
+    cells = [
+        replace(cell, runs=[run for run in cell.runs if run.run_id in chosen]) for cell in expansion.cells
+    ]
+    return Expansion([cell for cell in cells if cell.runs])
