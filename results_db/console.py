@@ -179,7 +179,12 @@ def _discard(stream: TextIO) -> None:
 def _usage_message(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     hint = f"; see '{context.command_path} --help'" if context is not None else ""
-    return error.format_message().rstrip(".") + hint
+    message = error.format_message().rstrip(".")
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        valid = sorted(name for option in context.command.params for name in option.opts if name[0] == "-")
+        near = nearest(error.option_name, [name for name in error.possibilities or () if name != "--help"])
+        message = f"unknown option '{error.option_name}'{near}; valid options: {', '.join(valid)}"
+    return message + hint
 
 
 def _complain(name: str, *messages: str, code: int = BAD_INPUT) -> int:

@@ -83,6 +83,14 @@ def fail(store: Store, run: PlannedRun, *, times: int = 1, state: State = State.
         assert store.end(begun(store, run), state)
 
 
+def hold(store: Store, name: str) -> None:
+    """Hold a dispatch."""
+    folder = store.folder / "jobs" / name
+    folder.mkdir(parents=True)
+    said = {"job_name": name, "cause": "no driver", "failures": 5, "held_at": "2026-11-20T12:00:00+00:00"}
+    (folder / "held.json").write_text(json.dumps(said))
+
+
 def results(store: SqlStore, run: str) -> dict[str, Any]:
     """What training decides, and nothing that time or place do."""
     found = store.run(run)

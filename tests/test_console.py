@@ -99,7 +99,14 @@ def test_the_shared_options(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["ehco"], "unknown command 'ehco' (did you mean 'echo'?); valid commands: echo, end, inner"),
         (["inner", "deeep"], "(did you mean 'deep'?)"),
-        (["echo", "--wher", "x=1"], "--where"),
+        (
+            ["echo", "--wher", "x=1"],
+            "unknown option '--wher' (did you mean '--where'?); valid options: --db, --json,",
+        ),
+        (
+            ["inner", "deep", "--where", "x=1"],
+            "unknown option '--where'; valid options: --db; see 'tool inner deep",
+        ),
         (["--bd", "x", "echo"], "--db"),
         (["echo", "--state", "broken"], "is not one of"),
         (["echo", "-n", "0"], "0"),

@@ -124,8 +124,8 @@ def test_coverage_of_a_spec(folder) -> None:
     assert [line.split() for line in rows] == [[str(n) for n in row.values()] for row in (ROW_1, ROW_2)]
     assert total == "4 of 6 wanted runs are missing; imagine-sweep top-up would launch 6"
     assert said.err.splitlines() == [
-        "s: gol=1: 1 of 2 stored runs passed the gate, 3 more are wanted, which takes about 8 runs, "
-        "but the cap of 2 times 4 leaves 4; raise it with --cap"
+        "s: gol=1: 1 run failed; first try imagine-sweep retry, top-up adds new seeds",
+        "s: gol=1: 4 runs held back by the cap of 2 times wanted; raise it with --cap",
     ]
 
 

@@ -1,5 +1,7 @@
 """The sweeps that were launched: a spec comes back from the text that the store keeps of its launch."""
 
+from functools import partial
+
 import pytest
 from sweep_helpers import drawn_twice, small, write_spec
 
@@ -10,7 +12,7 @@ from sweeps.spec.document import SpecError
 from sweeps.spec.expand import expand
 from sweeps.spec.load import expand_spec, load, shipped
 from sweeps.spec.overrides import apply_overrides
-from sweeps.spec.stored import find_sweep, recompose, sweeps_of
+from sweeps.spec.stored import find_spec, find_sweep, recompose, sweeps_of
 
 EVERYTHING = """
 experiment: life_state
@@ -98,7 +100,7 @@ def test_launches_of_one_name_are_one_sweep(store, tmp_path) -> None:
 
 def test_a_sweep_is_found_by_its_name_and_a_text_that_cannot_be_read_is_left_out(store, tmp_path) -> None:
     with pytest.raises(SpecError, match=r"no spec s; .*launched into this store: nothing"):
-        find_sweep(store, "s")
+        find_sweep(store, "s", report=pytest.fail)
     spec = load(write_spec(tmp_path))
     launch(store, spec)
     # A key that this version does not know, as after a downgrade.
@@ -106,13 +108,54 @@ def test_a_sweep_is_found_by_its_name_and_a_text_that_cannot_be_read_is_left_out
         store.stage([small()], sweep=NewSweep(name, text))
     left_out: list[str] = []
     (found,) = sweeps_of(store, None, [], report=left_out.append)
-    assert find_sweep(store, "s") == found == (recompose(spec.composed), expand(spec))
+    assert find_sweep(store, "s", report=pytest.fail) == found == (recompose(spec.composed), expand(spec))
     assert sorted(line.partition(":")[0] for line in left_out) == ["new", "old"]
-    assert len(find_sweep(store, "s", ["batch=8,4"])[1].cells) == 2
+    assert len(find_spec(store, "s", ["batch=8,4"])[1].cells) == 2
     with pytest.raises(SpecError, match="launched into this store: s, old, new"):
-        find_sweep(store, "t")
+        find_spec(store, "t")
     with pytest.raises(SpecError, match="another version stored the spec of the sweep old"):
-        find_sweep(store, "old")
+        find_spec(store, "old")
+
+
+@pytest.mark.parametrize("overrides", [["runs=1"], ["channels=5"], ["launcher.timeout_min=7"]])
+def test_without_overrides_a_spec_means_the_sweep_as_it_was_launched(store, tmp_path, overrides) -> None:
+    path = write_spec(tmp_path)
+    launched = apply_overrides(load(path), overrides)
+    launch(store, launched)
+    said: list[str] = []
+    found, expansion = find_sweep(store, str(path), report=said.append)
+    assert (found.launcher, expansion) == (launched.launcher, expand(launched))
+    # Where the runs are the same there is nothing to say; the launcher is that of the launch all the same.
+    assert [f"imagine-sweep plan {path}" in line for line in said] == [True] * (
+        "launcher" not in overrides[0]
+    )
+    for find in (find_spec, partial(find_sweep, report=pytest.fail)):
+        assert find(store, str(path), ["runs=3"]) == expand_spec(path, ["runs=3"])
+    assert find_spec(store, str(path)) == expand_spec(path)
+
+
+def test_of_several_launches_that_of_the_spec_as_it_is_counts(store, tmp_path) -> None:
+    """The others were trials; a top-up must not train more of them. The launcher is that of the last launch."""
+    path = write_spec(tmp_path)
+    spec = load(path)
+    trial = apply_overrides(spec, ["channels=5"])
+    launch(store, trial)
+    launch(store, apply_overrides(spec, ["channels=6"]))
+    _, together = find_sweep(store, str(path), report=lambda _: None)
+    assert [cell.columns for cell in together.cells] == [{"channels": 5}, {"channels": 6}]
+    launch(store, spec)
+    launch(store, apply_overrides(trial, ["launcher.timeout_min=7"]))
+    said: list[str] = []
+    found, expansion = find_sweep(store, str(path), report=said.append)
+    assert (expansion, found.launcher, found.overridden) == (expand(spec), {"timeout_min": 7}, ())
+    (line,) = said
+    assert "other launches wanted other runs" in line
+
+
+def test_a_launch_that_this_version_cannot_read_leaves_the_spec_itself(store, tmp_path) -> None:
+    path = write_spec(tmp_path)
+    store.stage([small()], sweep=NewSweep("s", "{}"))
+    assert find_sweep(store, str(path), report=pytest.fail) == expand_spec(path)
 
 
 def staged(store, spec):

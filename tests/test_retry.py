@@ -76,10 +76,10 @@ def test_failed_runs_are_chosen_and_those_with_too_many_attempts_are_named(folde
         f"skipped after 3 attempts or more: {two[1][:10]}; see imagine-results show RUN, or raise --max-attempts\n"
     )
     head, _, *lines = said.out.strip().splitlines()
-    assert head.split() == ["sweep", "run_id", "gol", "seed", "state", "attempts"]
+    assert head.split() == ["run_id", "sweep", "gol", "seed", "state", "attempts"]
     assert [line.split() for line in lines] == [
-        ["s", one[0][:10], "1", "0", "FAILED", "1"],
-        ["s", two[0][:10], "2", "0", "OUT_OF_MEMORY", "2"],
+        [one[0][:10], "s", "1", "0", "FAILED", "1"],
+        [two[0][:10], "s", "2", "0", "OUT_OF_MEMORY", "2"],
     ]
 
 

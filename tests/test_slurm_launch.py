@@ -133,6 +133,31 @@ def test_arrays_are_no_longer_than_the_cluster_allows(slurm_with, tmp_path) -> N
     assert slurm.run("scontrol", "show", "config").count("MaxArraySize            = 3") == 1
 
 
+def test_a_dry_run_shows_what_is_submitted(slurm_with, tmp_path) -> None:
+    slurm_with(nodes=1, max_array=3, accounting=False)
+    write_spec(tmp_path, runs=7)
+    settings = ("launcher.array_parallelism=2", "launcher.timeout_min=7", "launcher.partition=urgent")
+    dry = launch(tmp_path, *settings, "--dry-run").json["slurm"]
+    assert (dry["packs"], dry["runs"], dry["partition"], dry["timeout_min"]) == (7, 7, "urgent", 7)
+    # At most 3 tasks each, 2 at once in all: two arrays side by side, and a third after the first.
+    assert [(each["tasks"], each["parallelism"], each["after"]) for each in dry["arrays"]] == [
+        (3, 1, None),
+        (3, 1, None),
+        (1, 1, 0),
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"s.yaml"}
+    said = answer("launch", "s.yaml", "launcher=slurm", *settings, "--dry-run", folder=tmp_path)
+    lines = said.out.splitlines()
+    assert "Slurm: 7 runs in 7 packs, partition urgent, time limit 7:00 min" in lines
+    assert "array 3: 1 task, 1 at once, after array 1" in lines
+    first, *_ = launch(tmp_path, *settings).json["jobs"]
+    (script,) = (tmp_path / "a.files" / "jobs").glob(f"*/{first}_submission.sh")
+    name = "s-[0-9a-f]{8}"
+    assert re.sub(name, "NAME", dry["script"]) == re.sub(name, "NAME", script.read_text())
+    # Now every run is active, and a dry run has nothing to submit.
+    assert "slurm" not in launch(tmp_path, *settings, "--dry-run").json
+
+
 @pytest.fixture
 def broken(tmp_path) -> str:
     """The override by which jobs find a torch that cannot be imported."""

@@ -1,13 +1,14 @@
 """`imagine-sweep` without training: plan, status, list, and one line for everything that can be wrong."""
 
 import json
+import re
 import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sweep_helpers import HOPELESS, begun, complete, tree, write_spec
+from sweep_helpers import HOPELESS, begun, complete, hold, small, tree, write_spec
 
 from results_db.contract import NewSweep, State
 from results_db.store import open_store
@@ -106,6 +107,95 @@ def test_a_plan_of_other_runs(sweep, filled, arguments, total, failed, to_submit
     assert said["expected_seconds"] == seconds
 
 
+@pytest.mark.parametrize(
+    ("arguments", "where", "total"),
+    [
+        (["plan", "s.yaml"], "gol=2", 3),
+        (["plan", "s.yaml"], "gol=2 and seed<2", 2),
+        (["plan", "s.yaml"], "gol in (1, 2) and not seed = 0", 3),
+        (["plan", "s.yaml", "-n", "3"], None, 3),
+        (["plan", "s.yaml", "-n", "2"], "gol=2", 2),
+        (["launch", "s.yaml", "--dry-run"], "gol=2", 3),
+        (["plan", "s.yaml", "batch=8,4"], "gol=1 and batch=4", 2),
+    ],
+)
+def test_a_filter_chooses_runs_by_config_keys(sweep, filled, arguments, where, total) -> None:
+    chosen = [] if where is None else ["--where", where]
+    assert parsed(sweep(*arguments, *chosen, "--db", "a.db", "--json"))["total"] == total
+
+
+def test_a_dry_run_without_slurm_says_what_it_cannot_know(sweep, filled, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(Path.cwd()))
+    dry = ("s.yaml", "launcher=slurm", "launcher.partition=gpu", "--db", "a.db", "--dry-run")
+    for command in ("launch", "top-up", "retry"):
+        out = sweep(command, *dry)[1]
+        assert ", partition gpu, time limit 1:00 h" in out
+        assert "arrays and script are unknown: launcher: no sbatch on PATH" in out
+    said = parsed(sweep("launch", *dry, "--json"))["slurm"]
+    assert (said["packs"], said["arrays"], said["script"]) == (1, [], "")
+
+
+def test_a_filter_of_one_run_of_status_and_of_watch(sweep, filled) -> None:
+    with closing(open_store("a.db", create=True)) as store:
+        spec = load("s.yaml")
+        store.stage(expand(spec).runs, sweep=NewSweep("s", spec.composed))
+    one = expand(load("s.yaml")).runs[0].run_id
+    for spec in ([], ["s.yaml"]):
+        for command in (["status"], ["watch", "--once"]):
+            shown = json.loads(sweep(*command, *spec, "--where", "gol=2", "--db", "a.db", "--json")[1])
+            cells = shown if command == ["status"] else shown["cells"]
+            assert [(cell["gol"], sum(cell["states"].values())) for cell in cells] == [(2, 3)]
+    (row,) = parsed(sweep("status", "s.yaml", "--where", f"run_id={one[:8]}", "--db", "a.db", "--json"))
+    assert row["states"] == {"COMPLETED": 1}
+
+
+@pytest.mark.slow
+def test_one_row_of_a_spec_is_launched_and_the_rest_later(sweep, folder) -> None:
+    write_spec(folder, name="row", runs=1, cells="[{gol: 1}, {gol: 2}]")
+    (folder / "s.yaml").write_text("include: [row.yaml]\n")
+    one = parsed_result(sweep("launch", "s.yaml", "--where", "gol=2", "--db", "a.db", "--json"))
+    with closing(open_store("a.db", create=False)) as store:
+        assert list(store.runs()["gol"]) == [2]
+        assert store.members(["row"], overridden=[]) == set(one["trained"])
+    rest = parsed_result(sweep("launch", "s.yaml", "--db", "a.db", "--json"))
+    assert (len(one["trained"]), len(rest["trained"]), rest["stored"]) == (1, 1, 2)
+    assert (
+        sweep("coverage", "s.yaml", "--db", "a.db", "--json")[2] == ""
+    )  # the spec is the same in both launches
+
+
+def parsed_result(answer):
+    assert answer[0] == 0
+    return json.loads(answer[1])
+
+
+@pytest.mark.parametrize("command", [["plan"], ["launch"], ["launch", "--dry-run"], ["status"], ["watch"]])
+@pytest.mark.parametrize(
+    ("where", "says"), [("gol=9", "no run matches"), ("gool=2", "'gol'"), ("gol=", "cannot read|too early")]
+)
+def test_a_filter_that_matches_nothing_is_refused(sweep, bad, command, where, says) -> None:
+    (line,) = refused(sweep, bad, *command, "ok.yaml", "--where", where, "--db", "x.db")
+    assert re.search(says, line)
+
+
+def test_a_launched_sweep_is_planned_and_topped_up_by_its_name(sweep, filled) -> None:
+    with closing(open_store("a.db", create=True)) as store:
+        spec = load("s.yaml")
+        store.stage([], sweep=NewSweep("s", spec.composed))
+    by_file = [sweep(command, "s.yaml", "--db", "a.db", *dry) for command, *dry in BY_NAME]
+    Path("s.yaml").rename("elsewhere.yaml")
+    assert [sweep(command, "s", "--db", "a.db", *dry) for command, *dry in BY_NAME] == by_file
+    assert [code for code, *_ in by_file] == [0] * len(BY_NAME)
+
+
+BY_NAME = [("plan",), ("launch", "--dry-run"), ("top-up", "--dry-run"), ("coverage",)]
+
+
+def test_the_name_of_a_file_without_its_ending_is_a_hint(sweep, filled) -> None:
+    (line,) = refused(sweep, Path(), "plan", "s")
+    assert "no spec s (did you mean the file s.yaml?)" in line
+
+
 def test_the_time_by_past_runs_is_a_lower_bound_where_some_cells_have_none(sweep, filled) -> None:
     """Two cells with a batch of 4 have no past runs; of the others one run is left, 60 s on two cores or GPUs."""
     slurm = ("plan", "s.yaml", "--db", "a.db", "launcher=slurm")
@@ -119,15 +209,37 @@ def test_the_time_by_past_runs_is_a_lower_bound_where_some_cells_have_none(sweep
 
 
 def test_status(sweep, filled) -> None:
-    assert parsed(sweep("status", "s.yaml", "--db", "a.db", "--json")) == [
-        {"sweep": "s", "gol": 1, "states": {"COMPLETED": 1, "FAILED": 1}},
-        {"sweep": "s", "gol": 2, "states": {"COMPLETED": 1, "RUNNING": 1, "NEW": 1}},
-    ]
-    code, out, _ = sweep("status", "s.yaml", "--db", "a.db")
-    head, _, *rows = out.splitlines()
+    code, out, err = sweep("status", "s.yaml", "--db", "a.db", "--json")
+    none = dict.fromkeys(("stored", "running", "waiting", "failed", "interrupted", "new"), 0)
     assert code == 0
-    assert head.split() == ["gol", "COMPLETED", "FAILED", "RUNNING", "NEW"]
-    assert [line.split() for line in rows] == [["1", "1", "1", "0", "0"], ["2", "1", "0", "1", "1"]]
+    assert json.loads(out) == [
+        {
+            "sweep": "s",
+            "gol": 1,
+            "states": {"COMPLETED": 1, "FAILED": 1},
+            "counts": none | {"stored": 1, "failed": 1},
+        },
+        {
+            "sweep": "s",
+            "gol": 2,
+            "states": {"COMPLETED": 1, "RUNNING": 1, "NEW": 1},
+            "counts": none | {"stored": 1, "running": 1, "new": 1},
+        },
+    ]
+    assert "running: last heard of" in err
+    code, out, _ = sweep("status", "s.yaml", "--db", "a.db")
+    head, _, *rows = out.splitlines()[:4]
+    assert code == 0
+    assert head.split() == ["gol", "stored", "running", "failed", "new"]
+    assert [line.split() for line in rows] == [["1", "1", "0", "1", "0"], ["2", "1", "1", "0", "1"]]
+
+
+def test_new_runs_are_new_whether_the_store_knows_them_or_not(sweep, filled) -> None:
+    """One run is new and not in the store; staging makes it known, and changes nothing that a person reads."""
+    before = sweep("status", "s.yaml", "--db", "a.db")[1]
+    with closing(open_store("a.db", create=True)) as store:
+        store.stage(expand(load("s.yaml")).runs)
+    assert sweep("status", "s.yaml", "--db", "a.db")[1] == before
 
 
 def test_status_without_a_spec_shows_the_launched_sweeps(sweep, filled) -> None:
@@ -139,9 +251,40 @@ def test_status_without_a_spec_shows_the_launched_sweeps(sweep, filled) -> None:
         runs = expand(load("s.yaml")).runs
         store.stage(runs, sweep=NewSweep("mine", ""))
     # The fixture completed two runs, failed one and has one running; the one that was new is staged by now.
-    assert parsed(sweep("status", "--db", "a.db", "--json")) == [
-        {"sweep": "mine", "states": {"COMPLETED": 2, "FAILED": 1, "RUNNING": 1, "STAGED": len(runs) - 4}}
-    ]
+    (row,) = json.loads(sweep("status", "--db", "a.db", "--json")[1])
+    assert (row["sweep"], row["states"]) == (
+        "mine",
+        {"COMPLETED": 2, "FAILED": 1, "RUNNING": 1, "STAGED": len(runs) - 4},
+    )
+
+
+def test_status_says_how_old_its_knowledge_is_and_what_is_held(sweep, filled) -> None:
+    """A job was submitted three hours ago and its launch is held; nothing was heard of it since."""
+    run, other = expand(load(write_spec(Path(), name="t", runs=2, batch=4))).runs
+    with closing(open_store("a.db", create=True)) as store:
+        store.stage([run, other])
+        store.claim([run.run_id], job_name="t-1", launcher="slurm")
+        hold(store, "t-1")
+    with closing(sqlite3.connect("a.db")) as connection, connection:
+        earlier = "datetime(intended_at, '-3 hours') || '.000000'"
+        connection.execute(f"UPDATE attempt SET intended_at = {earlier} WHERE state = 'PENDING'")
+    for spec in ([], ["t.yaml"]):
+        lines = sweep("status", *spec, "--db", "a.db")[1].splitlines()
+        assert "waiting: submitted up to 3:00 h ago" in lines
+        assert any(line.startswith("t-1 is held") for line in lines)
+        assert "imagine-sweep reconcile finds out what became of them" in lines
+    assert ("running:" in "".join(lines), "held" in sweep("status", "s.yaml", "--db", "a.db")[1]) == (
+        False,
+        False,
+    )
+
+
+def test_status_counts_the_runs_of_top_ups(sweep, filled) -> None:
+    with closing(open_store("a.db", create=True)) as store:
+        for seed in (3, 4, 5, 7):  # the spec's own are 0, 1 and 2; 6 is a gap
+            complete(store, small(gol=2, seed=seed))
+    rows = json.loads(sweep("status", "s.yaml", "--db", "a.db", "--json")[1])
+    assert [row["counts"]["stored"] for row in rows] == [1, 4]
 
 
 def test_list_names_the_shipped_specs(sweep) -> None:

@@ -164,13 +164,13 @@ def test_top_ups_are_trained_until_the_cap_holds_them_back(tmp_path) -> None:
     # None of 2 passed: 2 * 3 more would be needed, of which the cap of twice 2 leaves 2.
     second = top_up(tmp_path, "--json", "-n", "1")
     assert (second.code, second.json["total"], second.json["stored"]) == (1, 1, 1)
-    assert second.err.startswith("s: 0 of 2 stored runs passed the gate")
+    assert second.err.startswith("s: 4 runs held back by the cap of 2 times wanted")
     third = top_up(tmp_path, "--json")
     fourth = top_up(tmp_path, "--json")
     assert (third.code, third.json["stored"]) == (1, 1)
     assert (fourth.code, fourth.json["total"]) == (1, 0)
     assert "nothing to launch" in fourth.err
-    assert "the cap of 2 times 2 leaves 0; raise it with --cap" in fourth.err
+    assert "s: 10 runs held back by the cap of 2 times wanted; raise it with --cap" in fourth.err
     store = opened(tmp_path)
     frame = store.runs()
     assert list(frame["seed"]) == [0, 1, 2, 3]
@@ -219,9 +219,8 @@ def test_a_dry_run_is_of_the_first_runs(tmp_path) -> None:
     for run in expand(load(path)).runs:
         complete(store, run, accuracy=0.5)
     # None of 3 passed: 3 * 4 more, and the cap of 2 * 3 leaves 3.
-    one, two = top_up(tmp_path, "--dry-run", "-n", "1").err.splitlines()
-    assert "takes about 12 runs, but the cap of 2 times 3 leaves 3" in one
-    assert two.startswith("s: gol=2: ")
+    (line,) = top_up(tmp_path, "--dry-run", "-n", "1").err.splitlines()
+    assert line == "2 cells: 18 runs held back by the cap of 2 times wanted; raise it with --cap"
 
 
 @pytest.mark.slow
@@ -230,7 +229,8 @@ def test_the_question_is_answered_at_a_terminal(tmp_path, reply) -> None:
     write_spec(tmp_path, runs=11, max_steps=10, trace_every=10)
     ours, theirs = pty.openpty()
     asked = Watched(SWEEP, "top-up", "s.yaml", "--db", "a.db", folder=tmp_path, stdin=theirs)
-    asked.wait_for("go on? [y/N]")
+    asked.wait_for("s: 11 runs to top up: more than 10 runs")
+    asked.wait_for("Train them? [y/N]")
     os.write(ours, reply.encode())
     code = asked.end()
     os.close(ours)

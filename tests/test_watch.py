@@ -143,7 +143,7 @@ def test_before_its_launch_all_runs_are_new(tmp_path) -> None:
 
 
 def test_a_launched_sweep_is_known_by_its_name(sweep) -> None:
-    """Its file is gone; a file of that name would go first."""
+    """Its file is gone; a new file of that name, which wants other runs, changes nothing that was launched."""
     folder, _ = sweep
     (folder / "s.yaml").unlink()
     for command in (["watch", "--once"], ["status"], ["coverage"], ["retry", "--dry-run"], ["reconcile"]):
@@ -156,7 +156,10 @@ def test_a_launched_sweep_is_known_by_its_name(sweep) -> None:
     ]
     assert len(answer("status", "s", "channels=5", "--json", *DB, folder=folder).json) == 2
     write_spec(folder, name="s", runs=1).rename(folder / "s")
-    assert len(answer("status", "s", "--json", *DB, folder=folder).json) == 1
+    changed = answer("status", "s", "--json", *DB, folder=folder)
+    assert changed.json == said.json
+    assert changed.err == "s: as launched; the spec wants other runs (imagine-sweep plan s)\n"
+    assert len(answer("plan", "s", "--json", *DB, folder=folder).json["cells"]) == 1
     for command in (["watch"], ["status"], ["coverage"], ["retry"], ["reconcile"], ["cancel"]):
         said = answer(*command, "t", *DB, folder=folder)
         assert said.code == 2

@@ -22,10 +22,12 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import DelayedSubmission
+from submitit.slurm.slurm import SlurmExecutor
 
 from imagination.schema import ConfigError
 from jobs.dispatched import PICKLE, Dispatch, DispatchFolder, Task
@@ -127,6 +129,18 @@ class Submission:
                 why = f"Slurm refused the jobs: {error}"
             raise ConfigError(f"{why}; {before}") from None
 
+    def script(self, part: Part) -> str:
+        """The sbatch script of an array, as `submit` would write it under another job name."""
+        name = self._new_name()
+        folder = DispatchFolder.beside(self.store.folder, name)
+        executor = cast(SlurmExecutor, self._executor(name, folder, part.parallelism, None)._executor)
+        if len(part.packs) > 1:
+            executor.parameters["map_count"] = len(part.packs)
+        return executor._make_submission_file_text(executor._submitit_command_str, "")
+
+    def _new_name(self) -> str:
+        return f"{self.sweep[:_NAME_LENGTH]}-{secrets.token_hex(4)}"
+
     def _submit_part(self, part: Part, *, after: str | None) -> str | None:
         """The array's id; None if other launches have claimed all of its runs.
 
@@ -134,7 +148,7 @@ class Submission:
             SlurmError: sbatch refused; the store keeps no claim.
         """
         began = datetime.now(UTC)
-        name = f"{self.sweep[:_NAME_LENGTH]}-{secrets.token_hex(4)}"
+        name = self._new_name()
         folder = DispatchFolder.beside(self.store.folder, name)
         about = Dispatch(
             job_name=name,
@@ -156,7 +170,7 @@ class Submission:
             return None
         try:
             folder.write_tasks(tasks)
-            job_id = self._sbatch(about, folder, len(tasks), min(part.parallelism, len(tasks)), after)
+            job_id = self._sbatch(about, folder, len(tasks), part.parallelism, after)
         except BaseException as error:
             # The job may exist all the same: Slurm's answer may be late, and Ctrl-C may come at any time.
             found = recovery.settle(self.store, folder, attempts, since=began)
@@ -175,27 +189,33 @@ class Submission:
         self, about: Dispatch, folder: DispatchFolder, tasks: int, parallelism: int, after: str | None
     ) -> str:
         """The id of the new array."""
-        logs = about.logs or folder.path
-        executor = submitit.AutoExecutor(folder=logs, cluster="slurm", slurm_max_num_timeout=_NEVER)
-        parameters = self.resources.submitit()
         job = self.job(str(folder.path))
         pickled = DelayedSubmission(job)
-        pickled.set_timeout(int(parameters["timeout_min"]), _NEVER)
+        pickled.set_timeout(int(self.resources.values["timeout_min"]), _NEVER)
         pickled.dump(folder.path / PICKLE)
-        more = {
-            "name": about.job_name,
-            "slurm_array_parallelism": parallelism,
-            "slurm_setup": [*setup_commands(self.resources), *_place_pickle(executor.folder, folder.path)],
-            "slurm_additional_parameters": self._additional(after),
-        }
         try:
-            executor.update_parameters(**{**parameters, **more})
+            executor = self._executor(about.job_name, folder, parallelism, after)
             # submitit prints sbatch's message; ours is one line.
             with redirect_stderr(io.StringIO()), _environment(sbatch_environment(self.resources.asked)):
                 jobs = executor.submit_array([job] * tasks)
         except (FailedJobError, FailedSubmissionError) as error:
             raise SlurmError(said(str(error))) from None
         return str(jobs[0].job_id).partition("_")[0]
+
+    def _executor(
+        self, name: str, folder: DispatchFolder, parallelism: int, after: str | None
+    ) -> submitit.AutoExecutor:
+        """What writes the sbatch script of an array and submits it."""
+        logs = self.resources.submitit_folder or folder.path
+        executor = submitit.AutoExecutor(folder=logs, cluster="slurm", slurm_max_num_timeout=_NEVER)
+        more = {
+            "name": name,
+            "slurm_array_parallelism": parallelism,
+            "slurm_setup": [*setup_commands(self.resources), *_place_pickle(executor.folder, folder.path)],
+            "slurm_additional_parameters": self._additional(after),
+        }
+        executor.update_parameters(**{**self.resources.submitit(), **more})
+        return executor
 
     def _additional(self, after: str | None) -> dict[str, object]:
         """Further options of sbatch. By default, Slurm requeues preempted jobs and those of a lost node."""

@@ -12,7 +12,7 @@ from results_db.cli.options import gate_option
 from results_db.contract import Store, StoreError
 from results_db.text import counted
 from sweeps.cli import options
-from sweeps.follow.top_up import CAP, make_top_up, to_launch, why_held_back
+from sweeps.follow.top_up import CAP, make_top_up, remarks, to_launch
 from sweeps.launch.options import LaunchOptions, say
 from sweeps.spec.document import SpecError
 from sweeps.status.cell import CellStatus
@@ -67,7 +67,7 @@ def coverage(
     cells = _matching(cells, where)
     _show(cells, with_names=spec is None, as_json=as_json)
     if not as_json:
-        _say_held_back(cells, cap=cap)
+        _remark(cells, cap=cap)
 
 
 @click.command("top-up")
@@ -100,16 +100,16 @@ def top_up(
     from results_db.store import open_store
     from sweeps.launch.launch import launch
     from sweeps.spec.expand import first_runs
-    from sweeps.spec.load import expand_spec
+    from sweeps.spec.stored import find_sweep
 
-    loaded, expansion = expand_spec(spec, overrides)
+    with closing(open_store(how.db, create=False)) as store:
+        loaded, expansion = find_sweep(store, spec, overrides, report=say)
+        cells = _top_ups([(loaded, expansion)], store, min_accuracy=min_accuracy, cap=cap)
     if all(cell.next_seed is None for cell in expansion.cells):
         raise SpecError(
             f"{loaded.name} fixes its seeds by a count, list or range, so a top-up cannot add any; "
             "give `runs` instead (`seeds` may only be {start: ...})"
         )
-    with closing(open_store(how.db, create=False)) as store:
-        cells = _top_ups([(loaded, expansion)], store, min_accuracy=min_accuracy, cap=cap)
     cells = _matching(cells, where)
     chosen = first_runs(to_launch(cells), how.limit)
     if dry_run:
@@ -117,18 +117,19 @@ def top_up(
         first = [replace(cell, top_up=[run for run in cell.top_up if run.run_id in ids]) for cell in cells]
         _show(first, with_names=False, as_json=as_json)
         if not as_json:
-            _say_held_back(cells, cap=cap)
+            _remark(cells, cap=cap)
+            options.show_preview(loaded, chosen, how)
         return 0
-    held_back = _say_held_back(cells, cap=cap)
+    _remark(cells, cap=cap)
     if chosen.runs:
         what = f"{loaded.name}: {counted(len(chosen.runs), 'run')} to top up"
-        options.confirm(what, len(chosen.runs), yes=how.yes)
+        options.confirm(what, len(chosen.runs), then="Train them", yes=how.yes)
     else:
         say(f"{loaded.name}: nothing to launch; see imagine-sweep coverage")
     result = launch(loaded, chosen, how)
     if as_json:
         options.print_json(result.as_dict())
-    return result.exit_code or (console.SOME_FAILED if held_back else 0)
+    return result.exit_code or (console.SOME_FAILED if any(cell.held_back for cell in cells) else 0)
 
 
 def _top_ups(
@@ -186,9 +187,6 @@ def _show(cells: Sequence[CellStatus], *, with_names: bool, as_json: bool) -> No
     )
 
 
-def _say_held_back(cells: Sequence[CellStatus], *, cap: float) -> bool:
-    """Explains every cell that gets fewer runs than it needs, and returns whether there is such a cell."""
-    held_back = [cell for cell in cells if cell.held_back]
-    for cell in held_back:
-        say(f"{cell.label}: {why_held_back(cell, cap=cap)}")
-    return bool(held_back)
+def _remark(cells: Sequence[CellStatus], *, cap: float) -> None:
+    for line in remarks(cells, cap=cap):
+        say(line)

@@ -90,12 +90,13 @@ def cancel(
             "no runs chosen; give a SPEC, --where or --state, or for all active runs --state pending --state running"
         )
     slurm = Slurm()
-    found = _to_cancel(store, slurm, _chosen(store, spec, overrides, where), states)
+    chosen = _chosen(store, spec, overrides, where)
+    found = _to_cancel(store, slurm, chosen, states, dry_run=dry_run)
     if not found.run_ids:
         raise StoreError(f"{_filter(spec, where, states)}: no active run matches; see imagine-sweep status")
     if not dry_run:
         what = f"{counted(len(found.run_ids), 'run')} and {counted(len(found.jobs), 'job')} to cancel"
-        options.confirm(what, len(found.run_ids), yes=yes)
+        options.confirm(what, len(found.run_ids), then="Cancel them", yes=yes)
         try:
             cancelling.carry_out(found, store, slurm)
         except SlurmError as error:
@@ -104,6 +105,8 @@ def cancel(
     if as_json:
         options.print_json(found.as_dict())
     else:
+        if dry_run:
+            _show(store, found, spec, overrides)
         done, *remarks = found.lines()
         would = f"would cancel {counted(len(found.run_ids), 'run')} and {counted(len(found.jobs), 'job')}"
         for line in (would if dry_run else done, *remarks):
@@ -121,11 +124,34 @@ def _chosen(store: Store, spec: str | None, overrides: Sequence[str], where: str
     chosen = set(filters.apply(where, frame)["run_id"])
     if spec is None:
         return chosen
-    _, expansion = find_sweep(store, spec, overrides)
+    _, expansion = find_sweep(store, spec, overrides, report=say)
     return chosen & {run.run_id for run in with_top_ups(expansion, set(frame["run_id"])).runs}
 
 
-def _to_cancel(store: Store, slurm: Slurm, run_ids: Collection[str], states: Sequence[str]) -> "Cancellation":
+def _show(store: Store, found: "Cancellation", spec: str | None, overrides: Sequence[str]) -> None:
+    """Prints the runs that would be cancelled. A run that no sweep wants has only its id."""
+    from sweeps.follow.coverage import grown, labels
+    from sweeps.spec.stored import sweeps_of
+    from sweeps.status.cell import status_of
+
+    known = set(store.runs()["run_id"])
+    named = labels(grown(sweeps_of(store, spec, overrides, report=lambda _: None), known))
+    active = {one.attempt.run_id: one for one in store.open_attempts()}
+    rows = [
+        {
+            "run_id": short(run_id),
+            **named.get(run_id, {}),
+            "status": status_of(active[run_id].state),
+            "job": active[run_id].job_id,
+        }
+        for run_id in found.run_ids
+    ]
+    options.print_rows(rows, as_json=False)
+
+
+def _to_cancel(
+    store: Store, slurm: Slurm, run_ids: Collection[str], states: Sequence[str], *, dry_run: bool
+) -> "Cancellation":
     """The runs and jobs to cancel.
 
     Raises:
@@ -134,10 +160,12 @@ def _to_cancel(store: Store, slurm: Slurm, run_ids: Collection[str], states: Seq
     from slurm.follow.cancel import needs_slurm, plan
     from slurm.follow.reconcile import Reconciler
 
-    found = Reconciler(store, slurm, hold=False).look()
+    found = Reconciler(store, slurm, hold=False).look(dry_run=dry_run)
     for line in found.lines:
-        say(line)
-    open_attempts, queue = store.open_attempts(), found.queue
+        say(f"would change: {line}" if dry_run else line)
+    ended = {one.attempt for one in found.ended}
+    open_attempts = [one for one in store.open_attempts() if one.attempt not in ended]
+    queue = found.queue
     if isinstance(queue, Unknown):
         interrupted = store.ended_attempts(RESTARTABLE & INTERRUPTED)
         if needs_slurm([*open_attempts, *interrupted], run_ids):

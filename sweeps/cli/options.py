@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import fields
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -13,6 +13,12 @@ from click.shell_completion import CompletionItem
 from results_db import console
 from results_db.columns import CONFIG_COLUMNS
 from sweeps.launch.options import LaunchOptions, ask
+
+if TYPE_CHECKING:
+    from slurm.submit.launchers import Resources
+    from sweeps.launch.preview import Preview
+    from sweeps.spec.expand import Expansion
+    from sweeps.spec.model import Spec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,6 +68,17 @@ def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return console.db_option(with_store)
 
 
+where_option = click.option(
+    "--where", metavar="FILTER", help="Only runs whose config matches, e.g. 'gol=3 and model_t=2'."
+)
+"""Adds `--where` and the argument `where: str | None`, a filter for `sweeps.spec.choose.matching`."""
+
+first_option = click.option(
+    "-n", "limit", type=click.IntRange(min=1), metavar="N", help="Only the first N runs."
+)
+"""Adds `-n` and the argument `limit: int | None`: runs from the start of a spec."""
+
+
 def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options of a launch, and the arguments `how: LaunchOptions` and `dry_run: bool`.
 
@@ -99,7 +116,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--pack-size", type=positive, metavar="N", help="Most runs of a pack."),
         click.option("--workers", type=positive, metavar="N", help="Processes. [default: per core or GPU]"),
         click.option("--dry-run", is_flag=True, help="Only show what the command would do."),
-        click.option("-n", "limit", type=positive, metavar="N", help="Only the first N runs."),
+        first_option,
     ):
         with_options = option(with_options)
     return with_options
@@ -108,10 +125,35 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
 yes_option = click.option("-y", "--yes", is_flag=True, help=f"Do not ask, even above {MOST_UNASKED} runs.")
 
 
-def confirm(what: str, runs: int, *, yes: bool) -> None:
+def confirm(what: str, runs: int, *, then: str, yes: bool) -> None:
     """Asks before more than `MOST_UNASKED` runs are trained or cancelled, unless `yes`. See `ask`."""
     if not yes and runs > MOST_UNASKED:
-        ask(what, f"more than {MOST_UNASKED} runs")
+        ask(what, f"more than {MOST_UNASKED} runs", then=then)
+
+
+def resources(spec: "Spec") -> "Resources | None":
+    """The resources that a job of the spec asks Slurm for; None: the launcher is local."""
+    from slurm.submit.launchers import SLURM, Resources, choose
+
+    launcher = choose(spec.launcher)
+    return Resources.of(launcher) if launcher.kind == SLURM else None
+
+
+def preview(spec: "Spec", expansion: "Expansion", how: LaunchOptions) -> "Preview | None":
+    """What a launch would submit to Slurm; None if nothing, or if the launcher is local."""
+    asked = resources(spec)
+    if asked is None:
+        return None
+    from sweeps.launch.preview import preview
+
+    return preview(spec, expansion, how, resources=asked)
+
+
+def show_preview(spec: "Spec", expansion: "Expansion", how: LaunchOptions) -> None:
+    """Prints what a launch would submit to Slurm."""
+    found = preview(spec, expansion, how)
+    for line in found.lines() if found else ():
+        click.echo(line)
 
 
 def print_json(value: object) -> None:

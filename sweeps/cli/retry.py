@@ -11,6 +11,7 @@ from results_db import console
 from results_db.contract import FAILURES, StoreError
 from results_db.text import counted, short
 from sweeps.cli import options
+from sweeps.follow.coverage import labels
 from sweeps.follow.retry import MAX_ATTEMPTS, Retry, failed_runs, plan_retries
 from sweeps.launch.options import LaunchOptions, say
 
@@ -79,8 +80,12 @@ def retry(
     if not runs and not left and not (dry_run and as_json):
         say("no failed run of a sweep to train again; see imagine-sweep status")
     if dry_run:
+        if not as_json:
+            for each in retries:
+                options.show_preview(each.spec, each.expansion, replace(how, retry_failed=True))
         return 0
-    options.confirm(f"{counted(len(runs), 'failed run')} to train again", len(runs), yes=how.yes)
+    what = f"{counted(len(runs), 'failed run')} to train again"
+    options.confirm(what, len(runs), then="Train them", yes=how.yes)
     if spec is None:
         retries = [each for each in retries if each.expansion.runs]
     results = _train(retries, replace(how, retry_failed=True))
@@ -105,16 +110,8 @@ def _train(retries: Sequence[Retry], how: LaunchOptions) -> "list[LaunchResult]"
 def _show(retries: Sequence[Retry], failed: Mapping[str, Mapping[str, Any]], *, as_json: bool) -> None:
     """Prints the runs that would be trained."""
     rows: list[dict[str, Any]] = [
-        {
-            "sweep": retry.spec.name,
-            "run_id": run.run_id if as_json else short(run.run_id),
-            **cell.columns,
-            "seed": run.config["seed"],
-            **failed[run.run_id],
-        }
-        for retry in retries
-        for cell in retry.expansion.cells
-        for run in cell.runs
+        {"run_id": run_id if as_json else short(run_id), **label, **failed[run_id]}
+        for run_id, label in labels((retry.spec, retry.expansion) for retry in retries).items()
     ]
     if rows or as_json:
         options.print_rows(rows, as_json=as_json)

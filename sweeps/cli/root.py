@@ -18,8 +18,11 @@ from sweeps.cli import watch as cli_watch
 from sweeps.spec.document import SpecError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from slurm.submit.launchers import Resources
     from sweeps.launch.options import LaunchOptions
+    from sweeps.launch.preview import Preview
     from sweeps.spec.expand import Expansion
     from sweeps.spec.model import Spec
     from sweeps.status.plan import Plan
@@ -36,8 +39,9 @@ _COMMANDS = [
 def cli() -> None:
     """From a YAML spec to trained runs in the store.
 
-    SPEC is a YAML file, or the name of a spec that ships with the package (see `list`). Hydra overrides, such as
-    channels=32, channels=20,32 or launcher.cpus_per_task=2, and options follow it, in any order.
+    SPEC is a YAML file, the name of a spec that ships with the package (see `list`), or the name of a launched sweep.
+    Hydra overrides, such as channels=32, channels=20,32 or launcher.cpus_per_task=2, and options follow it, in any
+    order.
     EXPERIMENT.KEY=VALUE, such as life_count.preset=paper, changes only the cells of that experiment.
     """
 
@@ -72,30 +76,50 @@ def list_specs(as_json: bool) -> None:
 
 @cli.command()
 @options.spec_arguments
+@options.where_option
+@options.first_option
 @console.db_option
 @console.json_option
 @retry_option
-def plan(spec: str, overrides: tuple[str, ...], db: str | None, as_json: bool, retry_failed: bool) -> None:
+def plan(
+    *,
+    spec: str,
+    overrides: tuple[str, ...],
+    where: str | None,
+    limit: int | None,
+    db: str | None,
+    as_json: bool,
+    retry_failed: bool,
+) -> None:
     """Show what a launch would do, per cell: wanted, stored, active, failed, to submit, expected time.
 
     KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE changes only that experiment's cells.
 
     Example: imagine-sweep plan table3 channels=20,32
     """
-    from sweeps.spec.load import expand_spec
+    from sweeps.spec.expand import first_runs
 
-    loaded, expansion = expand_spec(spec, overrides)
-    _show_plan(loaded, expansion, db, retry_failed=retry_failed, as_json=as_json)
+    loaded, expansion = _chosen(db, spec, overrides, where=where)
+    _show_plan(loaded, first_runs(expansion, limit), db, retry_failed=retry_failed, as_json=as_json)
 
 
 @cli.command()
 @options.spec_arguments
+@options.where_option
 @console.db_option
 @console.json_option
 @retry_option
 @options.launch_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def launch(spec: str, overrides: tuple[str, ...], how: "LaunchOptions", as_json: bool, dry_run: bool) -> int:
+def launch(
+    *,
+    spec: str,
+    overrides: tuple[str, ...],
+    where: str | None,
+    how: "LaunchOptions",
+    as_json: bool,
+    dry_run: bool,
+) -> int:
     """Train the runs of SPEC that the store lacks. The same command continues an interrupted launch.
 
     With launcher=slurm, or a launcher file of your own, it returns as soon as the jobs are queued.
@@ -105,12 +129,12 @@ def launch(spec: str, overrides: tuple[str, ...], how: "LaunchOptions", as_json:
     """
     from sweeps.launch.launch import launch
     from sweeps.spec.expand import first_runs
-    from sweeps.spec.load import expand_spec
 
-    loaded, expansion = expand_spec(spec, overrides)
+    loaded, expansion = _chosen(how.db, spec, overrides, where=where)
     if dry_run:
         first = first_runs(expansion, how.limit)
-        _show_plan(loaded, first, how.db, retry_failed=how.retry_failed, as_json=as_json)
+        found = options.preview(loaded, first, how)
+        _show_plan(loaded, first, how.db, retry_failed=how.retry_failed, as_json=as_json, preview=found)
         return 0
     result = launch(loaded, expansion, how)
     if as_json:
@@ -118,8 +142,27 @@ def launch(spec: str, overrides: tuple[str, ...], how: "LaunchOptions", as_json:
     return result.exit_code
 
 
+def _chosen(
+    db: str | None, spec: str, overrides: "Sequence[str]", *, where: str | None
+) -> "tuple[Spec, Expansion]":
+    """The spec, or the sweep that was launched under this name, with the runs that match."""
+    from results_db.store import open_store
+    from sweeps.spec.choose import matching
+    from sweeps.spec.stored import find_spec
+
+    with closing(open_store(db, create=False)) as store:
+        (chosen,) = matching([find_spec(store, spec, overrides)], where)
+    return chosen
+
+
 def _show_plan(
-    spec: "Spec", expansion: "Expansion", db: str | None, *, retry_failed: bool, as_json: bool
+    spec: "Spec",
+    expansion: "Expansion",
+    db: str | None,
+    *,
+    retry_failed: bool,
+    as_json: bool,
+    preview: "Preview | None" = None,
 ) -> None:
     from results_db.store import open_store
     from sweeps.status.cell import dead_runs
@@ -127,11 +170,13 @@ def _show_plan(
 
     with closing(open_store(db, create=False)) as store:
         plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=retry_failed)
-    resources = _resources(spec)
+    resources = options.resources(spec)
     if as_json:
         whole = plan.expected_seconds
         hours = None if resources is None or whole is None else resources.hours(whole)
-        about = {"hours": hours, "unit": None if resources is None else resources.unit}
+        about: dict[str, object] = {"hours": hours, "unit": None if resources is None else resources.unit}
+        if preview is not None:
+            about["slurm"] = preview.as_dict()
         options.print_json({"name": spec.name, **plan.as_dict(), **about})
         return
     from jobs.progress import duration
@@ -150,6 +195,8 @@ def _show_plan(
         f"{spec.name}: {counted(counts.total, 'run')} = {counts.stored} stored + {counts.active} active + "
         f"{counts.failed} failed + {counts.to_submit} to submit ({_expected(plan, resources)})"
     )
+    for line in preview.lines() if preview else ():
+        click.echo(line)
 
 
 def _expected(plan: "Plan", resources: "Resources | None") -> str:
@@ -161,14 +208,6 @@ def _expected(plan: "Plan", resources: "Resources | None") -> str:
         return "time unknown without past runs"
     hours = "" if resources is None else f", {resources.hours(time):.3g} {resources.unit}"
     return f"{'at least ' if plan.expected_seconds is None else ''}{duration(time)} of training{hours}"
-
-
-def _resources(spec: "Spec") -> "Resources | None":
-    """The resources that a job of the spec asks Slurm for; None: the launcher is local."""
-    from slurm.submit.launchers import SLURM, Resources, choose
-
-    launcher = choose(spec.launcher)
-    return Resources.of(launcher) if launcher.kind == SLURM else None
 
 
 def main() -> None:

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from results_db import console
-from results_db.contract import State, Store, StoreError
+from results_db.contract import OpenAttempt, State, Store, StoreError
 from sweeps.cli import options
 from sweeps.launch.options import say
 
@@ -25,57 +26,95 @@ _UNLIMITED = 100_000
 
 @click.command()
 @options.optional_spec_arguments
+@options.where_option
 @options.store_option
 @console.json_option
-def status(spec: str | None, overrides: tuple[str, ...], store: Store, as_json: bool) -> None:
-    """Show the number of runs in each state, for each cell of SPEC or for each launched sweep.
+def status(
+    *, spec: str | None, overrides: tuple[str, ...], where: str | None, store: Store, as_json: bool
+) -> None:
+    """Show the number of runs with each status, for each cell of SPEC or for each launched sweep.
 
-    It reads only the store. `reconcile` and `watch` also ask Slurm. NEW runs are not in the store.
+    It reads only the store. It says how old the store's knowledge of active runs is, and which launches are held;
+    `reconcile` and `watch` also ask Slurm. With --where it shows cells.
 
     Example: imagine-sweep status table3
     """
-    if spec is None:
+    from slurm.follow.hold import held
+    from sweeps.spec.stored import NO_SWEEP
+    from sweeps.status.cell import count_by_status
+
+    active = store.open_attempts()
+    rows: list[dict[str, Any]]
+    if spec is None and where is None:
         rows = [{"sweep": name, "states": states} for name, states in store.sweeps().items()]
     else:
-        rows = _cell_states(store, spec, overrides)
+        rows, run_ids = _cell_states(store, spec, overrides, where)
+        active = [one for one in active if one.attempt.run_id in run_ids]
+    rows = [{**row, "counts": count_by_status(row["states"])} for row in rows]
     if as_json:
         options.print_json(rows)
-    elif not rows:
-        from sweeps.spec.stored import NO_SWEEP
-
-        click.echo(NO_SWEEP)
     else:
-        click.echo(_aligned(rows, with_name=spec is None))
+        click.echo(_aligned(rows, with_name=spec is None) if rows else NO_SWEEP)
+    holds = held(store.folder, [one.job_name for one in active if one.job_name])
+    for line in (*_age(active), *(hold.describe() for hold in holds)):
+        click.echo(line, err=as_json)
 
 
 def _aligned(rows: Sequence[dict[str, Any]], *, with_name: bool) -> str:
     """The rows as plain columns. With 500 cells, a table of rich would take longer than reading the store."""
     from results_db.text import cell_text
 
-    left_out = ("states",) if with_name else ("sweep", "states")
+    left_out = {"states", "counts"} | (set() if with_name else {"sweep"})
     names = dict.fromkeys(key for row in rows for key in row if key not in left_out)
-    states = dict.fromkeys(state for row in rows for state in row["states"])
+    statuses = [status for status in rows[0]["counts"] if any(row["counts"][status] for row in rows)]
     columns = [[name, *(cell_text(row.get(name)) for row in rows)] for name in names]
-    columns += [[state, *(str(row["states"].get(state, 0)) for row in rows)] for state in states]
+    columns += [[status, *(str(row["counts"][status]) for row in rows)] for status in statuses]
     widths = [max(map(len, column)) for column in columns]
     head, *lines = ("   ".join(map(str.ljust, line, widths)) for line in zip(*columns, strict=True))
     return "\n".join(line.rstrip() for line in (head, "─" * len(head), *lines))
 
 
-def _cell_states(store: Store, spec: str, overrides: tuple[str, ...]) -> list[dict[str, Any]]:
-    from sweeps.spec.stored import find_sweep
+def _cell_states(
+    store: Store, spec: str | None, overrides: tuple[str, ...], where: str | None
+) -> tuple[list[dict[str, Any]], set[str]]:
+    """A row for each cell, and the ids of the runs in them."""
+    from sweeps.follow.coverage import stored_top_ups, with_top_ups
+    from sweeps.spec.choose import matching
+    from sweeps.spec.stored import sweeps_of
     from sweeps.status.cell import dead_runs, read_cells, with_lost
 
-    sweep, expansion = find_sweep(store, spec, overrides)
-    states = store.states(run.run_id for run in expansion.runs)
+    sweeps = sweeps_of(store, spec, overrides, report=say)
+    whole = [(each, with_top_ups(cells, stored_top_ups(cells, store))) for each, cells in sweeps]
+    chosen = matching(whole, where)
+    run_ids = {run.run_id for _, expansion in chosen for run in expansion.runs}
+    states = store.states(run_ids)
     if State.RUNNING in states.values():
         states = with_lost(states, dead_runs(store))
-    cells = read_cells(expansion, states)
-    return [{"sweep": sweep.name, **cell.cell.columns, "states": cell.states} for cell in cells]
+    rows = [
+        {"sweep": each.name, **cell.cell.columns, "states": cell.states}
+        for each, expansion in chosen
+        for cell in read_cells(expansion, states)
+    ]
+    return rows, run_ids
+
+
+def _age(active: Sequence[OpenAttempt]) -> list[str]:
+    """How old the store's knowledge of active runs is; no lines without such runs."""
+    from jobs.progress import duration
+
+    now = datetime.now(UTC)
+    heard = [(one.state, now - (one.heartbeat_at or one.started_at or one.claimed_at)) for one in active]
+    lines = []
+    for state, what in ((State.PENDING, "waiting: submitted"), (State.RUNNING, "running: last heard of")):
+        ages = [age.total_seconds() for of_state, age in heard if of_state is state]
+        if ages:
+            lines.append(f"{what} up to {duration(max(*ages, 0))} ago")
+    return [*lines, "imagine-sweep reconcile finds out what became of them"] if lines else []
 
 
 @click.command()
 @options.optional_spec_arguments
+@options.where_option
 @click.option("--once", is_flag=True, help="Show it once and exit.")
 @click.option(
     "--every",
@@ -92,6 +131,7 @@ def watch(
     *,
     spec: str | None,
     overrides: tuple[str, ...],
+    where: str | None,
     once: bool,
     every_s: float,
     as_json: bool,
@@ -108,15 +148,21 @@ def watch(
     Example: imagine-sweep watch table3 --every 30
     """
     from slurm.client.client import Slurm
+    from sweeps.follow.coverage import grown
     from sweeps.follow.display import show_once
     from sweeps.follow.watch import Watch
-    from sweeps.spec.stored import find_sweep, sweeps_of
+    from sweeps.spec.choose import matching
+    from sweeps.spec.stored import sweeps_of
 
+    sweeps = sweeps_of(store, spec, overrides, report=say)
+    if where is not None:  # a wrong filter ends the command, not only a look
+        matching(grown(sweeps, set(store.runs()["run_id"])), where)
     watched = Watch(
-        lambda: sweeps_of(store, spec, overrides, report=say),
+        lambda: sweeps_of(store, spec, overrides, report=lambda _: None),
         store=store,
         slurm=Slurm(),
-        name="all sweeps" if spec is None else find_sweep(store, spec, overrides)[0].name,
+        name="all sweeps" if spec is None else sweeps[0][0].name,
+        where=where,
     )
     last = watched.look() if once else _go_on(watched.look, every_s, as_json=as_json)
     if once and as_json:

@@ -1,12 +1,14 @@
 """Coverage: the kept runs of every cell, and the runs of earlier top-ups."""
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from results_db.contract import PlannedRun, State
+from imagination.schema import Scalar
+from results_db.contract import PlannedRun, State, Store
 from sweeps.spec.expand import Cell, Expansion
+from sweeps.spec.model import Spec
 from sweeps.status.cell import CellStatus, read_cells, with_lost
 
 if TYPE_CHECKING:
@@ -33,12 +35,12 @@ def cover(
     from results_db.query.gate import completed, passed
 
     states = {run_id: State(state) for run_id, state in zip(frame["run_id"], frame["state"], strict=True)}
-    grown = with_top_ups(expansion, states.keys())
-    stored = completed(frame[frame["run_id"].isin({run.run_id for run in grown.runs})])
+    whole = with_top_ups(expansion, states.keys())
+    stored = completed(frame[frame["run_id"].isin({run.run_id for run in whole.runs})])
     kept = set(stored["run_id"][passed(stored, min_accuracy=min_accuracy)])
     return [
         replace(cell, kept=sum(run.run_id in kept for run in cell.cell.runs))
-        for cell in read_cells(grown, with_lost(states, dead), sweep=sweep)
+        for cell in read_cells(whole, with_lost(states, dead), sweep=sweep)
     ]
 
 
@@ -53,6 +55,33 @@ def with_top_ups(expansion: Expansion, known: Collection[str]) -> Expansion:
         next_seed = None if cell.next_seed is None else cell.next_seed + len(added)
         cells.append(replace(cell, runs=[*cell.runs, *own], next_seed=next_seed))
     return Expansion(cells)
+
+
+def grown(sweeps: Sequence[tuple[Spec, Expansion]], known: Collection[str]) -> list[tuple[Spec, Expansion]]:
+    """The sweeps with the runs of earlier top-ups; `known` are the ids of all runs of the store."""
+    return [(spec, with_top_ups(expansion, known)) for spec, expansion in sweeps]
+
+
+def stored_top_ups(expansion: Expansion, store: Store) -> set[str]:
+    """Ids of stored runs that earlier top-ups added, without reading all runs of the store."""
+    known: set[str] = set()
+    cells, count = list(expansion.cells), 1
+    while cells:
+        ids = [[run.run_id for run in itertools.islice(next_runs(cell), count)] for cell in cells]
+        known |= store.states(itertools.chain.from_iterable(ids)).keys()
+        cells = [cell for cell, asked in zip(cells, ids, strict=True) if asked and known.issuperset(asked)]
+        count *= 2
+    return known
+
+
+def labels(sweeps: Iterable[tuple[Spec, Expansion]]) -> dict[str, dict[str, Scalar]]:
+    """Run id to the columns that tell it apart: its sweep, its cell's columns and its seed."""
+    return {
+        run.run_id: {"sweep": spec.name, **cell.columns, "seed": run.config["seed"]}
+        for spec, expansion in sweeps
+        for cell in expansion.cells
+        for run in cell.runs
+    }
 
 
 def next_runs(cell: Cell) -> Iterator[PlannedRun]:

@@ -55,13 +55,26 @@ def to_launch(cells: Sequence[CellStatus]) -> Expansion:
     return Expansion([replace(cell.cell, runs=cell.top_up) for cell in cells if cell.top_up])
 
 
-def why_held_back(cell: CellStatus, *, cap: float) -> str:
-    """One line for the user: why a cell gets fewer runs than it needs, and what to do."""
-    given = len(cell.top_up)
-    needs = (
-        f"{cell.kept} of {counted(cell.counts.stored, 'stored run')} passed the gate, {cell.missing} more are wanted, "
-        f"which takes about {counted(given + cell.held_back, 'run')}"
-    )
-    if cell.cell.next_seed is None:
-        return f"{needs}, but its seeds are fixed and {given} of them are left; give the spec `runs` instead"
-    return f"{needs}, but the cap of {cap:g} times {cell.cell.wanted} leaves {given}; raise it with --cap"
+def remarks(cells: Sequence[CellStatus], *, cap: float) -> list[str]:
+    """Lines for the user: what keeps cells from the runs that they need, and what to do."""
+    held = [cell for cell in cells if cell.held_back]
+    fixed = [cell for cell in held if cell.cell.next_seed is None]
+    capped = [cell for cell in held if cell.cell.next_seed is not None]
+    failed = [cell for cell in cells if cell.missing and cell.counts.failed]
+    lines = []
+    if failed:
+        runs = counted(sum(cell.counts.failed for cell in failed), "run")
+        lines.append(f"{_named(failed)}: {runs} failed; first try imagine-sweep retry, top-up adds new seeds")
+    if fixed:
+        lines.append(f"{_held(fixed)}, because the seeds are fixed; give the spec `runs` instead")
+    if capped:
+        lines.append(f"{_held(capped)} by the cap of {cap:g} times wanted; raise it with --cap")
+    return lines
+
+
+def _held(cells: Sequence[CellStatus]) -> str:
+    return f"{_named(cells)}: {counted(sum(cell.held_back for cell in cells), 'run')} held back"
+
+
+def _named(cells: Sequence[CellStatus]) -> str:
+    return cells[0].label if len(cells) == 1 else counted(len(cells), "cell")

@@ -13,7 +13,8 @@ from slurm.client.client import Slurm
 from slurm.follow.hold import FAULTS, held
 from slurm.follow.progress import Pace, Running, under_way, waiting
 from slurm.follow.reconcile import Reconciled, Reconciler
-from sweeps.follow.coverage import with_top_ups
+from sweeps.follow.coverage import grown
+from sweeps.spec.choose import matching
 from sweeps.spec.expand import Cell, Expansion
 from sweeps.spec.model import Spec
 from sweeps.status.cell import NEW, CellStatus, Status, count_by_status, describe, read_cells
@@ -114,7 +115,7 @@ class Watch:
     """Watches sweeps, and reconciles at every look.
 
     `sweeps` reads the sweeps; it is called again when runs were added to the store. `name` is the name of the
-    snapshots.
+    snapshots. `where` chooses runs; see `matching`.
     """
 
     def __init__(
@@ -124,8 +125,10 @@ class Watch:
         store: Store,
         slurm: Slurm,
         name: str,
+        where: str | None = None,
     ) -> None:
         self._read_sweeps, self._store, self._slurm, self._name = sweeps, store, slurm, name
+        self._where = where
         self._reconciler = Reconciler(store, slurm)
         self._pace = Pace()
         self._size = self._stored = -1
@@ -189,9 +192,9 @@ class Watch:
         if size != self._size:
             known = set(frame["run_id"])
             self._sweeps, self._runs = [], {}
-            for spec, expansion in self._read_sweeps():
+            for spec, expansion in matching(grown(self._read_sweeps(), known), self._where):
                 cells = []
-                for cell in with_top_ups(expansion, known).cells:
+                for cell in expansion.cells:
                     # A run of two sweeps is shown once.
                     runs = {run.run_id: (cell, run) for run in cell.runs if run.run_id not in self._runs}
                     cells.append(replace(cell, runs=[run for _, run in runs.values()]))

@@ -40,8 +40,8 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def ask(what: str, why: str) -> None:
-    """Asks whether to do `what`; `why` is the reason for the question.
+def ask(what: str, why: str, *, then: str) -> None:
+    """Says what would be done and why it asks, and asks the question `then`.
 
     Raises:
         click.UsageError: standard input is no terminal.
@@ -49,4 +49,5 @@ def ask(what: str, why: str) -> None:
     """
     if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(f"{what}: {why}, and there is no terminal to ask; give -y")
-    click.confirm(f"{what}; go on?", abort=True, err=True)
+    say(f"{what}: {why}")
+    click.confirm(f"{then}?", abort=True, err=True)

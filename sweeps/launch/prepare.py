@@ -161,7 +161,7 @@ def prepare(
         Files(store.folder).take(store.uuid)
         notes = recover(store)
         plan = make_plan(expansion, store, retry_failed=options.retry_failed)
-        size = options.pack_size or (GPU_PACK if on_gpus else 1)
+        size = pack_size(options, on_gpus=on_gpus)
         yield Prepared(
             store=store,
             spec=spec,
@@ -170,6 +170,11 @@ def prepare(
             packs=open_packs(expansion, plan, store, size=size, limit=options.limit),
             notes=notes,
         )
+
+
+def pack_size(options: LaunchOptions, *, on_gpus: bool) -> int:
+    """Most runs of a pack."""
+    return options.pack_size or (GPU_PACK if on_gpus else 1)
 
 
 def open_packs(expansion: Expansion, plan: Plan, store: Store, *, size: int, limit: int | None) -> list[Pack]:

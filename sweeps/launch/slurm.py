@@ -77,7 +77,7 @@ def _confirm(ready: Prepared, resources: Resources, options: LaunchOptions) -> s
     of_all = f"{ready.runs} of {counted(plan.counts.total, 'run')} in {counted(len(ready.packs), 'pack')}"
     what = f"{ready.spec.name}: {of_all}, {expected}"
     if hours > options.ask_above and not options.yes:
-        ask(what, f"more than {options.ask_above:g} hours")
+        ask(what, f"more than {options.ask_above:g} hours", then="Submit them")
     return what
 
 

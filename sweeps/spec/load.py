@@ -52,7 +52,9 @@ def find(name: str, *, beside: Path | None = None) -> Path:
     listed = f"shipped specs: {', '.join(specs)}"
     if path.is_dir():
         raise SpecError(f"{path} is a folder; name a YAML file in it, or one of the {listed}")
-    raise SpecError(f"no spec {path}{nearest(path.stem, specs)}; give a YAML file or one of the {listed}")
+    file = path.with_name(f"{path.name}.yaml")
+    hint = f" (did you mean the file {file}?)" if file.is_file() else nearest(path.stem, specs)
+    raise SpecError(f"no spec {path}{hint}; give a YAML file or one of the {listed}")
 
 
 def load(named: str | Path, *, above: tuple[Path, ...] = ()) -> Spec:

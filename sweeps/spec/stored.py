@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from imagination.schema import ConfigError
@@ -25,7 +26,7 @@ def sweeps_of(
     version cannot read their stored spec; `report` is called with a line for each.
     """
     if name is not None:
-        return [find_sweep(store, name, overrides)]
+        return [find_sweep(store, name, overrides, report=report)]
     sweeps = []
     for launched, texts in _texts(store).items():
         try:
@@ -42,7 +43,7 @@ def _includes(one: tuple[Spec, Expansion], other: tuple[Spec, Expansion]) -> boo
     return named and {run.run_id for run in other[1].runs} <= {run.run_id for run in one[1].runs}
 
 
-def find_sweep(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[Spec, Expansion]:
+def find_spec(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[Spec, Expansion]:
     """A spec by its file or shipped name, else the sweep that was launched under this name; its cells and runs.
 
     Raises:
@@ -60,6 +61,39 @@ def find_sweep(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[
             raise SpecError(f"{missing}; another version stored the spec of the sweep {name}") from None
         return spec, expand(spec)
     return expand_spec(name, overrides)
+
+
+def find_sweep(
+    store: Store, name: str, overrides: Sequence[str] = (), *, report: Callable[[str], None]
+) -> tuple[Spec, Expansion]:
+    """The sweep of a spec as it was launched into the store; with overrides or before any launch, see `find_spec`.
+
+    If one of the launches was of the spec as it is, this is the spec, else all launches together. The launcher is
+    that of the last launch. `report` is called with a line if launches wanted other runs than the spec.
+
+    Raises:
+        SpecError: see `find_spec`.
+    """
+    spec, expansion = find_spec(store, name, overrides)
+    texts = [] if overrides else _texts(store).get(spec.name, [])
+    try:
+        wanted = [_ids(expand(recompose(text))) for text in texts]
+        launched = _united(texts) if texts else spec
+        found = expand(launched)
+    except (ValueError, SpecError, ConfigError):
+        return spec, expansion  # another version stored it
+    own = _ids(expansion)
+    if _ids(found) == own:
+        return launched, found
+    if own in wanted:
+        report(f"{spec.name}: other launches wanted other runs; give their overrides to see them")
+        return replace(spec, launcher=launched.launcher), expansion
+    report(f"{spec.name}: as launched; the spec wants other runs (imagine-sweep plan {name})")
+    return launched, found
+
+
+def _ids(expansion: Expansion) -> set[str]:
+    return {run.run_id for run in expansion.runs}
 
 
 def _texts(store: Store) -> dict[str, list[str]]:

@@ -37,11 +37,16 @@ _STATUS: dict[str, Status] = {
 }
 
 
+def status_of(state: str) -> Status:
+    """The status of a run in this state, or `NEW`."""
+    return _STATUS[state]
+
+
 def count_by_status(states: Mapping[str, int]) -> dict[Status, int]:
     """The number of runs with each status, 0 included, from the number of runs in each state."""
     counts = dict.fromkeys(Status, 0)
     for state, runs in states.items():
-        counts[_STATUS[state]] += runs
+        counts[status_of(state)] += runs
     return counts
 
 
@@ -160,7 +165,7 @@ def read_cells(
             sweep=sweep,
             cell=cell,
             states=Counter(str(states.get(run.run_id, NEW)) for run in cell.runs),
-            to_submit=[run for run in cell.runs if _STATUS[states.get(run.run_id, NEW)] in chosen],
+            to_submit=[run for run in cell.runs if status_of(states.get(run.run_id, NEW)) in chosen],
         )
         for cell in expansion.cells
     ]

@@ -1,0 +1,114 @@
+"""What a launch would submit to Slurm, for a dry run. It writes nothing."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from imagination.schema import ConfigError
+from jobs.progress import duration
+from results_db.store import open_store
+from results_db.text import counted
+from slurm.client.client import array_limit, sbatch_environment
+from slurm.job import PackJob
+from slurm.submit.dispatch import Part, Submission, deal
+from slurm.submit.launchers import Resources
+from sweeps.launch.options import LaunchOptions
+from sweeps.launch.prepare import open_packs, pack_size
+from sweeps.spec.expand import Expansion
+from sweeps.spec.model import Spec
+from sweeps.status.cell import dead_runs
+from sweeps.status.plan import make_plan
+
+_MOST_ARRAYS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What a launch would submit.
+
+    Attributes:
+        packs: the number of packs. Each is a task of an array.
+        runs: the number of their runs.
+        partition: the partition; None: the cluster's default.
+        timeout_min: the time limit of each task.
+        arrays: the arrays, in the order of submission; empty without Slurm.
+        script: the sbatch script of the first array; empty without Slurm.
+        unknown: why arrays and script are unknown; empty if they are known.
+    """
+
+    packs: int
+    runs: int
+    partition: str | None
+    timeout_min: int
+    arrays: Sequence[Part]
+    script: str
+    unknown: str
+
+    def as_dict(self) -> dict[str, object]:
+        """The values for `--json`."""
+        arrays = [
+            {"tasks": len(part.packs), "parallelism": _at_once(part), "after": part.after}
+            for part in self.arrays
+        ]
+        return {**vars(self), "arrays": arrays}
+
+    def lines(self) -> list[str]:
+        """The lines for the user."""
+        partition = f"partition {self.partition}" if self.partition else "the default partition"
+        lines = [
+            f"Slurm: {counted(self.runs, 'run')} in {counted(self.packs, 'pack')}, {partition}, "
+            f"time limit {duration(60 * self.timeout_min)}"
+        ]
+        if self.unknown:
+            return [*lines, f"arrays and script are unknown: {self.unknown}"]
+        for number, part in enumerate(self.arrays[:_MOST_ARRAYS], 1):
+            after = "" if part.after is None else f", after array {part.after + 1}"
+            tasks = f"{counted(len(part.packs), 'task')}, {_at_once(part)} at once"
+            lines.append(f"array {number}: {tasks}{after}")
+        if (more := len(self.arrays) - _MOST_ARRAYS) > 0:
+            lines.append(f"and {counted(more, 'more array')}")
+        return [
+            *lines,
+            "",
+            "The sbatch script of array 1; each launch gives its jobs a new name:",
+            self.script,
+        ]
+
+
+def preview(
+    spec: Spec, expansion: Expansion, options: LaunchOptions, *, resources: Resources
+) -> Preview | None:
+    """What a launch of these runs would submit; None if there is nothing to train."""
+    with closing(open_store(options.db, create=False)) as store:
+        plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=options.retry_failed)
+        size = pack_size(options, on_gpus=resources.gpus > 0)
+        packs = open_packs(expansion, plan, store, size=size, limit=options.limit)
+        if not packs:
+            return None
+        submission = Submission(store, resources, sweep=spec.name, hold_after=options.hold_after, job=PackJob)
+        arrays: Sequence[Part] = ()
+        script = unknown = ""
+        try:
+            most = int(resources.values["array_parallelism"])
+            arrays = deal(packs, limit=array_limit(), parallelism=most)
+            script = submission.script(arrays[0])
+        except ConfigError as error:
+            unknown = str(error)
+    return Preview(
+        packs=len(packs),
+        runs=sum(len(pack.runs) for pack in packs),
+        partition=_partition(resources),
+        timeout_min=int(resources.values["timeout_min"]),
+        arrays=arrays,
+        script=script,
+        unknown=unknown,
+    )
+
+
+def _partition(resources: Resources) -> str | None:
+    given = resources.values["partition"] or resources.additional.get("partition")
+    return given or sbatch_environment(resources.asked).get("SBATCH_PARTITION")
+
+
+def _at_once(part: Part) -> int:
+    return min(part.parallelism, len(part.packs))
