@@ -5,6 +5,7 @@ Imports nothing slow, so that `--help` answers at once; a command imports what i
 
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing_extensions import override
 
 from results_db.columns import COLUMNS
 from results_db.contract import State, StoreError
-from results_db.text import nearest, one_line
+from results_db.text import folded, nearest, one_line
 
 SOME_FAILED = 1
 """Exit code: the command is done, and some runs failed or are missing."""
@@ -84,6 +85,22 @@ state_option = click.option(
 
 limit_option = click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="At most N.")
 """Adds `-n` and the argument `limit: int | None`."""
+
+
+def terminal_width(*, err: bool = False) -> int | None:
+    """The columns of the terminal; None if standard output (or error) is no terminal, so that nothing is cut."""
+    stream = sys.stderr if err else sys.stdout
+    return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else None
+
+
+def has_colours() -> bool:
+    """Whether standard output is a terminal that shows colours, and NO_COLOR is not set."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Prints text for people; a terminal gets it folded between words."""
+    click.echo(folded(text, terminal_width(err=err)), err=err)
 
 
 class ConsoleGroup(click.Group):
@@ -190,7 +207,7 @@ def _usage_message(error: click.ClickException) -> str:
 def _complain(name: str, *messages: str, code: int = BAD_INPUT) -> int:
     try:
         for message in messages:
-            click.echo(f"{name}: error: {one_line(message)}", err=True)
+            say(f"{name}: error: {one_line(message)}", err=True)
     except OSError:  # the exit code remains
         _discard(sys.stderr)
     return code

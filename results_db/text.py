@@ -1,6 +1,7 @@
-"""Text for people: short run ids, cell values, the nearest valid word, and counts."""
+"""Text for people: short run ids, cell values, the nearest valid word, counts, and folded lines."""
 
 import difflib
+import textwrap
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -25,6 +26,19 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 def one_line(text: object) -> str:
     """The text with each run of white space, newlines included, replaced by one space."""
     return " ".join(str(text).split())
+
+
+def folded(text: str, width: int | None) -> str:
+    """The text with every longer line folded between words, the lines after it indented; as it is without a width."""
+    if width is None:
+        return text
+    lines = (
+        textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        if len(line) > width
+        else line
+        for line in text.split("\n")
+    )
+    return "\n".join(lines)
 
 
 def counted(number: int, noun: str) -> str:

@@ -68,37 +68,102 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A terminal without colours; its width is the variable COLUMNS."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.setenv("COLUMNS", "40")
     return monkeypatch
 
 
-@pytest.mark.usefixtures("terminal")
-def test_a_table_on_a_narrow_terminal_folds_no_cell() -> None:
-    text = tables.render([{"a": "x" * 50, "b": "two words " * 5}], ["a", "b"], style="rich")
-    assert "x" * 50 in text  # can be copied
-    assert "two words " * 4 + "two words" in text
-    assert len(text.splitlines()) == 3  # names, a rule, the row
+def drawn(rows: list[dict[str, Any]]) -> list[str]:
+    return tables.render(rows, list(rows[0]), style="rich").splitlines()
 
 
-def test_a_table_too_wide_for_its_terminal_loses_space_and_zeros(terminal: pytest.MonkeyPatch) -> None:
+def test_one_value_in_every_row_is_said_once_where_the_table_is_too_wide(
+    terminal: pytest.MonkeyPatch,
+) -> None:
     """Columns of 3, 3, 3 and 4 with gutters of 3, and 1 before: 1 + 13 + 9 = 23 columns."""
-
-    def drawn() -> list[str]:
-        text = tables.render(rows, ["aaa", "bbb", "ccc", "fail"], style="rich")
-        return re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
-
     rows = [{"aaa": n, "bbb": 0.0 if n else 1, "ccc": "", "fail": 0} for n in range(2)]
     terminal.setenv("COLUMNS", "23")
-    assert drawn()[0] == " aaa   bbb   ccc   fail"
+    assert drawn(rows)[0] == " aaa   bbb   ccc   fail"
+    assert drawn([{"aaa": 1}])[2:] == [" 1"]
     terminal.setenv("COLUMNS", "22")
-    assert drawn() == [
-        " aaa  bbb  ccc",
-        " ─────────────",
+    assert drawn(rows) == [
+        " aaa  bbb",
+        " ────────",
         " 0    1",
         " 1    0",
-        "0 in every row: fail",
+        "in every row: ccc",
+        "  empty; fail 0",
     ]
+    assert drawn([rows[0]])[0].split() == ["aaa", "bbb", "ccc", "fail"]  # one row has nothing to compare
+
+
+def test_names_fold_before_cells_and_words_are_cut_last(terminal: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"run_id": f"{n}a2b3c4d5e", "train_accuracy": 0.5 + n, "ours": f"{n} [0.96, 1.00]", "verdict": n}
+        for n in range(2)
+    ]
+    terminal.setenv("COLUMNS", "46")  # 10 + 8 (not 14) + 14 + 7, three gutters of 2 and a margin
+    assert [line.split() for line in drawn(rows)] == [
+        ["run_id", "train_", "ours", "verdict"],
+        ["accuracy"],
+        ["─" * 45],
+        ["0a2b3c4d5e", "0.5", "0", "[0.96,", "1.00]", "0"],
+        ["1a2b3c4d5e", "1.5", "1", "[0.96,", "1.00]", "1"],
+    ]
+    terminal.setenv("COLUMNS", "45")  # the interval stays whole
+    assert [line.split() for line in drawn(rows)][3:5] == [
+        ["0a2b3c4d5e", "0.5", "0", "0"],
+        ["[0.96,", "1.00]"],
+    ]
+    terminal.setenv("COLUMNS", "32")
+    assert max(map(len, drawn(rows))) <= 32
+    assert drawn(rows)[4].split()[0] != "0a2b3c4d5e"
+
+
+def test_config_keys_become_one_column_before_words_are_cut(terminal: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"run_id": f"{n}a2b3c4d5e", "gol": 2 + n, "ae": None if n else True, "enc_layers": n, "seed": n}
+        for n in range(2)
+    ]
+    terminal.setenv("COLUMNS", "34")
+    assert [line.split() for line in drawn(rows)] == [
+        ["run_id", "config", "seed"],
+        ["─" * 33],
+        ["0a2b3c4d5e", "gol=2", "ae=true", "0"],
+        ["enc_layers=0"],
+        ["1a2b3c4d5e", "gol=3", "1"],
+        ["enc_layers=1"],
+    ]
+
+
+@pytest.mark.usefixtures("terminal")
+@given(
+    st.lists(st.tuples(*[st.text("ab _,=[]", max_size=30)] * 6), min_size=1, max_size=4),
+    st.integers(40, 120),
+)
+def test_every_table_fits_and_keeps_its_letters(rows: list[tuple[str, ...]], width: int) -> None:
+    """Six columns at their narrowest: 6 * 4 + 5 * 2 + 1 = 35."""
+    names = ["gol", "ae", "train_accuracy", "state", "value", "name"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        text = tables.render([dict(zip(names, row, strict=True)) for row in rows], names, style="rich")
+    assert max(map(len, text.splitlines())) <= width
+    if len(rows) == 1:
+        assert text.count("b") == sum(cell.count("b") for cell in rows[0])
+
+
+def test_colours_only_on_a_terminal_that_wants_them(terminal: pytest.MonkeyPatch) -> None:
+    rows = [{"state": "FAILED", "note": "FAILED"}, {"state": "COMPLETED", "note": ""}]
+    terminal.setenv("COLUMNS", "80")
+    terminal.setenv("TERM", "xterm")
+    plain = drawn(rows)
+    assert "\x1b" not in "".join(plain)
+    terminal.setenv("NO_COLOR", "")  # as if it were not set: https://no-color.org
+    coloured = drawn(rows)
+    assert coloured[2].count("\x1b[31mFAILED\x1b[0m") == 1
+    assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured] == plain
+    terminal.setenv("TERM", "dumb")
+    assert drawn(rows) == plain
+    terminal.setattr("sys.stdout.isatty", lambda: False)
+    assert drawn(rows) == plain
 
 
 def shown(text: str) -> list[dict[str, str]]:

@@ -3,14 +3,13 @@
 import csv
 import io
 import json
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from results_db.paper.numbers import LEADS
-from results_db.text import cell_text
+from results_db.text import cell_text, one_line
+from results_db.views import layout
 
 Row = Mapping[str, Any]
 
@@ -51,8 +50,8 @@ def render(rows: Sequence[Row], names: Sequence[str], *, style: str) -> str:
         for row in rows:
             writer.writerow({k: cell_text(v) if isinstance(v, bool) else v for k, v in row.items()})
         return buffer.getvalue().rstrip("\n")
-    cells = {name: [cell_text(row.get(name)) for row in rows] for name in names}
-    return _markdown(cells) if style == "markdown" else _rich(cells)
+    cells = {name: [one_line(cell_text(row.get(name))) for row in rows] for name in names}
+    return _markdown(cells) if style == "markdown" else layout.table(cells)
 
 
 def as_json(value: Any) -> str:
@@ -132,34 +131,3 @@ def _render_filled(rows: Sequence[Row], names: Sequence[str], *, style: str) -> 
 def _markdown(cells: Mapping[str, Sequence[str]]) -> str:
     rows = zip(*([cell.replace("|", r"\|") for cell in column] for column in cells.values()), strict=True)
     return "\n".join(f"| {' | '.join(line)} |" for line in (cells, ["---"] * len(cells), *rows))
-
-
-def _rich(cells: Mapping[str, Sequence[str]]) -> str:
-    """A table. On a narrower terminal, its columns move closer and columns of zeros alone are left out."""
-    from rich.console import Console
-
-    # The console is wide enough for any table, because a cut or folded cell cannot be copied. Where TERM is dumb,
-    # rich ignores a width without a height.
-    console = Console(file=io.StringIO(), width=100_000, height=100, force_terminal=sys.stdout.isatty())
-    table, left_out = _table(cells, gutter=3), ""
-    width = console.measure(table).maximum - 1  # the right edge is empty
-    if sys.stdout.isatty() and width > shutil.get_terminal_size().columns:
-        zeros = [name for name, column in cells.items() if column and set(column) == {"0"}]
-        table = _table({name: cells[name] for name in cells if name not in zeros}, gutter=2)
-        left_out = f"\n0 in every row: {', '.join(zeros)}" if zeros else ""
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n") + left_out
-
-
-def _table(cells: Mapping[str, Sequence[str]], *, gutter: int) -> Any:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gutter - 2, 0, 1))
-    for name in cells:
-        table.add_column(escape(name))
-    for row in zip(*cells.values(), strict=True):
-        table.add_row(*map(escape, row))
-    return table
