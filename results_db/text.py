@@ -4,6 +4,7 @@ import difflib
 import textwrap
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 SHORT = 10
@@ -13,6 +14,14 @@ SHORT = 10
 def short(run_id: str) -> str:
     """The run id as listings show it."""
     return run_id[:SHORT]
+
+
+def short_path(path: Path) -> str:
+    """The path as listings show it: relative if it lies in the working directory, `~` for the home directory."""
+    for folder, name in ((Path.cwd(), Path()), (Path.home(), Path("~"))):
+        if path.is_relative_to(folder):
+            return str(name / path.relative_to(folder))
+    return str(path)
 
 
 # `imagination.schema` has the same function, because neither package may import the other. The cutoffs are

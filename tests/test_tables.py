@@ -118,19 +118,19 @@ def test_names_fold_before_cells_and_words_are_cut_last(terminal: pytest.MonkeyP
     assert drawn(rows)[4].split()[0] != "0a2b3c4d5e"
 
 
-def test_config_keys_become_one_column_before_words_are_cut(terminal: pytest.MonkeyPatch) -> None:
+def test_config_keys_get_a_line_before_words_are_cut(terminal: pytest.MonkeyPatch) -> None:
     rows = [
         {"run_id": f"{n}a2b3c4d5e", "gol": 2 + n, "ae": None if n else True, "enc_layers": n, "seed": n}
         for n in range(2)
     ]
-    terminal.setenv("COLUMNS", "34")
-    assert [line.split() for line in drawn(rows)] == [
-        ["run_id", "config", "seed"],
-        ["─" * 33],
-        ["0a2b3c4d5e", "gol=2", "ae=true", "0"],
-        ["enc_layers=0"],
-        ["1a2b3c4d5e", "gol=3", "1"],
-        ["enc_layers=1"],
+    terminal.setenv("COLUMNS", "32")
+    assert drawn(rows) == [
+        " run_id      seed",
+        " ────────────────",
+        " 0a2b3c4d5e  0",
+        "   gol=2 ae=true enc_layers=0",
+        " 1a2b3c4d5e  1",
+        "   gol=3 enc_layers=1",
     ]
 
 

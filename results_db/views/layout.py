@@ -26,13 +26,14 @@ _NARROWEST = 4
 
 _NAME_PIECES = re.compile(r"[^_/ ]+[_/ ]?|[_/ ]")
 _CELL_PIECES = re.compile(r"(?:\[[-\d.,]+, [-\d.,]+\]|\S+)\s*")  # an interval stays in one line
+_PART_PIECES = re.compile(r"(?:\[[-\d.,]+, [-\d.,]+\]|[^\s_/=]+[_/=]?|[_/=])\s*")
 
 
 def table(cells: Columns) -> str:
     """A table of these columns.
 
     On a narrower terminal, in this order and as far as needed: columns that have one value in all rows go into a line
-    below; names, then cells fold; config keys become one column; words are cut.
+    below; names, then cells fold; the config keys of a row go into a line above or below it; words are cut.
     """
     width = console.terminal_width()
     names, rows = list(cells), len(next(iter(cells.values()), ()))
@@ -43,14 +44,26 @@ def table(cells: Columns) -> str:
     if len(same) == len(cells):
         del same[names[0]]
     left: Columns = {name: column for name, column in cells.items() if name not in same}
-    if sum(_widths(left, width)) > _room(left, width):
-        left = _with_one_config(left)
-    widths = _shrunk(_widths(left, width), [_NARROWEST] * len(left), _room(left, width))
-    drawn = _draw(left, widths, gutter=2)
+    configs = [""] * rows
+    if sum(_widths(left, width, words=_CELL_PIECES)) > _room(left, width):
+        left, configs = _without_config(left, configs)
+    is_first = next(name for name in names if name not in same) not in left
+    beside = [config and folded(config if is_first else f"  {config}", width - 1) for config in configs]
+    drawn = _draw(left, _narrowed(left, width), gutter=2, beside=beside, above=is_first)
     if not same:
         return drawn
     caption = "; ".join(f"{name} {value or 'empty'}" for name, value in same.items())
     return f"{drawn}\n{folded(f'in every row: {caption}', width)}"
+
+
+def _without_config(cells: Columns, configs: list[str]) -> tuple[Columns, list[str]]:
+    """The columns without config keys, but with the seed; and the config of each row, `gol=3 model_t=2`."""
+    keys = [name for name in cells if name in CONFIG_COLUMNS and name != "seed"]
+    if keys and len(keys) < len(cells):
+        pairs = zip(*([f"{key}={cell}" if cell else "" for cell in cells[key]] for key in keys), strict=True)
+        configs = [" ".join(filter(None, row)) for row in pairs]
+        cells = {name: column for name, column in cells.items() if name not in keys}
+    return cells, configs
 
 
 def _room(cells: Columns, width: int) -> int:
@@ -58,29 +71,21 @@ def _room(cells: Columns, width: int) -> int:
     return width - 2 * len(cells) + 1
 
 
-def _with_one_config(cells: Columns) -> Columns:
-    """The columns with all config keys but the seed in one: `gol=3 model_t=2`."""
-    keys = [name for name in cells if name in CONFIG_COLUMNS and name != "seed"]
-    if len(keys) < 2:
-        return cells
-    pairs = zip(*([f"{key}={cell}" if cell else "" for cell in cells[key]] for key in keys), strict=True)
-    config = [" ".join(filter(None, row)) for row in pairs]
-    return {
-        "config" if name == keys[0] else name: config if name == keys[0] else column
-        for name, column in cells.items()
-        if name == keys[0] or name not in keys
-    }
+def _narrowed(cells: Columns, width: int) -> list[int]:
+    """The widths of columns that fit, if possible without a cut word, or one that is cut after `_`, `/` or `=`."""
+    found = _widths(cells, width, words=_CELL_PIECES)
+    if sum(found) > _room(cells, width):
+        found = _widths(cells, width, words=_PART_PIECES)
+    return _shrunk(found, [_NARROWEST] * len(cells), _room(cells, width))
 
 
-def _widths(cells: Columns, width: int) -> list[int]:
-    """The widths at which the columns fit, if they can without a cut word; cells fold later than names."""
-    whole = [max(map(len, column), default=0) for column in cells.values()]
+def _widths(cells: Columns, width: int, *, words: re.Pattern[str]) -> list[int]:
+    """The widths at which the columns fit, if they can with whole words; cells fold later than names."""
     named = [_longest(_NAME_PIECES.findall(name)) for name in cells]
-    words = [
-        max(map(_longest, map(_CELL_PIECES.findall, column)), default=0) for column in cells.values()
-    ]
+    whole = [max(map(len, column), default=0) for column in cells.values()]
+    least = [max(map(_longest, map(words.findall, column)), default=0) for column in cells.values()]
     found = list(map(max, whole, map(len, cells)))
-    for floors in (list(map(max, whole, named)), list(map(max, words, named))):
+    for floors in (list(map(max, whole, named)), list(map(max, least, named))):
         found = _shrunk(found, floors, _room(cells, width))
     return found
 
@@ -100,19 +105,21 @@ def _longest(pieces: Iterable[str]) -> int:
     return max((len(piece.rstrip()) for piece in pieces), default=0)
 
 
-def _draw(cells: Columns, widths: Sequence[int], *, gutter: int) -> str:
+def _draw(
+    cells: Columns, widths: Sequence[int], *, gutter: int, beside: Sequence[str] = (), above: bool = False
+) -> str:
+    """The table; `beside` has the text above or below each row."""
     heads = [_fold(_NAME_PIECES.findall(name), width) for name, width in zip(cells, widths, strict=True)]
     lines = _lines(heads, ["bold"] * len(widths), widths, gutter=gutter)
     lines.append(" " + "─" * (sum(widths) + gutter * (len(widths) - 1)))
-    for row in zip(*cells.values(), strict=True):
-        folds = [
-            [cell] if len(cell) <= width else _fold(_CELL_PIECES.findall(cell), width)
-            for cell, width in zip(row, widths, strict=True)
-        ]
+    for number, row in enumerate(zip(*cells.values(), strict=True)):
+        folds = [_fold_cell(cell, width) for cell, width in zip(row, widths, strict=True)]
         styles = [
             COLOURS.get(cell, "") if name in _COLOURED else "" for name, cell in zip(cells, row, strict=True)
         ]
-        lines += _lines(folds, styles, widths, gutter=gutter)
+        text = [f" {line}" for one in beside[number : number + 1] if one for line in one.split("\n")]
+        row_lines = _lines(folds, styles, widths, gutter=gutter)
+        lines += [*text, *row_lines] if above else [*row_lines, *text]
     return "\n".join(lines)
 
 
@@ -136,6 +143,13 @@ def _styled(text: str, style: str) -> str:
     if not (style and text and console.has_colours()):
         return text
     return click.style(text, bold=True) if style == "bold" else click.style(text, fg=style)
+
+
+def _fold_cell(text: str, width: int) -> list[str]:
+    if len(text) <= width:
+        return [text]
+    words = _CELL_PIECES.findall(text)
+    return _fold(words if _longest(words) <= width else _PART_PIECES.findall(text), width)
 
 
 def _fold(pieces: Iterable[str], width: int) -> list[str]:

@@ -1,13 +1,14 @@
 """Everything about one run: `imagine-results show`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from textwrap import indent
 from typing import Any
 
 from results_db.columns import CONFIG_COLUMNS, METRIC_COLUMNS, in_order
 from results_db.files import Files
 from results_db.store.sql import SqlStore
-from results_db.text import cell_text
+from results_db.text import cell_text, short_path
 
 
 def collect(store: SqlStore, run_id: str) -> dict[str, Any]:
@@ -44,7 +45,8 @@ def describe(found: Mapping[str, Any]) -> str:
         "metrics": _pairs(found["metrics"]),
         **{f"attempt {attempt['number']}": _pairs(_attempt(attempt)) for attempt in found["attempts"]},
         "traces, last value": _pairs(traces),
-        **{name: "\n".join(found[name]) for name in ("sweeps", "samples", "files")},
+        **{name: "\n".join(found[name]) for name in ("sweeps", "samples")},
+        "files": "\n".join(short_path(Path(file)) for file in found["files"]),
     }
     parts = [f"{title}\n{indent(body, '  ')}" for title, body in sections.items() if body]
     return "\n\n".join([_pairs(head), *parts])

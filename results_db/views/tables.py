@@ -76,6 +76,10 @@ def comparison(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
     shown = []
     for row in rows:
         places = 0 if row["quantity"] in LEADS else 2
+        sides = [decimals(row.get(f"{side}_mean")) for side in ("first", "second")]
+        difference = (
+            None if row["quantity"] == "difference" else row["difference"]
+        )  # ours is a difference itself
         shown.append(
             {
                 **{

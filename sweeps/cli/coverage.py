@@ -182,7 +182,7 @@ def _show(cells: Sequence[CellStatus], *, with_names: bool, as_json: bool) -> No
     missing, wanted, top_up = (
         sum(cell.numbers[name] for cell in cells) for name in ("missing", "wanted", "top_up")
     )
-    click.echo(
+    console.say(
         f"{missing} of {counted(wanted, 'wanted run')} are missing; imagine-sweep top-up would launch {top_up}"
     )
 

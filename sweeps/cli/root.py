@@ -56,7 +56,8 @@ def list_specs(as_json: bool) -> None:
 
     Example: imagine-sweep list
     """
-    from sweeps.spec.load import about, expand_spec, shipped
+    from results_db.text import short_path
+    from sweeps.spec.load import FOLDER, about, expand_spec, shipped
 
     rows = []
     for name, path in shipped().items():
@@ -71,7 +72,12 @@ def list_specs(as_json: bool) -> None:
                 "file": str(path),
             }
         )
-    options.print_rows(rows, as_json=as_json)
+    if as_json:
+        options.print_json(rows)
+        return
+    people = [{name: value for name, value in row.items() if name != "file"} for row in rows]
+    options.print_rows(people, as_json=False)
+    console.say(f"files: {short_path(FOLDER)}/NAME.yaml")
 
 
 @cli.command()
@@ -191,7 +197,7 @@ def _show_plan(
     ]
     options.print_rows(rows, as_json=False)
     counts = plan.counts
-    click.echo(
+    console.say(
         f"{spec.name}: {counted(counts.total, 'run')} = {counts.stored} stored + {counts.active} active + "
         f"{counts.failed} failed + {counts.to_submit} to submit ({_expected(plan, resources)})"
     )

@@ -53,25 +53,24 @@ def status(
     rows = [{**row, "counts": count_by_status(row["states"])} for row in rows]
     if as_json:
         options.print_json(rows)
+    elif rows:
+        options.print_rows(_flat(rows, with_name=spec is None), as_json=False)
     else:
-        click.echo(_aligned(rows, with_name=spec is None) if rows else NO_SWEEP)
+        click.echo(NO_SWEEP)
     holds = held(store.folder, [one.job_name for one in active if one.job_name])
     for line in (*_age(active), *(hold.describe() for hold in holds)):
         click.echo(line, err=as_json)
 
 
-def _aligned(rows: Sequence[dict[str, Any]], *, with_name: bool) -> str:
-    """The rows as plain columns. With 500 cells, a table of rich would take longer than reading the store."""
-    from results_db.text import cell_text
-
+def _flat(rows: Sequence[dict[str, Any]], *, with_name: bool) -> list[dict[str, Any]]:
+    """The rows with a column for each status that has runs."""
     left_out = {"states", "counts"} | (set() if with_name else {"sweep"})
-    names = dict.fromkeys(key for row in rows for key in row if key not in left_out)
     statuses = [status for status in rows[0]["counts"] if any(row["counts"][status] for row in rows)]
-    columns = [[name, *(cell_text(row.get(name)) for row in rows)] for name in names]
-    columns += [[status, *(str(row["counts"][status]) for row in rows)] for status in statuses]
-    widths = [max(map(len, column)) for column in columns]
-    head, *lines = ("   ".join(map(str.ljust, line, widths)) for line in zip(*columns, strict=True))
-    return "\n".join(line.rstrip() for line in (head, "─" * len(head), *lines))
+    return [
+        {name: value for name, value in row.items() if name not in left_out}
+        | {status: row["counts"][status] for status in statuses}
+        for row in rows
+    ]
 
 
 def _cell_states(

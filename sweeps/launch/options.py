@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import click
 
+from results_db import console
 from slurm.follow.hold import HOLD_AFTER
 
 
@@ -37,7 +38,7 @@ class LaunchOptions:
 
 def say(line: str) -> None:
     """Prints a line on standard error."""
-    click.echo(line, err=True)
+    console.say(line, err=True)
 
 
 def ask(what: str, why: str, *, then: str) -> None:

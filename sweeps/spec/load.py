@@ -16,6 +16,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # the store keeps 200 c
 _NAME_RULE = "is not 1 to 200 letters, digits, '.', '_' and '-', a letter or digit first"
 
 
+FOLDER = Path(__file__).parents[1]
+"""Where the specs lie that come with the package."""
+
+
 def expand_spec(name: str | Path, overrides: Sequence[str] = ()) -> tuple[Spec, Expansion]:
     """Loads a spec, applies the overrides and expands it.
 
@@ -28,7 +32,7 @@ def expand_spec(name: str | Path, overrides: Sequence[str] = ()) -> tuple[Spec, 
 
 def shipped() -> dict[str, Path]:
     """The specs that come with the package, by name."""
-    return {path.stem: path for path in sorted(Path(__file__).parents[1].glob("*.yaml"))}
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def about(path: Path) -> str:
