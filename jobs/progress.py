@@ -98,7 +98,9 @@ class Display:
         if self._is_wide:
             step, rate = "step {task.completed:>6.0f}/{task.total:.0f}", "{task.fields[rate]:>6.1f} steps/s"
         texts = [
-            TextColumn(form, table_column=Column(no_wrap=True))
+            TextColumn(
+                form, table_column=Column(no_wrap=form in (step, rate))
+            )  # the others fold between words
             for form in ("{task.description}", step, rate, "{task.fields[values]}")
         ]
         bar = BarColumn(bar_width=20 if self._is_wide else 6)
@@ -127,7 +129,8 @@ class Display:
     def say(self, line: str) -> None:
         """Prints a line above the bars."""
         try:
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            # A terminal gets the line folded between words; a log gets it whole.
+            self._console.print(line, highlight=False, markup=False, soft_wrap=not self._is_live)
         except OSError:  # such as a full disk under a log
             self._console.quiet = True
 

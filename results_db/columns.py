@@ -4,11 +4,13 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 
 from results_db.contract import Scalar, StoreError
 from results_db.text import nearest
 
-RUN_COLUMNS = ("run_id", "state", "outcome", "attempts", "seconds")
+RUN_COLUMNS = ("run_id", "sweep", "state", "outcome", "attempts", "seconds")
+"""`sweep` names the sweeps of a run, see `sweeps_in`."""
 
 CONFIG_COLUMNS = (
     "experiment", "preset", "gol", "model_t", "ae", "rnn", "gan", "channels", "enc_layers", "step_layers",
@@ -35,6 +37,17 @@ COLUMNS = (*RUN_COLUMNS, *CONFIG_COLUMNS, *METRIC_COLUMNS)
 def in_order(names: Iterable[str], known: Sequence[str]) -> list[str]:
     """The known names in their order, then the other `names`, sorted."""
     return [*known, *sorted(set(names) - set(known))]
+
+
+def config_keys(names: Iterable[str]) -> list[str]:
+    """The columns of `Store.runs` that are config keys. They stand before the metrics."""
+    before = takewhile(lambda name: name != METRIC_COLUMNS[0], names)
+    return [name for name in before if name not in RUN_COLUMNS]
+
+
+def sweeps_in(cell: str | None) -> list[str]:
+    """The sweeps that a cell of the column `sweep` names: `"quick, table1"`."""
+    return cell.split(", ") if cell else []
 
 
 def check(name: str, valid: Sequence[str], *, origin: str) -> None:

@@ -311,6 +311,10 @@ class Store(WorkerStore, Protocol):
     uuid: str
     display_url: str
 
+    @property
+    def exists(self) -> bool:
+        """Whether the database exists. A SQLite file that does not is an empty store."""
+
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
         """Insert the runs that are missing as STAGED, and record the sweep that wants them, in one transaction."""
 
@@ -368,7 +372,7 @@ class Store(WorkerStore, Protocol):
         """The ids of the runs that launches of these sweeps wanted.
 
         Leaves out launches that overrode other config keys than these, or of which that is not known. If a spec was
-        changed between launches, only those with the content of the last one count.
+        changed between launches that overrode the same keys, only those with the content of the last one count.
         """
 
     def replace_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
@@ -381,8 +385,8 @@ class Store(WorkerStore, Protocol):
     def runs(self) -> "pd.DataFrame":
         """One row per run, in the order of staging.
 
-        The columns are `run_id, state, outcome, attempts, seconds`, every config key and every metric. The known ones
-        (see `results_db.columns`) exist even if no run has a value.
+        The columns are `results_db.columns.RUN_COLUMNS`, every config key and every metric. The known ones exist even
+        if no run has a value.
         """
 
     def run(self, run_id: str) -> dict[str, Any]:

@@ -119,9 +119,9 @@ def test_a_row_per_group_with_its_counts() -> None:
     assert list(first) == [
         *("gol", "kept", "run", "metric", "metric_low", "metric_high", "metric_plain", "metric_adv"),
         *("correlation", "correlation_low", "correlation_high"),
-        *("correlation_plain", "correlation_adv", "correlation_aligned"),
+        *("correlation_plain", "correlation_adv", "correlation_aligned", "varies"),
     ]
-    assert tuple(first) == ("gol", *MEASURES)
+    assert tuple(first) == ("gol", *MEASURES, "varies")
     assert (first["gol"], first["kept"], first["run"]) == (2, 3, 5)
     assert (first["metric"], first["metric_low"]) == pytest.approx((2, -0.484138), abs=1e-6)
     assert [second[name] for name in ("gol", "kept", "run", "metric")] == [3, 1, 1, 0.5]

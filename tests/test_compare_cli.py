@@ -21,7 +21,10 @@ def db() -> SqlStore:
 
 
 def test_all_of_an_empty_store(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    rows = json.loads(output(capsys, "compare", "all", "--json"))
+    missing = "outputs/imagine.db does not exist; "
+    code, out, err = call(capsys, "compare", "all", "--json")
+    assert (code, err.startswith(missing)) == (0, True)
+    rows = json.loads(out)
     assert [row["table"] for row in rows] == [table for table in TABLES for _ in TABLES[table]]
     assert len(rows) == 5 + 2 + 8 + 7 + 2 + 5
     for row in rows:
@@ -29,7 +32,8 @@ def test_all_of_an_empty_store(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         assert [
             row[key] for key in ("preset", "ours", "low", "high", "difference", "baseline", "ceiling")
         ] == [None] * 7
-    said = output(capsys, "compare", "table1")
+    code, said, err = call(capsys, "compare", "table1")
+    assert (code, err.startswith(missing)) == (0, True)
     assert "too few runs" in said
     assert said.rstrip().endswith("train some with: imagine-sweep launch table1")
     assert list(tmp_path.iterdir()) == []
@@ -44,6 +48,24 @@ def test_a_table_for_people(capsys: pytest.CaptureFixture[str], db: SqlStore) ->
         "gol model_t ae rnn spec preset quantity paper paper_runs ours difference kept/run baseline verdict"
     )
     assert "3 3 true true table1 fast metric 0.99 42 0.99 [0.98, 1.00] 0.00 5/5 0.05 reproduced" in lines
+
+
+def test_runs_of_other_specs_are_named_where_a_row_has_none(
+    capsys: pytest.CaptureFixture[str], db: SqlStore
+) -> None:
+    """As after the quickstart: six runs of `quick`, three of them in the row 3/3, and none of the paper's."""
+    for seed in range(3):
+        store_run(db, config(seed=seed), sweep="quick")
+        store_run(db, config(seed=seed, model_t=4), sweep="quick")
+    *_, table, empty, line = output(capsys, "compare", "table1").splitlines()
+    assert (table.split()[:2], empty) == (["3", "3"], "")
+    assert line == (
+        "3 runs of quick would fit into rows with 0/0, but do not count, because no spec of the paper wants them; "
+        "train the paper's runs with: imagine-sweep launch table1"
+    )
+    store_run(db, config(seed=9), sweep="table1")  # the row has a run now, so the others are not named
+    last = output(capsys, "compare", "table1").splitlines()[-1]
+    assert last == ("no run counts in the rows with 0/0; train some with: imagine-sweep launch table1")
 
 
 def test_every_table_has_its_heading(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:

@@ -8,7 +8,7 @@ from compare_helpers import METRICS, complete
 from results_db.contract import RunRecord
 from results_db.paper import numbers
 from results_db.paper.compare import compare
-from results_db.paper.learning_order import collect
+from results_db.paper.learning_order import choose, collect
 from results_db.store.sql import SqlStore, open_store
 from sweeps.launch.options import LaunchOptions
 from sweeps.launch.prepare import prepare
@@ -98,7 +98,18 @@ def test_a_run_that_no_paper_spec_wants_counts_nowhere(db: SqlStore) -> None:
     assert {run for table in numbers.TABLES for _, _, run in found(db, table)} == {0}
 
 
+def test_leads_do_not_depend_on_the_adversary(db: SqlStore) -> None:
+    """A network with a post-hoc adversary and the same one without are one; a joint adversary changes the network."""
+    train(db, "learning_order", "runs=2", "gan=joint")
+    assert found(db, "learning_order") == [(None, 0, 0)] * 2
+    train(db, "learning_order", "runs=3", "gan=none")
+    assert found(db, "learning_order") == [("fast", 3, 3)] * 2
+    train(db, "learning_order", "runs=2")
+    assert found(db, "learning_order") == [("fast", 3, 3)] * 2
+    assert [run for _, _, run in found(db, "table1")] == [0, 2, 0, 0, 0]
+
+
 def test_trace_takes_the_runs_of_the_learning_order(db: SqlStore) -> None:
     train(db, "learning_order", "runs=2")
     train(db, "data_matters", "runs=1")
-    assert [order.seed for order in collect(db, similarity=0.98)] == [0, 1]
+    assert [order.seed for order in collect(db, choose(db), similarity=0.98)] == [0, 1]

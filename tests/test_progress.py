@@ -216,6 +216,24 @@ def test_a_terminal_shows_a_bar_per_running_run_and_one_over_all(clock) -> None:
     assert "ETA 1:20 min" in overall
 
 
+def test_nothing_breaks_inside_a_word_on_a_terminal_of_80_columns(clock) -> None:
+    label = "gol=3 model_t=3 ae=false rnn=true seed=10"
+    error = "RuntimeError: what happened needs more than a line of eighty columns"
+    file = StringIO()
+    console = Console(file=file, force_terminal=True, width=80, color_system=None, legacy_windows=False)
+    with Display([ONE, TWO], console=console) as display:
+        display.event(started(ONE), label)
+        display.event(started(TWO), label)
+        clock(20)
+        display.event(at(ONE, 500), label)
+        display.event({"event": "ended", "run_id": TWO, "state": "FAILED", "error": error}, label)
+    lines = [line.strip() for part in file.getvalue().split("\x1b[2K") for line in part.splitlines()]
+    assert max(map(len, lines)) <= 80
+    words = {word for line in lines for word in line.split()}
+    assert words >= {*label.split(), *error.split(), "500/1000", "25/s", "80.0%"}
+    assert not any("…" in word for word in words)
+
+
 def test_a_terminal_counts_what_ended_and_what_did_not_complete(clock) -> None:
     failed = {"event": "ended", "run_id": TWO, "state": "FAILED", "error": "boom"}
     guess = Guess()

@@ -62,11 +62,20 @@ def test_table_as_json(capsys: Capsys, filled: SqlStore) -> None:
     }
     nothing = dict.fromkeys(MEASURES)
     assert rows == [
-        {**nothing, "gol": 2, "ae": False, "kept": 1, "run": 1, "metric": 0.5},
-        {**nothing, "gol": 3, "ae": True, "kept": 3, "run": 4, "metric": pytest.approx(0.2), **bounds},
+        {**nothing, "gol": 2, "ae": False, "kept": 1, "run": 1, "metric": 0.5, "varies": []},
+        {
+            **nothing,
+            "gol": 3,
+            "ae": True,
+            "kept": 3,
+            "run": 4,
+            "metric": pytest.approx(0.2),
+            **bounds,
+            "varies": [],
+        },
     ]
     assert rows[0]["ae"] is False
-    assert list(rows[0]) == ["gol", "ae", *MEASURES]
+    assert list(rows[0]) == ["gol", "ae", *MEASURES, "varies"]
 
 
 def test_table_for_people(capsys: Capsys, filled: SqlStore) -> None:
@@ -106,6 +115,24 @@ def test_where_and_min_accuracy(capsys: Capsys, filled: SqlStore) -> None:
     assert (row["kept"], row["run"], row["metric"]) == (4, 4, pytest.approx(0.25))
 
 
+def test_a_table_says_which_keys_vary_inside_a_row_and_which_gate_kept_nothing(
+    capsys: Capsys, filled: SqlStore
+) -> None:
+    assert len(output(capsys, "table").splitlines()) == 4  # the table alone
+    add(filled, 7, channels=8, max_steps=600)
+    add(filled, 8, gol=4, channels=8, accuracy=0.9)
+    *_, gate, varies = output(capsys, "table").splitlines()
+    assert gate == (
+        "no run of 1 row passed the accuracy gate (0.99 for life_state); --min-accuracy A sets another gate"
+    )
+    assert varies == "varies: channels, max_steps (--group or --where keeps such runs apart)"
+    assert "varies: max_steps (" not in output(capsys, "table", "--group", "gol,channels")
+    rows = json.loads(output(capsys, "table", "--group", "gol", "--json"))
+    assert [row["varies"] for row in rows] == [[], ["channels", "max_steps"], []]
+    given = output(capsys, "table", "--where", "gol=4", "--min-accuracy", ".95").splitlines()[-1]
+    assert "passed the accuracy gate (0.95)" in given
+
+
 # --- runs
 
 
@@ -115,6 +142,46 @@ def test_runs(capsys: Capsys, filled: SqlStore) -> None:
     assert rows[0]["run_id"] == run_id(1)
     assert (rows[0]["state"], rows[0]["metric"], rows[0]["metric_adv"]) == ("COMPLETED", 0.1, None)
     assert (rows[5]["state"], rows[5]["outcome"], rows[5]["metric"]) == ("RUNNING", None, None)
+
+
+def test_runs_of_a_sweep(capsys: Capsys, filled: SqlStore) -> None:
+    """Runs 1 and 2 are of a second sweep, too; run 7 is of none."""
+    runs = [PlannedRun(run_id(number), {}) for number in (1, 2)]
+    filled.stage(runs, sweep=NewSweep("table1", ""))
+    filled.stage([PlannedRun(run_id(7), {"seed": 7})])
+    rows = json.loads(output(capsys, "runs", "--json"))
+    assert [row["sweep"] for row in rows] == ["quick, table1"] * 2 + ["quick"] * 4 + [None]
+    for args in (["--sweep", "table1"], ["--where", "sweep=table1"]):
+        assert [row["seed"] for row in json.loads(output(capsys, "runs", "--json", *args))] == [1, 2]
+    others = json.loads(output(capsys, "runs", "--json", "--where", "sweep!=table1"))
+    assert [row["seed"] for row in others] == [3, 4, 5, 6]
+    (row,) = json.loads(output(capsys, "table", "--group", "gol", "--sweep", "table1", "--json"))
+    assert (row["gol"], row["run"]) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("sort", "seeds"),
+    [
+        ("-metric", [5, 4, 3, 2, 1, 6]),  # the running one has none
+        ("metric", [1, 2, 3, 4, 5, 6]),
+        ("state,-seed", [5, 4, 3, 2, 1, 6]),
+        ("gol, -seed", [6, 5, 4, 3, 2, 1]),
+        ("-ae,seed", [1, 2, 3, 4, 6, 5]),
+    ],
+)
+def test_runs_are_sorted(capsys: Capsys, filled: SqlStore, sort: str, seeds: list[int]) -> None:
+    rows = json.loads(output(capsys, "runs", "--json", "--sort", sort))
+    assert [row["seed"] for row in rows] == seeds
+    (first,) = json.loads(output(capsys, "runs", "--json", "--sort", sort, "-n", "1"))
+    assert first["seed"] == seeds[0]
+
+
+def test_runs_have_the_causes_of_failures(capsys: Capsys, filled: SqlStore) -> None:
+    assert "cause" not in output(capsys, "runs")
+    filled.end(filled.open_attempts()[0].attempt, State.FAILED, error="Traceback\n  x\nOSError: no disk")
+    rows = json.loads(output(capsys, "runs", "--json", "--sort", "cause"))
+    assert [row["cause"] for row in rows] == ["OSError: no disk", *[None] * 5]
+    assert output(capsys, "runs", "--state", "failed").splitlines()[-1].endswith("OSError: no disk")
 
 
 @pytest.mark.parametrize(
@@ -134,8 +201,10 @@ def test_runs_can_be_chosen(capsys: Capsys, filled: SqlStore, args: list[str], s
 
 def test_runs_for_people_show_what_differs(capsys: Capsys, filled: SqlStore) -> None:
     head, _, first, *others = [" ".join(line.split()) for line in output(capsys, "runs").splitlines()]
-    assert head == ("run_id state outcome attempts seconds gol model_t ae seed train_accuracy metric steps")
-    assert first == f"{run_id(1)[:10]} COMPLETED reached 1 2.5 3 3 true 1 1 0.1 500"
+    assert (
+        head == "run_id sweep state outcome attempts seconds gol model_t ae seed train_accuracy metric steps"
+    )
+    assert first == f"{run_id(1)[:10]} quick COMPLETED reached 1 2.5 3 3 true 1 1 0.1 500"
     assert len(others) == 5
     printed = {output(capsys, "runs", "--format", style) for style in tables.FORMATS}
     assert len(printed) == len(tables.FORMATS)
@@ -157,6 +226,7 @@ def test_show_as_json(capsys: Capsys, filled: SqlStore) -> None:
     assert shown["attempts"][0]["versions"] == {"torch": "2.6"}
     assert shown["traces"] == {"decoded_1": {"points": 2, "step": 50, "value": 0.75}}
     assert (shown["samples"], shown["sweeps"], shown["files"]) == (["boards"], ["quick"], [str(weights)])
+    assert f"\n  outputs/imagine.files/weights/{weights.name}\n" in output(capsys, "show", run_id(1)[:4])
 
 
 def test_show_for_people(capsys: Capsys, filled: SqlStore) -> None:
@@ -196,14 +266,35 @@ def test_show_of_a_run_with_an_attempt_that_never_began(
     assert ("seconds" in first, "seconds" in second) == (False, True)
 
 
-def test_an_empty_store(capsys: Capsys, tmp_path: Path) -> None:
-    assert json.loads(output(capsys, "table", "--json")) == []
-    assert json.loads(output(capsys, "runs", "--json", "--db", "deep/er/x.db")) == []
-    said = output(capsys, "table")
-    assert "no completed run is stored in outputs/imagine.db" in said
-    assert "imagine-sweep launch" in said
-    assert "no run that matches --where 'gol=3' is stored" in output(capsys, "runs", "--where", "gol=3")
+def missing(store: str) -> str:
+    """What a command says that reads a store that does not exist."""
+    return (
+        f"{store} does not exist; name another store with --db, or create it with: imagine-sweep launch SPEC"
+    )
+
+
+def test_a_store_that_does_not_exist(capsys: Capsys, tmp_path: Path) -> None:
+    assert output(capsys, "table", says=missing("outputs/imagine.db")) == ""
+    args = ["runs", "--sweep", "quick", "--json", "--db", "deep/er/x.db"]
+    assert json.loads(output(capsys, *args, says=missing("deep/er/x.db"))) == []
+    code, out, err = call(capsys, "show", "ab", "--db", "x.db")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "x.db does not exist" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_why_an_answer_is_empty(capsys: Capsys, filled: SqlStore) -> None:
+    said = "no run with --sweep quick --where 'gol=9' is stored in outputs/imagine.db; "
+    assert output(capsys, "runs", "--sweep", "quick", "--where", "gol=9").startswith(said)
+    said = "of 1 run with --where 'state=running', none is COMPLETED; see imagine-results runs\n"
+    assert output(capsys, "table", "--where", "state=running") == said
+    said = "passed the accuracy gate (0.99 for life_state); --min-accuracy A sets another gate\n"
+    assert (
+        output(capsys, "trace", "--where", "seed=4")
+        == f"of 1 completed run with --where 'seed=4', none {said}"
+    )
+    said = "of 4 completed runs with --where 'gol=3', none that passed the accuracy gate has traces of its states"
+    assert output(capsys, "trace", "--where", "gol=3", "--min-accuracy", ".5") == f"{said}\n"
 
 
 def test_the_store_from_the_environment(
@@ -213,8 +304,9 @@ def test_the_store_from_the_environment(
     monkeypatch.chdir("/")
     assert len(json.loads(output(capsys, "runs", "--json"))) == 6
     # --db wins over it, on either side of the command
-    assert json.loads(output(capsys, "--db", f"{tmp_path}/none.db", "runs", "--json")) == []
-    assert json.loads(output(capsys, "runs", "--json", "--db", f"{tmp_path}/none.db")) == []
+    none = f"{tmp_path}/none.db"
+    for args in (["--db", none, "runs", "--json"], ["runs", "--json", "--db", none]):
+        assert json.loads(output(capsys, *args, says=missing(none))) == []
 
 
 def test_db_upgrade(capsys: Capsys, filled: SqlStore) -> None:
@@ -236,6 +328,7 @@ def test_db_upgrade(capsys: Capsys, filled: SqlStore) -> None:
         (["table", "--format", "html"], "is not one of"),
         (["runs", "--db", "results"], "neither a URL nor a path that ends in .db"),
         (["show", "ab"], "'ab'"),
+        (["runs", "--sort", "metrik"], "--sort: unknown column 'metrik' (did you mean 'metric'?)"),
         (["tabel"], "did you mean 'table'"),
         (["db", "upgrade", "--db", "none.db"], "no store at none.db"),
     ],

@@ -188,7 +188,7 @@ def test_nothing_failed(tmp_path) -> None:
     for arguments in ([], ["s.yaml"]):
         code, out, err = retry(tmp_path, *arguments)
         assert (code, out) == (0, "")
-        assert err.startswith("no failed run")
+        assert "no failed run" in err
         assert retry(tmp_path, *arguments, "--dry-run", "--json").json == []
     assert retry(tmp_path, "--json").json == []
     assert retry(tmp_path, "s.yaml", "--json").json["trained"] == {}

@@ -205,7 +205,7 @@ def test_a_dry_run_is_the_coverage(tmp_path) -> None:
     write_spec(tmp_path, runs=3, cells="[{gol: 1}, {gol: 2}]")
     for more in ([], ["--json"], ["--where", "gol=2", "--cap", "3"]):
         covered = answer("coverage", "s.yaml", "--db", "a.db", *more, folder=tmp_path)
-        assert top_up(tmp_path, "--dry-run", *more) == covered
+        assert top_up(tmp_path, "--dry-run", *more)[:2] == covered[:2]
         assert covered.code == 0
     assert tree(tmp_path) == {"s.yaml"}
 

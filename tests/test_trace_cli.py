@@ -125,6 +125,7 @@ def test_csv_has_a_column_for_every_state(capsys: Capsys, filled: SqlStore) -> N
         (["--min-accuracy", "0.5"], [1, 2, 4]),  # 5 has diverged
         (["--where", "rnn=false"], [7]),
         (["--where", "gol=3"], [1, 2, 7, 8]),
+        (["--sweep", "data_matters"], [8]),
         ([SHORT[1], SHORT[3], "--where", "gol=2"], [3]),
     ],
 )
@@ -196,16 +197,17 @@ def test_a_share_that_rounds_to_zero_has_no_sign(capsys: Capsys) -> None:
 
 
 def test_nothing_to_show(capsys: Capsys) -> None:
-    said = "no kept run of `compare learning_order` (choose others with --where) is stored in outputs/imagine.db; "
+    open_store(None, create=True).close()
+    said = "no run of `compare learning_order` (choose others with --where) is stored in outputs/imagine.db; "
     assert output(capsys, "trace").startswith(said)
-    said = "no run with a learning order that matches --where 'gol=2' is stored in "
+    said = "no run with --where 'gol=2' is stored in "
     assert output(capsys, "trace", "--where", "gol=2").startswith(said)
     assert json.loads(output(capsys, "trace", "--json")) == {"similarity": 0.98, "runs": [], "means": []}
     assert (
         output(capsys, "trace", "--format", "csv")
         == "run_id,experiment,preset,gol,model_t,ae,rnn,reset,seed\n"
     )
-    assert list(Path.cwd().iterdir()) == []
+    assert here() == set()
 
 
 # --- figure strip

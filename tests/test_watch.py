@@ -132,7 +132,7 @@ def test_a_worker_of_this_machine_that_died_is_noticed(sweep) -> None:
 def test_no_sweep_is_no_error(tmp_path, more) -> None:
     said = answer("watch", *more, *DB, folder=tmp_path)
     assert said.code == 0
-    assert said.json["cells"] == [] if "--json" in more else "no sweep was launched" in said.out
+    assert said.json["cells"] == [] if "--json" in more else "no launched sweep" in said.out
     assert list(tmp_path.iterdir()) == []
 
 

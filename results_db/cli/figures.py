@@ -15,6 +15,7 @@ from results_db.views.figures import files
 @click.command()
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @console.where_option
+@options.sweep_option
 @options.gate_option
 @click.option(
     "--similarity",
@@ -32,6 +33,7 @@ def trace(
     *,
     runs: tuple[str, ...],
     where: str | None,
+    sweep: str | None,
     min_accuracy: float | None,
     similarity: float,
     output: Path | None,
@@ -43,8 +45,8 @@ def trace(
 
     The learning order tells when each state is learned, and how long before the final state.
 
-    RUN is a run id or its first characters. Without a RUN, the runs are the kept runs that meet --where.
-    Without both, they are the runs of `compare learning_order`.
+    RUN is a run id or its first characters. Without a RUN, the runs are the kept runs that --where and --sweep
+    choose. Without these, too, they are the runs of `compare learning_order`.
 
     The curves are drawn into trace-RUN.png, or into trace.png for several runs.
 
@@ -57,30 +59,29 @@ def trace(
             "--min-accuracy chooses among runs, and a named RUN is always shown; give one of them"
         )
     from results_db.paper import learning_order
-    from results_db.store import open_store
     from results_db.views.learning_order import render
 
-    with open_store(db, create=False) as store:
+    with options.reading(db) as store:
+        chosen = learning_order.choose(store, runs, where=where, sweep=sweep)
         orders = learning_order.collect(
-            store, runs, where=where, min_accuracy=min_accuracy, similarity=similarity
+            store, chosen, named=bool(runs), min_accuracy=min_accuracy, similarity=similarity
         )
-        name = store.display_url
-    run = f"-{short(orders[0].run_id)}" if len(orders) == 1 else ""
-    path = None if no_plot else output or files.check(Path(f"trace{run}.png"))
-    if style == "json":
-        rows = {"runs": learning_order.run_rows(orders), "means": learning_order.mean_rows(orders)}
-        click.echo(tables.as_json({"similarity": similarity, **rows}))
-    elif orders or style == "csv":
-        click.echo(render(orders, style=style))
-    else:
-        default = "no kept run of `compare learning_order` (choose others with --where)"
-        what = "no run with a learning order" if runs or where is not None else default
-        click.echo(options.nothing(name, what, where=where))
-    if orders and path is not None:
-        from results_db.views.figures import curves
+        run = f"-{short(orders[0].run_id)}" if len(orders) == 1 else ""
+        path = None if no_plot else output or files.check(Path(f"trace{run}.png"))
+        if style == "json":
+            rows = {"runs": learning_order.run_rows(orders), "means": learning_order.mean_rows(orders)}
+            click.echo(tables.as_json({"similarity": similarity, **rows}))
+        elif orders or style == "csv":
+            click.echo(render(orders, style=style))
+        else:
+            default = "" if runs else " of `compare learning_order` (choose others with --where)"
+            which = options.chosen(sweep=sweep, where=where) or default
+            options.say_nothing(store, chosen, which=which, min_accuracy=min_accuracy)
+        if orders and path is not None:
+            from results_db.views.figures import curves
 
-        files.save(curves.draw(orders, similarity=similarity), path)
-        click.echo(f"wrote {path}", err=True)
+            files.save(curves.draw(orders, similarity=similarity), path)
+            click.echo(f"wrote {path}", err=True)
 
 
 @click.group(cls=console.ConsoleGroup)
@@ -108,10 +109,9 @@ def strip(*, run: str, output: Path | None, pick: str, as_json: bool, db: str | 
 
     Example: imagine-results figure strip 1a2b3c --pick median -o strip.svg
     """
-    from results_db.store import open_store
     from results_db.views.figures import boards
 
-    with open_store(db, create=False) as store:
+    with options.reading(db) as store:
         found = store.run(store.find(run))
         samples = store.samples(found["run_id"])
     name = short(found["run_id"])

@@ -1,15 +1,22 @@
-"""What the commands of `imagine-results` share: options, and the line for an empty answer."""
+"""What the commands of `imagine-results` share: options, the store to read, and the line for an empty answer."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from results_db.console import json_option
+from results_db.console import json_option, say
+from results_db.text import counted
 from results_db.views.figures import files
 from results_db.views.tables import FORMATS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from results_db.store.sql import SqlStore
 
 
 def style_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,6 +45,9 @@ gate_option = click.option(
 )
 """Adds `--min-accuracy` and the argument `min_accuracy: float | None`."""
 
+sweep_option = click.option("--sweep", metavar="NAME", help="Only runs of this launched sweep.")
+"""Adds `--sweep` and the argument `sweep: str | None`, for `results_db.query.where.apply`."""
+
 output_option = click.option(
     "-o",
     "--output",
@@ -49,9 +59,55 @@ output_option = click.option(
 """Adds `-o` and the argument `output: Path | None`."""
 
 
-def nothing(store: str, what: str, *, where: str | None, states: Sequence[str] = ()) -> str:
-    """The line for an empty answer: no run in the store matches."""
-    chosen = [f"--where '{where}'"] if where is not None else []
-    chosen += [f"--state {state}" for state in states]
-    matches = f" that matches {' '.join(chosen)}" if chosen else ""
-    return f"{what}{matches} is stored in {store}; launch some with: imagine-sweep launch SPEC"
+@contextmanager
+def reading(db: str | None) -> "Iterator[SqlStore]":
+    """Opens a store to read it. If the store does not exist, a command that succeeds says so at its end."""
+    from results_db.store import open_store
+
+    with open_store(db, create=False) as store:
+        yield store
+        if not store.exists:
+            say(
+                f"{store.display_url} does not exist; name another store with --db, or create it with: "
+                "imagine-sweep launch SPEC",
+                err=True,
+            )
+
+
+def say_nothing(
+    store: "SqlStore", runs: "pd.DataFrame", *, which: str = "", min_accuracy: float | None = None
+) -> None:
+    """Says why an answer is empty: the first step at which no run is left. See `reading` for a missing store.
+
+    Args:
+        store: the store.
+        runs: the chosen runs.
+        which: how they were chosen, see `chosen`.
+        min_accuracy: see `gate.passed`.
+    """
+    if store.exists:
+        say(_nothing(store.display_url, runs, which, min_accuracy=min_accuracy))
+
+
+def _nothing(store: str, runs: "pd.DataFrame", which: str, *, min_accuracy: float | None) -> str:
+    from results_db.query.gate import completed, named, passed
+
+    done = completed(runs)
+    if runs.empty:
+        return f"no run{which} is stored in {store}; launch some with: imagine-sweep launch SPEC"
+    if done.empty:
+        return f"of {counted(len(runs), 'run')}{which}, none is COMPLETED; see imagine-results runs"
+    of = f"of {counted(len(done), 'completed run')}{which}, none"
+    if not passed(done, min_accuracy=min_accuracy).any():
+        return (
+            f"{of} passed the accuracy gate ({named(done, min_accuracy)}); --min-accuracy A sets another gate"
+        )
+    return f"{of} that passed the accuracy gate has traces of its states"
+
+
+def chosen(*, sweep: str | None, where: str | None, states: Sequence[str] = ()) -> str:
+    """The options that choose runs, as on the command line: ` with --where 'gol=3'`."""
+    given = [f"--sweep {sweep}"] if sweep is not None else []
+    given += [f"--where '{where}'"] if where is not None else []
+    given += [f"--state {state}" for state in states]
+    return f" with {' '.join(given)}" if given else ""

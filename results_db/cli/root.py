@@ -1,16 +1,21 @@
 """The console command `imagine-results`: what a store holds, as tables and JSON."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from results_db import console
 from results_db.cli import figures, options
-from results_db.text import short
+from results_db.columns import sweeps_in
+from results_db.text import counted, short
 from results_db.views import tables
+from results_db.views.tables import Row
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from results_db.store.sql import SqlStore
 
 
 def _complete_tables(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -35,44 +40,59 @@ def results() -> None:
     help="The columns to group by, with commas.",
 )
 @console.where_option
+@options.sweep_option
 @options.gate_option
 @options.style_options
 @console.db_option
-def table(*, group: str, where: str | None, min_accuracy: float | None, style: str, db: str | None) -> None:
+def table(
+    *,
+    group: str,
+    where: str | None,
+    sweep: str | None,
+    min_accuracy: float | None,
+    style: str,
+    db: str | None,
+) -> None:
     """Print the mean metric or correlation of each group of runs.
 
     `run` counts the completed runs of a group, and `kept` those that passed the accuracy gate. Means, with 95%
-    intervals, are over kept runs. Runs of different experiments are never mixed.
+    intervals, are over kept runs. Runs of different experiments are never mixed. A line below names the config keys in
+    which the runs of a row differ.
 
     Example: imagine-results table --group gol,model_t --where ae=true
     """
+    from results_db.query import where as filters
     from results_db.query.aggregate import MEASURES, aggregate, grouping
 
-    store, frame = _read(db, where=where)
-    by = grouping(frame, [name.strip() for name in group.split(",")])
-    rows = aggregate(frame, by, min_accuracy=min_accuracy)
-    if style in tables.EXACT:
-        click.echo(tables.render(rows, [*by, *MEASURES], style=style))
-    elif rows:
-        click.echo(tables.summary(rows, by, style=style))
-    else:
-        click.echo(options.nothing(store, "no completed run", where=where))
-
-
-def _none_counts(table: str, where: str | None) -> str:
-    if where is not None:
-        return f"no stored run of these specs matches --where '{where}'"
-    return f"no stored run counts here, see docs/results.md; train some with: imagine-sweep launch {table}"
+    with options.reading(db) as store:
+        frame = filters.apply(where, store.runs(), sweep=sweep)
+        by = grouping(frame, [name.strip() for name in group.split(",")])
+        rows = aggregate(frame, by, min_accuracy=min_accuracy)
+        if style in tables.EXACT:
+            click.echo(tables.render(rows, [*by, *MEASURES], style=style))
+        elif rows:
+            click.echo(tables.summary(rows, by, style=style))
+            for line in _remarks(frame, rows, min_accuracy=min_accuracy):
+                console.say(line)
+        else:
+            options.say_nothing(store, frame, which=options.chosen(sweep=sweep, where=where))
 
 
 @results.command()
 @click.argument("table", required=False, shell_complete=_complete_tables)
 @console.where_option
+@options.sweep_option
 @options.gate_option
 @options.style_options
 @console.db_option
 def compare(
-    *, table: str | None, where: str | None, min_accuracy: float | None, style: str, db: str | None
+    *,
+    table: str | None,
+    where: str | None,
+    sweep: str | None,
+    min_accuracy: float | None,
+    style: str,
+    db: str | None,
 ) -> None:
     """Compare the paper's numbers with those of the stored runs.
 
@@ -94,55 +114,80 @@ def compare(
     """  # noqa: D301 - click wants the character \\b
     from results_db.paper import numbers
     from results_db.paper.compare import compare as compare_table
+    from results_db.paper.selection import others
     from results_db.query.where import apply
-    from results_db.store import open_store
 
     names = numbers.chosen(table)
-    with open_store(db, create=False) as store:
-        frame = apply(where, store.runs())
+    with options.reading(db) as store:
+        frame = apply(where, store.runs(), sweep=sweep)
         found = {name: compare_table(name, frame, store=store, min_accuracy=min_accuracy) for name in names}
-    if style in tables.EXACT:
-        rows = [row for part in found.values() for row in part]
-        click.echo(tables.render(rows, list(dict.fromkeys(key for row in rows for key in row)), style=style))
-        return
-    parts = []
-    for name, part in found.items():
-        shown = tables.comparison(part, list(numbers.TABLES[name][0].cell), style=style)
-        parts.append(f"{name}: {numbers.ABOUT[name]}\n\n{shown}")
-        if not any(row["run"] for row in part):
-            parts[-1] += f"\n\n{_none_counts(name, where)}"
-    click.echo("\n\n".join(parts))
+        if style in tables.EXACT:
+            rows = [row for part in found.values() for row in part]
+            click.echo(
+                tables.render(rows, list(dict.fromkeys(key for row in rows for key in row)), style=style)
+            )
+            return
+        for place, (name, part) in enumerate(found.items()):
+            if place:
+                click.echo()
+            console.say(f"{name}: {numbers.ABOUT[name]}\n")
+            click.echo(tables.comparison(part, list(numbers.TABLES[name][0].cell), style=style))
+            if not all(row["run"] for row in part):
+                fitting = others(name, frame, store=store)
+                console.say(
+                    f"\n{_without_runs(name, fitting, which=options.chosen(sweep=sweep, where=where))}"
+                )
 
 
 @results.command()
 @console.where_option
+@options.sweep_option
 @console.state_option
+@click.option(
+    "--sort",
+    metavar="COLUMNS",
+    help="Sort by these columns, with commas; -COLUMN puts the largest first.",
+)
 @console.limit_option
 @options.style_options
 @console.db_option
 def runs(
-    *, where: str | None, states: tuple[str, ...], limit: int | None, style: str, db: str | None
+    *,
+    where: str | None,
+    sweep: str | None,
+    states: tuple[str, ...],
+    sort: str | None,
+    limit: int | None,
+    style: str,
+    db: str | None,
 ) -> None:
-    """List the runs, in the order of their launch.
+    """List the runs, by default in the order of their launch.
 
-    Tables show the config keys in which the runs differ; JSON and CSV hold everything.
+    Tables show the config keys in which the runs differ; JSON and CSV hold everything. `cause` is the error of a
+    failed run.
 
-    Example: imagine-results runs --state failed --where gol=3
+    Example: imagine-results runs --sweep table1 --sort state,-metric -n 20
     """
+    from results_db.query import where as filters
     from results_db.query.aggregate import records
+    from results_db.query.order import ordered
 
-    store, frame = _read(db, where=where)
-    if states:
-        frame = frame[frame["state"].isin(states)]
-    frame = frame if limit is None else frame.head(limit)
-    rows = records(frame)
-    if style in tables.EXACT:
-        click.echo(tables.render(rows, list(frame.columns), style=style))
-    elif rows:
-        shortened = [{**row, "run_id": short(row["run_id"])} for row in rows]
-        click.echo(tables.render(shortened, _shown_columns(frame), style=style))
-    else:
-        click.echo(options.nothing(store, "no run", where=where, states=states))
+    with options.reading(db) as store:
+        frame = _with_causes(store)
+        frame = filters.apply(where, frame, sweep=sweep)
+        if states:
+            frame = frame[frame["state"].isin(states)]
+        frame = ordered(frame, sort)
+        frame = frame if limit is None else frame.head(limit)
+        rows = records(frame)
+        if style in tables.EXACT:
+            click.echo(tables.render(rows, list(frame.columns), style=style))
+        elif rows:
+            shortened = [{**row, "run_id": short(row["run_id"])} for row in rows]
+            click.echo(tables.render(shortened, _shown_columns(frame), style=style))
+        else:
+            which = options.chosen(sweep=sweep, where=where, states=states)
+            options.say_nothing(store, frame, which=which)
 
 
 @results.command()
@@ -156,10 +201,9 @@ def show(*, run: str, as_json: bool, db: str | None) -> None:
 
     Example: imagine-results show 1a2b3c
     """
-    from results_db.store import open_store
     from results_db.views.run import collect, describe
 
-    with open_store(db, create=False) as store:
+    with options.reading(db) as store:
         found = collect(store, store.find(run))
     click.echo(tables.as_json(found) if as_json else describe(found))
 
@@ -179,9 +223,8 @@ def ingest(*, as_json: bool, db: str | None) -> int:
     Example: imagine-results ingest --db /shared/me/imagine.db
     """
     from results_db.spool.ingest import ingest as ingest_spool
-    from results_db.store import open_store
 
-    with open_store(db, create=False) as store:
+    with options.reading(db) as store:
         found = ingest_spool(store)
     click.echo(tables.as_json(found.as_dict()) if as_json else found.describe())
     if not as_json:
@@ -209,25 +252,54 @@ def upgrade(*, db: str | None) -> None:
     click.echo(f"{name} {done}")
 
 
-def _read(db: str | None, *, where: str | None) -> "tuple[str, pd.DataFrame]":
-    """The name of the store, and its runs that meet the filter."""
-    from results_db.query.where import apply
-    from results_db.store import open_store
+def _with_causes(store: "SqlStore") -> "pd.DataFrame":
+    """The runs of the store, with the column `cause`: why a run failed."""
+    from results_db.query.failures import reason
 
-    with open_store(db, create=False) as store:
-        return store.display_url, apply(where, store.runs())
+    frame = store.runs()
+    causes = {ended.attempt.run_id: reason(ended) for ended in store.ended_attempts()}
+    return frame.assign(cause=frame["run_id"].map(causes.get))
+
+
+def _remarks(frame: "pd.DataFrame", rows: "Sequence[Row]", *, min_accuracy: float | None) -> list[str]:
+    """What a reader of a table has to know: rows without a kept run, and different configs in a row."""
+    from results_db.query.gate import completed, named
+
+    remarks = []
+    if without := [row for row in rows if not row["kept"]]:
+        gate = f"the accuracy gate ({named(completed(frame), min_accuracy)})"
+        remarks.append(
+            f"no run of {counted(len(without), 'row')} passed {gate}; --min-accuracy A sets another gate"
+        )
+    if varies := dict.fromkeys(name for row in rows for name in row["varies"]):
+        remarks.append(f"varies: {', '.join(varies)} (--group or --where keeps such runs apart)")
+    return remarks
+
+
+def _without_runs(table: str, others: "pd.DataFrame", *, which: str) -> str:
+    """The line below a comparison in which some rows have no run; `which` is as in `options.chosen`."""
+    how = f"imagine-sweep launch {table}"
+    if others.empty:
+        return f"no run{which} counts in the rows with 0/0; train some with: {how}"
+    sweeps = dict.fromkeys(name for cell in others["sweep"] for name in sweeps_in(cell))
+    of = f" of {', '.join(sweeps)}" if sweeps else ""
+    return (
+        f"{counted(len(others), 'run')}{of} would fit into rows with 0/0, but do not count, because no spec of the "
+        f"paper wants them; train the paper's runs with: {how}"
+    )
 
 
 def _shown_columns(frame: "pd.DataFrame") -> list[str]:
     """The columns of a run, the config keys in which these runs differ, and the metrics that they have."""
-    from results_db.columns import METRIC_COLUMNS, RUN_COLUMNS
+    from results_db.columns import RUN_COLUMNS, config_keys
 
     metrics = ("train_accuracy", "metric", "correlation", "steps")
-    outcome = [name for name in metrics if frame[name].notna().any()]
-    keys = [name for name in frame.columns if name not in (*RUN_COLUMNS, *METRIC_COLUMNS)]
+    filled = [name for name in (*metrics, "cause") if frame[name].notna().any()]
     always = ("gol", "model_t", "seed")
-    differ = [name for name in keys if name in always or frame[name].nunique(dropna=False) > 1]
-    return [*RUN_COLUMNS, *differ, *outcome]
+    differ = [
+        name for name in config_keys(frame.columns) if name in always or frame[name].nunique(dropna=False) > 1
+    ]
+    return [*RUN_COLUMNS, *differ, *filled]
 
 
 def main() -> None:

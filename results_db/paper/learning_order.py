@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from results_db.contract import Store, StoreError
 from results_db.paper.numbers import SIMILARITY, TABLES
 from results_db.paper.selection import runs_of
@@ -107,30 +109,39 @@ def leads(first: Mapping[str, int | None]) -> dict[str, Lead]:
     return {name: _lead(first[name], first[final]) for name in earlier}
 
 
+def choose(
+    store: Store, prefixes: Sequence[str] = (), *, where: str | None = None, sweep: str | None = None
+) -> pd.DataFrame:
+    """The runs with these prefixes that meet the filters. Without any, the runs of the paper's learning order.
+
+    Raises:
+        StoreError: a run id or a filter is wrong.
+    """
+    frame = store.runs()
+    if prefixes:
+        frame = frame[frame["run_id"].isin({store.find(prefix) for prefix in prefixes})]
+    elif where is None and sweep is None:
+        return runs_of(frame, TABLES["learning_order"][0], store=store)
+    return filters.apply(where, frame, sweep=sweep)
+
+
 def collect(
     store: Store,
-    prefixes: Sequence[str] = (),
+    frame: pd.DataFrame,
     *,
-    where: str | None = None,
+    named: bool = False,
     min_accuracy: float | None = None,
     similarity: float,
 ) -> list[Order]:
-    """The learning order of the runs with these prefixes, or else of the kept runs that meet the filter.
+    """The learning order of the kept runs of the frame, or of all of them if they are named.
 
-    Named runs are included whatever accuracy they reached. Without names and without a filter, the runs are those of
-    the paper's learning order. See `gate.passed` for `min_accuracy`, `first_steps` for `similarity`.
+    See `gate.passed` for `min_accuracy`, `first_steps` for `similarity`.
 
     Raises:
-        StoreError: a run id or the filter is wrong, or a named run has no traces.
+        StoreError: a named run has no traces.
     """
-    frame = store.runs()
-    named = {store.find(prefix) for prefix in prefixes}
-    if named:
-        frame = filters.apply(where, frame[frame["run_id"].isin(named)])
-    else:
-        if where is None:
-            frame = runs_of(frame, TABLES["learning_order"][0], store=store)
-        frame = completed(filters.apply(where, frame))
+    if not named:
+        frame = completed(frame)
         frame = frame[passed(frame, min_accuracy=min_accuracy)]
     traces = store.traces_of(frame["run_id"])
     orders = []

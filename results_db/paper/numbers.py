@@ -169,13 +169,15 @@ def sources(number: Number) -> list[Source]:
 
     Tables 1 to 3, the learning order and the contrasts are of the same runs, so a run of one of these specs counts in
     all of them. `paper_search` trains with another optimiser and other ranges, so its runs are rows of their own.
+    Leads do not depend on an adversary that trains after the network, so there a launch may have overridden `gan`.
     """
+    gan = ["gan"] if number.quantity in LEADS else []
     spec = EFFECTS[str(number.cell["effect"])].spec if number.table == "signs" else number.table
     if spec == "table4":
         return [Source(spec, [spec]), Source("paper_search_count", ["paper_search_count"], ["preset"])]
     if spec in _TABLES:
         searches = ["paper_search", "paper_search_4"]
-        return [Source(spec, _TABLES), Source("paper_search", searches, ["preset"])]
+        return [Source(spec, _TABLES, gan), Source("paper_search", searches, ["preset", *gan])]
     return [Source(spec, [spec])]
 
 

@@ -1,12 +1,13 @@
 """The stored runs with which a number of the paper is compared; for `compare` and `trace`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import pandas as pd
 
-from results_db.contract import Store
-from results_db.paper.numbers import Number, sources
+from results_db.columns import config_keys
+from results_db.contract import Scalar, Store
+from results_db.paper.numbers import LEADS, TABLES, Number, sources
 from results_db.query.gate import completed
 
 
@@ -38,11 +39,35 @@ def runs_of(frame: pd.DataFrame, number: Number, *, store: Store) -> pd.DataFram
     return pd.concat([group.runs for group in groups(frame, number, store=store)])
 
 
+def others(table: str, frame: pd.DataFrame, *, store: Store) -> pd.DataFrame:
+    """The COMPLETED runs that would fit into the rows of this table that have no runs; they do not count."""
+    runs = completed(frame)
+    fitting = [
+        _in_cell(runs, number.cell)
+        for number in TABLES[table]
+        if table != "signs" and runs_of(frame, number, store=store).empty
+    ]
+    return pd.concat([runs.iloc[:0], *fitting]).drop_duplicates("run_id")
+
+
+def _in_cell(runs: pd.DataFrame, cell: Mapping[str, Scalar]) -> pd.DataFrame:
+    found: pd.DataFrame = runs[runs[list(cell)].eq(pd.Series(cell, dtype=object)).all(axis=1)]
+    return found
+
+
+def _one_per_network(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs without a joint adversary. Those that differ only in `gan` are one network and one row."""
+    runs = runs[runs["gan"].isin(("none", "posthoc"))]
+    return runs.drop_duplicates([name for name in config_keys(runs.columns) if name != "gan"])
+
+
 def _found(frame: pd.DataFrame, number: Number, store: Store) -> Iterator[Group]:
     cell = {key: value for key, value in number.cell.items() if key != "effect"}
     for source in sources(number):
         runs = completed(frame)
         runs = runs[runs["run_id"].isin(store.members(source.specs, overridden=source.overridden))]
-        runs = runs[runs[list(cell)].eq(pd.Series(cell, dtype=object)).all(axis=1)]
+        runs = _in_cell(runs, cell)
+        if number.quantity in LEADS:
+            runs = _one_per_network(runs)
         for preset in sorted(runs["preset"].unique()):
             yield Group(source.spec, preset, runs[runs["preset"] == preset])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from results_db import columns
@@ -57,9 +58,10 @@ class Interval:
 def aggregate(
     frame: pd.DataFrame, by: Sequence[str], *, min_accuracy: float | None = None
 ) -> list[dict[str, Any]]:
-    """One row per group of COMPLETED runs: the group's columns, then `MEASURES`; sorted by the group.
+    """One row per group of COMPLETED runs: the group's columns, `MEASURES`, and `varies`; sorted by the group.
 
-    `frame` is as `Store.runs` gives it. Means are over the kept runs that have the metric.
+    `frame` is as `Store.runs` gives it. Means are over the kept runs that have the metric. `varies` lists the config
+    keys, but the seed, in which the runs of the group differ.
 
     Raises:
         StoreError: a column to group by is unknown, is a measure, or is named twice.
@@ -73,8 +75,15 @@ def aggregate(
     for place, row in enumerate(records(runs[list(by)])):
         groups.setdefault(tuple(row.values()), []).append(place)
     kept = passed(runs, min_accuracy=min_accuracy)
+    values_of = {
+        name: runs[name].factorize()[0] for name in columns.config_keys(runs.columns) if name != "seed"
+    }
     return [
-        {**dict(zip(by, key, strict=True)), **_measures(runs.iloc[places], kept=kept[places])}
+        {
+            **dict(zip(by, key, strict=True)),
+            **_measures(runs.iloc[places], kept=kept[places]),
+            "varies": [name for name, codes in values_of.items() if np.ptp(codes[places])],
+        }
         for key, places in sorted(groups.items(), key=lambda group: sort_key(group[0]))
     ]
 

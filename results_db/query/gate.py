@@ -10,6 +10,13 @@ GATES = {"life_state": 0.99, "life_count": 0.999}
 (paper, section 3.1.1), or the share of boards whose rounded count is correct (the authors' code)."""
 
 
+def named(frame: pd.DataFrame, min_accuracy: float | None) -> str:
+    """The gates of these runs, in words: `0.99 for life_state`."""
+    if min_accuracy is not None:
+        return f"{min_accuracy:g}"
+    return " and ".join(f"{GATES[name]:g} for {name}" for name in sorted(frame["experiment"].unique()))
+
+
 def completed(frame: pd.DataFrame) -> pd.DataFrame:
     """The COMPLETED runs, whatever accuracy they reached."""
     return frame[frame["state"] == State.COMPLETED]

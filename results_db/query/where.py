@@ -84,13 +84,25 @@ def mask(text: str, frame: pd.DataFrame) -> np.ndarray:
         raise StoreError("--where: the filter is nested too deeply; use fewer parentheses and nots") from None
 
 
-def apply(text: str | None, frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the frame that meet the filter; all of them without a filter.
+def apply(text: str | None, frame: pd.DataFrame, *, sweep: str | None = None) -> pd.DataFrame:
+    """The rows of the frame that meet the filter and are runs of the sweep; all of them without both.
 
     Raises:
-        StoreError: see `mask`.
+        StoreError: see `mask`; or no run is of the sweep, though there are runs.
     """
+    if sweep is not None and not frame.empty:
+        valid = sorted({name for cell in frame["sweep"] for name in columns.sweeps_in(cell)})
+        if sweep not in valid:
+            raise StoreError(
+                f"--sweep: no run of a sweep '{sweep}' is stored{nearest(sweep, valid)}; "
+                f"valid ones: {', '.join(valid) or 'none'}"
+            )
+        frame = frame[_of_sweep(frame["sweep"], sweep)]
     return frame if text is None else frame[mask(text, frame)]
+
+
+def _of_sweep(cells: "pd.Series[Any]", sweep: object) -> np.ndarray:
+    return np.array([sweep in columns.sweeps_in(cell) for cell in cells], dtype=bool)
 
 
 def _syntax_error(text: str, error: UnexpectedInput) -> str:
@@ -139,6 +151,9 @@ def _compare(frame: pd.DataFrame, column: str, sign: str, token: Token) -> np.nd
         )
     if column == "run_id" and sign in ("=", "!="):  # the first characters name a run, as everywhere
         return np.array([cell.startswith(value) == (sign == "=") for cell in cells], dtype=bool)
+    if column == "sweep" and sign in ("=", "!="):  # a run may be of several sweeps
+        named = _of_sweep(frame[column], value)
+        return np.asarray(~missing & (named == (sign == "=")))
     found = np.zeros(len(cells), dtype=bool)
     found[fits] = _OPERATORS[sign](cells[fits], value)
     return found

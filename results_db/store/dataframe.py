@@ -29,8 +29,10 @@ def run_frame(connection: Connection) -> pd.DataFrame:
         .order_by(run.id)
     )
     rows = connection.execute(query).all()
+    sweeps = _sweeps(connection)
     data: dict[str, Any] = {
         "run_id": [row.run_id for row in rows],
+        "sweep": _column([", ".join(sweeps.get(row.id, ())) or None for row in rows]),
         "state": [row.state for row in rows],
         "outcome": [row.outcome for row in rows],
         "attempts": np.array([row.attempts or 0 for row in rows], dtype=np.int64),
@@ -49,6 +51,16 @@ def run_frame(connection: Connection) -> pd.DataFrame:
         np.float64
     )
     return pd.concat([pd.DataFrame(data), metrics.reset_index(drop=True)], axis=1)
+
+
+def _sweeps(connection: Connection) -> dict[int, list[str]]:
+    """The names of each run's sweeps, sorted."""
+    sweep, member = models.Sweep, models.SweepRun
+    query = select(member.run, sweep.name).join(sweep, sweep.id == member.sweep).distinct()
+    found: dict[int, list[str]] = {}
+    for run, name in connection.execute(query.order_by(sweep.name)):
+        found.setdefault(run, []).append(name)
+    return found
 
 
 def _column(values: Sequence[Any]) -> "pd.Series[Any]":

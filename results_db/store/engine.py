@@ -162,6 +162,11 @@ class Database:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
+    @property
+    def exists(self) -> bool:
+        """See `contract.Store`."""
+        return self._file is None or self._file.exists()
+
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
@@ -170,7 +175,7 @@ class Database:
         return self._transaction(self._engine.begin())
 
     def _writing(self) -> AbstractContextManager[Connection]:
-        if self._file is not None and not self._file.exists():
+        if not self.exists:
             # SQLite would go on writing the deleted file, which vanishes with the process.
             raise StoreError(f"{self.display_url} does not exist; a launch creates it")
         return self._transaction(self._committing())

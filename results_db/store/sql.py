@@ -186,12 +186,12 @@ class SqlStore(AttemptStore):
         launched = select(*columns).where(sweep.name.in_(sweeps)).order_by(sweep.id)
         with self._reading() as connection:
             plain = [
-                (key, name, content)
+                (key, (name, frozenset(own) - {"preset"}), content)  # the preset is no part of the content
                 for key, name, own, content in connection.execute(launched)
                 if own is not None and set(own) <= set(overridden)
             ]
-            newest = {name: content for _, name, content in plain}
-            keys = [key for key, name, content in plain if content == newest[name]]
+            newest = {kind: content for _, kind, content in plain}
+            keys = [key for key, kind, content in plain if content == newest[kind]]
             query = (
                 select(run.run_id).join(member, member.run == run.id).where(member.sweep.in_(keys)).distinct()
             )
@@ -238,6 +238,10 @@ class SqlStore(AttemptStore):
         with self._reading() as connection:
             count = connection.scalar(select(func.count()).select_from(query.subquery()))
             ids = list(connection.scalars(query.order_by(models.Run.run_id).limit(4)))
+        if not ids and not self.exists:
+            raise StoreError(
+                f"no run begins with '{prefix}', because {self.display_url} does not exist; see --db"
+            )
         if not ids:
             raise StoreError(f"no run begins with '{prefix}' in {self.display_url}; see imagine-results runs")
         if len(ids) > 1:

@@ -26,20 +26,22 @@ _NARROWEST = 4
 
 _NAME_PIECES = re.compile(r"[^_/ ]+[_/ ]?|[_/ ]")
 _CELL_PIECES = re.compile(r"(?:\[[-\d.,]+, [-\d.,]+\]|\S+)\s*")  # an interval stays in one line
-_PART_PIECES = re.compile(r"(?:\[[-\d.,]+, [-\d.,]+\]|[^\s_/=]+[_/=]?|[_/=])\s*")
+_PART_PIECES = re.compile(r"(?:[^\s_/=]+[_/=]?|[_/=])\s*")
 
 
 def table(cells: Columns) -> str:
     """A table of these columns.
 
-    On a narrower terminal, in this order and as far as needed: columns that have one value in all rows go into a line
-    below; names, then cells fold; the config keys of a row go into a line above or below it; words are cut.
+    On a narrower terminal, in this order and as far as needed: columns move closer; those with one value in all rows go
+    into a line below; names, then cells fold; the config keys of a row go into a line above or below it; words are cut.
     """
     width = console.terminal_width()
     names, rows = list(cells), len(next(iter(cells.values()), ()))
     natural = [max(map(len, (name, *cells[name]))) for name in names]
     if width is None or sum(natural) + 3 * len(names) - 2 <= width:
         return _draw(cells, natural, gutter=3)
+    if sum(natural) <= _room(cells, width):
+        return _draw(cells, natural, gutter=2)
     same = {name: cells[name][0] for name in names if rows > 1 and len(set(cells[name])) == 1}
     if len(same) == len(cells):
         del same[names[0]]
@@ -72,7 +74,7 @@ def _room(cells: Columns, width: int) -> int:
 
 
 def _narrowed(cells: Columns, width: int) -> list[int]:
-    """The widths of columns that fit, if possible without a cut word, or one that is cut after `_`, `/` or `=`."""
+    """The widths of columns that fit. Words fold after `_`, `/` and `=` before any is cut elsewhere."""
     found = _widths(cells, width, words=_CELL_PIECES)
     if sum(found) > _room(cells, width):
         found = _widths(cells, width, words=_PART_PIECES)

@@ -64,7 +64,9 @@ def summary(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
     shown = []
     for row in rows:
         means = [
-            key for key in row if key not in (*by, "kept", "run") and not key.endswith(("_low", "_high"))
+            key
+            for key in row
+            if key not in (*by, "kept", "run", "varies") and not key.endswith(("_low", "_high"))
         ]
         counts = {"kept/run": f"{row['kept']}/{row['run']}"}
         shown.append({key: row[key] for key in by} | counts | {key: spread(row, key) for key in means})
@@ -76,10 +78,9 @@ def comparison(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
     shown = []
     for row in rows:
         places = 0 if row["quantity"] in LEADS else 2
-        sides = [decimals(row.get(f"{side}_mean")) for side in ("first", "second")]
         difference = (
-            None if row["quantity"] == "difference" else row["difference"]
-        )  # ours is a difference itself
+            None if row["quantity"] == "effect" else row["difference"]
+        )  # an effect is a difference itself
         shown.append(
             {
                 **{
@@ -88,7 +89,7 @@ def comparison(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
                 },
                 "paper": decimals(row["paper"], places=places),
                 "ours": interval(row["ours"], row["low"], row["high"], places=places),
-                "difference": decimals(row["difference"], places=places, signed=True),
+                "difference": decimals(difference, places=places, signed=True),
                 **{name: spread(row, name) for name in ("share", "ratio")},
                 "paper_ratio": decimals(row.get("paper_ratio")),
                 **{side: _side(row, side) for side in ("first", "second") if side in row},

@@ -62,7 +62,8 @@ def coverage(
     sweeps = sweeps_of(store, spec, overrides, report=say)
     cells = _top_ups(sweeps, store, min_accuracy=min_accuracy, cap=cap)
     if not cells and not as_json:
-        click.echo(NO_SWEEP)
+        if store.exists:
+            click.echo(NO_SWEEP)
         return
     cells = _matching(cells, where)
     _show(cells, with_names=spec is None, as_json=as_json)

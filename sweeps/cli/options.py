@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import fields
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from results_db import console
+from results_db.cli.options import reading
 from results_db.columns import CONFIG_COLUMNS
 from sweeps.launch.options import LaunchOptions, ask
 
@@ -60,9 +60,7 @@ def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def with_store(*, db: str | None, **given: Any) -> Any:
-        from results_db.store import open_store
-
-        with closing(open_store(db, create=False)) as store:
+        with reading(db) as store:
             return command(store=store, **given)
 
     return console.db_option(with_store)

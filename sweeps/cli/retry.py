@@ -1,13 +1,13 @@
 """The command `retry`, which trains failed runs again."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from results_db import console
+from results_db.cli.options import reading
 from results_db.contract import FAILURES, StoreError
 from results_db.text import counted, short
 from sweeps.cli import options
@@ -61,15 +61,14 @@ def retry(
     Example: imagine-sweep retry table3 --state out_of_memory launcher.mem_gb=16
     """
     from results_db.query import where as filters
-    from results_db.store import open_store
     from sweeps.spec.stored import sweeps_of
 
-    with closing(open_store(how.db, create=False)) as store:
+    with reading(how.db) as store:
         frame = store.runs()
         sweeps = sweeps_of(store, spec, overrides, report=say)
-    chosen = filters.apply(where, frame)
-    if where is not None and chosen.empty:
-        raise StoreError(f"--where '{where}': no run matches; see imagine-results runs")
+        chosen = filters.apply(where, frame)
+        if where is not None and chosen.empty:
+            raise StoreError(f"--where '{where}': no run matches; see imagine-results runs")
     failed = failed_runs(chosen, states=states)
     known = set(frame["run_id"])
     retries = plan_retries(sweeps, failed, known=known, max_attempts=max_attempts, limit=how.limit)

@@ -7,6 +7,7 @@ import click
 
 from imagination.schema import ConfigError
 from results_db import console
+from results_db.cli.options import reading
 from results_db.contract import StoreError
 from results_db.text import counted
 from slurm.client.client import SlurmError
@@ -170,11 +171,10 @@ def _show_plan(
     as_json: bool,
     preview: "Preview | None" = None,
 ) -> None:
-    from results_db.store import open_store
     from sweeps.status.cell import dead_runs
     from sweeps.status.plan import make_plan
 
-    with closing(open_store(db, create=False)) as store:
+    with reading(db) as store:
         plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=retry_failed)
     resources = options.resources(spec)
     if as_json:

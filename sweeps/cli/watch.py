@@ -55,7 +55,7 @@ def status(
         options.print_json(rows)
     elif rows:
         options.print_rows(_flat(rows, with_name=spec is None), as_json=False)
-    else:
+    elif store.exists:
         click.echo(NO_SWEEP)
     holds = held(store.folder, [one.job_name for one in active if one.job_name])
     for line in (*_age(active), *(hold.describe() for hold in holds)):

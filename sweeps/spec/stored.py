@@ -14,7 +14,7 @@ from sweeps.spec.model import Exclusion, Part, Row, Seeds, Spec
 from sweeps.spec.overrides import apply_overrides
 from sweeps.spec.sample import Distribution
 
-NO_SWEEP = "no sweep was launched into this store; launch one with: imagine-sweep launch SPEC"
+NO_SWEEP = "this store has no launched sweep; launch one with: imagine-sweep launch SPEC"
 
 
 def sweeps_of(
