@@ -65,7 +65,7 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
         run = PlannedRun(identity, config)
         store.stage([run])
         about = label(config)
-        with _stop_on_signals() as stop, Display([identity]) as display:
+        with _stop_on_signals() as stop, Display([[identity]]) as display:
             ended = worker.run_pack(
                 Pack((run,)),
                 SpooledStore(store.folder, lambda: store),
