@@ -167,9 +167,9 @@ class Display:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """Prints a line above the bars."""
+        """Prints a line above the bars; on a terminal it is folded between words."""
         try:
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(line, highlight=False, markup=False, soft_wrap=not self._is_live)
         except OSError:  # such as a full disk under a log
             self._console.quiet = True
 

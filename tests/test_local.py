@@ -117,7 +117,7 @@ def test_a_launch_trains_and_records_every_run(undisturbed) -> None:
         assert f"seed={number}: step_limit at step 1500" in done.stderr
         assert (store.folder / "weights" / f"{run_id}.1.safetensors").is_file()
     first, second, *_ = done.stderr.splitlines()
-    assert first.startswith("s: training 2 of 2 runs (0 stored, 0 active, 0 failed)")
+    assert re.fullmatch(r"s: training 2 of 2 runs in 2 packs on \d workers?", first)
     assert second == "s: at most 3,000 steps; the time is unknown until the first run ends"
     assert done.stderr.splitlines()[-1] == "s: 2 of 2 runs stored"
 
@@ -165,6 +165,7 @@ def test_the_next_launch_knows_how_long_it_takes_and_says_when_it_is_done(undist
     finish = "echo $IMAGINE_SWEEP $IMAGINE_STORED of $IMAGINE_TOTAL >told"
     done = run(*LAUNCH, "--on-finish", finish, folder=tmp_path)
     assert done.returncode == 0
+    assert "s: training 1 of 3 runs in 1 pack on 1 worker (2 stored)" in done.stderr
     assert re.search(r"^s: finished in about .* on 1 worker$", done.stderr, re.MULTILINE)
     assert (tmp_path / "told").read_text() == "s 3 of 3\n"
 
@@ -267,7 +268,7 @@ def test_a_launch_stops_within_seconds_and_the_next_one_continues(long, undistur
     launch.process.send_signal(number)
     assert launch.end() == 130
     assert time.monotonic() - began < 10
-    last = "s: interrupted, 0 of 2 runs stored; the same command continues the other 2"
+    last = "s: interrupted, 0 of 2 runs stored; the same command trains 2 more"
     assert launch.said.splitlines()[-1] == last
     assert "PREEMPTED" not in launch.said
     saved = [int(step) for step in re.findall(r"stopped, saved at step (\d+)", launch.said)]
@@ -330,7 +331,7 @@ def test_packs_train_together(tmp_path) -> None:
     write_spec(tmp_path, runs=3, cells="[{lr: 1.0e-3}, {lr: 2.0e-3}]")
     done = run(*LAUNCH, "--pack-size", "4", "--workers", "1", folder=tmp_path)
     assert done.returncode == 0
-    assert "packs: 2, workers: 1" in done.stderr
+    assert "in 2 packs on 1 worker" in done.stderr
     assert history(tmp_path) == [["COMPLETED"]] * 6
 
 

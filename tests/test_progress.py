@@ -173,6 +173,15 @@ def test_markup_in_an_error_is_printed_as_it_is() -> None:
     assert lines_of(file) == [f"aaaaaaaaaa : FAILED: bad [/index] [1, 2] {'x' * 60} (1/1)"]
 
 
+def test_on_a_terminal_lines_are_folded_between_words(clock) -> None:
+    file = StringIO()
+    display = Display([[ONE]], console=Console(file=file, width=40, force_terminal=True, color_system=None))
+    display.event(COMPLETED | {"run_id": ONE}, "gol=3 seed=1")
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert "train_accuracy" in " ".join(lines).split()
+
+
 def shown(*events, packs=((ONE,), (TWO,)), **options):
     """The last picture on a terminal, line by line."""
     file = StringIO()

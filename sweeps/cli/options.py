@@ -139,11 +139,18 @@ on_finish_option = click.option(
 
 def run_on_finish(command: str, name: str, counts: "Counts") -> None:
     """Runs the command of `--on-finish` for a sweep, with its numbers of runs in the environment."""
-    numbers = {f"IMAGINE_{word.upper()}": str(count) for word, count in counts.as_dict().items()}
+    numbers = {
+        "IMAGINE_TOTAL": counts.total,
+        "IMAGINE_STORED": counts.stored,
+        "IMAGINE_ACTIVE": counts.active,
+        "IMAGINE_FAILED": counts.failed,
+        "IMAGINE_TO_SUBMIT": counts.to_submit,
+    }
+    told = {name: str(number) for name, number in numbers.items()}
     done = subprocess.run(
         command,
         shell=True,
-        env={**os.environ, "IMAGINE_SWEEP": name, **numbers},
+        env={**os.environ, "IMAGINE_SWEEP": name, **told},
         stdout=sys.stderr,
         check=False,
     )

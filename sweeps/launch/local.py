@@ -80,9 +80,12 @@ def _opening(ready: Prepared, machines: Machines) -> list[str]:
     if not ready.packs:
         return [ready.nothing_to_train]
     counts, workers = ready.plan.counts, ready.expected.workers
+    others = {"stored": counts.stored, "active": counts.active, "failed": counts.failed}
+    beside = ", ".join(f"{count} {word}" for word, count in others.items() if count)
     return [
-        f"{ready.spec.name}: training {ready.runs} of {counted(counts.total, 'run')} ({counts.stored} stored, "
-        f"{counts.active} active, {counts.failed} failed), packs: {len(ready.packs)}, workers: {workers}",
+        f"{ready.spec.name}: training {ready.runs} of {counted(counts.total, 'run')} in "
+        f"{counted(len(ready.packs), 'pack')} on {counted(workers, 'worker')}"
+        + (f" ({beside})" if beside else ""),
         f"{ready.spec.name}: {in_words(ready.expected, machines)}",
     ]
 
@@ -93,9 +96,7 @@ def _closing(result: LaunchResult, *, trained: int) -> str:
     counts = result.counts
     if result.interrupted:
         stored = f"{counts.stored} of {counted(counts.total, 'run')} stored"
-        return (
-            f"{result.name}: interrupted, {stored}; the same command continues the other {counts.to_submit}"
-        )
+        return f"{result.name}: interrupted, {stored}; the same command trains {counts.to_submit} more"
     line = f"{result.name}: {counts.stored} of {counted(counts.total, 'run')} stored"
     if counts.failed:
         states = " ".join(f"--state {state}" for state in sorted(FAILURES))
