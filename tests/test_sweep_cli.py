@@ -227,6 +227,14 @@ def test_the_time_by_past_runs_is_a_lower_bound_where_some_cells_have_none(sweep
     assert (whole["hours"], whole["unit"], whole["device"]) == (90 * 2 / 3600, "GPU-hours", "a GPU")
 
 
+def test_on_finish_is_refused_where_the_launch_ends_before_its_jobs(sweep, filled) -> None:
+    code, out, err = sweep("launch", "s.yaml", "--db", "b.db", "launcher=slurm", "--on-finish", "touch told")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "imagine-sweep watch" in err
+    assert not Path("told").exists()
+    assert not Path("b.db").exists()
+
+
 def test_status(sweep, filled) -> None:
     code, out, err = sweep("status", "s.yaml", "--db", "a.db", "--json")
     none = dict.fromkeys(("stored", "running", "waiting", "failed", "interrupted", "new"), 0)

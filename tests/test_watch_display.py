@@ -107,6 +107,18 @@ def test_a_bar_shows_what_is_done_of_each_cell() -> None:
     assert 7 * "━" + "╸" in row  # 7.5 of 20 characters
 
 
+def test_cells_fit_a_narrow_terminal() -> None:
+    """Four columns, five statuses, a bar and a long ETA: only the bar shrinks."""
+    (cell,) = SNAPSHOT.cells
+    columns = {"gol": 3, "model_t": 2, "ae": False, "rnn": False}
+    states = dict.fromkeys(("COMPLETED", "RUNNING", "PENDING", "FAILED", "NEW"), 1000)
+    wide = replace(cell, cell=replace(cell.cell, columns=columns), states=states, eta_s=11_111.0)
+    lines = shown(80, replace(SNAPSHOT, cells=[wide], running=[])).splitlines()
+    assert max(map(len, lines)) <= 80
+    row = ["3", "2", "false", "false", *["1000"] * 5, "3:05", "h"]
+    assert row in [line.split() for line in lines]
+
+
 def test_with_room_everything_is_shown() -> None:
     said = shown(1000)
     assert RUN.label in said

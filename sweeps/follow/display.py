@@ -157,7 +157,7 @@ def screen(
         reasons = ", ".join(f"{count} for {reason}" for reason, count in snapshot.waiting.items())
         parts.append(Text(f"waiting: {reasons}", style="dim"))
     if snapshot.cells:
-        parts.append(_cells(snapshot.cells, limit=for_cells))
+        parts.append(_cells(snapshot.cells, limit=for_cells, wide=width >= _WIDE))
     if snapshot.running:
         parts.append(_running(snapshot.running, limit=for_running, wide=width >= _WIDE))
     # Folded and not cut, because the remedy is at the end of a line.
@@ -181,13 +181,13 @@ def _first(lines: list[str], *, most: int) -> list[str]:
     ]
 
 
-def _cells(cells: Sequence[CellStatus], *, limit: int) -> Table:
+def _cells(cells: Sequence[CellStatus], *, limit: int, wide: bool) -> Table:
     """The cells, with a column for every status that occurs. If there are too many cells, the active ones."""
     counts = [count_by_status(cell.states) for cell in cells]
     statuses = [status for status in Status if any(each[status] for each in counts)]
     several = len({cell.sweep for cell in cells}) > 1
     columns = list(dict.fromkeys(key for cell in cells for key in cell.cell.columns))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table(wide=wide)
     for name in ("sweep", *columns) if several else columns:
         table.add_column(escape(name), no_wrap=True)
     for status in statuses:
@@ -216,7 +216,7 @@ def _running(runs: Sequence[RunNow], *, limit: int, wide: bool) -> RenderableTyp
     """
     shared = _shared(runs)
     rows = [_run(run, shared, wide=wide) for run in (runs if len(runs) <= limit else runs[: limit - 1])]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if wide else (0, 1, 0, 0))
+    table = _table(wide=wide)
     for name in rows[0] if rows else ("run",):
         may_shrink = name in ("what", "accuracy")
         table.add_column(
@@ -262,6 +262,10 @@ def _run(run: RunNow, shared: Collection[str], *, wide: bool) -> dict[str, str]:
 
 def _node(run: RunNow) -> str:
     return f"{run.node} {run.phase}".strip()
+
+
+def _table(*, wide: bool) -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if wide else (0, 1, 0, 0))
 
 
 def _eta(seconds: float | None) -> str:
