@@ -38,6 +38,7 @@ class Dispatch:
         user: the user that submits.
         logs: submitit's folder, with its %-patterns; None: the dispatch's own folder.
         hold_after: the launch is held after this many first failures with the same error; 0 means never.
+        gpus: GPUs of a job; None in dispatches by versions before 0.3.
     """
 
     job_name: str
@@ -49,6 +50,7 @@ class Dispatch:
     user: str
     logs: str | None
     hold_after: int
+    gpus: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,47 +2,76 @@
 
 import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from typing_extensions import override
 
 from results_db.text import short
 
 _LINE_EVERY_S = 15.0
+_ESTIMATE_EVERY_S = 1.0
 _WIDE = 120  # columns of a terminal with room for run ids, units and longer bars
 _STATE = re.compile(r"(adv_)?state(\d+)")  # the names of decoded states in traces
 
 
 @dataclass(frozen=True)
+class Where:
+    """What decides how fast a run trains: its device, and the number of runs in its pack."""
+
+    device: str
+    pack_size: int
+
+
+@dataclass(frozen=True)
 class Training:
-    """A run that trains. `share` is its share of its worker's time; `steps_per_s` is None if it is unknown."""
+    """A run that trains.
+
+    Attributes:
+        run_id: the run.
+        step: training steps done.
+        max_steps: its step limit.
+        steps_per_s: its speed; None: unknown.
+        share: its share of its worker's time.
+        where: where it trains; None: unknown.
+    """
 
     run_id: str
     step: int
     max_steps: int
     steps_per_s: float | None
     share: float = 1.0
+    where: Where | None = None
 
     @property
     def to_limit_s(self) -> float | None:
         """Seconds until the run reaches its step limit; None: unknown."""
         return max(self.max_steps - self.step, 0) / self.steps_per_s if self.steps_per_s else None
 
+    @property
+    def done(self) -> float:
+        """The share of the steps to its limit that it has done."""
+        return _share(self.step, self.max_steps)
+
 
 class Estimate(Protocol):
     """The part of `sweeps.status.estimate.Estimate` that the display uses."""
 
-    def ended(self, run_id: str, seconds: float, steps: float) -> None:
+    def ended(self, run_id: str, where: Where, *, seconds: float, steps: float) -> None:
         """Learns from a run that has just ended."""
 
     def left(
-        self, training: Sequence[Training], waiting: Collection[str], *, workers: float | None = None
+        self,
+        training: Sequence[Training],
+        waiting: Mapping[str, Where | None],
+        *,
+        workers: float | None = None,
     ) -> float | None:
         """Seconds until the last of these runs ends; None: unknown."""
 
@@ -63,6 +92,11 @@ class _Running:
         """Steps per second since the start."""
         return (self.step - self.first_step) / max(time.monotonic() - self.since, 1e-9)
 
+    @property
+    def done(self) -> float:
+        """See `Training.done`."""
+        return _share(self.step, self.max_steps)
+
 
 class _Console(Console):
     @override
@@ -74,25 +108,33 @@ class Display:
     """Shows the events of workers (see `jobs.entry`). Use as a context manager.
 
     Args:
-        run_ids: the runs to be trained.
+        packs: the ids of the runs to be trained, pack by pack.
         workers: the number of worker processes.
+        device: what each of them trains on.
         estimate: estimates the time left; default: training runs go to their step limits.
         console: the terminal or log; default: standard error.
     """
 
     def __init__(
         self,
-        run_ids: Collection[str],
+        packs: Sequence[Sequence[str]],
         *,
         workers: int = 1,
+        device: str = "",
         estimate: Estimate | None = None,
         console: Console | None = None,
     ) -> None:
         self._console = console or _Console(stderr=True)
         self._is_live = self._console.is_terminal
-        self._run_ids, self._workers, self._estimate = run_ids, workers, estimate
-        self._ended: dict[str, bool] = {}  # run id to whether the run completed
+        self._workers, self._estimate = workers, estimate
+        self._pack_of = {run_id: pack for pack in packs for run_id in pack}
+        self._where = {run_id: Where(device, len(pack)) for run_id, pack in self._pack_of.items()}
+        self._waiting: dict[str, Where | None] = dict(self._where)
         self._running: dict[str, _Running] = {}
+        self._ended: dict[str, float] = {}  # run id to how much of the run is done; 1: complete
+        self._done = 0.0  # their sum
+        self._estimated_at = -_ESTIMATE_EVERY_S
+        self._is_stopping = False
         self._is_wide = self._console.width >= _WIDE
         step, rate = "{task.completed}/{task.total}", "{task.fields[rate]:.0f}/s"
         if self._is_wide:
@@ -108,12 +150,12 @@ class Display:
         self._all = Progress(
             TextColumn("[bold]all runs"),
             BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("[progress.remaining]ETA {task.fields[left]}"),
+            TextColumn("{task.fields[completed_runs]}/{task.total:.0f}"),
+            TextColumn("[progress.remaining]{task.fields[left]}"),
             TextColumn("{task.fields[note]}"),
             console=self._console,
         )
-        self._overall = self._all.add_task("all", total=len(run_ids), left="?", note="")
+        self._overall = self._all.add_task("all", total=len(self._where), completed_runs=0, left="", note="")
         self._update_all()
         self._live = Live(Group(self._runs, self._all), console=self._console, refresh_per_second=4)
 
@@ -127,12 +169,16 @@ class Display:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """Prints a line above the bars."""
+        """Prints a line above the bars; on a terminal it is folded between words."""
         try:
-            # A terminal gets the line folded between words; a log gets it whole.
             self._console.print(line, highlight=False, markup=False, soft_wrap=not self._is_live)
         except OSError:  # such as a full disk under a log
             self._console.quiet = True
+
+    def stopping(self, line: str) -> None:
+        """Prints a line, and shows no ETA any more, because the runs that wait will not train."""
+        self._is_stopping = True
+        self.say(line)
 
     def event(self, event: Mapping[str, Any], label: str) -> None:
         """Shows an event. `label` describes its run, such as `gol=3 seed=1`."""
@@ -144,25 +190,20 @@ class Display:
             case "progress":
                 self._progress(run_id, event, named)
             case "ended":
-                run = self._running.pop(run_id, None)
-                if run is not None and run.task is not None:
-                    self._runs.remove_task(run.task)
-                completed = event["state"] == "COMPLETED"
-                if completed and self._estimate is not None:
-                    self._estimate.ended(run_id, event["seconds"], event["metrics"].get("steps") or 0)
-                self._count(run_id, f"{named}: {ending(event)}", ok=completed)
+                self._end(run_id, event, named)
             case "skipped":
-                self._count(run_id, f"{named}: complete, or running elsewhere")
+                self._count(run_id, f"{named}: complete, or running elsewhere", done=1.0)
 
     def _start(self, run_id: str, event: Mapping[str, Any], label: str, named: str) -> None:
         step, max_steps, now = int(event["step"]), int(event["max_steps"]), time.monotonic()
         run = _Running(step, max_steps, first_step=step, since=now, line_at=now)
-        self._ended.pop(run_id, None)  # a run whose worker died starts again
+        self._done -= self._ended.pop(run_id, 0.0)  # a run whose worker died starts again
+        self._waiting.pop(run_id, None)
         self._running[run_id] = run
         if self._is_live:
             text = f"{short(run_id)} {label}" if self._is_wide else label
             run.task = self._runs.add_task(text, total=max_steps, completed=step, rate=0.0, values="")
-            self._update_all()
+            self._update_all(now=True)
         else:
             self.say(f"{named}: started at step {step}")
 
@@ -179,38 +220,70 @@ class Display:
             run.line_at = time.monotonic()
             self.say(f"{named}: step {run.step}/{run.max_steps} {run.rate:.1f} steps/s {values}")
 
-    def _count(self, run_id: str, line: str, *, ok: bool = True) -> None:
-        self._ended[run_id] = ok
+    def _end(self, run_id: str, event: Mapping[str, Any], named: str) -> None:
+        run = self._running.pop(run_id, None)
+        if run is not None and run.task is not None:
+            self._runs.remove_task(run.task)
+        done = 0.0
+        if event["state"] == "COMPLETED":
+            done = 1.0
+            if self._estimate is not None:
+                steps = event["metrics"].get("steps") or 0
+                self._estimate.ended(run_id, self._where[run_id], seconds=event["seconds"], steps=steps)
+        elif run is not None and event.get("step") is not None:  # saved
+            run.step = int(event["step"])
+            done = min(run.done, 0.99)
+        self._count(run_id, f"{named}: {ending(event)}", done=done)
+
+    def _count(self, run_id: str, line: str, *, done: float) -> None:
+        self._waiting.pop(run_id, None)
+        self._done += done - self._ended.get(run_id, 0.0)
+        self._ended[run_id] = done
         if self._is_live:
-            self._update_all()
+            self._update_all(now=True)
         else:
-            left, ended, total = self._left(), len(self._ended), len(self._run_ids)
-            eta = "" if left is None or ended >= total else f", ETA {duration(left)}"
-            line += f" ({ended}/{total}{eta})"
+            left = self._left()
+            eta = "" if left is None else f", ETA {duration(left)}"
+            line += f" ({len(self._ended)}/{len(self._where)}{eta})"
         self.say(line)
 
-    def _update_all(self) -> None:
-        ended, left = len(self._ended), self._left()
-        not_ok = ended - sum(self._ended.values())
+    def _update_all(self, *, now: bool = False) -> None:
+        """Updates the bar over all runs, which moves with their steps; at most once a second, unless `now`."""
+        if not now and time.monotonic() - self._estimated_at < _ESTIMATE_EVERY_S:
+            return
+        self._estimated_at = time.monotonic()
+        left = self._left()
+        eta = f"ETA {'?' if left is None else duration(left)}"
+        completed = sum(done == 1.0 for done in self._ended.values())
+        open_runs = len(self._ended) - completed
         self._all.update(
             self._overall,
-            completed=ended,
-            left="?" if left is None else duration(left),
-            note=f"{not_ok} not completed" if not_ok else "",
+            completed=self._done + sum(run.done for run in self._running.values()),
+            completed_runs=completed,
+            left=eta if (self._running or self._waiting) and not self._is_stopping else "",
+            note=f"{open_runs} not completed" if open_runs else "",
         )
 
     def _left(self) -> float | None:
-        """Seconds until the last run ends; None: unknown."""
-        share = min(self._workers / max(len(self._running), 1), 1.0)
+        """Seconds until the last run ends; None: unknown, or all have ended."""
+        if self._is_stopping:
+            return None
+        together = Counter(id(self._pack_of[run_id]) for run_id in self._running)
         training = [
-            Training(run_id, run.step, run.max_steps, run.rate or None, share)
+            Training(
+                *(run_id, run.step, run.max_steps, run.rate or None),
+                share=1 / together[id(self._pack_of[run_id])],
+                where=self._where[run_id],
+            )
             for run_id, run in self._running.items()
         ]
         if self._estimate is None:
             return max((left for run in training if (left := run.to_limit_s) is not None), default=None)
-        known = self._ended.keys() | self._running.keys()
-        waiting = [run_id for run_id in self._run_ids if run_id not in known]
-        return self._estimate.left(training, waiting, workers=self._workers)
+        return self._estimate.left(training, self._waiting, workers=self._workers)
+
+
+def _share(step: int, max_steps: int) -> float:
+    return min(step / max(max_steps, 1), 1.0)
 
 
 def accuracies(values: Mapping[str, float]) -> str:
@@ -239,6 +312,8 @@ def _percent(share: float) -> str:
 
 def ending(event: Mapping[str, Any]) -> str:
     """How a run ended, in words."""
+    if event.get("step") is not None:
+        return f"stopped, saved at step {event['step']}"
     if event["state"] != "COMPLETED":
         return str(event["state"]) + (f": {event['error']}" if event.get("error") else "")
     metrics = event["metrics"]

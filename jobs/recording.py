@@ -64,6 +64,7 @@ class RunRecorder(Recorder):
         self._log_file = self._files.find(log_file) if log_file else None
         self._report = report
         self._reported = 0.0
+        self._saved_step: int | None = None
         self.rewind()
 
     def rewind(self) -> None:
@@ -123,6 +124,8 @@ class RunRecorder(Recorder):
             checkpoint.write(self._path, state, traces=self._traces, attempt=self.attempt)
         except OSError as error:  # a full disk must not end the training; the previous checkpoint remains
             log.warning("run %s: checkpoint not written: %s", short(self.attempt.run_id), error)
+        else:
+            self._saved_step = _steps(state)
 
     @override
     def progress(self, step: int, values: Mapping[str, float]) -> None:
@@ -173,12 +176,11 @@ class RunRecorder(Recorder):
 
     def interrupt(self) -> None:
         """Ends the attempt as PREEMPTED, because its worker must stop. The checkpoint stays."""
-        self._end(State.PREEMPTED)
+        self._end(State.PREEMPTED, saved_step=self._saved_step)
 
     def started(self) -> None:
         """Reports that the attempt began."""
-        reached = self.checkpointed or {}
-        self.step = sum(int(reached[name]) for name in ("earlier", "step") if name in reached)
+        self.step = _steps(self.checkpointed or {})
         self._tell("started", number=self.attempt.number, step=self.step, max_steps=self._max_steps)
 
     def _end(
@@ -188,6 +190,7 @@ class RunRecorder(Recorder):
         *,
         log_tail: str | None = None,
         retry_after_s: Sequence[float] | None = None,
+        saved_step: int | None = None,
     ) -> None:
         def end() -> bool | None:
             return self._store.end(self.attempt, state, error=error, log_tail=log_tail)
@@ -199,7 +202,7 @@ class RunRecorder(Recorder):
         if counts is False:
             self._superseded()
         else:
-            self._ended(state, error=error.strip().splitlines()[-1] if error else None)
+            self._ended(state, error=error.strip().splitlines()[-1] if error else None, step=saved_step)
 
     def _superseded(self) -> None:
         """Ends an attempt that does not count, and deletes the checkpoint if the run is COMPLETED."""
@@ -214,6 +217,11 @@ class RunRecorder(Recorder):
 
     def _tell(self, event: str, **details: object) -> None:
         self._report({"event": event, "run_id": self.attempt.run_id, **details})
+
+
+def _steps(checkpoint: Arrays) -> int:
+    """The training steps of a checkpoint, over all stages."""
+    return sum(int(checkpoint[name]) for name in ("earlier", "step") if name in checkpoint)
 
 
 def _patiently(write: Callable[[], bool | None], retry_after_s: Sequence[float] | None = None) -> bool | None:

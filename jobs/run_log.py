@@ -29,7 +29,7 @@ class RunLog:
         self._configs = {run.run_id: run.config for run in pack.runs}
         self._then = then
         # Also in a shell with FORCE_COLOR the log is no terminal.
-        self._display = Display(self._configs, console=Console(stderr=True, force_terminal=False))
+        self._display = Display([list(self._configs)], console=Console(stderr=True, force_terminal=False))
 
     def __call__(self, event: Mapping[str, object]) -> None:
         """Writes the event's line, if it has one."""

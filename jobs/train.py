@@ -65,7 +65,7 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
         run = PlannedRun(identity, config)
         store.stage([run])
         about = label(config)
-        with _stop_on_signals() as stop, Display([identity]) as display:
+        with _stop_on_signals() as stop, Display([[identity]]) as display:
             ended = worker.run_pack(
                 Pack((run,)),
                 SpooledStore(store.folder, lambda: store),
@@ -79,6 +79,7 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
             sys.stderr.write(f"run {short(identity)}: nothing to do: {state}\n")
         _print_run(store, identity)
         if state is State.PREEMPTED:
+            sys.stderr.write(f"run {short(identity)}: interrupted; the same command continues it\n")
             return console.INTERRUPTED
         return 0 if state is State.COMPLETED else console.SOME_FAILED
 

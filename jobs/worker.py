@@ -209,7 +209,8 @@ class Heartbeat:
         return all(r.superseded or r.state is not None for r in self._recorders)
 
     def _beat(self) -> None:
-        while not self._over.wait(HEARTBEAT_EVERY_S):
+        pause_s = 0.5
+        while not self._over.wait(pause_s := min(2 * pause_s, HEARTBEAT_EVERY_S)):  # soon at first
             for recorder in self._recorders:
                 if recorder.state is None and not recorder.superseded and not self._beat_for(recorder):
                     break  # the other heartbeats would fail, too, and each may take long

@@ -178,6 +178,27 @@ class OpenAttempt:
 
 
 @dataclass(frozen=True)
+class BegunAttempt:
+    """An attempt that has begun, ended or not: where it trained, and when.
+
+    Attributes:
+        job_name: None without a scheduler.
+        process: see `Provenance`.
+        ended_at: None while it is RUNNING.
+    """
+
+    attempt: Attempt
+    state: State
+    launcher: str
+    job_name: str | None
+    host: str
+    process: str
+    device: str
+    started_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True)
 class EndedAttempt:
     """The newest attempt of a run, ended.
 
@@ -358,6 +379,9 @@ class Store(WorkerStore, Protocol):
 
     def open_attempts(self) -> list[OpenAttempt]:
         """Every attempt that is PENDING or RUNNING, oldest first."""
+
+    def begun_attempts(self) -> list[BegunAttempt]:
+        """Every attempt that has begun, oldest first."""
 
     def ended_attempts(self, states: Collection[State] = FAILURES) -> list[EndedAttempt]:
         """The newest attempt of every run that is in one of these states, most recently ended first."""

@@ -24,6 +24,7 @@ from typing import Any
 
 from jobs.pack import Pack
 from jobs.progress import Display
+from jobs.provenance import cpu_name
 from jobs.run_log import unusual
 from results_db.contract import Attempt, State, Store
 from results_db.files import Files, last_lines
@@ -78,11 +79,25 @@ def visible_gpus() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [gpu for gpu in named.split(",") if gpu.strip() not in ("", "-1", "NoDevFiles")]
+    return [str(index) for index in range(len(_gpu_names()))]
+
+
+def device_name(gpus: Sequence[str]) -> str | None:
+    """The device of workers with these GPUs, as attempts record it; None: this machine's GPUs differ."""
+    if not gpus or os.environ.get("IMAGINE_DEVICE") == "cpu":
+        return cpu_name()
+    names = set(_gpu_names())
+    return names.pop() if len(names) == 1 else None
+
+
+def _gpu_names() -> list[str]:
+    """The name of each of this machine's GPUs, from lines such as `GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d2f)`."""
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
     lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
-    return [str(index) for index in range(len(lines))] if listed.returncode == 0 else []
+    names = [line.partition(": ")[2].partition(" (UUID")[0] for line in lines]
+    return names if listed.returncode == 0 else []
 
 
 @dataclass
@@ -228,7 +243,7 @@ class LocalLauncher:
             self._stopping = time.monotonic()
             self._waiting.clear()
             self._terminate()
-            self._display.say("stopping: saving the running runs (Ctrl-C again kills them)")
+            self._display.stopping("stopping: saving the running runs (Ctrl-C again kills them)")
         late = self._stopping is not None and time.monotonic() - self._stopping > _SAVE_WITHIN_S
         if late or self._signals > 1:
             for worker in self._workers:

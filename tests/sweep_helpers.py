@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import pytest
 
 from imagination.schema import Scalar
 from jobs.config import resolve
+from jobs.dispatched import Dispatch, DispatchFolder
 from jobs.identity import run_id
 from jobs.pack import Pack
 from results_db.contract import Attempt, PlannedRun, Provenance, RunRecord, State, Store
@@ -61,20 +63,45 @@ def staged(store: Store, *runs: PlannedRun) -> Pack:
     return Pack(runs)
 
 
-def begun(store: Store, run: PlannedRun) -> Attempt:
+def begun(store: Store, run: PlannedRun, *, by: Provenance = ME) -> Attempt:
     """The next attempt of a run, staged if need be."""
     staged(store, run)
-    attempt = store.start(run.run_id, ME)
+    attempt = store.start(run.run_id, by)
     assert attempt is not None
     return attempt
 
 
 def complete(
-    store: Store, run: PlannedRun, *, seconds: float = 1.0, accuracy: float = 1.0, outcome: str = "reached"
+    store: Store,
+    run: PlannedRun,
+    *,
+    seconds: float = 1.0,
+    accuracy: float = 1.0,
+    outcome: str = "reached",
+    by: Provenance = ME,
 ) -> None:
     """Put a run into the store as trained in so many seconds."""
     record = RunRecord(run.run_id, outcome, seconds, {"train_accuracy": accuracy})
-    assert store.finish(begun(store, run), record)
+    assert store.finish(begun(store, run, by=by), record)
+
+
+def trained_by_job(
+    store: Store,
+    run: PlannedRun,
+    *,
+    seconds: float,
+    device: str = ME.device,
+    gpus: int = 0,
+    accuracy: float = 1.0,
+) -> None:
+    """Put a run into the store as trained, alone, by a Slurm job that asked for so many GPUs."""
+    name = f"job-{run.run_id[:10]}"
+    about = Dispatch(name, store.url, str(store.folder), None, "h", "1:1", "me", "logs", 0, gpus)
+    DispatchFolder.beside(store.folder, name).begin(about)
+    staged(store, run)
+    (attempt,) = store.claim([run.run_id], job_name=name, launcher="slurm")
+    assert store.begin(attempt, replace(ME, device=device, process=name))
+    assert store.finish(attempt, RunRecord(run.run_id, "reached", seconds, {"train_accuracy": accuracy}))
 
 
 def fail(store: Store, run: PlannedRun, *, times: int = 1, state: State = State.FAILED) -> None:

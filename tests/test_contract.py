@@ -5,7 +5,7 @@ test_store.py those of SQL alone.
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from store_helpers import OTHER, RUN, THIRD, WHO, every_way, in_threads, staged, started
+from store_helpers import OTHER, RUN, THIRD, WHO, claimed, every_way, in_threads, staged, started
 
 from results_db.contract import (
     FAILURES,
@@ -202,6 +202,20 @@ def test_open_attempts_show_what_trains_and_when(store: Store) -> None:
     assert alive.heartbeat_at <= datetime.now(UTC) + timedelta(seconds=1)
     store.finish(attempt, RECORD)
     assert store.open_attempts() == []
+
+
+def test_begun_attempts_show_what_trained_where_and_when(store: Store) -> None:
+    """One that only waits is left out; one that has ended stays."""
+    claimed(store, OTHER)
+    assert store.begun_attempts() == []
+    first = started(store)
+    assert store.end(first, State.FAILED)
+    second = started(store)
+    one, two = store.begun_attempts()
+    assert (one.attempt, one.state, one.device, one.host) == (first, State.FAILED, WHO.device, WHO.host)
+    assert one.ended_at is not None
+    assert one.started_at <= one.ended_at <= two.started_at
+    assert (two.attempt, two.state, two.process, two.ended_at) == (second, State.RUNNING, WHO.process, None)
 
 
 def test_replacing_metrics_leaves_the_others(store: Store) -> None:

@@ -123,7 +123,7 @@ def test_readme_is_one_page():
 
 def test_every_environment_variable_is_listed_once():
     code = "".join(path.read_text() for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
-    read = set(re.findall(r"\bIMAGINE_[A-Z]+\b", code))
+    read = set(re.findall(r"\bIMAGINE_[A-Z_]+\b", code))
     read |= set(re.findall(r'(?:environ(?:\.get\(|\[)|envvar=)"([A-Z_]+)"', code)) - {"PATH"}
     assert len(read) >= 8
     page = TEXT["configuration.md"]

@@ -116,7 +116,9 @@ def test_a_launch_trains_and_records_every_run(undisturbed) -> None:
         assert "worker" in attempt["log"]
         assert f"seed={number}: step_limit at step 1500" in done.stderr
         assert (store.folder / "weights" / f"{run_id}.1.safetensors").is_file()
-    assert done.stderr.splitlines()[0].startswith("s: training 2 of 2 runs (0 stored, 0 active, 0 failed)")
+    first, second, *_ = done.stderr.splitlines()
+    assert re.fullmatch(r"s: training 2 of 2 runs in 2 packs on \d workers?", first)
+    assert second == "s: at most 3,000 steps; the time is unknown until the first run ends"
     assert done.stderr.splitlines()[-1] == "s: 2 of 2 runs stored"
 
 
@@ -152,8 +154,20 @@ def test_a_log_is_followed_from_its_start_to_its_end(tmp_path, begin) -> None:
         form = rf"\S+ {run_id[:10]} seed=0: step \d+/1000000 \d+\.\d steps/s final \d+\.\d%( \| s2.*)?\n"
         assert re.fullmatch(form, next(heard))
         launch.process.send_signal(signal.SIGINT)
-        assert ": PREEMPTED" in next(heard)
+        assert ": stopped, saved at step" in next(heard)
         logs.terminate()  # it waits for the next attempt
+
+
+def test_the_next_launch_knows_how_long_it_takes_and_says_when_it_is_done(undisturbed, tmp_path) -> None:
+    """By the two runs of this machine; a run of the same cell is expected to take as long."""
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    write_spec(tmp_path, **LONG, runs=3)
+    finish = "echo $IMAGINE_SWEEP $IMAGINE_STORED of $IMAGINE_TOTAL >told"
+    done = run(*LAUNCH, "--on-finish", finish, folder=tmp_path)
+    assert done.returncode == 0
+    assert "s: training 1 of 3 runs in 1 pack on 1 worker (2 stored)" in done.stderr
+    assert re.search(r"^s: finished in about .* on 1 worker$", done.stderr, re.MULTILINE)
+    assert (tmp_path / "told").read_text() == "s 3 of 3\n"
 
 
 def test_a_second_launch_trains_nothing(undisturbed) -> None:
@@ -254,13 +268,20 @@ def test_a_launch_stops_within_seconds_and_the_next_one_continues(long, undistur
     launch.process.send_signal(number)
     assert launch.end() == 130
     assert time.monotonic() - began < 10
-    assert launch.said.splitlines()[-1] == "s: interrupted with 2 runs to submit; launch again to continue"
+    last = "s: interrupted, 0 of 2 runs stored; the same command trains 2 more"
+    assert launch.said.splitlines()[-1] == last
+    assert "PREEMPTED" not in launch.said
+    saved = [int(step) for step in re.findall(r"stopped, saved at step (\d+)", launch.said)]
+    assert len(saved) == 2
+    assert all(saved)
     assert history(long) == [["PREEMPTED"], ["PREEMPTED"]]
     assert len(list((long / "a.files" / "checkpoints").iterdir())) == 2
     again = run(*LAUNCH, folder=long)
     assert again.returncode == 0
     assert history(long) == [["PREEMPTED", "COMPLETED"]] * 2
-    assert "started at step 0" not in again.stderr  # it continued
+    assert sorted(re.findall(r"started at step (\d+)", again.stderr)) == sorted(
+        map(str, saved)
+    )  # it continued
     assert all_results(long) == all_results(undisturbed[0])
     assert list((long / "a.files" / "checkpoints").iterdir()) == []
 
@@ -271,8 +292,10 @@ def test_a_launch_survives_the_end_of_a_worker(long, undisturbed, begin, number)
     ended, pid = next(iter(workers(long).items()))
     os.kill(pid, number)
     assert launch.end() == 0
-    assert "a worker died" in launch.said
-    assert "training its runs again" in launch.said
+    how = "SIGKILL" if number == signal.SIGKILL else "exit code 0"
+    assert f"a worker died ({how}), training its runs again; its log: " in launch.said
+    if number == signal.SIGKILL:
+        assert "LOST: its worker died (SIGKILL)" in launch.said
     first = "LOST" if number == signal.SIGKILL else "PREEMPTED"
     wanted = {run_id: [first, "COMPLETED"] if run_id == ended else ["COMPLETED"] for run_id in planned(long)}
     assert dict(zip(planned(long), history(long), strict=True)) == wanted
@@ -308,7 +331,7 @@ def test_packs_train_together(tmp_path) -> None:
     write_spec(tmp_path, runs=3, cells="[{lr: 1.0e-3}, {lr: 2.0e-3}]")
     done = run(*LAUNCH, "--pack-size", "4", "--workers", "1", folder=tmp_path)
     assert done.returncode == 0
-    assert "packs: 2, workers: 1" in done.stderr
+    assert "in 2 packs on 1 worker" in done.stderr
     assert history(tmp_path) == [["COMPLETED"]] * 6
 
 

@@ -1,15 +1,20 @@
 """The plan: what the store holds of a spec, and what is left to train."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sweep_helpers import begun, complete, ids, small, write_spec
+from sweep_helpers import ME, begun, complete, ids, small, trained_by_job, write_spec
 
-from results_db.contract import State
+from results_db.contract import RunRecord, State, Store
 from results_db.store import open_store
+from sweeps.launch.machines import in_words, spent
+from sweeps.launch.options import LaunchOptions
+from sweeps.launch.prepare import form_packs
 from sweeps.spec.expand import Expansion, expand
 from sweeps.spec.load import apply_overrides, load
 from sweeps.status.cell import NEW, Counts, Status, count_by_status, read_cells
+from sweeps.status.expected import Expected, Machines
 from sweeps.status.plan import make_plan
 
 
@@ -31,7 +36,6 @@ def test_an_empty_store_leaves_every_run_to_submit(store, expansion) -> None:
     plan = make_plan(expansion, store)
     assert [cell.counts for cell in plan.cells] == [Counts(to_submit=n) for n in (1, 3, 2)]
     assert plan.counts == Counts(to_submit=6)
-    assert (plan.expected_seconds, plan.known_seconds) == (None, None)
     assert store.states(run.run_id for run in expansion.runs) == {}  # it only read
 
 
@@ -89,6 +93,21 @@ def test_runs_of_dead_workers_are_to_submit(store, expansion) -> None:
     assert store.states([dead.run_id]) == {dead.run_id: State.RUNNING}  # it only read
 
 
+ONE_CORE = Machines(workers=2, gpus=0, cores=1, device=ME.device)
+
+
+def expected(
+    expansion: Expansion, store: Store, *, machines: Machines = ONE_CORE, size: int | None = None
+) -> Expected:
+    """What a launch is expected to take."""
+    plan, how = make_plan(expansion, store), LaunchOptions(db=None, pack_size=size)
+    return form_packs(expansion, plan, store, machines=machines, options=how)[1]
+
+
+def times(expansion: Expansion, expected: Expected) -> list[float | None]:
+    return [expected.seconds(cell.runs) for cell in expansion.cells]
+
+
 def test_the_expected_time_is_the_mean_of_past_runs_of_the_cell(store, expansion) -> None:
     one, three, _ = expansion.cells
     complete(store, one.runs[0], seconds=7)
@@ -96,22 +115,102 @@ def test_the_expected_time_is_the_mean_of_past_runs_of_the_cell(store, expansion
     complete(store, three.runs[1], seconds=20)
     complete(store, small(gol=3, seed=99), seconds=5)  # of the third cell, with a seed that it does not want
     complete(store, small(gol=3, seed=98, lr=1e-4), seconds=1000)  # another rate: another cell
-    plan = make_plan(expansion, store)
-    assert [cell.seconds_per_run for cell in plan.cells] == [7, 15, 5]
+    whole = expected(expansion, store)
     # Nothing is left of the first; one run of 15 s of the second; two of 5 s of the third.
-    assert [cell.expected_seconds for cell in plan.cells] == [0, 15, 10]
-    assert plan.expected_seconds == 25
+    assert times(expansion, whole) == [0, 15, 10]
+    assert (whole.unknown, whole.known_seconds) == (0, 25)
+    # Two workers need at least the 15 s of the longest.
+    assert whole.finished_in == 15
+    assert in_words(whole, ONE_CORE) == "finished in about 15 s on 2 workers"
 
 
 def test_a_cell_without_past_runs_has_no_expected_time(store, expansion) -> None:
+    """Without any, the step limits are all that is known: 40 steps each."""
+    nothing = expected(expansion, store)
+    assert times(expansion, nothing) == [None, None, None]
+    assert in_words(nothing, ONE_CORE) == "at most 240 steps; the time is unknown until the first run ends"
     complete(store, expansion.cells[1].runs[0], seconds=10)
-    plan = make_plan(expansion, store)
-    assert [cell.expected_seconds for cell in plan.cells] == [None, 20, None]
-    assert plan.expected_seconds is None
-    assert plan.known_seconds == 20
-    complete(store, expansion.cells[1].runs[1], seconds=10)
-    complete(store, expansion.cells[1].runs[2], seconds=10)
-    assert make_plan(expansion, store).known_seconds is None  # nothing is left of the one that is known
+    some = expected(expansion, store)
+    assert times(expansion, some) == [None, 20, None]
+    assert (some.unknown, some.known_seconds, some.most_steps) == (3, 20, 120)
+    assert in_words(some, ONE_CORE) == "finished in at least 10 s on 2 workers (unknown for 3 of 5 runs)"
+
+
+def test_past_runs_on_another_device_or_in_other_packs_say_nothing(store, expansion) -> None:
+    cell = expansion.cells[1]
+    complete(store, cell.runs[0], seconds=1000, by=replace(ME, device="a GPU"))
+    assert expected(expansion, store).unknown == 5
+    assert times(expansion, expected(expansion, store, machines=replace(ONE_CORE, device="a GPU"))) == [
+        None,
+        2000,
+        None,
+    ]
+    assert expected(expansion, store, machines=replace(ONE_CORE, device="a GPU"), size=3).unknown == 5
+    assert expected(expansion, store, machines=replace(ONE_CORE, device=None)).unknown == 5
+
+
+def test_runs_whose_times_overlap_in_one_process_were_a_pack(store, expansion) -> None:
+    """Three of the second cell began together; the others trained one after the other. The pack took 30 s each."""
+    cell = expansion.cells[1]
+    attempts = [begun(store, run) for run in cell.runs]
+    for attempt in attempts:
+        assert store.finish(attempt, RunRecord(attempt.run_id, "reached", 30.0, {}))
+    complete(store, small(gol=2, seed=50), seconds=5)
+    more = Expansion([replace(cell, runs=[cell.run(seed=60 + n) for n in range(3)])])
+    assert expected(more, store).known_seconds == 3 * 5
+    assert expected(more, store, size=3).known_seconds == 3 * 30
+    assert expected(more, store, size=3).finished_in == 90  # one pack, so the second worker is idle
+
+
+def test_what_comes_between_the_steps_counts(store, expansion) -> None:
+    """A run of 8 s of training took 10 s by the clock, with its evaluation."""
+    cell, now = expansion.cells[1], datetime.now(UTC)
+    store.stage([cell.runs[0]])
+    (attempt,) = store.claim([cell.runs[0].run_id], job_name="s-1", launcher="slurm")
+    assert store.begin(attempt, ME, at=now)
+    record = RunRecord(attempt.run_id, "reached", 8.0, {})
+    assert store.finish(attempt, record, at=now + timedelta(seconds=10))
+    assert times(expansion, expected(expansion, store)) == [None, 20, None]
+
+
+def test_a_run_that_two_devices_trained_tells_the_time_of_neither(store, expansion) -> None:
+    run = expansion.cells[1].runs[0]
+    store.stage([run])
+    assert store.end(store.start(run.run_id, replace(ME, device="a GPU")), State.PREEMPTED)
+    complete(store, run, seconds=10)
+    assert expected(expansion, store).unknown == 5
+
+
+def test_on_slurm_the_newest_run_of_such_jobs_tells_the_device(store, expansion) -> None:
+    """A job that asked for a GPU says nothing about one that asks for none."""
+    cell = expansion.cells[1]
+    for number, (device, gpus) in enumerate((("old GPU", 1), ("new GPU", 1), ("CPU", 0))):
+        run = cell.runs[number] if number < 2 else cell.run(seed=70)
+        trained_by_job(store, run, seconds=3600.0 * (number + 1), device=device, gpus=gpus)
+    on_gpus = Machines(workers=9, gpus=2, cores=8, on_slurm=True)
+    on_cores = replace(on_gpus, gpus=0)
+    chosen = Expansion([replace(cell, runs=[cell.run(seed=80)])])
+    gpu, cpu = (expected(chosen, store, machines=machines, size=1) for machines in (on_gpus, on_cores))
+    assert (gpu.device, cpu.device) == ("new GPU", "CPU")
+    assert in_words(gpu, on_gpus) == "about 4 GPU-hours by past runs on new GPU"
+    assert in_words(cpu, on_cores) == "about 24 core-hours by past runs on CPU"
+    other = Expansion([expansion.cells[2]])
+    unknown = expected(other, store, machines=on_gpus, size=1)
+    assert in_words(unknown, on_gpus) == "at most 80 steps; GPU-hours are unknown until the first run ends"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "gpus", "words"),
+    [
+        (9.4, 0, "9 s of core time"),
+        (1800, 1, "30:00 min of GPU time"),
+        (3600, 0, "1 core-hours"),
+        (80 * 3600, 2, "160 GPU-hours"),
+        (12_345 * 3600, 1, "12,345 GPU-hours"),
+    ],
+)
+def test_hours_are_said_as_plain_time_where_they_are_short(seconds, gpus, words) -> None:
+    assert spent(seconds, Machines(workers=1, gpus=gpus, cores=1)) == words
 
 
 def test_runs_of_other_seeds_tell_the_time_of_a_top_up(store, expansion) -> None:
@@ -119,7 +218,7 @@ def test_runs_of_other_seeds_tell_the_time_of_a_top_up(store, expansion) -> None
     cell = expansion.cells[1]
     complete(store, cell.runs[0], seconds=10)
     chosen = Expansion([replace(cell, runs=[cell.run(seed=50), cell.run(seed=51)])])
-    assert make_plan(chosen, store).expected_seconds == 20
+    assert expected(chosen, store).known_seconds == 20
 
 
 def test_a_complete_spec_has_no_runs_to_submit(store, expansion) -> None:
@@ -127,7 +226,7 @@ def test_a_complete_spec_has_no_runs_to_submit(store, expansion) -> None:
         complete(store, run)
     plan = make_plan(expansion, store)
     assert (plan.counts, plan.to_submit) == (Counts(stored=6), [])
-    assert plan.expected_seconds == plan.known_seconds == 0
+    assert expected(expansion, store).known_seconds == 0
 
 
 def test_sampled_values_are_part_of_the_run_and_not_of_the_cells_past(store, tmp_path) -> None:
@@ -143,8 +242,7 @@ def test_sampled_values_are_part_of_the_run_and_not_of_the_cells_past(store, tmp
     complete(store, small(seed=0, lr=5e-3), seconds=30)
     plan = make_plan(expansion, store)
     assert plan.counts == Counts(stored=1, to_submit=2)
-    assert plan.cells[0].seconds_per_run == 20
-    assert plan.expected_seconds == 40
+    assert expected(expansion, store).known_seconds == 2 * 20
     assert ids(plan.to_submit) == ids(cell.runs[1:])
 
 

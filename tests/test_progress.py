@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from jobs.progress import Display, Training, accuracies, duration, ending
+from jobs.progress import Display, Training, Where, accuracies, duration, ending
 
 ONE, TWO = "a" * 64, "b" * 64
 
@@ -99,17 +99,17 @@ class Guess:
     def __init__(self):
         self.past, self.asked = [], None
 
-    def ended(self, run_id, seconds, steps):
-        self.past.append((run_id, seconds, steps))
+    def ended(self, run_id, where, *, seconds, steps):
+        self.past.append((run_id, where, seconds, steps))
 
     def left(self, training, waiting, *, workers):
-        self.asked = (list(training), list(waiting), workers)
-        return 80.0
+        self.asked = (list(training), dict(waiting), workers)
+        return 80.0 if training or waiting else None
 
 
 def test_without_a_terminal_there_are_lines(clock) -> None:
     file = StringIO()
-    with Display([ONE, TWO], estimate=Guess(), console=Console(file=file, width=200)) as display:
+    with Display([[ONE], [TWO]], estimate=Guess(), console=Console(file=file, width=200)) as display:
         display.event(started(ONE), "gol=3 seed=1")
         clock(5)
         display.event(at(ONE, 50), "gol=3 seed=1")  # too soon for a line
@@ -136,7 +136,7 @@ def adversarial(run_id, step):
 
 def test_the_adversarys_stage_goes_on_in_the_same_line(clock) -> None:
     file = StringIO()
-    display = Display([ONE], console=Console(file=file, width=200))
+    display = Display([[ONE]], console=Console(file=file, width=200))
     display.event(started(ONE, max_steps=1500), "gan=posthoc")
     clock(20)
     display.event(at(ONE, 800) | {"max_steps": 1500}, "gan=posthoc")
@@ -166,18 +166,27 @@ def test_a_run_resumed_in_the_adversarys_stage_has_its_bar_and_rate_from_there(c
 
 def test_markup_in_an_error_is_printed_as_it_is() -> None:
     file = StringIO()
-    display = Display([ONE], console=Console(file=file, width=40))
+    display = Display([[ONE]], console=Console(file=file, width=40))
     display.event(
         {"event": "ended", "run_id": ONE, "state": "FAILED", "error": "bad [/index] [1, 2] " + "x" * 60}, ""
     )
     assert lines_of(file) == [f"aaaaaaaaaa : FAILED: bad [/index] [1, 2] {'x' * 60} (1/1)"]
 
 
-def shown(*events, run_ids=(ONE, TWO), **options):
+def test_on_a_terminal_lines_are_folded_between_words(clock) -> None:
+    file = StringIO()
+    display = Display([[ONE]], console=Console(file=file, width=40, force_terminal=True, color_system=None))
+    display.event(COMPLETED | {"run_id": ONE}, "gol=3 seed=1")
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert "train_accuracy" in " ".join(lines).split()
+
+
+def shown(*events, packs=((ONE,), (TWO,)), **options):
     """The last picture on a terminal, line by line."""
     file = StringIO()
     console = Console(file=file, force_terminal=True, width=160, color_system=None, legacy_windows=False)
-    display = Display(run_ids, console=console, **options)
+    display = Display(packs, console=console, **options)
     with display:
         for event, label in events:
             display.event(event, label) if isinstance(event, dict) else event(label)
@@ -194,8 +203,10 @@ def test_a_terminal_shows_a_bar_per_running_run_and_one_over_all(clock) -> None:
         (started(TWO), "gol=3 seed=2"),
         (clock, 20),
         (at(ONE, 500), "gol=3 seed=1"),
-        (at(TWO, 100), "gol=3 seed=2"),
-        run_ids=[ONE, TWO, "c" * 64],
+        (clock, 2),
+        (at(TWO, 110), "gol=3 seed=2"),
+        packs=[[ONE, TWO], ["c" * 64]],
+        device="cpu",
         workers=1,
         estimate=guess,
     )
@@ -205,14 +216,19 @@ def test_a_terminal_shows_a_bar_per_running_run_and_one_over_all(clock) -> None:
     assert "step    500/1000" in one
     assert "25.0 steps/s" in one
     assert "final 80.0% | s2 90.0%" in one
-    assert "step    100/1000" in two
+    assert "step    110/1000" in two
     assert "5.0 steps/s" in two
     assert (one.count("━"), two.count("━")) == (10, 2)  # of 20: half, and a tenth
-    # One worker trains both.
-    training = [Training(ONE, 500, 1000, 25.0, 0.5), Training(TWO, 100, 1000, 5.0, 0.5)]
-    assert guess.asked == (training, ["c" * 64], 1)
+    # One worker trains both, 500 and 110 steps in 22 s; the third waits for it, alone in its pack.
+    together, alone = Where("cpu", 2), Where("cpu", 1)
+    training = [
+        Training(ONE, 500, 1000, 500 / 22, 0.5, together),
+        Training(TWO, 110, 1000, 5.0, 0.5, together),
+    ]
+    assert guess.asked == (training, {"c" * 64: alone}, 1)
     assert "all runs" in overall
     assert "0/3" in overall
+    assert overall.count("━") == 4  # of 20: 0.61 of 3 runs are done
     assert "ETA 1:20 min" in overall
 
 
@@ -246,10 +262,29 @@ def test_a_terminal_counts_what_ended_and_what_did_not_complete(clock) -> None:
         estimate=guess,
     )
     (overall,) = [line for line in picture if "all runs" in line]
-    assert "2/2" in overall
+    assert "1/2" in overall
     assert "1 not completed" in overall
-    assert guess.past == [(ONE, 187.0, 750)]
+    assert "ETA" not in overall
+    assert overall.count("━") == 10  # of 20
+    assert guess.past == [(ONE, Where("", 1), 187.0, 750)]
     assert not any("step " in line for line in picture)  # no bar of a run that ended
+
+
+def test_a_stopped_run_says_where_it_was_saved_and_does_not_fill_the_bar(clock) -> None:
+    saved = {"event": "ended", "run_id": ONE, "state": "PREEMPTED", "error": None, "step": 500}
+    file = StringIO()
+    console = Console(file=file, force_terminal=True, width=160, color_system=None, legacy_windows=False)
+    display = Display([[ONE], [TWO]], console=console, estimate=Guess())
+    with display:
+        display.event(started(ONE), "seed=1")
+        display.stopping("stopping")
+        display.event(saved, "seed=1")
+    lines = [line.rstrip() for line in file.getvalue().splitlines()]
+    assert any(line.endswith("aaaaaaaaaa seed=1: stopped, saved at step 500") for line in lines)
+    overall = [line for line in lines if "all runs" in line][-1]
+    assert overall.count("━") == 5  # of 20: half of one of two runs
+    assert "0/2" in overall
+    assert "ETA" not in overall
 
 
 def test_without_an_estimate_the_step_limit_tells_the_eta(clock) -> None:
@@ -260,7 +295,7 @@ def test_without_an_estimate_the_step_limit_tells_the_eta(clock) -> None:
 
 def test_a_run_that_is_tried_again_is_open_again(clock) -> None:
     lost = {"event": "ended", "run_id": ONE, "state": "LOST", "error": "killed"}
-    picture = shown((started(ONE), ""), (lost, ""), (started(ONE), ""), run_ids=[ONE])
+    picture = shown((started(ONE), ""), (lost, ""), (started(ONE), ""), packs=[[ONE]])
     assert "0/1" in picture[-1]
     assert "not completed" not in picture[-1]
     assert "step      0/1000" in picture[-2]

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from jobs.provenance import cpu_name
 from slurm import local
 
 
@@ -56,3 +57,27 @@ def test_a_worker_per_gpu_with_its_share_of_the_cores(machine, monkeypatch) -> N
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     assert local.resources() == local.Resources(workers=2, threads=4, gpus=("4", "7"))
     assert local.resources(workers=3) == local.Resources(workers=3, threads=2, gpus=("4", "7", "4"))
+
+
+@pytest.mark.parametrize(
+    ("listed", "name"),
+    [
+        (
+            "GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d2f)\nGPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-77aa)\n",
+            "NVIDIA A100-SXM4-40GB",
+        ),
+        ("GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d2f)\nGPU 1: Tesla T4 (UUID: GPU-77aa)\n", None),
+    ],
+)
+def test_the_device_of_workers_is_named_as_attempts_record_it(monkeypatch, tmp_path, listed, name) -> None:
+    """As torch names a GPU. Of different GPUs a worker may get any."""
+    command = tmp_path / "nvidia-smi"
+    command.write_text(f"#!/bin/sh\ncat <<END\n{listed}END\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert local.visible_gpus() == ["0", "1"]
+    assert local.device_name(["0", "1"]) == name
+    assert local.device_name([]) == cpu_name()
+    monkeypatch.setenv("IMAGINE_DEVICE", "cpu")
+    assert local.device_name(["0", "1"]) == cpu_name()

@@ -27,7 +27,17 @@ from slurm_helpers import (
     wait_for_no_jobs,
     wait_for_states,
 )
-from sweep_helpers import SMALL, SWEEP, Answer, answer, complete, opened, run, wait_until, write_spec
+from sweep_helpers import (
+    SMALL,
+    SWEEP,
+    Answer,
+    answer,
+    opened,
+    run,
+    trained_by_job,
+    wait_until,
+    write_spec,
+)
 
 from results_db.contract import State
 from results_db.store import open_store
@@ -353,13 +363,13 @@ def test_a_folder_that_nodes_do_not_see(slurm, tmp_path) -> None:
 def test_above_a_limit_it_asks(slurm, tmp_path) -> None:
     write_spec(tmp_path, runs=3)
     with closing(open_store(str(tmp_path / "a.db"), create=True)) as store:
-        complete(store, expand(load(tmp_path / "s.yaml")).runs[0], seconds=80 * 3600)
+        trained_by_job(store, expand(load(tmp_path / "s.yaml")).runs[0], seconds=80 * 3600)
     # Two runs are left, 80 hours each by the one that is stored; 160 on one core each, 320 on two.
     for arguments, words in (
-        ([], "about 160 core-hours by past runs: more than 100 hours"),
+        ([], "about 160 core-hours by past runs on cpu: more than 100 hours"),
         (
-            ["launcher.gpus_per_node=2", "--ask-above", "300"],
-            "about 320 GPU-hours by past runs: more than 300",
+            ["launcher.cpus_per_task=2", "--ask-above", "300"],
+            "about 320 core-hours by past runs on cpu: more than 300",
         ),
     ):
         said = try_launch(tmp_path, *arguments)

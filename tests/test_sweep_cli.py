@@ -5,11 +5,13 @@ import re
 import sqlite3
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sweep_helpers import HOPELESS, begun, complete, hold, small, tree, write_spec
+from sweep_helpers import HOPELESS, ME, begun, complete, hold, small, trained_by_job, tree, write_spec
 
+from jobs.provenance import cpu_name
 from results_db.contract import NewSweep, State
 from results_db.store import open_store
 from sweeps.cli import root as cli
@@ -39,13 +41,15 @@ def sweep(monkeypatch, capfd, folder):
 
 
 @pytest.fixture
-def filled(folder):
-    """A spec of two cells, of 2 and 3 runs, and a store with runs in all sorts of states."""
+def filled(folder, monkeypatch):
+    """A spec of two cells, of 2 and 3 runs, and a store with runs in all sorts of states, by this machine's cores."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    here = replace(ME, device=cpu_name())
     path = write_spec(folder, cells="[{gol: 1, runs: 2}, {gol: 2, runs: 3}]")
     one, two = expand(load(path)).cells
     store = open_store("a.db", create=True)
-    complete(store, one.runs[0], seconds=30)
-    complete(store, two.runs[0], seconds=60)
+    complete(store, one.runs[0], seconds=30, by=here)
+    complete(store, two.runs[0], seconds=60, by=here)
     store.end(begun(store, one.runs[1]), State.FAILED)
     begun(store, two.runs[1])
     store.close()
@@ -70,8 +74,12 @@ def test_plan_and_dry_run_as_json(sweep, filled) -> None:
         "name": "s",
         **counts(5, 2, 1, 1, 1),
         "expected_seconds": 60.0,
-        "hours": None,
-        "unit": None,
+        "finished_in_seconds": 60.0,
+        "at_most_steps": 0,
+        "hours": 60 / 3600,
+        "unit": "core-hours",
+        "device": cpu_name(),
+        "workers": 1,
     }
     assert one.pop("states") == {"COMPLETED": 1, "FAILED": 1}
     assert two.pop("states").items() >= {"COMPLETED": 1, "RUNNING": 1}.items()
@@ -82,9 +90,10 @@ def test_plan_and_dry_run_as_json(sweep, filled) -> None:
 def test_plan_and_dry_run_for_a_person(sweep, filled) -> None:
     code, out, _ = sweep("plan", "s.yaml", "--db", "a.db")
     assert sweep("launch", "--dry-run", "s.yaml", "--db", "a.db") == (code, out, "")
-    head, _, *rows, total = out.strip().splitlines()
+    head, _, *rows, total, time = out.strip().splitlines()
     assert code == 0
-    assert total == "s: 5 runs = 2 stored + 1 active + 1 failed + 1 to submit (1:00 min of training)"
+    assert total == "s: 5 runs = 2 stored + 1 active + 1 failed + 1 to submit"
+    assert time == "s: finished in about 1:00 min on 1 worker"
     assert head.split() == ["gol", "wanted", "total", "stored", "active", "failed", "to_submit", "expected"]
     assert [line.split() for line in rows] == [
         ["1", "2", "2", "1", "0", "1", "0", "0", "s"],
@@ -198,15 +207,33 @@ def test_the_name_of_a_file_without_its_ending_is_a_hint(sweep, filled) -> None:
 
 
 def test_the_time_by_past_runs_is_a_lower_bound_where_some_cells_have_none(sweep, filled) -> None:
-    """Two cells with a batch of 4 have no past runs; of the others one run is left, 60 s on two cores or GPUs."""
+    """Two cells with a batch of 4 have no past runs; of the others one run is left, 60 s on two cores or GPUs.
+
+    Runs of this machine say nothing about the jobs; a job without GPUs says nothing about one with them.
+    """
     slurm = ("plan", "s.yaml", "--db", "a.db", "launcher=slurm")
     more = (*slurm, "batch=8,4")
+    assert "s: at most 240 steps; core-hours are unknown until the first run ends" in sweep(*more)[1]
+    with closing(open_store("a.db", create=False)) as store:
+        trained_by_job(store, small(gol=2, seed=50), seconds=60, device="a CPU")
     out = sweep(*more, "launcher.cpus_per_task=2")[1]
-    assert "(at least 1:00 min of training, 0.0333 core-hours)" in out
+    assert "s: at least 2:00 min of core time by past runs on a CPU (unknown for 5 of 6 runs)" in out
     said = parsed(sweep(*more, "--json"))
     assert (said["expected_seconds"], said["hours"], said["unit"]) == (None, None, "core-hours")
     whole = parsed(sweep(*slurm, "launcher.gpus_per_node=2", "--json"))
-    assert (whole["hours"], whole["unit"]) == (60 * 2 / 3600, "GPU-hours")
+    assert (whole["hours"], whole["unit"], whole["at_most_steps"]) == (None, "GPU-hours", 40)
+    with closing(open_store("a.db", create=False)) as store:
+        trained_by_job(store, small(gol=2, seed=51), seconds=90, device="a GPU", gpus=1)
+    whole = parsed(sweep(*slurm, "launcher.gpus_per_node=2", "--json"))
+    assert (whole["hours"], whole["unit"], whole["device"]) == (90 * 2 / 3600, "GPU-hours", "a GPU")
+
+
+def test_on_finish_is_refused_where_the_launch_ends_before_its_jobs(sweep, filled) -> None:
+    code, out, err = sweep("launch", "s.yaml", "--db", "b.db", "launcher=slurm", "--on-finish", "touch told")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "imagine-sweep watch" in err
+    assert not Path("told").exists()
+    assert not Path("b.db").exists()
 
 
 def test_status(sweep, filled) -> None:
@@ -304,13 +331,14 @@ def test_list_names_the_shipped_specs(sweep) -> None:
 
 def test_the_plan_of_two_experiments_has_the_columns_of_both(sweep) -> None:
     code, out, _ = sweep("plan", "paper")
-    head, _, *rows, total = out.strip().splitlines()
+    head, _, *rows, total, time = out.strip().splitlines()
     assert code == 0
     assert head.split()[:4] == ["gol", "model_t", "ae", "rnn"]
     assert "experiment" in head
     assert len(rows) == 18
     assert all("life_count" in row for row in rows[-7:])
     assert total.startswith("paper: ")
+    assert time.endswith(" steps; the time is unknown until the first run ends")
 
 
 @pytest.mark.parametrize(

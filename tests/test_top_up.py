@@ -19,6 +19,7 @@ from sweep_helpers import (
     fail,
     opened,
     small,
+    trained_by_job,
     tree,
     write_spec,
 )
@@ -272,8 +273,8 @@ def test_on_slurm_the_hours_of_past_runs_are_asked_for(slurm, tmp_path) -> None:
     """The run that a top-up adds is new, and the cell's past is known: 80 hours on one core."""
     (first,) = expand(load(write_spec(tmp_path, runs=1))).runs
     store = open_store(str(tmp_path / "a.db"), create=True)
-    complete(store, first, accuracy=0.5, seconds=80 * 3600)
+    trained_by_job(store, first, accuracy=0.5, seconds=80 * 3600)
     code, out, err = top_up(tmp_path, "launcher=slurm", "--no-check", "--ask-above", "50")
     assert (code, out) == (2, "")
     assert slurm.run("squeue", "-h") == ""
-    assert "s: 1 of 1 run in 1 pack, about 80 core-hours by past runs: more than 50 hours" in err
+    assert "s: 1 of 1 run in 1 pack, about 80 core-hours by past runs on cpu: more than 50 hours" in err

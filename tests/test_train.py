@@ -106,6 +106,8 @@ def test_stopped_or_killed_and_gone_on_with(tmp_path) -> None:
     stopped.process.send_signal(signal.SIGINT)
     assert stopped.end(timeout=10) == 130
     assert "Traceback" not in stopped.said
+    assert "stopped, saved at step" in stopped.said
+    assert stopped.said.splitlines()[-1] == f"run {identity[:10]}: interrupted; the same command continues it"
     assert (tmp_path / "a.files" / "checkpoints" / f"{identity}.safetensors").is_file()
 
     killed = begin(tmp_path, *arguments)

@@ -82,7 +82,7 @@ def test_one_look_as_text(sweep) -> None:
     said = answer("watch", "--once", *DB, folder=folder)
     assert said.code == 0
     assert "all sweeps: 2 of 8 stored, 1 running, 2 failed, 3 new; ETA" in said.out
-    assert ["gol", "stored", "running", "failed", "new", "ETA"] in [
+    assert ["gol", "stored", "running", "failed", "new", "done", "ETA"] in [
         line.split() for line in said.out.splitlines()
     ]
     for word in (
@@ -106,6 +106,16 @@ def test_runs_of_one_process_share_it(sweep) -> None:
     assert seen["eta_seconds"] is None  # no run has ended, and no speed is known
 
 
+def test_a_cell_whose_runs_have_just_started_or_all_wait_has_no_eta(sweep) -> None:
+    folder, store = sweep
+    two, three = expand(load(folder / "s.yaml")).cells
+    store.start(two.runs[0].run_id, replace(ME, host=os.uname().nodename, process=process_name(os.getpid())))
+    store.claim([run.run_id for run in three.runs], job_name="s-1", launcher="slurm")
+    seen = answer("watch", "--once", "--json", *DB, folder=folder).json
+    assert [cell["eta_seconds"] for cell in seen["cells"]] == [None, None]
+    assert seen["eta_seconds"] is None
+
+
 @pytest.mark.parametrize(("leave", "code"), [(complete, 0), (fail, 1)])
 def test_without_anything_active_it_ends_at_once(sweep, leave, code) -> None:
     folder, store = sweep
@@ -126,6 +136,29 @@ def test_a_worker_of_this_machine_that_died_is_noticed(sweep) -> None:
     said = answer("watch", "s.yaml", "--once", *DB, folder=folder)
     assert "LOST: its worker process is gone" in said.out
     assert store.states([run_id]) == {run_id: State.LOST}
+
+
+def test_on_finish_runs_a_command_once_nothing_is_active(sweep) -> None:
+    folder, store = sweep
+    run_id = fill(folder, store)
+    told = "echo $IMAGINE_SWEEP $IMAGINE_TOTAL $IMAGINE_STORED $IMAGINE_ACTIVE $IMAGINE_FAILED $IMAGINE_TO_SUBMIT"
+    command = [SWEEP, *DB, "watch", "s.yaml", "--every", "1", "--on-finish", f"{told} >>told; false"]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watch:
+        assert watch.stdout is not None
+        assert watch.stdout.readline()
+        assert not (folder / "told").exists()
+        assert store.finish(Attempt(run_id, 1), RunRecord(run_id, "reached", 1.0, {}))
+        _, errors = watch.communicate(timeout=90)
+    assert (folder / "told").read_text() == "s 8 3 0 2 3\n"
+    assert watch.returncode == 1  # two runs failed
+    assert "false' ended with exit code 1" in errors
+
+
+def test_on_finish_and_once_exclude_each_other(sweep) -> None:
+    said = answer("watch", "--once", "--on-finish", "touch told", *DB, folder=sweep[0])
+    assert (said.code, said.err.count("\n"), (sweep[0] / "told").exists()) == (2, 1, False)
 
 
 @pytest.mark.parametrize("more", [["--once"], [], ["--once", "--json"]])

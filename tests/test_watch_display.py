@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 from test_eta import CELLS
 
-from results_db.contract import StoreError
-from slurm.follow.reconcile import Reconciled
+from results_db.contract import Attempt, State, StoreError
+from slurm.follow.reconcile import Ended, Reconciled
+from slurm.follow.verdicts import Verdict
 from sweeps.follow.display import Screen, screen, show_once, summary
 from sweeps.follow.watch import RunNow, Snapshot
 from sweeps.status.cell import CellStatus
@@ -82,7 +83,40 @@ def test_on_a_narrow_terminal_every_number_is_whole(width) -> None:
     for row in rows:
         assert row[0] == RUN.run_id[:10]
         # `what` may be cut, and only the final accuracy is shown.
-        assert row[-6:] == ["node-017", "3400/5000", "123.4", "71.9%", "1:02", "h"]
+        assert row[-5:] == ["3400/5000", "123.4", "71.9%", "1:02", "h"]
+
+
+def test_what_tells_runs_apart_is_never_cut() -> None:
+    """Their seeds and nodes. What they share is said once, above them."""
+    labels = [f"gol=2 model_t={m} ae=false rnn=false preset=paper_search seed={m + 10}" for m in range(3)]
+    runs = [replace(RUN, label=label, node=f"n{index}") for index, label in enumerate(labels)]
+    lines = shown(80, replace(SNAPSHOT, running=runs)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "running, all: gol=2 ae=false rnn=false preset=paper_search" in lines
+    rows = [line.split() for line in lines if "3400/5000" in line]
+    assert [row[1:4] for row in rows] == [[f"seed={m + 10}", f"model_t={m}", f"n{m}"] for m in range(3)]
+
+
+def test_a_bar_shows_what_is_done_of_each_cell() -> None:
+    """Of 4 runs one is stored and one half done: 1.5 of 4."""
+    (cell,) = SNAPSHOT.cells
+    some = replace(cell, states={"COMPLETED": 1, "RUNNING": 1, "PENDING": 2}, done=1.5)
+    (row,) = [
+        line for line in shown(80, replace(SNAPSHOT, cells=[some], running=[])).splitlines() if "━" in line
+    ]
+    assert 7 * "━" + "╸" in row  # 7.5 of 20 characters
+
+
+def test_cells_fit_a_narrow_terminal() -> None:
+    """Four columns, five statuses, a bar and a long ETA: only the bar shrinks."""
+    (cell,) = SNAPSHOT.cells
+    columns = {"gol": 3, "model_t": 2, "ae": False, "rnn": False}
+    states = dict.fromkeys(("COMPLETED", "RUNNING", "PENDING", "FAILED", "NEW"), 1000)
+    wide = replace(cell, cell=replace(cell.cell, columns=columns), states=states, eta_s=11_111.0)
+    lines = shown(80, replace(SNAPSHOT, cells=[wide], running=[])).splitlines()
+    assert max(map(len, lines)) <= 80
+    row = ["3", "2", "false", "false", *["1000"] * 5, "3:05", "h"]
+    assert row in [line.split() for line in lines]
 
 
 def test_with_room_everything_is_shown() -> None:
@@ -102,6 +136,20 @@ def test_causes_and_remedies_are_folded_and_never_cut() -> None:
     said = " ".join(shown(60).split())
     assert HELD in said
     assert f"1 failed (imagine-sweep logs 0123456789): {CAUSE}" in said
+
+
+def test_one_look_shows_every_change_and_a_screen_counts_the_others() -> None:
+    ended = [
+        Ended(Attempt(f"{n:064x}", 1), None, Verdict(State.LOST, "its worker is gone")) for n in range(12)
+    ]
+    snapshot = replace(SNAPSHOT, changes=Reconciled(ended=ended))
+    assert shown(80, snapshot).count("its worker is gone") == 12
+    out = io.StringIO()
+    # 8 lines: the cause, the held launch, 5 changes, and how many there are more.
+    some = screen(snapshot, width=80, height=40, recent=snapshot.changes.lines)
+    Console(file=out, width=80).print(some)
+    assert out.getvalue().count("its worker is gone") == 5
+    assert "and 7 more" in out.getvalue()
 
 
 def test_folded_lines_take_their_room_from_the_tables() -> None:

@@ -9,13 +9,25 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from sweep_helpers import HOPELESS, ME, attempt_states, begun, complete, ids, results, small, staged
+from sweep_helpers import (
+    HOPELESS,
+    ME,
+    attempt_states,
+    begun,
+    complete,
+    ids,
+    results,
+    small,
+    staged,
+    wait_until,
+)
 from training_helpers import after
 
 from imagination.life.state import LifeState
 from imagination.schema import ConfigError
 from jobs import checkpoint, worker
 from jobs.pack import Pack
+from jobs.recording import RunRecorder
 from results_db.contract import Attempt, State
 from results_db.files import Files
 from results_db.spool.ingest import ingest
@@ -259,6 +271,14 @@ def test_damaged_and_swapped_checkpoints_change_no_result(new_store, caplog) -> 
         assert results(disturbed, run.run_id) == results(undisturbed, run.run_id)
         assert path.with_name(f"{path.name}.damaged").exists()
     assert caplog.text.count("starts again") == 3
+
+
+def test_the_first_heartbeats_come_soon(store) -> None:
+    """One every 15 s, but a run that has just started is not shown at step 0 for as long."""
+    recorder = RunRecorder(begun(store, small()), store, max_steps=40, report=lambda _: None)
+    recorder.progress(7, {})
+    with worker.Heartbeat(store, [recorder]):
+        wait_until(lambda: store.open_attempts()[0].step == 7, within_s=worker.HEARTBEAT_EVERY_S / 2)
 
 
 def test_the_heartbeat_tells_the_step(store, monkeypatch) -> None:

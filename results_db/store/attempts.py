@@ -15,6 +15,7 @@ from results_db.contract import (
     INTERRUPTED,
     RESTARTABLE,
     Attempt,
+    BegunAttempt,
     EndedAttempt,
     OpenAttempt,
     Provenance,
@@ -25,7 +26,7 @@ from results_db.contract import (
 from results_db.store import models, rows
 from results_db.store.engine import Database
 
-Listed = TypeVar("Listed", OpenAttempt, EndedAttempt)
+Listed = TypeVar("Listed", OpenAttempt, BegunAttempt, EndedAttempt)
 
 
 class AttemptStore(Database, Store):
@@ -207,6 +208,13 @@ class AttemptStore(Database, Store):
             return _listed(connection, OpenAttempt, query.order_by(models.Attempt.id))
 
     @override
+    def begun_attempts(self) -> list[BegunAttempt]:
+        began = models.Attempt.started_at
+        with self._reading() as connection:
+            query = _columns_of(BegunAttempt).where(began.is_not(None))
+            return _listed(connection, BegunAttempt, query.order_by(began, models.Attempt.id))
+
+    @override
     def ended_attempts(self, states: Collection[State] = FAILURES) -> list[EndedAttempt]:
         run, attempt = models.Run, models.Attempt
         query = _columns_of(EndedAttempt).where(run.state.in_(sorted(states)), attempt.state == run.state)
@@ -277,7 +285,7 @@ def _restore_states(connection: Connection, runs: Sequence[int]) -> None:
             connection.execute(update(models.Run).where(models.Run.id.in_(chunk)).values(state=state))
 
 
-def _columns_of(listed: type[OpenAttempt | EndedAttempt]) -> Select[Any]:
+def _columns_of(listed: type[OpenAttempt | BegunAttempt | EndedAttempt]) -> Select[Any]:
     """A query for all attempts, with the columns that `_listed` expects."""
     table = models.Attempt.__table__.c
     names = [field.name for field in fields(listed) if field.name != "attempt"]

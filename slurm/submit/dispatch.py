@@ -160,6 +160,7 @@ class Submission:
             user=getpass.getuser(),
             logs=self.resources.submitit_folder,
             hold_after=self.hold_after,
+            gpus=self.resources.gpus,
         )
         folder.begin(about)
         run_ids = [run.run_id for pack in part.packs for run in pack.runs]

@@ -209,15 +209,6 @@ class Resources:
         counts += [entry for entry in gres if entry.partition(":")[0].removeprefix("gres/") == "gpu"]
         return max((_number(count) for count in counts if count), default=0)
 
-    @property
-    def unit(self) -> str:
-        """The unit of `hours`."""
-        return "GPU-hours" if self.gpus else "core-hours"
-
-    def hours(self, seconds: float) -> float:
-        """GPU-hours for these seconds of training; core-hours if the jobs ask for no GPU."""
-        return seconds * (self.gpus or self.cpus) / 3600
-
     def submitit(self) -> dict[str, Any]:
         """The keywords of `AutoExecutor.update_parameters`, as the plugin would make them."""
         from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf

@@ -1,6 +1,9 @@
 """What the commands of `imagine-sweep` share: arguments, options, a question, and output."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
@@ -12,7 +15,10 @@ from click.shell_completion import CompletionItem
 from results_db import console
 from results_db.cli.options import reading
 from results_db.columns import CONFIG_COLUMNS
-from sweeps.launch.options import LaunchOptions, ask
+from sweeps.launch.options import LaunchOptions, ask, say
+
+if TYPE_CHECKING:
+    from sweeps.status.cell import Counts
 
 if TYPE_CHECKING:
     from slurm.submit.launchers import Resources
@@ -118,6 +124,36 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         with_options = option(with_options)
     return with_options
+
+
+on_finish_option = click.option(
+    "--on-finish",
+    metavar="COMMAND",
+    help="Run this shell command once, when no run waits or trains any more. IMAGINE_SWEEP is then the sweep's name, "
+    "and IMAGINE_TOTAL, _STORED, _ACTIVE, _FAILED and _TO_SUBMIT are numbers of runs.",
+)
+"""Adds `--on-finish` and the argument `on_finish: str | None`."""
+
+
+def run_on_finish(command: str, name: str, counts: "Counts") -> None:
+    """Runs the command of `--on-finish` for a sweep, with its numbers of runs in the environment."""
+    numbers = {
+        "IMAGINE_TOTAL": counts.total,
+        "IMAGINE_STORED": counts.stored,
+        "IMAGINE_ACTIVE": counts.active,
+        "IMAGINE_FAILED": counts.failed,
+        "IMAGINE_TO_SUBMIT": counts.to_submit,
+    }
+    told = {name: str(number) for name, number in numbers.items()}
+    done = subprocess.run(
+        command,
+        shell=True,
+        env={**os.environ, "IMAGINE_SWEEP": name, **told},
+        stdout=sys.stderr,
+        check=False,
+    )
+    if done.returncode:
+        say(f"--on-finish: '{command}' ended with exit code {done.returncode}")
 
 
 yes_option = click.option("-y", "--yes", is_flag=True, help=f"Do not ask, even above {MOST_UNASKED} runs.")

@@ -16,17 +16,15 @@ from sweeps.cli import jobs as cli_jobs
 from sweeps.cli import options
 from sweeps.cli import retry as cli_retry
 from sweeps.cli import watch as cli_watch
+from sweeps.launch.options import LaunchOptions
 from sweeps.spec.document import SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from slurm.submit.launchers import Resources
-    from sweeps.launch.options import LaunchOptions
     from sweeps.launch.preview import Preview
     from sweeps.spec.expand import Expansion
     from sweeps.spec.model import Spec
-    from sweeps.status.plan import Plan
 
 
 _COMMANDS = [
@@ -107,7 +105,8 @@ def plan(
     from sweeps.spec.expand import first_runs
 
     loaded, expansion = _chosen(db, spec, overrides, where=where)
-    _show_plan(loaded, first_runs(expansion, limit), db, retry_failed=retry_failed, as_json=as_json)
+    how = LaunchOptions(db=db, retry_failed=retry_failed)
+    _show_plan(loaded, first_runs(expansion, limit), how, as_json=as_json)
 
 
 @cli.command()
@@ -117,13 +116,15 @@ def plan(
 @console.json_option
 @retry_option
 @options.launch_options
+@options.on_finish_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def launch(
     *,
     spec: str,
     overrides: tuple[str, ...],
     where: str | None,
-    how: "LaunchOptions",
+    how: LaunchOptions,
+    on_finish: str | None,
     as_json: bool,
     dry_run: bool,
 ) -> int:
@@ -134,6 +135,7 @@ def launch(
 
     Example: imagine-sweep launch table1 runs=2 launcher.cpus_per_task=2
     """
+    from slurm.submit.launchers import SLURM, choose
     from sweeps.launch.launch import launch
     from sweeps.spec.expand import first_runs
 
@@ -141,11 +143,18 @@ def launch(
     if dry_run:
         first = first_runs(expansion, how.limit)
         found = options.preview(loaded, first, how)
-        _show_plan(loaded, first, how.db, retry_failed=how.retry_failed, as_json=as_json, preview=found)
+        _show_plan(loaded, first, how, as_json=as_json, preview=found)
         return 0
+    if on_finish is not None and choose(loaded.launcher).kind == SLURM:
+        raise click.UsageError(
+            "--on-finish needs a local launch, because this one ends before its jobs; "
+            "give it to imagine-sweep watch instead"
+        )
     result = launch(loaded, expansion, how)
     if as_json:
         options.print_json(result.as_dict())
+    if on_finish is not None and not result.interrupted:
+        options.run_on_finish(on_finish, result.name, result.counts)
     return result.exit_code
 
 
@@ -165,55 +174,45 @@ def _chosen(
 def _show_plan(
     spec: "Spec",
     expansion: "Expansion",
-    db: str | None,
+    how: LaunchOptions,
     *,
-    retry_failed: bool,
     as_json: bool,
     preview: "Preview | None" = None,
 ) -> None:
+    from jobs.progress import duration
+    from slurm.submit.launchers import choose
+    from sweeps.launch.machines import in_words, machines_of
+    from sweeps.launch.prepare import form_packs
     from sweeps.status.cell import dead_runs
     from sweeps.status.plan import make_plan
 
-    with reading(db) as store:
-        plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=retry_failed)
-    resources = options.resources(spec)
+    machines = machines_of(choose(spec.launcher), workers=how.workers)
+    with reading(how.db) as store:
+        plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=how.retry_failed)
+        _, expected = form_packs(expansion, plan, store, machines=machines, options=how)
+    times = [expected.seconds(cell.to_submit) for cell in plan.cells]
     if as_json:
-        whole = plan.expected_seconds
-        hours = None if resources is None or whole is None else resources.hours(whole)
-        about: dict[str, object] = {"hours": hours, "unit": None if resources is None else resources.unit}
+        about = plan.as_dict() | expected.as_dict(machines)
+        for row, seconds in zip(about["cells"], times, strict=True):
+            row["expected_seconds"] = seconds
         if preview is not None:
             about["slurm"] = preview.as_dict()
-        options.print_json({"name": spec.name, **plan.as_dict(), **about})
+        options.print_json({"name": spec.name, **about})
         return
-    from jobs.progress import duration
-
     rows = [
-        {
-            **cell.cell.columns,
-            **cell.numbers,
-            "expected": "?" if cell.expected_seconds is None else duration(cell.expected_seconds),
-        }
-        for cell in plan.cells
+        {**cell.cell.columns, **cell.numbers, "expected": "?" if seconds is None else duration(seconds)}
+        for cell, seconds in zip(plan.cells, times, strict=True)
     ]
     options.print_rows(rows, as_json=False)
     counts = plan.counts
     console.say(
         f"{spec.name}: {counted(counts.total, 'run')} = {counts.stored} stored + {counts.active} active + "
-        f"{counts.failed} failed + {counts.to_submit} to submit ({_expected(plan, resources)})"
+        f"{counts.failed} failed + {counts.to_submit} to submit"
     )
+    if counts.to_submit:
+        console.say(f"{spec.name}: {in_words(expected, machines)}")
     for line in preview.lines() if preview else ():
         click.echo(line)
-
-
-def _expected(plan: "Plan", resources: "Resources | None") -> str:
-    """The training time of the runs to submit, by past runs."""
-    from jobs.progress import duration
-
-    time = plan.known_seconds
-    if time is None:
-        return "time unknown without past runs"
-    hours = "" if resources is None else f", {resources.hours(time):.3g} {resources.unit}"
-    return f"{'at least ' if plan.expected_seconds is None else ''}{duration(time)} of training{hours}"
 
 
 def main() -> None:

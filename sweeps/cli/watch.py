@@ -124,6 +124,7 @@ def _age(active: Sequence[OpenAttempt]) -> list[str]:
     metavar="S",
     help="Seconds between refreshes.",
 )
+@options.on_finish_option
 @console.json_option
 @options.store_option
 def watch(
@@ -133,6 +134,7 @@ def watch(
     where: str | None,
     once: bool,
     every_s: float,
+    on_finish: str | None,
     as_json: bool,
     store: Store,
 ) -> int:
@@ -141,6 +143,8 @@ def watch(
     Each look reconciles, as `reconcile` does, and runs squeue once. The command ends when no run is active, or with
     Ctrl-C; the jobs continue. Without a terminal it prints a line when something has changed; with --json it prints a
     line of JSON for every look.
+
+    Example: imagine-sweep watch table3 --on-finish 'mail -s "$IMAGINE_SWEEP: $IMAGINE_STORED stored" me </dev/null'
 
     Exit code 1: some runs failed or were interrupted.
 
@@ -152,7 +156,10 @@ def watch(
     from sweeps.follow.watch import Watch
     from sweeps.spec.choose import matching
     from sweeps.spec.stored import sweeps_of
+    from sweeps.status.cell import Counts
 
+    if once and on_finish is not None:
+        raise click.UsageError("--on-finish waits for the end, and --once does not; give only one of them")
     sweeps = sweeps_of(store, spec, overrides, report=say)
     if where is not None:  # a wrong filter ends the command, not only a look
         matching(grown(sweeps, set(store.runs()["run_id"])), where)
@@ -168,6 +175,8 @@ def watch(
         options.print_json(last.as_dict())
     elif once:
         show_once(last, _terminal())
+    if on_finish is not None:
+        options.run_on_finish(on_finish, last.name, sum((cell.counts for cell in last.cells), Counts()))
     return console.SOME_FAILED if last.has_failed else 0
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Self
 
 import click
@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
@@ -24,8 +25,9 @@ from sweeps.spec.stored import NO_SWEEP
 from sweeps.status.cell import CellStatus, Status, count_by_status
 
 _STYLES = {Status.STORED: "green", Status.RUNNING: "cyan", Status.WAITING: "dim", Status.NEW: "dim"}
-_LINES_BESIDE_TABLES = 12
+_LINES_BESIDE_TABLES = 13
 _WIDE = 120
+_BAR = 20
 _MOST_CAUSES = 5
 _MOST_REMARKS = 8
 
@@ -122,24 +124,40 @@ class Screen:
 
 def show_once(snapshot: Snapshot, console: Console) -> None:
     """Prints the whole snapshot, however long it is."""
-    height = 2 * (len(snapshot.cells) + len(snapshot.running) + 40)
-    console.print(screen(snapshot, width=console.width, height=height, recent=snapshot.changes.lines))
+    console.print(screen(snapshot, width=console.width, recent=snapshot.changes.lines))
 
 
 def screen(
-    snapshot: Snapshot, *, width: int, height: int, recent: Sequence[str] = (), footer: str = ""
+    snapshot: Snapshot,
+    *,
+    width: int,
+    height: int | None = None,
+    recent: Sequence[str] = (),
+    footer: str = "",
 ) -> RenderableType:
-    """As much of the snapshot as fits. `recent` are the newest changes, `footer` is the end of the last line."""
-    remarks = [*notes(snapshot), *recent][:_MOST_REMARKS]
-    folded = sum(math.ceil(len(line) / width) for line in remarks)
-    rows = max(height - _LINES_BESIDE_TABLES - folded, 6)
-    for_running = min(len(snapshot.running), max(rows // 2, rows - len(snapshot.cells) - 2))
+    """As much of the snapshot as fits.
+
+    Args:
+        snapshot: the snapshot.
+        width: columns of the terminal.
+        height: its lines; None: all of the snapshot is shown.
+        recent: the newest changes.
+        footer: the end of the last line.
+    """
+    remarks = [*notes(snapshot), *recent]
+    for_cells, for_running = len(snapshot.cells), len(snapshot.running)
+    if height is not None:
+        remarks = _first(remarks, most=_MOST_REMARKS)
+        folded = sum(math.ceil(len(line) / width) for line in remarks)
+        rows = max(height - _LINES_BESIDE_TABLES - folded, 6)
+        for_running = min(for_running, max(rows // 2, rows - for_cells - 2))
+        for_cells = max(rows - for_running, 3)
     parts: list[RenderableType] = [Text(summary(snapshot), style="bold")]
     if snapshot.waiting:
         reasons = ", ".join(f"{count} for {reason}" for reason, count in snapshot.waiting.items())
         parts.append(Text(f"waiting: {reasons}", style="dim"))
     if snapshot.cells:
-        parts.append(_cells(snapshot.cells, limit=max(rows - for_running, 3)))
+        parts.append(_cells(snapshot.cells, limit=for_cells, wide=width >= _WIDE))
     if snapshot.running:
         parts.append(_running(snapshot.running, limit=for_running, wide=width >= _WIDE))
     # Folded and not cut, because the remedy is at the end of a line.
@@ -153,18 +171,29 @@ def screen(
     return Group(*parts)
 
 
-def _cells(cells: Sequence[CellStatus], *, limit: int) -> Table:
+def _first(lines: list[str], *, most: int) -> list[str]:
+    """The lines, of which at most so many are shown."""
+    if len(lines) <= most:
+        return lines
+    return [
+        *lines[: most - 1],
+        f"and {len(lines) - most + 1} more; imagine-sweep watch --once shows them all",
+    ]
+
+
+def _cells(cells: Sequence[CellStatus], *, limit: int, wide: bool) -> Table:
     """The cells, with a column for every status that occurs. If there are too many cells, the active ones."""
     counts = [count_by_status(cell.states) for cell in cells]
     statuses = [status for status in Status if any(each[status] for each in counts)]
     several = len({cell.sweep for cell in cells}) > 1
     columns = list(dict.fromkeys(key for cell in cells for key in cell.cell.columns))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table(wide=wide)
     for name in ("sweep", *columns) if several else columns:
-        table.add_column(escape(name))
+        table.add_column(escape(name), no_wrap=True)
     for status in statuses:
-        table.add_column(status, justify="right", style=_STYLES.get(status, "yellow"))
-    table.add_column("ETA", justify="right")
+        table.add_column(status, justify="right", style=_STYLES.get(status, "yellow"), no_wrap=True)
+    table.add_column("done", max_width=_BAR)  # the one column that shrinks
+    table.add_column("ETA", justify="right", no_wrap=True)
     rows = list(zip(cells, counts, strict=True))
     if len(rows) > limit:
         rows.sort(key=lambda row: (row[1][Status.RUNNING], row[1][Status.WAITING]), reverse=True)
@@ -173,16 +202,21 @@ def _cells(cells: Sequence[CellStatus], *, limit: int) -> Table:
         names = [cell.sweep] if several else []
         names += [cell_text(cell.cell.columns.get(key)) for key in columns]
         numbers = [str(count[status] or "") for status in statuses]
-        table.add_row(*map(escape, names), *numbers, _eta(cell.eta_s) if cell.counts.active else "")
+        bar = ProgressBar(total=max(cell.counts.total, 1), completed=cell.done)
+        table.add_row(*map(escape, names), *numbers, bar, _eta(cell.eta_s) if cell.counts.active else "")
     if len(rows) < len(cells):
         table.add_row(f"and {len(cells) - len(rows)} more")
     return table
 
 
-def _running(runs: Sequence[RunNow], *, limit: int, wide: bool) -> Table:
-    """The runs that train. On a narrow terminal `what` and `accuracy` are cut, but numbers are not."""
-    rows = [_run(run, wide=wide) for run in (runs if len(runs) <= limit else runs[: limit - 1])]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if wide else (0, 1, 0, 0))
+def _running(runs: Sequence[RunNow], *, limit: int, wide: bool) -> RenderableType:
+    """The runs that train. On a narrow terminal `what` and `accuracy` are cut, but numbers are not.
+
+    What all of them share is said once above them, so that the rest has room.
+    """
+    shared = _shared(runs)
+    rows = [_run(run, shared, wide=wide) for run in (runs if len(runs) <= limit else runs[: limit - 1])]
+    table = _table(wide=wide)
     for name in rows[0] if rows else ("run",):
         may_shrink = name in ("what", "accuracy")
         table.add_column(
@@ -195,22 +229,43 @@ def _running(runs: Sequence[RunNow], *, limit: int, wide: bool) -> Table:
         table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row.values()))
     if len(rows) < len(runs):
         table.add_row(f"and {len(runs) - len(rows)} more")
-    return table
+    if not shared:
+        return table
+    return Group(
+        Text(f"running, all: {' '.join(shared)}", style="dim", no_wrap=True, overflow="ellipsis"), table
+    )
 
 
-def _run(run: RunNow, *, wide: bool) -> dict[str, str]:
-    """Column to text."""
+def _shared(runs: Sequence[RunNow]) -> list[str]:
+    """What several runs have in common: parts of their labels, and their node."""
+    if len(runs) < 2:
+        return []
+    first, *others = ([*run.label.split(), f"on {_node(run)}"] for run in runs)
+    return [part for part in first if all(part in other for other in others)]
+
+
+def _run(run: RunNow, shared: Collection[str], *, wide: bool) -> dict[str, str]:
+    """Column to text. The seed comes first, because the end of `what` may be cut."""
     reached = accuracies(run.progress)
+    own = [part for part in run.label.split() if part not in shared]
     return {
         "run": short(run.run_id),
-        "what": run.label,
-        "node": f"{run.node} {run.phase}".strip(),
+        "what": " ".join(sorted(own, key=lambda part: not part.startswith("seed="))),
+        **({} if f"on {_node(run)}" in shared else {"node": _node(run)}),
         **({"device": run.device} if wide else {}),
         "step": f"{run.step}/{run.max_steps}",
         "steps/s": "" if run.steps_per_s is None else f"{run.steps_per_s:.1f}",
         "accuracy": reached if wide else reached.partition(" | ")[0].removeprefix("final "),
         "ETA": _eta(run.eta_seconds),
     }
+
+
+def _node(run: RunNow) -> str:
+    return f"{run.node} {run.phase}".strip()
+
+
+def _table(*, wide: bool) -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if wide else (0, 1, 0, 0))
 
 
 def _eta(seconds: float | None) -> str:

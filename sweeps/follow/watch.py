@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.progress import Training
+from jobs.progress import Training, Where
 from results_db.contract import Attempt, PlannedRun, State, Store
 from results_db.query.failures import by_cause
 from slurm.client.client import Slurm
@@ -19,6 +19,7 @@ from sweeps.spec.expand import Cell, Expansion
 from sweeps.spec.model import Spec
 from sweeps.status.cell import NEW, CellStatus, Status, count_by_status, describe, read_cells
 from sweeps.status.estimate import Estimate, total_steps
+from sweeps.status.past import past_runs
 
 _RELEARN_AT = 1.1
 """Growth of the number of stored runs after which the estimate is made again."""
@@ -158,10 +159,14 @@ class Watch:
         # squeue shows a requeued job earlier than the store does.
         active = (State.PENDING, State.RUNNING)
         states |= {run_id: State.PENDING for run_id in reasons if states.get(run_id) in active}
-        queued = [run_id for run_id, state in states.items() if state is State.PENDING]
         workers = Counter(map(_worker, running))
-        training = [self._run_now(one, share=1 / workers[_worker(one)]) for one in running]
-        eta = self._estimate.left(training, queued)
+        training = [self._run_now(one, together=workers[_worker(one)]) for one in running]
+        places = {run.where for run in training}
+        # Runs that wait are expected to train where the others do, if these are all alike.
+        place = places.pop() if len(places) == 1 else None
+        queued = {run_id: place for run_id, state in states.items() if state is State.PENDING}
+        is_active = any(state in active for state in states.values())
+        eta = self._estimate.left(training, queued) if is_active else 0.0
         by_id = {run.run_id: run for run in training}
         job_names = {one.job_name for one in own if one.job_name}
         return Snapshot(
@@ -170,7 +175,7 @@ class Watch:
             states=Counter(str(states.get(run_id, NEW)) for run_id in self._runs),
             eta_seconds=eta,
             cells=[
-                self._with_eta(cell, states, by_id, eta)
+                self._measured(cell, by_id, queued, whole=eta)
                 for name, expansion in self._sweeps
                 for cell in read_cells(expansion, states, sweep=name)
             ],
@@ -193,34 +198,39 @@ class Watch:
             known = set(frame["run_id"])
             self._sweeps, self._runs = [], {}
             for spec, expansion in matching(grown(self._read_sweeps(), known), self._where):
-                cells = []
+                own = []
                 for cell in expansion.cells:
                     # A run of two sweeps is shown once.
                     runs = {run.run_id: (cell, run) for run in cell.runs if run.run_id not in self._runs}
-                    cells.append(replace(cell, runs=[run for _, run in runs.values()]))
+                    own.append(replace(cell, runs=[run for _, run in runs.values()]))
                     self._runs |= runs
-                self._sweeps.append((spec.name, Expansion(cells)))
-        self._estimate = Estimate([cell for _, each in self._sweeps for cell in each.cells], frame)
+                self._sweeps.append((spec.name, Expansion(own)))
+        cells = [cell for _, each in self._sweeps for cell in each.cells]
+        self._estimate = Estimate(cells, frame, past_runs(self._store, frame))
         self._size, self._stored = size, stored
 
-    def _with_eta(
+    def _measured(
         self,
         cell: CellStatus,
-        states: Mapping[str, State],
         training: Mapping[str, RunNow],
+        queued: Mapping[str, Where | None],
+        *,
         whole: float | None,
     ) -> CellStatus:
-        """The cell with the time left by its own workers, but at most `whole`, that of all cells."""
-        if not cell.counts.active:
-            return replace(cell, eta_s=0.0)
-        run_ids = [run.run_id for run in cell.cell.runs]
-        alone = self._estimate.left(
-            [training[run_id] for run_id in run_ids if run_id in training],
-            [run_id for run_id in run_ids if states.get(run_id) is State.PENDING],
-        )
-        return replace(cell, eta_s=min((eta for eta in (alone, whole) if eta is not None), default=None))
+        """The cell with what is done of it, and the time left by its own workers, but at most `whole`, that of all.
 
-    def _run_now(self, one: Running, *, share: float) -> RunNow:
+        Nothing is known of a cell whose runs all wait, because other cells' runs may come first.
+        """
+        run_ids = [run.run_id for run in cell.cell.runs]
+        own = [training[run_id] for run_id in run_ids if run_id in training]
+        done = cell.counts.stored + sum(run.done for run in own)
+        if not cell.counts.active or not own:
+            return replace(cell, done=done, eta_s=None if cell.counts.active else 0.0)
+        alone = self._estimate.left(own, {run_id: queued[run_id] for run_id in run_ids if run_id in queued})
+        eta = min((eta for eta in (alone, whole) if eta is not None), default=None)
+        return replace(cell, done=done, eta_s=eta)
+
+    def _run_now(self, one: Running, *, together: int) -> RunNow:
         attempt = one.attempt.attempt
         cell, run = self._runs[attempt.run_id]
         if attempt not in self._devices:
@@ -236,7 +246,8 @@ class Watch:
             max_steps=total_steps(run.config),
             progress=one.attempt.progress,
             steps_per_s=one.steps_per_s,
-            share=share,
+            share=1 / together,
+            where=Where(self._devices[attempt], together),
         )
         return replace(found, eta_seconds=self._estimate.of_run(found))
 

@@ -3,19 +3,21 @@
 from collections.abc import Sequence
 from contextlib import closing
 
-from jobs.progress import Display, duration
+from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts
 from results_db.contract import FAILURES, INTERRUPTED, State, Store
 from results_db.spool.ingest import ingest
 from results_db.store import open_store
 from results_db.text import counted
-from slurm.local import LocalLauncher, resources
+from slurm.local import LocalLauncher
 from slurm.submit.launchers import Launcher
+from sweeps.launch.machines import in_words, local_resources, on_this_machine
 from sweeps.launch.options import LaunchOptions
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
 from sweeps.status.cell import dead_runs, describe
+from sweeps.status.expected import Machines
 from sweeps.status.plan import make_plan
 
 
@@ -23,13 +25,16 @@ def launch_locally(
     spec: Spec, expansion: Expansion, options: LaunchOptions, *, launcher: Launcher
 ) -> LaunchResult:
     """Trains the runs that the store lacks, and returns when they have ended. See `launch`."""
-    cpus = launcher.settings.get("cpus_per_task")
-    machine = resources(cpus_per_task=int(str(cpus)) if cpus else None, workers=options.workers)
-    with prepare(spec, expansion, options, on_gpus=bool(machine.gpus), recover=_recover) as ready:
-        workers = min(machine.workers, len(ready.packs))
-        run_ids = [run.run_id for pack in ready.packs for run in pack.runs]
-        display = Display(run_ids, workers=workers, estimate=ready.plan.estimate)
-        for line in (*ready.notes, _opening(ready, workers=workers)):
+    machine = local_resources(launcher, workers=options.workers)
+    machines = on_this_machine(machine)
+    with prepare(spec, expansion, options, machines=machines, recover=_recover) as ready:
+        display = Display(
+            [[run.run_id for run in pack.runs] for pack in ready.packs],
+            workers=ready.expected.workers,
+            device=machines.device or "",
+            estimate=ready.expected.estimate,
+        )
+        for line in (*ready.notes, *_opening(ready, machines)):
             display.say(line)
         labels = {
             run.run_id: describe({**cell.columns, "seed": run.config["seed"]})
@@ -71,17 +76,18 @@ def _result(spec: Spec, expansion: Expansion, local: LocalLauncher, *, db: str |
     )
 
 
-def _opening(ready: Prepared, *, workers: int) -> str:
+def _opening(ready: Prepared, machines: Machines) -> list[str]:
     if not ready.packs:
-        return ready.nothing_to_train
-    counts, expected, seconds = ready.plan.counts, "", ready.plan.expected_seconds
-    if seconds is not None:
-        share = ready.runs / counts.to_submit / workers
-        expected = f", about {duration(seconds * share)} by past runs"
-    return (
-        f"{ready.spec.name}: training {ready.runs} of {counted(counts.total, 'run')} ({counts.stored} stored, "
-        f"{counts.active} active, {counts.failed} failed), packs: {len(ready.packs)}, workers: {workers}{expected}"
-    )
+        return [ready.nothing_to_train]
+    counts, workers = ready.plan.counts, ready.expected.workers
+    others = {"stored": counts.stored, "active": counts.active, "failed": counts.failed}
+    beside = ", ".join(f"{count} {word}" for word, count in others.items() if count)
+    return [
+        f"{ready.spec.name}: training {ready.runs} of {counted(counts.total, 'run')} in "
+        f"{counted(len(ready.packs), 'pack')} on {counted(workers, 'worker')}"
+        + (f" ({beside})" if beside else ""),
+        f"{ready.spec.name}: {in_words(ready.expected, machines)}",
+    ]
 
 
 def _closing(result: LaunchResult, *, trained: int) -> str:
@@ -89,8 +95,8 @@ def _closing(result: LaunchResult, *, trained: int) -> str:
         return f"{result.name}: {result.failure}"
     counts = result.counts
     if result.interrupted:
-        left = counted(counts.to_submit, "run")
-        return f"{result.name}: interrupted with {left} to submit; launch again to continue"
+        stored = f"{counts.stored} of {counted(counts.total, 'run')} stored"
+        return f"{result.name}: interrupted, {stored}; the same command trains {counts.to_submit} more"
     line = f"{result.name}: {counts.stored} of {counted(counts.total, 'run')} stored"
     if counts.failed:
         states = " ".join(f"--state {state}" for state in sorted(FAILURES))

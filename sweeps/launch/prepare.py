@@ -15,6 +15,7 @@ from sweeps.launch.options import LaunchOptions
 from sweeps.spec.expand import Expansion, expand, in_breadth_first_order
 from sweeps.spec.model import Spec
 from sweeps.status.cell import Counts
+from sweeps.status.expected import Expected, Machines, expect
 from sweeps.status.plan import Plan, make_plan
 
 GPU_PACK = 16
@@ -31,6 +32,7 @@ class Prepared:
         expansion: the cells and runs.
         plan: their status, and the runs to submit.
         packs: the packs to train, in order.
+        expected: how long that takes.
         notes: lines from the recovery, for the user.
     """
 
@@ -39,6 +41,7 @@ class Prepared:
     expansion: Expansion
     plan: Plan
     packs: Sequence[Pack]
+    expected: Expected
     notes: Sequence[str]
 
     @property
@@ -136,7 +139,7 @@ def prepare(
     expansion: Expansion,
     options: LaunchOptions,
     *,
-    on_gpus: bool,
+    machines: Machines,
     recover: Callable[[Store], Sequence[str]],
 ) -> Iterator[Prepared]:
     """Opens the store, recovers from earlier launches, plans, and forms the packs. Closes the store at the end.
@@ -150,7 +153,7 @@ def prepare(
         spec: the spec with its overrides.
         expansion: its cells and runs, or some of them.
         options: how to train.
-        on_gpus: whether the runs train on GPUs, which sets the default pack size.
+        machines: what the runs train on, which sets the default pack size.
         recover: brings the store up to date, and returns lines for the user.
 
     Raises:
@@ -161,13 +164,14 @@ def prepare(
         Files(store.folder).take(store.uuid)
         notes = recover(store)
         plan = make_plan(expansion, store, retry_failed=options.retry_failed)
-        size = pack_size(options, on_gpus=on_gpus)
+        packs, expected = form_packs(expansion, plan, store, machines=machines, options=options)
         yield Prepared(
             store=store,
             spec=spec,
             expansion=expansion,
             plan=plan,
-            packs=open_packs(expansion, plan, store, size=size, limit=options.limit),
+            packs=packs,
+            expected=expected,
             notes=notes,
         )
 
@@ -175,6 +179,15 @@ def prepare(
 def pack_size(options: LaunchOptions, *, on_gpus: bool) -> int:
     """Most runs of a pack."""
     return options.pack_size or (GPU_PACK if on_gpus else 1)
+
+
+def form_packs(
+    expansion: Expansion, plan: Plan, store: Store, *, machines: Machines, options: LaunchOptions
+) -> tuple[list[Pack], Expected]:
+    """The packs that a launch with these options trains on these machines, and how long that takes."""
+    size = pack_size(options, on_gpus=machines.gpus > 0)
+    packs = open_packs(expansion, plan, store, size=size, limit=options.limit)
+    return packs, expect(expansion, packs, store, machines=machines)
 
 
 def open_packs(expansion: Expansion, plan: Plan, store: Store, *, size: int, limit: int | None) -> list[Pack]:

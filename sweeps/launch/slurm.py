@@ -11,10 +11,12 @@ from slurm.job import PackJob
 from slurm.submit.check import START_WITHIN_S, check_node
 from slurm.submit.dispatch import Submission
 from slurm.submit.launchers import Launcher, Resources
+from sweeps.launch.machines import in_words, on_slurm
 from sweeps.launch.options import LaunchOptions, ask, say
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
+from sweeps.status.expected import Machines
 from sweeps.status.plan import make_plan
 
 
@@ -29,14 +31,15 @@ def launch_on_slurm(
     """
     limit = array_limit()
     resources = Resources.of(launcher)
-    with prepare(spec, expansion, options, on_gpus=resources.gpus > 0, recover=_recover) as ready:
+    machines = on_slurm(resources)
+    with prepare(spec, expansion, options, machines=machines, recover=_recover) as ready:
         for line in ready.notes:
             say(line)
         if not ready.packs:
             ready.stage()
             say(ready.nothing_to_train)
             return LaunchResult(name=spec.name, counts=ready.plan.counts)
-        what = _confirm(ready, resources, options)
+        what = _confirm(ready, machines, options)
         if options.check:
             _check(ready.store, resources)
         say(what)
@@ -66,17 +69,12 @@ def _recover(store: Store) -> Sequence[str]:
     return [*found.lines, *found.unknown]
 
 
-def _confirm(ready: Prepared, resources: Resources, options: LaunchOptions) -> str:
+def _confirm(ready: Prepared, machines: Machines, options: LaunchOptions) -> str:
     """Describes the launch. Asks first if past runs suggest too many GPU-hours."""
-    plan = ready.plan
-    hours, expected = 0.0, f"{resources.unit} unknown without past runs"
-    if plan.known_seconds is not None:
-        hours = resources.hours(plan.known_seconds * ready.runs / plan.counts.to_submit)
-        about = "at least" if plan.expected_seconds is None else "about"
-        expected = f"{about} {hours:.3g} {resources.unit} by past runs"
-    of_all = f"{ready.runs} of {counted(plan.counts.total, 'run')} in {counted(len(ready.packs), 'pack')}"
-    what = f"{ready.spec.name}: {of_all}, {expected}"
-    if hours > options.ask_above and not options.yes:
+    runs = counted(ready.plan.counts.total, "run")
+    of_all = f"{ready.runs} of {runs} in {counted(len(ready.packs), 'pack')}"
+    what = f"{ready.spec.name}: {of_all}, {in_words(ready.expected, machines)}"
+    if machines.hours(ready.expected.known_seconds) > options.ask_above and not options.yes:
         ask(what, f"more than {options.ask_above:g} hours", then="Submit them")
     return what
 

@@ -87,9 +87,9 @@ class CellStatus:
         states: state to number of runs; `NEW` for runs that are not in the store.
         to_submit: the runs that a launch would train, in seed order.
         kept: the number of kept runs; None: not counted.
-        seconds_per_run: mean training time of the cell's stored runs; None: unknown.
         top_up: the runs that a top-up would train.
         held_back: the number of runs that the cell needs beyond `top_up`.
+        done: the stored runs, and of each run that trains the share that is done.
         eta_s: seconds until the cell's active runs end; None: unknown.
     """
 
@@ -98,9 +98,9 @@ class CellStatus:
     states: Mapping[str, int]
     to_submit: Sequence[PlannedRun] = field(repr=False)
     kept: int | None = None
-    seconds_per_run: float | None = None
     top_up: Sequence[PlannedRun] = field(default=(), repr=False)
     held_back: int = 0
+    done: float = 0.0
     eta_s: float | None = None
 
     @property
@@ -115,13 +115,6 @@ class CellStatus:
     def missing(self) -> int:
         """The number of kept runs that the cell lacks."""
         return max(self.cell.wanted - (self.kept or 0), 0)
-
-    @property
-    def expected_seconds(self) -> float | None:
-        """Training time of all runs to submit, one after the other; None if it is unknown."""
-        if not self.to_submit:
-            return 0.0
-        return None if self.seconds_per_run is None else self.seconds_per_run * len(self.to_submit)
 
     @property
     def numbers(self) -> dict[str, int]:

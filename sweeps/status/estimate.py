@@ -1,24 +1,23 @@
 """Estimates how long runs take, from the runs that have ended."""
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from imagination.schema import Scalar
 from jobs.identity import canonical_json
-from jobs.progress import Training
+from jobs.progress import Training, Where
 from results_db.contract import State
 from sweeps.spec.expand import Cell
+from sweeps.status.past import PastRun
 
 if TYPE_CHECKING:  # takes half a second to import
     import pandas as pd
 
-_LEAST_SHARE = 0.05
-"""A running run is expected to need at least this share of a mean run's time."""
-
 _ALL = ""
-"""The key of the means over all cells."""
+"""The key of the values over all cells."""
 
 
 def total_steps(config: Mapping[str, Scalar]) -> int:
@@ -45,95 +44,128 @@ class _Mean:
 
 
 class Estimate:
-    """Mean durations of the cells' runs, and the time left.
+    """The steps and seconds that the cells' runs take, and the time left.
 
-    Durations are in seconds of a worker's time. Runs that train together share each second. All stored runs of
-    `frame` that differ from a cell only in the seed and the sampled keys count as the cell's.
+    Seconds are those of a worker's time, which runs that train together share. They are kept apart by where the runs
+    trained (`Where`), because another device or pack size says nothing about them; steps are the same everywhere.
+    All stored runs of `frame` that differ from a cell only in the seed and the sampled keys count as the cell's.
     """
 
-    def __init__(self, cells: Sequence[Cell], frame: "pd.DataFrame | None" = None) -> None:
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        frame: "pd.DataFrame | None" = None,
+        past: Mapping[str, PastRun] | None = None,
+    ) -> None:
         self._config_of: dict[str, str] = {}  # run id to its cell's config
-        self._adversary_steps: dict[str, int] = {}
+        self._template: dict[str, Mapping[str, Scalar]] = {}
         for cell in cells:
             config = canonical_json(cell.config)
             self._config_of |= {run.run_id: config for run in cell.runs}
-            self._adversary_steps[config] = _adversary_steps(cell.template)
-        self._seconds: defaultdict[str, _Mean] = defaultdict(_Mean)
-        self._steps: defaultdict[str, _Mean] = defaultdict(_Mean)
+            self._template[config] = cell.template
+        self._seconds: defaultdict[tuple[str, Where], _Mean] = defaultdict(_Mean)
+        self._steps: defaultdict[str, list[float]] = defaultdict(list)
         if frame is not None:
             stored = frame[frame["state"] == State.COMPLETED]
             for keys in {tuple(cell.config) for cell in cells}:
-                self._learn(stored, keys)
+                self._learn(stored, keys, past or {})
 
-    def _learn(self, stored: "pd.DataFrame", keys: Sequence[str]) -> None:
+    def _learn(self, stored: "pd.DataFrame", keys: Sequence[str], past: Mapping[str, PastRun]) -> None:
         """Learns from the stored runs of the cells whose configs have these keys."""
-        columns = stored.reindex(columns=[*keys, "seconds", "steps"]).dropna(subset=[*keys, "seconds"])
-        for *values, seconds, steps in zip(*(columns[name].tolist() for name in columns), strict=True):
+        columns = stored.reindex(columns=[*keys, "run_id", "steps"]).dropna(subset=keys)
+        for *values, run_id, steps in zip(*(columns[name].tolist() for name in columns), strict=True):
             config = canonical_json(dict(zip(keys, values, strict=True)))
-            if config in self._adversary_steps:
-                self._add(config, seconds, steps)
+            if config in self._template:
+                self._add_steps(config, steps)
+                if run_id in past:
+                    self._add_seconds(config, past[run_id].seconds, past[run_id].where)
 
-    def _add(self, config: str, seconds: float, steps: float | None) -> None:
+    def _add_steps(self, config: str, steps: float) -> None:
+        if steps > 0:  # false for NaN
+            for key in (config, _ALL):
+                self._steps[key].append(steps + _adversary_steps(self._template[config]))
+
+    def _add_seconds(self, config: str, seconds: float, where: Where) -> None:
         for key in (config, _ALL):
-            self._seconds[key].add(seconds)
-            if steps is not None and steps > 0:  # false for NaN
-                self._steps[key].add(steps + self._adversary_steps[config])
+            self._seconds[key, where].add(seconds)
 
-    def ended(self, run_id: str, seconds: float, steps: float) -> None:
+    def ended(self, run_id: str, where: Where, *, seconds: float, steps: float) -> None:
         """Learns from a run that has just ended: its training time, and its steps without the adversary's."""
-        self._add(self._config_of[run_id], seconds, steps)
+        self._add_steps(self._config_of[run_id], steps)
+        self._add_seconds(self._config_of[run_id], seconds, where)
 
-    def seconds(self, cell: Cell) -> float | None:
-        """Mean seconds of the cell's stored runs; None without any."""
-        return self._seconds[canonical_json(cell.config)].value
+    def seconds(self, run_id: str, where: Where | None) -> float | None:
+        """Mean seconds of the stored runs of the run's cell that trained there; None: unknown."""
+        return None if where is None else self._seconds[self._config_of[run_id], where].value
 
     def of_run(self, run: Training) -> float | None:
-        """Seconds until a run ends; None: unknown. The run is expected to be a mean run, within its step limit."""
-        mean = self._mean(self._seconds, run.run_id)
-        if mean is None:
-            return run.to_limit_s
-        steps = self._mean(self._steps, run.run_id) or max(run.max_steps, 1)
-        left = mean * max(1 - run.step / steps, _LEAST_SHARE) / run.share
-        return left if run.to_limit_s is None else min(left, run.to_limit_s)
+        """Seconds until a run ends, at its own speed; None: unknown.
+
+        The run is expected to need as many steps as the mean of the stored runs that needed more than it has done.
+        """
+        left, config = self._steps_left(run), self._config_of[run.run_id]
+        if run.steps_per_s:
+            return left / run.steps_per_s
+        whole = self._anywhere(config, run.where)
+        return None if whole is None else whole * left / self._mean_steps(config) / run.share
 
     def left(
-        self, training: Sequence[Training], waiting: Collection[str], *, workers: float | None = None
+        self,
+        training: Sequence[Training],
+        waiting: Mapping[str, Where | None],
+        *,
+        workers: float | None = None,
     ) -> float | None:
-        """Seconds until the last of these runs ends; None: unknown.
+        """Seconds until the last of these runs ends; None: unknown, or there are no runs.
 
-        The workers share all of the work. Until the first run has ended, a run that waits or has just started is
-        expected to take as long as the mean training run needs to its step limit.
+        The workers share all of the work. Until a run has ended where another one waits, that one is expected to
+        train as fast as those that train now.
 
         Args:
             training: runs that train.
-            waiting: ids of runs that wait for a worker.
+            waiting: run id to where it will train (None: unknown), of runs that wait for a worker.
             workers: the number of workers; default: those that train now.
         """
         workers = workers or sum(run.share for run in training)
-        if not workers:
-            return None if waiting else 0.0
-        to_limit = _Mean()
-        for run in training:
-            if run.steps_per_s:
-                to_limit.add(run.max_steps / run.steps_per_s * run.share)
+        if not workers or not (training or waiting):
+            return None
+        paces = [run.share / run.steps_per_s for run in training if run.steps_per_s]
+        pace = fmean(paces) if paces else None  # a worker's seconds for a step of one run
         longest = work = 0.0
         for run in training:
             rest = self.of_run(run)
-            if rest is None:  # it has just started
-                if to_limit.value is None:
-                    return None
-                rest = to_limit.value / run.share
-            longest, work = max(longest, rest), work + rest * run.share
-        for run_id in waiting:
-            mean = self._mean(self._seconds, run_id)
-            mean = to_limit.value if mean is None else mean
-            if mean is None:
+            if rest is None and pace is not None:  # it has just started
+                rest = pace * self._steps_left(run) / run.share
+            if rest is None:
                 return None
-            work += mean
+            longest, work = max(longest, rest), work + rest * run.share
+        alike = Counter((self._config_of[run_id], where) for run_id, where in waiting.items())
+        for (config, where), runs in alike.items():
+            whole = self._anywhere(config, where)
+            if whole is None and pace is not None:
+                whole = pace * self._mean_steps(config)
+            if whole is None:
+                return None
+            work += whole * runs
         # A worker that ends early cannot help with the longest run.
         return max(longest, work / workers)
 
-    def _mean(self, means: "defaultdict[str, _Mean]", run_id: str) -> float | None:
-        """The mean over the run's cell, or over all cells if no run of its cell has ended."""
-        own = means[self._config_of[run_id]].value
-        return means[_ALL].value if own is None else own
+    def _anywhere(self, config: str, where: Where | None) -> float | None:
+        """The mean seconds there over the cell, or over all cells if no run of the cell has ended there."""
+        if where is None:
+            return None
+        own = self._seconds[config, where].value
+        return self._seconds[_ALL, where].value if own is None else own
+
+    def _ended_steps(self, config: str) -> Sequence[float]:
+        """The steps of the cell's stored runs, or of all cells' if there are none."""
+        return self._steps.get(config) or self._steps[_ALL]
+
+    def _mean_steps(self, config: str) -> float:
+        """The steps that a run of the cell is expected to need: those of a mean stored run, else its limit."""
+        return fmean(self._ended_steps(config) or [max(total_steps(self._template[config]), 1)])
+
+    def _steps_left(self, run: Training) -> float:
+        ended = self._ended_steps(self._config_of[run.run_id])
+        longer = [steps for steps in ended if steps > run.step] or [run.max_steps]
+        return max(min(fmean(longer), run.max_steps) - run.step, 0)

@@ -1,0 +1,61 @@
+"""What a launch trains on, and in words how long it is expected to take there."""
+
+from jobs.progress import duration
+from results_db.text import counted
+from slurm.local import Resources as LocalResources
+from slurm.local import device_name, resources
+from slurm.submit.launchers import LOCAL, Launcher, Resources
+from sweeps.status.expected import Expected, Machines
+
+
+def machines_of(launcher: Launcher, *, workers: int | None = None) -> Machines:
+    """What this launcher trains on.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    if launcher.kind == LOCAL:
+        return on_this_machine(local_resources(launcher, workers=workers))
+    return on_slurm(Resources.of(launcher))
+
+
+def local_resources(launcher: Launcher, *, workers: int | None = None) -> LocalResources:
+    """The workers of this machine, as the launcher's settings ask for them."""
+    cpus = launcher.settings.get("cpus_per_task")
+    return resources(cpus_per_task=int(str(cpus)) if cpus else None, workers=workers)
+
+
+def on_this_machine(own: LocalResources) -> Machines:
+    """The machines of a local launch."""
+    return Machines(
+        workers=own.workers, gpus=int(bool(own.gpus)), cores=own.threads, device=device_name(own.gpus)
+    )
+
+
+def on_slurm(asked: Resources) -> Machines:
+    """The machines of a launch on Slurm; their device is known once a job has run."""
+    workers = int(asked.values["array_parallelism"])
+    return Machines(workers=workers, gpus=asked.gpus, cores=asked.cpus, on_slurm=True)
+
+
+def in_words(expected: Expected, machines: Machines) -> str:
+    """How long the launch takes, in a short line."""
+    unknown, runs = expected.unknown, len(expected.by_run)
+    if unknown == runs:
+        what = f"{machines.unit} are unknown" if machines.on_slurm else "the time is unknown"
+        return f"at most {expected.most_steps:,} steps; {what} until the first run ends"
+    about, more = (
+        ("at least", f" (unknown for {unknown} of {counted(runs, 'run')})") if unknown else ("about", "")
+    )
+    if machines.on_slurm:
+        return f"{about} {spent(expected.known_seconds, machines)} by past runs on {expected.device}{more}"
+    workers = counted(expected.workers, "worker")
+    return f"finished in {about} {duration(expected.finished_in)} on {workers}{more}"
+
+
+def spent(seconds: float, machines: Machines) -> str:
+    """These seconds of a worker's time as `160 GPU-hours`, or as `9 s of core time` if that is less than an hour."""
+    hours = machines.hours(seconds)
+    if hours < 1:
+        return f"{duration(3600 * hours)} of {machines.unit.removesuffix('-hours')} time"
+    return f"{hours:,.0f} {machines.unit}" if hours >= 100 else f"{hours:.3g} {machines.unit}"

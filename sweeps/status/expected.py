@@ -1,0 +1,120 @@
+"""How long a launch is expected to take, by past runs on its device and in packs of the same size."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.pack import Pack
+from jobs.progress import Where
+from results_db.contract import PlannedRun, Store
+from sweeps.spec.expand import Expansion
+from sweeps.status.estimate import Estimate, total_steps
+from sweeps.status.past import device_of_jobs, past_runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machines:
+    """What a launch trains on.
+
+    Attributes:
+        workers: the number of workers that may train at once.
+        gpus: GPUs of each worker; 0: it trains on its cores.
+        cores: its cores.
+        device: the device of a local launch; None: unknown.
+        on_slurm: whether jobs train, whose device is known once one has run.
+    """
+
+    workers: int
+    gpus: int
+    cores: int
+    device: str | None = None
+    on_slurm: bool = False
+
+    @property
+    def unit(self) -> str:
+        """The unit of `hours`."""
+        return "GPU-hours" if self.gpus else "core-hours"
+
+    def hours(self, seconds: float) -> float:
+        """The GPU-hours of these seconds of a worker's time; core-hours if it has no GPU."""
+        return seconds * (self.gpus or self.cores) / 3600
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The expected time of a launch.
+
+    Attributes:
+        device: the device of the past runs; None: there are none.
+        workers: the number of workers.
+        by_run: run id to its share of a worker's time in seconds; None: unknown.
+        most_steps: the step limits of the runs whose time is unknown, added up.
+        longest: seconds of the longest pack whose time is known.
+        estimate: for the time left, once the launch trains.
+    """
+
+    device: str | None = None
+    workers: int = 1
+    by_run: dict[str, float | None] = field(default_factory=dict, repr=False)
+    most_steps: int = 0
+    longest: float = 0.0
+    estimate: Estimate = field(default_factory=lambda: Estimate([]), repr=False)
+
+    @property
+    def unknown(self) -> int:
+        """The number of runs whose time is unknown."""
+        return sum(seconds is None for seconds in self.by_run.values())
+
+    @property
+    def known_seconds(self) -> float:
+        """The workers' time of the other runs, one after the other."""
+        return sum(seconds for seconds in self.by_run.values() if seconds is not None)
+
+    @property
+    def finished_in(self) -> float:
+        """Seconds until the workers have trained the runs whose time is known."""
+        return max(self.known_seconds / self.workers, self.longest)
+
+    def seconds(self, runs: Collection[PlannedRun]) -> float | None:
+        """The workers' time of the runs among these that the launch trains; None if that of any is unknown."""
+        times = [self.by_run[run.run_id] for run in runs if run.run_id in self.by_run]
+        return None if None in times else sum(time for time in times if time is not None)
+
+    def as_dict(self, machines: Machines) -> dict[str, Any]:
+        """The values for `--json`. `expected_seconds` and `hours` are null if any run's time is unknown."""
+        known = not self.unknown
+        return {
+            "expected_seconds": self.known_seconds if known else None,
+            "finished_in_seconds": self.finished_in if known else None,
+            "at_most_steps": self.most_steps,
+            "hours": machines.hours(self.known_seconds) if known else None,
+            "unit": machines.unit,
+            "device": self.device,
+            "workers": self.workers,
+        }
+
+
+def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machines: Machines) -> Expected:
+    """How long these packs of the expansion's runs take."""
+    if not packs:  # reading all runs takes time
+        return Expected()
+    frame = store.runs()
+    past = past_runs(store, frame)
+    estimate = Estimate(expansion.cells, frame, past)
+    device = device_of_jobs(past, store, gpus=machines.gpus) if machines.on_slurm else machines.device
+    by_run: dict[str, float | None] = {}
+    longest = 0.0
+    for pack in packs:
+        where = None if device is None else Where(device, len(pack.runs))
+        times = {run.run_id: estimate.seconds(run.run_id, where) for run in pack.runs}
+        longest = max(longest, sum(time or 0.0 for time in times.values()))
+        by_run |= times
+    unknown = [run for pack in packs for run in pack.runs if by_run[run.run_id] is None]
+    return Expected(
+        device=device,
+        workers=min(machines.workers, len(packs)),
+        by_run=by_run,
+        most_steps=sum(total_steps(run.config) for run in unknown),
+        longest=longest,
+        estimate=estimate,
+    )
