@@ -13,6 +13,7 @@ from sweeps.spec.expand import expand
 from sweeps.spec.load import expand_spec, load, shipped
 from sweeps.spec.overrides import apply_overrides
 from sweeps.spec.stored import find_spec, find_sweep, recompose, sweeps_of
+from sweeps.status.expected import Machines
 
 EVERYTHING = """
 experiment: life_state
@@ -160,7 +161,9 @@ def test_a_launch_that_this_version_cannot_read_leaves_the_spec_itself(store, tm
 
 def staged(store, spec):
     options = LaunchOptions(db=store.url)
-    with prepare(spec, expand(spec), options, on_gpus=False, recover=lambda _: []) as ready:
+    with prepare(
+        spec, expand(spec), options, machines=Machines(workers=1, gpus=0, cores=1), recover=lambda _: []
+    ) as ready:
         ready.stage()
     return ready
 

@@ -13,6 +13,7 @@ from results_db.store.sql import SqlStore, open_store
 from sweeps.launch.options import LaunchOptions
 from sweeps.launch.prepare import prepare
 from sweeps.spec.load import expand_spec
+from sweeps.status.expected import Machines
 
 CURVES = {f"state{number}": ([0, 100], [0.5, 1.0]) for number in range(1, 5)}
 
@@ -25,7 +26,13 @@ def db(tmp_path: Path) -> SqlStore:
 def train(db: SqlStore, name: str, *overrides: str) -> None:
     """Launches a shipped spec up to its training, and stores every run as COMPLETED with both decoders alike."""
     spec, expansion = expand_spec(name, overrides)
-    with prepare(spec, expansion, LaunchOptions(db=db.url), on_gpus=False, recover=lambda _: []) as ready:
+    with prepare(
+        spec,
+        expansion,
+        LaunchOptions(db=db.url),
+        machines=Machines(workers=1, gpus=0, cores=1),
+        recover=lambda _: [],
+    ) as ready:
         ready.stage()
     waiting = {
         run_id

@@ -237,7 +237,7 @@ def test_nothing_breaks_inside_a_word_on_a_terminal_of_80_columns(clock) -> None
     error = "RuntimeError: what happened needs more than a line of eighty columns"
     file = StringIO()
     console = Console(file=file, force_terminal=True, width=80, color_system=None, legacy_windows=False)
-    with Display([ONE, TWO], console=console) as display:
+    with Display([[ONE], [TWO]], console=console) as display:
         display.event(started(ONE), label)
         display.event(started(TWO), label)
         clock(20)

@@ -12,6 +12,7 @@ from results_db.store.sql import open_store
 from sweeps.launch.options import LaunchOptions
 from sweeps.launch.prepare import prepare
 from sweeps.spec.load import expand_spec
+from sweeps.status.expected import Machines
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,13 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store in which the smallest part of `paper` was launched: a run of every cell, the first of which failed."""
     store = open_store(str(tmp_path_factory.mktemp("terminal") / "a.db"), create=True)
     spec, expansion = expand_spec("paper", ["runs=2"])
-    with prepare(spec, expansion, LaunchOptions(db=store.url), on_gpus=False, recover=lambda _: []) as ready:
+    with prepare(
+        spec,
+        expansion,
+        LaunchOptions(db=store.url),
+        machines=Machines(workers=1, gpus=0, cores=1),
+        recover=lambda _: [],
+    ) as ready:
         ready.stage()
     first, *runs = expansion.runs
     attempt = store.start(first.run_id, WHO)

@@ -135,7 +135,7 @@ def test_a_run_stopped_in_its_second_stage_is_told_to_go_on_where_it_stood(store
     assert [int(stopped[name]) for name in ("stage", "earlier", "step")] == [1, 10, 5]
     run_pack(store, run, report=sessions[1].append)
     told = [
-        [(event["event"], event["step"], event["max_steps"]) for event in session if "step" in event]
+        [(event["event"], event["step"], event["max_steps"]) for event in session if "max_steps" in event]
         for session in sessions
     ]
     # Of 10 + 12 steps, told at every fifth step of either stage.

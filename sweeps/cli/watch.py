@@ -144,11 +144,9 @@ def watch(
     Ctrl-C; the jobs continue. Without a terminal it prints a line when something has changed; with --json it prints a
     line of JSON for every look.
 
-    Example: imagine-sweep watch table3 --on-finish 'mail -s "$IMAGINE_SWEEP: $IMAGINE_STORED stored" me </dev/null'
-
     Exit code 1: some runs failed or were interrupted.
 
-    Example: imagine-sweep watch table3 --every 30
+    Example: imagine-sweep watch table3 --on-finish 'echo $IMAGINE_STORED > done'
     """
     from slurm.client.client import Slurm
     from sweeps.follow.coverage import grown
