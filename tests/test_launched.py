@@ -214,3 +214,25 @@ def test_a_launch_is_taken_back_with_the_specs_that_it_includes(store, tmp_path)
     drawn_twice(tmp_path)
     staged(store, load(tmp_path / "both.yaml")).forget()
     assert store.launches() == []
+
+
+def test_the_content_of_a_spec_is_the_same_however_often_and_with_how_many_runs_it_was_launched(
+    store, tmp_path
+) -> None:
+    """Else `compare` would drop the earlier runs after a top-up."""
+    path = write_spec(tmp_path)
+    for overrides in ([], ["runs=1"], ["runs=7"]):
+        staged(store, apply_overrides(load(path), overrides))
+    ((united, _),) = sweeps_of(store, None, [], report=pytest.fail)
+    found, _ = find_sweep(store, str(path), report=lambda _: None)
+    assert {united.content, found.content} == {load(path).content}
+    staged(store, united)
+    assert len(store.members(["s"], overridden=[])) == 7
+
+
+def test_an_override_of_the_launcher_does_not_lose_the_launched_one(store, tmp_path) -> None:
+    path = write_spec(tmp_path)
+    launch(store, apply_overrides(load(path), ["launcher=slurm", "launcher.timeout_min=9"]))
+    found, expansion = find_sweep(store, str(path), ["launcher.mem_gb=16"], report=pytest.fail)
+    assert found.launcher == {"name": "slurm", "timeout_min": 9, "mem_gb": 16}
+    assert expansion == expand(load(path))

@@ -145,6 +145,7 @@ def _show(store: Store, found: "Cancellation", spec: str | None, overrides: Sequ
             "job": active[run_id].job_id,
         }
         for run_id in found.run_ids
+        if run_id in active  # else it has just ended
     ]
     options.print_rows(rows, as_json=False)
 

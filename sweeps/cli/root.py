@@ -153,7 +153,7 @@ def launch(
     result = launch(loaded, expansion, how)
     if as_json:
         options.print_json(result.as_dict())
-    if on_finish is not None and not result.interrupted:
+    if on_finish is not None and not result.interrupted and not result.counts.active:
         options.run_on_finish(on_finish, result.name, result.counts)
     return result.exit_code
 

@@ -171,7 +171,8 @@ class Spec:
             )
             for part in self.parts
         ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        distinct = dict.fromkeys(map(json.dumps, parts))  # several launches of a spec may stand in one
+        return hashlib.sha256(f"[{', '.join(distinct)}]".encode()).hexdigest()
 
     @property
     def included(self) -> "list[Spec]":

@@ -66,25 +66,26 @@ def find_spec(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[S
 def find_sweep(
     store: Store, name: str, overrides: Sequence[str] = (), *, report: Callable[[str], None]
 ) -> tuple[Spec, Expansion]:
-    """The sweep of a spec as it was launched into the store; with overrides or before any launch, see `find_spec`.
+    """The sweep of a spec as it was launched into the store.
 
-    If one of the launches was of the spec as it is, this is the spec, else all launches together. The launcher is
+    Before any launch, and with overrides of config keys, see `find_spec`. If one of the launches was of the spec as it is, this is the spec, else all launches together. The launcher is
     that of the last launch. `report` is called with a line if launches wanted other runs than the spec.
 
     Raises:
         SpecError: see `find_spec`.
     """
     spec, expansion = find_spec(store, name, overrides)
-    texts = [] if overrides else _texts(store).get(spec.name, [])
+    others = [text for text in overrides if not text.startswith("launcher")]
+    texts = [] if others else _texts(store).get(spec.name, [])
     try:
         wanted = [_ids(expand(recompose(text))) for text in texts]
-        launched = _united(texts) if texts else spec
+        launched = apply_overrides(_united(texts), overrides) if texts else spec
         found = expand(launched)
     except (ValueError, SpecError, ConfigError):
         return spec, expansion  # another version stored it
     own = _ids(expansion)
     if _ids(found) == own:
-        return launched, found
+        return replace(spec, launcher=launched.launcher), expansion
     if own in wanted:
         report(f"{spec.name}: other launches wanted other runs; give their overrides to see them")
         return replace(spec, launcher=launched.launcher), expansion
