@@ -68,8 +68,9 @@ def find_sweep(
 ) -> tuple[Spec, Expansion]:
     """The sweep of a spec as it was launched into the store.
 
-    Before any launch, and with overrides of config keys, see `find_spec`. If one of the launches was of the spec as it is, this is the spec, else all launches together. The launcher is
-    that of the last launch. `report` is called with a line if launches wanted other runs than the spec.
+    Before any launch, and with overrides of config keys, see `find_spec`. If one of the launches was of the spec as it
+    is, this is the spec, else all launches together. The launcher is that of the last launch, with its overrides.
+    `report` is called with a line if launches wanted other runs than the spec.
 
     Raises:
         SpecError: see `find_spec`.
