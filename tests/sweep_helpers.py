@@ -21,8 +21,12 @@ from jobs.pack import Pack
 from results_db.contract import Attempt, PlannedRun, Provenance, RunRecord, State, Store
 from results_db.store.sql import SqlStore, open_store
 from sweeps.cli import root as cli
+from sweeps.launch.options import LaunchOptions
+from sweeps.launch.prepare import Prepared, prepare
 from sweeps.spec.expand import Expansion, expand
 from sweeps.spec.load import load
+from sweeps.spec.model import Spec
+from sweeps.status.expected import Machines
 
 SMALL: dict[str, Scalar] = {
     "gol": 2,
@@ -233,3 +237,16 @@ def tree(folder: Path) -> set[str]:
 def ids(runs: Iterable[PlannedRun]) -> list[str]:
     """Run ids."""
     return [run.run_id for run in runs]
+
+
+def staged_launch(store: SqlStore, spec: Spec) -> Prepared:
+    """A launch of the spec up to its training."""
+    with prepare(
+        spec,
+        expand(spec),
+        LaunchOptions(db=store.url),
+        machines=Machines(workers=1, gpus=0, cores=1),
+        recover=lambda _: [],
+    ) as ready:
+        ready.stage()
+    return ready

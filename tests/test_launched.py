@@ -3,17 +3,14 @@
 from functools import partial
 
 import pytest
-from sweep_helpers import drawn_twice, small, write_spec
+from sweep_helpers import drawn_twice, small, staged_launch, write_spec
 
 from results_db.contract import NewSweep
-from sweeps.launch.options import LaunchOptions
-from sweeps.launch.prepare import prepare
 from sweeps.spec.document import SpecError
 from sweeps.spec.expand import expand
 from sweeps.spec.load import expand_spec, load, shipped
 from sweeps.spec.overrides import apply_overrides
 from sweeps.spec.stored import find_spec, find_sweep, recompose, sweeps_of
-from sweeps.status.expected import Machines
 
 EVERYTHING = """
 experiment: life_state
@@ -159,19 +156,10 @@ def test_a_launch_that_this_version_cannot_read_leaves_the_spec_itself(store, tm
     assert find_sweep(store, str(path), report=pytest.fail) == expand_spec(path)
 
 
-def staged(store, spec):
-    options = LaunchOptions(db=store.url)
-    with prepare(
-        spec, expand(spec), options, machines=Machines(workers=1, gpus=0, cores=1), recover=lambda _: []
-    ) as ready:
-        ready.stage()
-    return ready
-
-
 def test_a_launch_is_also_one_of_each_spec_that_it_includes(store, tmp_path) -> None:
     """A run that two of them want belongs to both, also where one of them draws what the other one says."""
     drawn_twice(tmp_path)
-    staged(store, load(tmp_path / "both.yaml"))
+    staged_launch(store, load(tmp_path / "both.yaml"))
     members = {name: store.members([name], overridden=[]) for name in ("both", "plain", "drawn")}
     (run,) = members["both"]
     assert members == {"both": {run}, "plain": {run}, "drawn": {run}}
@@ -179,7 +167,7 @@ def test_a_launch_is_also_one_of_each_spec_that_it_includes(store, tmp_path) -> 
 
 def test_what_the_command_line_overrides_counts_for_included_specs_as_well(store, tmp_path) -> None:
     drawn_twice(tmp_path)
-    staged(store, apply_overrides(load(tmp_path / "both.yaml"), ["batch=4", "max_steps=20"]))
+    staged_launch(store, apply_overrides(load(tmp_path / "both.yaml"), ["batch=4", "max_steps=20"]))
     assert {sweep.name: sweep.overridden for sweep in store.launches()} == dict.fromkeys(
         ("both", "plain", "drawn"), ("batch", "max_steps")
     )
@@ -190,16 +178,16 @@ def test_listings_leave_included_sweeps_out_unless_they_have_cells_of_their_own(
         return [spec.name for spec, _ in sweeps_of(store, None, [], report=pytest.fail)]
 
     drawn_twice(tmp_path)
-    staged(store, load(tmp_path / "both.yaml"))
+    staged_launch(store, load(tmp_path / "both.yaml"))
     assert listed() == ["both"]
-    staged(store, load(tmp_path / "plain.yaml"))
+    staged_launch(store, load(tmp_path / "plain.yaml"))
     assert listed() == ["both"]
-    staged(store, apply_overrides(load(tmp_path / "plain.yaml"), ["runs=2"]))
+    staged_launch(store, apply_overrides(load(tmp_path / "plain.yaml"), ["runs=2"]))
     assert listed() == ["both", "plain"]  # which has a run more now
 
 
 def test_what_an_earlier_version_launched_stays_so_when_it_is_launched_again(store) -> None:
-    staged(store, recompose(STORED))
+    staged_launch(store, recompose(STORED))
     assert store.launches()[0].overridden is None
     assert store.members(["old"], overridden=["channels"]) == set()
 
@@ -212,7 +200,7 @@ def test_draws_of_an_earlier_version_are_not_drawn_anew(tmp_path) -> None:
 
 def test_a_launch_is_taken_back_with_the_specs_that_it_includes(store, tmp_path) -> None:
     drawn_twice(tmp_path)
-    staged(store, load(tmp_path / "both.yaml")).forget()
+    staged_launch(store, load(tmp_path / "both.yaml")).forget()
     assert store.launches() == []
 
 
@@ -222,11 +210,11 @@ def test_the_content_of_a_spec_is_the_same_however_often_and_with_how_many_runs_
     """Else `compare` would drop the earlier runs after a top-up."""
     path = write_spec(tmp_path)
     for overrides in ([], ["runs=1"], ["runs=7"]):
-        staged(store, apply_overrides(load(path), overrides))
+        staged_launch(store, apply_overrides(load(path), overrides))
     ((united, _),) = sweeps_of(store, None, [], report=pytest.fail)
     found, _ = find_sweep(store, str(path), report=lambda _: None)
     assert {united.content, found.content} == {load(path).content}
-    staged(store, united)
+    staged_launch(store, united)
     assert len(store.members(["s"], overridden=[])) == 7
 
 

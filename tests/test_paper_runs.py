@@ -4,16 +4,14 @@ from pathlib import Path
 
 import pytest
 from compare_helpers import METRICS, complete
+from sweep_helpers import staged_launch
 
 from results_db.contract import RunRecord
 from results_db.paper import numbers
 from results_db.paper.compare import compare
 from results_db.paper.learning_order import choose, collect
 from results_db.store.sql import SqlStore, open_store
-from sweeps.launch.options import LaunchOptions
-from sweeps.launch.prepare import prepare
 from sweeps.spec.load import expand_spec
-from sweeps.status.expected import Machines
 
 CURVES = {f"state{number}": ([0, 100], [0.5, 1.0]) for number in range(1, 5)}
 
@@ -26,14 +24,7 @@ def db(tmp_path: Path) -> SqlStore:
 def train(db: SqlStore, name: str, *overrides: str) -> None:
     """Launches a shipped spec up to its training, and stores every run as COMPLETED with both decoders alike."""
     spec, expansion = expand_spec(name, overrides)
-    with prepare(
-        spec,
-        expansion,
-        LaunchOptions(db=db.url),
-        machines=Machines(workers=1, gpus=0, cores=1),
-        recover=lambda _: [],
-    ) as ready:
-        ready.stage()
+    staged_launch(db, spec)
     waiting = {
         run_id
         for run_id, state in db.states(run.run_id for run in expansion.runs).items()

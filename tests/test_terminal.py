@@ -4,15 +4,12 @@ from pathlib import Path
 
 import pytest
 from compare_helpers import METRICS, WHO, complete
-from sweep_helpers import RESULTS, SWEEP
+from sweep_helpers import RESULTS, SWEEP, staged_launch
 from terminal_helpers import on_terminal, plain, widest
 
 from results_db.contract import RunRecord, State
 from results_db.store.sql import open_store
-from sweeps.launch.options import LaunchOptions
-from sweeps.launch.prepare import prepare
 from sweeps.spec.load import expand_spec
-from sweeps.status.expected import Machines
 
 pytestmark = pytest.mark.slow
 
@@ -24,14 +21,7 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store in which the smallest part of `paper` was launched: a run of every cell, the first of which failed."""
     store = open_store(str(tmp_path_factory.mktemp("terminal") / "a.db"), create=True)
     spec, expansion = expand_spec("paper", ["runs=2"])
-    with prepare(
-        spec,
-        expansion,
-        LaunchOptions(db=store.url),
-        machines=Machines(workers=1, gpus=0, cores=1),
-        recover=lambda _: [],
-    ) as ready:
-        ready.stage()
+    staged_launch(store, spec)
     first, *runs = expansion.runs
     attempt = store.start(first.run_id, WHO)
     assert attempt is not None

@@ -18,13 +18,9 @@ from results_db.columns import CONFIG_COLUMNS
 from sweeps.launch.options import LaunchOptions, ask, say
 
 if TYPE_CHECKING:
-    from sweeps.status.cell import Counts
-
-if TYPE_CHECKING:
-    from slurm.submit.launchers import Resources
-    from sweeps.launch.preview import Preview
     from sweeps.spec.expand import Expansion
     from sweeps.spec.model import Spec
+    from sweeps.status.cell import Counts
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -165,27 +161,21 @@ def confirm(what: str, runs: int, *, then: str, yes: bool) -> None:
         ask(what, f"more than {MOST_UNASKED} runs", then=then)
 
 
-def resources(spec: "Spec") -> "Resources | None":
-    """The resources that a job of the spec asks Slurm for; None: the launcher is local."""
-    from slurm.submit.launchers import SLURM, Resources, choose
-
-    launcher = choose(spec.launcher)
-    return Resources.of(launcher) if launcher.kind == SLURM else None
-
-
-def preview(spec: "Spec", expansion: "Expansion", how: LaunchOptions) -> "Preview | None":
-    """What a launch would submit to Slurm; None if nothing, or if the launcher is local."""
-    asked = resources(spec)
-    if asked is None:
-        return None
-    from sweeps.launch.preview import preview
-
-    return preview(spec, expansion, how, resources=asked)
-
-
 def show_preview(spec: "Spec", expansion: "Expansion", how: LaunchOptions) -> None:
-    """Prints what a launch would submit to Slurm."""
-    found = preview(spec, expansion, how)
+    """Prints what a launch would submit to Slurm, if anything."""
+    from slurm.submit.launchers import choose
+    from sweeps.launch.machines import machines_of
+    from sweeps.launch.prepare import form_packs
+    from sweeps.launch.preview import preview
+    from sweeps.status.cell import dead_runs
+    from sweeps.status.plan import make_plan
+
+    with reading(how.db) as store:
+        plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=how.retry_failed)
+        packs, _ = form_packs(
+            expansion, plan, store, machines=machines_of(choose(spec.launcher)), options=how
+        )
+        found = preview(spec, packs, how, store=store)
     for line in found.lines() if found else ():
         click.echo(line)
 

@@ -22,7 +22,6 @@ from sweeps.spec.document import SpecError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweeps.launch.preview import Preview
     from sweeps.spec.expand import Expansion
     from sweeps.spec.model import Spec
 
@@ -142,8 +141,7 @@ def launch(
     loaded, expansion = _chosen(how.db, spec, overrides, where=where)
     if dry_run:
         first = first_runs(expansion, how.limit)
-        found = options.preview(loaded, first, how)
-        _show_plan(loaded, first, how, as_json=as_json, preview=found)
+        _show_plan(loaded, first, how, as_json=as_json, dry_run=True)
         return 0
     if on_finish is not None and choose(loaded.launcher).kind == SLURM:
         raise click.UsageError(
@@ -177,26 +175,28 @@ def _show_plan(
     how: LaunchOptions,
     *,
     as_json: bool,
-    preview: "Preview | None" = None,
+    dry_run: bool = False,
 ) -> None:
     from jobs.progress import duration
     from slurm.submit.launchers import choose
     from sweeps.launch.machines import in_words, machines_of
     from sweeps.launch.prepare import form_packs
+    from sweeps.launch.preview import preview
     from sweeps.status.cell import dead_runs
     from sweeps.status.plan import make_plan
 
     machines = machines_of(choose(spec.launcher), workers=how.workers)
     with reading(how.db) as store:
         plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=how.retry_failed)
-        _, expected = form_packs(expansion, plan, store, machines=machines, options=how)
+        packs, expected = form_packs(expansion, plan, store, machines=machines, options=how)
+        submitted = preview(spec, packs, how, store=store) if dry_run else None
     times = [expected.seconds(cell.to_submit) for cell in plan.cells]
     if as_json:
         about = plan.as_dict() | expected.as_dict(machines)
         for row, seconds in zip(about["cells"], times, strict=True):
             row["expected_seconds"] = seconds
-        if preview is not None:
-            about["slurm"] = preview.as_dict()
+        if submitted is not None:
+            about["slurm"] = submitted.as_dict()
         options.print_json({"name": spec.name, **about})
         return
     rows = [
@@ -211,7 +211,7 @@ def _show_plan(
     )
     if counts.to_submit:
         console.say(f"{spec.name}: {in_words(expected, machines)}")
-    for line in preview.lines() if preview else ():
+    for line in submitted.lines() if submitted else ():
         click.echo(line)
 
 

@@ -176,16 +176,11 @@ def prepare(
         )
 
 
-def pack_size(options: LaunchOptions, *, on_gpus: bool) -> int:
-    """Most runs of a pack."""
-    return options.pack_size or (GPU_PACK if on_gpus else 1)
-
-
 def form_packs(
     expansion: Expansion, plan: Plan, store: Store, *, machines: Machines, options: LaunchOptions
 ) -> tuple[list[Pack], Expected]:
     """The packs that a launch with these options trains on these machines, and how long that takes."""
-    size = pack_size(options, on_gpus=machines.gpus > 0)
+    size = options.pack_size or (GPU_PACK if machines.gpus else 1)
     packs = open_packs(expansion, plan, store, size=size, limit=options.limit)
     return packs, expect(expansion, packs, store, machines=machines)
 

@@ -1,23 +1,19 @@
 """What a launch would submit to Slurm, for a dry run. It writes nothing."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
 from imagination.schema import ConfigError
+from jobs.pack import Pack
 from jobs.progress import duration
-from results_db.store import open_store
+from results_db.contract import Store
 from results_db.text import counted
 from slurm.client.client import array_limit, sbatch_environment
 from slurm.job import PackJob
 from slurm.submit.dispatch import Part, Submission, deal
-from slurm.submit.launchers import Resources
+from slurm.submit.launchers import SLURM, Resources, choose
 from sweeps.launch.options import LaunchOptions
-from sweeps.launch.prepare import open_packs, pack_size
-from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
-from sweeps.status.cell import dead_runs
-from sweeps.status.plan import make_plan
 
 _MOST_ARRAYS = 20
 
@@ -75,25 +71,21 @@ class Preview:
         ]
 
 
-def preview(
-    spec: Spec, expansion: Expansion, options: LaunchOptions, *, resources: Resources
-) -> Preview | None:
-    """What a launch of these runs would submit; None if there is nothing to train."""
-    with closing(open_store(options.db, create=False)) as store:
-        plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=options.retry_failed)
-        size = pack_size(options, on_gpus=resources.gpus > 0)
-        packs = open_packs(expansion, plan, store, size=size, limit=options.limit)
-        if not packs:
-            return None
-        submission = Submission(store, resources, sweep=spec.name, hold_after=options.hold_after, job=PackJob)
-        arrays: Sequence[Part] = ()
-        script = unknown = ""
-        try:
-            most = int(resources.values["array_parallelism"])
-            arrays = deal(packs, limit=array_limit(), parallelism=most)
-            script = submission.script(arrays[0])
-        except ConfigError as error:
-            unknown = str(error)
+def preview(spec: Spec, packs: Sequence[Pack], options: LaunchOptions, *, store: Store) -> Preview | None:
+    """What a launch of these packs would submit; None if there are none, or if the launcher is local."""
+    launcher = choose(spec.launcher)
+    if launcher.kind != SLURM or not packs:
+        return None
+    resources = Resources.of(launcher)
+    submission = Submission(store, resources, sweep=spec.name, hold_after=options.hold_after, job=PackJob)
+    arrays: Sequence[Part] = ()
+    script = unknown = ""
+    try:
+        most = int(resources.values["array_parallelism"])
+        arrays = deal(packs, limit=array_limit(), parallelism=most)
+        script = submission.script(arrays[0])
+    except ConfigError as error:
+        unknown = str(error)
     return Preview(
         packs=len(packs),
         runs=sum(len(pack.runs) for pack in packs),
