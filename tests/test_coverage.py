@@ -156,10 +156,9 @@ def test_without_a_spec_it_is_of_every_sweep_that_was_launched(folder) -> None:
 
 def test_reading_creates_nothing(tmp_path) -> None:
     write_spec(tmp_path)
-    said = coverage(tmp_path)
-    assert (said.code, said.out) == (0, "")
-    assert said.err.startswith("a.db does not exist; ")
-    assert coverage(tmp_path, "--json").json == []
+    said = answer("coverage", "--db", "a.db", folder=tmp_path)
+    assert (said.code, said.out) == (2, "")
+    assert "a.db does not exist; " in said.err
     assert coverage(tmp_path, "s.yaml", "--json").json[0]["to_submit"] == 2
     assert tree(tmp_path) == {"s.yaml"}
 

@@ -293,6 +293,6 @@ def test_the_command(tmp_path: Path) -> None:
 
 def test_the_command_without_a_store(tmp_path: Path) -> None:
     done = run(RESULTS, "ingest", "--db", "none.db", folder=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "spool: empty\n")
-    assert done.stderr.startswith("none.db does not exist; ")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "none.db does not exist; " in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -163,10 +163,12 @@ def test_on_finish_and_once_exclude_each_other(sweep) -> None:
 
 @pytest.mark.parametrize("more", [["--once"], [], ["--once", "--json"]])
 def test_no_sweep_is_no_error(tmp_path, more) -> None:
+    assert answer("watch", *more, *DB, folder=tmp_path).code == 2  # the store was named, and there is none
+    assert list(tmp_path.iterdir()) == []
+    open_store(f"{tmp_path}/a.db", create=True).close()
     said = answer("watch", *more, *DB, folder=tmp_path)
     assert said.code == 0
     assert said.json["cells"] == [] if "--json" in more else "no launched sweep" in said.out
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_before_its_launch_all_runs_are_new(tmp_path) -> None:

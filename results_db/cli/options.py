@@ -1,6 +1,7 @@
 """What the commands of `imagine-results` share: options, the store to read, and the line for an empty answer."""
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from results_db.console import json_option, say
+from results_db.contract import StoreError
 from results_db.text import counted
 from results_db.views.figures import files
 from results_db.views.tables import FORMATS
@@ -60,18 +62,25 @@ output_option = click.option(
 
 
 @contextmanager
-def reading(db: str | None) -> "Iterator[SqlStore]":
-    """Opens a store to read it. If the store does not exist, a command that succeeds says so at its end."""
+def reading(db: str | None, *, may_create: bool = False) -> "Iterator[SqlStore]":
+    """Opens a store to read it. If it does not exist, it is empty, and a command that succeeds says so at its end.
+
+    Raises:
+        StoreError: the store does not exist though it was named, unless the command is about a launch that
+            `may_create` it.
+    """
     from results_db.store import open_store
 
     with open_store(db, create=False) as store:
+        missing = (
+            f"{store.display_url} does not exist; name another store with --db, or create it with: "
+            "imagine-sweep launch SPEC"
+        )
+        if not store.exists and (db or os.environ.get("IMAGINE_DB")) and not may_create:
+            raise StoreError(missing)
         yield store
         if not store.exists:
-            say(
-                f"{store.display_url} does not exist; name another store with --db, or create it with: "
-                "imagine-sweep launch SPEC",
-                err=True,
-            )
+            say(missing, err=True)
 
 
 def say_nothing(

@@ -58,11 +58,14 @@ def optional_spec_arguments(command: F) -> F:
 
 
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--db` and the argument `store: Store`, which is open while the command runs."""
+    """Adds `--db` and the argument `store: Store`, which is open while the command runs.
+
+    A launch of SPEC, if the command has one, may yet create the store.
+    """
 
     @wraps(command)
     def with_store(*, db: str | None, **given: Any) -> Any:
-        with reading(db) as store:
+        with reading(db, may_create=given.get("spec") is not None) as store:
             return command(store=store, **given)
 
     return console.db_option(with_store)
@@ -170,7 +173,7 @@ def show_preview(spec: "Spec", expansion: "Expansion", how: LaunchOptions) -> No
     from sweeps.status.cell import dead_runs
     from sweeps.status.plan import make_plan
 
-    with reading(how.db) as store:
+    with reading(how.db, may_create=True) as store:
         plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=how.retry_failed)
         packs, _ = form_packs(
             expansion, plan, store, machines=machines_of(choose(spec.launcher)), options=how

@@ -186,7 +186,7 @@ def _show_plan(
     from sweeps.status.plan import make_plan
 
     machines = machines_of(choose(spec.launcher), workers=how.workers)
-    with reading(how.db) as store:
+    with reading(how.db, may_create=True) as store:
         plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=how.retry_failed)
         packs, expected = form_packs(expansion, plan, store, machines=machines, options=how)
         submitted = preview(spec, packs, how, store=store) if dry_run else None
