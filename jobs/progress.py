@@ -228,12 +228,20 @@ class Display:
         if event["state"] == "COMPLETED":
             done = 1.0
             if self._estimate is not None:
+                seconds = self._seconds(run_id, run, event)
                 steps = event["metrics"].get("steps") or 0
-                self._estimate.ended(run_id, self._where[run_id], seconds=event["seconds"], steps=steps)
+                self._estimate.ended(run_id, self._where[run_id], seconds=seconds, steps=steps)
         elif run is not None and event.get("step") is not None:  # saved
             run.step = int(event["step"])
             done = min(run.done, 0.99)
         self._count(run_id, f"{named}: {ending(event)}", done=done)
+
+    def _seconds(self, run_id: str, run: _Running | None, event: Mapping[str, Any]) -> float:
+        """A completed run's share of its worker's time, with its evaluation if it started here at its first step."""
+        by_clock = 0.0
+        if run is not None and run.first_step == 0:
+            by_clock = (time.monotonic() - run.since) / self._where[run_id].pack_size
+        return max(by_clock, float(event["seconds"]))
 
     def _count(self, run_id: str, line: str, *, done: float) -> None:
         self._waiting.pop(run_id, None)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from cli_helpers import call, cells, output
-from compare_helpers import config, store_five, store_run
+from compare_helpers import config, run_id, store_five, store_run
 
+from results_db.contract import NewSweep, PlannedRun
 from results_db.paper.numbers import ABOUT, TABLES
 from results_db.store.sql import SqlStore, open_store
 
@@ -66,6 +67,19 @@ def test_runs_of_other_specs_are_named_where_a_row_has_none(
     store_run(db, config(seed=9), sweep="table1")  # the row has a run now, so the others are not named
     last = output(capsys, "compare", "table1").splitlines()[-1]
     assert last == ("no run counts in the rows with 0/0; train some with: imagine-sweep launch table1")
+
+
+def test_what_an_earlier_launch_set_is_named_where_it_keeps_its_runs_out(
+    capsys: pytest.CaptureFixture[str], db: SqlStore
+) -> None:
+    of = config(seed=1, max_steps=700)
+    store_run(db, of, sweep="other")
+    db.stage([PlannedRun(run_id(of), of)], sweep=NewSweep("table1", "", ("channels", "max_steps")))
+    last = output(capsys, "compare", "table1").splitlines()[-1]
+    assert last.startswith(
+        "1 run of other, table1 would fit into rows with 0/0, but do not count, because their launches set "
+        "channels, max_steps; "
+    )
 
 
 def test_every_table_has_its_heading(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:

@@ -8,6 +8,7 @@ from results_db.store import open_store
 from sweeps.follow.coverage import cover, with_top_ups
 from sweeps.spec.expand import expand
 from sweeps.spec.load import apply_overrides, load
+from sweeps.spec.sample import Distribution
 from sweeps.status.cell import Counts
 
 
@@ -152,6 +153,25 @@ def test_without_a_spec_it_is_of_every_sweep_that_was_launched(folder) -> None:
     assert [row["sweep"] for row in said.json] == ["t"]
     assert said.err.startswith("old: left out")
     assert coverage(folder, "t.yaml", "--json").json == coverage(folder, "t", "--json").json == said.json
+
+
+def test_a_seed_that_no_top_up_has_reached_may_contradict_its_cell(tmp_path) -> None:
+    """Its drawn kernel is even. `status` and `coverage` need only the seeds that are stored, and the next one."""
+    path = write_spec(tmp_path, runs=1)
+    text = path.read_text() + "sample: {kernel: {choice: [3, 4]}}\n"
+    draws = Distribution("choice", (3, 4))
+    start = next(
+        seed for seed in range(1000) if [draws.draw("kernel", seed + k) for k in range(3)] == [3, 3, 4]
+    )
+    path.write_text(f"{text}seeds: {{start: {start}}}\n")
+    (cell,) = expand(load(path)).cells
+    store = open_store(str(tmp_path / "a.db"), create=True)
+    complete(store, cell.run(start))
+    complete(store, cell.run(start + 1))
+    store.close()
+    assert coverage(tmp_path, "s.yaml", "--json").json[0]["stored"] == 2
+    (row,) = answer("status", "s.yaml", "--db", "a.db", "--json", folder=tmp_path).json
+    assert row["states"] == {"COMPLETED": 2}
 
 
 def test_reading_creates_nothing(tmp_path) -> None:

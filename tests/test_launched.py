@@ -108,11 +108,11 @@ def test_a_sweep_is_found_by_its_name_and_a_text_that_cannot_be_read_is_left_out
     (found,) = sweeps_of(store, None, [], report=left_out.append)
     assert find_sweep(store, "s", report=pytest.fail) == found == (recompose(spec.composed), expand(spec))
     assert sorted(line.partition(":")[0] for line in left_out) == ["new", "old"]
-    assert len(find_spec(store, "s", ["batch=8,4"])[1].cells) == 2
+    assert len(find_spec(store, "s", ["batch=8,4"], report=print)[1].cells) == 2
     with pytest.raises(SpecError, match="launched into this store: s, old, new"):
-        find_spec(store, "t")
+        find_spec(store, "t", report=print)
     with pytest.raises(SpecError, match="another version stored the spec of the sweep old"):
-        find_spec(store, "old")
+        find_spec(store, "old", report=print)
 
 
 @pytest.mark.parametrize("overrides", [["runs=1"], ["channels=5"], ["launcher.timeout_min=7"]])
@@ -127,9 +127,9 @@ def test_without_overrides_a_spec_means_the_sweep_as_it_was_launched(store, tmp_
     assert [f"imagine-sweep plan {path}" in line for line in said] == [True] * (
         "launcher" not in overrides[0]
     )
-    for find in (find_spec, partial(find_sweep, report=pytest.fail)):
+    for find in (partial(find_spec, report=pytest.fail), partial(find_sweep, report=pytest.fail)):
         assert find(store, str(path), ["runs=3"]) == expand_spec(path, ["runs=3"])
-    assert find_spec(store, str(path)) == expand_spec(path)
+    assert find_spec(store, str(path), report=print) == expand_spec(path)
 
 
 def test_of_several_launches_that_of_the_spec_as_it_is_counts(store, tmp_path) -> None:
@@ -216,6 +216,34 @@ def test_the_content_of_a_spec_is_the_same_however_often_and_with_how_many_runs_
     assert {united.content, found.content} == {load(path).content}
     staged_launch(store, united)
     assert len(store.members(["s"], overridden=[])) == 7
+
+
+def test_launches_that_override_one_key_with_different_values_do_not_hide_each_other(store, tmp_path) -> None:
+    """As of the learning order, once with the post-hoc adversary and once with none. A changed file does."""
+    path = write_spec(tmp_path, runs=2)
+    launches = [["batch=4"], ["batch=8"], ["batch=5,6"]]
+    for overrides in launches:
+        staged_launch(store, apply_overrides(load(path), overrides))
+    assert len(store.members(["s"], overridden=["batch"])) == 2 + 2 + 4
+    write_spec(tmp_path, runs=2, channels=5)
+    staged_launch(store, apply_overrides(load(path), ["batch=4"]))
+    assert len(store.members(["s"], overridden=["batch"])) == 2
+
+
+@pytest.mark.parametrize("name", ["s", "table1"])
+def test_a_file_that_a_name_does_not_mean_is_named(store, tmp_path, monkeypatch, name) -> None:
+    """`launch s` trains the sweep as launched, and `launch table1` the spec that ships; the user may mean the file."""
+    monkeypatch.chdir(tmp_path)
+    write_spec(tmp_path, name=name)
+    launch(store, load(f"{name}.yaml"))
+    write_spec(tmp_path, name=name, channels=41)
+    said: list[str] = []
+    _, expansion = find_spec(store, name, report=said.append)
+    assert all(run.config["channels"] != 41 for run in expansion.runs)
+    assert len(said) == 1
+    assert f"{name}.yaml" in said[0]
+    _, expansion = find_spec(store, f"{name}.yaml", report=pytest.fail)
+    assert {run.config["channels"] for run in expansion.runs} == {41}
 
 
 def test_an_override_of_the_launcher_does_not_lose_the_launched_one(store, tmp_path) -> None:

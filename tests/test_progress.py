@@ -107,6 +107,19 @@ class Guess:
         return 80.0 if training or waiting else None
 
 
+def test_the_estimate_learns_the_time_by_the_clock_with_the_evaluation(clock) -> None:
+    """Of a run that began here. One that continued, or that says more, is known by what it says: 30 s here."""
+    guess, file = Guess(), StringIO()
+    with Display([[ONE], [TWO]], estimate=guess, console=Console(file=file, width=200)) as display:
+        display.event(started(ONE), "")
+        clock(50)
+        display.event({**COMPLETED, "run_id": ONE, "seconds": 30.0}, "")
+        display.event({**started(TWO), "step": 100}, "")
+        clock(50)
+        display.event({**COMPLETED, "run_id": TWO, "seconds": 30.0}, "")
+    assert [(run_id, seconds) for run_id, _, seconds, _ in guess.past] == [(ONE, 50.0), (TWO, 30.0)]
+
+
 def test_without_a_terminal_there_are_lines(clock) -> None:
     file = StringIO()
     with Display([[ONE], [TWO]], estimate=Guess(), console=Console(file=file, width=200)) as display:

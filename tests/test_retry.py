@@ -16,6 +16,7 @@ from sweep_helpers import (
 )
 
 from results_db.contract import NewSweep, State
+from results_db.query.failures import reason
 from results_db.store import open_store
 from sweeps.follow.retry import plan_retries
 from sweeps.spec.expand import expand
@@ -136,6 +137,12 @@ def test_a_plan_over_two_sweeps(tmp_path) -> None:
     assert (ids(first.expansion.runs), first.left) == ([again], [left])
     assert (second.expansion.runs, second.left) == ([], [])
     assert plan_retries([sweep], failed, known=set(failed), limit=0)[0].expansion.cells == []
+
+
+def test_where_takes_the_causes_that_runs_lists(folder, runs) -> None:
+    everything = rows(folder)
+    (cause,) = {reason(one) for one in opened(folder).ended_attempts({State.FAILED})}
+    assert rows(folder, "--where", f"cause = '{cause}'") == [row for row in everything if row[1] == "FAILED"]
 
 
 @pytest.mark.slow

@@ -380,7 +380,7 @@ BAD = {
     "unknown key": (["key.yaml"], ["key.yaml:3:", "'chanels'", "'channels'"]),
     "YAML syntax": (["syntax.yaml"], ["syntax.yaml:", "YAML syntax"]),
     "values that contradict each other": (["kernel.yaml"], ["kernel.yaml:2:", "kernel: 4 is even"]),
-    "a missing file": (["gone.yaml"], ["gone.yaml", "quick"]),
+    "a missing file": (["gone.yaml"], ["gone.yaml", "imagine-sweep list"]),
     "a folder": (["."], ["folder"]),
     "no spec": ([], ["SPEC"]),
     "unknown override": (["ok.yaml", "chanels=8"], ["chanels=8", "'channels'"]),

@@ -108,7 +108,7 @@ def test_a_bar_shows_what_is_done_of_each_cell() -> None:
 
 
 def test_cells_fit_a_narrow_terminal() -> None:
-    """Four columns, five statuses, a bar and a long ETA: only the bar shrinks."""
+    """Four columns, five statuses, a bar and a long ETA: only the bar shrinks. With more, names do, but no number."""
     (cell,) = SNAPSHOT.cells
     columns = {"gol": 3, "model_t": 2, "ae": False, "rnn": False}
     states = dict.fromkeys(("COMPLETED", "RUNNING", "PENDING", "FAILED", "NEW"), 1000)
@@ -117,6 +117,16 @@ def test_cells_fit_a_narrow_terminal() -> None:
     assert max(map(len, lines)) <= 80
     row = ["3", "2", "false", "false", *["1000"] * 5, "3:05", "h"]
     assert row in [line.split() for line in lines]
+    more = {"gol": 3, "model_t": 2, "experiment": "life_state", "preset": "paper_search", "muon_lr": 0.0125}
+    wider = replace(wide, cell=replace(cell.cell, columns=more), states={**states, "LOST": 1000})
+    lines = shown(80, replace(SNAPSHOT, cells=[wider], running=[])).splitlines()
+    assert max(map(len, lines)) <= 80
+    (row,) = [line.split() for line in lines if "1000" in line and "3:05" in line]
+    assert row[-8:] == [*["1000"] * 6, "3:05", "h"]
+    other = replace(wider, cell=replace(cell.cell, columns={**more, "gol": 2}))
+    lines = shown(80, replace(SNAPSHOT, cells=[wider, other], running=[])).splitlines()
+    assert "cells, all: model_t=2 experiment=life_state preset=paper_search muon_lr=0.0125" in lines
+    assert [line.split()[0] for line in lines if "3:05" in line] == ["3", "2"]
 
 
 def test_with_room_everything_is_shown() -> None:

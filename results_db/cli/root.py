@@ -134,9 +134,8 @@ def compare(
             click.echo(tables.comparison(part, list(numbers.TABLES[name][0].cell), style=style))
             if not all(row["run"] for row in part):
                 fitting = others(name, frame, store=store)
-                console.say(
-                    f"\n{_without_runs(name, fitting, which=options.chosen(sweep=sweep, where=where))}"
-                )
+                which = options.chosen(sweep=sweep, where=where)
+                console.say(f"\n{_without_runs(name, fitting, store=store, which=which)}")
 
 
 @results.command()
@@ -170,10 +169,11 @@ def runs(
     """
     from results_db.query import where as filters
     from results_db.query.aggregate import records
+    from results_db.query.failures import with_causes
     from results_db.query.order import ordered
 
     with options.reading(db) as store:
-        frame = _with_causes(store)
+        frame = with_causes(store)
         frame = filters.apply(where, frame, sweep=sweep)
         if states:
             frame = frame[frame["state"].isin(states)]
@@ -252,15 +252,6 @@ def upgrade(*, db: str | None) -> None:
     click.echo(f"{name} {done}")
 
 
-def _with_causes(store: "SqlStore") -> "pd.DataFrame":
-    """The runs of the store, with the column `cause`: why a run failed."""
-    from results_db.query.failures import reason
-
-    frame = store.runs()
-    causes = {ended.attempt.run_id: reason(ended) for ended in store.ended_attempts()}
-    return frame.assign(cause=frame["run_id"].map(causes.get))
-
-
 def _remarks(frame: "pd.DataFrame", rows: "Sequence[Row]", *, min_accuracy: float | None) -> list[str]:
     """What a reader of a table has to know: rows without a kept run, and different configs in a row."""
     from results_db.query.gate import completed, named
@@ -276,16 +267,20 @@ def _remarks(frame: "pd.DataFrame", rows: "Sequence[Row]", *, min_accuracy: floa
     return remarks
 
 
-def _without_runs(table: str, others: "pd.DataFrame", *, which: str) -> str:
+def _without_runs(table: str, fitting: "pd.DataFrame", *, store: "SqlStore", which: str) -> str:
     """The line below a comparison in which some rows have no run; `which` is as in `options.chosen`."""
+    from results_db.paper.selection import overridden
+
     how = f"imagine-sweep launch {table}"
-    if others.empty:
+    if fitting.empty:
         return f"no run{which} counts in the rows with 0/0; train some with: {how}"
-    sweeps = dict.fromkeys(name for cell in others["sweep"] for name in sweeps_in(cell))
+    sweeps = dict.fromkeys(name for cell in fitting["sweep"] for name in sweeps_in(cell))
     of = f" of {', '.join(sweeps)}" if sweeps else ""
+    keys = overridden(table, sweeps, store=store)
+    why = f"their launches set {', '.join(keys)}" if keys else "no spec of the paper wants them"
     return (
-        f"{counted(len(others), 'run')}{of} would fit into rows with 0/0, but do not count, because no spec of the "
-        f"paper wants them; train the paper's runs with: {how}"
+        f"{counted(len(fitting), 'run')}{of} would fit into rows with 0/0, but do not count, because {why}; "
+        f"train the paper's runs with: {how}"
     )
 
 

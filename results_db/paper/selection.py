@@ -1,6 +1,6 @@
 """The stored runs with which a number of the paper is compared; for `compare` and `trace`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -48,6 +48,25 @@ def others(table: str, frame: pd.DataFrame, *, store: Store) -> pd.DataFrame:
         if table != "signs" and runs_of(frame, number, store=store).empty
     ]
     return pd.concat([runs.iloc[:0], *fitting]).drop_duplicates("run_id")
+
+
+def overridden(table: str, sweeps: Collection[str], *, store: Store) -> list[str]:
+    """The config keys that launches of these sweeps set, so that their runs do not count in this table."""
+    own = {
+        spec: source.overridden
+        for number in TABLES[table]
+        for source in sources(number)
+        for spec in source.specs
+    }
+    return sorted(
+        {
+            key
+            for launch in store.launches()
+            if launch.name in own and launch.name in sweeps
+            for key in launch.overridden or ()
+            if key not in own[launch.name]
+        }
+    )
 
 
 def _in_cell(runs: pd.DataFrame, cell: Mapping[str, Scalar]) -> pd.DataFrame:

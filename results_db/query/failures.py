@@ -3,8 +3,12 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from results_db.contract import EndedAttempt
+from results_db.contract import EndedAttempt, Store
+
+if TYPE_CHECKING:  # takes half a second to import
+    import pandas as pd
 
 _VARYING = (
     # The folder of a path; the file's name may matter.
@@ -62,3 +66,10 @@ def by_cause(attempts: Iterable[EndedAttempt]) -> list[Cause]:
         why = reason(attempt)
         causes.setdefault(key(why), Cause(key(why), why)).attempts.append(attempt)
     return sorted(causes.values(), key=lambda cause: -cause.count)
+
+
+def with_causes(store: Store) -> "pd.DataFrame":
+    """The runs of the store, with the column `cause`: why a run failed."""
+    frame = store.runs()
+    causes = {ended.attempt.run_id: reason(ended) for ended in store.ended_attempts()}
+    return frame.assign(cause=frame["run_id"].map(causes.get))

@@ -61,10 +61,11 @@ def retry(
     Example: imagine-sweep retry table3 --state out_of_memory launcher.mem_gb=16
     """
     from results_db.query import where as filters
+    from results_db.query.failures import with_causes
     from sweeps.spec.stored import sweeps_of
 
     with reading(how.db) as store:
-        frame = store.runs()
+        frame = with_causes(store)
         sweeps = sweeps_of(store, spec, overrides, report=say)
         chosen = filters.apply(where, frame)
         if where is not None and chosen.empty:

@@ -16,7 +16,7 @@ from sweeps.cli import jobs as cli_jobs
 from sweeps.cli import options
 from sweeps.cli import retry as cli_retry
 from sweeps.cli import watch as cli_watch
-from sweeps.launch.options import LaunchOptions
+from sweeps.launch.options import LaunchOptions, say
 from sweeps.spec.document import SpecError
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _chosen(
     from sweeps.spec.stored import find_spec
 
     with closing(open_store(db, create=False)) as store:
-        (chosen,) = matching([find_spec(store, spec, overrides)], where)
+        (chosen,) = matching([find_spec(store, spec, overrides, report=say)], where)
     return chosen
 
 

@@ -2,10 +2,11 @@
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imagination.schema import Scalar
+from imagination.schema import ConfigError, Scalar
 from results_db.contract import PlannedRun, State, Store
 from sweeps.spec.expand import Cell, Expansion
 from sweeps.spec.model import Spec
@@ -30,7 +31,6 @@ def cover(
 
     Raises:
         StoreError: an experiment has no gate of its own.
-        ConfigError: a value drawn for a seed contradicts its cell's other values.
     """
     from results_db.query.gate import completed, passed
 
@@ -49,7 +49,7 @@ def with_top_ups(expansion: Expansion, known: Collection[str]) -> Expansion:
     taken = {run.run_id for run in expansion.runs}
     cells = []
     for cell in expansion.cells:
-        added = list(itertools.takewhile(lambda run: run.run_id in known, next_runs(cell)))
+        added = list(itertools.takewhile(lambda run: run.run_id in known, _possible(next_runs(cell))))
         own = [run for run in added if run.run_id not in taken]
         taken |= {run.run_id for run in own}
         next_seed = None if cell.next_seed is None else cell.next_seed + len(added)
@@ -67,9 +67,10 @@ def stored_top_ups(expansion: Expansion, store: Store) -> set[str]:
     known: set[str] = set()
     cells, count = list(expansion.cells), 1
     while cells:
-        ids = [[run.run_id for run in itertools.islice(next_runs(cell), count)] for cell in cells]
+        ids = [[run.run_id for run in itertools.islice(_possible(next_runs(cell)), count)] for cell in cells]
         known |= store.states(itertools.chain.from_iterable(ids)).keys()
-        cells = [cell for cell, asked in zip(cells, ids, strict=True) if asked and known.issuperset(asked)]
+        whole = [len(asked) == count and known.issuperset(asked) for asked in ids]
+        cells = list(itertools.compress(cells, whole))
         count *= 2
     return known
 
@@ -88,3 +89,9 @@ def next_runs(cell: Cell) -> Iterator[PlannedRun]:
     """The cell's runs with the seeds after its own, endlessly; none if the spec fixes its seeds."""
     if cell.next_seed is not None:
         yield from (cell.run(seed) for seed in itertools.count(cell.next_seed))
+
+
+def _possible(runs: Iterator[PlannedRun]) -> Iterator[PlannedRun]:
+    """The runs up to the first seed whose drawn values contradict the cell's others; no top-up has gone beyond it."""
+    with suppress(ConfigError):
+        yield from runs

@@ -22,10 +22,10 @@ from results_db.contract import StoreError
 from results_db.text import cell_text, counted, short
 from sweeps.follow.watch import RunNow, Snapshot
 from sweeps.spec.stored import NO_SWEEP
-from sweeps.status.cell import CellStatus, Status, count_by_status
+from sweeps.status.cell import CellStatus, Status, count_by_status, describe
 
 _STYLES = {Status.STORED: "green", Status.RUNNING: "cyan", Status.WAITING: "dim", Status.NEW: "dim"}
-_LINES_BESIDE_TABLES = 13
+_LINES_BESIDE_TABLES = 14
 _WIDE = 120
 _BAR = 20
 _MOST_CAUSES = 5
@@ -181,32 +181,41 @@ def _first(lines: list[str], *, most: int) -> list[str]:
     ]
 
 
-def _cells(cells: Sequence[CellStatus], *, limit: int, wide: bool) -> Table:
-    """The cells, with a column for every status that occurs. If there are too many cells, the active ones."""
+def _cells(cells: Sequence[CellStatus], *, limit: int, wide: bool) -> RenderableType:
+    """The cells, with a column for every status that occurs. If there are too many cells, the active ones.
+
+    What all cells share is said once above them. On a narrow terminal the bar and long names shrink, but numbers are
+    not cut.
+    """
     counts = [count_by_status(cell.states) for cell in cells]
     statuses = [status for status in Status if any(each[status] for each in counts)]
-    several = len({cell.sweep for cell in cells}) > 1
-    columns = list(dict.fromkeys(key for cell in cells for key in cell.cell.columns))
+    labels = [{"sweep": cell.sweep, **cell.cell.columns} for cell in cells]
+    values = {key: [cell_text(label.get(key)) for label in labels] for label in labels for key in label}
+    shared = {key: of[0] for key, of in values.items() if len(cells) > 1 and len(set(of)) == 1}
+    columns = [key for key in values if key not in shared and not (key == "sweep" and len(cells) == 1)]
     table = _table(wide=wide)
-    for name in ("sweep", *columns) if several else columns:
-        table.add_column(escape(name), no_wrap=True)
+    for name in columns:
+        table.add_column(escape(name))
     for status in statuses:
-        table.add_column(status, justify="right", style=_STYLES.get(status, "yellow"), no_wrap=True)
-    table.add_column("done", max_width=_BAR)  # the one column that shrinks
-    table.add_column("ETA", justify="right", no_wrap=True)
-    rows = list(zip(cells, counts, strict=True))
+        style = _STYLES.get(status, "yellow")
+        table.add_column(status, justify="right", style=style, no_wrap=True, min_width=len(status))
+    table.add_column("done", max_width=_BAR)
+    etas = [_eta(cell.eta_s) if cell.counts.active else "" for cell in cells]
+    table.add_column("ETA", justify="right", no_wrap=True, min_width=max(map(len, (*etas, "ETA"))))
+    rows = list(zip(cells, labels, counts, etas, strict=True))
     if len(rows) > limit:
-        rows.sort(key=lambda row: (row[1][Status.RUNNING], row[1][Status.WAITING]), reverse=True)
+        rows.sort(key=lambda row: (row[2][Status.RUNNING], row[2][Status.WAITING]), reverse=True)
         rows = rows[: limit - 1]
-    for cell, count in rows:
-        names = [cell.sweep] if several else []
-        names += [cell_text(cell.cell.columns.get(key)) for key in columns]
+    for cell, label, count, eta in rows:
+        names = [Text(cell_text(label.get(key)), no_wrap=True, overflow="ellipsis") for key in columns]
         numbers = [str(count[status] or "") for status in statuses]
-        bar = ProgressBar(total=max(cell.counts.total, 1), completed=cell.done)
-        table.add_row(*map(escape, names), *numbers, bar, _eta(cell.eta_s) if cell.counts.active else "")
+        table.add_row(
+            *names, *numbers, ProgressBar(total=max(cell.counts.total, 1), completed=cell.done), eta
+        )
     if len(rows) < len(cells):
         table.add_row(f"and {len(cells) - len(rows)} more")
-    return table
+    said = describe({key: value for key, value in shared.items() if key != "sweep"})
+    return Group(Text(f"cells, all: {said}", style="dim", overflow="fold"), table) if said else table
 
 
 def _running(runs: Sequence[RunNow], *, limit: int, wide: bool) -> RenderableType:

@@ -33,6 +33,7 @@ class Prepared:
         plan: their status, and the runs to submit.
         packs: the packs to train, in order.
         expected: how long that takes.
+        limit: see `LaunchOptions`.
         notes: lines from the recovery, for the user.
     """
 
@@ -42,6 +43,7 @@ class Prepared:
     plan: Plan
     packs: Sequence[Pack]
     expected: Expected
+    limit: int | None
     notes: Sequence[str]
 
     @property
@@ -84,8 +86,9 @@ class Prepared:
         """The line for a launch without packs."""
         counts = self.plan.counts
         hint = "; --retry-failed trains the failed runs again" if counts.failed else ""
+        first = f" of the first {self.limit}" if counts.to_submit and self.limit else ""
         return (
-            f"{self.spec.name}: nothing to train: {counts.stored} stored, {counts.active} active, "
+            f"{self.spec.name}: nothing{first} to train: {counts.stored} stored, {counts.active} active, "
             f"{counts.failed} failed of {counted(counts.total, 'run')}{hint}"
         )
 
@@ -172,6 +175,7 @@ def prepare(
             plan=plan,
             packs=packs,
             expected=expected,
+            limit=options.limit,
             notes=notes,
         )
 

@@ -53,12 +53,12 @@ def find(name: str, *, beside: Path | None = None) -> Path:
     specs = shipped()
     if (found := specs.get(name.removesuffix(".yaml"))) is not None:
         return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
-    listed = f"shipped specs: {', '.join(specs)}"
+    ships = "a spec that ships (imagine-sweep list)"
     if path.is_dir():
-        raise SpecError(f"{path} is a folder; name a YAML file in it, or one of the {listed}")
+        raise SpecError(f"{path} is a folder; name a YAML file in it, or {ships}")
     file = path.with_name(f"{path.name}.yaml")
     hint = f" (did you mean the file {file}?)" if file.is_file() else nearest(path.stem, specs)
-    raise SpecError(f"no spec {path}{hint}; give a YAML file or one of the {listed}")
+    raise SpecError(f"no spec {path}{hint}; give a YAML file or {ships}")
 
 
 def load(named: str | Path, *, above: tuple[Path, ...] = ()) -> Spec:

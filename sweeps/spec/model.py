@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TypeVar
 
 from imagination import registry
 from imagination.schema import Scalar, setting
@@ -11,6 +12,8 @@ from jobs.config import DEFAULT_PRESET, stack
 from sweeps.spec.sample import Distribution
 
 Values = Mapping[str, Scalar]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,9 @@ class Part:
         return next((said[key] for key in ranked if key in said), f"{self.file}:{row.line}")
 
 
-def _without_preset(values: Values) -> Values:
-    return {key: value for key, value in values.items() if key != "preset"}
+def without(values: Mapping[str, T], *keys: str) -> dict[str, T]:
+    """The values without those of these keys."""
+    return {key: value for key, value in values.items() if key not in keys}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,20 +161,23 @@ class Spec:
     def content(self) -> str:
         """A digest of what its runs are: equal in two versions of a file that differ only in layout or numbers of runs.
 
-        The preset is left out, because it is a column of its own.
+        The preset is left out, because it is a column of its own. Overridden keys are left out, too, so launches that
+        override the same keys of one file with different values are equal.
         """
-        parts = [
-            (
-                part.experiment,
-                sorted(_without_preset(part.base).items()),
-                sorted(json.dumps(_without_preset(row.values), sort_keys=True) for row in part.rows),
-                sorted((key, list(values)) for key, values in part.grid.items()),
-                sorted((key, list(values)) for key, values in part.zipped.items()),
-                sorted(json.dumps(each.values, sort_keys=True) for each in part.exclude),
-                sorted((key, drawn.kind, list(drawn.values)) for key, drawn in part.sample.items()),
+        parts = []
+        for part in self.parts:
+            other = {"preset", *part.overridden}
+            parts.append(
+                (
+                    part.experiment,
+                    sorted(without(part.base, *other).items()),
+                    sorted(json.dumps(without(row.values, *other), sort_keys=True) for row in part.rows),
+                    sorted((key, list(values)) for key, values in without(part.grid, *other).items()),
+                    sorted((key, list(values)) for key, values in part.zipped.items()),
+                    sorted(json.dumps(each.values, sort_keys=True) for each in part.exclude),
+                    sorted((key, drawn.kind, list(drawn.values)) for key, drawn in part.sample.items()),
+                )
             )
-            for part in self.parts
-        ]
         distinct = dict.fromkeys(map(json.dumps, parts))  # several launches of a spec may stand in one
         return hashlib.sha256(f"[{', '.join(distinct)}]".encode()).hexdigest()
 

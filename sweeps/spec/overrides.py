@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, keys, plain
@@ -11,13 +11,11 @@ from jobs.overrides import parse
 from jobs.overrides import values as values_of
 from slurm.submit.launchers import check_setting
 from sweeps.spec.document import SpecError
-from sweeps.spec.model import Part, Spec
+from sweeps.spec.model import Part, Spec, without
 from sweeps.spec.sections import check_distinct, config_value, number, seeds_value
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
-
-T = TypeVar("T")
 
 _MOST = 100_000
 """Most values of one axis, so that a slip such as range(1,1000000000) does not fill the memory."""
@@ -103,17 +101,13 @@ def _with_values(part: Part, key: str, values: Sequence[object], said: str) -> P
     checked: list[Scalar] = [config_value(part.experiment, key, value) for value in values]
     check_distinct(key, checked)
     part = replace(part, overridden=part.overridden | {key}, said={**part.said, key: said})
-    rows = [replace(row, said=_without(row.said, key)) for row in part.rows]
+    rows = [replace(row, said=without(row.said, key)) for row in part.rows]
     if len(checked) == 1:
         new = {key: checked[0]}
         rows = [replace(row, values={**row.values, **new}) if key in row.values else row for row in rows]
         return replace(part, base={**part.base, **new}, rows=rows)
-    rows = [replace(row, values=_without(row.values, key)) for row in rows]
-    return replace(part, base=_without(part.base, key), rows=rows, grid={**part.grid, key: checked})
-
-
-def _without(values: Mapping[str, T], key: str) -> dict[str, T]:
-    return {name: value for name, value in values.items() if name != key}
+    rows = [replace(row, values=without(row.values, key)) for row in rows]
+    return replace(part, base=without(part.base, key), rows=rows, grid={**part.grid, key: checked})
 
 
 def _check_not_varied(name: str, parts: Sequence[Part], key: str) -> None:

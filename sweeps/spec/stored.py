@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from imagination.schema import ConfigError
 from results_db.contract import Store
 from sweeps.spec.document import SpecError
 from sweeps.spec.expand import Expansion, expand
-from sweeps.spec.load import expand_spec, find
+from sweeps.spec.load import find, load
 from sweeps.spec.model import Exclusion, Part, Row, Seeds, Spec
 from sweeps.spec.overrides import apply_overrides
 from sweeps.spec.sample import Distribution
@@ -43,14 +44,18 @@ def _includes(one: tuple[Spec, Expansion], other: tuple[Spec, Expansion]) -> boo
     return named and {run.run_id for run in other[1].runs} <= {run.run_id for run in one[1].runs}
 
 
-def find_spec(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[Spec, Expansion]:
+def find_spec(
+    store: Store, name: str, overrides: Sequence[str] = (), *, report: Callable[[str], None]
+) -> tuple[Spec, Expansion]:
     """A spec by its file or shipped name, else the sweep that was launched under this name; its cells and runs.
+
+    `report` is called with a line if a file NAME.yaml is here that a launch of NAME does not read.
 
     Raises:
         SpecError: there is neither; or see `expand_spec`.
     """
     try:
-        find(name)
+        found = find(name)
     except SpecError as missing:
         texts = _texts(store)
         if name not in texts:
@@ -59,8 +64,13 @@ def find_spec(store: Store, name: str, overrides: Sequence[str] = ()) -> tuple[S
             spec = apply_overrides(_united(texts[name]), overrides)
         except ValueError:
             raise SpecError(f"{missing}; another version stored the spec of the sweep {name}") from None
-        return spec, expand(spec)
-    return expand_spec(name, overrides)
+        found, used = None, "as launched"
+    else:
+        spec, used = apply_overrides(load(name), overrides), "the spec that ships"
+    file = Path(f"{name}.yaml")
+    if file.is_file() and not (found and found.samefile(file)):
+        report(f"{name}: {used}; to use the file {file}, name it with .yaml")
+    return spec, expand(spec)
 
 
 def find_sweep(
@@ -75,7 +85,7 @@ def find_sweep(
     Raises:
         SpecError: see `find_spec`.
     """
-    spec, expansion = find_spec(store, name, overrides)
+    spec, expansion = find_spec(store, name, overrides, report=report)
     others = [text for text in overrides if not text.startswith("launcher")]
     texts = [] if others else _texts(store).get(spec.name, [])
     try:
