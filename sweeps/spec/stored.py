@@ -10,7 +10,7 @@ from imagination.schema import ConfigError
 from results_db.contract import Store
 from sweeps.spec.document import SpecError
 from sweeps.spec.expand import Expansion, expand
-from sweeps.spec.load import find, load
+from sweeps.spec.load import expand_spec, find, load
 from sweeps.spec.model import Exclusion, Part, Row, Seeds, Spec
 from sweeps.spec.overrides import apply_overrides
 from sweeps.spec.sample import Distribution
@@ -49,7 +49,7 @@ def find_spec(
 ) -> tuple[Spec, Expansion]:
     """A spec by its file or shipped name, else the sweep that was launched under this name; its cells and runs.
 
-    `report` is called with a line if a file NAME.yaml is here that a launch of NAME does not read.
+    `report` is called with a line if a file NAME.yaml, which NAME does not mean, wants other runs.
 
     Raises:
         SpecError: there is neither; or see `expand_spec`.
@@ -67,10 +67,18 @@ def find_spec(
         found, used = None, "as launched"
     else:
         spec, used = apply_overrides(load(name), overrides), "the spec that ships"
-    file = Path(f"{name}.yaml")
-    if file.is_file() and not (found and found.samefile(file)):
+    expansion, file = expand(spec), Path(f"{name}.yaml")
+    if file.is_file() and not (found and found.samefile(file)) and _wants_others(file, overrides, expansion):
         report(f"{name}: {used}; to use the file {file}, name it with .yaml")
-    return spec, expand(spec)
+    return spec, expansion
+
+
+def _wants_others(file: Path, overrides: Sequence[str], expansion: Expansion) -> bool:
+    """Whether the spec in this file wants other runs than these; also if it cannot be read."""
+    try:
+        return _ids(expand_spec(file, overrides)[1]) != _ids(expansion)
+    except SpecError:
+        return True
 
 
 def find_sweep(
