@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from results_db import console
-from results_db.cli import figures, options
+from results_db.cli import effects, figures, options
 from results_db.columns import sweeps_in
 from results_db.text import counted, short
 from results_db.views import tables
@@ -208,6 +208,7 @@ def show(*, run: str, as_json: bool, db: str | None) -> None:
     click.echo(tables.as_json(found) if as_json else describe(found))
 
 
+results.add_command(effects.effect)
 results.add_command(figures.trace)
 results.add_command(figures.figure)
 

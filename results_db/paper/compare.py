@@ -17,6 +17,7 @@ from results_db.paper.numbers import EFFECTS, LEADS, TABLES, Number, Side
 from results_db.paper.selection import groups
 from results_db.query import where
 from results_db.query.aggregate import Interval, mean_interval, ratio_interval, values
+from results_db.query.effect import paired
 from results_db.query.gate import passed
 
 Row = dict[str, Any]
@@ -153,9 +154,12 @@ def _effect(number: Number, runs: pd.DataFrame, kept: pd.DataFrame) -> Row:
     sides = (effect.first, effect.second)
     named = " ".join(side.where for side in sides).split()
     equal = [key for key in CONFIG_COLUMNS if key in runs.columns and key not in named]
-    first, second = (_grouped(kept, side, equal)[side.metric].mean().dropna() for side in sides)
-    first, second = first.align(second, join="inner")
-    tried = [_grouped(runs, side, equal).size().index for side in sides]
+    first, second = paired(
+        *(where.apply(side.where, kept) for side in sides),
+        equal=equal,
+        metrics=[side.metric for side in sides],
+    )
+    tried = [where.apply(side.where, runs).groupby(equal, dropna=False).size().index for side in sides]
     ours = mean_interval(list(first - second))
     return _row(
         number,
@@ -168,11 +172,6 @@ def _effect(number: Number, runs: pd.DataFrame, kept: pd.DataFrame) -> Row:
             **_side("second", effect.second, second, runs, kept),
         },
     )
-
-
-def _grouped(runs: pd.DataFrame, side: Side, equal: list[str]) -> Any:
-    """A side's runs by the config keys that are `equal` on both sides; its type is not public in pandas."""
-    return where.apply(side.where, runs).groupby(equal, dropna=False)
 
 
 def _sign(ours: Interval, *, pairs: int) -> str:

@@ -1,0 +1,344 @@
+"""Effects: how the metric changes with config keys, in pairs of runs, between groups, and by regression.
+
+Only kept runs count. Two runs are a pair if all their other config keys are equal, the seed among them. Pairs need
+fewer runs than independent groups, because both runs of a pair have the same drawn shape.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results_db.columns import check, config_keys
+from results_db.contract import Scalar, StoreError
+from results_db.query.aggregate import CONFIDENCE, Interval, mean_interval, records, sort_key, values
+from results_db.query.gate import completed, passed
+from results_db.text import cell_text
+
+_ALPHA = 1 - CONFIDENCE
+
+
+@dataclass(frozen=True)
+class Level:
+    """The runs with one value of each factor.
+
+    Attributes:
+        cell: factor to value.
+        kept, run: numbers of runs.
+        pass_rate: kept / run, with its Wilson interval.
+        mean: the mean metric of the kept runs.
+    """
+
+    cell: Mapping[str, Scalar | None]
+    kept: int
+    run: int
+    pass_rate: Interval
+    mean: Interval
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The metric of one level minus that of another; of an interaction, the difference of two such differences.
+
+    Attributes:
+        of: the levels, in words.
+        pairs: the number of pairs; of an interaction, of quadruples.
+        paired: the mean difference in pairs.
+        unpaired: the difference of the levels' means, whether their runs are pairs or not (Welch).
+    """
+
+    of: str
+    pairs: int
+    paired: Interval
+    unpaired: Interval
+
+    def as_dict(self) -> dict[str, Any]:
+        """The values for `--json`."""
+        paired, unpaired = self.paired.columns("paired"), self.unpaired.columns("unpaired")
+        return {"of": self.of, "pairs": self.pairs, **paired, **unpaired}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What factors do to the metric.
+
+    Attributes:
+        levels: every combination of the factors' values that has runs.
+        differences: of each factor, with the other one fixed.
+        interaction: of two factors with two values each: how the effect of one depends on the other.
+        also: other config keys in which runs differ between the levels, so that they are no pairs.
+    """
+
+    levels: Sequence[Level]
+    differences: Sequence[Difference]
+    interaction: Difference | None
+    also: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Slope:
+    """How the metric depends on one config key, with all others of the regression fixed.
+
+    Attributes:
+        key: the config key; for words, with the value that is compared with the first one.
+        low, high: its smallest and largest value.
+        change: the change of the metric from `low` to `high`, with an interval that allows unequal variances (HC3).
+        share: the share of the metric's variance that only this key explains.
+    """
+
+    key: str
+    low: Scalar
+    high: Scalar
+    change: Interval
+    share: float
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A linear regression of the metric on config keys.
+
+    Attributes:
+        runs: the number of kept runs.
+        explained: the share of the variance that all keys explain (R squared).
+        slopes: the keys, the most important first.
+        left_out: keys that vary only together with others.
+    """
+
+    runs: int
+    explained: float
+    slopes: Sequence[Slope] = field(default_factory=list)
+    left_out: Sequence[str] = ()
+
+
+def paired(
+    first: pd.DataFrame, second: pd.DataFrame, *, equal: Sequence[str], metrics: Sequence[str]
+) -> tuple["pd.Series[float]", "pd.Series[float]"]:
+    """The metrics of both sides' runs, joined where the config keys `equal` are equal.
+
+    Runs of a side that are equal in these keys count once, with their mean.
+    """
+    one, other = (
+        side.groupby(list(equal), dropna=False)[metric].mean().dropna()
+        for side, metric in zip((first, second), metrics, strict=True)
+    )
+    return one.align(other, join="inner")
+
+
+def effect(
+    frame: pd.DataFrame, factors: Sequence[str], *, metric: str, min_accuracy: float | None = None
+) -> Effect:
+    """The effect of one factor, or of two, on a metric. `frame` is as `Store.runs` gives it.
+
+    Raises:
+        StoreError: a factor is no config key, is given twice, or has one value only; or there are more than two.
+    """
+    keys = config_keys(frame.columns)
+    for name in factors:
+        check(name, [key for key in keys if key != "seed"], origin="KEY")
+    if len(set(factors)) != len(factors) or len(factors) > 2:
+        raise StoreError(f"KEY: '{' '.join(factors)}'; give one config key, or two different ones")
+    runs = completed(frame)
+    kept = runs[passed(runs, min_accuracy=min_accuracy)]
+    found = {name: _values(runs, name) for name in factors}
+    if one := next((name for name, said in found.items() if len(said) < 2), None):
+        raise StoreError(
+            f"KEY: {one} is {', '.join(map(cell_text, found[one])) or 'unset'} in all {len(runs)} stored runs; "
+            "choose other runs with --where, or another key"
+        )
+    cells = [dict(zip(factors, cell, strict=True)) for cell in product(*found.values())]
+    levels = [_level(runs, kept, cell, metric) for cell in cells]
+    equal = [key for key in keys if key not in factors]
+    sides = [_in_cell(kept, cell) for cell in cells]
+    differences = [
+        _difference(cells, sides, index, base, equal, metric) for index, base in _comparisons(cells, factors)
+    ]
+    interaction = _interaction(cells, sides, equal, metric) if len(factors) == 2 and len(cells) == 4 else None
+    also = [] if all(each.pairs for each in differences) else _confounded(sides, equal)
+    return Effect([level for level in levels if level.run], differences, interaction, also)
+
+
+def _values(runs: pd.DataFrame, name: str) -> list[Scalar]:
+    found = {row[name] for row in records(runs[[name]])} - {None}
+    return sorted(found, key=lambda value: sort_key([value]))
+
+
+def _in_cell(runs: pd.DataFrame, cell: Mapping[str, Scalar | None]) -> pd.DataFrame:
+    found: pd.DataFrame = runs[runs[list(cell)].eq(pd.Series(cell, dtype=object)).all(axis=1)]
+    return found
+
+
+def _level(runs: pd.DataFrame, kept: pd.DataFrame, cell: Mapping[str, Scalar], metric: str) -> Level:
+    run, passing = len(_in_cell(runs, cell)), _in_cell(kept, cell)
+    return Level(
+        cell, len(passing), run, pass_rate(len(passing), run), mean_interval(values(passing, metric))
+    )
+
+
+def pass_rate(kept: int, run: int) -> Interval:
+    """The share of kept runs, with its interval after Wilson."""
+    if not run:
+        return Interval()
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(kept, run, alpha=_ALPHA, method="wilson")
+    return Interval(kept / run, float(low), float(high))
+
+
+def _comparisons(cells: Sequence[Mapping[str, Scalar]], factors: Sequence[str]) -> list[tuple[int, int]]:
+    """Each cell and the cell that has the first value of one factor instead, and the same value of the other."""
+    found = []
+    for name in factors:
+        for index, cell in enumerate(cells):
+            base = next(
+                place
+                for place, other in enumerate(cells)
+                if all(other[key] == cell[key] for key in factors if key != name)
+            )
+            if base != index:
+                found.append((index, base))
+    return found
+
+
+def _difference(
+    cells: Sequence[Mapping[str, Scalar]],
+    sides: Sequence[pd.DataFrame],
+    index: int,
+    base: int,
+    equal: Sequence[str],
+    metric: str,
+) -> Difference:
+    first, second = paired(sides[index], sides[base], equal=equal, metrics=(metric, metric))
+    (name,) = [key for key in cells[index] if cells[index][key] != cells[base][key]]
+    fixed = "".join(f", {key}={cell_text(value)}" for key, value in cells[index].items() if key != name)
+    return Difference(
+        f"{name}: {cell_text(cells[index][name])} - {cell_text(cells[base][name])}{fixed}",
+        len(first),
+        mean_interval(list(first - second)),
+        _welch(values(sides[index], metric), values(sides[base], metric)),
+    )
+
+
+def _interaction(
+    cells: Sequence[Mapping[str, Scalar]], sides: Sequence[pd.DataFrame], equal: Sequence[str], metric: str
+) -> Difference:
+    """(both second values - only the first factor's) - (only the second factor's - neither)."""
+    means = [side.groupby(list(equal), dropna=False)[metric].mean().dropna() for side in sides]
+    joined = pd.concat(means, axis=1, join="inner", keys=range(4))
+    signs = (1, -1, -1, 1)
+    change = sum(sign * joined[place] for place, sign in enumerate(signs))
+    one, other = cells[3]
+    return Difference(
+        f"({one}: {cell_text(cells[3][one])} - {cell_text(cells[0][one])}) at {other}="
+        f"{cell_text(cells[3][other])} minus the same at {cell_text(cells[0][other])}",
+        len(joined),
+        mean_interval([float(value) for value in np.asarray(change)] if len(joined) else []),
+        _contrast([values(side, metric) for side in sides], signs),
+    )
+
+
+def _welch(first: Sequence[float], second: Sequence[float]) -> Interval:
+    return _contrast([first, second], (1, -1))
+
+
+def _contrast(groups: Sequence[Sequence[float]], signs: Sequence[int]) -> Interval:
+    """The signed sum of the groups' means, whose variances differ: t after Welch and Satterthwaite."""
+    if not all(groups):
+        return Interval()
+    mean = sum(sign * float(np.mean(group)) for sign, group in zip(signs, groups, strict=True))
+    if any(len(group) < 2 for group in groups):
+        return Interval(mean)
+    squared = [float(np.var(group, ddof=1)) / len(group) for group in groups]
+    total = sum(squared)
+    if total == 0:
+        return Interval(mean, mean, mean)
+    from scipy.special import stdtrit
+
+    freedom = total**2 / sum(part**2 / (len(group) - 1) for part, group in zip(squared, groups, strict=True))
+    half = float(stdtrit(freedom, 1 - _ALPHA / 2)) * float(np.sqrt(total))
+    return Interval(mean, mean - half, mean + half)
+
+
+def _confounded(sides: Sequence[pd.DataFrame], equal: Sequence[str]) -> list[str]:
+    """The keys whose values no two levels have in common."""
+    found = []
+    for key in equal:
+        seen = [{row[key] for row in records(side[[key]])} for side in sides if len(side)]
+        if len(seen) > 1 and not set.intersection(*seen):
+            found.append(key)
+    return found
+
+
+def regression(frame: pd.DataFrame, *, metric: str, min_accuracy: float | None = None) -> Regression:
+    """A linear regression of the metric on all config keys in which the kept runs differ, but the seed.
+
+    Rates enter by their logarithm, words as one variable for each value but the first.
+
+    Raises:
+        StoreError: no config key differs, or there are too few runs for the keys.
+    """
+    runs = completed(frame)
+    kept = runs[passed(runs, min_accuracy=min_accuracy)]
+    kept = kept[kept[metric].notna()]
+    columns, left_out = _design(kept)
+    needed = len(columns) + 3
+    if not columns:
+        raise StoreError(f"the {len(kept)} kept runs do not differ in any config key but the seed")
+    if len(kept) < needed:
+        raise StoreError(
+            f"{len(kept)} kept runs are too few for a regression on {len(columns)} config keys "
+            f"({', '.join(columns)}); it takes {needed}, or fewer keys by --where"
+        )
+    from statsmodels.regression.linear_model import OLS
+
+    y = kept[metric].to_numpy(dtype=float)
+    x = np.column_stack([np.ones(len(y)), *(column.numbers for column in columns.values())])
+    fitted = OLS(y, x).fit(cov_type="HC3", use_t=True)
+    bounds = fitted.conf_int(_ALPHA)
+    slopes = []
+    for place, (key, column) in enumerate(columns.items(), start=1):
+        reach = column.numbers.max() - column.numbers.min()
+        without = OLS(y, np.delete(x, place, axis=1)).fit()
+        change = Interval(*(float(each) * reach for each in (fitted.params[place], *bounds[place])))
+        slopes.append(Slope(key, column.low, column.high, change, float(fitted.rsquared - without.rsquared)))
+    slopes.sort(key=lambda slope: -slope.share)
+    return Regression(len(y), float(fitted.rsquared), slopes, left_out)
+
+
+@dataclass(frozen=True)
+class _Column:
+    numbers: np.ndarray
+    low: Scalar
+    high: Scalar
+
+
+def _design(runs: pd.DataFrame) -> tuple[dict[str, _Column], list[str]]:
+    """The variables of the regression, and the keys that add nothing to those before them."""
+    found: dict[str, _Column] = {}
+    left_out: list[str] = []
+    matrix = np.ones((len(runs), 1))
+    for key in config_keys(runs.columns):
+        known = _values(runs, key)
+        if key == "seed" or len(known) < 2 or runs[key].isna().any():
+            continue
+        for name, column in _variables(runs[key], key, known):
+            wider = np.column_stack([matrix, column.numbers])
+            if np.linalg.matrix_rank(wider) == matrix.shape[1]:
+                left_out.append(name)
+                continue
+            matrix, found[name] = wider, column
+    return found, left_out
+
+
+def _variables(column: "pd.Series[Any]", key: str, known: Sequence[Scalar]) -> list[tuple[str, _Column]]:
+    first, last = known[0], known[-1]
+    if isinstance(last, str):
+        return [
+            (f"{key}={value}", _Column((column == value).to_numpy(dtype=float), first, value))
+            for value in known[1:]
+        ]
+    numbers = column.to_numpy(dtype=float)
+    is_rate = any(isinstance(value, float) for value in known) and float(first) > 0
+    return [(key, _Column(np.log(numbers) if is_rate else numbers, first, last))]
