@@ -28,6 +28,11 @@ class Blocks:
     values: Tensor
     boards: int
 
+    @property
+    def groups(self) -> int:
+        """G."""
+        return self.values.shape[1]
+
     @classmethod
     def fold(cls, boards: Tensor) -> "Blocks":
         """One channel of boards, bool or float `[R, B, H, W]`."""

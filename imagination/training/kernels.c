@@ -218,3 +218,62 @@ void weights(const float *x, const float *g, float *dw, float *db, long runs, lo
             weights_group((const vec *)x + k * size_of(from), from, (const vec *)g + k * size_of(to), to, stride,
                           dw + r * in * out * TAPS, db + r * out);
 }
+
+/* --- random numbers: Philox4x32-10, see `philox.py` --- */
+
+/* The counters (lane + 0 .. 15, block, step, stream), and their four words for each lane. */
+static void philox16(uint32_t lane, uint32_t block, uint32_t step, uint32_t stream, int64_t seed,
+                     uint32_t words[4][LANES]) {
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)((uint64_t)seed >> 32);
+    uint32_t *c0 = words[0], *c1 = words[1], *c2 = words[2], *c3 = words[3];
+    for (int l = 0; l < LANES; l++) {
+        c0[l] = lane + l;
+        c1[l] = block;
+        c2[l] = step;
+        c3[l] = stream;
+    }
+    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9, k1 += 0xBB67AE85)
+        for (int l = 0; l < LANES; l++) {
+            uint64_t p0 = (uint64_t)c0[l] * 0xD2511F53, p1 = (uint64_t)c2[l] * 0xCD9E8D57;
+            c0[l] = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0;
+            c1[l] = (uint32_t)p1;
+            c2[l] = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
+            c3[l] = (uint32_t)p0;
+        }
+}
+
+/* `count` words of every lane, [runs, lanes, count]. */
+void philox(const int64_t *seeds, const int64_t *steps, uint32_t stream, long runs, long lanes, long count, int64_t *out) {
+    uint32_t words[4][LANES];
+    for (long r = 0; r < runs; r++)
+        for (long lane = 0; lane < lanes; lane += LANES)
+            for (long first = 0; first < count; first += 4) {
+                philox16(lane, first / 4, steps[r], stream, seeds[r], words);
+                for (long l = 0; l < LANES && lane + l < lanes; l++)
+                    for (long k = 0; k < 4 && first + k < count; k++)
+                        out[((r * lanes) + lane + l) * count + first + k] = words[k][l];
+            }
+}
+
+/* Dropout factors, 0 or `kept`, for [channels, high, wide] of every board, into the blocks that begin with group `begin`
+   of `all`: two of 16 random bits per word, the low half first. */
+void dropout(const int64_t *seeds, const int64_t *steps, uint32_t stream, long runs, long groups, long begin, long all,
+             long channels, long high, long wide, uint32_t dropped, float kept, float *out) {
+    Form form = {channels, high, wide};
+    long count = channels * high * wide, area = high * wide;
+    uint32_t words[4][LANES];
+    for (long r = 0; r < runs; r++)
+        for (long g = 0; g < groups; g++) {
+            float *mask = out + (r * all + begin + g) * size_of(form) * LANES;
+            clear_border((vec *)mask, form);
+            for (long n = 0; n < count; n++) {
+                if (n % 8 == 0) philox16(g * LANES, n / 8, steps[r], stream, seeds[r], words);
+                long c = n / area, y = n % area / wide, x = n % wide;
+                float *at = mask + (c * plane_of(form) + (y + 1) * row_of(form) + x + 1) * LANES;
+                for (int l = 0; l < LANES; l++) {
+                    uint32_t word = words[n / 2 % 4][l], half = n % 2 ? word >> 16 : word & 0xFFFF;
+                    at[l] = half >= dropped ? kept : 0.0f;
+                }
+            }
+        }
+}

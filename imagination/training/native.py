@@ -30,10 +30,13 @@ _FLAGS = [
 ]
 _BUILD_LIMIT_S = 120
 
-_POINTER, _LONG, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
+_POINTER, _LONG, _WORD = ctypes.c_void_p, ctypes.c_long, ctypes.c_uint32
+_FLOAT, _INT = ctypes.c_float, ctypes.c_int
 _ARGUMENTS = {
     "convolve": [*[_POINTER] * 4, _FLOAT, _POINTER, *[_LONG] * 7, _INT],
     "weights": [*[_POINTER] * 4, *[_LONG] * 7],
+    "philox": [*[_POINTER] * 2, _WORD, *[_LONG] * 3, _POINTER],
+    "dropout": [*[_POINTER] * 2, _WORD, *[_LONG] * 7, _WORD, _FLOAT, _POINTER],
 }
 
 
@@ -51,14 +54,18 @@ def library() -> ctypes.CDLL | None:
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the kernels take this tensor, in the precision and with the threads of now."""
+    """Whether the convolutions take this tensor, in the precision and with the threads of now."""
     return (
-        x.device.type == "cpu"
+        has_kernels(x.device)
         and x.dtype == torch.float32
         and torch.get_num_threads() == 1
         and not torch.is_autocast_enabled("cpu")
-        and library() is not None
     )
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether there are kernels for this device."""
+    return device.type == "cpu" and library() is not None
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, slope: float = 1.0, stride: int = 1) -> Tensor:
@@ -108,6 +115,40 @@ def weight_gradients(x: Tensor, gradient: Tensor, *, stride: int = 1) -> tuple[T
     sizes = (runs, groups, channels, out, high, wide, stride)
     _kernels().weights(*_pointers(x, gradient, weight, bias), *sizes)
     return weight, bias
+
+
+def philox(seeds: Tensor, steps: Tensor, *, stream: int, lanes: int, count: int) -> Tensor:
+    """`philox.words`, for a stream with this number."""
+    runs = seeds.shape[0]
+    words = torch.empty((runs, lanes, count), dtype=torch.int64)
+    numbers = _numbers(seeds, steps)
+    _kernels().philox(*(n.data_ptr() for n in numbers), stream, runs, lanes, count, words.data_ptr())
+    return words
+
+
+def dropout(
+    factors: Tensor, seeds: Tensor, steps: Tensor, *, stream: int, groups: range, dropped: int, kept: float
+) -> None:
+    """Fills these groups of `factors` `[R, G, C, H + 2, W + 2, 16]` with dropout factors, 0 or `kept`.
+
+    Args:
+        factors: contiguous.
+        seeds: int64 `[R]`.
+        steps: int64 `[R]`.
+        stream: number of the stream of random words.
+        groups: of boards; the first is the stream's first lane.
+        dropped: 16 random bits below it mean 0.
+        kept: the other factor.
+    """
+    runs, total, channels, high, wide = _form(factors)
+    numbers = _numbers(seeds, steps)
+    sizes = (runs, len(groups), groups.start, total, channels, high, wide)
+    _kernels().dropout(*(n.data_ptr() for n in numbers), stream, *sizes, dropped, kept, *_pointers(factors))
+
+
+def _numbers(*tensors: Tensor) -> list[Tensor]:
+    assert all(tensor.dtype == torch.int64 for tensor in tensors)
+    return [tensor.contiguous() for tensor in tensors]
 
 
 def _form(x: Tensor) -> tuple[int, int, int, int, int]:
