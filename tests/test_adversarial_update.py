@@ -144,6 +144,7 @@ UPDATES = {
 
 
 @pytest.mark.parametrize("config", UPDATES.values(), ids=UPDATES)
+@pytest.mark.usefixtures("kernels")
 def test_an_adversarial_update_is_what_double_precision_computes(config):
     posthoc = config.gan == "posthoc"
     experiment = adversarial(config)

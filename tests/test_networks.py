@@ -9,7 +9,8 @@ import torch
 from training_helpers import random, tiny, tiny_count
 
 from imagination.life.networks import CountNetwork, StateNetwork, decode
-from imagination.training import layers
+from imagination.training import layers, native
+from imagination.training.blocks import Blocks
 
 
 def parameters(network, *seeds, biases=0.1):
@@ -23,7 +24,9 @@ def boards(runs, side=6, batch=4):
 
 
 def of_run(x, run, runs):
-    """One run of `[B, R*C, H, W]`, float64 `[B, C, H, W]`."""
+    """One run of `[B, R*C, H, W]` or of `Blocks`, float64 `[B, C, H, W]`."""
+    if isinstance(x, Blocks):
+        return x.unfold()[run].numpy().astype(np.float64)
     return x.numpy().astype(np.float64).reshape(len(x), runs, -1, *x.shape[2:])[:, run]
 
 
@@ -115,6 +118,7 @@ NETWORKS = [
 
 @pytest.mark.parametrize("config", NETWORKS)
 @pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.usefixtures("kernels")
 def test_hidden_and_decoded_states_are_what_double_precision_computes(config, runs):
     is_state = config.experiment == "life_state"
     network = (StateNetwork if is_state else CountNetwork)(config)
@@ -189,8 +193,9 @@ def test_glorot_limits_zero_biases_and_own_seeds():
 )
 @pytest.mark.parametrize("runs", [1, 3])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_hidden_states_have_the_layout_that_measured_fastest(network, runs, precision):
+def test_hidden_states_have_the_layout_that_measured_fastest(network, runs, precision, monkeypatch):
     # A tensor of one channel has both layouts at once, so a solo run loses the layout if it is chosen too early.
+    monkeypatch.setattr(native, "library", lambda: None)
     named = parameters(network, *range(runs))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
         states = network.hidden_states(named, boards(runs))

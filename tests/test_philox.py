@@ -1,10 +1,11 @@
 """Counter-based random numbers: the published test vectors, and the independence that packs rely on."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagination.training import philox
+from imagination.training import native, philox
 
 WORD = st.integers(0, 2**32 - 1)
 
@@ -38,6 +39,14 @@ def test_a_runs_numbers_do_not_depend_on_its_pack():
     together = philox.words(seeds, steps, stream="x", lanes=6, count=9)
     alone = philox.words(seeds[1:2], steps[1:2], stream="x", lanes=6, count=9)
     assert torch.equal(together[1:2], alone)
+
+
+@pytest.mark.parametrize(("lanes", "count"), [(1, 1), (16, 8), (37, 13)])
+def test_the_compiled_words_are_the_same_to_the_bit(lanes, count, monkeypatch):
+    seeds, steps = torch.tensor([3, 2**62 + 5, 2**63 - 1]), torch.tensor([0, 2**31, 2**32 - 1])
+    usual = philox.words(seeds, steps, stream="x", lanes=lanes, count=count)
+    monkeypatch.setattr(native, "library", lambda: None)
+    assert torch.equal(philox.words(seeds, steps, stream="x", lanes=lanes, count=count), usual)
 
 
 def test_more_lanes_or_words_leave_the_first_ones_as_they_are():

@@ -89,6 +89,7 @@ def one_step_in_float64(config):
         {"clip": 1e-3, "enc_layers": 2, "dec_layers": 2},
     ],
 )
+@pytest.mark.usefixtures("kernels")
 def test_a_training_step_is_what_double_precision_computes(changes):
     config = tiny(warmup=0.0, **changes)
     ours = parameters_after([config], 1)[0].double()
@@ -103,6 +104,7 @@ def test_a_training_step_is_what_double_precision_computes(changes):
 
 
 @EACH
+@pytest.mark.usefixtures("kernels")
 def test_packed_and_alone_agree_over_the_first_steps(kind):
     # Everything that may differ inside a pack does.
     second, third = OF_STATE if kind.experiment == "life_state" else OF_COUNT
@@ -127,6 +129,7 @@ def test_packed_and_alone_agree_over_the_first_steps(kind):
 
 
 @EACH
+@pytest.mark.usefixtures("kernels")
 def test_no_run_influences_another_to_the_bit(kind):
     configs = [replace(kind, seed=1), replace(kind, seed=2)]
     start = beginnings(configs)
@@ -160,6 +163,7 @@ def test_a_run_that_ends_leaves_the_pack_and_the_other_goes_on_as_before():
     ids=["once", "twice", "at an interval's end", "muon", "joint"],
 )
 @pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.usefixtures("kernels")
 def test_stopped_and_resumed_is_as_if_undisturbed_to_the_bit(stops, runs, kind):
     configs = [tiny(**kind, seed=seed) for seed in range(runs)]
     undisturbed = train(configs)
@@ -304,6 +308,7 @@ def test_a_run_whose_evaluation_goes_wrong_fails_alone():
     ],
     ids=["state", "count"],
 )
+@pytest.mark.usefixtures("kernels")
 def test_training_lowers_the_loss(config):
     experiment = experiment_of(config)
     (recorder,) = train([config])

@@ -17,6 +17,7 @@ from imagination.life import networks, rules, sampler
 from imagination.life.config import LifeConfig
 from imagination.training import layers
 from imagination.training.experiment import Experiment
+from imagination.training.layers import Activations
 from imagination.training.optimizer import Adam, Muon, Optimizer
 
 C = TypeVar("C", bound=LifeConfig)
@@ -160,12 +161,12 @@ class LifeExperiment(LifeStage[C]):
             (self.layout.columns(others), adam),
         ]
 
-    def decode(self, named: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
-        """The network's own decoder: `[B, R*C, H, W]` to its linear output, float32 `[R, B, H, W]`."""
+    def decode(self, named: Mapping[str, Tensor], hidden: Activations) -> Tensor:
+        """The network's own decoder: its linear output, float32 `[R, B, H, W]`."""
         return networks.decode(named, hidden, name=networks.DECODER, depth=self.shape.dec_layers)
 
     def traced(
-        self, named: Mapping[str, Tensor], hidden: Sequence[Tensor], sequence: Tensor
+        self, named: Mapping[str, Tensor], hidden: Sequence[Activations], sequence: Tensor
     ) -> dict[str, Tensor]:
         """The `similarity` of the boards that the network's own decoder makes of h_0 .. h_T."""
         with self.autocast():
@@ -174,7 +175,7 @@ class LifeExperiment(LifeStage[C]):
 
     def evaluation_chunks(
         self, weights: Mapping[str, Tensor], truth: Tensor, check: Callable[[], None]
-    ) -> Iterator[tuple[list[Tensor], dict[str, Tensor]]]:
+    ) -> Iterator[tuple[Sequence[Activations], dict[str, Tensor]]]:
         """For each chunk of `truth`: the hidden states, and per decoder the boards, float32 `[n, T + 1, H, W]`.
 
         Args:

@@ -3,17 +3,20 @@
 A network object holds no parameters. It computes with the parameters of R runs of equal shapes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from imagination.life.config import LifeConfig, LifeCountConfig, LifeStateConfig
-from imagination.training import layers
-from imagination.training.layers import ParameterLayout
+from imagination.training import layers, native
+from imagination.training.blocks import Blocks
+from imagination.training.layers import Activations, ParameterLayout
+
+A = TypeVar("A", Tensor, Blocks)
 
 DECODER, ADVERSARY = "decoder", "adversary"
 """Names of the decoder trained with the network, and of the adversarial decoder trained after it."""
@@ -24,8 +27,8 @@ class Network(Protocol):
 
     layout: ParameterLayout
 
-    def hidden_states(self, parameters: Mapping[str, Tensor], first: Tensor) -> list[Tensor]:
-        """h_0 .. h_T, T = model_t, each `[B, R*C, H, W]`, from s_1, bool or 0/1 `[R, B, H, W]`."""
+    def hidden_states(self, parameters: Mapping[str, Tensor], first: Tensor) -> Sequence[Activations]:
+        """h_0 .. h_T, T = model_t, from s_1, bool or 0/1 `[R, B, H, W]`."""
 
 
 def stack_shapes(
@@ -44,8 +47,11 @@ def stack_shapes(
     return shapes
 
 
-def decode(parameters: Mapping[str, Tensor], hidden: Tensor, *, name: str, depth: int) -> Tensor:
-    """A decoder's linear output, float32 `[R, B, H, W]`, for a hidden state `[B, R*C, H, W]`."""
+def decode(parameters: Mapping[str, Tensor], hidden: Activations, *, name: str, depth: int) -> Tensor:
+    """A decoder's linear output, float32 `[R, B, H, W]`, for a hidden state."""
+    if isinstance(hidden, Blocks):
+        blocks = layers.convolutions(parameters, name, hidden, layers=depth, linear_end=True)
+        return blocks.unfold()[:, :, 0]
     output = layers.convolutions(parameters, name, hidden, layers=depth, linear_end=True)
     return output.transpose(0, 1).to(torch.float32)
 
@@ -77,9 +83,16 @@ class StateNetwork(Network):
         return ["step" if self._config.rnn else f"step{t}" for t in range(1, self._config.model_t + 1)]
 
     @override
-    def hidden_states(self, parameters: Mapping[str, Tensor], first: Tensor) -> list[Tensor]:
-        config = self._config
-        hidden = [_encode(config, parameters, first)]
+    def hidden_states(self, parameters: Mapping[str, Tensor], first: Tensor) -> Sequence[Activations]:
+        if self._config.kernel == 3 and native.usable(parameters["encoder.0.weight"]):
+            blocks = Blocks.fold(first)
+            encoded = layers.convolutions(parameters, "encoder", blocks, layers=self._config.enc_layers)
+            return self._continued(parameters, encoded)
+        return self._continued(parameters, _encode(self._config, parameters, first))
+
+    def _continued(self, parameters: Mapping[str, Tensor], encoded: A) -> list[A]:
+        """h_0 .. h_T from h_0."""
+        config, hidden = self._config, [encoded]
         for name in self._step_names():
             change = layers.convolutions(parameters, name, hidden[-1], layers=config.step_layers)
             hidden.append(hidden[-1] + change if config.residual else change)
@@ -117,7 +130,11 @@ class CountNetwork(Network):
             hidden.append(x)
         return hidden
 
-    def count(self, parameters: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
-        """The count head's output for `[B, R*C, H, W]`: living cells as a share of the board, `[R, B]`."""
-        x = layers.convolutions(parameters, "count", hidden, layers=self._config.count_layers)
+    def count(self, parameters: Mapping[str, Tensor], hidden: Activations) -> Tensor:
+        """The count head's output for a hidden state: living cells as a share of the board, `[R, B]`."""
+        depth = self._config.count_layers
+        if isinstance(hidden, Blocks):
+            blocks = layers.convolutions(parameters, "count", hidden, layers=depth)
+            return layers.linear(parameters, "count.linear", blocks)
+        x = layers.convolutions(parameters, "count", hidden, layers=depth)
         return layers.linear(parameters, "count.linear", x)

@@ -91,10 +91,9 @@ class PosthocAdversary(LifeStage[LifeConfig]):
         """The adversarial decoder's outputs at h_0 .. h_T, `[T + 1, R, B, H, W]`."""
         with self.autocast():
             with torch.no_grad():
-                hidden = torch.cat(self._model.network.hidden_states(named, first))  # [(T + 1) B, R*C, H, W]
-            output = decode(named, hidden, name=ADVERSARY, depth=self.shape.adv_depth)
-        runs = output.shape[0]
-        return output.reshape(runs, self.shape.model_t + 1, -1, *output.shape[2:]).transpose(0, 1)
+                hidden = self._model.network.hidden_states(named, first)
+            depth = self.shape.adv_depth
+            return torch.stack([decode(named, h, name=ADVERSARY, depth=depth) for h in hidden])
 
     @override
     def evaluate(

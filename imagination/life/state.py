@@ -69,7 +69,8 @@ class LifeState(LifeExperiment[LifeStateConfig]):
         loss = self.supervised([first, last], sequence)
         if self._discriminator is not None:
             with self.autocast():
-                between = self.decode(named, torch.cat(hidden[self.untrained]))  # [R, (T - 1) B, H, W]
+                untrained = [self.decode(named, h) for h in hidden[self.untrained]]
+            between = torch.cat(untrained, dim=1)  # [R, (T - 1) B, H, W]
             generator, discriminator = self._discriminator.losses(
                 named, real=real.float(), fake=self.decoded(between), seeds=self.seeds, steps=steps
             )

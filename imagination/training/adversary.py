@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagination.training import layers, philox
+from imagination.training import judge, layers, native, philox
+from imagination.training.blocks import Blocks
 from imagination.training.config import TrainingConfig
 from imagination.training.optimizer import column
 
@@ -18,6 +19,8 @@ DROPOUT = 0.3
 NAME = "discriminator"
 
 _HALF_WORD = 2**16
+_DROPPED = round(DROPOUT * _HALF_WORD)
+_KEPT = 1 / (1 - _DROPPED / _HALF_WORD)
 
 
 class Discriminator:
@@ -31,11 +34,14 @@ class Discriminator:
     def __init__(self, widths: Sequence[int], *, board: int, kernel: int = 3) -> None:
         self.widths = list(widths)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self._kernel = kernel
+        self._sides: list[int] = []  # of the boards after each convolution
         width_in, side = 1, board
         for layer, width in enumerate(widths):
             self.shapes[f"{NAME}.{layer}.weight"] = (width, width_in, kernel, kernel)
             self.shapes[f"{NAME}.{layer}.bias"] = (width,)
             width_in, side = width, -(-side // 2)
+            self._sides.append(side)
         self.shapes[f"{NAME}.linear.weight"] = (1, width_in * side * side)
         self.shapes[f"{NAME}.linear.bias"] = (1,)
 
@@ -48,11 +54,11 @@ class Discriminator:
             steps: int64 `[R]`.
             stream: `real` or `fake`; equal seeds, steps and streams give equal masks.
         """
-        runs, lanes, side, _ = boards.shape
+        runs, lanes = boards.shape[:2]
         masks = []
         for layer, width in enumerate(self.widths):
-            side = -(-side // 2)
-            name = f"dropout.{stream}.{layer}"
+            side = self._sides[layer]
+            name = _stream(stream, layer)
             kept = _dropout(seeds, steps, stream=name, lanes=lanes, count=width * side * side)
             masks.append(kept.transpose(0, 1).reshape(lanes, runs * width, side, side))
         return masks
@@ -81,15 +87,53 @@ class Discriminator:
             seeds: int64 `[R]`.
             steps: int64 `[R]`.
         """
+        if self._kernel == 3 and native.usable(parameters[f"{NAME}.linear.weight"]):
+            fooled, judged, known = self._compiled(parameters, real=real, fake=fake, seeds=seeds, steps=steps)
+        else:
+            fooled, judged, known = self._plain(parameters, real=real, fake=fake, seeds=seeds, steps=steps)
+        generator = F.softplus(-fooled).mean(1)
+        discriminator = F.softplus(-known).mean(1) + F.softplus(judged).mean(1)
+        return generator, discriminator
+
+    def _plain(
+        self, parameters: Mapping[str, Tensor], *, real: Tensor, fake: Tensor, seeds: Tensor, steps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits of the fake boards for the generator, of the fake boards, and of the real boards."""
         frozen = {name: value.detach() for name, value in parameters.items() if name.startswith(NAME)}
         of_fake = self.masks(fake, seeds=seeds, steps=steps, stream="fake")
         of_real = self.masks(real, seeds=seeds, steps=steps, stream="real")
         fooled = self.logits(frozen, fake, of_fake)
         judged = self.logits(parameters, fake.detach(), of_fake)
         known = self.logits(parameters, real, of_real)
-        generator = F.softplus(-fooled).mean(1)
-        discriminator = F.softplus(-known).mean(1) + F.softplus(judged).mean(1)
-        return generator, discriminator
+        return fooled, judged, known
+
+    def _compiled(
+        self, parameters: Mapping[str, Tensor], *, real: Tensor, fake: Tensor, seeds: Tensor, steps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `_plain`, all boards in one pass."""
+        both = [Blocks.fold(fake), Blocks.fold(real)]
+        middle, end = both[0].groups, both[0].groups + both[1].groups
+        factors = []
+        for layer, width in enumerate(self.widths):
+            side = self._sides[layer]
+            shape = (len(seeds), end, width, side + 2, side + 2, native.LANES)
+            factors.append(torch.empty(shape))
+            for stream, groups in (("fake", range(middle)), ("real", range(middle, end))):
+                number = philox.number(_stream(stream, layer))
+                native.dropout(
+                    factors[-1], seeds, steps, stream=number, groups=groups, dropped=_DROPPED, kept=_KEPT
+                )
+        for_generator, own = judge.logits(
+            torch.cat([each.values for each in both], dim=1),
+            factors,
+            [parameters[f"{NAME}.{layer}.weight"] for layer in range(len(self.widths))],
+            [parameters[f"{NAME}.{layer}.bias"] for layer in range(len(self.widths))],
+            parameters[f"{NAME}.linear.weight"],
+            parameters[f"{NAME}.linear.bias"],
+        )
+        ends = middle * native.LANES
+        fakes, reals = fake.shape[1], real.shape[1]
+        return for_generator[:, :fakes], own[:, :fakes], own[:, ends : ends + reals]
 
 
 class Ramp:
@@ -106,9 +150,12 @@ class Ramp:
         return self._weight * risen
 
 
+def _stream(kind: str, layer: int) -> str:
+    return f"dropout.{kind}.{layer}"
+
+
 def _dropout(seeds: Tensor, steps: Tensor, *, stream: str, lanes: int, count: int) -> Tensor:
     """Dropout factors float32 `[R, lanes, count]`, 0 or 1 / keep probability, from 16 random bits each."""
     words = philox.words(seeds, steps, stream=stream, lanes=lanes, count=-(-count // 2))
     halves = torch.stack((words & (_HALF_WORD - 1), words >> 16), dim=-1).flatten(2)[..., :count]
-    dropped = round(DROPOUT * _HALF_WORD)
-    return (halves >= dropped).float() / (1 - dropped / _HALF_WORD)
+    return (halves >= _DROPPED).float() * _KEPT

@@ -7,12 +7,19 @@ checkpoints handle one tensor.
 
 import math
 from collections.abc import Collection, Mapping
+from typing import TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from imagination.training import philox
+from imagination.training.blocks import Blocks
+
+Activations: TypeAlias = Tensor | Blocks
+"""Folded, or in the layout of the compiled kernels."""
+
+A = TypeVar("A", Tensor, Blocks)
 
 LEAKY_SLOPE = 0.3
 """Slope of every LeakyReLU (the authors' code)."""
@@ -99,12 +106,18 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1)
 
 
 def convolutions(
-    parameters: Mapping[str, Tensor], name: str, x: Tensor, *, layers: int, linear_end: bool = False
-) -> Tensor:
-    """The stack `name` of convolutions: `[B, R*C_in, H, W]` to `[B, R*C_out, H, W]`.
+    parameters: Mapping[str, Tensor], name: str, x: A, *, layers: int, linear_end: bool = False
+) -> A:
+    """The stack `name` of convolutions: `[B, R*C_in, H, W]` to `[B, R*C_out, H, W]`, or `Blocks` to `Blocks`.
 
     LeakyReLU follows every convolution; with `linear_end`, every one except the last.
     """
+    if isinstance(x, Blocks):
+        weights, biases = (
+            [parameters[f"{name}.{layer}.{part}"] for layer in range(layers)] for part in ("weight", "bias")
+        )
+        slopes = [LEAKY_SLOPE] * (layers - 1) + [1.0 if linear_end else LEAKY_SLOPE]
+        return x.convolutions(weights, biases, slopes=slopes)
     for layer in range(layers):
         x = convolve(x, parameters[f"{name}.{layer}.weight"], parameters[f"{name}.{layer}.bias"])
         if not (linear_end and layer == layers - 1):
@@ -151,15 +164,18 @@ def lstm_step(
     return (o.sigmoid() * c.tanh()).flatten(1, 2), c
 
 
-def linear(parameters: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-    """One number per board, from all channels and pixels: `[B, R*C, H, W]` to `[R, B]`.
+def linear(parameters: Mapping[str, Tensor], name: str, x: Activations) -> Tensor:
+    """One number per board, from all channels and pixels: `[R, B]`.
 
     The weight is `[R, 1, C*H*W]`, the bias `[R, 1]`.
     """
     weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
-    flat = x.unflatten(1, (weight.shape[0], -1)).transpose(0, 1).flatten(2)  # [R, B, C*H*W]
+    if isinstance(x, Blocks):
+        flat = x.unfold().flatten(2)  # [R, B, C*H*W]
+    else:
+        flat = x.unflatten(1, (weight.shape[0], -1)).transpose(0, 1).flatten(2)
     # bfloat16 cannot resolve half a cell of a board.
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(flat.device.type, enabled=False):
         return torch.bmm(flat.float(), weight.transpose(1, 2))[..., 0] + bias
 
 

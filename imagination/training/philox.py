@@ -10,6 +10,8 @@ import zlib
 import torch
 from torch import Tensor
 
+from imagination.training import native
+
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
@@ -54,14 +56,21 @@ def words(seeds: Tensor, steps: Tensor, *, stream: str, lanes: int, count: int) 
     Returns:
         int64 `[R, B, count]`, each in [0, 2^32).
     """
+    if native.has_kernels(seeds.device):
+        return native.philox(seeds, steps, stream=number(stream), lanes=lanes, count=count)
     blocks = -(-count // 4)
     column = seeds.reshape(-1, 1, 1)
     step = steps.reshape(-1, 1, 1)
     lane = torch.arange(lanes, device=seeds.device).reshape(1, -1, 1)
     block = torch.arange(blocks, device=seeds.device).reshape(1, 1, -1)
-    counter = (lane, block, step, torch.full_like(step, zlib.crc32(stream.encode())))
+    counter = (lane, block, step, torch.full_like(step, number(stream)))
     drawn = philox4x32(counter, (column & _MASK, (column >> 32) & _MASK))
     return drawn.reshape(seeds.shape[0], lanes, blocks * 4)[..., :count]
+
+
+def number(stream: str) -> int:
+    """The number of a stream, in [0, 2^32)."""
+    return zlib.crc32(stream.encode())
 
 
 def bits(seeds: Tensor, steps: Tensor, *, stream: str, lanes: int, count: int) -> Tensor:

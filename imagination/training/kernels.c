@@ -1,0 +1,279 @@
+/* The kernels of `native.py`, for one core with AVX-512: 3x3 convolutions and their gradients.
+
+   Activations are [runs, groups, channels, H + 2, W + 2, 16]: the lanes of a vector are 16 boards, and each board has a
+   border of zeros. So every number of channels fills whole vectors. Each run is computed by itself. */
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef float vec __attribute__((vector_size(64)));
+typedef int32_t ints __attribute__((vector_size(64)));
+
+enum { LANES = 16, TAPS = 9, MOST = 25, WEIGHT_TILE = 3 };
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* A tensor of one run. */
+typedef struct {
+    long channels, high, wide;
+} Form;
+
+INLINE long row_of(Form f) { return f.wide + 2; }
+INLINE long plane_of(Form f) { return (f.high + 2) * (f.wide + 2); }
+INLINE long size_of(Form f) { return f.channels * plane_of(f); }
+
+/* --- outputs: CO channels x PX pixels of a row at a time, so that the sums stay in registers --- */
+
+typedef void Tile(const vec *x, const float *w, vec *sums, long in, long plane, long row);
+
+/* `x` is the first tap of the first pixel, `w` is [in, 9, CO]. */
+INLINE void tile(int CO, int PX, int stride, const vec *x, const float *w, vec *sums, long in, long plane, long row) {
+    vec acc[MOST];
+#pragma GCC unroll 32
+    for (int k = 0; k < CO * PX; k++) acc[k] = sums[k];
+    for (long i = 0; i < in; i++, x += plane)
+#pragma GCC unroll 3
+        for (int dy = 0; dy < 3; dy++)
+#pragma GCC unroll 3
+            for (int dx = 0; dx < 3; dx++, w += CO) {
+                vec here[5];
+#pragma GCC unroll 8
+                for (int p = 0; p < PX; p++) here[p] = x[dy * row + dx + p * stride];
+#pragma GCC unroll 8
+                for (int c = 0; c < CO; c++)
+#pragma GCC unroll 8
+                    for (int p = 0; p < PX; p++) acc[c * PX + p] += w[c] * here[p];
+            }
+#pragma GCC unroll 32
+    for (int k = 0; k < CO * PX; k++) sums[k] = acc[k];
+}
+
+#define TILE(CO, PX)                                                                                             \
+    static void tile_##CO##_##PX(const vec *x, const float *w, vec *sums, long in, long plane, long row) {        \
+        tile(CO, PX, 1, x, w, sums, in, plane, row);                                                              \
+    }                                                                                                             \
+    static void strided_##CO##_##PX(const vec *x, const float *w, vec *sums, long in, long plane, long row) {     \
+        tile(CO, PX, 2, x, w, sums, in, plane, row);                                                              \
+    }
+#define TILES(PX) TILE(1, PX) TILE(2, PX) TILE(3, PX) TILE(4, PX) TILE(5, PX)
+TILES(1) TILES(2) TILES(3) TILES(4) TILES(5)
+
+#define NAMES(KIND, PX) {KIND##_1_##PX, KIND##_2_##PX, KIND##_3_##PX, KIND##_4_##PX, KIND##_5_##PX}
+static Tile *const TABLE[2][5][5] = {
+    {NAMES(tile, 1), NAMES(tile, 2), NAMES(tile, 3), NAMES(tile, 4), NAMES(tile, 5)},
+    {NAMES(strided, 1), NAMES(strided, 2), NAMES(strided, 3), NAMES(strided, 4), NAMES(strided, 5)},
+};
+
+/* `total` in `parts` that differ by one at most: where part `k` begins. */
+INLINE long cut(long total, long parts, long k) { return total * k / parts; }
+INLINE long parts_of(long total, long most) { return (total + most - 1) / most; }
+
+INLINE vec slope_of(vec sign, float slope) {
+    ints positive = sign > 0.0f;
+    return (vec)((positive & (ints)((vec){0} + 1.0f)) | (~positive & (ints)((vec){0} + slope)));
+}
+
+static void clear_border(vec *x, Form f) {
+    long row = row_of(f);
+    for (long c = 0; c < f.channels; c++, x += plane_of(f)) {
+        memset(x, 0, row * sizeof(vec));
+        memset(x + (f.high + 1) * row, 0, row * sizeof(vec));
+        for (long y = 1; y <= f.high; y++) x[y * row] = x[y * row + f.wide + 1] = (vec){0};
+    }
+}
+
+/* One group of boards. `w` is packed by tiles of output channels. The factor of LeakyReLU's slope depends on the sign of
+   `sign` (the tensor of the outputs' form), or of the output itself. */
+static void convolve_group(const vec *x, Form from, const float *w, const float *bias, const vec *sign, float slope,
+                           vec *y, Form to, long stride) {
+    long tiles = parts_of(to.channels, 5), strips = parts_of(to.wide, 5), row = row_of(to), plane = plane_of(to);
+    vec sums[MOST];
+    clear_border(y, to);
+    for (long j = 0; j < to.high; j++)
+        for (long s = 0; s < strips; s++) {
+            long left = cut(to.wide, strips, s), px = cut(to.wide, strips, s + 1) - left;
+            const vec *first = x + j * stride * row_of(from) + left * stride;
+            for (long t = 0; t < tiles; t++) {
+                long c0 = cut(to.channels, tiles, t), co = cut(to.channels, tiles, t + 1) - c0;
+                for (long c = 0; c < co; c++)
+                    for (long p = 0; p < px; p++) sums[c * px + p] = (vec){0} + (bias ? bias[c0 + c] : 0.0f);
+                TABLE[stride - 1][px - 1][co - 1](first, w + c0 * from.channels * TAPS, sums, from.channels,
+                                                  plane_of(from), row_of(from));
+                for (long c = 0; c < co; c++) {
+                    long at = (c0 + c) * plane + (j + 1) * row + left + 1;
+                    for (long p = 0; p < px; p++) {
+                        vec sum = sums[c * px + p];
+                        y[at + p] = sum * slope_of(sign ? sign[at + p] : sum, slope);
+                    }
+                }
+            }
+        }
+}
+
+/* Weights by tiles of the channels `out` of the result, each tile [in, 9, tile]. `turned`: those of the gradient of the
+   input, from weights [in, out, 9]. */
+static void pack(const float *w, float *packed, long in, long out, int turned) {
+    long tiles = parts_of(out, 5);
+    for (long t = 0; t < tiles; t++)
+        for (long i = 0; i < in; i++)
+            for (long tap = 0; tap < TAPS; tap++)
+                for (long c = cut(out, tiles, t); c < cut(out, tiles, t + 1); c++)
+                    *packed++ = turned ? w[(i * out + c) * TAPS + TAPS - 1 - tap] : w[(c * in + i) * TAPS + tap];
+}
+
+/* y = leaky(conv(x, w) + bias), or with `turned` the gradient of the input of a convolution with stride 1, times the
+   slope at `sign`. */
+int convolve(const float *x, const float *w, const float *bias, const float *sign, float slope, float *y, long runs,
+             long groups, long in, long out, long high, long wide, long stride, int turned) {
+    Form from = {in, high, wide}, to = {out, (high + stride - 1) / stride, (wide + stride - 1) / stride};
+    float *packed = malloc(in * out * TAPS * sizeof(float));
+    if (!packed) return 1;
+    for (long r = 0; r < runs; r++) {
+        pack(w + r * in * out * TAPS, packed, in, out, turned);
+        for (long g = r * groups; g < (r + 1) * groups; g++)
+            convolve_group((const vec *)x + g * size_of(from), from, packed, bias ? bias + r * out : NULL,
+                           sign ? (const vec *)sign + g * size_of(to) : NULL, slope, (vec *)y + g * size_of(to), to,
+                           stride);
+    }
+    free(packed);
+    return 0;
+}
+
+/* --- gradients of the weights: CO channels x 9 taps of one input channel at a time --- */
+
+INLINE vec halves(vec a, vec b) { /* sums of neighbours: first those of a, then those of b */
+    const ints even = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+    return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, even + 1);
+}
+
+/* The sums of 16 vectors, in one. */
+INLINE vec totals(vec *v) {
+#pragma GCC unroll 4
+    for (int n = 8; n; n /= 2)
+#pragma GCC unroll 8
+        for (int k = 0; k < n; k++) v[k] = halves(v[2 * k], v[2 * k + 1]);
+    return v[0];
+}
+
+INLINE void weight_tile(int CO, int stride, const vec *g, const vec *x, Form to, long row, float *sums) {
+    vec acc[WEIGHT_TILE * TAPS], spread[2 * LANES] = {{0}};
+    long plane = plane_of(to);
+#pragma GCC unroll 32
+    for (int k = 0; k < CO * TAPS; k++) acc[k] = (vec){0};
+    for (long j = 0; j < to.high; j++) {
+        const vec *down = g + (j + 1) * row_of(to) + 1, *from = x + j * stride * row;
+        for (long p = 0; p < to.wide; p++, from += stride)
+#pragma GCC unroll 3
+            for (int dy = 0; dy < 3; dy++)
+#pragma GCC unroll 3
+                for (int dx = 0; dx < 3; dx++) {
+                    vec here = from[dy * row + dx];
+#pragma GCC unroll 8
+                    for (int c = 0; c < CO; c++) acc[c * TAPS + 3 * dy + dx] += down[c * plane + p] * here;
+                }
+    }
+#pragma GCC unroll 32
+    for (int k = 0; k < CO * TAPS; k++) spread[k] = acc[k];
+    vec both[2] = {totals(spread), totals(spread + LANES)};
+    memcpy(sums, both, sizeof both);
+}
+
+INLINE void weight_tiles(int CO, const vec *g, const vec *x, Form to, long row, long stride, float *sums) {
+    if (stride == 1) weight_tile(CO, 1, g, x, to, row, sums);
+    else weight_tile(CO, 2, g, x, to, row, sums);
+}
+
+static void weights_group(const vec *x, Form from, const vec *g, Form to, long stride, float *dw, float *db) {
+    float sums[2 * LANES];
+    long tiles = parts_of(to.channels, WEIGHT_TILE);
+    for (long t = 0; t < tiles; t++) {
+        long c0 = cut(to.channels, tiles, t), co = cut(to.channels, tiles, t + 1) - c0;
+        const vec *top = g + c0 * plane_of(to);
+        for (long i = 0; i < from.channels; i++) {
+            const vec *plane = x + i * plane_of(from);
+            if (co == 3) weight_tiles(3, top, plane, to, row_of(from), stride, sums);
+            else if (co == 2) weight_tiles(2, top, plane, to, row_of(from), stride, sums);
+            else weight_tiles(1, top, plane, to, row_of(from), stride, sums);
+            for (long c = 0; c < co; c++)
+                for (long tap = 0; tap < TAPS; tap++)
+                    dw[((c0 + c) * from.channels + i) * TAPS + tap] += sums[c * TAPS + tap];
+        }
+        for (long c = 0; c < co; c++) {
+            vec sum = {0};
+            for (long k = 0; k < plane_of(to); k++) sum += top[c * plane_of(to) + k];
+            for (int lane = 0; lane < LANES; lane++) db[c0 + c] += sum[lane];
+        }
+    }
+}
+
+/* The gradients of weights and bias, from x and the gradient g of the sums before LeakyReLU. */
+void weights(const float *x, const float *g, float *dw, float *db, long runs, long groups, long in, long out, long high,
+             long wide, long stride) {
+    Form from = {in, high, wide}, to = {out, (high + stride - 1) / stride, (wide + stride - 1) / stride};
+    memset(dw, 0, runs * in * out * TAPS * sizeof(float));
+    memset(db, 0, runs * out * sizeof(float));
+    for (long r = 0; r < runs; r++)
+        for (long k = r * groups; k < (r + 1) * groups; k++)
+            weights_group((const vec *)x + k * size_of(from), from, (const vec *)g + k * size_of(to), to, stride,
+                          dw + r * in * out * TAPS, db + r * out);
+}
+
+/* --- random numbers: Philox4x32-10, see `philox.py` --- */
+
+/* The counters (lane + 0 .. 15, block, step, stream), and their four words for each lane. */
+static void philox16(uint32_t lane, uint32_t block, uint32_t step, uint32_t stream, int64_t seed,
+                     uint32_t words[4][LANES]) {
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)((uint64_t)seed >> 32);
+    uint32_t *c0 = words[0], *c1 = words[1], *c2 = words[2], *c3 = words[3];
+    for (int l = 0; l < LANES; l++) {
+        c0[l] = lane + l;
+        c1[l] = block;
+        c2[l] = step;
+        c3[l] = stream;
+    }
+    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9, k1 += 0xBB67AE85)
+        for (int l = 0; l < LANES; l++) {
+            uint64_t p0 = (uint64_t)c0[l] * 0xD2511F53, p1 = (uint64_t)c2[l] * 0xCD9E8D57;
+            c0[l] = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0;
+            c1[l] = (uint32_t)p1;
+            c2[l] = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
+            c3[l] = (uint32_t)p0;
+        }
+}
+
+/* `count` words of every lane, [runs, lanes, count]. */
+void philox(const int64_t *seeds, const int64_t *steps, uint32_t stream, long runs, long lanes, long count, int64_t *out) {
+    uint32_t words[4][LANES];
+    for (long r = 0; r < runs; r++)
+        for (long lane = 0; lane < lanes; lane += LANES)
+            for (long first = 0; first < count; first += 4) {
+                philox16(lane, first / 4, steps[r], stream, seeds[r], words);
+                for (long l = 0; l < LANES && lane + l < lanes; l++)
+                    for (long k = 0; k < 4 && first + k < count; k++)
+                        out[((r * lanes) + lane + l) * count + first + k] = words[k][l];
+            }
+}
+
+/* Dropout factors, 0 or `kept`, for [channels, high, wide] of every board, into the blocks that begin with group `begin`
+   of `all`: two of 16 random bits per word, the low half first. */
+void dropout(const int64_t *seeds, const int64_t *steps, uint32_t stream, long runs, long groups, long begin, long all,
+             long channels, long high, long wide, uint32_t dropped, float kept, float *out) {
+    Form form = {channels, high, wide};
+    long count = channels * high * wide, area = high * wide;
+    uint32_t words[4][LANES];
+    for (long r = 0; r < runs; r++)
+        for (long g = 0; g < groups; g++) {
+            float *mask = out + (r * all + begin + g) * size_of(form) * LANES;
+            clear_border((vec *)mask, form);
+            for (long n = 0; n < count; n++) {
+                if (n % 8 == 0) philox16(g * LANES, n / 8, steps[r], stream, seeds[r], words);
+                long c = n / area, y = n % area / wide, x = n % wide;
+                float *at = mask + (c * plane_of(form) + (y + 1) * row_of(form) + x + 1) * LANES;
+                for (int l = 0; l < LANES; l++) {
+                    uint32_t word = words[n / 2 % 4][l], half = n % 2 ? word >> 16 : word & 0xFFFF;
+                    at[l] = half >= dropped ? kept : 0.0f;
+                }
+            }
+        }
+}

@@ -1,0 +1,223 @@
+"""The compiled kernels: `kernels.c`, built by GCC where a process first needs them.
+
+There are kernels only on a CPU with AVX-512 and where GCC is found. Elsewhere `library` is None, and PyTorch's own
+operations do the same work. The built file stays in the user's cache folder, so a machine builds it once.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+LANES = 16
+"""Boards side by side in a vector."""
+
+SOURCE = Path(__file__).with_name("kernels.c")
+_FLAGS = [
+    *["-std=gnu11", "-O3", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"],
+    *["-ffp-contract=fast", "-shared", "-fPIC"],
+]
+_BUILD_LIMIT_S = 120
+
+_POINTER, _LONG, _WORD = ctypes.c_void_p, ctypes.c_long, ctypes.c_uint32
+_FLOAT, _INT = ctypes.c_float, ctypes.c_int
+_ARGUMENTS = {
+    "convolve": [*[_POINTER] * 4, _FLOAT, _POINTER, *[_LONG] * 7, _INT],
+    "weights": [*[_POINTER] * 4, *[_LONG] * 7],
+    "philox": [*[_POINTER] * 2, _WORD, *[_LONG] * 3, _POINTER],
+    "dropout": [*[_POINTER] * 2, _WORD, *[_LONG] * 7, _WORD, _FLOAT, _POINTER],
+}
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The kernels; None where this machine cannot have them. The log says why."""
+    compiler = os.environ.get("IMAGINE_CC", "gcc")
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not compiler:
+        return None
+    try:
+        return _declared(_load(compiler))
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+        log.warning("training is slower than it could be: no compiled kernels (%s)", _reason(error))
+        return None
+
+
+def usable(x: Tensor) -> bool:
+    """Whether the convolutions take this tensor, in the precision and with the threads of now."""
+    return (
+        has_kernels(x.device)
+        and x.dtype == torch.float32
+        and torch.get_num_threads() == 1
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether there are kernels for this device."""
+    return device.type == "cpu" and library() is not None
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, slope: float = 1.0, stride: int = 1) -> Tensor:
+    """A 3x3 convolution of every run, and LeakyReLU with this slope: `[R, G, C_in, H + 2, W + 2, 16]` and so on.
+
+    Args:
+        x: activations with a border of zeros, `Blocks.values`.
+        weight: `[R, C_out, C_in, 3, 3]`.
+        bias: `[R, C_out]`.
+        slope: 1 for no LeakyReLU.
+        stride: of the kernel.
+    """
+    runs, groups, channels, high, wide = _form(x)
+    out = weight.shape[1]
+    sides = (-(-high // stride) + 2, -(-wide // stride) + 2)
+    y = x.new_empty((runs, groups, out, *sides, LANES))
+    sizes = (runs, groups, channels, out, high, wide, stride)
+    _kernels().convolve(*_pointers(x, weight, bias), None, slope, y.data_ptr(), *sizes, 0)
+    return y
+
+
+def input_gradient(
+    gradient: Tensor, weight: Tensor, *, sign: Tensor | None = None, slope: float = 1.0
+) -> Tensor:
+    """The gradient of the input of a convolution with stride 1, from that of its output.
+
+    Args:
+        gradient: `[R, G, C_out, H + 2, W + 2, 16]`, zero on the border.
+        weight: `[R, C_out, C_in, 3, 3]`.
+        sign: the input, if LeakyReLU made it; the gradient is then that before LeakyReLU.
+        slope: of that LeakyReLU.
+    """
+    runs, groups, out, high, wide = _form(gradient)
+    channels = weight.shape[2]
+    found = gradient.new_empty((*gradient.shape[:2], channels, *gradient.shape[3:]))
+    sizes = (runs, groups, out, channels, high, wide, 1)
+    signed = None if sign is None else sign.data_ptr()
+    _kernels().convolve(*_pointers(gradient, weight), None, signed, slope, found.data_ptr(), *sizes, 1)
+    return found
+
+
+def weight_gradients(x: Tensor, gradient: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
+    """The gradients of a convolution's weight and bias, from its input and the gradient of its output."""
+    runs, groups, channels, high, wide = _form(x)
+    out = gradient.shape[2]
+    weight, bias = x.new_empty((runs, out, channels, 3, 3)), x.new_empty((runs, out))
+    sizes = (runs, groups, channels, out, high, wide, stride)
+    _kernels().weights(*_pointers(x, gradient, weight, bias), *sizes)
+    return weight, bias
+
+
+def philox(seeds: Tensor, steps: Tensor, *, stream: int, lanes: int, count: int) -> Tensor:
+    """`philox.words`, for a stream with this number."""
+    runs = seeds.shape[0]
+    words = torch.empty((runs, lanes, count), dtype=torch.int64)
+    numbers = _numbers(seeds, steps)
+    _kernels().philox(*(n.data_ptr() for n in numbers), stream, runs, lanes, count, words.data_ptr())
+    return words
+
+
+def dropout(
+    factors: Tensor, seeds: Tensor, steps: Tensor, *, stream: int, groups: range, dropped: int, kept: float
+) -> None:
+    """Fills these groups of `factors` `[R, G, C, H + 2, W + 2, 16]` with dropout factors, 0 or `kept`.
+
+    Args:
+        factors: contiguous.
+        seeds: int64 `[R]`.
+        steps: int64 `[R]`.
+        stream: number of the stream of random words.
+        groups: of boards; the first is the stream's first lane.
+        dropped: 16 random bits below it mean 0.
+        kept: the other factor.
+    """
+    runs, total, channels, high, wide = _form(factors)
+    numbers = _numbers(seeds, steps)
+    sizes = (runs, len(groups), groups.start, total, channels, high, wide)
+    _kernels().dropout(*(n.data_ptr() for n in numbers), stream, *sizes, dropped, kept, *_pointers(factors))
+
+
+def _numbers(*tensors: Tensor) -> list[Tensor]:
+    assert all(tensor.dtype == torch.int64 for tensor in tensors)
+    return [tensor.contiguous() for tensor in tensors]
+
+
+def _form(x: Tensor) -> tuple[int, int, int, int, int]:
+    """Runs, groups, channels, and the sides of the boards."""
+    runs, groups, channels, high, wide, _ = x.shape
+    return runs, groups, channels, high - 2, wide - 2
+
+
+def _pointers(*tensors: Tensor) -> list[int]:
+    assert all(tensor.is_contiguous() and tensor.dtype == torch.float32 for tensor in tensors)
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+def _kernels() -> ctypes.CDLL:
+    found = library()
+    assert found is not None
+    return found
+
+
+def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
+    for name, arguments in _ARGUMENTS.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = arguments, None
+    return loaded
+
+
+def _load(compiler: str) -> ctypes.CDLL:
+    """The library from the cache, or built now and put there."""
+    program = shutil.which(compiler)
+    if program is None:
+        raise FileNotFoundError(f"{compiler} is not installed")
+    version = subprocess.run(
+        [program, "--version"], capture_output=True, text=True, check=True, timeout=_BUILD_LIMIT_S
+    ).stdout
+    named = hashlib.sha256("\0".join([SOURCE.read_text(), *_FLAGS, version]).encode()).hexdigest()
+    kept = _cache() / f"kernels-{named[:16]}.so"
+    if _is_ours(kept.parent) and _is_ours(kept):
+        return ctypes.CDLL(str(kept))
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder, kept.name)
+        command = [program, *_FLAGS, "-o", str(built), str(SOURCE)]
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=_BUILD_LIMIT_S)
+        with suppress(OSError):
+            _keep(built, kept)
+        return ctypes.CDLL(str(built))
+
+
+def _keep(built: Path, kept: Path) -> None:
+    """Puts the built file into the cache at once, because other processes may do the same now."""
+    kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = kept.with_suffix(f".{os.getpid()}")
+    shutil.copyfile(built, part)
+    part.chmod(0o700)
+    part.replace(kept)
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base, "imagine-sweep")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this exists and no other user can write to it."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return False
+
+
+def _reason(error: Exception) -> str:
+    said = getattr(error, "stderr", None) or str(error)
+    return str(said).strip().splitlines()[0] if str(said).strip() else type(error).__name__

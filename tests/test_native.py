@@ -1,0 +1,156 @@
+"""The compiled kernels: against PyTorch in float64, how they are built, and what happens where they cannot be."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from training_helpers import random, tiny, train
+
+from imagination.training import native
+from imagination.training.blocks import Blocks
+
+compiled = pytest.mark.skipif(native.library() is None, reason="no compiled kernels here")
+
+
+def folded(x):
+    """`[R, B, C, H, W]` in blocks."""
+    channels = [Blocks.fold(x[:, :, channel]).values for channel in range(x.shape[2])]
+    return Blocks(torch.cat(channels, dim=2).requires_grad_(), x.shape[1])
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("runs", "boards", "widths", "sides"),
+    [
+        (1, 16, [1, 20, 20, 1], (10, 10)),
+        (3, 5, [2, 3, 7], (6, 9)),  # lanes without a board
+        (2, 33, [11, 6], (3, 12)),
+        (1, 1, [1, 1], (1, 1)),
+    ],
+)
+@pytest.mark.parametrize("linear_end", [False, True])
+def test_a_stack_and_its_gradients_are_what_double_precision_computes(
+    runs, boards, widths, sides, linear_end
+):
+    x = random(runs, boards, widths[0], *sides)
+    pairs = list(zip(widths[1:], widths, strict=False))
+    weights = [random(runs, out, into, 3, 3, seed=7).requires_grad_() for out, into in pairs]
+    biases = [random(runs, out, seed=8).requires_grad_() for out, _ in pairs]
+    slopes = [0.3] * (len(pairs) - 1) + [1.0 if linear_end else 0.3]
+    ours = folded(x)
+    found = ours.convolutions(weights, biases, slopes=slopes).unfold()
+    upstream = random(*found.shape, seed=9)
+    gradients = torch.autograd.grad(found, [ours.values, *weights, *biases], upstream)
+    for run in range(runs):
+        plain = x[run].double().requires_grad_()
+        mine = [[p[run].detach().double().requires_grad_() for p in each] for each in (weights, biases)]
+        y = plain
+        for weight, bias, slope in zip(*mine, slopes, strict=True):
+            y = F.leaky_relu(F.conv2d(y, weight, bias, padding=1), slope)
+        wanted = torch.autograd.grad(y, [plain, *mine[0], *mine[1]], upstream[run].double())
+        close(found[run], y)
+        close(Blocks(gradients[0], boards).unfold()[run], wanted[0])
+        for gradient, expected in zip(gradients[1:], wanted[1:], strict=True):
+            close(gradient[run], expected)
+
+
+def close(found, wanted):
+    scale = max(1.0, float(wanted.detach().abs().max()))
+    torch.testing.assert_close(found.detach().double() / scale, wanted.detach() / scale, rtol=0, atol=2e-6)
+
+
+@compiled
+def test_the_border_stays_zero():
+    x, weight, bias = folded(random(1, 3, 2, 4, 5)), random(1, 6, 2, 3, 3), torch.ones(1, 6)
+    y = x.convolutions([weight], [bias], slopes=[0.3]).values
+    border = y.clone()
+    border[..., 1:-1, 1:-1, :] = 0
+    assert not border.any()
+    assert y.any()
+
+
+@compiled
+def test_each_run_of_a_pack_is_what_it_is_alone_to_the_bit():
+    x, weight, bias = random(2, 9, 3, 5, 5), random(2, 4, 3, 3, 3), random(2, 4)
+    weight[1, 0, 0, 0, 0] = torch.nan
+    both = folded(x).convolutions([weight], [bias], slopes=[0.3]).unfold()
+    alone = folded(x[:1]).convolutions([weight[:1]], [bias[:1]], slopes=[0.3]).unfold()
+    assert torch.equal(both[0], alone[0])
+    assert both[1].isnan().any()
+
+
+@compiled
+def test_a_training_is_the_same_within_rounding_with_and_without_the_kernels(monkeypatch):
+    config = tiny(gan="posthoc", max_steps=10, adv_steps=10)
+    (ours,) = train([config])
+    monkeypatch.setattr(native, "library", lambda: None)
+    (plain,) = train([config])
+    for name, values in ours.weights.items():
+        torch.testing.assert_close(
+            *(torch.from_numpy(v) for v in (values, plain.weights[name])), rtol=0, atol=1e-3
+        )
+
+
+# --- how they are built ---
+
+LOAD = "from imagination.training import native; print(native.library() is not None)"
+
+
+def loaded(**environment):
+    """What another process says: whether it has the kernels, and its log."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip() == "True", done.stderr
+
+
+@compiled
+@pytest.mark.slow
+def test_a_machine_builds_them_once(tmp_path):
+    assert loaded(XDG_CACHE_HOME=str(tmp_path))[0]
+    (built,) = tmp_path.glob("imagine-sweep/*")
+    before = built.stat().st_mtime_ns
+    assert loaded(XDG_CACHE_HOME=str(tmp_path))[0]
+    assert (
+        [built.stat().st_mtime_ns]
+        == [p.stat().st_mtime_ns for p in tmp_path.glob("imagine-sweep/*")]
+        == [before]
+    )
+
+
+@compiled
+@pytest.mark.slow
+def test_a_file_that_others_can_write_is_built_anew(tmp_path):
+    assert loaded(XDG_CACHE_HOME=str(tmp_path))[0]
+    (built,) = tmp_path.glob("imagine-sweep/*")
+    built.write_bytes(b"not a library")
+    built.chmod(0o722)
+    assert loaded(XDG_CACHE_HOME=str(tmp_path))[0]
+    assert built.stat().st_mode & 0o777 == 0o700
+
+
+@compiled
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path):
+    (tmp_path / "file").touch()
+    assert loaded(XDG_CACHE_HOME=str(tmp_path / "file"))[0]
+
+
+@compiled
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("compiler", "said"),
+    [("no-such-gcc", "no-such-gcc is not installed"), ("false", "returned non-zero"), ("", "")],
+)
+def test_without_a_compiler_training_goes_on_and_the_log_says_why(compiler, said, tmp_path):
+    found, log = loaded(IMAGINE_CC=compiler, XDG_CACHE_HOME=str(tmp_path))
+    assert not found
+    assert said in log
+    assert len(log.strip().splitlines()) == bool(said)
