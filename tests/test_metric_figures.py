@@ -8,7 +8,7 @@ from cli_helpers import call, output
 from compare_helpers import config, store_five, store_run
 from matplotlib.figure import Figure
 
-from results_db.paper.compare import compare
+from results_db.paper.compare import compare, kept_values
 from results_db.query.gate import completed
 from results_db.store.sql import SqlStore, open_store
 from results_db.views.figures import metrics
@@ -54,12 +54,12 @@ def test_a_table_shows_runs_mean_interval_paper_and_ceiling(db: SqlStore) -> Non
     rows = compare("table1", db.runs(), store=db)
     ours = [row["ours"] for row in rows]
     place = next(index for index, mean in enumerate(ours) if mean is not None)
-    drawn = metrics.cells(
-        rows, ["gol", "model_t", "ae", "rnn"], lambda row: [0.0, 0.4] if row["ours"] else []
-    )
+    kept = kept_values("table1", db.runs(), store=db)
+    assert [len(values) for values in kept] == [row["kept"] for row in rows]
+    drawn = metrics.cells(rows, kept, ["gol", "model_t", "ae", "rnn"])
     dots = points(drawn, "o")
     assert (0.2, place) in [(round(x, 9), y) for x, y in dots]
-    assert {0.0, 0.4} <= {x for x, _ in dots}
+    assert {0.0, 0.1, 0.2, 0.3, 0.4} <= {x for x, _ in dots}
     assert points(drawn, "D") == [(row["paper"], index) for index, row in enumerate(rows)]
     (axes,) = drawn.axes
     (interval,) = [collection.get_segments()[0] for collection in axes.collections]  # type: ignore[attr-defined]

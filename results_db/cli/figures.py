@@ -154,11 +154,8 @@ def cells(
     Example: imagine-results figure cells table3 -o table3.pdf
     """
     from results_db.paper import numbers
-    from results_db.paper.compare import compare
-    from results_db.paper.selection import groups
+    from results_db.paper.compare import compare, kept_values
     from results_db.query import where as filters
-    from results_db.query.aggregate import values
-    from results_db.query.gate import passed
     from results_db.views.figures import metrics
 
     valid = [name for name in numbers.TABLES if name.startswith("table")]
@@ -168,14 +165,9 @@ def cells(
     with options.reading(db) as store:
         frame = filters.apply(where, store.runs(), sweep=sweep)
         rows = compare(table, frame, store=store, min_accuracy=min_accuracy)
-        kept = [
-            values(group.runs[passed(group.runs, min_accuracy=min_accuracy)], number.quantity)
-            for number in numbers.TABLES[table]
-            for group in groups(frame, number, store=store)
-        ]
-    measured = {id(row): of for row, of in zip(rows, kept, strict=True)}
+        kept = kept_values(table, frame, store=store, min_accuracy=min_accuracy)
     by = list(numbers.TABLES[table][0].cell)
-    files.save(metrics.cells(rows, by, lambda row: measured[id(row)]), path)
+    files.save(metrics.cells(rows, kept, by), path)
     click.echo(str(path))
 
 

@@ -1,6 +1,6 @@
 """Figures of the metric over runs: by cell beside the paper, against a config key, and the steps to the accuracy."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -23,21 +23,20 @@ _MARGIN = 0.55
 _PAPER = "#555555"
 
 
-def cells(rows: Sequence[Row], by: Sequence[str], measured: Callable[[Row], Sequence[float]]) -> Figure:
+def cells(rows: Sequence[Row], kept: Sequence[Sequence[float]], by: Sequence[str]) -> Figure:
     """The rows of `compare`, one line each: kept runs as dots, our mean with its interval, and the paper's value.
 
     Args:
         rows: of one table, from `results_db.paper.compare`.
+        kept: the values of each row's kept runs.
         by: the table's group columns.
-        measured: the values of a row's kept runs.
     """
     shared = {key for key in (*by, "quantity", "preset") if len({row[key] for row in rows} - {None}) <= 1}
     with rc_context(STYLE):
         figure = Figure(figsize=(1.5 * COLUMN, _PER_ROW * len(rows) + _MARGIN), layout="constrained")
         axes = figure.subplots()
         rng = np.random.default_rng(0)  # only shifts dots apart
-        for place, row in enumerate(rows):
-            values = measured(row)
+        for place, (row, values) in enumerate(zip(rows, kept, strict=True)):
             apart = place + rng.uniform(-0.28, 0.28, len(values))
             axes.plot(values, apart, "o", color=COLOURS[0], markersize=1.8, alpha=0.4, markeredgewidth=0)
             if row["ours"] is not None:
@@ -53,7 +52,7 @@ def cells(rows: Sequence[Row], by: Sequence[str], measured: Callable[[Row], Sequ
         axes.plot([], [], "o", color=COLOURS[0], markersize=3, label="ours, 95% interval")
         axes.plot([], [], "D", color=COLOURS[1], markersize=3.2, label="the paper")
         axes.plot([], [], "|", color=_PAPER, markersize=7, label="a perfect decoder")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+        figure.legend(loc="outside upper right", ncols=3)
     return figure
 
 
