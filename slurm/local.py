@@ -208,8 +208,8 @@ class LocalLauncher:
                 _wait(worker.process, within_s=max(deadline - time.monotonic(), 0))
 
     def _work(self) -> None:
-        """Handle events until no worker is left, and no answer of the store is due."""
-        while self._workers or self._unanswered:
+        """Handle events until no worker is left, and no answer of the store is due; Ctrl-C twice waits for none."""
+        while self._workers or (self._unanswered and self._signals < 2):
             with suppress(queue.Empty):
                 self._events.get(timeout=0.2)()
             self._obey_signals()

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from store_helpers import start
-from sweep_helpers import ME, small
+from sweep_helpers import ME, ids, small
 
 import jobs.provenance
 from jobs.provenance import dead_attempts, is_alive, lose_dead_attempts, process_name, provenance
@@ -124,6 +124,28 @@ def test_only_dead_attempts_of_this_host_are_lost(tmp_path, process) -> None:
     assert store.attempts(runs[1].run_id)[0]["error"] == "its worker process is gone"
     assert lose_dead_attempts(store) == []
     store.close()
+
+
+CLAIM = """
+import sys
+from results_db.store import open_store
+open_store(sys.argv[1], create=False).claim(sys.argv[2:], launcher="local")
+"""
+
+
+def test_claims_of_a_launch_that_died_are_found(tmp_path) -> None:
+    """It had no time to begin them; the next launch must not wait for it."""
+    with open_store(str(tmp_path / "a.db"), create=True) as store:
+        mine, gone = (small(seed=seed) for seed in range(2))
+        store.stage([mine, gone])
+        store.claim([mine.run_id], launcher="local")
+        subprocess.run([sys.executable, "-c", CLAIM, store.url, gone.run_id], check=True)
+        assert store.states([mine.run_id, gone.run_id]) == dict.fromkeys(ids([mine, gone]), State.PENDING)
+        assert lose_dead_attempts(store) == [gone.run_id]
+        assert store.states([gone.run_id]) == {gone.run_id: State.LOST}
+        assert [one.run_id for one in store.claim([mine.run_id, gone.run_id], launcher="local")] == [
+            gone.run_id
+        ]
 
 
 def test_provenance_describes_this_process() -> None:
