@@ -3,7 +3,7 @@
 `FILES/jobs/JOB_NAME/` lies beside the store, where all nodes see it, and holds
 
     dispatch.json     the submitter and the store's URL (with its password, so only the user may read it)
-    0.json, 1.json    the pack of each task of the array, and the numbers of its runs' attempts
+    0.json, 1.json    each task of the array: its pack, and its runs' attempts
     0.start0, ...     one file for each time that a task began, reached its time limit, or was released
     submitit's pickles, scripts and logs
 """
@@ -12,13 +12,12 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jobs.pack import Pack
-from results_db.contract import Attempt, PlannedRun
+from jobs.pack import Task
 
 PICKLE = "job.pkl"
 """The job as submitit pickles it, the same for all tasks."""
@@ -53,18 +52,6 @@ class Dispatch:
     gpus: int | None = None
 
 
-@dataclass(frozen=True)
-class Task:
-    """A task of the array: its pack, and the attempt number of each run."""
-
-    pack: Pack
-    numbers: Mapping[str, int]
-
-    def attempts(self, restart: int = 0) -> dict[str, Attempt]:
-        """Run id to the attempt that this task makes."""
-        return {run_id: Attempt(run_id, number, restart) for run_id, number in self.numbers.items()}
-
-
 class DispatchFolder:
     """The folder of a dispatch; the module's docstring lists its files."""
 
@@ -90,8 +77,7 @@ class DispatchFolder:
         damaged.
         """
         for index, task in enumerate(tasks):
-            runs = [asdict(run) for run in task.pack.runs]
-            self._task(index).write_text(json.dumps({"runs": runs, "numbers": dict(task.numbers)}))
+            self._task(index).write_text(task.encode())
 
     def remove(self) -> None:
         """Delete the folder, because nothing was submitted."""
@@ -111,8 +97,7 @@ class DispatchFolder:
             OSError: its file cannot be read.
             ValueError: its file is damaged.
         """
-        data = json.loads(self._task(index).read_text())
-        return Task(Pack(tuple(PlannedRun(**run) for run in data["runs"])), data["numbers"])
+        return Task.decode(self._task(index).read_text())
 
     def tasks(self) -> int:
         """The number of tasks."""

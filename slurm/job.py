@@ -16,7 +16,6 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -26,12 +25,13 @@ from submitit.core.job_environment import JobEnvironment
 from submitit.core.logger import get_logger
 from submitit.helpers import DelayedSubmission
 
-from jobs.dispatched import Dispatch, DispatchFolder, Task
+from jobs.dispatched import Dispatch, DispatchFolder
+from jobs.pack import Task
 from jobs.provenance import provenance
 from jobs.run_log import RunLog
-from results_db.contract import Attempt, Provenance, State, WorkerStore
+from results_db.contract import Ending, Provenance, State
 from results_db.files import Files, last_lines
-from results_db.spool.worker_store import worker_store
+from results_db.spool.delivery import Delivery, delivery
 from results_db.text import one_line
 from slurm.client.client import Slurm, SlurmError
 from slurm.follow.hold import FAULTS, hold_from_job
@@ -114,9 +114,9 @@ class _Job:
             return {}
         log.info("job %s, start %d, on %s", self._environment.job_id, restart, _node())
         os.environ["IMAGINE_FILES"] = dispatch.files
-        store = worker_store(dispatch.db, scheduled=True)
+        store = delivery(dispatch.db, scheduled=True)
         try:
-            states = self._train(task, task.attempts(restart), store)
+            states = self._train(task.restarted(restart), store)
             # This comes first, because Slurm kills the job soon after the signal.
             if self._signals.told and State.PREEMPTED in states.values():
                 self._go_on(dispatch, restart)
@@ -141,37 +141,35 @@ class _Job:
             if dispatch is not None:
                 return dispatch, self._folder.task(self._index)
             reason = "dispatch.json is missing or damaged"
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError) as error:
             reason = one_line(error)
         raise RuntimeError(f"node {_node()} cannot read its work in {self._folder.path}: {reason}")
 
-    def _train(self, task: Task, attempts: Mapping[str, Attempt], store: WorkerStore) -> dict[str, State]:
+    def _train(self, task: Task, store: Delivery) -> dict[str, State]:
         threads = int(os.environ.get("IMAGINE_THREADS") or os.environ.get("SLURM_CPUS_PER_TASK") or 1)
         try:
             worker: Any = importlib.import_module("jobs.worker")
             device = worker.choose_device(os.environ.get("IMAGINE_DEVICE", "auto"), threads=threads)
         except Exception as error:  # recorded as the error of the runs' attempts
             log.exception("this node cannot train")
-            return self._fail(attempts, store, f"node {_node()} cannot train: {one_line(error)}")
+            return self._fail(task, store, f"node {_node()} cannot train: {one_line(error)}")
         states: dict[str, State] = worker.run_pack(
-            task.pack,
+            task,
             store,
             device=device,
             provenance=self._provenance(worker.device_name(device), store),
             report=RunLog(task.pack),
-            dispatched=attempts,
             stop=self._signals,
         )
         return states
 
-    def _fail(self, attempts: Mapping[str, Attempt], store: WorkerStore, reason: str) -> dict[str, State]:
-        me = self._provenance("unknown", store)
-        for attempt in attempts.values():
-            if store.begin(attempt, me) is not False:
-                store.end(attempt, State.NODE_FAIL, error=reason, log_tail=last_lines(self._log_file()))
-        return dict.fromkeys(attempts, State.NODE_FAIL)
+    def _fail(self, task: Task, store: Delivery, reason: str) -> dict[str, State]:
+        ending = Ending(State.NODE_FAIL, reason, log_tail=last_lines(self._log_file()))
+        for attempt in store.begin(task.attempts, self._provenance("unknown", store)):
+            store.end(attempt, ending)
+        return {attempt.run_id: State.NODE_FAIL for attempt in task.attempts}
 
-    def _provenance(self, device: str, store: WorkerStore) -> Provenance:
+    def _provenance(self, device: str, store: Delivery) -> Provenance:
         log_file = Files(store.folder).name(self._log_file())
         me = provenance(launcher="slurm", device=device, job_id=self._environment.job_id, log=log_file)
         # squeue and sacct report the node's name in Slurm, which may differ from the host name.

@@ -93,7 +93,7 @@ def note(store: Store, folder: DispatchFolder, job: str) -> None:
         {
             attempt: f"{job}_{index}" if tasks > 1 else job
             for index in range(tasks)
-            for attempt in folder.task(index).attempts().values()
+            for attempt in folder.task(index).attempts
         }
     )
 
