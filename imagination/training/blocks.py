@@ -70,33 +70,19 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     @override
     def forward(ctx: Any, x: Tensor, slopes: list[float], *parameters: Tensor) -> Tensor:
-        depth = len(slopes)
-        packed = [parameter.contiguous() for parameter in parameters]
-        outputs = [x]
-        for weight, bias, slope in zip(packed[:depth], packed[depth:], slopes, strict=True):
-            outputs.append(native.convolve(outputs[-1], weight, bias, slope=slope))
-        ctx.slopes, ctx.weights, ctx.inputs = slopes, packed[:depth], outputs[:-1]
+        stack = native.Stack(parameters[: len(slopes)], parameters[len(slopes) :], slopes)
+        outputs = stack.forward(x, keep=any(ctx.needs_input_grad))
+        ctx.stack, ctx.x, ctx.kept = stack, x, outputs[:-1]
         ctx.save_for_backward(outputs[-1])
         return outputs[-1]
 
     @staticmethod
     @override
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (last,) = ctx.saved_tensors
-        gradient: Tensor | None = gradients[0].contiguous()
-        if ctx.slopes[-1] != 1.0:
-            gradient = torch.ops.aten.leaky_relu_backward(gradient, last, ctx.slopes[-1], True)
-        found: list[tuple[Tensor, Tensor]] = []
-        for layer in reversed(range(len(ctx.slopes))):
-            assert gradient is not None
-            x = ctx.inputs[layer]
-            found.append(native.weight_gradients(x, gradient))
-            if layer:
-                before = ctx.slopes[layer - 1]
-                gradient = native.input_gradient(gradient, ctx.weights[layer], sign=x, slope=before)
-            elif ctx.needs_input_grad[0]:
-                gradient = native.input_gradient(gradient, ctx.weights[0])
-            else:
-                gradient = None
-        found.reverse()
-        return (gradient, None, *[weight for weight, _ in found], *[bias for _, bias in found])
+        of_x, of_weights, of_biases = ctx.stack.backward(
+            ctx.x,
+            [*ctx.kept, *ctx.saved_tensors],
+            gradients[0].contiguous(),
+            reaches_x=ctx.needs_input_grad[0],
+        )
+        return (of_x, None, *of_weights, *of_biases)

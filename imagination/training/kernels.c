@@ -208,7 +208,7 @@ static void weights_group(const vec *x, Form from, const vec *g, Form to, long s
 }
 
 /* The gradients of weights and bias, from x and the gradient g of the sums before LeakyReLU. */
-void weights(const float *x, const float *g, float *dw, float *db, long runs, long groups, long in, long out, long high,
+int weights(const float *x, const float *g, float *dw, float *db, long runs, long groups, long in, long out, long high,
              long wide, long stride) {
     Form from = {in, high, wide}, to = {out, (high + stride - 1) / stride, (wide + stride - 1) / stride};
     memset(dw, 0, runs * in * out * TAPS * sizeof(float));
@@ -217,6 +217,105 @@ void weights(const float *x, const float *g, float *dw, float *db, long runs, lo
         for (long k = r * groups; k < (r + 1) * groups; k++)
             weights_group((const vec *)x + k * size_of(from), from, (const vec *)g + k * size_of(to), to, stride,
                           dw + r * in * out * TAPS, db + r * out);
+    return 0;
+}
+
+/* --- stacks of convolutions, group by group, so that what passes between layers stays in the cache --- */
+
+/* `depth` convolutions with stride 1; `widths` has the channels of the input and of every output. */
+typedef struct {
+    const float *const *weights, *const *biases;
+    const float *slopes;
+    const long *widths;
+    long depth, runs, groups, high, wide;
+} Stack;
+
+INLINE Form form_of(const Stack *s, long layer) { return (Form){s->widths[layer], s->high, s->wide}; }
+INLINE long weights_of(const Stack *s, long layer) { return s->widths[layer] * s->widths[layer + 1] * TAPS; }
+
+/* Memory that a thread keeps, because new pages cost more than the numbers written to them. */
+static void *kept_memory(size_t size) {
+    static _Thread_local void *memory;
+    static _Thread_local size_t has;
+    if (size > has) {
+        free(memory);
+        memory = aligned_alloc(sizeof(vec), (size + sizeof(vec) - 1) / sizeof(vec) * sizeof(vec));
+        has = memory ? size : 0;
+    }
+    return memory;
+}
+
+/* Room for two activations of a group, then for the packed weights of all layers. */
+static vec *room_of(const Stack *s, long *largest) {
+    long most = 0, all = 0;
+    for (long l = 0; l <= s->depth; l++) most = size_of(form_of(s, l)) > most ? size_of(form_of(s, l)) : most;
+    for (long l = 0; l < s->depth; l++) all += weights_of(s, l);
+    *largest = most;
+    return kept_memory(2 * most * sizeof(vec) + all * sizeof(float));
+}
+
+/* All outputs of a stack; those that are NULL are not kept, the last one must be. Returns 1 if there is no memory. */
+int stack_forward(const float *x, const float *const *weights, const float *const *biases, const float *slopes,
+                  float *const *outputs, const long *widths, long depth, long runs, long groups, long high, long wide) {
+    Stack s = {weights, biases, slopes, widths, depth, runs, groups, high, wide};
+    long most;
+    vec *room = room_of(&s, &most);
+    if (!room) return 1;
+    for (long r = 0; r < runs; r++) {
+        float *packed = (float *)(room + 2 * most);
+        for (long l = 0; l < depth; packed += weights_of(&s, l), l++)
+            pack(weights[l] + r * weights_of(&s, l), packed, widths[l], widths[l + 1], 0);
+        for (long g = r * groups; g < (r + 1) * groups; g++) {
+            const vec *from = (const vec *)x + g * size_of(form_of(&s, 0));
+            packed = (float *)(room + 2 * most);
+            for (long l = 0; l < depth; packed += weights_of(&s, l), l++) {
+                Form to = form_of(&s, l + 1);
+                vec *y = outputs[l] ? (vec *)outputs[l] + g * size_of(to) : room + l % 2 * most;
+                convolve_group(from, form_of(&s, l), packed, biases[l] + r * widths[l + 1], NULL, slopes[l], y, to, 1);
+                from = y;
+            }
+        }
+    }
+    return 0;
+}
+
+/* The gradients of all weights and biases, and of the input if `dx` is not NULL, from that of the last output. */
+int stack_backward(const float *x, const float *const *weights, const float *slopes, float *const *outputs,
+                   const float *gradient, float *const *dw, float *const *db, float *dx, const long *widths, long depth,
+                   long runs, long groups, long high, long wide) {
+    Stack s = {weights, NULL, slopes, widths, depth, runs, groups, high, wide};
+    long most;
+    vec *room = room_of(&s, &most);
+    if (!room) return 1;
+    for (long l = 0; l < depth; l++) {
+        memset(dw[l], 0, runs * weights_of(&s, l) * sizeof(float));
+        memset(db[l], 0, runs * widths[l + 1] * sizeof(float));
+    }
+    for (long r = 0; r < runs; r++) {
+        float *ends = (float *)(room + 2 * most);
+        for (long l = 0; l < depth; ends += weights_of(&s, l), l++)
+            pack(weights[l] + r * weights_of(&s, l), ends, widths[l + 1], widths[l], 1);
+        for (long g = r * groups; g < (r + 1) * groups; g++) {
+            long size = size_of(form_of(&s, depth));
+            const vec *last = (const vec *)outputs[depth - 1] + g * size, *given = (const vec *)gradient + g * size;
+            vec *now = room, *next = room + most;
+            for (long k = 0; k < size; k++) now[k] = given[k] * slope_of(last[k], slopes[depth - 1]);
+            const float *packed = ends;
+            for (long l = depth - 1; l >= 0; l--) {
+                Form from = form_of(&s, l), to = form_of(&s, l + 1);
+                const vec *in = (const vec *)(l ? outputs[l - 1] : x) + g * size_of(from);
+                weights_group(in, from, now, to, 1, dw[l] + r * weights_of(&s, l), db[l] + r * widths[l + 1]);
+                packed -= weights_of(&s, l);
+                if (l)
+                    convolve_group(now, to, packed, NULL, in, slopes[l - 1], next, from, 1);
+                else if (dx)
+                    convolve_group(now, to, packed, NULL, NULL, 1.0f, (vec *)dx + g * size_of(from), from, 1);
+                vec *free_one = now;
+                now = next, next = free_one;
+            }
+        }
+    }
+    return 0;
 }
 
 /* --- random numbers: Philox4x32-10, see `philox.py` --- */
@@ -243,7 +342,7 @@ static void philox16(uint32_t lane, uint32_t block, uint32_t step, uint32_t stre
 }
 
 /* `count` words of every lane, [runs, lanes, count]. */
-void philox(const int64_t *seeds, const int64_t *steps, uint32_t stream, long runs, long lanes, long count, int64_t *out) {
+int philox(const int64_t *seeds, const int64_t *steps, uint32_t stream, long runs, long lanes, long count, int64_t *out) {
     uint32_t words[4][LANES];
     for (long r = 0; r < runs; r++)
         for (long lane = 0; lane < lanes; lane += LANES)
@@ -253,11 +352,12 @@ void philox(const int64_t *seeds, const int64_t *steps, uint32_t stream, long ru
                     for (long k = 0; k < 4 && first + k < count; k++)
                         out[((r * lanes) + lane + l) * count + first + k] = words[k][l];
             }
+    return 0;
 }
 
 /* Dropout factors, 0 or `kept`, for [channels, high, wide] of every board, into the blocks that begin with group `begin`
    of `all`: two of 16 random bits per word, the low half first. */
-void dropout(const int64_t *seeds, const int64_t *steps, uint32_t stream, long runs, long groups, long begin, long all,
+int dropout(const int64_t *seeds, const int64_t *steps, uint32_t stream, long runs, long groups, long begin, long all,
              long channels, long high, long wide, uint32_t dropped, float kept, float *out) {
     Form form = {channels, high, wide};
     long count = channels * high * wide, area = high * wide;
@@ -276,4 +376,5 @@ void dropout(const int64_t *seeds, const int64_t *steps, uint32_t stream, long r
                 }
             }
         }
+    return 0;
 }

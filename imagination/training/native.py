@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +36,8 @@ _FLOAT, _INT = ctypes.c_float, ctypes.c_int
 _ARGUMENTS = {
     "convolve": [*[_POINTER] * 4, _FLOAT, _POINTER, *[_LONG] * 7, _INT],
     "weights": [*[_POINTER] * 4, *[_LONG] * 7],
+    "stack_forward": [*[_POINTER] * 6, *[_LONG] * 5],
+    "stack_backward": [*[_POINTER] * 9, *[_LONG] * 5],
     "philox": [*[_POINTER] * 2, _WORD, *[_LONG] * 3, _POINTER],
     "dropout": [*[_POINTER] * 2, _WORD, *[_LONG] * 7, _WORD, _FLOAT, _POINTER],
 }
@@ -68,6 +71,75 @@ def has_kernels(device: torch.device) -> bool:
     return device.type == "cpu" and library() is not None
 
 
+class Stack:
+    """A stack of 3x3 convolutions of every run, each followed by LeakyReLU with its slope (1: none).
+
+    Args:
+        weights: each `[R, C_out, C_in, 3, 3]`.
+        biases: each `[R, C_out]`.
+        slopes: one per convolution.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], slopes: Sequence[float]) -> None:
+        self._weights, self._biases = (
+            list(map(Tensor.contiguous, weights)),
+            list(map(Tensor.contiguous, biases)),
+        )
+        widths = [weights[0].shape[2], *(weight.shape[1] for weight in weights)]
+        self._widths = (_LONG * len(widths))(*widths)
+        self._slopes = (_FLOAT * len(slopes))(*slopes)
+
+    def forward(self, x: Tensor, *, keep: bool) -> list[Tensor]:
+        """The outputs of all convolutions, or only the last one unless `keep`.
+
+        Args:
+            x: `[R, G, C, H + 2, W + 2, 16]`, zero on the border.
+            keep: `backward` needs all outputs.
+        """
+        outputs: list[Tensor | None] = [None] * len(self._weights)
+        for layer in range(len(outputs)) if keep else (len(outputs) - 1,):
+            outputs[layer] = x.new_empty((*x.shape[:2], self._widths[layer + 1], *x.shape[3:]))
+        arrays = (_array(self._weights), _array(self._biases), self._slopes, _array(outputs), self._widths)
+        _done(_kernels().stack_forward(*_pointers(x), *arrays, *self._sizes(x)))
+        return [output for output in outputs if output is not None]
+
+    def backward(
+        self, x: Tensor, outputs: Sequence[Tensor], gradient: Tensor, *, reaches_x: bool
+    ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
+        """The gradients of x (if `reaches_x`), of the weights and of the biases, from that of the last output."""
+        of_x = torch.empty_like(x) if reaches_x else None
+        of_weights, of_biases = (list(map(torch.empty_like, each)) for each in (self._weights, self._biases))
+        _done(
+            _kernels().stack_backward(
+                *_pointers(x),
+                _array(self._weights),
+                self._slopes,
+                _array(outputs),
+                *_pointers(gradient),
+                _array(of_weights),
+                _array(of_biases),
+                None if of_x is None else of_x.data_ptr(),
+                self._widths,
+                *self._sizes(x),
+            )
+        )
+        return of_x, of_weights, of_biases
+
+    def _sizes(self, x: Tensor) -> tuple[int, int, int, int, int]:
+        runs, groups, _, high, wide = _form(x)
+        return len(self._weights), runs, groups, high, wide
+
+
+def _array(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
+    pointers = [None if tensor is None else _pointers(tensor)[0] for tensor in tensors]
+    return (_POINTER * len(pointers))(*pointers)
+
+
+def _done(failed: int) -> None:
+    if failed:
+        raise MemoryError("no memory for a group of boards")
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, slope: float = 1.0, stride: int = 1) -> Tensor:
     """A 3x3 convolution of every run, and LeakyReLU with this slope: `[R, G, C_in, H + 2, W + 2, 16]` and so on.
 
@@ -83,7 +155,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, slope: float = 1.0, str
     sides = (-(-high // stride) + 2, -(-wide // stride) + 2)
     y = x.new_empty((runs, groups, out, *sides, LANES))
     sizes = (runs, groups, channels, out, high, wide, stride)
-    _kernels().convolve(*_pointers(x, weight, bias), None, slope, y.data_ptr(), *sizes, 0)
+    _done(_kernels().convolve(*_pointers(x, weight, bias), None, slope, y.data_ptr(), *sizes, 0))
     return y
 
 
@@ -103,7 +175,8 @@ def input_gradient(
     found = gradient.new_empty((*gradient.shape[:2], channels, *gradient.shape[3:]))
     sizes = (runs, groups, out, channels, high, wide, 1)
     signed = None if sign is None else sign.data_ptr()
-    _kernels().convolve(*_pointers(gradient, weight), None, signed, slope, found.data_ptr(), *sizes, 1)
+    pointers = (*_pointers(gradient, weight), None, signed)
+    _done(_kernels().convolve(*pointers, slope, found.data_ptr(), *sizes, 1))
     return found
 
 
@@ -171,7 +244,7 @@ def _kernels() -> ctypes.CDLL:
 def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
     for name, arguments in _ARGUMENTS.items():
         function = getattr(loaded, name)
-        function.argtypes, function.restype = arguments, None
+        function.argtypes, function.restype = arguments, ctypes.c_int
     return loaded
 
 
