@@ -47,21 +47,17 @@ class Blocks:
         inner = self.values[:, :, :, 1:-1, 1:-1].permute(0, 1, 5, 2, 3, 4)
         return inner.flatten(1, 2)[:, : self.boards]
 
-    def __add__(self, other: "Blocks") -> "Blocks":
-        return Blocks(self.values + other.values, self.boards)
-
     def convolutions(
-        self, weights: Sequence[Tensor], biases: Sequence[Tensor], *, slopes: Sequence[float]
+        self,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        *,
+        slopes: Sequence[float],
+        residual: bool = False,
     ) -> "Blocks":
-        """A stack of 3x3 convolutions, each followed by LeakyReLU with its slope (1: none).
-
-        Args:
-            weights: each `[R, C_out, C_in, 3, 3]`.
-            biases: each `[R, C_out]`.
-            slopes: one per convolution.
-        """
+        """A stack of 3x3 convolutions; arguments as in `native.Stack`."""
         apply: Callable[..., Tensor] = _Stack.apply
-        return Blocks(apply(self.values, list(slopes), *weights, *biases), self.boards)
+        return Blocks(apply(self.values, list(slopes), residual, *weights, *biases), self.boards)
 
 
 class _Stack(torch.autograd.Function):
@@ -69,12 +65,14 @@ class _Stack(torch.autograd.Function):
 
     @staticmethod
     @override
-    def forward(ctx: Any, x: Tensor, slopes: list[float], *parameters: Tensor) -> Tensor:
-        stack = native.Stack(parameters[: len(slopes)], parameters[len(slopes) :], slopes)
-        outputs = stack.forward(x, keep=any(ctx.needs_input_grad))
-        ctx.stack, ctx.x, ctx.kept = stack, x, outputs[:-1]
-        ctx.save_for_backward(outputs[-1])
-        return outputs[-1]
+    def forward(ctx: Any, x: Tensor, slopes: list[float], residual: bool, *parameters: Tensor) -> Tensor:
+        weights, biases = parameters[: len(slopes)], parameters[len(slopes) :]
+        stack = native.Stack(weights, biases, slopes=slopes, residual=residual)
+        result, outputs = stack.forward(x, keep=any(ctx.needs_input_grad))
+        # The result itself may only be kept by this method: otherwise it would keep its own history.
+        ctx.stack, ctx.x, ctx.kept = stack, x, outputs if residual else outputs[:-1]
+        ctx.save_for_backward(*[] if residual else [result])
+        return result
 
     @staticmethod
     @override
@@ -85,4 +83,4 @@ class _Stack(torch.autograd.Function):
             gradients[0].contiguous(),
             reaches_x=ctx.needs_input_grad[0],
         )
-        return (of_x, None, *of_weights, *of_biases)
+        return (of_x, None, None, *of_weights, *of_biases)

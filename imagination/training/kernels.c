@@ -254,9 +254,10 @@ static vec *room_of(const Stack *s, long *largest) {
     return kept_memory(2 * most * sizeof(vec) + all * sizeof(float));
 }
 
-/* All outputs of a stack; those that are NULL are not kept, the last one must be. Returns 1 if there is no memory. */
+/* All outputs of a stack, and the sum of the last one and x. What is NULL is not kept. Returns 1 if there is no memory. */
 int stack_forward(const float *x, const float *const *weights, const float *const *biases, const float *slopes,
-                  float *const *outputs, const long *widths, long depth, long runs, long groups, long high, long wide) {
+                  float *const *outputs, float *sum, const long *widths, long depth, long runs, long groups, long high,
+                  long wide) {
     Stack s = {weights, biases, slopes, widths, depth, runs, groups, high, wide};
     long most;
     vec *room = room_of(&s, &most);
@@ -266,7 +267,7 @@ int stack_forward(const float *x, const float *const *weights, const float *cons
         for (long l = 0; l < depth; packed += weights_of(&s, l), l++)
             pack(weights[l] + r * weights_of(&s, l), packed, widths[l], widths[l + 1], 0);
         for (long g = r * groups; g < (r + 1) * groups; g++) {
-            const vec *from = (const vec *)x + g * size_of(form_of(&s, 0));
+            const vec *first = (const vec *)x + g * size_of(form_of(&s, 0)), *from = first;
             packed = (float *)(room + 2 * most);
             for (long l = 0; l < depth; packed += weights_of(&s, l), l++) {
                 Form to = form_of(&s, l + 1);
@@ -274,15 +275,19 @@ int stack_forward(const float *x, const float *const *weights, const float *cons
                 convolve_group(from, form_of(&s, l), packed, biases[l] + r * widths[l + 1], NULL, slopes[l], y, to, 1);
                 from = y;
             }
+            if (sum)
+                for (long k = 0, size = size_of(form_of(&s, 0)); k < size; k++)
+                    ((vec *)sum)[g * size + k] = first[k] + from[k];
         }
     }
     return 0;
 }
 
-/* The gradients of all weights and biases, and of the input if `dx` is not NULL, from that of the last output. */
+/* The gradients of all weights and biases, and of the input if `dx` is not NULL, from that of the last output, or with
+   `residual` from that of the sum of the input and the last output. */
 int stack_backward(const float *x, const float *const *weights, const float *slopes, float *const *outputs,
-                   const float *gradient, float *const *dw, float *const *db, float *dx, const long *widths, long depth,
-                   long runs, long groups, long high, long wide) {
+                   const float *gradient, float *const *dw, float *const *db, float *dx, int residual, const long *widths,
+                   long depth, long runs, long groups, long high, long wide) {
     Stack s = {weights, NULL, slopes, widths, depth, runs, groups, high, wide};
     long most;
     vec *room = room_of(&s, &most);
@@ -313,6 +318,8 @@ int stack_backward(const float *x, const float *const *weights, const float *slo
                 vec *free_one = now;
                 now = next, next = free_one;
             }
+            if (dx && residual)
+                for (long k = 0; k < size; k++) ((vec *)dx)[g * size + k] += given[k];
         }
     }
     return 0;
