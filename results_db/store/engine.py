@@ -19,7 +19,7 @@ from sqlalchemy.exc import (
     IntegrityError,
     StatementError,
 )
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.pool import StaticPool
 
 from results_db.contract import StoreError, UnfitError
 from results_db.store.address import Address, masked
@@ -69,8 +69,7 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
     elif url.get_backend_name() == "postgresql":
         if "connect_timeout" not in url.normalized_query:
             options["connect_args"] = {"connect_timeout": CONNECT_WITHIN_S}
-        # No pool: a server has few connections, for which hundreds of jobs that are mostly silent compete.
-        options["poolclass"] = NullPool
+        options |= {"pool_size": 1, "pool_pre_ping": True}  # it survives a restart of the server
     elif read_only:
         url = url.set(database=f"file:{quote(str(url.database))}", query={"mode": "ro", "uri": "true"})
     try:
