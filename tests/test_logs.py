@@ -57,7 +57,7 @@ def test_the_log_of_a_job_that_reported_nothing_is_found_where_submitit_writes_i
     own.note_jobs({attempt: "7_3"})
     with pytest.raises(StoreError, match=r"waits to start \(job 7_3\), so it has no log yet"):
         read(own, attempt.run_id)
-    path = own.folder / "jobs" / "s-1" / "7_3_0_log.err"
+    path = own.folder / "logs" / "s-1" / "7_3_0_log.err"
     path.parent.mkdir(parents=True)
     path.write_text("it could not start\n")
     assert read(own, attempt.run_id) == "it could not start\n"

@@ -21,6 +21,7 @@ from slurm_helpers import (
     launched_into,
     logs,
     planned,
+    scripts,
     states,
     train_here,
     try_launch,
@@ -88,14 +89,11 @@ def test_runs_are_queued_with_what_the_spec_asks_for_and_complete(slurm, tmp_pat
         assert attempt["job_id"] == f"{job}_{index}"
         assert attempt["host"] in nodes
         assert f"start 0, on {attempt['host']}" in (tmp_path / "a.files" / attempt["log"]).read_text()
-    (script,) = (tmp_path / "a.files" / "jobs").glob("*/*_submission.sh")
-    lines = script.read_text().splitlines()
+    lines = scripts(slurm, tmp_path)[job].splitlines()
     assert "#SBATCH --array=0-2%2" in lines
     assert "export PYTHONSAFEPATH=1" in lines
     assert lines.index("export PYTHONSAFEPATH=1") < lines.index("export IMAGINE_TEST=1")
-    pickles = list((tmp_path / "a.files" / "jobs").glob("*/*_submitted.pkl"))
-    assert len(pickles) == 3
-    assert all(path.stat().st_size < 1000 for path in pickles)
+    assert list(tmp_path.rglob("*.pkl")) == []
     # The same again has nothing to do; without jobs nothing is said of any.
     again = launch(tmp_path, "launcher.partition=normal")
     assert again.json["submitted"] == 0
@@ -130,12 +128,10 @@ def test_arrays_are_no_longer_than_the_cluster_allows(slurm_with, tmp_path) -> N
     said = launch(tmp_path, "launcher.array_parallelism=2")
     # At most 3 tasks each, 2 at once in all: two arrays side by side, and a third after the first.
     first, second, third = said.json["jobs"]
-    files = {
-        path.name: path.read_text() for path in (tmp_path / "a.files" / "jobs").glob("*/*_submission.sh")
-    }
-    assert "--array=0-2%1\n" in files[f"{first}_submission.sh"]
-    assert "--array=0-2%1\n" in files[f"{second}_submission.sh"]
-    assert f"--dependency=afterany:{first}\n" in files[f"{third}_submission.sh"]
+    found = scripts(slurm, tmp_path)
+    assert "--array=0-2%1\n" in found[first]
+    assert "--array=0-2%1\n" in found[second]
+    assert f"--dependency=afterany:{first}\n" in found[third]
     wait_for_states(tmp_path, State.COMPLETED)
     # Runs 0, 2, 4 in the first array, 1, 3, 5 in the second, 6 alone.
     jobs = [attempt["job_id"] for (attempt,) in attempts(tmp_path)]
@@ -144,7 +140,7 @@ def test_arrays_are_no_longer_than_the_cluster_allows(slurm_with, tmp_path) -> N
 
 
 def test_a_dry_run_shows_what_is_submitted(slurm_with, tmp_path) -> None:
-    slurm_with(nodes=1, max_array=3, accounting=False)
+    slurm = slurm_with(nodes=1, max_array=3, accounting=False)
     write_spec(tmp_path, runs=7)
     settings = ("launcher.array_parallelism=2", "launcher.timeout_min=7", "launcher.partition=urgent")
     dry = launch(tmp_path, *settings, "--dry-run").json["slurm"]
@@ -161,9 +157,9 @@ def test_a_dry_run_shows_what_is_submitted(slurm_with, tmp_path) -> None:
     assert "Slurm: 7 runs in 7 packs, partition urgent, time limit 7:00 min" in lines
     assert "array 3: 1 task, 1 at once, after array 1" in lines
     first, *_ = launch(tmp_path, *settings).json["jobs"]
-    (script,) = (tmp_path / "a.files" / "jobs").glob(f"*/{first}_submission.sh")
+    script = scripts(slurm, tmp_path)[first]
     name = "s-[0-9a-f]{8}"
-    assert re.sub(name, "NAME", dry["script"]) == re.sub(name, "NAME", script.read_text())
+    assert re.sub(name, "NAME", dry["script"]) == re.sub(name, "NAME", script)
     # Now every run is active, and a dry run has nothing to submit.
     assert "slurm" not in launch(tmp_path, *settings, "--dry-run").json
 
@@ -245,7 +241,7 @@ def test_killed_before_sbatch_its_runs_are_submitted_by_the_next(slurm, tmp_path
 
 def test_killed_after_sbatch_its_jobs_are_found_and_work(slurm, tmp_path) -> None:
     write_spec(tmp_path, runs=3)
-    # The job is Slurm's, and nothing else happened: submitit has not even named its pickles.
+    # The job is Slurm's, and nothing else happened.
     environment = command(tmp_path, "sbatch", ['"$real" "$@" > /dev/null', "kill -9 $PPID"])
     # They wait, so that nothing but the launcher could have told the store.
     killed = run(
@@ -418,5 +414,5 @@ def test_whether_jobs_ask_to_come_back(slurm, tmp_path) -> None:
             folder=tmp_path,
         )
         assert said.code == 0, said.err
-        (script,) = (tmp_path / f"{requeue}.files" / "jobs").glob("*/*_submission.sh")
+        (script,) = (tmp_path / f"{requeue}.files" / "jobs").glob("*/submission.sh")
         assert ("#SBATCH --requeue\n" in script.read_text()) == bool(requeue)

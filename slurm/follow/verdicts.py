@@ -58,6 +58,9 @@ WAITS = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIA
 MAY_COME_BACK = frozenset({"NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED"})
 """Final states after which Slurm may requeue the job by itself."""
 
+COULD_NOT_BEGIN = 75
+"""A job's exit code if it trained nothing, because its node could not read its work or write its files."""
+
 _FROM_OUTSIDE = frozenset({-9, -15, -10, -12})
 """KILL and TERM; and USR1 and USR2, which kill a worker that does not handle signals yet."""
 
@@ -183,6 +186,8 @@ def _ended(attempt: OpenAttempt, job: Job, *, now: datetime) -> Verdict:
         said += f" ({job.reason})"
     if state is State.LOST:
         return Verdict(state, f"{said} without a result of this run", code)
+    if state is State.FAILED and code == COULD_NOT_BEGIN:
+        return Verdict(State.NODE_FAIL, f"{said}: it could not begin its work there", code)
     if state is State.FAILED and code in _FROM_OUTSIDE and attempt.attempt.number < MOST_KILLED:
         return Verdict(State.LOST, f"{said}: killed by signal {-code}; Slurm does not say why", code)
     if code:

@@ -9,9 +9,9 @@ from jobs.progress import duration
 from results_db.contract import Store
 from results_db.text import counted
 from slurm.client.client import array_limit, sbatch_environment
-from slurm.job import PackJob
 from slurm.submit.dispatch import Part, Submission, deal
 from slurm.submit.launchers import SLURM, Resources, choose
+from slurm.submit.log_folder import check_log_folder
 from sweeps.launch.options import LaunchOptions
 from sweeps.spec.model import Spec
 
@@ -77,11 +77,12 @@ def preview(spec: Spec, packs: Sequence[Pack], options: LaunchOptions, *, store:
     if launcher.kind != SLURM or not packs:
         return None
     resources = Resources.of(launcher)
-    submission = Submission(store, resources, sweep=spec.name, hold_after=options.hold_after, job=PackJob)
+    submission = Submission(store, resources, sweep=spec.name, hold_after=options.hold_after)
     arrays: Sequence[Part] = ()
     script = unknown = ""
     try:
         most = int(resources.values["array_parallelism"])
+        check_log_folder(store.folder, resources)
         arrays = deal(packs, limit=array_limit(), parallelism=most)
         script = submission.script(arrays[0])
     except ConfigError as error:
