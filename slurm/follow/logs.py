@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,13 @@ def log_path(folder: Path, *, log: str | None, job_name: str | None, job_id: str
     from submitit.core.utils import JobPaths  # slow to import
 
     paths = JobPaths(_logs_of(DispatchFolder.beside(folder, job_name)), job_id=job_id)
-    return paths.stdout if paths.stdout.exists() and not paths.stderr.exists() else paths.stderr
+    return paths.stdout if _exists(paths.stdout) and not _exists(paths.stderr) else paths.stderr
+
+
+def _exists(path: Path) -> bool:
+    with suppress(OSError):  # another user's folder
+        return path.exists()
+    return False
 
 
 def _logs_of(own: DispatchFolder) -> Path:

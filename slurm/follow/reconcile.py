@@ -230,18 +230,21 @@ class Reconciler:
         Slurm drains a node that refuses again.
         """
         refused = {
-            one.job_id: DispatchFolder.beside(self._store.folder, one.job_name)
+            one.job_id: self._folder_of(one)
             for one in jobs
-            if one.job_id and one.job_name and _is_refused(word_on(one, found.queue))
+            if one.job_id and _is_refused(word_on(one, found.queue))
         }
-        try:
-            for job_id, folder in sorted(refused.items()):
-                index = int(job_id.partition("_")[2] or 0)
+        for job_id, folder in sorted(refused.items()):
+            index = int(job_id.partition("_")[2] or 0)
+            try:
                 if dry_run or folder.note_release(index) <= MOST_RELEASED:
                     found.released.append(job_id)
+            except OSError as error:
+                found.unknown.append(f"job {job_id}, which Slurm held, could not be released: {error}")
+        try:
             if found.released and not dry_run:
                 self._slurm.release(found.released)
-        except (SlurmError, OSError) as error:
+        except SlurmError as error:
             found.unknown.append(f"jobs that Slurm held could not be released: {error}")
             found.released = []
 
@@ -273,8 +276,12 @@ class Reconciler:
         for one in silent:
             known = isinstance(accounts, Answer) and accounts.knows_array(one.job_id or "", one.job_name)
             words = word_on(one, queue), word_on(one, accounts)
-            verdicts.append((one, judge(one, *words, now=now, array_known=known)))
+            foreign = self._folder_of(one).is_of_another_user()
+            verdicts.append((one, judge(one, *words, now=now, array_known=known, foreign=foreign)))
         return verdicts
+
+    def _folder_of(self, one: OpenAttempt) -> DispatchFolder:
+        return DispatchFolder.beside(self._store.folder, one.job_name or "")
 
     def _end(self, one: OpenAttempt, verdict: Verdict, found: Reconciled, *, dry_run: bool) -> None:
         tail = _log_tail(one, self._store.folder)

@@ -11,7 +11,7 @@ A query that failed is `Unknown`; it never ends an attempt by itself.
   CANCELLED if sacct knows other tasks of the array.
 * squeue does not list the job, and the cluster has no sacct: the attempt is LOST after the same time. If sacct exists
   but fails, a running attempt is LOST after `ANSWERS_WITHIN` without a heartbeat, and a waiting one continues.
-* squeue does not answer: only sacct can end an attempt.
+* squeue does not answer, or the job is another user's: only a final state can end an attempt.
 """
 
 from dataclasses import dataclass
@@ -105,7 +105,13 @@ def waits_again(one: EndedAttempt, answer: Answer) -> bool:
 
 
 def judge(
-    attempt: OpenAttempt, queue: Word, account: Word, *, now: datetime, array_known: bool = False
+    attempt: OpenAttempt,
+    queue: Word,
+    account: Word,
+    *,
+    now: datetime,
+    array_known: bool = False,
+    foreign: bool = False,
 ) -> Verdict:
     """What became of an attempt that is open in the store.
 
@@ -115,6 +121,7 @@ def judge(
         account: what sacct says about it, asked after squeue.
         now: the time, by the clock of the store's times.
         array_known: whether sacct knows other tasks of the job's array.
+        foreign: whether another user submitted the job. Slurm may hide such jobs, so its silence means nothing.
     """
     if isinstance(queue, Job):
         return _listed(attempt, queue, now=now)
@@ -124,6 +131,8 @@ def judge(
         return _ended(attempt, account, now=now)
     if isinstance(queue, Unknown):
         return Verdict(None, queue.why, certain=False)
+    if foreign:
+        return Verdict(None, "the job is another user's, and squeue may hide it", certain=False)
     return _gone(attempt, account, now=now, array_known=array_known)
 
 

@@ -192,6 +192,7 @@ class Submission:
     def _count(self, folder: DispatchFolder, job_id: str, tasks: Sequence[Task]) -> None:
         """Count the tasks of an array that is in the queue, and note its id."""
         self.jobs.append(job_id)
+        make_given_folder(self.resources, recovery.job_ids(job_id, len(tasks)))
         self.tasks += len(tasks)
         self.runs += sum(len(task.numbers) for task in tasks)
         recovery.note(self.store, folder, job_id)

@@ -1,6 +1,7 @@
 """Where the jobs of a launch write their logs. Only the user who submits them may write there."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from submitit.core.utils import JobPaths
@@ -56,11 +57,13 @@ def _has_pattern(text: str) -> bool:
     return "%" in text or "\\" in text
 
 
-def make_given_folder(resources: Resources) -> None:
-    """Make the folder that the user gave.
+def make_given_folder(resources: Resources, job_ids: Sequence[str] = ()) -> None:
+    """Make the folder that the user gave, or those of these jobs and tasks, because Slurm does not.
 
     Raises:
         OSError: it cannot be made.
     """
     if given := given_folder(resources):
-        JobPaths.get_first_id_independent_folder(given).mkdir(mode=0o755, parents=True, exist_ok=True)
+        folders = [JobPaths(given, job_id=job_id).folder for job_id in job_ids]
+        for folder in folders or [JobPaths.get_first_id_independent_folder(given)]:
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -108,15 +108,14 @@ def settle(
 
 
 def note(store: Store, folder: DispatchFolder, job: str) -> tuple[set[Attempt], list[str]]:
-    """Note the ids of a dispatch's tasks in the store: `17_0`, `17_1`, ..., or `17` for a single job.
+    """Note the ids of a dispatch's tasks in the store.
 
     Returns:
         The attempts that have an id now, and a line for each task whose file is damaged.
     """
-    tasks = folder.tasks()
     noted: dict[Attempt, str] = {}
     damaged = []
-    for index in range(tasks):
+    for index, job_id in enumerate(job_ids(job, folder.tasks())):
         try:
             attempts = folder.task(index).attempts().values()
         except (OSError, ValueError) as error:
@@ -124,9 +123,14 @@ def note(store: Store, folder: DispatchFolder, job: str) -> tuple[set[Attempt], 
                 f"{folder.path}: {one_line(error)}; the runs of this task stay as they are{_CANCEL}"
             )
         else:
-            noted |= dict.fromkeys(attempts, f"{job}_{index}" if tasks > 1 else job)
+            noted |= dict.fromkeys(attempts, job_id)
     store.note_jobs(noted)
     return set(noted), damaged
+
+
+def job_ids(job: str, tasks: int) -> list[str]:
+    """The ids of a dispatch's tasks: `17_0`, `17_1`, ..., or `17` for a single job."""
+    return [f"{job}_{index}" for index in range(tasks)] if tasks > 1 else [job]
 
 
 def _without_job(store: Store) -> dict[str, list[OpenAttempt]]:
