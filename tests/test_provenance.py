@@ -1,5 +1,6 @@
 """Provenance: names of processes, attempts of dead processes, git facts of the source tree."""
 
+import ctypes
 import os
 import shutil
 import socket
@@ -10,11 +11,13 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 from sweep_helpers import ME, small
+from user_helpers import as_nobody
 
 import jobs.provenance
 from jobs.provenance import dead_attempts, is_alive, lose_dead_attempts, process_name, provenance
@@ -183,3 +186,21 @@ def test_an_installed_copy_inside_another_repository_has_no_commit(checkout) -> 
     assert facts(installed) == "None None"
     shutil.rmtree(checkout / ".git")
     assert facts(checkout) == "None None"
+
+
+@pytest.mark.parametrize("hidden", ["hidepid=1", "hidepid=2"])
+def test_a_process_that_the_system_hides_is_not_dead(hidden) -> None:
+    """On many login nodes /proc shows users only their own processes."""
+    mine = process_name(os.getpid())
+
+    def look() -> tuple[bool, bool]:
+        return is_alive(mine), is_alive(f"{2**22 - 1}:x/1")
+
+    assert as_nobody(look, before=partial(_hide, hidden)) == (True, False)
+
+
+def _hide(how: str) -> None:
+    """Mount such a /proc in a namespace of this process alone."""
+    assert ctypes.CDLL(None, use_errno=True).unshare(0x20000) == 0  # CLONE_NEWNS
+    subprocess.run(("mount", "--make-rprivate", "/"), check=True)
+    subprocess.run(("mount", "-t", "proc", "-o", how, "proc", "/proc"), check=True)

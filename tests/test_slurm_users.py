@@ -2,7 +2,6 @@
 
 import json
 import os
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from slurm_helpers import launch, logs, states, try_launch, wait_for_no_jobs, wait_for_states
-from slurm_jobs import job_of, runs, state_of, submitted, wait_for_state
+from slurm_jobs import claimed_long_ago, job_of, runs, state_of, submitted, wait_for_state
 from sweep_helpers import ME, answer, opened, small, staged, write_spec
 from user_helpers import NOBODY, as_nobody, shared_folder
 
@@ -156,10 +155,7 @@ def test_reconcile_of_another_user_leaves_claims_and_folder(slurm, shared) -> No
         (attempt,) = store.claim([small(seed=77).run_id], job_name="s-dead", launcher="slurm")
         about = Dispatch("s-dead", store.url, str(store.folder), None, "other-host", "1:1", "me", None, 5)
         DispatchFolder.beside(store.folder, "s-dead").begin(about)
-        with closing(sqlite3.connect(shared / "a.db")) as database, database:
-            database.execute(
-                "UPDATE attempt SET intended_at = '2026-01-01 00:00:00.000000' WHERE job_id IS NULL"
-            )
+        claimed_long_ago(shared / "a.db")
         assert as_nobody(look_later, store.url)[0] == 0
         assert state_of(store, attempt) is State.PENDING
         assert len(dispatches(shared)) == 2

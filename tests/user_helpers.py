@@ -27,20 +27,23 @@ def shared_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)  # a job may still write
 
 
-def as_nobody(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What this function returns in a child process of the user `nobody`; it must not fail."""
+def as_nobody(work: Callable[..., Any], *arguments: Any, before: Callable[[], object] = lambda: None) -> Any:
+    """What this function returns in a child process of the user `nobody`; `before` is called there as root."""
     if os.geteuid():
         pytest.skip("a second user needs root")
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
-    child = context.Process(target=_become_nobody, args=(work, arguments, answers))
+    child = context.Process(target=_become_nobody, args=(work, arguments, before, answers))
     child.start()
     child.join(120)
     assert child.exitcode == 0
     return answers.get()
 
 
-def _become_nobody(work: Callable[..., Any], arguments: tuple[Any, ...], answers: Any) -> None:
+def _become_nobody(
+    work: Callable[..., Any], arguments: tuple[Any, ...], before: Callable[[], object], answers: Any
+) -> None:
+    before()
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)

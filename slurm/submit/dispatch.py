@@ -120,7 +120,7 @@ class Submission:
         except (SlurmError, OSError) as error:
             why = f"the jobs' files cannot be written: {one_line(error)}"
             if isinstance(error, SlurmError):
-                why = f"Slurm refused the jobs: {error}"
+                why = f"Slurm {'did not answer' if self.unclear else 'refused the jobs'}: {error}"
             raise ConfigError(f"{why}; {self._before}") from None
 
     @property
@@ -130,8 +130,8 @@ class Submission:
         if self.jobs:
             before = f"before that, {counted(self.runs, 'run')} were submitted as {', '.join(self.jobs)}"
         if self.unclear:
-            unclear = f"Slurm did not say whether it took {counted(self.unclear, 'run')}"
-            return f"{unclear if not self.jobs else f'{before}; {unclear}'}; ask with imagine-sweep reconcile"
+            unclear = f"{counted(self.unclear, 'run')} may be queued, which imagine-sweep reconcile finds out"
+            return f"{before}; {unclear}" if self.jobs else unclear
         return before
 
     def script(self, part: Part) -> str:

@@ -78,7 +78,7 @@ def _recover(
         job = slurm.job_named(folder.path.name, since=since)
     except SlurmError as error:
         done.unclear.append(
-            f"{folder.path.name}: Slurm did not say whether its {runs} were submitted: {error}"
+            f"{folder.path.name}: Slurm did not say whether it has the jobs of {runs}: {error}"
         )
         return
     if job is not None:

@@ -106,7 +106,7 @@ def _interrupted(spec: Spec, done: Submission) -> str:
     if done.jobs:
         jobs = f"{counted(done.runs, 'run')} queued as job {', '.join(done.jobs)}"
         queued = f"{jobs}, which imagine-sweep cancel {spec.name} ends"
-    unclear = f"; Slurm did not say whether it took {counted(done.unclear, 'run')}" if done.unclear else ""
+    unclear = f"; {counted(done.unclear, 'run')} may be queued, too" if done.unclear else ""
     return f"{spec.name}: interrupted, {queued}{unclear}; the same command submits the others"
 
 
