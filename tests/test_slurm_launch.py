@@ -47,6 +47,7 @@ from sweeps.spec.load import load
 
 pytestmark = pytest.mark.slow
 
+WAITS = "launcher.additional_parameters={begin: now+1hour}"
 LAUNCH = (SWEEP, "launch", "s.yaml", "launcher=slurm", "--db", "a.db", "--no-check", "--json")
 
 
@@ -290,6 +291,56 @@ def test_a_launch_that_lives_is_left_alone(slurm, tmp_path) -> None:
     assert launch(tmp_path).json["submitted"] == 0
     wait_for_states(tmp_path, State.COMPLETED)
     assert all(len(tries) == 1 for tries in attempts(tmp_path))
+
+
+def test_cancel_names_the_jobs_of_an_earlier_version_of_the_file(slurm, tmp_path) -> None:
+    write_spec(tmp_path, runs=2, lr=1e-3)
+    (first,) = launch(tmp_path, WAITS).json["jobs"]
+    write_spec(tmp_path, runs=2, lr=2e-3)
+    launch(tmp_path, WAITS)
+    others = f"s: 2 active runs of other launches (job {first}) stay; for all: imagine-sweep cancel --where sweep=s"
+    options = ("-y", "--db", "a.db")
+    assert others in answer("cancel", "s.yaml", "--dry-run", *options, folder=tmp_path).err.splitlines()
+    for words in (("s",), ("s.yaml", "--where", "seed=0"), ("--where", "sweep=s")):
+        assert others not in answer("cancel", *words, "--dry-run", *options, folder=tmp_path).err
+    assert others in answer("cancel", "s.yaml", *options, folder=tmp_path).err
+    assert set(slurm.run("squeue", "-h", "-o", "%F").split()) == {first}
+    # It names them, too, if nothing else is left.
+    said = answer("cancel", "s.yaml", *options, folder=tmp_path)
+    assert (said.code, others in said.err) == (2, True)
+    assert answer("cancel", "--where", "sweep=s", *options, folder=tmp_path).code == 0
+    assert slurm.run("squeue", "-h") == ""
+
+
+def test_ctrl_c_says_what_is_queued(slurm_with, tmp_path) -> None:
+    """The first array is submitted; Ctrl-C comes when the second was, before sbatch said so."""
+    slurm = slurm_with(nodes=1, max_array=3, accounting=False)
+    write_spec(tmp_path, runs=7)
+    script = [f'[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; exec "$real" "$@"; }}']
+    script += ['"$real" "$@" > /dev/null', "kill -INT $PPID", "sleep 60"]
+    done = run(*LAUNCH, WAITS, folder=tmp_path, env=command(tmp_path, "sbatch", script))
+    first, second = sorted(set(slurm.run("squeue", "-h", "-o", "%F").split()), key=int)
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1] == (
+        f"s: interrupted, 5 runs queued as job {first}, {second}, which imagine-sweep cancel s ends; "
+        "the same command submits the others"
+    )
+    assert json.loads(done.stdout)["submitted"] == 5
+    assert launch(tmp_path, WAITS).json["submitted"] == 2
+
+
+@pytest.mark.parametrize("name", ["100%", "a\\b"])
+def test_a_path_that_slurm_would_read_as_a_pattern_is_refused(slurm, tmp_path, name) -> None:
+    write_spec(tmp_path)
+    said = answer("launch", "s.yaml", "launcher=slurm", "--db", f"{name}/a.db", folder=tmp_path)
+    assert said.code == 2
+    assert said.err == (
+        f"imagine-sweep: error: {tmp_path}/{name}/a.files: Slurm would read the '%' or backslash in this path as a "
+        "pattern for its logs; name a store without them with --db\n"
+    )
+    assert not (tmp_path / name).exists()
+    said = try_launch(tmp_path, f"launcher.submitit_folder='{tmp_path}/{name}'")
+    assert (said.code, "only %j, %t, %A and %a are allowed" in said.err) == (2, True)
 
 
 def test_no_node_is_free_to_look(slurm_with, tmp_path) -> None:

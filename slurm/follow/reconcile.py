@@ -5,7 +5,7 @@ It may run at any time, any number of times, and twice at once, because a repeat
 
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,11 +25,12 @@ from results_db.contract import (
     StoreError,
 )
 from results_db.files import last_lines
+from results_db.query.failures import key
 from results_db.spool.ingest import Ingested, ingest
 from results_db.spool.records import Spool
 from results_db.text import counted, short
 from slurm.client.client import Slurm, SlurmError
-from slurm.client.parse import Answer, Job, Unknown
+from slurm.client.parse import Answer, Job, Unknown, base
 from slurm.follow.hold import Hold, hold_failing
 from slurm.follow.logs import log_path
 from slurm.follow.verdicts import WAITS, Verdict, Word, judge, waits_again, with_log, word_on
@@ -41,6 +42,7 @@ ACCOUNTS_EVERY_S = 60.0
 MOST_RELEASED = 3
 """Most releases of a job that Slurm held because it could not start it. After that the user must release it."""
 
+_MOST_JOBS = 5
 _REFUSED = "launch failed requeued held"
 _SLURMS_OWN = ("srun:", "slurmstepd", "submitit ", "/usr/bin/")
 
@@ -53,10 +55,23 @@ class Ended:
     job_id: str | None
     verdict: Verdict
 
-    def describe(self) -> str:
-        """One line for the user."""
-        job = f" (job {self.job_id})" if self.job_id else ""
-        return f"run {short(self.attempt.run_id)}{job}: {self.verdict.state}: {self.verdict.why}"
+
+def describe(ended: Iterable[Ended]) -> list[str]:
+    """A line for each cause, the most frequent first."""
+    causes: dict[tuple[State | None, str], list[Ended]] = {}
+    for one in ended:
+        causes.setdefault((one.verdict.state, key(one.verdict.why)), []).append(one)
+    return [_cause(together) for together in sorted(causes.values(), key=len, reverse=True)]
+
+
+def _cause(together: Sequence[Ended]) -> str:
+    first = together[0]
+    jobs = list(dict.fromkeys(base(one.job_id) for one in together if one.job_id))
+    named = ", ".join(jobs[:_MOST_JOBS]) + f" and {len(jobs) - _MOST_JOBS} more" * (len(jobs) > _MOST_JOBS)
+    who, job = counted(len(together), "run"), f" (job {named})" if jobs else ""
+    if len(together) == 1:
+        who, job = f"run {short(first.attempt.run_id)}", f" (job {first.job_id})" if first.job_id else ""
+    return f"{who}{job}: {first.verdict.state}: {first.verdict.why}"
 
 
 @dataclass
@@ -99,7 +114,7 @@ class Reconciled:
             lines.append(f"{counted(len(self.requeued), 'interrupted run')} in the queue again")
         if self.released:
             lines.append(f"{counted(len(self.released), 'job')} released that Slurm could not start and held")
-        return [*lines, *(one.describe() for one in self.ended), *(hold.describe() for hold in self.held)]
+        return [*lines, *describe(self.ended), *(hold.describe() for hold in self.held)]
 
     def as_dict(self) -> dict[str, Any]:
         """The values for `--json`."""
