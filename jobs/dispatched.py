@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from jobs.code import Code
 from jobs.pack import Pack
 from results_db.contract import Attempt, PlannedRun
 from results_db.files import Files
@@ -44,6 +45,8 @@ class Dispatch:
         logs: the given folder for the logs, with submitit's %-patterns; None: `DispatchFolder.logs`.
         hold_after: the launch is held after this many first failures with the same error; 0 means never.
         gpus: GPUs of a job; None in dispatches by versions before 0.3.
+        code: the code of the process that submits; None in dispatches by versions before 0.3.
+        snapshot: whether the jobs take a copy of that code.
     """
 
     job_name: str
@@ -56,6 +59,8 @@ class Dispatch:
     logs: str | None
     hold_after: int
     gpus: int | None = None
+    code: Code | None = None
+    snapshot: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,11 @@ class DispatchFolder:
         """The folder of its jobs' logs, if the user gave none."""
         files = Files(self.path.parent.parent)
         return files.logs / self.path.name
+
+    @property
+    def code(self) -> Path:
+        """The copy of the code, with `launch --snapshot`."""
+        return self.path / "code"
 
     def begin(self, dispatch: Dispatch) -> None:
         """Create the folder. The tasks are written later, when their attempts are known.
@@ -127,8 +137,10 @@ class DispatchFolder:
     def dispatch(self) -> Dispatch | None:
         """The dispatch that `begin` wrote; None if it cannot be read, or others may have written it."""
         try:
-            return Dispatch(**json.loads(self.read("dispatch.json")))
-        except (OSError, ValueError, TypeError):
+            plain = json.loads(self.read("dispatch.json"))
+            code = plain.get("code")
+            return Dispatch(**{**plain, "code": code and Code(**code)})
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
 
     def task(self, index: int) -> Task:

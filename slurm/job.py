@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jobs.code import Code, this_code
 from jobs.dispatched import Dispatch, DispatchFolder, Task
 from jobs.provenance import provenance, slurm_job
 from jobs.run_log import RunLog
@@ -71,6 +72,7 @@ class Job:
             log.warning("a newer copy of this job runs; this copy ends")
             return 0
         log.info("job %s, start %d, on %s", self._id, restart, _node())
+        _compare(dispatch.code)
         try:
             states = self._train(task, task.attempts(restart), store)
             # This comes first, because Slurm kills the job soon after the signal.
@@ -154,6 +156,15 @@ class Job:
         if requeued:
             log.info("saved and requeued")
         return requeued
+
+
+def _compare(launched: Code | None) -> None:
+    """Warn if this job runs other code than its launch had."""
+    if launched is not None and launched.digest != this_code().digest:
+        then, now = launched.describe(), this_code().describe()
+        log.warning(
+            "the code has changed since the launch: from %s to %s; launch --snapshot keeps it", then, now
+        )
 
 
 def _node() -> str:

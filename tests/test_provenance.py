@@ -144,7 +144,7 @@ def git(*arguments: str, folder: Path) -> str:
 
 def facts(packages: Path) -> str:
     """`commit dirty` as a process says them that takes the packages from this folder."""
-    code = "from jobs.provenance import _git; print(*_git())"
+    code = "from jobs.code import this_code; print(this_code().commit, this_code().dirty)"
     environment = {**os.environ, "PYTHONPATH": str(packages), "PYTHONSAFEPATH": "1"}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()

@@ -33,7 +33,7 @@ from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Answer, Job, Unknown, base
 from slurm.follow.hold import Hold, hold_failing
 from slurm.follow.logs import log_path
-from slurm.follow.verdicts import WAITS, Verdict, Word, judge, waits_again, with_log, word_on
+from slurm.follow.verdicts import COULD_NOT_BEGIN, WAITS, Verdict, Word, judge, waits_again, with_log, word_on
 from slurm.submit import recovery
 
 ACCOUNTS_EVERY_S = 60.0
@@ -336,8 +336,8 @@ def _log_tail(one: OpenAttempt, folder: Path) -> str | None:
 
 
 def _error(verdict: Verdict, tail: str | None) -> str:
-    """The error to store: the verdict's reason, and for a FAILED job also the last line that it logged."""
-    if verdict.state is State.FAILED:
+    """The error to store: the verdict's reason, and for a job at fault also the last line that it logged."""
+    if verdict.state is State.FAILED or verdict.exit_code == COULD_NOT_BEGIN:
         told = [line.strip() for line in unusual(tail or "") if not line.strip().startswith(_SLURMS_OWN)]
         if told:
             return f"{verdict.why}\n{told[-1]}"

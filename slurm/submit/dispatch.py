@@ -25,6 +25,7 @@ import submitit
 from submitit.slurm.slurm import SlurmExecutor
 
 from imagination.schema import ConfigError
+from jobs.code import copy_code, this_code
 from jobs.dispatched import Dispatch, DispatchFolder, Task, check_own
 from jobs.pack import Pack
 from results_db.contract import Attempt, Store
@@ -33,8 +34,8 @@ from results_db.text import counted, one_line
 from slurm.client.client import SlurmError, sbatch, sbatch_environment
 from slurm.client.parse import Unknown
 from slurm.submit import recovery
+from slurm.submit.folders import given_folder, make_given_folder
 from slurm.submit.launchers import Resources
-from slurm.submit.log_folder import given_folder, make_given_folder
 
 SCRIPT = "submission.sh"
 
@@ -85,6 +86,7 @@ class Submission:
         sweep: the beginning of the jobs' names.
         hold_after: see `Dispatch`.
         retry_failed: also submit failed runs.
+        snapshot: the jobs take a copy of the code as it is now.
         jobs: ids of the submitted arrays.
         tasks: the number of their tasks.
         runs: the number of runs in these tasks.
@@ -96,6 +98,7 @@ class Submission:
     sweep: str
     hold_after: int
     retry_failed: bool = False
+    snapshot: bool = False
     jobs: list[str] = field(default_factory=list)
     tasks: int = 0
     runs: int = 0
@@ -162,6 +165,8 @@ class Submission:
             logs=None if given is None else str(given),
             hold_after=self.hold_after,
             gpus=self.resources.gpus,
+            code=this_code(),
+            snapshot=self.snapshot,
         )
         folder.begin(about)
         run_ids = [run.run_id for pack in part.packs for run in pack.runs]
@@ -172,6 +177,8 @@ class Submission:
             return None
         try:
             folder.write_tasks(tasks)
+            if self.snapshot:
+                copy_code(folder.code)
             script = self._script(folder, tasks=len(tasks), parallelism=part.parallelism, after=after)
             job_id = self._sbatch(folder, script)
         except BaseException as error:
@@ -214,10 +221,15 @@ class Submission:
         """The sbatch script of an array, as submitit writes it."""
         logs = given_folder(self.resources) or folder.logs
         automatic = submitit.AutoExecutor(folder=logs, cluster="slurm")
+        take = (
+            [f"export PYTHONPATH={shlex.quote(str(folder.code))}${{PYTHONPATH:+:$PYTHONPATH}}"]
+            if self.snapshot
+            else []
+        )
         more = {
             "name": folder.path.name,
             "slurm_array_parallelism": parallelism,
-            "slurm_setup": setup_commands(self.resources),
+            "slurm_setup": [*setup_commands(self.resources), *take],
             "slurm_additional_parameters": self._additional(after),
         }
         automatic.update_parameters(**{**self.resources.submitit(), **more})

@@ -9,8 +9,8 @@ from slurm.client.client import Slurm, array_limit
 from slurm.follow.reconcile import Reconciler
 from slurm.submit.check import START_WITHIN_S, check_node
 from slurm.submit.dispatch import Submission
+from slurm.submit.folders import check_folders
 from slurm.submit.launchers import Launcher, Resources
-from slurm.submit.log_folder import check_log_folder
 from sweeps.launch.machines import in_words, on_slurm
 from sweeps.launch.options import LaunchOptions, ask, say
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
@@ -31,7 +31,7 @@ def launch_on_slurm(
     """
     limit = array_limit()
     resources = Resources.of(launcher)
-    check_log_folder(locate(options.db).folder, resources)
+    check_folders(locate(options.db).folder, resources, snapshot=options.snapshot)
     machines = on_slurm(resources)
     with prepare(spec, expansion, options, machines=machines, recover=_recover) as ready:
         for line in ready.notes:
@@ -51,6 +51,7 @@ def launch_on_slurm(
             sweep=spec.name,
             hold_after=options.hold_after,
             retry_failed=options.retry_failed,
+            snapshot=options.snapshot,
         )
         interrupted = _submit(done, ready, limit=limit)
         counts = make_plan(expansion, ready.store).counts

@@ -1,6 +1,8 @@
-"""Where the jobs of a launch write their logs. Only the user who submits them may write there."""
+"""Where the jobs of a launch write their logs and find a copy of the code. Only their user may write there."""
 
+import os
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,16 +22,24 @@ def given_folder(resources: Resources) -> Path | None:
     return None if given is None else Path(given).expanduser().absolute()
 
 
-def check_log_folder(files: Path, resources: Resources) -> None:
-    """Check that Slurm takes the logs' path as it is, and that others cannot write there.
+def check_folders(files: Path, resources: Resources, *, snapshot: bool) -> None:
+    """Check the paths of a launch, before anything is done.
 
     Args:
         files: `Store.folder`.
         resources: what the jobs ask for.
+        snapshot: whether the jobs take a copy of the code.
 
     Raises:
-        ConfigError: Slurm would write other files, or others can write there.
+        ConfigError: Slurm would write logs elsewhere, or others can write where the jobs write or find code.
     """
+    _check_log_folder(files, resources)
+    if snapshot:
+        _check_snapshot_folder(files)
+
+
+def _check_log_folder(files: Path, resources: Resources) -> None:
+    """Check that Slurm takes the logs' path as it is, and that others cannot write there."""
     given = given_folder(resources)
     if given is None:
         if _has_pattern(str(files)):
@@ -67,3 +77,22 @@ def make_given_folder(resources: Resources, job_ids: Sequence[str] = ()) -> None
         folders = [JobPaths(given, job_id=job_id).folder for job_id in job_ids]
         for folder in folders or [JobPaths.get_first_id_independent_folder(given)]:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
+def _check_snapshot_folder(files: Path) -> None:
+    """Check that nobody else can put other code where the jobs find its copy.
+
+    A job checks the folder of its dispatch before it reads its work, but Python finds the code by its path.
+    """
+    for folder in (files / "jobs", *(files / "jobs").parents):
+        if folder.exists() and not _is_safe(folder.stat()):
+            raise ConfigError(
+                f"--snapshot: other users can replace what is in {folder}, so jobs must not take code from there; "
+                "name a store in a folder of your own with --db"
+            )
+
+
+def _is_safe(about: os.stat_result) -> bool:
+    """Whether only this user and root can replace this user's entries in a folder."""
+    others_write = about.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not about.st_mode & stat.S_ISVTX
+    return about.st_uid in (os.geteuid(), 0) and not others_write
