@@ -61,7 +61,7 @@ def status(
     holds = held(store.folder, [one.job_name for one in active if one.job_name])
     changed = changed_code(store.folder, active)
     for line in (*_age(active), *changed, *(hold.describe() for hold in holds)):
-        click.echo(line, err=as_json)
+        console.say(line, err=as_json)
 
 
 def _flat(rows: Sequence[dict[str, Any]], *, with_name: bool) -> list[dict[str, Any]]:
