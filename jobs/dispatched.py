@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from jobs.code import Code
 from jobs.pack import Pack
@@ -162,23 +163,9 @@ class DispatchFolder:
         return sum(path.stem.isdigit() for path in self.path.glob("*.json"))
 
     def read(self, name: str) -> str:
-        """The text of one of its files.
-
-        The folder is checked and read by one descriptor. So another user who may rename it cannot have it checked and
-        another one read.
-
-        Raises:
-            PermissionError: others may have written it.
-            OSError: it cannot be read.
-        """
-        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            check_own(folder, shown=self.path)
-            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
-        finally:
-            os.close(folder)
-        with open(file) as opened:  # noqa: PTH123 - a descriptor has no path
-            return opened.read()
+        """The text of one of its files. Raises as `open_own` does."""
+        with open_own(self.path / name) as file:
+            return file.read().decode()
 
     def claim_start(self, index: int, *, slurm_restarts: int) -> int | None:
         """The number of this start of a task, which becomes the `restart` of its attempts; None for an outdated copy.
@@ -233,6 +220,24 @@ class DispatchFolder:
             return temporary.stat().st_nlink == 2
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def open_own(path: Path) -> BinaryIO:
+    """Open a file that nobody but this user can have put there, for reading.
+
+    Its folder is checked and used by one descriptor. So another user who may rename it cannot have it checked and
+    another one read.
+
+    Raises:
+        PermissionError: others can write its folder, or own it.
+        OSError: it cannot be opened, or is a symbolic link.
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        check_own(folder, shown=path.parent)
+        return os.fdopen(os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb")
+    finally:
+        os.close(folder)
 
 
 def check_own(folder: Path | int, *, shown: Path) -> None:

@@ -20,12 +20,12 @@ from jobs.dispatched import Dispatch, DispatchFolder, Task
 from jobs.provenance import provenance, slurm_job
 from jobs.run_log import RunLog
 from results_db.contract import Attempt, Provenance, State, StoreError, WorkerStore
-from results_db.files import Files, last_lines
+from results_db.files import Files
 from results_db.spool.worker_store import worker_store
 from results_db.text import one_line
 from slurm.client.client import Slurm, SlurmError
 from slurm.follow.hold import FAULTS, hold_from_job
-from slurm.follow.logs import log_path
+from slurm.follow.logs import log_path, own_tail
 from slurm.follow.verdicts import COULD_NOT_BEGIN
 from slurm.signals import Signals
 
@@ -122,7 +122,7 @@ class Job:
         me = self._provenance("unknown", store)
         for attempt in attempts.values():
             if store.begin(attempt, me) is not False:
-                store.end(attempt, State.NODE_FAIL, error=reason, log_tail=last_lines(self._log_file(store)))
+                store.end(attempt, State.NODE_FAIL, error=reason, log_tail=own_tail(self._log_file(store)))
         return dict.fromkeys(attempts, State.NODE_FAIL)
 
     def _provenance(self, device: str, store: WorkerStore) -> Provenance:

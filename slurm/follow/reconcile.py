@@ -24,7 +24,6 @@ from results_db.contract import (
     Store,
     StoreError,
 )
-from results_db.files import last_lines
 from results_db.query.failures import key
 from results_db.spool.ingest import Ingested, ingest
 from results_db.spool.records import Spool
@@ -32,7 +31,7 @@ from results_db.text import counted, short
 from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Answer, Job, Unknown, base
 from slurm.follow.hold import Hold, hold_failing
-from slurm.follow.logs import log_path
+from slurm.follow.logs import log_path, own_tail
 from slurm.follow.verdicts import COULD_NOT_BEGIN, WAITS, Verdict, Word, judge, waits_again, with_log, word_on
 from slurm.submit import recovery
 
@@ -299,7 +298,7 @@ class Reconciler:
         return DispatchFolder.beside(self._store.folder, one.job_name or "")
 
     def _end(self, one: OpenAttempt, verdict: Verdict, found: Reconciled, *, dry_run: bool) -> None:
-        tail = _log_tail(one, self._store.folder)
+        tail = own_tail(self._log_of(one))
         verdict = with_log(verdict, tail)
         assert verdict.state is not None
         if dry_run or self._store.end(
@@ -310,6 +309,9 @@ class Reconciler:
             log_tail=tail,
         ):
             found.ended.append(Ended(one.attempt, one.job_id, verdict))
+
+    def _log_of(self, one: OpenAttempt) -> Path | None:
+        return log_path(self._store.folder, log=one.log, job_name=one.job_name, job_id=one.job_id)
 
     def _hold(self, found: Reconciled) -> None:
         if isinstance(found.queue, Unknown):
@@ -327,12 +329,6 @@ def _is_dispatched(one: OpenAttempt | EndedAttempt) -> bool:
 
 def _is_refused(word: Word) -> bool:
     return isinstance(word, Job) and word.state in WAITS and word.reason.replace("_", " ") == _REFUSED
-
-
-def _log_tail(one: OpenAttempt, folder: Path) -> str | None:
-    """The last lines of its log; None if there is no log."""
-    path = log_path(folder, log=one.log, job_name=one.job_name, job_id=one.job_id)
-    return None if path is None else last_lines(path)
 
 
 def _error(verdict: Verdict, tail: str | None) -> str:

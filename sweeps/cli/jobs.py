@@ -138,7 +138,7 @@ def _of_other_launches(
     from slurm.client.parse import base
     from sweeps.spec.stored import find_spec
 
-    name = find_spec(store, spec, overrides)[0].name
+    name = find_spec(store, spec, overrides, report=lambda _: None)[0].name
     frame = store.runs()
     members = {
         run for run, cell in zip(frame["run_id"], frame["sweep"], strict=True) if name in sweeps_in(cell)
