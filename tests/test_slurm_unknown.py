@@ -99,7 +99,7 @@ def test_a_damaged_head_leaves_claims_as_they_are(slurm, tmp_path) -> None:
         found = Reconciler(store, Slurm()).look()
     assert found.recovered.withdrawn == []
     (line,) = found.unknown
-    assert line.startswith(f"{head} is damaged; its 2 runs stay as they are")
+    assert line.startswith(f"{head} is damaged, or others can write it; its 2 runs stay as they are")
     assert set(states(tmp_path).values()) == {State.PENDING}
 
 

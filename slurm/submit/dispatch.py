@@ -199,9 +199,9 @@ class Submission:
     def _count(self, folder: DispatchFolder, job_id: str, tasks: Sequence[Task]) -> None:
         """Count the tasks of an array that is in the queue, and note its id."""
         self.jobs.append(job_id)
-        make_given_folder(self.resources, recovery.job_ids(job_id, len(tasks)))
         self.tasks += len(tasks)
         self.runs += sum(len(task.numbers) for task in tasks)
+        make_given_folder(self.resources, recovery.job_ids(job_id, len(tasks)))
         recovery.note(self.store, folder, job_id)
 
     def _sbatch(self, folder: DispatchFolder, script: str) -> str:
@@ -221,15 +221,10 @@ class Submission:
         """The sbatch script of an array, as submitit writes it."""
         logs = given_folder(self.resources) or folder.logs
         automatic = submitit.AutoExecutor(folder=logs, cluster="slurm")
-        take = (
-            [f"export PYTHONPATH={shlex.quote(str(folder.code))}${{PYTHONPATH:+:$PYTHONPATH}}"]
-            if self.snapshot
-            else []
-        )
         more = {
             "name": folder.path.name,
             "slurm_array_parallelism": parallelism,
-            "slurm_setup": [*setup_commands(self.resources), *take],
+            "slurm_setup": [*setup_commands(self.resources), *self._code_from(folder)],
             "slurm_additional_parameters": self._additional(after),
         }
         automatic.update_parameters(**{**self.resources.submitit(), **more})
@@ -238,6 +233,11 @@ class Submission:
             executor.parameters["map_count"] = tasks
         command = shlex.join([sys.executable, "-u", "-m", "slurm.start", str(folder.path)])
         return executor._make_submission_file_text(command, "")
+
+    def _code_from(self, folder: DispatchFolder) -> list[str]:
+        """The shell commands after which Python takes the copy of the code."""
+        copied = shlex.quote(str(folder.code))
+        return [f"export PYTHONPATH={copied}${{PYTHONPATH:+:$PYTHONPATH}}"] if self.snapshot else []
 
     def _additional(self, after: str | None) -> dict[str, object]:
         """Further options of sbatch. By default, Slurm requeues preempted jobs and those of a lost node."""

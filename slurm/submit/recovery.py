@@ -26,7 +26,6 @@ from slurm.client.parse import Unknown
 _ABANDONED = timedelta(minutes=10)
 """A launch on another host is over after this time. Launches take seconds."""
 
-
 _CANCEL = ", until imagine-sweep cancel ends them"
 
 
@@ -72,7 +71,10 @@ def _recover(
 ) -> None:
     runs = counted(len(attempts), "run")
     if folder.path.exists() and folder.dispatch() is None:
-        done.unclear.append(f"{folder.path}/dispatch.json is damaged; its {runs} stay as they are{_CANCEL}")
+        head = f"{folder.path}/dispatch.json"
+        done.unclear.append(
+            f"{head} is damaged, or others can write it; its {runs} stay as they are{_CANCEL}"
+        )
         return
     try:
         job = slurm.job_named(folder.path.name, since=since)
