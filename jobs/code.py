@@ -59,9 +59,11 @@ def copy_code(folder: Path) -> None:
 
 
 def _digest() -> str:
-    paths = sorted(path for package in _EXECUTED for path in (_ROOT / package).rglob("*.py"))
+    found = sorted(path for package in _EXECUTED for path in (_ROOT / package).rglob("*"))
     digest = hashlib.sha256()
-    for path in paths:
+    for path in found:
+        if path.is_dir() or "__pycache__" in path.parts:
+            continue
         content = path.read_bytes()
         digest.update(f"{path.relative_to(_ROOT)}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
