@@ -19,7 +19,7 @@ from pathlib import Path
 from on_slurm import on_slurm
 from rich.console import Console
 
-from results_db.contract import Attempt, NewSweep, Provenance, State
+from results_db.contract import Attempt, Ending, NewSweep, Provenance, State
 from results_db.store.sql import SqlStore, open_store
 from slurm.client.client import Slurm
 from slurm.testbed.settings import Settings
@@ -103,9 +103,8 @@ def _fill(store: SqlStore, expansion: Expansion, testbed: Testbed) -> None:
         for attempt in attempts[: RUNNING * TASKS // len(queued)]:
             _train(store, attempt)
     for run_id in run_ids[COMPLETED : COMPLETED + FAILED]:
-        failed = store.start(run_id, WORKER)
-        assert failed is not None
-        store.end(failed, State.FAILED, error="RuntimeError: something")
+        (failed,) = store.claim([run_id], launcher="local")
+        store.end(failed, Ending(State.FAILED, error="RuntimeError: something"))
     store.close()
     with sqlite3.connect(str(store.folder).replace(".files", ".db")) as connection:
         ids = ", ".join(f"'{run_id}'" for run_id in run_ids[:COMPLETED])

@@ -4,7 +4,7 @@
 
     dispatch.json     the submitter and the store's URL, with its password
     submission.sh     the script for sbatch
-    0.json, 1.json    the pack of each task of the array, and the numbers of its runs' attempts
+    0.json, 1.json    each task of the array: its pack, and its runs' attempts
     0.start0, ...     one file for each time that a task began, reached its time limit, or was released
     code/             a copy of the code, with `launch --snapshot`
 
@@ -17,15 +17,14 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from jobs.code import Code
-from jobs.pack import Pack
-from results_db.contract import Attempt, PlannedRun
+from jobs.pack import Task
 from results_db.files import Files
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -62,18 +61,6 @@ class Dispatch:
     gpus: int | None = None
     code: Code | None = None
     snapshot: bool = False
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task of the array: its pack, and the attempt number of each run."""
-
-    pack: Pack
-    numbers: Mapping[str, int]
-
-    def attempts(self, restart: int = 0) -> dict[str, Attempt]:
-        """Run id to the attempt that this task makes."""
-        return {run_id: Attempt(run_id, number, restart) for run_id, number in self.numbers.items()}
 
 
 class DispatchFolder:
@@ -118,8 +105,7 @@ class DispatchFolder:
         damaged.
         """
         for index, task in enumerate(tasks):
-            runs = [asdict(run) for run in task.pack.runs]
-            self._task(index).write_text(json.dumps({"runs": runs, "numbers": dict(task.numbers)}))
+            self._task(index).write_text(task.encode())
 
     def remove(self) -> None:
         """Delete the folder and its logs, because nothing was submitted."""
@@ -153,9 +139,8 @@ class DispatchFolder:
         """
         name = self._task(index).name
         try:
-            data = json.loads(self.read(name))
-            return Task(Pack(tuple(PlannedRun(**run) for run in data["runs"])), dict(data["numbers"]))
-        except (ValueError, TypeError, KeyError) as error:
+            return Task.decode(self.read(name))
+        except ValueError as error:
             raise ValueError(f"{name} is damaged: {error}") from None
 
     def tasks(self) -> int:

@@ -1,6 +1,6 @@
 """The worker process of the local launcher, which trains one pack after another. Torch-free.
 
-`python -m jobs.entry` reads paths of pack files from standard input, one per line, trains them, and prints one JSON
+`python -m jobs.entry` reads paths of task files from standard input, one per line, trains them, and prints one JSON
 event per line. When its input ends it saves the pack that it trains, and ends. The local launcher starts one such
 process per core or GPU. `jobs.worker` is loaded by name, because it imports torch.
 
@@ -23,26 +23,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from jobs.pack import Pack
+from jobs.pack import Task
 from jobs.provenance import provenance
 from jobs.run_log import RunLog
 from results_db.files import Files
-from results_db.spool.worker_store import SpooledStore
-from results_db.store import open_store
+from results_db.spool.delivery import delivery
 
 
-def read_packs(
-    lines: TextIO, packs: "queue.SimpleQueue[Path | None]", launcher_gone: threading.Event
+def read_paths(
+    lines: TextIO, paths: "queue.SimpleQueue[Path | None]", launcher_gone: threading.Event
 ) -> None:
-    """Put pack paths into the queue as they arrive. If the launcher dies, its pipe closes and this worker stops."""
+    """Put paths into the queue as they arrive. If the launcher dies, its pipe closes and this worker stops."""
     for line in lines:
-        packs.put(Path(line.strip()))
+        paths.put(Path(line.strip()))
     launcher_gone.set()
-    packs.put(None)
+    paths.put(None)
 
 
 def main() -> int:
-    """Train packs until there are no more."""
+    """Train packs until there are no more of them."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # Only events go to standard output; all other output goes to the log.
     events = os.fdopen(os.dup(1), "w", buffering=1)
@@ -50,8 +49,8 @@ def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # after Ctrl-C the launcher stops its workers
-    packs: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
-    threading.Thread(target=read_packs, args=(sys.stdin, packs, stop), daemon=True).start()
+    paths: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+    threading.Thread(target=read_paths, args=(sys.stdin, paths, stop), daemon=True).start()
 
     def report(event: Mapping[str, object]) -> None:
         with suppress(BrokenPipeError):  # the launcher died; the runs did not fail
@@ -61,16 +60,15 @@ def main() -> int:
     device = worker.choose_device(
         os.environ.get("IMAGINE_DEVICE", "auto"), threads=int(os.environ.get("IMAGINE_THREADS", "1"))
     )
-    opened = open_store(os.environ["IMAGINE_DB"], create=True)
+    store = delivery(os.environ["IMAGINE_DB"])
     own = os.environ.get("IMAGINE_LOG")
-    log = Files(opened.folder).name(Path(own)) if own else None
+    log = Files(store.folder).name(Path(own)) if own else None
     me = provenance(launcher="local", device=worker.device_name(device), log=log)
-    store = SpooledStore(opened.folder, lambda: opened)
     report({"event": "ready"})
-    while (path := packs.get()) is not None and not stop.is_set():
-        pack = Pack.read(path)
-        tell = RunLog(pack, then=report)
-        worker.run_pack(pack, store, device=device, provenance=me, report=tell, stop=stop.is_set)
+    while (path := paths.get()) is not None and not stop.is_set():
+        task = Task.decode(path.read_text())
+        tell = RunLog(task.pack, then=report)
+        worker.run_pack(task, store, device=device, provenance=me, report=tell, stop=stop.is_set)
         if stop.is_set():
             break  # without asking for more work
         report({"event": "idle"})

@@ -122,7 +122,8 @@ def evaluate(
 def _weights_path(store: "SqlStore", run_id: str) -> Path | None:
     """The file of a completed run's final weights; None if it is missing."""
     for attempt in reversed(store.attempts(run_id)):
-        path = Files(store.folder).weights(Attempt(run_id, attempt["number"], attempt["restart"]))
+        names = ("number", "restart", "nonce")
+        path = Files(store.folder).weights(Attempt(run_id, *(attempt[name] for name in names)))
         if attempt["state"] == State.COMPLETED and path.is_file():
             return path
     return None

@@ -1,19 +1,14 @@
-"""Packs: runs with equal tensor shapes that train together. Torch-free.
-
-A pack's file holds its runs' configs, so a worker does not need the store to read them.
-"""
+"""Packs: runs with equal tensor shapes that train together, and the task of training one. Torch-free."""
 
 import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 
 from imagination import registry
 from imagination.schema import pack_keys
-from results_db.contract import PlannedRun
-from results_db.files import write_atomically
+from results_db.contract import Attempt, PlannedRun
 
 
 @dataclass(frozen=True)
@@ -28,16 +23,42 @@ class Pack:
         text = " ".join(run.run_id for run in self.runs)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def write(self, path: Path) -> None:
-        """Writes the pack's file, and its folder if necessary."""
-        text = json.dumps({"runs": [asdict(run) for run in self.runs]})
-        write_atomically(path, text.encode())
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker does: it trains the runs of a pack for which it has a claimed attempt.
+
+    Its file holds the runs' configs, so that a worker does not need the store to read them.
+    """
+
+    pack: Pack
+    attempts: tuple[Attempt, ...]
+
+    def restarted(self, restart: int) -> "Task":
+        """The same task at another start of its job."""
+        return replace(self, attempts=tuple(replace(one, restart=restart) for one in self.attempts))
+
+    def encode(self) -> str:
+        """The content of the task's file."""
+        runs, attempts = map(asdict, self.pack.runs), map(asdict, self.attempts)
+        return json.dumps({"runs": list(runs), "attempts": list(attempts)})
 
     @classmethod
-    def read(cls, path: Path) -> "Pack":
-        """Reads a file that `write` wrote."""
-        data = json.loads(path.read_text())
-        return cls(tuple(PlannedRun(**run) for run in data["runs"]))
+    def decode(cls, text: str) -> "Task":
+        """The task, from the content of its file.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        try:
+            data = json.loads(text)
+            if "attempts" not in data:  # versions before 0.3
+                numbers = data["numbers"].items()
+                data["attempts"] = [{"run_id": run_id, "number": number} for run_id, number in numbers]
+            runs = tuple(PlannedRun(**run) for run in data["runs"])
+            return cls(Pack(runs), tuple(Attempt(**attempt) for attempt in data["attempts"]))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"no task: {error}") from error
 
 
 def group(runs: Iterable[PlannedRun], *, size: int) -> list[Pack]:

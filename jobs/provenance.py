@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from jobs.code import this_code
-from results_db.contract import Attempt, OpenAttempt, Provenance, State, Store
+from results_db.contract import Attempt, Ending, OpenAttempt, Provenance, State, Store
 from results_db.process import is_alive, process_name
 
 _OVERDUE = timedelta(minutes=5)
@@ -45,20 +45,19 @@ def lose_dead_attempts(store: Store) -> list[str]:
     """Records `dead_attempts` as LOST, and returns their run ids."""
     lost = dead_attempts(store)
     for attempt in lost:
-        store.end(attempt, State.LOST, error="its worker process is gone")
+        store.end(attempt, Ending(State.LOST, "its worker process is gone"))
     return [attempt.run_id for attempt in lost]
 
 
 def dead_attempts(store: Store) -> list[Attempt]:
-    """Attempts that are recorded as RUNNING although their process is gone, as after a reboot.
+    """Attempts that are recorded as open although their process is gone, as after a reboot.
 
     On this host, the process is looked up. An attempt of this same Slurm job on another host is dead, because the job
     was requeued. Any other attempt on another host counts as dead when its last heartbeat (one every 15 s) is more than
     5 minutes old. If its worker is still alive, the store refuses the worker's writes once a new attempt begins.
     Attempts that a launch submitted to a scheduler are left to reconcile.
     """
-    running = [one for one in store.open_attempts() if one.state is State.RUNNING]
-    return [one.attempt for one in running if _is_dead(one)]
+    return [one.attempt for one in store.open_attempts() if _is_dead(one)]
 
 
 def _is_dead(running: OpenAttempt) -> bool:

@@ -5,8 +5,8 @@ import logging
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from typing_extensions import override
 
 from imagination.recorder import Arrays, Recorder
 from jobs import checkpoint
-from results_db.contract import Attempt, RunRecord, State, StoreError, UnfitError, WorkerStore
+from results_db.contract import Attempt, Ending, RunRecord, State
 from results_db.files import Files, last_lines, write_atomically
+from results_db.spool.delivery import Delivery
 from results_db.text import short
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ Report = Callable[[Mapping[str, object]], None]
 """Receives a worker's events: flat mappings of JSON values, with `event` and `run_id`."""
 
 RETRY_AFTER_S = (0.5, 1, 2, 5, 10, 20, 20)
+"""How long a record waits, again and again, for a disk that is full."""
 
 _REPORT_EVERY_S = 0.5
 _SUPERSEDED = "a newer attempt of this run exists"
@@ -36,49 +38,59 @@ class RunRecorder(Recorder):
     Attributes:
         attempt: the attempt.
         checkpointed: the checkpoint to continue from, or None.
-        state: the state in which the attempt ended; None until then.
-        superseded: whether there is a newer attempt, as a heartbeat learned. If so, checkpoints are no longer written.
-        step: training steps done, for the heartbeat.
-        values: the last progress values, for the heartbeat.
+        ended_as: the state in which the attempt ended; None until then.
     """
 
     def __init__(
         self,
         attempt: Attempt,
-        store: WorkerStore,
+        delivery: Delivery,
         *,
         max_steps: int,
         report: Report,
         log_file: str | None = None,
     ) -> None:
         self.attempt = attempt
-        self.state: State | None = None
-        self.superseded = False
+        self.ended_as: State | None = None
         self.checkpointed: Arrays | None = None
-        self.step = 0
-        self.values: Mapping[str, float] = {}
-        self._store = store
-        self._files = Files(store.folder)
-        self._path = self._files.checkpoint(attempt.run_id)
+        self._delivery = delivery
+        self._files = Files(delivery.folder)
         self._max_steps = max_steps
         self._log_file = self._files.find(log_file) if log_file else None
         self._report = report
         self._reported = 0.0
         self._saved_step: int | None = None
+        self._restored: Path | None = None
+        self._unfit: set[Path] = set()
         self.rewind()
 
+    @property
+    def superseded(self) -> bool:
+        """Whether the store has refused the attempt, as after a newer one began. Then the training should stop."""
+        return self._delivery.superseded(self.attempt)
+
+    @property
+    def state(self) -> State | None:
+        """The state in which the attempt ended, LOST if the store has refused it; None until it ends."""
+        return State.LOST if self.ended_as is not None and self.superseded else self.ended_as
+
     def rewind(self) -> None:
-        """Restores the last checkpoint, or the beginning, and drops what was recorded since."""
+        """Restores the run's newest checkpoint, or the beginning, and drops what was recorded since."""
         self._forget()
-        try:
-            state, traces = checkpoint.read(self._path, run_id=self.attempt.run_id)
-        except FileNotFoundError:
-            return
-        except checkpoint.DamagedError as error:
-            self._set_aside(error)
-            return
-        self.checkpointed = state
-        self._traces.update({name: (list(steps), list(values)) for name, (steps, values) in traces.items()})
+        for path in self._files.checkpoints(self.attempt.run_id):
+            if path in self._unfit:
+                continue
+            try:
+                self.checkpointed, traces = checkpoint.read(path, run_id=self.attempt.run_id)
+            except FileNotFoundError:
+                continue  # a newer attempt deleted it
+            except checkpoint.DamagedError as error:
+                self._set_aside(path, error)
+            else:
+                copied = {name: (list(steps), list(values)) for name, (steps, values) in traces.items()}
+                self._traces.update(copied)
+                self._restored = path
+                return
 
     def _forget(self) -> None:
         self._metrics: dict[str, float | None] = {}
@@ -87,17 +99,21 @@ class RunRecorder(Recorder):
         self.checkpointed = None
 
     def discard_checkpoint(self, why: object) -> None:
-        """Sets a checkpoint aside that does not fit. The run starts again from its first step."""
-        self._forget()
-        self._set_aside(why)
+        """Sets the checkpoint aside that was restored, because it does not fit, and restores the one before it."""
+        assert self._restored is not None
+        self._set_aside(self._restored, why)
+        self.rewind()
 
-    def _set_aside(self, why: object) -> None:
-        kept = self._path
+    def _set_aside(self, path: Path, why: object) -> None:
+        self._unfit.add(path)
+        kept = path
         try:
-            kept = checkpoint.set_aside(kept)
+            kept = checkpoint.set_aside(path)
         except OSError as error:
-            log.warning("cannot rename %s: %s", kept, error)
-        log.warning("run %s starts again: checkpoint %s: %s", short(self.attempt.run_id), kept, why)
+            log.warning("cannot rename %s: %s", path, error)
+        log.warning(
+            "run %s does not continue from its checkpoint %s: %s", short(self.attempt.run_id), kept, why
+        )
 
     @override
     def trace(self, name: str, step: int, value: float) -> None:
@@ -118,10 +134,12 @@ class RunRecorder(Recorder):
 
     @override
     def checkpoint(self, state: Arrays) -> None:
-        if self.superseded or self.state is not None:
-            return  # the file may be a newer attempt's checkpoint
+        if self.superseded or self.ended_as is not None:
+            return
         try:
-            checkpoint.write(self._path, state, traces=self._traces, attempt=self.attempt)
+            path = self._files.checkpoint(self.attempt)
+            checkpoint.write(path, state, traces=self._traces, attempt=self.attempt)
+            self._files.remove_older_checkpoints(self.attempt)
         except OSError as error:  # a full disk must not end the training; the previous checkpoint remains
             log.warning("run %s: checkpoint not written: %s", short(self.attempt.run_id), error)
         else:
@@ -129,91 +147,60 @@ class RunRecorder(Recorder):
 
     @override
     def progress(self, step: int, values: Mapping[str, float]) -> None:
-        self.step, self.values = step, values
+        self._delivery.progress(self.attempt, step=step, values=values)
         if time.monotonic() - self._reported >= _REPORT_EVERY_S:
             self._reported = time.monotonic()
             self._tell("progress", step=step, max_steps=self._max_steps, values=dict(values))
 
     @override
     def finish(self, outcome: str, *, seconds: float, weights: Arrays) -> None:
-        """Writes the weights, stores the record, and deletes the checkpoint.
+        """Writes the weights and the record; the checkpoint stays until the store has the record.
 
-        A record in the spool counts as stored, but the checkpoint stays until the store has the record. If neither
-        accepts it for about a minute, the attempt ends as PREEMPTED.
-
-        Raises:
-            UnfitError: the store will never accept this record.
+        If neither the disk nor the store accepts the record for about a minute, the attempt ends as PREEMPTED.
         """
-        run_id = self.attempt.run_id
-        path = self._files.weights(self.attempt)
-        record = RunRecord(run_id, outcome, seconds, self._metrics, self._traces, self._samples)
+        record = RunRecord(self.attempt.run_id, outcome, seconds, self._metrics, self._traces, self._samples)
 
-        def commit() -> bool | None:
-            write_atomically(path, save(dict(weights)))
-            return self._store.finish(self.attempt, record)
+        def commit() -> None:
+            write_atomically(self._files.weights(self.attempt), save(dict(weights)))
+            self._delivery.end(self.attempt, record)
 
         try:
-            counts = _patiently(commit)
-        except UnfitError:
-            raise
-        except (StoreError, OSError):
-            self._end(State.PREEMPTED, retry_after_s=())
-            return
-        if counts is False:
-            path.unlink(missing_ok=True)
-            self._superseded()
-            return
-        if counts:
-            self._files.remove_superseded(self.attempt)
-        self._ended(State.COMPLETED, outcome=outcome, seconds=seconds, metrics=dict(self._metrics))
+            _patiently(commit)
+        except OSError:
+            self._end(State.PREEMPTED)
+        else:
+            self._ended(State.COMPLETED, outcome=outcome, seconds=seconds, metrics=dict(self._metrics))
 
     @override
     def fail(self, error: BaseException) -> None:
         text = "".join(traceback.format_exception(error))
         log.error("run %s failed\n%s", short(self.attempt.run_id), text)
         state = State.OUT_OF_MEMORY if is_out_of_memory(error) else State.FAILED
-        self._end(state, text, log_tail=last_lines(self._log_file) if self._log_file else None)
+        self._end(state, text, error=text.strip().splitlines()[-1])
 
     def interrupt(self) -> None:
         """Ends the attempt as PREEMPTED, because its worker must stop. The checkpoint stays."""
-        self._end(State.PREEMPTED, saved_step=self._saved_step)
+        self._end(State.PREEMPTED, step=self._saved_step)
 
     def started(self) -> None:
         """Reports that the attempt began."""
-        self.step = _steps(self.checkpointed or {})
-        self._tell("started", number=self.attempt.number, step=self.step, max_steps=self._max_steps)
+        step = _steps(self.checkpointed or {})
+        self._delivery.progress(self.attempt, step=step, values={})
+        self._tell("started", step=step, max_steps=self._max_steps)
 
-    def _end(
-        self,
-        state: State,
-        error: str | None = None,
-        *,
-        log_tail: str | None = None,
-        retry_after_s: Sequence[float] | None = None,
-        saved_step: int | None = None,
-    ) -> None:
-        def end() -> bool | None:
-            return self._store.end(self.attempt, state, error=error, log_tail=log_tail)
-
+    def _end(self, state: State, text: str | None = None, **details: object) -> None:
+        tail = last_lines(self._log_file) if text and self._log_file else None
         try:
-            counts = _patiently(end, retry_after_s)
-        except (StoreError, OSError):
-            counts = None  # a later reconcile records that the worker is gone
-        if counts is False:
-            self._superseded()
-        else:
-            self._ended(state, error=error.strip().splitlines()[-1] if error else None, step=saved_step)
-
-    def _superseded(self) -> None:
-        """Ends an attempt that does not count, and deletes the checkpoint if the run is COMPLETED."""
-        with suppress(StoreError, OSError):
-            if self._store.states([self.attempt.run_id]).get(self.attempt.run_id) is State.COMPLETED:
-                self._path.unlink(missing_ok=True)
-        self._ended(State.LOST, error=_SUPERSEDED)
+            self._delivery.end(self.attempt, Ending(state, text, log_tail=tail))
+        except OSError as error:  # a later reconcile records that the worker is gone
+            log.warning("the end of run %s is not recorded: %s", short(self.attempt.run_id), error)
+        self._ended(state, **details)
 
     def _ended(self, state: State, **details: object) -> None:
-        self.state = state
-        self._tell("ended", state=str(state), **details)
+        self.ended_as = state
+        if self.superseded:
+            details = {"error": _SUPERSEDED}
+        self._tell("ended", state=str(self.state), **details)
 
     def _tell(self, event: str, **details: object) -> None:
         self._report({"event": event, "run_id": self.attempt.run_id, **details})
@@ -224,19 +211,16 @@ def _steps(checkpoint: Arrays) -> int:
     return sum(int(checkpoint[name]) for name in ("earlier", "step") if name in checkpoint)
 
 
-def _patiently(write: Callable[[], bool | None], retry_after_s: Sequence[float] | None = None) -> bool | None:
-    """Calls `write`, again for about a minute if the store or the disk fails, and returns its answer.
+def _patiently(write: Callable[[], None]) -> None:
+    """Calls `write`, again for about a minute if the disk is full.
 
     Raises:
-        StoreError: the store still fails, or (UnfitError) will never accept this.
-        OSError: the disk still fails.
+        OSError: the disk is still full.
     """
-    for delay_s in RETRY_AFTER_S if retry_after_s is None else retry_after_s:
+    for delay_s in RETRY_AFTER_S:
         try:
             return write()
-        except UnfitError:
-            raise
-        except (StoreError, OSError) as error:
+        except OSError as error:
             log.warning("%s; trying again in %s s", error, delay_s)
             time.sleep(delay_s)
     return write()

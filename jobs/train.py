@@ -25,7 +25,7 @@ from imagination.schema import ConfigError, Scalar
 from jobs import command_line, hydra_config
 from jobs.config import RunSettings
 from jobs.identity import run_id
-from jobs.pack import Pack
+from jobs.pack import Pack, Task
 from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts, provenance, slurm_job
 from jobs.run_log import label
@@ -33,7 +33,7 @@ from results_db import console
 from results_db.columns import METRIC_COLUMNS
 from results_db.contract import PlannedRun, State, StoreError
 from results_db.files import Files
-from results_db.spool.worker_store import SpooledStore
+from results_db.spool.delivery import Delivery
 from results_db.store.address import locate
 from results_db.store.mounts import on_network
 from results_db.store.sql import SqlStore, open_store
@@ -64,11 +64,16 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
         lose_dead_attempts(store)
         run = PlannedRun(identity, config)
         store.stage([run])
+        task = Task(Pack((run,)), tuple(store.claim([identity], launcher="hand", retry_failed=True)))
         about = label(config)
-        with _stop_on_signals() as stop, Display([[identity]]) as display:
+        with (
+            _stop_on_signals() as stop,
+            Display([[identity]]) as display,
+            closing(Delivery(store.folder, lambda: store)) as delivery,
+        ):
             ended = worker.run_pack(
-                Pack((run,)),
-                SpooledStore(store.folder, lambda: store),
+                task,
+                delivery,
                 device=device,
                 provenance=provenance(launcher="hand", device=worker.device_name(device), job_id=slurm_job()),
                 report=lambda event: display.event(event, about),

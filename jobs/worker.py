@@ -1,8 +1,7 @@
-"""Claims and trains the runs of a pack, and records each run when it ends. Imports torch."""
+"""Trains the runs of a pack, and records each run when it ends. Imports torch."""
 
 import logging
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +12,14 @@ from imagination.schema import ConfigError, rebuild
 from imagination.training.experiment import Experiment
 from imagination.training.loop import Run, Trainer
 from imagination.training.state import CheckpointError
-from jobs.pack import Pack
+from jobs.pack import Task
 from jobs.provenance import cpu_name
 from jobs.recording import Report, RunRecorder
-from results_db.contract import Attempt, Provenance, State, WorkerStore
-from results_db.files import Files
-from results_db.text import short
+from results_db.contract import Provenance, State
+from results_db.spool.delivery import Delivery
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_EVERY_S = 15.0
 CHECKPOINT_EVERY_S = 60.0
 
 
@@ -77,72 +74,53 @@ class _Member:
 
 
 def run_pack(
-    pack: Pack,
-    store: WorkerStore,
+    task: Task,
+    delivery: Delivery,
     *,
     device: torch.device,
     provenance: Provenance,
     report: Report,
-    dispatched: Mapping[str, Attempt] | None = None,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
 ) -> dict[str, State]:
-    """Trains the runs of a pack that are not complete and that no other worker trains.
+    """Trains the runs of a pack that have a claimed attempt which counts.
 
     Args:
-        pack: the runs, which are staged in the store.
-        store: receives the runs' records.
+        task: the pack, and the attempts that were claimed for this worker.
+        delivery: brings the runs' records to the store.
         device: from `choose_device`.
         provenance: provenance of this worker's attempts.
         report: receives the events `started, progress, ended, skipped` of each run.
-        dispatched: by run id, the attempt that this job was submitted for; other runs are skipped. Default: this
-            worker claims every run's next attempt.
         stop: called before every step; if it returns True, every run is checkpointed and the training ends.
         checkpoint_every_s: seconds between checkpoints.
 
     Returns:
         By run id, the final state of this worker's attempt. Skipped runs are left out.
     """
+    begun = {attempt.run_id: attempt for attempt in delivery.begin(task.attempts, provenance)}
     members = []
-    for run in pack.runs:
-        attempt = _begin(run.run_id, store, provenance, dispatched)
-        if attempt is None:
-            _skip(run.run_id, store, report)
+    for run in task.pack.runs:
+        if run.run_id not in begun:
+            report({"event": "skipped", "run_id": run.run_id})
             continue
         config: Any = rebuild(registry.config_type(str(run.config["experiment"])), run.config)
         recorder = RunRecorder(
-            attempt, store, max_steps=config.total_steps, report=report, log_file=provenance.log
+            begun[run.run_id],
+            delivery,
+            max_steps=config.total_steps,
+            report=report,
+            log_file=provenance.log,
         )
         recorder.started()
         members.append(_Member(config, recorder))
     recorders = [member.recorder for member in members]
+
+    def stops() -> bool:
+        return stop() or all(r.superseded or r.ended_as is not None for r in recorders)
+
     if members:
-        with Heartbeat(store, recorders) as heartbeat:
-            _train(
-                members,
-                device=device,
-                stop=lambda: stop() or heartbeat.all_superseded(),
-                checkpoint_every_s=checkpoint_every_s,
-            )
+        _train(members, device=device, stop=stops, checkpoint_every_s=checkpoint_every_s)
     return {r.attempt.run_id: r.state for r in recorders if r.state is not None}
-
-
-def _begin(
-    run_id: str, store: WorkerStore, provenance: Provenance, dispatched: Mapping[str, Attempt] | None
-) -> Attempt | None:
-    """The attempt that this worker makes; None if it must skip the run."""
-    if dispatched is None:
-        return store.start(run_id, provenance)
-    attempt = dispatched.get(run_id)
-    # `begin` returns None if the store cannot be reached; the attempt counts until the store says otherwise.
-    return None if attempt is None or store.begin(attempt, provenance) is False else attempt
-
-
-def _skip(run_id: str, store: WorkerStore, report: Report) -> None:
-    if store.states([run_id]).get(run_id) is State.COMPLETED:
-        # Left by an attempt that was killed right after its commit.
-        Files(store.folder).checkpoint(run_id).unlink(missing_ok=True)
-    report({"event": "skipped", "run_id": run_id})
 
 
 def _train(
@@ -157,7 +135,7 @@ def _train(
         # Without a name: a failed trainer and its memory must be gone before the halves train.
         if not _trainer(members, device=device, checkpoint_every_s=checkpoint_every_s).train(stop=stop):
             for member in members:
-                if member.recorder.state is None:
+                if member.recorder.ended_as is None:
                     member.recorder.interrupt()
         return
     except Exception as error:
@@ -167,7 +145,7 @@ def _train(
         log.warning("a pack of %d runs failed and is trained again in halves: %s", len(members), error)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # the pack may have been too large, and its halves need the memory
-    left = [member for member in members if member.recorder.state is None]
+    left = [member for member in members if member.recorder.ended_as is None]
     middle = (len(left) + 1) // 2
     for half in (left[:middle], left[middle:]):
         for member in half:
@@ -185,44 +163,3 @@ def _trainer(members: Sequence[_Member], *, device: torch.device, checkpoint_eve
             return Trainer(experiment, runs, checkpoint_every_s=checkpoint_every_s)
         except CheckpointError as error:
             members[error.index].recorder.discard_checkpoint(error)
-
-
-class Heartbeat:
-    """Sends a pack's heartbeats to the store from a thread, and learns which attempts are superseded."""
-
-    def __init__(self, store: WorkerStore, recorders: Sequence[RunRecorder]) -> None:
-        self._store = store
-        self._recorders = recorders
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-
-    def __enter__(self) -> "Heartbeat":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def all_superseded(self) -> bool:
-        """Whether every attempt of this pack has ended or is superseded."""
-        return all(r.superseded or r.state is not None for r in self._recorders)
-
-    def _beat(self) -> None:
-        pause_s = 0.5
-        while not self._over.wait(pause_s := min(2 * pause_s, HEARTBEAT_EVERY_S)):  # soon at first
-            for recorder in self._recorders:
-                if recorder.state is None and not recorder.superseded and not self._beat_for(recorder):
-                    break  # the other heartbeats would fail, too, and each may take long
-
-    def _beat_for(self, recorder: RunRecorder) -> bool:
-        """Sends one heartbeat; False if the store did not answer."""
-        try:
-            counts = self._store.heartbeat(recorder.attempt, step=recorder.step, progress=recorder.values)
-        except Exception as error:  # an unreachable store must not end the training
-            log.warning("run %s: heartbeat failed: %s", short(recorder.attempt.run_id), error)
-            return False
-        # A run that ended during this heartbeat also gets False, but is not superseded.
-        if counts is False and recorder.state is None:
-            recorder.superseded = True
-        return counts is not None

@@ -5,21 +5,22 @@ Every store implements `Store`, and one test suite checks these promises on each
 * writes are idempotent: repeating a write changes nothing;
 * a COMPLETED run never changes, except by `replace_metrics`;
 * states move only along `ARROWS`;
-* attempts of a run are ordered by (number, restart); only the newest counts, and writes of older ones are refused
-  (`False`), never merged;
-* the store numbers the attempts and never reuses a number, so two jobs never share an attempt;
+* attempts of a run are ordered by (number, restart); only the newest counts, and writes of older ones are refused,
+  never merged;
+* the store numbers the attempts and gives each a nonce, so two jobs never share an attempt, not even if the store is
+  replaced by a copy that numbers anew; writes of an attempt that it did not claim change nothing (`Reply.UNKNOWN`);
 * a result of the newest attempt counts, whatever state that attempt was recorded in before;
 * `finish` writes everything of a run in one transaction, or nothing.
 
-A local worker claims a run's next attempt and begins it at once (`start`). For a scheduler's job the launch claims the
-attempt before it submits (`claim`) and notes the job's id afterwards (`note_jobs`), or withdraws the claim
-(`withdraw`). The job's worker calls `begin` at every start of the job.
+A launch claims a run's next attempt (`claim`) before it submits its job or hands it to a local worker, or withdraws the
+claim (`withdraw`). It notes the id of a scheduler's job afterwards (`note_jobs`). The worker calls `begin` when it
+starts, and again whenever its job is requeued.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -88,6 +89,19 @@ ARROWS: dict[State, frozenset[State]] = {
 """From a state to the states that may follow it."""
 
 
+class Reply(Enum):
+    """How a store takes what it is told about an attempt. Only `ACCEPTED` is true."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    """The attempt does not count: a newer one exists, or it or its run has ended otherwise."""
+    UNKNOWN = "unknown"
+    """The store did not make the attempt's claim, as if it was replaced by another or by an older copy."""
+
+    def __bool__(self) -> bool:
+        return self is Reply.ACCEPTED
+
+
 @dataclass(frozen=True)
 class PlannedRun:
     """A run that should exist: its id and its complete config."""
@@ -139,18 +153,21 @@ class Attempt:
         run_id: the run.
         number: the store's count of attempts, from 1.
         restart: the number of earlier starts of its job.
+        nonce: random, made with the claim; empty in attempts of versions before 0.3.
     """
 
     run_id: str
     number: int
     restart: int = 0
+    nonce: str = ""
 
 
 @dataclass(frozen=True)
 class OpenAttempt:
     """An attempt that is PENDING or RUNNING. Times are the database server's; with SQLite, the writing machine's.
 
-    `host`, `process`, `started_at` and `heartbeat_at` are None while the attempt is PENDING.
+    `started_at` and `heartbeat_at` are None while the attempt is PENDING. Until it begins, `host` and `process` are the
+    claiming launch's, or None if it waits for a scheduler.
 
     Attributes:
         launcher: `local`, `hand` or `slurm`.
@@ -199,13 +216,27 @@ class BegunAttempt:
 
 
 @dataclass(frozen=True)
-class EndedAttempt:
-    """The newest attempt of a run, ended.
+class Ending:
+    """How an attempt ended without a result.
 
     Attributes:
+        state: one of `FAILURES` or `INTERRUPTED`.
         error: the traceback, or what was observed from outside.
         exit_code: the exit code of its process, if known.
         log_tail: the last lines of its worker's log.
+    """
+
+    state: State
+    error: str | None = None
+    exit_code: int | None = None
+    log_tail: str | None = None
+
+
+@dataclass(frozen=True)
+class EndedAttempt:
+    """The newest attempt of a run, ended. See `Ending` for its first attributes.
+
+    Attributes:
         job_name: None without a scheduler.
         host: None if it never began.
     """
@@ -248,93 +279,80 @@ class RunRecord:
     samples: Mapping[str, bytes] = field(default_factory=dict)
 
 
-class WorkerStore(Protocol):
-    """The part of a store that a worker needs.
-
-    Writing an attempt of a run that was never staged raises `UnknownRunError` and changes nothing. A store that may be
-    away answers None while it cannot know whether the attempt counts.
-
-    Attributes:
-        folder: the folder beside the database, for final weights, checkpoints, packs, the spool and logs; see
-            `results_db.files.Files`.
-    """
-
-    folder: Path
-
-    def states(self, run_ids: Iterable[str]) -> dict[str, State]:
-        """The state of each of these runs that the store knows."""
-
-    def start(self, run_id: str, provenance: Provenance) -> Attempt | None:
-        """Claim the run's next attempt and begin it, atomically.
-
-        None if the run is COMPLETED, PENDING or RUNNING.
-        """
-
-    def begin(self, attempt: Attempt, provenance: Provenance, *, at: datetime | None = None) -> bool | None:
-        """Make a claimed attempt RUNNING, at the first start of its job or at a restart.
-
-        Repeating the call changes nothing. False if the worker should not train: a newer attempt exists, the run is
-        COMPLETED, the claim was withdrawn, or the attempt ended in a state that is not `RESTARTABLE`. `at` is when it
-        began; default: now.
-        """
-
-    def heartbeat(
-        self, attempt: Attempt, *, step: int, progress: Mapping[str, float], at: datetime | None = None
-    ) -> bool | None:
-        """Report that the attempt was alive `at` this time; default: now. A LOST attempt becomes RUNNING again.
-
-        False if the attempt no longer counts, so its worker should stop.
-        """
-
-    def finish(self, attempt: Attempt, record: RunRecord, *, at: datetime | None = None) -> bool | None:
-        """Make the run COMPLETED and store its record, in one transaction.
-
-        False if the attempt no longer counts, or the run is COMPLETED with another record.
-
-        Raises:
-            ValueError: the record belongs to another run.
-            UnfitError: the store will never accept this record.
-        """
-
-    def end(
-        self,
-        attempt: Attempt,
-        state: State,
-        *,
-        error: str | None = None,
-        exit_code: int | None = None,
-        log_tail: str | None = None,
-        at: datetime | None = None,
-    ) -> bool | None:
-        """End the attempt without a result.
-
-        See `EndedAttempt` for the arguments; `at` is when it ended; default: now. False if the attempt no longer
-        counts, or `ARROWS` does not allow the change.
-
-        Raises:
-            ValueError: `state` is not one of `FAILURES` or `INTERRUPTED`.
-        """
-
-    def close(self) -> None:
-        """Close the connections."""
-
-
-class Store(WorkerStore, Protocol):
+class Store(Protocol):
     """The database of runs, and the folder beside it. The module lists its promises.
 
     Attributes:
         url: the SQLAlchemy URL, password included.
         uuid: the store's own id; empty for a store that does not exist yet.
         display_url: the store's name in messages: its path, or its URL with the password masked.
+        folder: the folder beside the database, for final weights, checkpoints, packs, the spool and logs; see
+            `results_db.files.Files`.
     """
 
     url: str
     uuid: str
     display_url: str
+    folder: Path
 
     @property
     def exists(self) -> bool:
         """Whether the database exists. A SQLite file that does not is an empty store."""
+
+    def states(self, run_ids: Iterable[str]) -> dict[str, State]:
+        """The state of each of these runs that the store knows."""
+
+    def standing(self, attempt: Attempt) -> Reply:
+        """Whether the attempt counts now. Writes nothing."""
+
+    def begin(self, attempt: Attempt, provenance: Provenance, *, at: datetime | None = None) -> Reply:
+        """Make a claimed attempt RUNNING, at the first start of its job or at a restart.
+
+        Repeating the call changes nothing. Refused if the worker should not train: a newer attempt exists, the run is
+        COMPLETED, the claim was withdrawn, or the attempt ended in a state that is not `RESTARTABLE`. `at` is when it
+        began; default: now.
+        """
+
+    def heartbeat(
+        self, attempt: Attempt, *, step: int, progress: Mapping[str, float], at: datetime | None = None
+    ) -> Reply:
+        """Report that the attempt was alive `at` this time; default: now. A LOST attempt becomes RUNNING again."""
+
+    def finish(self, attempt: Attempt, record: RunRecord, *, at: datetime | None = None) -> Reply:
+        """Make the run COMPLETED and store its record, in one transaction; see `end` for `at`.
+
+        Also refused if the run is COMPLETED with another record.
+
+        Raises:
+            ValueError: the record belongs to another run.
+            UnfitError: the store will never accept this record.
+        """
+
+    def end(self, attempt: Attempt, ending: Ending, *, at: datetime | None = None) -> Reply:
+        """End the attempt without a result. `at` is when it ended; default: now.
+
+        Also refused if `ARROWS` does not allow the change.
+
+        Raises:
+            ValueError: its state is not one of `FAILURES` or `INTERRUPTED`.
+        """
+
+    def adopt(
+        self, attempt: Attempt, record: RunRecord, provenance: Provenance, *, at: datetime | None = None
+    ) -> Attempt | None:
+        """Store a record whose claim this store does not know, as the run's next attempt with the same nonce.
+
+        Open attempts of the run are LOST. See `finish` for `at` and the errors.
+
+        Returns:
+            That attempt; None if the run is COMPLETED.
+
+        Raises:
+            UnknownRunError: the run is not in this store.
+        """
+
+    def close(self) -> None:
+        """Close the connections."""
 
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
         """Insert the runs that are missing as STAGED, and record the sweep that wants them, in one transaction."""
@@ -343,12 +361,18 @@ class Store(WorkerStore, Protocol):
         """Delete the last launch of this name and text, which submitted nothing. Its runs stay."""
 
     def claim(
-        self, run_ids: Iterable[str], *, job_name: str, launcher: str, retry_failed: bool = False
+        self,
+        run_ids: Iterable[str],
+        *,
+        launcher: str,
+        job_name: str | None = None,
+        retry_failed: bool = False,
     ) -> list[Attempt]:
         """Claim the next attempt of these runs, PENDING and without a job id, in one transaction.
 
         Skips runs that are COMPLETED, PENDING or RUNNING, and failed ones without `retry_failed`. So of two launches
-        at the same moment only one claims a run. `job_name` finds the job if its id is never noted.
+        at the same moment only one claims a run. `job_name` finds the job if its id is never noted. Without it, the
+        claim notes this host and process, so that the claims of a process that died are found.
 
         Returns:
             The claimed attempts, in the order of `run_ids`.

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import re
 import secrets
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,10 @@ from results_db.contract import Attempt, StoreError
 log = logging.getLogger(__name__)
 
 _TAIL_BYTES = 8192
+
+_NAME = re.compile(
+    r"(?P<run_id>[0-9a-f]+)\.(?P<number>[0-9]+)\.(?P<restart>[0-9]+)(\.(?P<nonce>[0-9a-f]+))?\.[a-z]+"
+)
 
 _ABANDONED_AFTER_S = 3600
 """No writer needs this long for a file, so the writer of an older unfinished file is dead."""
@@ -49,6 +55,25 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def file_name(attempt: Attempt, suffix: str) -> str:
+    """The name of an attempt's file: `RUN.NUMBER.RESTART.NONCE` and the suffix."""
+    nonce = f".{attempt.nonce}" if attempt.nonce else ""
+    return f"{attempt.run_id}.{attempt.number}.{attempt.restart}{nonce}{suffix}"
+
+
+def attempt_of(path: Path) -> Attempt | None:
+    """The attempt that a file's name contains; None for other names."""
+    name = _NAME.fullmatch(path.name)
+    if name is None:
+        return None
+    return Attempt(name["run_id"], int(name["number"]), int(name["restart"]), name["nonce"] or "")
+
+
+def attempts_of(paths: Iterable[Path]) -> list[Attempt]:
+    """The attempts that these file names contain, sorted by run and then oldest first. Other names are skipped."""
+    return sorted(filter(None, map(attempt_of, paths)))
 
 
 def last_lines(path: Path, count: int = 20) -> str | None:
@@ -116,7 +141,7 @@ class Files:
         return self.folder / "store"
 
     def pack(self, pack_id: str) -> Path:
-        """The pack file of a local worker, deleted when the worker ends."""
+        """The file of a local worker's task, deleted when the worker ends."""
         return self.folder / "packs" / f"{pack_id}.json"
 
     @property
@@ -129,18 +154,23 @@ class Files:
         """The folder for records that the store does not have yet."""
         return self.folder / "spool"
 
-    def checkpoint(self, run_id: str) -> Path:
-        """The checkpoint of an unfinished run."""
-        return self.folder / "checkpoints" / f"{run_id}.safetensors"
+    def checkpoint(self, attempt: Attempt) -> Path:
+        """The checkpoint of an unfinished attempt."""
+        return self.folder / "checkpoints" / file_name(attempt, ".safetensors")
+
+    def checkpoints(self, run_id: str) -> list[Path]:
+        """The checkpoints of a run's attempts, the newest attempt's first. Versions before 0.3 named no attempt."""
+        found = (self.folder / "checkpoints").glob(f"{run_id}.*safetensors")
+        return sorted(found, key=lambda path: attempt_of(path) or Attempt(run_id, 0), reverse=True)
 
     def weights(self, attempt: Attempt) -> Path:
         """The final weights of this attempt.
 
         The name contains the attempt, so that an attempt whose result the store refuses cannot replace the weights
-        that belong to the stored metrics.
+        that belong to the stored metrics. Versions before 0.3 left out a restart that is 0.
         """
-        restart = f".{attempt.restart}" if attempt.restart else ""
-        return self.folder / "weights" / f"{attempt.run_id}.{attempt.number}{restart}.safetensors"
+        name = file_name(attempt, "")
+        return self.folder / "weights" / f"{name if attempt.nonce else name.removesuffix('.0')}.safetensors"
 
     def name(self, path: Path) -> str:
         """The path as the store keeps it: relative to the folder if it lies inside, so that the folder may move."""
@@ -168,11 +198,22 @@ class Files:
                     if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
                         path.unlink()
 
-    def remove_superseded(self, attempt: Attempt) -> None:
-        """Delete what the stored result of this attempt supersedes: the checkpoint, and other attempts' weights."""
-        kept = self.weights(attempt)
-        others = [path for path in kept.parent.glob(f"{attempt.run_id}.*") if path != kept]
-        for path in (self.checkpoint(attempt.run_id), *others):
+    def remove_older_checkpoints(self, attempt: Attempt) -> None:
+        """Delete the checkpoints of attempts before this one.
+
+        Raises:
+            OSError: one cannot be deleted.
+        """
+        for path in self.checkpoints(attempt.run_id):
+            other = attempt_of(path)
+            if other is None or (other.number, other.restart) < (attempt.number, attempt.restart):
+                path.unlink(missing_ok=True)
+
+    def remove_superseded(self, stored: Attempt) -> None:
+        """Delete what the stored result of this attempt supersedes: checkpoints, and other attempts' weights."""
+        kept = self.weights(stored)
+        others = (path for path in kept.parent.glob(f"{stored.run_id}.*") if path != kept)
+        for path in (*self.checkpoints(stored.run_id), *others):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:

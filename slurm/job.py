@@ -10,18 +10,18 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jobs.code import Code, this_code
-from jobs.dispatched import Dispatch, DispatchFolder, Task
+from jobs.dispatched import Dispatch, DispatchFolder
+from jobs.pack import Task
 from jobs.provenance import provenance, slurm_job
 from jobs.run_log import RunLog
-from results_db.contract import Attempt, Provenance, State, StoreError, WorkerStore
+from results_db.contract import Ending, Provenance, State, StoreError
 from results_db.files import Files
-from results_db.spool.worker_store import worker_store
+from results_db.spool.delivery import Delivery, delivery
 from results_db.text import one_line
 from slurm.client.client import Slurm, SlurmError
 from slurm.follow.hold import FAULTS, hold_from_job
@@ -64,7 +64,7 @@ class Job:
                 self._index, slurm_restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0"))
             )
             os.environ["IMAGINE_FILES"] = dispatch.files
-            store = worker_store(dispatch.db, scheduled=True)
+            store = delivery(dispatch.db, scheduled=True)
         except (OSError, ValueError, StoreError) as error:
             log.error("node %s cannot begin the work in %s: %s", _node(), self._folder.path, one_line(error))
             return COULD_NOT_BEGIN
@@ -74,7 +74,7 @@ class Job:
         log.info("job %s, start %d, on %s", self._id, restart, _node())
         _compare(dispatch.code)
         try:
-            states = self._train(task, task.attempts(restart), store)
+            states = self._train(task.restarted(restart), store)
             # This comes first, because Slurm kills the job soon after the signal.
             if self._signals.told and State.PREEMPTED in states.values() and self._goes_on(dispatch, restart):
                 return 1
@@ -99,39 +99,37 @@ class Job:
             raise ValueError("dispatch.json is missing or damaged")
         return dispatch, task
 
-    def _train(self, task: Task, attempts: Mapping[str, Attempt], store: WorkerStore) -> dict[str, State]:
+    def _train(self, task: Task, store: Delivery) -> dict[str, State]:
         threads = int(os.environ.get("IMAGINE_THREADS") or os.environ.get("SLURM_CPUS_PER_TASK") or 1)
         try:
             worker: Any = importlib.import_module("jobs.worker")
             device = worker.choose_device(os.environ.get("IMAGINE_DEVICE", "auto"), threads=threads)
         except Exception as error:  # recorded as the error of the runs' attempts
             log.exception("this node cannot train")
-            return self._fail(attempts, store, f"node {_node()} cannot train: {one_line(error)}")
+            return self._fail(task, store, f"node {_node()} cannot train: {one_line(error)}")
         states: dict[str, State] = worker.run_pack(
-            task.pack,
+            task,
             store,
             device=device,
             provenance=self._provenance(worker.device_name(device), store),
             report=RunLog(task.pack),
-            dispatched=attempts,
             stop=self._signals,
         )
         return states
 
-    def _fail(self, attempts: Mapping[str, Attempt], store: WorkerStore, reason: str) -> dict[str, State]:
-        me = self._provenance("unknown", store)
-        for attempt in attempts.values():
-            if store.begin(attempt, me) is not False:
-                store.end(attempt, State.NODE_FAIL, error=reason, log_tail=own_tail(self._log_file(store)))
-        return dict.fromkeys(attempts, State.NODE_FAIL)
+    def _fail(self, task: Task, store: Delivery, reason: str) -> dict[str, State]:
+        ending = Ending(State.NODE_FAIL, reason, log_tail=own_tail(self._log_file(store)))
+        for attempt in store.begin(task.attempts, self._provenance("unknown", store)):
+            store.end(attempt, ending)
+        return {attempt.run_id: State.NODE_FAIL for attempt in task.attempts}
 
-    def _provenance(self, device: str, store: WorkerStore) -> Provenance:
+    def _provenance(self, device: str, store: Delivery) -> Provenance:
         log_file = Files(store.folder).name(self._log_file(store))
         me = provenance(launcher="slurm", device=device, job_id=self._id, log=log_file)
         # squeue and sacct report the node's name in Slurm, which may differ from the host name.
         return replace(me, host=_node())
 
-    def _log_file(self, store: WorkerStore) -> Path:
+    def _log_file(self, store: Delivery) -> Path:
         path = log_path(store.folder, log=None, job_name=self._folder.path.name, job_id=self._id)
         assert path is not None
         return path

@@ -1,7 +1,8 @@
 """The local launcher: one worker process per core or per GPU, which trains packs until none is left.
 
-Each worker has its own session and communicates over pipes (`jobs.entry`). If a worker dies, its pack is trained again.
-If the launcher dies, its workers see the end of their input, save and stop.
+The launcher claims a pack's runs and gives it to a worker. Each worker has its own session and communicates over pipes
+(`jobs.entry`). If a worker dies, its pack is trained again. If the launcher dies, its workers see the end of their
+input, save and stop. If the store is away, the launcher waits for it, and its workers train on.
 """
 
 import json
@@ -15,26 +16,35 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
-from jobs.pack import Pack
+from jobs.pack import Pack, Task
 from jobs.progress import Display
 from jobs.provenance import cpu_name
 from jobs.run_log import unusual
-from results_db.contract import Attempt, State, Store
-from results_db.files import Files, last_lines
+from results_db.contract import Attempt, Ending, Reply, State, Store, StoreError, UnknownRunError
+from results_db.files import Files, last_lines, write_atomically
+from results_db.spool.ingest import Ingested, ingest
 from results_db.text import short
+
+T = TypeVar("T")
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _SAVE_WITHIN_S = 20.0
 _END_WITHIN_S = 10.0
 _TRIES = 3  # of a pack whose worker died; then its runs are FAILED
 _LOG_LINES = 5
+
+STORE_WITHIN_S = 600.0
+"""How long the launcher waits for a store that is away. Its workers need no store."""
+
+_AGAIN_AFTER_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -109,8 +119,9 @@ class _Worker:
         process: the process.
         log: its log file.
         ready: whether it has loaded everything.
-        pack: the pack that it trains.
-        open_attempts: run id to attempt, of the runs that train.
+        pack: the pack that is claimed for it, or that it trains.
+        claimed: run id to claimed attempt, of the runs that have not ended.
+        begun: the ids of those that train.
     """
 
     index: int
@@ -118,7 +129,14 @@ class _Worker:
     log: Path
     ready: bool = False
     pack: Pack | None = None
-    open_attempts: dict[str, Attempt] = field(default_factory=dict)
+    claimed: dict[str, Attempt] | None = None
+    begun: set[str] = field(default_factory=set)
+
+    def dismiss(self) -> None:
+        """Tell it that there is no more work."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it is dead; the end of its output, read next, says so
+            self.process.stdin.close()
 
     @property
     def log_line(self) -> str:
@@ -151,7 +169,9 @@ class LocalLauncher:
         self._waiting: deque[Pack] = deque()
         self._tries: dict[str, int] = {}
         self._workers: list[_Worker] = []
-        self._events: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._asks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._unanswered = 0
         self._stamp = time.strftime("%Y%m%d-%H%M%S")
         self._started = 0
         self._signals = 0
@@ -168,17 +188,16 @@ class LocalLauncher:
         """Train the packs, until they are done or a signal stops the launcher."""
         self._waiting.extend(packs)
         previous = {number: signal.signal(number, self._signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        threading.Thread(target=self._ask_store, daemon=True).start()
         try:
             for index in range(min(self._machine.workers, len(packs))):
                 self._start_worker(index)
-            while self._workers:
-                with suppress(queue.Empty):
-                    worker, event = self._events.get(timeout=0.2)
-                    if event is None:
-                        self._ended(worker)
-                    else:
-                        self._handle(worker, event)
-                self._obey_signals()
+            self._work()
+            if self._store.exists:
+                self._ask(
+                    lambda: ingest(self._store), then=self._say_left
+                )  # what the workers could not deliver
+                self._work()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -187,6 +206,63 @@ class LocalLauncher:
             deadline = time.monotonic() + _SAVE_WITHIN_S
             for worker in self._workers:
                 _wait(worker.process, within_s=max(deadline - time.monotonic(), 0))
+
+    def _work(self) -> None:
+        """Handle events until no worker is left, and no answer of the store is due; Ctrl-C twice waits for none."""
+        while self._workers or (self._unanswered and self._signals < 2):
+            with suppress(queue.Empty):
+                self._events.get(timeout=0.2)()
+            self._obey_signals()
+
+    def _say_left(self, found: Ingested) -> None:
+        for line in (*found.damaged, *found.left):
+            self._display.say(line)
+
+    def _ask(self, act: Callable[[], T], *, then: Callable[[T], None]) -> None:
+        """Call `act`, which asks the store, in a thread of its own, and then `then` with what it returns.
+
+        While the store is away, the thread tries again.
+        """
+        self._unanswered += 1
+        self._asks.put(lambda: self._patiently(act, then))
+
+    def _ask_store(self) -> None:
+        while True:
+            self._asks.get()()
+
+    def _patiently(self, act: Callable[[], T], then: Callable[[T], None]) -> None:
+        until = time.monotonic() + STORE_WITHIN_S
+        told = False
+        while True:
+            try:
+                answer = act()
+            except StoreError as error:
+                waits = self._stopping is None and time.monotonic() < until and self._store.exists
+                if not waits or isinstance(error, UnknownRunError):
+                    self._events.put(partial(self._answered, partial(self._fail, str(error))))
+                    return
+                if not told:
+                    self._events.put(partial(self._display.say, f"{error}; waiting for the store"))
+                told = True
+                time.sleep(_AGAIN_AFTER_S)
+            except BaseException as error:
+                self._events.put(partial(_throw, error))  # a bug: `run` must not wait for the answer
+                return
+            else:
+                self._events.put(partial(self._answered, partial(then, answer)))
+                return
+
+    def _answered(self, then: Callable[[], None]) -> None:
+        self._unanswered -= 1
+        then()
+
+    def _fail(self, why: str) -> None:
+        """Train no further packs, because the store stays away."""
+        self.failure = why
+        self._waiting.clear()
+        for worker in self._workers:
+            if worker.claimed is None:
+                worker.dismiss()
 
     def _terminate(self) -> None:
         """Tell all workers to save and end."""
@@ -225,14 +301,14 @@ class LocalLauncher:
         threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
 
     def _listen(self, worker: _Worker) -> None:
-        """Put a worker's events into the queue, and None at their end."""
+        """Put what to do at a worker's events, and at their end, into the queue."""
         assert worker.process.stdout is not None
         try:
             for line in worker.process.stdout:
                 if line.endswith("\n"):  # else the worker died while it wrote the line
-                    self._events.put((worker, json.loads(line)))
+                    self._events.put(partial(self._handle, worker, json.loads(line)))
         finally:  # also after a line that cannot be read, or the launch would wait forever
-            self._events.put((worker, None))
+            self._events.put(partial(self._ended, worker))
 
     def _signal(self, _number: int, _frame: FrameType | None) -> None:
         self._signals += 1  # `run` obeys: a handler may interrupt anything
@@ -253,30 +329,45 @@ class LocalLauncher:
         if event["event"] in ("ready", "idle"):
             if worker.pack is not None:
                 self._files.pack(worker.pack.pack_id).unlink(missing_ok=True)
-            worker.ready, worker.pack = True, None
+            worker.ready, worker.pack, worker.claimed = True, None, None
             self._give_work(worker)
             return
         run_id = event["run_id"]
         if event["event"] == "started":
-            worker.open_attempts[run_id] = Attempt(run_id, event["number"])
-        elif event["event"] == "ended":
-            worker.open_attempts.pop(run_id, None)
+            worker.begun.add(run_id)
+        elif event["event"] in ("ended", "skipped") and worker.claimed is not None:
+            worker.claimed.pop(run_id, None)
+        if event["event"] == "ended":
             self.states[run_id] = State(event["state"])
         self._display.event(event, self._labels.get(run_id, ""))
 
     def _give_work(self, worker: _Worker) -> None:
-        """Give the worker the next pack, or close its input."""
-        stdin = worker.process.stdin
-        assert stdin is not None
-        with suppress(BrokenPipeError):  # it is dead; the end of its output, read next, says so
-            if not self._waiting:
-                stdin.close()
-                return
-            worker.pack = self._waiting.popleft()
-            path = self._files.pack(worker.pack.pack_id)
-            worker.pack.write(path)
-            stdin.write(f"{path}\n")
-            stdin.flush()
+        """Claim the next pack for the worker, or close its input."""
+        if not self._waiting:
+            worker.dismiss()
+            return
+        worker.pack, worker.begun = self._waiting.popleft(), set()
+        run_ids = [run.run_id for run in worker.pack.runs]
+        claim = partial(self._store.claim, run_ids, launcher="local", retry_failed=True)
+        self._ask(claim, then=partial(self._claimed, worker, worker.pack))
+
+    def _claimed(self, worker: _Worker, pack: Pack, attempts: Sequence[Attempt]) -> None:
+        """Give the worker its pack, unless it is gone or must stop."""
+        if worker in self._workers and self._stopping is None:
+            worker.claimed = {attempt.run_id: attempt for attempt in attempts}
+            path = self._files.pack(pack.pack_id)
+            write_atomically(path, Task(pack, tuple(attempts)).encode().encode())
+            stdin = worker.process.stdin
+            assert stdin is not None
+            with suppress(BrokenPipeError):  # it is dead; the end of its output, read next, says so
+                stdin.write(f"{path}\n")
+                stdin.flush()
+            return
+        self._withdraw(attempts)
+        worker.dismiss()
+        if self._stopping is None:
+            self._waiting.appendleft(pack)
+            self._start_worker(worker.index)
 
     def _ended(self, worker: _Worker) -> None:
         """A worker's output ended: it is done, or dead."""
@@ -286,10 +377,13 @@ class LocalLauncher:
             # The next worker would fail as well: the store, the installation or the machine is at fault.
             self.failure = f"a worker could not start: {worker.log_line}; its log: {worker.log}"
             self._waiting.clear()
-        elif worker.pack is not None and self._stopping is None:
+        elif worker.pack is not None and worker.claimed is not None and self._stopping is None:
             self._died(worker, worker.pack, code)
-        for attempt in worker.open_attempts.values():
-            self._close_attempt(attempt, State.LOST, code, worker)
+        claimed = (worker.claimed or {}).values()
+        for attempt in claimed:
+            if attempt.run_id in worker.begun:
+                self._close_attempt(attempt, State.LOST, code, worker)
+        self._withdraw([attempt for attempt in claimed if attempt.run_id not in worker.begun])
         if self._waiting:
             self._start_worker(worker.index)
 
@@ -303,21 +397,37 @@ class LocalLauncher:
             # Run by run, so a run that kills its process does not stop the other runs of its pack.
             self._waiting.extend([pack] if tries == 1 else [Pack((run,)) for run in pack.runs])
             return
-        for run in pack.runs:
-            attempt = worker.open_attempts.pop(run.run_id, None)
-            if attempt is not None:
-                self._close_attempt(attempt, State.FAILED, code, worker)
+        assert worker.claimed is not None
+        for run_id in list(worker.claimed):
+            if run_id in worker.begun:
+                self._close_attempt(worker.claimed.pop(run_id), State.FAILED, code, worker)
             else:
-                self.failure = f"run {short(run.run_id)}: its worker died before it began; {worker.log_line}"
+                self.failure = f"run {short(run_id)}: its worker died before it began; {worker.log_line}"
+
+    def _withdraw(self, attempts: Sequence[Attempt]) -> None:
+        """Take back claims of runs that no worker began."""
+        if attempts:
+            self._ask(lambda: self._store.withdraw(attempts), then=lambda _: None)
 
     def _close_attempt(self, attempt: Attempt, state: State, code: int, worker: _Worker) -> None:
         error = ": ".join(filter(None, [f"its worker died ({_end(code)})", worker.log_line]))
-        tail = last_lines(worker.log)
-        if not self._store.end(attempt, state, error=error, exit_code=code, log_tail=tail):
-            return  # its result was stored, or another attempt continues the run
-        self.states[attempt.run_id] = state
-        event = {"event": "ended", "run_id": attempt.run_id, "state": str(state), "error": error}
-        self._display.event(event, self._labels.get(attempt.run_id, ""))
+        ending = Ending(state, error, code, last_lines(worker.log))
+
+        def end() -> Reply:
+            ingest(self._store)  # its result may be in the spool
+            return self._store.end(attempt, ending)
+
+        def tell(reply: Reply) -> None:
+            if reply:  # else its result was stored, or another attempt continues the run
+                self.states[attempt.run_id] = state
+                event = {"event": "ended", "run_id": attempt.run_id, "state": str(state), "error": error}
+                self._display.event(event, self._labels.get(attempt.run_id, ""))
+
+        self._ask(end, then=tell)
+
+
+def _throw(error: BaseException) -> None:
+    raise error
 
 
 def _end(code: int) -> str:

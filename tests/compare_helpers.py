@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from store_helpers import start
+
 from imagination.registry import config_type, preset
 from imagination.schema import build
 from jobs.identity import run_id
@@ -33,7 +35,7 @@ def config(experiment: str = "life_state", **changes: Any) -> dict[str, Any]:
 
 def complete(db: SqlStore, record: RunRecord) -> None:
     """Starts and completes a staged run."""
-    attempt = db.start(record.run_id, WHO)
+    attempt = start(db, record.run_id, WHO)
     assert attempt is not None
     assert db.finish(attempt, record)
 

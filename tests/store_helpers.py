@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,17 +16,18 @@ import pytest
 
 from results_db.contract import (
     Attempt,
+    Ending,
     PlannedRun,
     Provenance,
+    Reply,
     RunRecord,
-    State,
     Store,
-    StoreError,
     UnfitError,
 )
+from results_db.spool.delivery import Delivery
 from results_db.spool.ingest import ingest
 from results_db.spool.records import Spool, Spooled
-from results_db.store.sql import SqlStore
+from results_db.store.sql import SqlStore, open_store
 
 T = TypeVar("T")
 
@@ -50,12 +53,22 @@ def staged(store: Store, *run_ids: str) -> None:
     store.stage([PlannedRun(run_id, {"gol": 3, "lr": 5e-4}) for run_id in run_ids or (RUN,)])
 
 
+def start(store: Store, run_id: str, by: Provenance) -> Attempt:
+    """The next attempt of a staged run, claimed and begun as on this machine."""
+    (attempt,) = store.claim([run_id], launcher="local", retry_failed=True)
+    assert store.begin(attempt, by)
+    return attempt
+
+
 def started(store: Store, run_id: str = RUN) -> Attempt:
     """The run's next attempt, begun by a local worker."""
     staged(store, run_id)
-    attempt = store.start(run_id, WHO)
-    assert attempt is not None
-    return attempt
+    return start(store, run_id, WHO)
+
+
+def bare(attempt: Attempt) -> Attempt:
+    """The attempt without its nonce, which is random."""
+    return replace(attempt, nonce="")
 
 
 def claimed(store: Store, run_id: str = RUN, *, job_name: str = "imagine-1", **options: bool) -> Attempt:
@@ -88,13 +101,14 @@ class ThroughSpool:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.direct, name)
 
-    def finish(self, attempt: Attempt, record: RunRecord, *, at: datetime | None = None) -> bool:
-        return self._pass(Spooled(attempt, State.COMPLETED, WHO, 0.0, record), at)
+    def finish(self, attempt: Attempt, record: RunRecord, *, at: datetime | None = None) -> Reply:
+        return self._pass(attempt, record, at)
 
-    def end(self, attempt: Attempt, state: State, *, at: datetime | None = None, **details: Any) -> bool:
-        return self._pass(Spooled(attempt, state, WHO, 0.0, **details), at)
+    def end(self, attempt: Attempt, ending: Ending, *, at: datetime | None = None) -> Reply:
+        return self._pass(attempt, ending, at)
 
-    def _pass(self, entry: Spooled, at: datetime | None) -> bool:
+    def _pass(self, attempt: Attempt, ending: RunRecord | Ending, at: datetime | None) -> Reply:
+        entry = Spooled(attempt, ending, WHO, 0.0)
         path = Spool(self.direct.folder).write(entry)
         if at is not None:
             os.utime(path, (at.timestamp(), at.timestamp()))
@@ -102,10 +116,25 @@ class ThroughSpool:
         if found.damaged:
             raise UnfitFileError(found.damaged[0])
         if found.left:
-            raise StoreError(found.left[0])
+            path.unlink()
+            return Reply.UNKNOWN
         assert not path.exists()
-        assert [*found.stored, *found.refused] == [entry.attempt]
-        return entry.attempt in found.stored
+        assert [*found.stored, *found.refused] == [attempt]
+        return Reply.ACCEPTED if found.stored else Reply.REFUSED
+
+
+class Prompt(Delivery):
+    """A delivery whose `end` returns when the store has the record."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store.folder, lambda: open_store(store.url, create=False))
+
+    def end(self, attempt: Attempt, ending: RunRecord | Ending) -> None:
+        super().end(attempt, ending)
+        deadline = time.monotonic() + 60
+        while self._left:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
 
 
 def in_threads(act: Callable[[int], T], count: int) -> list[T]:
@@ -123,7 +152,7 @@ def in_threads(act: Callable[[int], T], count: int) -> list[T]:
 _AT_ONCE = """
 import sys, time
 from pathlib import Path
-from results_db.contract import PlannedRun, Provenance
+from results_db.contract import PlannedRun, Provenance, Reply
 from results_db.spool.ingest import ingest
 from results_db.store import open_store
 from results_db.store.lock import only_writer

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from store_helpers import start
 
 from imagination.schema import Scalar
 from jobs.config import resolve
 from jobs.dispatched import Dispatch, DispatchFolder
 from jobs.identity import run_id
-from jobs.pack import Pack
-from results_db.contract import Attempt, PlannedRun, Provenance, RunRecord, State, Store
+from jobs.pack import Pack, Task
+from results_db.contract import Attempt, Ending, PlannedRun, Provenance, RunRecord, State, Store
 from results_db.store.sql import SqlStore, open_store
 from sweeps.cli import root as cli
 from sweeps.launch.options import LaunchOptions
@@ -67,12 +68,16 @@ def staged(store: Store, *runs: PlannedRun) -> Pack:
     return Pack(runs)
 
 
+def task_of(store: Store, *runs: PlannedRun) -> Task:
+    """The task of training these runs, as far as they can be claimed."""
+    pack = staged(store, *runs)
+    return Task(pack, tuple(store.claim(ids(runs), launcher="local", retry_failed=True)))
+
+
 def begun(store: Store, run: PlannedRun, *, by: Provenance = ME) -> Attempt:
     """The next attempt of a run, staged if need be."""
     staged(store, run)
-    attempt = store.start(run.run_id, by)
-    assert attempt is not None
-    return attempt
+    return start(store, run.run_id, by)
 
 
 def complete(
@@ -111,7 +116,7 @@ def trained_by_job(
 def fail(store: Store, run: PlannedRun, *, times: int = 1, state: State = State.FAILED) -> None:
     """Put a run into the store as one that failed so many times."""
     for _ in range(times):
-        assert store.end(begun(store, run), state)
+        assert store.end(begun(store, run), Ending(state))
 
 
 def hold(store: Store, name: str) -> None:

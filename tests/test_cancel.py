@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 from slurm_jobs import begun, job_of, open_attempt, runs, slurm_state, state_of, submitted, wait_for_state
+from store_helpers import start
 from sweep_helpers import ME, answer, opened, write_spec
 
 from results_db.contract import OpenAttempt, State
@@ -104,7 +105,7 @@ def test_claims_are_withdrawn_and_local_runs_stopped_without_slurm(sweep) -> Non
     folder, store = sweep
     first, second, *_ = expand(load(folder / "s.yaml")).runs
     store.claim([first.run_id], job_name="n", launcher="slurm")
-    local = store.start(second.run_id, ME)
+    local = start(store, second.run_id, ME)
     said = answer("cancel", "s.yaml", *DB, "--json", folder=folder)
     assert said.code == 0
     assert len(said.json["runs"]) == 2
@@ -113,7 +114,7 @@ def test_claims_are_withdrawn_and_local_runs_stopped_without_slurm(sweep) -> Non
         second.run_id: State.CANCELLED,
     }
     assert local is not None
-    assert store.heartbeat(local, step=1, progress={}) is False
+    assert not store.heartbeat(local, step=1, progress={})
 
 
 def test_it_asks_above_ten(own, tmp_path) -> None:
@@ -121,7 +122,7 @@ def test_it_asks_above_ten(own, tmp_path) -> None:
     many = expand(load(tmp_path / "s.yaml")).runs
     own.stage(many)
     for run in many:
-        own.start(run.run_id, ME)
+        start(own, run.run_id, ME)
     said = answer("cancel", "s.yaml", *DB, folder=tmp_path)
     assert said.code == 2
     assert "give -y" in said.err
@@ -155,7 +156,7 @@ def test_on_slurm(slurm, own, tmp_path) -> None:
     assert slurm_state(slurm, stranger) == "PENDING"
     wait_for_state(slurm, job_of(own, shared[0]), "RUNNING")
     # Its worker leaves out the cancelled run.
-    assert own.begin(shared[0], ME) is False
+    assert not own.begin(shared[0], ME)
     assert own.begin(shared[1], ME) is True
 
 

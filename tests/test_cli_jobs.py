@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from store_helpers import start
 from sweep_helpers import ME, answer, begun, hold, small, staged, write_spec
 
 from jobs.provenance import process_name
@@ -65,7 +66,7 @@ def test_a_dry_cancel_changes_nothing(own, tmp_path) -> None:
     """The worker of one run is gone; to record that is left to others."""
     for seed, process in ((0, "999999999:1"), (1, process_name(os.getpid()))):
         staged(own, small(seed=seed))
-        own.start(small(seed=seed).run_id, replace(ME, host=os.uname().nodename, process=process))
+        start(own, small(seed=seed).run_id, replace(ME, host=os.uname().nodename, process=process))
     said = answer("cancel", "--state", "running", "--dry-run", *DB, folder=tmp_path)
     assert "would cancel 1 run and 0 jobs" in said.out.splitlines()
     assert said.err.startswith("would change: run ")

@@ -49,7 +49,7 @@ def offered(folder: Path, *words: str) -> list[str]:
         ("imagine-results table --group gol,model", ["gol,model_t"]),
         ("imagine-results runs --where train", ["train_accuracy"]),
         ("imagine-results compare sig", ["signs"]),
-        ("imagine-results figure st", ["strip"]),
+        ("imagine-results figure st", ["steps", "strip"]),
     ],
 )
 def test_commands_specs_keys_columns_and_tables_are_offered(tmp_path, words, wanted) -> None:

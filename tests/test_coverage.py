@@ -3,7 +3,7 @@
 import pytest
 from sweep_helpers import answer, begun, complete, drawn_twice, fail, ids, small, staged, tree, write_spec
 
-from results_db.contract import NewSweep, State
+from results_db.contract import Ending, NewSweep, State
 from results_db.store import open_store
 from sweeps.follow.coverage import cover, with_top_ups
 from sweeps.spec.expand import expand
@@ -23,7 +23,7 @@ def folder(tmp_path):
     fail(store, one.runs[2], state=State.OUT_OF_MEMORY)
     begun(store, one.runs[3])
     complete(store, two.runs[0])
-    store.end(begun(store, two.runs[1]), State.PREEMPTED)
+    store.end(begun(store, two.runs[1]), Ending(State.PREEMPTED))
     store.stage([], sweep=NewSweep("s", load(path).composed))
     store.close()
     return tmp_path

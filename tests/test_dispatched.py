@@ -1,13 +1,15 @@
 """The folder of a dispatch: what its jobs read, and how they find out which of two copies is newer."""
 
+import json
 import multiprocessing
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from sweep_helpers import small
 
-from jobs.dispatched import Dispatch, DispatchFolder, Task
-from jobs.pack import Pack
+from jobs.dispatched import Dispatch, DispatchFolder
+from jobs.pack import Pack, Task
 from results_db.contract import Attempt
 
 ABOUT = Dispatch(
@@ -39,16 +41,33 @@ def test_releases_and_timeouts_are_counted_by_task(folder: DispatchFolder) -> No
 def test_what_is_written_is_read(folder: DispatchFolder) -> None:
     runs = tuple(small(seed=seed) for seed in range(3))
     tasks = [
-        Task(Pack(runs[:2]), {runs[0].run_id: 4, runs[1].run_id: 1}),
-        Task(Pack(runs[2:]), {runs[2].run_id: 9}),
+        Task(
+            Pack(runs[:2]), (Attempt(runs[0].run_id, 4, nonce="0a"), Attempt(runs[1].run_id, 1, nonce="0b"))
+        ),
+        Task(Pack(runs[2:]), (Attempt(runs[2].run_id, 9),)),
     ]
     folder.write_tasks(tasks)
     assert [folder.task(index) for index in range(folder.tasks())] == tasks
-    assert folder.task(0).attempts(2) == {
-        runs[0].run_id: Attempt(runs[0].run_id, 4, 2),
-        runs[1].run_id: Attempt(runs[1].run_id, 1, 2),
-    }
+    assert folder.task(0).restarted(2).attempts == (
+        Attempt(runs[0].run_id, 4, 2, "0a"),
+        Attempt(runs[1].run_id, 1, 2, "0b"),
+    )
     assert folder.dispatch() == ABOUT
+
+
+def test_a_task_of_a_version_without_nonces_is_read(folder: DispatchFolder) -> None:
+    run = small()
+    text = json.dumps({"runs": [asdict(run)], "numbers": {run.run_id: 4}})
+    (folder.path / "0.json").write_text(text)
+    assert folder.task(0) == Task(Pack((run,)), (Attempt(run.run_id, 4),))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"runs": [], "attempts": [1]}', '{"runs": 1, "attempts": []}']
+)
+def test_a_damaged_task_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Task.decode(text)
 
 
 def test_other_users_cannot_read_the_stores_password(folder: DispatchFolder) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from contextlib import closing
 
 import numpy as np
 import pytest
 from safetensors.numpy import save
-from sweep_helpers import ME, SMALL, opened, small, staged
+from store_helpers import Prompt
+from sweep_helpers import ME, SMALL, opened, small, task_of
 from training_helpers import CPU
 
 from imagination.schema import ConfigError
@@ -15,8 +17,7 @@ from jobs.evaluate import cli
 from jobs.identity import run_id
 from jobs.worker import run_pack
 from results_db import console
-from results_db.contract import Attempt, PlannedRun, StoreError
-from results_db.files import Files
+from results_db.contract import PlannedRun, StoreError
 from results_db.store import open_store
 
 POSTHOC = {"gan": "posthoc", "adv_steps": 12}
@@ -38,8 +39,9 @@ def trained(tmp_path_factory):
     """A folder with a store of trained runs, to be copied."""
     folder = tmp_path_factory.mktemp("trained")
     store = open_store(str(folder / "a.db"), create=True)
-    for run in RUNS:
-        run_pack(staged(store, run), store, device=CPU, provenance=ME, report=lambda event: None)
+    with closing(Prompt(store)) as delivery:
+        for run in RUNS:
+            run_pack(task_of(store, run), delivery, device=CPU, provenance=ME, report=lambda event: None)
     store.close()
     return folder
 
@@ -119,9 +121,15 @@ def test_writing_restores_what_was_tampered_with(store, evaluate) -> None:
     assert after[RUNS[1].run_id] == before[RUNS[1].run_id]
 
 
+def weights(store):
+    """The first run's."""
+    (path,) = (store.folder / "weights").glob(f"{RUNS[0].run_id}.*")
+    return path
+
+
 @pytest.mark.parametrize("damage", ["cut short", "of another network"])
 def test_damaged_weights_are_reported(store, evaluate, damage) -> None:
-    path = Files(store.folder).weights(Attempt(RUNS[0].run_id, 1))
+    path = weights(store)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if damage == "cut short" else save({"x": np.zeros(3)}))
     code, _, err = evaluate("--where", f"run_id={RUNS[0].run_id}")
@@ -131,7 +139,7 @@ def test_damaged_weights_are_reported(store, evaluate, damage) -> None:
 
 
 def test_runs_without_weights_are_reported_and_the_others_evaluated(store, evaluate) -> None:
-    Files(store.folder).weights(Attempt(RUNS[0].run_id, 1)).unlink()
+    weights(store).unlink()
     code, out, err = evaluate("--json")
     assert code == 1
     assert [each["run_id"] for each in json.loads(out)] == [run.run_id for run in RUNS[1:]]

@@ -376,9 +376,9 @@ def test_svg_is_the_same_for_the_same_boards(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a.pdf", "neither .png nor .svg"),
-        ("a", "neither .png nor .svg"),
-        ("png", "neither .png nor .svg"),
+        ("a.jpeg", "does not end in .png or .svg or .pdf"),
+        ("a", "does not end in .png"),
+        ("png", "does not end in .png"),
         ("none/a.png", "does not exist"),
         ("folder.png", "is a folder"),
     ],
@@ -386,7 +386,7 @@ def test_svg_is_the_same_for_the_same_boards(tmp_path):
 def test_paths_that_are_no_picture(tmp_path, name, message):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(StoreError, match=message):
-        files.check(tmp_path / name)
+        files.check(tmp_path / name, force=True)
 
 
 def test_a_name_that_is_too_long(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from slurm_jobs import WITHIN_S, begun, job_of, runs, slurm_state, state_of, submitted, wait_for_state
 from sweep_helpers import answer
 
-from results_db.contract import Attempt, EndedAttempt, RunRecord, State
+from results_db.contract import Attempt, EndedAttempt, Ending, RunRecord, State
 from slurm.client.client import Slurm
 from slurm.follow.hold import held, hold_from_job, shared_cause
 from slurm.follow.reconcile import Reconciler
@@ -99,7 +99,7 @@ def test_a_job_whose_run_failed_holds_the_rest(slurm, own, tmp_path, caplog) -> 
         hold_from_job(database)
         assert caplog.text == ""
         begun(own, attempt)
-        assert own.end(attempt, State.FAILED, error="ValueError: lr")
+        assert own.end(attempt, Ending(State.FAILED, error="ValueError: lr"))
     hold_from_job(database)
     (line,) = caplog.messages
     assert "first 5 runs failed with the same error" in line

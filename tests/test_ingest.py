@@ -11,8 +11,8 @@ import pytest
 from store_helpers import OTHER, RUN, THIRD, WHO, at_once, claimed, files, staged, states
 from sweep_helpers import RESULTS, run
 
-from results_db.contract import Attempt, RunRecord, State, StoreError
-from results_db.files import Files
+from results_db.contract import Attempt, Ending, RunRecord, State, StoreError
+from results_db.files import Files, file_name
 from results_db.spool.heartbeats import Heartbeat, HeartbeatFiles
 from results_db.spool.ingest import ingest
 from results_db.spool.records import Spool, Spooled
@@ -22,7 +22,11 @@ from results_db.store.sql import SqlStore, open_store
 def result(attempt: Attempt, metric: float = 0.5) -> Spooled:
     samples = {"boards": b"\x00\xff"}
     record = RunRecord(attempt.run_id, "reached", 1.0, {"metric": metric}, {"t": ([0], [0.5])}, samples)
-    return Spooled(attempt, State.COMPLETED, WHO, 60.0, record)
+    return Spooled(attempt, record, WHO, 60.0)
+
+
+def weights(attempt: Attempt) -> str:
+    return f"weights/{file_name(attempt, '.safetensors')}"
 
 
 def put(path: Path) -> None:
@@ -43,7 +47,7 @@ def test_a_result_in_the_spool_comes_into_the_store(store: SqlStore, spool: Spoo
     written = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     os.utime(path, (written.timestamp(), written.timestamp()))
     kept = Files(store.folder)
-    for file in (kept.weights(attempt), kept.weights(Attempt(RUN, 7)), kept.checkpoint(RUN)):
+    for file in (kept.weights(attempt), kept.weights(Attempt(RUN, 7)), kept.checkpoint(attempt)):
         put(file)
 
     found = ingest(store)
@@ -55,7 +59,7 @@ def test_a_result_in_the_spool_comes_into_the_store(store: SqlStore, spool: Spoo
     assert (told["ended_at"], told["started_at"]) == (written, written - timedelta(minutes=1))
     assert store.traces(RUN) == {"t": ([0], [0.5])}
     assert store.samples(RUN) == {"boards": b"\x00\xff"}
-    assert files(store) == {f"weights/{RUN}.1.safetensors"}  # of this attempt; the rest is of no use
+    assert files(store) == {weights(attempt)}  # of this attempt; the rest is of no use
 
 
 def test_an_empty_spool_is_no_error(store: SqlStore) -> None:
@@ -72,7 +76,7 @@ def test_a_second_time_changes_nothing(store: SqlStore, spool: Spool) -> None:
     put(Files(store.folder).weights(attempt))
     assert ingest(store).stored == [attempt]
     assert (store.attempts(RUN), store.run(RUN)) == before
-    assert files(store) == {f"weights/{RUN}.1.safetensors"}
+    assert files(store) == {weights(attempt)}
 
 
 def test_weights_of_a_stored_result_survive_new_metrics(store: SqlStore, spool: Spool) -> None:
@@ -85,12 +89,12 @@ def test_weights_of_a_stored_result_survive_new_metrics(store: SqlStore, spool: 
     put(Files(store.folder).weights(attempt))
     assert ingest(store).refused == [attempt]
     assert store.run(RUN)["metrics"] == {"metric": 0.75}
-    assert files(store) == {f"weights/{RUN}.1.safetensors"}
+    assert files(store) == {weights(attempt)}
 
 
 def test_a_failure_comes_in_with_all_its_details(store: SqlStore, spool: Spool) -> None:
     attempt = claimed(store)
-    spool.write(Spooled(attempt, State.FAILED, WHO, 1.0, None, "Traceback", 3, "the log"))
+    spool.write(Spooled(attempt, Ending(State.FAILED, "Traceback", 3, "the log"), WHO, 1.0))
     assert ingest(store).stored == [attempt]
     (ended,) = store.ended_attempts()
     assert (ended.error, ended.exit_code, ended.log_tail, ended.host) == ("Traceback", 3, "the log", "n1")
@@ -101,15 +105,15 @@ def test_the_history_of_a_requeued_job_comes_in_in_order(store: SqlStore, spool:
     first = claimed(store)
     second, third = replace(first, restart=2), replace(first, restart=10)
     spool.write(result(third))
-    spool.write(Spooled(second, State.TIMEOUT, WHO, 1.0))
-    spool.write(Spooled(first, State.PREEMPTED, WHO, 1.0))
+    spool.write(Spooled(second, Ending(State.TIMEOUT), WHO, 1.0))
+    spool.write(Spooled(first, Ending(State.PREEMPTED), WHO, 1.0))
     assert ingest(store).stored == [first, second, third]
     assert states(store) == [(1, 0, "PREEMPTED"), (1, 2, "TIMEOUT"), (1, 10, "COMPLETED")]
 
 
 def test_an_older_attempt_is_refused_and_its_weights_go(store: SqlStore, spool: Spool) -> None:
     old = claimed(store)
-    store.end(old, State.LOST)
+    store.end(old, Ending(State.LOST))
     new = claimed(store)
     store.begin(new, WHO)
     for attempt in (old, new):
@@ -117,7 +121,7 @@ def test_an_older_attempt_is_refused_and_its_weights_go(store: SqlStore, spool: 
     spool.write(result(old))
     assert ingest(store).refused == [old]
     assert store.states([RUN]) == {RUN: State.RUNNING}
-    assert files(store) == {f"weights/{RUN}.2.safetensors"}
+    assert files(store) == {weights(new)}
 
 
 def test_of_two_copies_that_both_left_a_result_the_newer_counts(store: SqlStore, spool: Spool) -> None:
@@ -159,9 +163,9 @@ def test_damage_is_set_aside_with_a_line_and_stops_nothing(store: SqlStore, spoo
 def test_what_no_database_holds_is_set_aside(store: SqlStore, spool: Spool) -> None:
     attempt, good = claimed(store), claimed(store, OTHER)
     entry = result(attempt)
-    assert entry.record is not None
-    broken = replace(entry.record, traces={"t": ([0], [float("nan")])})
-    spool.write(replace(entry, record=broken))
+    assert isinstance(entry.ending, RunRecord)
+    broken = replace(entry.ending, traces={"t": ([0], [float("nan")])})
+    spool.write(replace(entry, ending=broken))
     spool.write(result(good))
     found = ingest(store)
     assert found.stored == [good]
@@ -172,14 +176,15 @@ def test_what_no_database_holds_is_set_aside(store: SqlStore, spool: Spool) -> N
 def test_files_of_another_stores_run_and_of_a_newer_version_stay(store: SqlStore, spool: Spool) -> None:
     newer, attempt = claimed(store), claimed(store, OTHER)
     path = spool.write(result(newer))
-    path.write_bytes(path.read_bytes().replace(b'"version": 1', b'"version": 9', 1))
+    path.write_bytes(path.read_bytes().replace(b'"version": 2', b'"version": 9', 1))
     spool.write(result(attempt))
     spool.write(result(Attempt(THIRD, 1)))
     found = ingest(store)
     assert (found.stored, found.damaged) == ([attempt], [])
     assert "version 9" in found.left[0]
-    assert "no run efef" in found.left[1]
-    assert files(store) == {f"spool/{RUN}.1.0.json", f"spool/{THIRD}.1.0.json"}
+    assert "this store did not claim its attempt" in found.left[1]
+    assert files(store) == {f"spool/{path.name}", f"spool/{THIRD}.1.0.json"}
+    assert "no run efef" in ingest(store, adopt=True).left[1]
 
 
 def test_while_the_store_is_away_everything_stays(tmp_path: Path) -> None:
@@ -268,7 +273,7 @@ def test_a_copy_that_is_alive_is_newer_than_a_result(store: SqlStore, spool: Spo
 
 def test_the_heartbeat_of_an_attempt_that_does_not_count_goes(store: SqlStore) -> None:
     old = claimed(store)
-    store.end(old, State.CANCELLED)
+    store.end(old, Ending(State.CANCELLED))
     HeartbeatFiles(store.folder).write(Heartbeat(old, WHO, 1, {}))
     ingest(store)
     assert store.states([RUN]) == {RUN: State.CANCELLED}

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 from slurm_helpers import all_results, planned
+from store_helpers import start
 from sweep_helpers import (
     HOPELESS,
     ME,
@@ -115,7 +116,7 @@ def test_a_launch_trains_and_records_every_run(undisturbed) -> None:
         assert attempt["launcher"] == "local"
         assert "worker" in attempt["log"]
         assert f"seed={number}: step_limit at step 1500" in done.stderr
-        assert (store.folder / "weights" / f"{run_id}.1.safetensors").is_file()
+        assert len(list((store.folder / "weights").glob(f"{run_id}.1.0.*.safetensors"))) == 1
     first, second, *_ = done.stderr.splitlines()
     assert re.fullmatch(r"s: training 2 of 2 runs in 2 packs on \d workers?", first)
     assert second == "s: at most 3,000 steps; the time is unknown until the first run ends"
@@ -239,8 +240,8 @@ def test_a_launch_ingests_what_a_killed_worker_left_in_the_spool(tmp_path) -> No
     record = RunRecord(only.run_id, "reached", 1.0, {"train_accuracy": 1.0})
     gone = replace(ME, host=socket.gethostname(), process="1:1.00")  # no process of that start time
     store.stage([only])
-    attempt = store.start(only.run_id, replace(gone, launcher="local"))
-    Spool(store.folder).write(Spooled(attempt, State.COMPLETED, gone, 1.0, record))
+    attempt = start(store, only.run_id, replace(gone, launcher="local"))
+    Spool(store.folder).write(Spooled(attempt, record, gone, 1.0))
     said = run(*LAUNCH, "--json", folder=tmp_path)
     assert said.returncode == 0
     assert json.loads(said.stdout)["trained"] == {}

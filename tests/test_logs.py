@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from store_helpers import start
 from sweep_helpers import ME, answer, complete, opened, small, staged, wait_until
 
 from jobs.dispatched import Dispatch, DispatchFolder
-from results_db.contract import Attempt, RunRecord, State, StoreError
+from results_db.contract import Attempt, Ending, RunRecord, State, StoreError
 from results_db.store.sql import SqlStore
 from slurm.follow.logs import _start_of_last, follow, log_path, own_tail, read
 
@@ -19,14 +20,14 @@ from slurm.follow.logs import _start_of_last, follow, log_path, own_tail, read
 def begin(store: SqlStore, log: Path, *, text: str) -> Attempt:
     staged(store, small())
     log.write_text(text)
-    attempt = store.start(small().run_id, replace(ME, log=str(log)))
+    attempt = start(store, small().run_id, replace(ME, log=str(log)))
     assert attempt is not None
     return attempt
 
 
 def test_the_newest_attempts_log(own, tmp_path) -> None:
     first = begin(own, tmp_path / "1.log", text="the first\n")
-    assert own.end(first, State.LOST)
+    assert own.end(first, Ending(State.LOST))
     begin(own, tmp_path / "2.log", text="one\ntwo\nthree\n")
     run_id = small().run_id
     said = answer("logs", run_id[:8], "--db", "a.db", folder=tmp_path)
@@ -48,7 +49,7 @@ def test_of_a_deleted_log_the_store_keeps_the_last_lines(own, tmp_path) -> None:
     (tmp_path / "1.log").unlink()
     with pytest.raises(StoreError, match="cannot be read"):
         read(own, attempt.run_id)
-    assert own.end(attempt, State.FAILED, error="x", log_tail="the last line")
+    assert own.end(attempt, Ending(State.FAILED, error="x", log_tail="the last line"))
     assert read(own, attempt.run_id) == "the last line\n"
 
 
@@ -124,7 +125,7 @@ def test_follow_goes_from_one_attempt_to_the_next_and_ends_with_the_run(own, tmp
     with (tmp_path / "1.log").open("a") as log:
         log.write("two\n")
     wait_until(lambda: "two\n" in heard)
-    assert own.end(first, State.PREEMPTED)
+    assert own.end(first, Ending(State.PREEMPTED))
     wait_until(lambda: any("was interrupted (PREEMPTED)" in line for line in noted))
     second = begin(own, tmp_path / "2.log", text="three\n")
     wait_until(lambda: "three\n" in heard)
@@ -144,7 +145,7 @@ def test_follow_begins_at_the_last_lines(own, tmp_path, last, begins) -> None:
     parts = follow(own, attempt.run_id, note=lambda line: None, last=last, every_s=0.01)
     assert next(parts) == begins
     # All of the next attempt's log is new.
-    assert own.end(attempt, State.PREEMPTED)
+    assert own.end(attempt, Ending(State.PREEMPTED))
     begin(own, tmp_path / "2.log", text="four\nfive\n")
     assert next(parts) == "four\nfive\n"
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from store_helpers import start
 from sweep_helpers import ME, begun, complete, ids, small, trained_by_job, write_spec
 
-from results_db.contract import RunRecord, State, Store
+from results_db.contract import Ending, RunRecord, State, Store
 from results_db.store import open_store
 from sweeps.launch.machines import in_words, spent
 from sweeps.launch.options import LaunchOptions
@@ -176,7 +177,7 @@ def test_what_comes_between_the_steps_counts(store, expansion) -> None:
 def test_a_run_that_two_devices_trained_tells_the_time_of_neither(store, expansion) -> None:
     run = expansion.cells[1].runs[0]
     store.stage([run])
-    assert store.end(store.start(run.run_id, replace(ME, device="a GPU")), State.PREEMPTED)
+    assert store.end(start(store, run.run_id, replace(ME, device="a GPU")), Ending(State.PREEMPTED))
     complete(store, run, seconds=10)
     assert expected(expansion, store).unknown == 5
 

@@ -80,7 +80,7 @@ def clock(monkeypatch):
 
 
 def started(run_id, *, step=0, max_steps=1000):
-    return {"event": "started", "run_id": run_id, "number": 1, "step": step, "max_steps": max_steps}
+    return {"event": "started", "run_id": run_id, "step": step, "max_steps": max_steps}
 
 
 def at(run_id, step):

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sweep_helpers import ME, small
+from store_helpers import start
+from sweep_helpers import ME, ids, small
 from user_helpers import as_nobody
 
 import jobs.provenance
@@ -80,7 +81,7 @@ def test_an_attempt_of_this_job_on_another_host_is_dead(tmp_path, monkeypatch) -
     store = open_store(str(tmp_path / "a.db"), create=True)
     run = small()
     store.stage([run])
-    store.start(run.run_id, replace(ME, host="another", launcher="hand", job_id="12_3"))
+    start(store, run.run_id, replace(ME, host="another", launcher="hand", job_id="12_3"))
     assert dead_attempts(store) == []
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
     for task, is_dead in (("4", False), ("3", True)):
@@ -100,7 +101,7 @@ def test_an_attempt_of_another_host_is_lost_when_it_is_long_silent(
     store = open_store(str(tmp_path / "a.db"), create=True)
     run = small()
     store.stage([run])
-    store.start(run.run_id, replace(ME, host="another", launcher=launcher))
+    start(store, run.run_id, replace(ME, host="another", launcher=launcher))
     last = datetime.now(UTC) - timedelta(minutes=silent_for)
     with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
         connection.execute("UPDATE attempt SET heartbeat_at = ?", [last.strftime("%Y-%m-%d %H:%M:%S.%f")])
@@ -117,7 +118,7 @@ def test_only_dead_attempts_of_this_host_are_lost(tmp_path, process) -> None:
     runs = [small(seed=seed) for seed in range(3)]
     store.stage(run for run in runs)
     for run, who in zip(runs, (alive, dead, elsewhere), strict=True):
-        store.start(run.run_id, who)
+        start(store, run.run_id, who)
     assert [attempt.run_id for attempt in dead_attempts(store)] == [runs[1].run_id]
     assert store.states([runs[1].run_id]) == {runs[1].run_id: State.RUNNING}  # it only looked
     assert lose_dead_attempts(store) == [runs[1].run_id]
@@ -126,6 +127,28 @@ def test_only_dead_attempts_of_this_host_are_lost(tmp_path, process) -> None:
     assert store.attempts(runs[1].run_id)[0]["error"] == "its worker process is gone"
     assert lose_dead_attempts(store) == []
     store.close()
+
+
+CLAIM = """
+import sys
+from results_db.store import open_store
+open_store(sys.argv[1], create=False).claim(sys.argv[2:], launcher="local")
+"""
+
+
+def test_claims_of_a_launch_that_died_are_found(tmp_path) -> None:
+    """It had no time to begin them; the next launch must not wait for it."""
+    with open_store(str(tmp_path / "a.db"), create=True) as store:
+        mine, gone = (small(seed=seed) for seed in range(2))
+        store.stage([mine, gone])
+        store.claim([mine.run_id], launcher="local")
+        subprocess.run([sys.executable, "-c", CLAIM, store.url, gone.run_id], check=True)
+        assert store.states([mine.run_id, gone.run_id]) == dict.fromkeys(ids([mine, gone]), State.PENDING)
+        assert lose_dead_attempts(store) == [gone.run_id]
+        assert store.states([gone.run_id]) == {gone.run_id: State.LOST}
+        assert [one.run_id for one in store.claim([mine.run_id, gone.run_id], launcher="local")] == [
+            gone.run_id
+        ]
 
 
 def test_provenance_describes_this_process() -> None:

@@ -1,8 +1,6 @@
 """The recorder over a real store: checkpoints, the record, refusals."""
 
 import logging
-import sqlite3
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +11,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from sweep_helpers import HOPELESS, ME, begun, small
+from store_helpers import Prompt
+from sweep_helpers import HOPELESS, ME, small
 
 from jobs import checkpoint
 from jobs.recording import RunRecorder, is_out_of_memory
-from results_db.contract import Attempt, State, UnfitError
-from results_db.files import Files
+from results_db.contract import Attempt, Ending, State, StoreError
+from results_db.files import Files, file_name
+from results_db.spool.delivery import Delivery
 from results_db.spool.ingest import ingest
-from results_db.spool.worker_store import worker_store
 from results_db.store.sql import SqlStore, open_store
 
 RUN = small()
@@ -41,13 +40,29 @@ def events() -> list[dict]:
 
 @pytest.fixture
 def record(store, events):
-    """Makes the recorder of the run's next attempt, or of a given one."""
+    """Makes the recorder of the run's next attempt, or of a given one, with a way of its own to the store."""
+    ways = []
 
-    def recorder(attempt: Attempt | None = None, over=store, **options) -> RunRecorder:
-        attempt = attempt or begun(store, RUN)
-        return RunRecorder(attempt, over, max_steps=40, report=events.append, **options)
+    def recorder(attempt: Attempt | None = None, *, way=Prompt, **options) -> RunRecorder:
+        ways.append(way(store))
+        attempt = attempt or claimed(store)
+        ways[-1].begin([attempt], ME)
+        return RunRecorder(attempt, ways[-1], max_steps=40, report=events.append, **options)
 
-    return recorder
+    yield recorder
+    for way in ways:
+        way.close()
+
+
+def claimed(store: SqlStore) -> Attempt:
+    """The run's next attempt, claimed for a job."""
+    store.stage([RUN])
+    (attempt,) = store.claim([RUN.run_id], job_name="j", launcher="slurm", retry_failed=True)
+    return attempt
+
+
+def named(attempt: Attempt) -> str:
+    return file_name(attempt, ".safetensors")
 
 
 def files(store: SqlStore) -> set[str]:
@@ -67,7 +82,7 @@ def test_a_checkpoint_brings_back_state_and_traces(store, record) -> None:
     first.checkpoint({**STATE, "step": np.array(3)})
     first.trace("state1", 5, 0.75)
     first.checkpoint(STATE)
-    assert files(store) == {f"{RUN.run_id}.safetensors"}
+    assert files(store) == {named(first.attempt)}
     first.trace("state1", 10, 0.875)  # after the checkpoint: not in it
     first.interrupt()
 
@@ -135,13 +150,13 @@ def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(store, record, cap
     first.trace("state1", 0, 0.5)
     first.checkpoint(STATE)
     first.interrupt()
-    damage(Files(store.folder).checkpoint(RUN.run_id))
+    path = Files(store.folder).checkpoint(first.attempt)
+    damage(path)
     with caplog.at_level(logging.WARNING):
         second = record()
     assert second.checkpointed is None
     (warning,) = [entry.getMessage() for entry in caplog.records]
-    assert warning.startswith(f"run {RUN.run_id[:10]} starts again")
-    path = Files(store.folder).checkpoint(RUN.run_id)
+    assert warning.startswith(f"run {RUN.run_id[:10]} does not continue from its checkpoint")
     assert (path.exists(), path.with_name(f"{path.name}.damaged").exists()) == (False, True)
     second.trace("state1", 0, 0.25)
     second.finish("step_limit", seconds=1, weights=WEIGHTS)
@@ -160,8 +175,8 @@ def test_finish_keeps_weights_and_record_and_removes_the_checkpoint(store, recor
     assert (found["state"], found["outcome"], found["seconds"]) == ("COMPLETED", "reached", 2.5)
     assert found["metrics"] == {"metric": 0.25, "metric_adv": None}
     assert list(store.samples(RUN.run_id)) == ["plain"]
-    assert files(store) == {f"{RUN.run_id}.1.safetensors"}
-    kept = load_file(Files(store.folder).weights(Attempt(RUN.run_id, 1)))
+    assert files(store) == {named(recorder.attempt)}
+    kept = load_file(Files(store.folder).weights(recorder.attempt))
     assert np.array_equal(kept["step.0.weight"], WEIGHTS["step.0.weight"])
     assert events[-1] == {
         "event": "ended",
@@ -177,7 +192,7 @@ def test_finish_keeps_weights_and_record_and_removes_the_checkpoint(store, recor
 def superseded(store, record) -> tuple[RunRecorder, RunRecorder]:
     """An attempt that was given up as LOST, and the next one."""
     old = record()
-    store.end(old.attempt, State.LOST)
+    store.end(old.attempt, Ending(State.LOST))
     return old, record()
 
 
@@ -214,55 +229,20 @@ def test_a_superseded_attempt_leaves_a_stored_result_alone(store, superseded) ->
     assert (store.run(RUN.run_id), files(store)) == stored
 
 
-@pytest.fixture
-def locked(tmp_path, monkeypatch):
-    """A store whose database another program has locked, that program's connection, and a recorder."""
-    monkeypatch.setattr("results_db.store.engine.BUSY_TIMEOUT_S", 0.05)  # SQLite's own patience, 30 s
-    monkeypatch.setattr("jobs.recording.RETRY_AFTER_S", (0.1,) * 10)
-    with open_store(str(tmp_path / "locked.db"), create=True) as store:
-        recorder = RunRecorder(begun(store, RUN), store, max_steps=40, report=lambda event: None)
-        recorder.checkpoint(STATE)
-        other = sqlite3.connect(tmp_path / "locked.db", isolation_level=None, check_same_thread=False)
-        other.execute("BEGIN EXCLUSIVE")
-        yield store, other, recorder
-        other.close()
-
-
-def test_a_store_that_comes_back_gets_the_result(locked, caplog) -> None:
-    store, other, recorder = locked
-    timer = threading.Timer(0.5, lambda: other.execute("ROLLBACK"))
-    timer.start()
-    recorder.finish("reached", seconds=1, weights=WEIGHTS)
-    timer.join()
-    assert recorder.state is State.COMPLETED
-    assert "database is locked" in caplog.text
-    assert state(store) is State.COMPLETED
-    assert files(store) == {f"{RUN.run_id}.1.safetensors"}
-
-
-def test_a_store_that_stays_away_costs_no_training(locked) -> None:
-    store, other, recorder = locked
-    recorder.finish("reached", seconds=1, weights=WEIGHTS)
-    assert recorder.state is State.PREEMPTED
-    other.execute("ROLLBACK")
-    assert int(RunRecorder(recorder.attempt, store, max_steps=40, report=print).checkpointed["step"]) == 7
-
-
-def test_a_store_that_was_removed_costs_no_training(store, record, monkeypatch) -> None:
+def test_a_full_disk_costs_no_training(store, record, monkeypatch) -> None:
     monkeypatch.setattr("jobs.recording.RETRY_AFTER_S", (0.01,))
     recorder = record()
     recorder.checkpoint(STATE)
-    for path in store.folder.parent.glob("a.db*"):
-        path.unlink()
+    (store.folder / "weights").write_text("a file where the folder was")
     recorder.finish("reached", seconds=1, weights=WEIGHTS)
-    assert recorder.state is State.PREEMPTED
-    assert Files(store.folder).checkpoint(RUN.run_id).exists()
+    assert (recorder.state, state(store)) == (State.PREEMPTED, State.PREEMPTED)
+    assert int(record().checkpointed["step"]) == 7
 
 
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(store, record, caplog) -> None:
     recorder = record()
     recorder.checkpoint(STATE)
-    folder = Files(store.folder).checkpoint(RUN.run_id).parent
+    folder = Files(store.folder).checkpoint(recorder.attempt).parent
     folder.rename(store.folder / "aside")
     folder.write_text("a file where the folder was")
     recorder.checkpoint({**STATE, "step": np.array(9)})
@@ -277,9 +257,10 @@ def test_weights_of_attempts_that_died_before_their_commit_go(store, record) -> 
     orphan = Files(store.folder).weights(dead.attempt)
     orphan.parent.mkdir(parents=True)
     orphan.write_bytes(b"weights of no record")
-    store.end(dead.attempt, State.LOST)
-    record().finish("reached", seconds=1, weights=WEIGHTS)
-    assert files(store) == {f"{RUN.run_id}.2.safetensors"}
+    store.end(dead.attempt, Ending(State.LOST))
+    alive = record()
+    alive.finish("reached", seconds=1, weights=WEIGHTS)
+    assert files(store) == {named(alive.attempt)}
 
 
 def test_a_failure_keeps_its_traceback_and_the_logs_last_lines(
@@ -323,7 +304,8 @@ def test_progress_is_reported_now_and_then_and_kept_for_the_heartbeat(record, ev
     recorder = record()
     for step in range(0, 50, 5):
         recorder.progress(step, {"state1": step / 100})
-    assert (recorder.step, recorder.values) == (45, {"state1": 0.45})
+    own = recorder._delivery._own[recorder.attempt]
+    assert (own.step, own.progress) == (45, {"state1": 0.45})
     # Ten within half a second, of which the first is reported.
     assert [event for event in events if event["event"] == "progress"] == [
         {"event": "progress", "run_id": RUN.run_id, "step": 0, "max_steps": 40, "values": {"state1": 0.0}}
@@ -341,68 +323,59 @@ def test_started_reports_the_checkpoints_step(store, record, events) -> None:
     second.interrupt()
     third = record()
     third.started()
-    told = [(event["number"], event["step"]) for event in events if event["event"] == "started"]
-    assert told == [(1, 0), (2, 7), (3, 34)]  # 34: in the second stage, behind the first stage's 30 steps
-    assert third.step == 34  # for a heartbeat before the next trace
-    assert store.start(RUN.run_id, ME) is None  # it is running
-
-
-def claimed(store: SqlStore) -> Attempt:
-    """The run's next attempt, claimed for a job."""
-    store.stage([RUN])
-    (attempt,) = store.claim([RUN.run_id], job_name="j", launcher="slurm")
-    return attempt
-
-
-@pytest.fixture
-def spooled(store, monkeypatch):
-    """The store as its workers use it, and without patience."""
-    monkeypatch.setattr("results_db.spool.worker_store.PATIENCE_S", 0.0)
-    return worker_store(store.url)
+    # 34: in the second stage, behind the first stage's 30 steps.
+    assert [event["step"] for event in events if event["event"] == "started"] == [0, 7, 34]
+    assert third._delivery._own[third.attempt].step == 34  # for a heartbeat before the next trace
 
 
 @pytest.mark.parametrize("ends_as", [State.COMPLETED, State.PREEMPTED])
-def test_a_record_in_the_spool_counts_as_stored_but_the_checkpoint_stays(
-    store, record, spooled, events, tmp_path, ends_as
+def test_the_checkpoint_stays_until_the_store_has_the_result_whoever_delivers_it(
+    store, record, events, monkeypatch, ends_as
 ) -> None:
-    recorder = record(claimed(store), spooled)
-    spooled.begin(recorder.attempt, ME)
+    monkeypatch.setattr("results_db.spool.delivery.CLOSE_WITHIN_S", 0.2)
+
+    def away() -> None:
+        raise StoreError("away")
+
+    recorder = record(way=lambda store: Delivery(store.folder, away))
     recorder.checkpoint(STATE)
-    (tmp_path / "a.db").rename(tmp_path / "away")
-    unfinished, weights = f"{RUN.run_id}.safetensors", f"{RUN.run_id}.1.safetensors"
+    own, weights = named(recorder.attempt), f"weights/{named(recorder.attempt)}"
     if ends_as is State.COMPLETED:
         recorder.finish("reached", seconds=1, weights=WEIGHTS)
     else:
         recorder.interrupt()
-    kept = {weights} if ends_as is State.COMPLETED else {unfinished}
     assert (recorder.state, events[-1]["state"]) == (ends_as, ends_as)
-    assert files(store) == {f"{RUN.run_id}.1.0.json", unfinished, *kept}
-    (tmp_path / "away").rename(tmp_path / "a.db")
+    assert (store.folder / "checkpoints" / own).exists()
     ingest(store)
     assert state(store) is ends_as
-    assert files(store) == kept
+    kept = weights if ends_as is State.COMPLETED else f"checkpoints/{own}"
+    assert [str(path.relative_to(store.folder)) for path in store.folder.rglob("*.*")] == [kept]
 
 
-def test_two_restarts_keep_their_weights_apart(store, record, spooled) -> None:
+def test_two_restarts_keep_their_weights_apart(store, record) -> None:
     """A node that was cut off and is back ends its copy last; its files go, and no others."""
     attempt = claimed(store)
-    old = record(attempt, spooled)
-    spooled.begin(attempt, ME)
-    other = worker_store(store.url)
-    new = record(replace(attempt, restart=1), other)
-    other.begin(new.attempt, ME)
+    old = record(attempt)
+    new = record(replace(attempt, restart=1))
     new.finish("reached", seconds=1, weights=WEIGHTS)
     stored = (store.run(RUN.run_id), files(store))
-    old.checkpoint(STATE)  # it does not know yet
+    old.checkpoint(STATE)  # it may not know yet
     old.finish("reached", seconds=9, weights=WEIGHTS)
     assert (old.state, new.state) == (State.LOST, State.COMPLETED)
     assert (store.run(RUN.run_id), files(store)) == stored
-    assert files(store) == {f"{RUN.run_id}.1.1.safetensors"}
+    assert files(store) == {named(new.attempt)}
 
 
-def test_a_record_that_no_store_accepts_is_an_error(record) -> None:
-    recorder = record()
-    recorder.trace("state1", 0, float("nan"))
-    with pytest.raises(UnfitError, match="Out of range"):  # the worker answers with `fail`
-        recorder.finish("reached", seconds=1, weights=WEIGHTS)
-    assert recorder.state is None
+def test_an_attempt_keeps_one_checkpoint_of_its_run(store, record) -> None:
+    first = record()
+    first.checkpoint(STATE)
+    first.interrupt()
+    second = record()
+    second.checkpoint({**STATE, "step": np.array(9)})
+    assert files(store) == {named(second.attempt)}
+    assert int(record(claimed_after(store, second)).checkpointed["step"]) == 9
+
+
+def claimed_after(store: SqlStore, recorder: RunRecorder) -> Attempt:
+    recorder.interrupt()
+    return claimed(store)

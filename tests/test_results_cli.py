@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from cli_helpers import call, cells, imported_by, output
 from compare_helpers import WHO, complete
+from store_helpers import start
 
-from results_db.contract import NewSweep, PlannedRun, RunRecord, State
+from results_db.contract import Ending, NewSweep, PlannedRun, RunRecord, State
 from results_db.query.aggregate import MEASURES
 from results_db.store.schema import REVISIONS
 from results_db.store.sql import SqlStore, open_store
@@ -31,7 +32,7 @@ def add(store: SqlStore, number: int, *, accuracy: float | None = 1.0, **config:
     keys = {"experiment": "life_state", "gol": 3, "model_t": 3, "ae": True, "rnn": True, "seed": number}
     store.stage([PlannedRun(run_id(number), {**keys, **config})], sweep=NewSweep("quick", "name: quick"))
     if accuracy is None:
-        store.start(run_id(number), WHO)
+        start(store, run_id(number), WHO)
         return
     metrics = {"metric": number / 10, "metric_adv": None, "train_accuracy": accuracy, "steps": 500.0}
     traces = {"decoded_1": ([0, 50], [0.5, 0.75])}
@@ -178,7 +179,9 @@ def test_runs_are_sorted(capsys: Capsys, filled: SqlStore, sort: str, seeds: lis
 
 def test_runs_have_the_causes_of_failures(capsys: Capsys, filled: SqlStore) -> None:
     assert "cause" not in output(capsys, "runs")
-    filled.end(filled.open_attempts()[0].attempt, State.FAILED, error="Traceback\n  x\nOSError: no disk")
+    filled.end(
+        filled.open_attempts()[0].attempt, Ending(State.FAILED, error="Traceback\n  x\nOSError: no disk")
+    )
     rows = json.loads(output(capsys, "runs", "--json", "--sort", "cause"))
     assert [row["cause"] for row in rows] == ["OSError: no disk", *[None] * 5]
     assert output(capsys, "runs", "--state", "failed").splitlines()[-1].endswith("OSError: no disk")
@@ -237,7 +240,7 @@ def test_show_for_people(capsys: Capsys, filled: SqlStore) -> None:
 
 def test_show_of_a_failed_run_has_its_error(capsys: Capsys, filled: SqlStore) -> None:
     attempt = filled.open_attempts()[0].attempt
-    filled.end(attempt, State.OUT_OF_MEMORY, error="CUDA out of memory", exit_code=137)
+    filled.end(attempt, Ending(State.OUT_OF_MEMORY, error="CUDA out of memory", exit_code=137))
     out = output(capsys, "show", run_id(6))
     assert "CUDA out of memory" in out
     assert "OUT_OF_MEMORY" in out
@@ -252,7 +255,7 @@ def test_show_of_a_run_with_an_attempt_that_never_began(
 ) -> None:
     filled.stage([PlannedRun(run_id(7), {"seed": 7})])
     (attempt,) = filled.claim([run_id(7)], job_name="job", launcher="slurm")
-    filled.end(attempt, state)
+    filled.end(attempt, Ending(state))
     (shown,) = json.loads(output(capsys, "show", "07", "--json"))["attempts"]
     assert (shown["state"], shown["started_at"], shown["seconds"]) == (state, None, None)
     assert "seconds" not in output(capsys, "show", "07").partition("attempt 1")[2]

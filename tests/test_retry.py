@@ -15,7 +15,7 @@ from sweep_helpers import (
     write_spec,
 )
 
-from results_db.contract import NewSweep, State
+from results_db.contract import Ending, NewSweep, State
 from results_db.query.failures import reason
 from results_db.store import open_store
 from sweeps.follow.retry import plan_retries
@@ -39,7 +39,7 @@ def folder(tmp_path):
     fail(store, two.runs[0], times=2, state=State.OUT_OF_MEMORY)
     fail(store, two.runs[1], times=3)
     complete(store, two.runs[2])
-    store.end(begun(store, two.runs[3]), State.LOST)
+    store.end(begun(store, two.runs[3]), Ending(State.LOST))
     store.close()
     return tmp_path
 

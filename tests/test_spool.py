@@ -1,5 +1,7 @@
 """The spool's files: what is written is read, and damage is noticed."""
 
+import hashlib
+import json
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_helpers import RUN, WHO
 
-from results_db.contract import FAILURES, INTERRUPTED, OUTCOMES, Attempt, RunRecord, State
+from results_db.contract import FAILURES, INTERRUPTED, OUTCOMES, Attempt, Ending, RunRecord, State
+from results_db.files import attempts_of
 from results_db.spool.records import (
     DamagedError,
     NewerFormatError,
     Spool,
     Spooled,
-    attempts_of,
     decode,
     encode,
 )
@@ -28,8 +30,8 @@ RECORD = RunRecord(
     {"state1": ([0, 5], [0.5, 1e-300])},
     {"boards": bytes(range(256))},
 )
-DONE = Spooled(Attempt(RUN, 2, 1), State.COMPLETED, WHO, 7.5, RECORD)
-FAILED = Spooled(Attempt(RUN, 1), State.FAILED, WHO, 0.0, None, "Traceback\nboom", 9, "last line")
+DONE = Spooled(Attempt(RUN, 2, 1, "0123abcd"), RECORD, WHO, 7.5)
+FAILED = Spooled(Attempt(RUN, 1), Ending(State.FAILED, "Traceback\nboom", 9, "last line"), WHO, 0.0)
 
 names = st.text(max_size=5)
 numbers = st.floats(allow_nan=False)
@@ -42,16 +44,15 @@ records = st.builds(
     st.dictionaries(names, st.tuples(st.lists(st.integers()), st.lists(numbers))),
     st.dictionaries(names, st.binary()),
 )
+endings = st.builds(
+    Ending, st.sampled_from(State), st.none() | st.text(), st.none() | st.integers(), st.none() | st.text()
+)
 entries = st.builds(
     Spooled,
-    st.builds(Attempt, st.just(RUN), st.integers(1), st.integers(0)),
-    st.sampled_from(State),
+    st.builds(Attempt, st.just(RUN), st.integers(1), st.integers(0), st.sampled_from(["", "0123abcd"])),
+    records | endings,
     st.just(WHO),
     numbers,
-    st.none() | records,
-    st.none() | st.text(),
-    st.none() | st.integers(),
-    st.none() | st.text(),
 )
 
 
@@ -64,9 +65,9 @@ def test_a_records_mappings_may_be_of_any_kind() -> None:
     traces: defaultdict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
     traces["state1"][0].append(5)
     traces["state1"][1].append(0.5)
-    entry = replace(DONE, record=replace(RECORD, traces=traces))
-    read = decode(encode(entry)).record
-    assert read is not None
+    entry = replace(DONE, ending=replace(RECORD, traces=traces))
+    read = decode(encode(entry)).ending
+    assert isinstance(read, RunRecord)
     assert read.traces == {"state1": ([5], [0.5])}
 
 
@@ -102,9 +103,25 @@ def test_deep_nesting_is_damage() -> None:
 
 
 def test_a_newer_format_is_not_damage() -> None:
-    newer = encode(DONE).replace(b'"version": 1', b'"version": 2', 1)
-    with pytest.raises(NewerFormatError, match="it has version 2, this one reads 1"):
+    newer = encode(DONE).replace(b'"version": 2', b'"version": 3', 1)
+    with pytest.raises(NewerFormatError, match="it has version 3, this one reads 2"):
         decode(newer)
+
+
+@pytest.mark.parametrize("entry", [replace(DONE, attempt=Attempt(RUN, 2, 1)), FAILED])
+def test_files_of_the_version_without_nonces_are_read(entry: Spooled) -> None:
+    """A queued job of that version may end after the upgrade."""
+    head, body, _ = encode(entry).split(b"\n")
+    plain = json.loads(body)
+    del plain["attempt"]["nonce"]
+    ending = plain.pop("ending")
+    if isinstance(entry.ending, RunRecord):
+        plain |= {"record": ending, "state": "COMPLETED", "error": None, "exit_code": None, "log_tail": None}
+    else:
+        plain |= {"record": None, **ending}
+    old = json.dumps(plain).encode()
+    about = {**json.loads(head), "version": 1, "sha256": hashlib.sha256(old).hexdigest()}
+    assert decode(json.dumps(about).encode() + b"\n" + old + b"\n") == entry
 
 
 def test_there_is_one_file_per_attempt(tmp_path: Path) -> None:
@@ -112,7 +129,10 @@ def test_there_is_one_file_per_attempt(tmp_path: Path) -> None:
     assert spool.attempts() == []
     for entry in (DONE, FAILED):
         assert spool.write(entry).is_file()
-    assert {path.name for path in (tmp_path / "spool").iterdir()} == {f"{RUN}.1.0.json", f"{RUN}.2.1.json"}
+    assert {path.name for path in (tmp_path / "spool").iterdir()} == {
+        f"{RUN}.1.0.json",
+        f"{RUN}.2.1.0123abcd.json",
+    }
     assert spool.attempts() == [FAILED.attempt, DONE.attempt]
     for _ in range(2):
         spool.remove(DONE.attempt)
@@ -121,18 +141,19 @@ def test_there_is_one_file_per_attempt(tmp_path: Path) -> None:
 
 
 def test_the_order_is_that_of_numbers() -> None:
-    names = ["ab.10.0.json", "ab.9.11.json", "ab.9.2.json", "ab.9.2.json.f00.tmp", "damaged", "x.1.0.json"]
-    assert attempts_of(map(Path, names)) == [Attempt("ab", 9, 2), Attempt("ab", 9, 11), Attempt("ab", 10)]
+    names = ["ab.10.0.12.json", "ab.9.11.json", "ab.9.2.json", "ab.9.2.json.f00.tmp", "damaged", "x.1.0.json"]
+    wanted = [Attempt("ab", 9, 2), Attempt("ab", 9, 11), Attempt("ab", 10, nonce="12")]
+    assert attempts_of(map(Path, names)) == wanted
 
 
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
         (replace(DONE, attempt=Attempt(RUN, 3)), "belongs to another attempt"),
-        (replace(DONE, record=replace(RECORD, run_id="cd")), "its record belongs to run cd"),
-        (replace(DONE, record=None), "no attempt ends as COMPLETED without a record"),
-        (replace(DONE, state=State.FAILED), "no attempt ends as FAILED with a record"),
-        (replace(DONE, state=State.RUNNING, record=None), "no attempt ends as RUNNING"),
+        (replace(DONE, attempt=replace(DONE.attempt, nonce="4567abcd")), "belongs to another attempt"),
+        (replace(DONE, ending=replace(RECORD, run_id="cd")), "its record belongs to run cd"),
+        (replace(DONE, ending=Ending(State.COMPLETED)), "no attempt ends as COMPLETED without a record"),
+        (replace(DONE, ending=Ending(State.RUNNING)), "no attempt ends as RUNNING"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_damaged(tmp_path: Path, entry: Spooled, says: str) -> None:
@@ -144,7 +165,7 @@ def test_a_file_that_contradicts_itself_is_damaged(tmp_path: Path, entry: Spoole
 
 def test_every_ending_can_be_spooled(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    for entry in (DONE, *(replace(FAILED, state=state) for state in FAILURES | INTERRUPTED)):
+    for entry in (DONE, *(replace(FAILED, ending=Ending(state)) for state in FAILURES | INTERRUPTED)):
         spool.write(entry)
         assert spool.read(entry.attempt) == entry
 
@@ -153,6 +174,6 @@ def test_a_damaged_file_is_kept_elsewhere(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.write(DONE).write_bytes(b"half of it")
     moved = spool.set_aside(DONE.attempt)
-    assert moved == tmp_path / "spool" / "damaged" / f"{RUN}.2.1.json"
+    assert moved == tmp_path / "spool" / "damaged" / f"{RUN}.2.1.0123abcd.json"
     assert moved.read_bytes() == b"half of it"
     assert spool.attempts() == []

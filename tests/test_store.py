@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
-from store_helpers import OTHER, RUN, WHO, at_once, staged, started
+from store_helpers import OTHER, RUN, WHO, at_once, staged, start, started
 
 import results_db
-from results_db.contract import NewSweep, RunRecord, State, StoreError
+from results_db.contract import Ending, NewSweep, RunRecord, State, StoreError
 from results_db.files import Files
 from results_db.store.address import locate
 from results_db.store.schema import REVISIONS
@@ -191,7 +191,8 @@ def test_a_store_of_another_version(create: bool, monkeypatch: pytest.MonkeyPatc
     with sqlite3.connect("x.db") as connection:
         connection.execute("UPDATE imagine_version SET version_num = '9999'")
     assert refusal("x.db", create=create) == (
-        "x.db was written by a newer version: it has schema 9999, this version knows up to 0004; update imagine-sweep"
+        "x.db was written by a newer version: it has schema 9999, this version knows up to "
+        f"{REVISIONS[-1]}; update imagine-sweep"
     )
     with pytest.raises(StoreError, match="newer version"):
         upgrade_store("x.db")
@@ -312,7 +313,8 @@ def test_processes_that_create_the_same_store_at_once(store_url: str, tmp_path: 
 START = """
 store = open_store(args[0], create=False)
 who = Provenance("local", "h", "1:1", "cpu", None, None, {})
-print(sum(store.start(f"{n:064x}", who) is not None for n in range(20)))
+claimed = [store.claim([f"{n:064x}"], launcher="local") for n in range(20)]
+print(sum(store.begin(*attempts, who) is Reply.ACCEPTED for attempts in claimed if attempts))
 """
 
 
@@ -342,7 +344,7 @@ def test_a_store_whose_file_was_removed_refuses_to_write() -> None:
     for path in Path().glob("x.db*"):
         path.unlink()
     with pytest.raises(StoreError, match=r"x\.db does not exist"):
-        store.start(RUN, WHO)
+        start(store, RUN, WHO)
     assert not Path("x.db").exists()
 
 
@@ -353,7 +355,7 @@ def test_a_restart_that_never_began_is_refused(store: SqlStore) -> None:
 
 def test_logs_may_contain_what_no_database_can_store(store: SqlStore) -> None:
     # PostgreSQL stores no NUL, and no encoder accepts half of a surrogate pair.
-    assert store.end(started(store), State.FAILED, error="a\0b", log_tail="c\ud800d")
+    assert store.end(started(store), Ending(State.FAILED, error="a\0b", log_tail="c\ud800d"))
     (ended,) = store.ended_attempts()
     assert (ended.error, ended.log_tail) == ("ab", "c?d")
 
@@ -393,7 +395,7 @@ def test_a_store_that_is_replaced_during_a_write_takes_the_write_back() -> None:
     with pytest.raises(StoreError, match=r"^x\.db was replaced during a write"):
         write()
     assert store.states([RUN]) == {RUN: State.STAGED}
-    assert store.start(RUN, WHO) is not None  # and the next write reaches the file that is there now
+    assert start(store, RUN, WHO) is not None  # and the next write reaches the file that is there now
     assert open_store("x.db", create=False).states([RUN]) == {RUN: State.RUNNING}
 
 
@@ -401,7 +403,7 @@ def test_an_open_store_that_is_replaced_is_read_and_written_anew() -> None:
     store = open_store("x.db", create=True)
     staged(store)
     back_up("x.db", to="backup.db")
-    assert store.start(RUN, WHO) is not None
+    assert start(store, RUN, WHO) is not None
     restore("backup.db", over="x.db")
     assert store.states([RUN]) == {RUN: State.STAGED}
     staged(store, OTHER)
@@ -415,7 +417,7 @@ def test_another_store_in_the_place_of_an_open_one_is_not_written() -> None:
     other.close()
     restore("other.db", over="x.db")
     with pytest.raises(StoreError, match=r"^x\.db is another store than the one that was opened"):
-        store.start(RUN, WHO)
+        start(store, RUN, WHO)
     assert open_store("x.db", create=False).states([RUN]) == {RUN: State.STAGED}
 
 

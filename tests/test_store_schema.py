@@ -9,6 +9,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
+from store_helpers import bare
 
 from results_db.contract import Attempt, NewSweep, StoreError
 from results_db.store import schema
@@ -96,7 +97,7 @@ def old(store_url: str) -> str:
 def test_an_older_store_is_refused_until_it_is_upgraded(old: str) -> None:
     with pytest.raises(StoreError, match="older schema 0001"):
         open_store(old, create=True)
-    assert upgrade_store(old)[1:] == ("0001", "0004")
+    assert upgrade_store(old)[1:] == ("0001", schema.REVISIONS[-1])
     with open_store(old, create=True) as store:
         assert (
             store.runs()["metric"].tolist()[0] == 0.5
@@ -110,4 +111,4 @@ def test_an_older_store_is_refused_until_it_is_upgraded(old: str) -> None:
         first = store.attempts("aa")[0]
         assert first["claimed_at"] == first["started_at"]
         claimed = store.claim(["aa", "bb"], job_name="j", launcher="slurm", retry_failed=True)
-        assert claimed == [Attempt("aa", 3), Attempt("bb", 1)]
+        assert list(map(bare, claimed)) == [Attempt("aa", 3), Attempt("bb", 1)]

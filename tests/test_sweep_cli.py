@@ -12,7 +12,7 @@ import pytest
 from sweep_helpers import HOPELESS, ME, begun, complete, hold, small, trained_by_job, tree, write_spec
 
 from jobs.provenance import cpu_name
-from results_db.contract import NewSweep, State
+from results_db.contract import Ending, NewSweep, State
 from results_db.store import open_store
 from sweeps.cli import root as cli
 from sweeps.spec.expand import expand
@@ -50,7 +50,7 @@ def filled(folder, monkeypatch):
     store = open_store("a.db", create=True)
     complete(store, one.runs[0], seconds=30, by=here)
     complete(store, two.runs[0], seconds=60, by=here)
-    store.end(begun(store, one.runs[1]), State.FAILED)
+    store.end(begun(store, one.runs[1]), Ending(State.FAILED))
     begun(store, two.runs[1])
     store.close()
 

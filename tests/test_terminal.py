@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 from compare_helpers import METRICS, WHO, complete
+from store_helpers import start
 from sweep_helpers import RESULTS, SWEEP, staged_launch
 from terminal_helpers import on_terminal, plain, widest
 
-from results_db.contract import RunRecord, State
+from results_db.contract import Ending, RunRecord, State
 from results_db.store.sql import open_store
 from sweeps.spec.load import expand_spec
 
@@ -23,10 +24,10 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> str:
     spec, expansion = expand_spec("paper", ["runs=2"])
     staged_launch(store, spec)
     first, *runs = expansion.runs
-    attempt = store.start(first.run_id, WHO)
+    attempt = start(store, first.run_id, WHO)
     assert attempt is not None
     error = "RuntimeError: a long message that has to fold into several lines of its narrow column"
-    store.end(attempt, State.FAILED, error=error)
+    store.end(attempt, Ending(State.FAILED, error=error))
     for number, run in enumerate(runs):
         counts = run.config["experiment"] == "life_count"
         metrics = {**METRICS, "metric": 1 - number / 999, "baseline_perfect": 1.02, "steps": 1234.0}

@@ -24,7 +24,7 @@ from sweep_helpers import (
     write_spec,
 )
 
-from results_db.contract import State
+from results_db.contract import Ending, State
 from results_db.store import open_store
 from sweeps.follow.coverage import cover
 from sweeps.follow.top_up import make_top_up, runs_needed
@@ -83,10 +83,10 @@ def test_interrupted_runs_come_first_and_unused_seeds_follow(store, tmp_path) ->
     (cell,) = expansion.cells
     complete(store, cell.runs[0])
     complete(store, cell.runs[1], accuracy=0.5)
-    store.end(begun(store, cell.runs[2]), State.LOST)
+    store.end(begun(store, cell.runs[2]), Ending(State.LOST))
     fail(store, cell.runs[3])
     complete(store, small(seed=4))  # of an earlier top-up
-    store.end(begun(store, small(seed=5)), State.TIMEOUT)
+    store.end(begun(store, small(seed=5)), Ending(State.TIMEOUT))
     # 2 of 3 passed; 2 more take 2 * 4 / 2 = 4 runs: two that were interrupted and two new ones.
     assert seeds(topped_up(store, expansion)) == [[2, 5, 6, 7]]
 

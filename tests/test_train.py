@@ -108,7 +108,7 @@ def test_stopped_or_killed_and_gone_on_with(tmp_path) -> None:
     assert "Traceback" not in stopped.said
     assert "stopped, saved at step" in stopped.said
     assert stopped.said.splitlines()[-1] == f"run {identity[:10]}: interrupted; the same command continues it"
-    assert (tmp_path / "a.files" / "checkpoints" / f"{identity}.safetensors").is_file()
+    assert list((tmp_path / "a.files" / "checkpoints").glob(f"{identity}.1.0.*.safetensors"))
 
     killed = begin(tmp_path, *arguments)
     assert "started at step 0" not in killed.said

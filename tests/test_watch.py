@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from store_helpers import start
 from sweep_helpers import ME, SWEEP, answer, complete, fail, write_spec
 
 from jobs.provenance import process_name
-from results_db.contract import Attempt, NewSweep, RunRecord, State
+from results_db.contract import Attempt, Ending, NewSweep, RunRecord, State
 from results_db.store.sql import SqlStore, open_store
 from sweeps.spec.expand import expand
 from sweeps.spec.load import load
@@ -42,7 +43,8 @@ def fill(folder: Path, store: SqlStore) -> str:
         complete(store, each, seconds=60.0)
     for each in three[:2]:
         fail(store, each)
-    attempt = store.start(
+    attempt = start(
+        store,
         two[2].run_id,
         replace(
             ME,
@@ -51,9 +53,14 @@ def fill(folder: Path, store: SqlStore) -> str:
             process=process_name(os.getpid()),
         ),
     )
-    assert attempt is not None
     store.heartbeat(attempt, step=10, progress={"state1": 1.0, "state2": 0.971})
     return two[2].run_id
+
+
+def training(store: SqlStore, run_id: str) -> Attempt:
+    """The open attempt of a run."""
+    (attempt,) = [one.attempt for one in store.open_attempts() if one.attempt.run_id == run_id]
+    return attempt
 
 
 def test_one_look_as_json(sweep) -> None:
@@ -99,8 +106,8 @@ def test_runs_of_one_process_share_it(sweep) -> None:
     folder, store = sweep
     runs = expand(load(folder / "s.yaml")).runs
     for each in runs[:2]:
-        store.start(each.run_id, replace(ME, host=os.uname().nodename, process=process_name(os.getpid())))
-    store.start(runs[2].run_id, replace(ME, host=os.uname().nodename, process=process_name(os.getppid())))
+        start(store, each.run_id, replace(ME, host=os.uname().nodename, process=process_name(os.getpid())))
+    start(store, runs[2].run_id, replace(ME, host=os.uname().nodename, process=process_name(os.getppid())))
     seen = answer("watch", "--once", "--json", *DB, folder=folder).json
     assert sorted(run["share"] for run in seen["running"]) == [0.5, 0.5, 1.0]
     assert seen["eta_seconds"] is None  # no run has ended, and no speed is known
@@ -109,7 +116,7 @@ def test_runs_of_one_process_share_it(sweep) -> None:
 def test_a_cell_whose_runs_have_just_started_or_all_wait_has_no_eta(sweep) -> None:
     folder, store = sweep
     two, three = expand(load(folder / "s.yaml")).cells
-    store.start(two.runs[0].run_id, replace(ME, host=os.uname().nodename, process=process_name(os.getpid())))
+    start(store, two.runs[0].run_id, replace(ME, host=os.uname().nodename, process=process_name(os.getpid())))
     store.claim([run.run_id for run in three.runs], job_name="s-1", launcher="slurm")
     seen = answer("watch", "--once", "--json", *DB, folder=folder).json
     assert [cell["eta_seconds"] for cell in seen["cells"]] == [None, None]
@@ -129,10 +136,8 @@ def test_without_anything_active_it_ends_at_once(sweep, leave, code) -> None:
 def test_a_worker_of_this_machine_that_died_is_noticed(sweep) -> None:
     folder, store = sweep
     run_id = fill(folder, store)
-    attempt = store.attempts(run_id)[-1]
-    assert attempt["state"] == State.RUNNING
-    store.end(Attempt(run_id, 1), State.LOST)
-    store.start(run_id, replace(ME, host=os.uname().nodename, process="1:gone"))
+    store.end(training(store, run_id), Ending(State.LOST))
+    start(store, run_id, replace(ME, host=os.uname().nodename, process="1:gone"))
     said = answer("watch", "s.yaml", "--once", *DB, folder=folder)
     assert "LOST: its worker process is gone" in said.out
     assert store.states([run_id]) == {run_id: State.LOST}
@@ -149,7 +154,7 @@ def test_on_finish_runs_a_command_once_nothing_is_active(sweep) -> None:
         assert watch.stdout is not None
         assert watch.stdout.readline()
         assert not (folder / "told").exists()
-        assert store.finish(Attempt(run_id, 1), RunRecord(run_id, "reached", 1.0, {}))
+        assert store.finish(training(store, run_id), RunRecord(run_id, "reached", 1.0, {}))
         _, errors = watch.communicate(timeout=90)
     assert (folder / "told").read_text() == "s 8 3 0 2 3\n"
     assert watch.returncode == 1  # two runs failed
@@ -217,7 +222,7 @@ def test_lines_and_json_go_on_until_the_last_run_ends(sweep) -> None:
         for process in (lines, as_json):
             assert process.stdout is not None
             assert process.stdout.readline()
-        assert store.finish(Attempt(run_id, 1), RunRecord(run_id, "reached", 1.0, {}))
+        assert store.finish(training(store, run_id), RunRecord(run_id, "reached", 1.0, {}))
         rest = [process.communicate(timeout=90)[0] for process in (lines, as_json)]
     finally:
         lines.kill()

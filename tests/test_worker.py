@@ -3,12 +3,14 @@
 import logging
 import threading
 import weakref
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from store_helpers import Prompt
 from sweep_helpers import (
     HOPELESS,
     ME,
@@ -19,7 +21,7 @@ from sweep_helpers import (
     results,
     small,
     staged,
-    wait_until,
+    task_of,
 )
 from training_helpers import after
 
@@ -27,11 +29,10 @@ from imagination.life.state import LifeState
 from imagination.schema import ConfigError
 from jobs import checkpoint, worker
 from jobs.pack import Pack
-from jobs.recording import RunRecorder
-from results_db.contract import Attempt, State
+from results_db.contract import Attempt, Ending, State, StoreError
 from results_db.files import Files
+from results_db.spool import delivery
 from results_db.spool.ingest import ingest
-from results_db.spool.worker_store import worker_store
 from results_db.store import open_store
 
 CPU = torch.device("cpu")
@@ -56,8 +57,20 @@ def store(new_store):
     return new_store()
 
 
-def run_pack(store, *runs, report=lambda event: None, **options):
-    return worker.run_pack(staged(store, *runs), store, device=CPU, provenance=ME, report=report, **options)
+def run_pack(store, *runs, task=None, way=Prompt, report=lambda event: None, **options):
+    """Trains the runs as a worker to which they were given."""
+    task = task or task_of(store, *runs)
+    with closing(way(store)) as delivery:
+        return worker.run_pack(task, delivery, device=CPU, provenance=ME, report=report, **options)
+
+
+def weights_of(store, run):
+    (path,) = (store.folder / "weights").glob(f"{run.run_id}.*")
+    return path
+
+
+def checkpoints_of(store, run):
+    return Files(store.folder).checkpoints(run.run_id)
 
 
 def members(count):
@@ -79,8 +92,8 @@ def test_every_run_is_trained_and_recorded_with_its_weights(store, count) -> Non
         points = {name: points for name, (points, _) in found["traces"].items()}
         assert points == {name: list(range(0, steps, 5)) for name in ("state1", "state2", "state3")}
         assert list(found["samples"]) == ["plain"]
-        assert Files(store.folder).weights(Attempt(run.run_id, 1)).is_file()
-        assert not Files(store.folder).checkpoint(run.run_id).exists()
+        assert weights_of(store, run).is_file()
+        assert checkpoints_of(store, run) == []
         told = [event["event"] for event in events if event["run_id"] == run.run_id]
         assert told[0] == "started"
         assert told[-1] == "ended"
@@ -109,9 +122,9 @@ def test_stopped_and_resumed_is_as_if_undisturbed(new_store, count, steps) -> No
     runs = members(count)
     run_pack(undisturbed, *runs)
     assert run_pack(disturbed, *runs, stop=after(steps)) == dict.fromkeys(ids(runs), State.PREEMPTED)
-    files = Files(disturbed.folder)
     for run in runs:
-        assert int(load_file(files.checkpoint(run.run_id))["step"]) == steps
+        (path,) = checkpoints_of(disturbed, run)
+        assert int(load_file(path)["step"]) == steps
         assert disturbed.traces(run.run_id) == {}  # nothing reaches the store before the end
     events = []
     run_pack(disturbed, *runs, report=events.append)
@@ -119,9 +132,8 @@ def test_stopped_and_resumed_is_as_if_undisturbed(new_store, count, steps) -> No
     for run in runs:
         assert results(disturbed, run.run_id) == results(undisturbed, run.run_id)
         assert attempt_states(disturbed, run.run_id) == ["PREEMPTED", "COMPLETED"]
-        assert not files.checkpoint(run.run_id).exists()
-        weights = load_file(files.weights(Attempt(run.run_id, 2)))
-        others = load_file(Files(undisturbed.folder).weights(Attempt(run.run_id, 1)))
+        assert checkpoints_of(disturbed, run) == []
+        weights, others = (load_file(weights_of(store, run)) for store in (disturbed, undisturbed))
         assert all(np.array_equal(weights[name], others[name]) for name in others)
 
 
@@ -131,7 +143,7 @@ def test_a_run_stopped_in_its_second_stage_is_told_to_go_on_where_it_stood(store
     sessions = [[], []]
     # Ten steps of the network and five of its adversary are asked for; the sixteenth question ends the session.
     assert run_pack(store, run, report=sessions[0].append, stop=after(15)) == {run.run_id: State.PREEMPTED}
-    stopped = load_file(Files(store.folder).checkpoint(run.run_id))
+    stopped = load_file(*checkpoints_of(store, run))
     assert [int(stopped[name]) for name in ("stage", "earlier", "step")] == [1, 10, 5]
     run_pack(store, run, report=sessions[1].append)
     told = [
@@ -174,7 +186,7 @@ def test_a_killed_worker_goes_on_from_its_last_checkpoint(new_store) -> None:
         run_pack(disturbed, run, stop=stop, checkpoint_every_s=0)
     assert attempt_states(disturbed, run.run_id) == ["RUNNING"]
     (dead,) = disturbed.open_attempts()
-    disturbed.end(dead.attempt, State.LOST)
+    disturbed.end(dead.attempt, Ending(State.LOST))
     run_pack(disturbed, run)
     assert results(disturbed, run.run_id) == results(undisturbed, run.run_id)
 
@@ -243,14 +255,14 @@ def test_a_checkpoint_of_another_shape_costs_its_steps_and_not_the_run(new_store
     run = small()
     run_pack(undisturbed, run)
     run_pack(store, run, stop=after(20))
-    path = Files(store.folder).checkpoint(run.run_id)
+    (path,) = checkpoints_of(store, run)
     arrays = load_file(path)
     traces = {"state1": ([0], [0.5])}
     checkpoint.write(
         path, arrays | {"mean": arrays["mean"][:-1]}, traces=traces, attempt=Attempt(run.run_id, 1)
     )
     assert run_pack(store, run) == {run.run_id: State.COMPLETED}
-    assert "starts again" in caplog.text
+    assert "does not continue from its checkpoint" in caplog.text
     assert results(store, run.run_id) == results(undisturbed, run.run_id)
 
 
@@ -261,7 +273,7 @@ def test_damaged_and_swapped_checkpoints_change_no_result(new_store, caplog) -> 
     runs = members(3)
     run_pack(undisturbed, *runs)
     run_pack(disturbed, *runs, stop=after(17))
-    paths = [Files(disturbed.folder).checkpoint(run.run_id) for run in runs]
+    paths = [path for run in runs for path in checkpoints_of(disturbed, run)]
     flipped, one, other = (bytearray(path.read_bytes()) for path in paths)
     flipped[len(flipped) // 2] ^= 16
     for path, data in zip(paths, (flipped, other, one), strict=True):
@@ -270,19 +282,11 @@ def test_damaged_and_swapped_checkpoints_change_no_result(new_store, caplog) -> 
     for run, path in zip(runs, paths, strict=True):
         assert results(disturbed, run.run_id) == results(undisturbed, run.run_id)
         assert path.with_name(f"{path.name}.damaged").exists()
-    assert caplog.text.count("starts again") == 3
-
-
-def test_the_first_heartbeats_come_soon(store) -> None:
-    """One every 15 s, but a run that has just started is not shown at step 0 for as long."""
-    recorder = RunRecorder(begun(store, small()), store, max_steps=40, report=lambda _: None)
-    recorder.progress(7, {})
-    with worker.Heartbeat(store, [recorder]):
-        wait_until(lambda: store.open_attempts()[0].step == 7, within_s=worker.HEARTBEAT_EVERY_S / 2)
+    assert caplog.text.count("does not continue from its checkpoint") == 3
 
 
 def test_the_heartbeat_tells_the_step(store, monkeypatch) -> None:
-    monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.02)
+    monkeypatch.setattr(delivery, "HEARTBEAT_EVERY_S", 0.02)
     seen = threading.Event()
 
     def stop():
@@ -298,35 +302,19 @@ def test_the_heartbeat_tells_the_step(store, monkeypatch) -> None:
 
 
 def test_a_superseded_attempt_stops_training(store, monkeypatch) -> None:
-    monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.02)
+    monkeypatch.setattr(delivery, "HEARTBEAT_EVERY_S", 0.02)
     run, events = small(max_steps=100_000), []
 
     def report(event):
         events.append(event)
         if event["event"] == "progress" and len(store.attempts(run.run_id)) == 1:
             (mine,) = store.open_attempts()
-            store.end(mine.attempt, State.LOST)
+            store.end(mine.attempt, Ending(State.LOST))
             begun(store, run)  # by another worker
 
     assert run_pack(store, run, report=report) == {run.run_id: State.LOST}
     assert events[-1]["state"] == "LOST"
     assert attempt_states(store, run.run_id) == ["LOST", "RUNNING"]
-    assert not Files(store.folder).checkpoint(run.run_id).exists()
-
-
-def test_a_store_that_is_away_does_not_end_the_training(store, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.01)
-    beats = []
-
-    def away(*args, **kwargs):
-        beats.append(args)
-        raise OSError("connection refused")
-
-    monkeypatch.setattr(store, "heartbeat", away)
-    run = small(max_steps=100)
-    assert run_pack(store, run) == {run.run_id: State.COMPLETED}
-    assert beats
-    assert "connection refused" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -345,79 +333,71 @@ def test_the_cpu_is_always_there() -> None:
     assert worker.device_name(CPU)
 
 
-def dispatched(store, *runs):
-    """The attempts that a job of these runs was submitted for."""
-    store.stage(run for run in runs)
-    claimed = store.claim(ids(runs), job_name="j", launcher="slurm")
-    return {attempt.run_id: attempt for attempt in claimed}
-
-
-def test_a_job_trains_the_attempts_that_it_was_submitted_for(store) -> None:
+def test_a_job_trains_the_attempts_that_were_claimed_for_it(store) -> None:
     mine, withdrawn, not_mine = (small(seed=seed, max_steps=10) for seed in range(3))
-    attempts = dispatched(store, mine, withdrawn)
-    store.withdraw([attempts[withdrawn.run_id]])
+    task = task_of(store, mine, withdrawn)
+    staged(store, not_mine)
+    store.withdraw([one for one in task.attempts if one.run_id == withdrawn.run_id])
+    task = replace(task, pack=Pack((mine, withdrawn, not_mine)))
     events = []
-    ended = run_pack(store, mine, withdrawn, not_mine, dispatched=attempts, report=events.append)
-    assert ended == {mine.run_id: State.COMPLETED}
+    assert run_pack(store, task=task, report=events.append) == {mine.run_id: State.COMPLETED}
     skipped = [event["run_id"] for event in events if event["event"] == "skipped"]
     assert skipped == [withdrawn.run_id, not_mine.run_id]
     assert store.states(ids([withdrawn, not_mine])) == dict.fromkeys(ids([withdrawn, not_mine]), State.STAGED)
 
 
 @pytest.mark.slow
-def test_a_requeued_job_goes_on_from_its_checkpoint(new_store) -> None:
+def test_a_requeued_job_continues_from_the_checkpoint_of_its_earlier_start(new_store) -> None:
     store, undisturbed = new_store(), new_store()
     run = small()
     run_pack(undisturbed, run)
-    attempts = dispatched(store, run)
-    assert run_pack(store, run, dispatched=attempts, stop=after(17)) == {run.run_id: State.PREEMPTED}
-    again = {run_id: replace(attempt, restart=1) for run_id, attempt in attempts.items()}
+    task = task_of(store, run)
+    assert run_pack(store, task=task, stop=after(17)) == {run.run_id: State.PREEMPTED}
     events = []
-    assert run_pack(store, run, dispatched=again, report=events.append) == {run.run_id: State.COMPLETED}
+    assert run_pack(store, task=task.restarted(1), report=events.append) == {run.run_id: State.COMPLETED}
     assert events[0]["step"] == 17
     assert attempt_states(store, run.run_id) == ["PREEMPTED", "COMPLETED"]
     assert results(store, run.run_id) == results(undisturbed, run.run_id)
-    assert run_pack(store, run, dispatched=again) == {}
+    assert run_pack(store, task=task.restarted(1)) == {}
 
 
 @pytest.mark.slow
-def test_a_pack_is_trained_without_the_store(new_store, tmp_path, monkeypatch) -> None:
+def test_a_pack_is_trained_without_the_store(new_store, monkeypatch) -> None:
     """The store is away for the whole training; the results are ingested later."""
-    monkeypatch.setattr("results_db.spool.worker_store.PATIENCE_S", 0.0)
-    monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.02)
+    monkeypatch.setattr(delivery, "CLOSE_WITHIN_S", 0.1)
     store, undisturbed = new_store(), new_store()
     runs = members(2)
     run_pack(undisturbed, *runs)
-    attempts = dispatched(store, *runs)
-    pack, away = Pack(tuple(runs)), tmp_path / "away"
-    (tmp_path / "0.db").rename(away)
-    view = worker_store(store.url, scheduled=True)
-    ended = worker.run_pack(pack, view, device=CPU, provenance=ME, report=lambda _: None, dispatched=attempts)
-    view.close()
+
+    def away():
+        raise StoreError("away")
+
+    ended = run_pack(store, *runs, way=lambda store: delivery.Delivery(store.folder, away))
     assert ended == dict.fromkeys(ids(runs), State.COMPLETED)
-    away.rename(tmp_path / "0.db")
     assert store.states(ids(runs)) == dict.fromkeys(ids(runs), State.PENDING)
+    assert all(checkpoints_of(store, run) for run in runs)
     ingest(store)
     for run in runs:
         assert results(store, run.run_id) == results(undisturbed, run.run_id)
-        assert not Files(store.folder).checkpoint(run.run_id).exists()
+        assert checkpoints_of(store, run) == []
 
 
-def test_an_attempt_begun_without_the_store_stops_when_a_newer_one_exists(
-    store, tmp_path, monkeypatch
-) -> None:
-    monkeypatch.setattr(worker, "HEARTBEAT_EVERY_S", 0.02)
+def test_an_attempt_begun_without_the_store_stops_when_a_newer_one_exists(store, monkeypatch) -> None:
+    monkeypatch.setattr(delivery, "HEARTBEAT_EVERY_S", 0.02)
     run = small(max_steps=100_000)
-    attempts, away = dispatched(store, run), tmp_path / "away"
-    (tmp_path / "0.db").rename(away)
-    view = worker_store(store.url, scheduled=True)
+    task, back = task_of(store, run), threading.Event()
+
+    def connect():
+        if not back.is_set():
+            raise StoreError("away")
+        return open_store(store.url, create=False)
 
     def report(event):
-        if event["event"] == "progress" and away.exists():
-            away.rename(tmp_path / "0.db")
-            assert store.begin(replace(attempts[run.run_id], restart=1), ME)
+        if event["event"] == "progress" and not back.is_set():
+            (attempt,) = task.attempts
+            assert store.begin(replace(attempt, restart=1), ME)
+            back.set()
 
-    ended = worker.run_pack(Pack((run,)), view, device=CPU, provenance=ME, report=report, dispatched=attempts)
-    view.close()
-    assert ended == {run.run_id: State.LOST}
+    way = delivery.Delivery(store.folder, connect)
+    assert run_pack(store, task=task, way=lambda _: way, report=report) == {run.run_id: State.LOST}
     assert attempt_states(store, run.run_id) == ["RUNNING"]  # the store heard of the newer copy alone

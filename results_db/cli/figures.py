@@ -1,15 +1,19 @@
 """The commands of `imagine-results` that draw: `trace` and `figure`."""
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from results_db import console
 from results_db.cli import options
+from results_db.contract import StoreError
 from results_db.paper.numbers import SIMILARITY
-from results_db.text import short
+from results_db.text import nearest, short
 from results_db.views import tables
 from results_db.views.figures import files
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.command()
@@ -25,7 +29,7 @@ from results_db.views.figures import files
     metavar="S",
     help="A state is learned at the first step with this similarity.",
 )
-@options.output_option
+@options.output_options
 @click.option("--no-plot", is_flag=True, help="Print only, and draw nothing.")
 @options.style_options
 @console.db_option
@@ -36,7 +40,7 @@ def trace(
     sweep: str | None,
     min_accuracy: float | None,
     similarity: float,
-    output: Path | None,
+    place: options.Place,
     no_plot: bool,
     style: str,
     db: str | None,
@@ -52,7 +56,7 @@ def trace(
 
     Example: imagine-results trace --where 'gol=4 and model_t=4' --no-plot
     """
-    if output is not None and no_plot:
+    if place.output is not None and no_plot:
         raise click.UsageError("-o names a file to draw into, and --no-plot draws nothing; give one of them")
     if runs and min_accuracy is not None:
         raise click.UsageError(
@@ -67,7 +71,7 @@ def trace(
             store, chosen, named=bool(runs), min_accuracy=min_accuracy, similarity=similarity
         )
         run = f"-{short(orders[0].run_id)}" if len(orders) == 1 else ""
-        path = None if no_plot else output or files.check(Path(f"trace{run}.png"))
+        path = None if no_plot else place(f"trace{run}.png")
         if style == "json":
             rows = {"runs": learning_order.run_rows(orders), "means": learning_order.mean_rows(orders)}
             click.echo(tables.as_json({"similarity": similarity, **rows}))
@@ -86,12 +90,12 @@ def trace(
 
 @click.group(cls=console.ConsoleGroup)
 def figure() -> None:
-    """Draw figures of stored boards."""
+    """Draw figures of runs and their boards."""
 
 
 @figure.command()
 @click.argument("run")
-@options.output_option
+@options.output_options
 @click.option(
     "--pick",
     default="all",
@@ -101,7 +105,7 @@ def figure() -> None:
 )
 @console.json_option
 @console.db_option
-def strip(*, run: str, output: Path | None, pick: str, as_json: bool, db: str | None) -> None:
+def strip(*, run: str, place: options.Place, pick: str, as_json: bool, db: str | None) -> None:
     """Draw true states above decoded ones, one column per timestep.
 
     RUN is a run id or its first characters. A green frame marks a decoded board that matches a true state; a
@@ -117,10 +121,138 @@ def strip(*, run: str, output: Path | None, pick: str, as_json: bool, db: str | 
     name = short(found["run_id"])
     state = f"{found['state']} ({found['outcome']})" if found["outcome"] else str(found["state"])
     sequences = boards.pick(boards.read(samples, run=name, state=state), pick)
-    path = output or files.check(Path(f"strip-{name}-{pick}.png"))
+    path = place(f"strip-{name}-{pick}.png")
 
     from results_db.views.figures.strip import draw
 
     files.save(draw(sequences, config=found["config"]), path)
     shown = {"run_id": found["run_id"], "file": str(path), "sequences": [one.as_dict() for one in sequences]}
     click.echo(tables.as_json(shown) if as_json else str(path))
+
+
+@figure.command()
+@click.argument("table", shell_complete=console.complete_columns)
+@console.where_option
+@options.sweep_option
+@options.gate_option
+@options.output_options
+@console.db_option
+def cells(
+    *,
+    table: str,
+    where: str | None,
+    sweep: str | None,
+    min_accuracy: float | None,
+    place: options.Place,
+    db: str | None,
+) -> None:
+    """Draw a table of the paper: the metric of each cell with its interval, and the paper's value as a mark.
+
+    TABLE is table1, table2, table3 or table4. The rows are those of `compare`. Dots are kept runs. Without -o the file
+    is TABLE.png.
+
+    Example: imagine-results figure cells table3 -o table3.pdf
+    """
+    from results_db.paper import numbers
+    from results_db.paper.compare import compare, kept_values
+    from results_db.query import where as filters
+    from results_db.views.figures import metrics
+
+    valid = [name for name in numbers.TABLES if name.startswith("table")]
+    if table not in valid:
+        raise StoreError(f"unknown table '{table}'{nearest(table, valid)}; valid tables: {', '.join(valid)}")
+    path = place(f"{table}.png")
+    with options.reading(db) as store:
+        frame = filters.apply(where, store.runs(), sweep=sweep)
+        rows = compare(table, frame, store=store, min_accuracy=min_accuracy)
+        kept = kept_values(table, frame, store=store, min_accuracy=min_accuracy)
+    by = list(numbers.TABLES[table][0].cell)
+    files.save(metrics.cells(rows, kept, by), path)
+    click.echo(str(path))
+
+
+@figure.command()
+@click.argument("key", shell_complete=console.complete_columns)
+@click.option("--metric", default="metric", show_default=True, metavar="NAME", help="The metric to draw.")
+@click.option("--by", metavar="KEY", help="One colour for each value of this config key.")
+@console.where_option
+@options.sweep_option
+@options.gate_option
+@options.output_options
+@console.db_option
+def key(
+    *,
+    key: str,
+    metric: str,
+    by: str | None,
+    where: str | None,
+    sweep: str | None,
+    min_accuracy: float | None,
+    place: options.Place,
+    db: str | None,
+) -> None:
+    """Draw the metric of kept runs against a config key, such as a drawn width.
+
+    Without -o the file is KEY.png.
+
+    Example: imagine-results figure key channels --by ae --where gol=3
+    """
+    from results_db.columns import METRIC_COLUMNS, check, config_keys
+    from results_db.query.gate import completed, passed
+    from results_db.views.figures import metrics
+
+    path = place(f"{key}.png")
+    frame = _chosen(db, where=where, sweep=sweep)
+    names = list(frame.columns)
+    check(key, config_keys(names), origin="KEY")
+    check(metric, names[names.index(METRIC_COLUMNS[0]) :], origin="--metric")
+    if by is not None:
+        check(by, config_keys(names), origin="--by")
+    done = completed(frame)
+    kept = done[passed(done, min_accuracy=min_accuracy)]
+    _need(kept[[key, metric]].dropna(), f"kept run with {key} and {metric}", where=where, sweep=sweep)
+    files.save(metrics.against(kept, key, metric=metric, by=by), path)
+    click.echo(str(path))
+
+
+@figure.command()
+@click.option(
+    "--by", default="gol,model_t", show_default=True, metavar="COLUMNS", help="A curve for each group."
+)
+@console.where_option
+@options.sweep_option
+@options.output_options
+@console.db_option
+def steps(*, by: str, where: str | None, sweep: str | None, place: options.Place, db: str | None) -> None:
+    """Draw how many training steps runs need: the share that has not reached its accuracy yet (Kaplan and Meier).
+
+    Without -o the file is steps.png.
+
+    Example: imagine-results figure steps --by gol,model_t,ae
+    """
+    from results_db.columns import check, config_keys
+    from results_db.query.gate import completed
+    from results_db.views.figures import metrics
+
+    path = place("steps.png")
+    frame = _chosen(db, where=where, sweep=sweep)
+    columns = [name.strip() for name in by.split(",")]
+    for name in columns:
+        check(name, config_keys(frame.columns), origin="--by")
+    runs = completed(frame)
+    _need(runs, "COMPLETED run", where=where, sweep=sweep)
+    files.save(metrics.steps(runs, columns), path)
+    click.echo(str(path))
+
+
+def _chosen(db: str | None, *, where: str | None, sweep: str | None) -> "pd.DataFrame":
+    from results_db.query import where as filters
+
+    with options.reading(db) as store:
+        return filters.apply(where, store.runs(), sweep=sweep)
+
+
+def _need(runs: "pd.DataFrame", what: str, *, where: str | None, sweep: str | None) -> None:
+    if runs.empty:
+        which = options.chosen(sweep=sweep, where=where)
+        raise StoreError(f"no {what}{which} is stored; see imagine-results runs")

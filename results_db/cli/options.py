@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,15 +51,38 @@ gate_option = click.option(
 sweep_option = click.option("--sweep", metavar="NAME", help="Only runs of this launched sweep.")
 """Adds `--sweep` and the argument `sweep: str | None`, for `results_db.query.where.apply`."""
 
-output_option = click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    callback=lambda _context, _param, path: path and files.check(path),
-    metavar="FILE",
-    help="Draw into this file, which ends in .png or .svg.",
-)
-"""Adds `-o` and the argument `output: Path | None`."""
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command draws: into the file of `-o`, or into one with the command's own name."""
+
+    output: Path | None
+    force: bool
+
+    def __call__(self, name: str) -> Path:
+        """The file, checked: see `files.check`."""
+        return files.check(self.output or Path(name), force=self.force)
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `-o` and `--force`, and the argument `place: Place`. The file of -o is checked before the command begins."""
+
+    @functools.wraps(command)
+    def with_place(*, output: Path | None, force: bool, **given: Any) -> Any:
+        place = Place(output, force)
+        if output is not None:
+            place("")
+        return command(place=place, **given)
+
+    file = click.Path(path_type=Path)
+    for option in (
+        click.option("--force", is_flag=True, help="Overwrite an existing file."),
+        click.option(
+            "-o", "--output", type=file, metavar="FILE", help="Draw into this file: .png, .svg or .pdf."
+        ),
+    ):
+        with_place = option(with_place)
+    return with_place
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import click
 
 from results_db import console
 from results_db.cli import effects, figures, options
+from results_db.cli.report import report
 from results_db.columns import sweeps_in
 from results_db.text import counted, short
 from results_db.views import tables
@@ -209,24 +210,29 @@ def show(*, run: str, as_json: bool, db: str | None) -> None:
 
 
 results.add_command(effects.effect)
+results.add_command(report)
 results.add_command(figures.trace)
 results.add_command(figures.figure)
 
 
 @results.command()
+@click.option("--adopt", is_flag=True, help="Also store results that this store did not ask for.")
 @console.json_option
 @console.db_option
-def ingest(*, as_json: bool, db: str | None) -> int:
+def ingest(*, adopt: bool, as_json: bool, db: str | None) -> int:
     """Bring the records that workers left in the spool into the store.
 
     This is safe at any time, also while another ingest runs. A damaged record is reported and moved to spool/damaged.
+
+    If the store was replaced while jobs ran, as by an older copy of itself, it did not claim their attempts. Their
+    results stay in the spool and are reported. --adopt stores each of them, unless its run is COMPLETED.
 
     Example: imagine-results ingest --db /shared/me/imagine.db
     """
     from results_db.spool.ingest import ingest as ingest_spool
 
     with options.reading(db) as store:
-        found = ingest_spool(store)
+        found = ingest_spool(store, adopt=adopt)
     click.echo(tables.as_json(found.as_dict()) if as_json else found.describe())
     if not as_json:
         for line in (*found.damaged, *found.left):

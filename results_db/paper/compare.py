@@ -79,6 +79,17 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: floa
     return rows
 
 
+def kept_values(
+    table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: float | None = None
+) -> list[list[float]]:
+    """The values of the kept runs of each row of `compare` for a table of means."""
+    return [
+        values(group.runs[passed(group.runs, min_accuracy=min_accuracy)], number.quantity)
+        for number in TABLES[table]
+        for group in groups(frame, number, store=store)
+    ]
+
+
 def verdict(wanted: float, ours: Interval, *, kept: int, close: float = CLOSE) -> str:
     """The verdict on our mean of `kept` runs.
 

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from results_db.contract import Attempt, Provenance
-from results_db.files import Files, write_atomically
-from results_db.spool.records import attempts_of
+from results_db.files import Files, attempts_of, file_name, write_atomically
 from results_db.text import short
 
 log = logging.getLogger(__name__)
@@ -63,4 +62,4 @@ class HeartbeatFiles:
                 yield heartbeat, written_at
 
     def _path(self, attempt: Attempt) -> Path:
-        return self._folder / f"{attempt.run_id}.{attempt.number}.{attempt.restart}.json"
+        return self._folder / file_name(attempt, ".json")

@@ -4,13 +4,21 @@ It may run twice at once, and again after a crash at any moment: the store accep
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from results_db.contract import Attempt, State, Store, UnfitError, UnknownRunError, WorkerStore
+from results_db.contract import (
+    Attempt,
+    Ending,
+    Reply,
+    RunRecord,
+    State,
+    Store,
+    UnfitError,
+    UnknownRunError,
+)
 from results_db.files import Files
 from results_db.spool.heartbeats import HeartbeatFiles
 from results_db.spool.records import DamagedError, NewerFormatError, Spool, Spooled
@@ -24,7 +32,7 @@ class Ingested:
     """What became of the spool's records.
 
     Attributes:
-        stored: attempts whose records are in the store now.
+        stored: attempts whose records are in the store now, or were adopted.
         refused: attempts that no longer count; their records are deleted.
         damaged: a line for every damaged file, which was set aside.
         left: a line for every file that stays in the spool.
@@ -54,8 +62,12 @@ class Ingested:
         return f"spool: {', '.join(counts) or 'empty'}"
 
 
-def ingest(store: Store) -> Ingested:
+def ingest(store: Store, *, adopt: bool = False) -> Ingested:
     """Bring every heartbeat and every record of the store's spool into the store, a run's older attempts first.
+
+    Args:
+        store: the store.
+        adopt: also store results of attempts that this store did not claim, unless their runs are COMPLETED.
 
     Raises:
         StoreError: the store cannot be reached; the other records stay in the spool.
@@ -66,7 +78,11 @@ def ingest(store: Store) -> Ingested:
     for _, attempts in groupby(spool.attempts(), key=lambda attempt: attempt.run_id):
         entries = [entry for attempt in attempts if (entry := _read(spool, attempt, found)) is not None]
         for entry in entries:
-            _ingest_record(store, spool, entry, newest=entries[-1], found=found)
+            if entries[-1] is not entry and isinstance(entry.ending, RunRecord):
+                # Both attempts ended while the store was away. The newer one must begin first, so that the store
+                # refuses the older result.
+                store.begin(entries[-1].attempt, entries[-1].provenance)
+            _ingest_record(store, spool, entry, adopt=adopt, found=found)
     return found
 
 
@@ -78,11 +94,11 @@ def _ingest_heartbeats(store: Store) -> None:
         attempt = heartbeat.attempt
         if known.get(attempt) == written_at or datetime.now(UTC) - written_at > _FRESH:
             continue
-        with suppress(UnknownRunError):
-            if store.begin(attempt, heartbeat.provenance, at=written_at):
-                store.heartbeat(attempt, step=heartbeat.step, progress=heartbeat.progress, at=written_at)
-            else:
-                files.remove(attempt)
+        reply = store.begin(attempt, heartbeat.provenance, at=written_at)
+        if reply is Reply.ACCEPTED:
+            store.heartbeat(attempt, step=heartbeat.step, progress=heartbeat.progress, at=written_at)
+        elif reply is Reply.REFUSED:
+            files.remove(attempt)
 
 
 def _read(spool: Spool, attempt: Attempt, found: Ingested) -> Spooled | None:
@@ -108,59 +124,62 @@ def _set_aside(spool: Spool, attempt: Attempt, why: object, found: Ingested) -> 
         found.left.append(f"{path} is damaged ({why}) and cannot be moved: {error}")
 
 
-def _ingest_record(store: Store, spool: Spool, entry: Spooled, *, newest: Spooled, found: Ingested) -> None:
+def _ingest_record(store: Store, spool: Spool, entry: Spooled, *, adopt: bool, found: Ingested) -> None:
     attempt = entry.attempt
     try:
-        if entry.state is State.COMPLETED and newest is not entry:
-            # Both attempts ended while the store was away. The newer one must begin first, so that the store refuses
-            # the older result.
-            store.begin(newest.attempt, newest.provenance)
-        counts = bool(deliver(store, entry, ended_at=spool.written_at(attempt)))
-        if entry.state is State.COMPLETED:
-            _tidy(store, attempt, counts=counts)
-        spool.remove(attempt)
-        (found.stored if counts else found.refused).append(attempt)
-    except FileNotFoundError:
-        pass  # another process ingested it
+        reply = deliver(store, entry, adopt=adopt)
     except UnfitError as error:
         _set_aside(spool, attempt, error, found)
     except (UnknownRunError, OSError) as error:
         found.left.append(f"{spool.path(attempt)} stays in the spool: {error}")
+    else:
+        if reply is Reply.UNKNOWN and isinstance(entry.ending, RunRecord):
+            why = "this store did not claim its attempt; imagine-results ingest --adopt stores it"
+            found.left.append(f"{spool.path(attempt)} stays in the spool: {why}")
+        else:
+            (found.stored if reply else found.refused).append(attempt)
 
 
-def _tidy(store: Store, attempt: Attempt, *, counts: bool) -> None:
-    """Delete what the stored result supersedes, or the weights of a refused result."""
-    files = Files(store.folder)
-    if counts:
-        files.remove_superseded(attempt)
-        HeartbeatFiles(store.folder).remove(attempt)
-        return
-    # The store also refuses to repeat a record whose metrics `replace_metrics` has changed. Its weights belong to the
-    # stored run, so they stay.
-    stored = [one for one in store.attempts(attempt.run_id) if one["state"] == State.COMPLETED]
-    if (attempt.number, attempt.restart) not in [(one["number"], one["restart"]) for one in stored]:
-        files.weights(attempt).unlink(missing_ok=True)
+def deliver(store: Store, entry: Spooled, *, adopt: bool = False) -> Reply:
+    """Tell the store how an attempt ended, and delete the files that are of no use any more.
 
-
-def deliver(store: WorkerStore, entry: Spooled, *, ended_at: datetime | None = None) -> bool | None:
-    """Tell the store how an attempt ended, and first that it began, which the store may not know yet.
-
-    Returns:
-        False if the store refuses it; None if the store cannot know yet.
+    The attempt begins first, in case the store does not know that yet. A result stays in the spool if the store did not
+    claim its attempt, unless it may `adopt` it.
 
     Raises:
         StoreError: the store cannot be reached.
-        UnfitError: the store will never accept the record.
+        UnknownRunError: the store cannot adopt a result of a run that it does not have.
+        UnfitError: the store will never accept the record. The attempt is FAILED.
     """
-    started_at = None if ended_at is None else ended_at - timedelta(seconds=entry.lasted_s)
-    store.begin(entry.attempt, entry.provenance, at=started_at)
-    if entry.record is not None:
-        return store.finish(entry.attempt, entry.record, at=ended_at)
-    return store.end(
-        entry.attempt,
-        entry.state,
-        error=entry.error,
-        exit_code=entry.exit_code,
-        log_tail=entry.log_tail,
-        at=ended_at,
-    )
+    attempt, ending, spool = entry.attempt, entry.ending, Spool(store.folder)
+    ended_at = spool.written_at(attempt)
+    began_at = None if ended_at is None else ended_at - timedelta(seconds=entry.lasted_s)
+    reply = store.begin(attempt, entry.provenance, at=began_at)
+    if isinstance(ending, Ending):
+        reply = store.end(attempt, ending, at=ended_at)
+    else:
+        try:
+            reply = store.finish(attempt, ending, at=ended_at)
+        except UnfitError as error:
+            store.end(attempt, Ending(State.FAILED, f"its record cannot be stored: {error}"), at=ended_at)
+            raise
+        if reply is Reply.UNKNOWN and adopt:
+            adopted = store.adopt(attempt, ending, entry.provenance, at=ended_at)
+            reply = Reply.REFUSED if adopted is None else Reply.ACCEPTED
+        if reply is Reply.UNKNOWN:
+            return reply
+    _tidy(store, attempt)
+    spool.remove(attempt)
+    return reply
+
+
+def _tidy(store: Store, attempt: Attempt) -> None:
+    """Delete what a run's stored result supersedes, or an attempt's weights without a result."""
+    files, run_id = Files(store.folder), attempt.run_id
+    HeartbeatFiles(store.folder).remove(attempt)
+    stored = [one for one in store.attempts(run_id) if one["state"] == State.COMPLETED]
+    if stored:
+        named = (stored[-1][name] for name in ("number", "restart", "nonce"))
+        files.remove_superseded(Attempt(run_id, *named))
+    else:
+        files.weights(attempt).unlink(missing_ok=True)

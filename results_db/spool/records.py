@@ -6,22 +6,18 @@ A file has two lines of JSON: a head with the checksum of the second line, and t
 import base64
 import hashlib
 import json
-import re
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from results_db.contract import FAILURES, INTERRUPTED, Attempt, Provenance, RunRecord, State
-from results_db.files import Files, write_atomically
+from results_db.contract import FAILURES, INTERRUPTED, Attempt, Ending, Provenance, RunRecord, State
+from results_db.files import Files, attempts_of, file_name, write_atomically
 
 FORMAT = "imagine-spool"
-VERSION = 1
-
-_NAME = re.compile(r"(?P<run_id>[0-9a-f]+)\.(?P<number>[0-9]+)\.(?P<restart>[0-9]+)\.json")
-
-_ENDED = FAILURES | INTERRUPTED | {State.COMPLETED}
+VERSION = 2
+"""Attempts have a nonce since version 2."""
 
 
 class DamagedError(Exception):
@@ -37,21 +33,15 @@ class Spooled:
     """How an attempt ended.
 
     Attributes:
-        state: COMPLETED, or the state in which it ended without a result.
+        ending: the run's record, or how the attempt ended without a result.
         provenance: what trained it, for a store that does not know that it began.
         lasted_s: seconds from its beginning to its end.
-        record: the run's record, if COMPLETED.
-        error, exit_code, log_tail: see `EndedAttempt`.
     """
 
     attempt: Attempt
-    state: State
+    ending: RunRecord | Ending
     provenance: Provenance
     lasted_s: float
-    record: RunRecord | None = None
-    error: str | None = None
-    exit_code: int | None = None
-    log_tail: str | None = None
 
 
 def encode(entry: Spooled) -> bytes:
@@ -88,15 +78,22 @@ def decode(data: bytes) -> Spooled:
 
 
 def _entry(plain: dict[str, Any]) -> Spooled:
-    record = plain["record"]
-    if record is not None:
-        record["samples"] = {name: base64.b64decode(npz) for name, npz in record["samples"].items()}
-        record["traces"] = {name: (steps, values) for name, (steps, values) in record["traces"].items()}
-    plain["attempt"] = Attempt(**plain["attempt"])
-    plain["state"] = State(plain["state"])
-    plain["provenance"] = Provenance(**plain["provenance"])
-    plain["record"] = None if record is None else RunRecord(**record)
-    return Spooled(**plain)
+    if "ending" not in plain:  # version 1
+        names = ("state", "error", "exit_code", "log_tail")
+        plain["ending"] = plain["record"] or {name: plain[name] for name in names}
+    ending = plain["ending"]
+    return Spooled(
+        Attempt(**plain["attempt"]),
+        _record(ending) if "outcome" in ending else Ending(**{**ending, "state": State(ending["state"])}),
+        Provenance(**plain["provenance"]),
+        plain["lasted_s"],
+    )
+
+
+def _record(plain: dict[str, Any]) -> RunRecord:
+    samples = {name: base64.b64decode(npz) for name, npz in plain["samples"].items()}
+    traces = {name: (steps, values) for name, (steps, values) in plain["traces"].items()}
+    return RunRecord(**{**plain, "samples": samples, "traces": traces})
 
 
 class Spool:
@@ -107,7 +104,7 @@ class Spool:
 
     def path(self, attempt: Attempt) -> Path:
         """The file of an attempt. Several machines may read it; one writes it, once."""
-        return self.folder / f"{attempt.run_id}.{attempt.number}.{attempt.restart}.json"
+        return self.folder / file_name(attempt, ".json")
 
     def write(self, entry: Spooled) -> Path:
         """Write an entry so that it survives a crash.
@@ -135,25 +132,27 @@ class Spool:
         entry = decode(self.path(attempt).read_bytes())
         if entry.attempt != attempt:
             raise DamagedError(f"it belongs to another attempt, {entry.attempt}")
-        if entry.record is not None and entry.record.run_id != attempt.run_id:
-            raise DamagedError(f"its record belongs to run {entry.record.run_id}")
-        if (entry.record is None) == (entry.state is State.COMPLETED) or entry.state not in _ENDED:
-            raise DamagedError(
-                f"no attempt ends as {entry.state} {'without' if entry.record is None else 'with'} a record"
-            )
+        if isinstance(entry.ending, RunRecord):
+            if entry.ending.run_id != attempt.run_id:
+                raise DamagedError(f"its record belongs to run {entry.ending.run_id}")
+        elif entry.ending.state not in FAILURES | INTERRUPTED:
+            raise DamagedError(f"no attempt ends as {entry.ending.state} without a record")
         return entry
 
-    def written_at(self, attempt: Attempt) -> datetime:
-        """When the attempt's file was written, by the file server's clock. The worker's clock may be wrong.
+    def written_at(self, attempt: Attempt) -> datetime | None:
+        """When the attempt's file was written, by the file server's clock; None if there is none.
 
-        Raises:
-            FileNotFoundError: another process ingested it.
+        The worker's clock may be wrong.
         """
-        return datetime.fromtimestamp(self.path(attempt).stat().st_mtime, UTC)
+        try:
+            return datetime.fromtimestamp(self.path(attempt).stat().st_mtime, UTC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def remove(self, attempt: Attempt) -> None:
         """Delete an attempt's file, because the store has or refused its record."""
-        self.path(attempt).unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            self.path(attempt).unlink(missing_ok=True)
 
     def set_aside(self, attempt: Attempt) -> Path:
         """Move a damaged file to `spool/damaged`, which `ingest` does not read; returns its new path.
@@ -166,11 +165,3 @@ class Spool:
         damaged.parent.mkdir(exist_ok=True)
         path.replace(damaged)
         return damaged
-
-
-def attempts_of(paths: Iterable[Path]) -> list[Attempt]:
-    """The attempts that these file names contain, sorted by run and then oldest first. Other names are skipped."""
-    found = (_NAME.fullmatch(path.name) for path in paths)
-    return sorted(
-        Attempt(name["run_id"], int(name["number"]), int(name["restart"])) for name in found if name
-    )

@@ -1,6 +1,10 @@
 """Attempts in a SQL database: claims, beginnings, heartbeats and ends. Only a run's newest attempt may write."""
 
+import os
+import secrets
+import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -17,12 +21,16 @@ from results_db.contract import (
     Attempt,
     BegunAttempt,
     EndedAttempt,
+    Ending,
     OpenAttempt,
     Provenance,
+    Reply,
     RunRecord,
     State,
     Store,
 )
+from results_db.files import Files, write_atomically
+from results_db.process import process_name
 from results_db.store import models, rows
 from results_db.store.engine import Database
 
@@ -33,34 +41,40 @@ class AttemptStore(Database, Store):
     """The methods of a SQL store that concern attempts."""
 
     @override
-    def start(self, run_id: str, provenance: Provenance) -> Attempt | None:
-        with self._writing() as connection:
-            run = rows.lock_run(connection, run_id)
-            if run.state in ACTIVE or run.state is State.COMPLETED:
-                return None
-            now = rows.now(connection)
-            (attempt,) = _claim(connection, [run], state=State.RUNNING, at=now, **_begun(provenance, now))
-        return attempt
-
-    @override
     def claim(
-        self, run_ids: Iterable[str], *, job_name: str, launcher: str, retry_failed: bool = False
+        self,
+        run_ids: Iterable[str],
+        *,
+        launcher: str,
+        job_name: str | None = None,
+        retry_failed: bool = False,
     ) -> list[Attempt]:
         closed = {State.COMPLETED, *ACTIVE, *(() if retry_failed else FAILURES)}
         wanted = list(dict.fromkeys(run_ids))
+        by: dict[str, Any] = {"launcher": launcher, "job_name": job_name, "versions": {}}
+        if job_name is None:
+            by |= {"host": socket.gethostname(), "process": process_name(os.getpid())}
         with self._writing() as connection:
             runs = rows.lock_runs(connection, wanted)
             free = [runs[run_id] for run_id in wanted if runs[run_id].state not in closed]
-            job = {"launcher": launcher, "job_name": job_name, "versions": {}}
-            return _claim(connection, free, state=State.PENDING, at=rows.now(connection), **job)
+            attempts = [Attempt(run.run_id, run.last_number + 1, nonce=secrets.token_hex(4)) for run in free]
+            _insert(connection, zip(free, attempts, strict=True), state=State.PENDING, **by)
+        return attempts
 
     @override
     def note_jobs(self, job_ids: Mapping[Attempt, str]) -> None:
         table = models.Attempt
         of_run = select(models.Run.id).where(models.Run.run_id == bindparam("of_run")).scalar_subquery()
-        noted = update(table).where(table.run == of_run, table.number == bindparam("of_number"))
+        noted = update(table).where(
+            table.run == of_run, table.number == bindparam("of_number"), table.nonce == bindparam("of_nonce")
+        )
         values = [
-            {"of_run": attempt.run_id, "of_number": attempt.number, "given": job_id}
+            {
+                "of_run": attempt.run_id,
+                "of_number": attempt.number,
+                "of_nonce": attempt.nonce,
+                "given": job_id,
+            }
             for attempt, job_id in sorted(job_ids.items())
         ]
         if values:
@@ -74,16 +88,18 @@ class AttemptStore(Database, Store):
         with self._writing() as connection:
             runs = rows.lock_runs(connection, [attempt.run_id for attempt in wanted])
             waiting = {
-                (row.run, row.number): row.id
+                (row.run, row.number, row.nonce): row.id
                 for chunk in rows.chunks([run.id for run in runs.values()])
                 for row in connection.execute(
-                    select(table.run, table.number, table.id).where(
+                    select(table.run, table.number, table.nonce, table.id).where(
                         table.run.in_(chunk), table.state == State.PENDING, table.job_id.is_(None)
                     )
                 )
             }
             withdrawn = {
-                one: waiting[key] for one in wanted if (key := (runs[one.run_id].id, one.number)) in waiting
+                one: waiting[key]
+                for one in wanted
+                if (key := (runs[one.run_id].id, one.number, one.nonce)) in waiting
             }
             for chunk in rows.chunks(list(withdrawn.values())):
                 connection.execute(delete(table).where(table.id.in_(chunk)))
@@ -115,19 +131,27 @@ class AttemptStore(Database, Store):
         return waiting
 
     @override
-    def begin(self, attempt: Attempt, provenance: Provenance, *, at: datetime | None = None) -> bool:
+    def standing(self, attempt: Attempt) -> Reply:
+        with self._reading() as connection:
+            found = rows.fence(connection, attempt, begins=True)
+            if isinstance(found, Reply):
+                return found
+            return Reply.ACCEPTED if found[1].state in RESTARTABLE else Reply.REFUSED
+
+    @override
+    def begin(self, attempt: Attempt, provenance: Provenance, *, at: datetime | None = None) -> Reply:
         with self._writing() as connection:
-            run = rows.lock_run(connection, attempt.run_id)
-            newest = rows.newest_attempt(connection, run)
-            if newest is None or newest.attempt.number != attempt.number or newest.attempt > attempt:
-                return False
+            found = rows.fence(connection, attempt, begins=True)
+            if isinstance(found, Reply):
+                return found
+            run, newest = found
             # Either this restart is known already: its job waits (PENDING), was given up too early (LOST), or says
             # again that it began. Or it is a new restart, which may follow every state from which a job comes back.
             again = newest.attempt == attempt
             if again and newest.state is State.RUNNING:
-                return True
+                return Reply.ACCEPTED
             if newest.state not in ({State.PENDING, State.LOST} if again else RESTARTABLE):
-                return False
+                return Reply.REFUSED
             now = rows.now(connection)
             values = {"state": State.RUNNING, "ended_at": None, **_begun(provenance, at or now)}
             if again or newest.state is State.PENDING:
@@ -135,71 +159,83 @@ class AttemptStore(Database, Store):
             else:
                 _restart(connection, newest, attempt.restart, at=now, **values)
             rows.set_run(connection, run.id, state=State.RUNNING)
-        return True
+        return Reply.ACCEPTED
 
     @override
     def heartbeat(
         self, attempt: Attempt, *, step: int, progress: Mapping[str, float], at: datetime | None = None
-    ) -> bool:
+    ) -> Reply:
         with self._writing() as connection:
-            run, newest = rows.fence(connection, attempt)
-            if newest is None or newest.state not in (State.RUNNING, State.LOST):
-                return False
+            found = rows.fence(connection, attempt)
+            if isinstance(found, Reply):
+                return found
+            run, newest = found
+            if newest.state not in (State.RUNNING, State.LOST):
+                return Reply.REFUSED
             values: dict[str, Any] = {"step": step, "progress": dict(progress)}
             if newest.state is State.LOST:
                 values |= {"state": State.RUNNING, "ended_at": None, "error": None}
                 rows.set_run(connection, run.id, state=State.RUNNING)
             rows.set_attempt(connection, newest.id, heartbeat_at=at or rows.now(connection), **values)
-        return True
+        return Reply.ACCEPTED
 
     @override
-    def finish(self, attempt: Attempt, record: RunRecord, *, at: datetime | None = None) -> bool:
-        if record.run_id != attempt.run_id:
-            raise ValueError(f"a record of run {record.run_id} for an attempt of {attempt.run_id}")
+    def finish(self, attempt: Attempt, record: RunRecord, *, at: datetime | None = None) -> Reply:
+        _check_run(attempt, record)
         with self._writing() as connection:
-            run, newest = rows.fence(connection, attempt)
-            if newest is None:
-                return False
+            found = rows.fence(connection, attempt)
+            if isinstance(found, Reply):
+                return found
+            run, newest = found
             if run.state is State.COMPLETED:
-                return rows.same_record(connection, run.id, record)
+                return Reply.ACCEPTED if rows.same_record(connection, run.id, record) else Reply.REFUSED
             if State.COMPLETED not in ARROWS[run.state]:
-                return False
-            ended_at = at or rows.now(connection)
-            steps = record.metrics.get("steps")
-            ended = {"state": State.COMPLETED, "ended_at": ended_at}
-            # The last heartbeat came before the last step; a short run sent none.
-            last = {} if steps is None else {"step": int(steps)}
-            rows.set_attempt(connection, newest.id, heartbeat_at=ended_at, error=None, **last, **ended)
-            rows.set_run(connection, run.id, outcome=record.outcome, seconds=record.seconds, **ended)
-            rows.insert_record(connection, run.id, record)
-        return True
+                return Reply.REFUSED
+            _complete(connection, run, newest.id, record, at=at)
+        return Reply.ACCEPTED
 
     @override
-    def end(
-        self,
-        attempt: Attempt,
-        state: State,
-        *,
-        error: str | None = None,
-        exit_code: int | None = None,
-        log_tail: str | None = None,
-        at: datetime | None = None,
-    ) -> bool:
-        if state not in FAILURES | INTERRUPTED:
-            raise ValueError(f"an attempt does not end as {state}")
+    def end(self, attempt: Attempt, ending: Ending, *, at: datetime | None = None) -> Reply:
+        if ending.state not in FAILURES | INTERRUPTED:
+            raise ValueError(f"an attempt does not end as {ending.state}")
         with self._writing() as connection:
-            run, newest = rows.fence(connection, attempt)
-            if newest is None:
-                return False
-            if newest.state == state == run.state:
-                return True
-            if state not in ARROWS[run.state]:
-                return False
-            ended = {"state": state, "ended_at": at or rows.now(connection)}
-            details = {"error": _storable(error), "exit_code": exit_code, "log_tail": _storable(log_tail)}
-            rows.set_attempt(connection, newest.id, **ended, **details)
+            found = rows.fence(connection, attempt)
+            if isinstance(found, Reply):
+                return found
+            run, newest = found
+            if newest.state == ending.state == run.state:
+                return Reply.ACCEPTED
+            if ending.state not in ARROWS[run.state]:
+                return Reply.REFUSED
+            ended = {"state": ending.state, "ended_at": at or rows.now(connection)}
+            details = {"error": _storable(ending.error), "log_tail": _storable(ending.log_tail)}
+            rows.set_attempt(connection, newest.id, exit_code=ending.exit_code, **ended, **details)
             rows.set_run(connection, run.id, **ended)
-        return True
+        return Reply.ACCEPTED
+
+    @override
+    def adopt(
+        self, attempt: Attempt, record: RunRecord, provenance: Provenance, *, at: datetime | None = None
+    ) -> Attempt | None:
+        _check_run(attempt, record)
+        table = models.Attempt
+        with self._writing() as connection:
+            run = rows.lock_run(connection, attempt.run_id)
+            if run.state is State.COMPLETED:
+                return None
+            now = rows.now(connection)
+            lost = update(table).where(table.run == run.id, table.state.in_(sorted(ACTIVE)))
+            why = "the result of an attempt that this store did not claim was adopted"
+            connection.execute(lost.values(state=State.LOST, ended_at=now, error=why))
+            adopted = Attempt(run.run_id, run.last_number + 1, nonce=attempt.nonce)
+            _insert(connection, [(run, adopted)], state=State.RUNNING, **_begun(provenance, at or now))
+            files = Files(self.folder)
+            with suppress(FileNotFoundError):
+                write_atomically(files.weights(adopted), files.weights(attempt).read_bytes())
+            newest = rows.newest_attempt(connection, run)
+            assert newest is not None
+            _complete(connection, run, newest.id, record, at=at)
+        return adopted
 
     @override
     def open_attempts(self) -> list[OpenAttempt]:
@@ -224,20 +260,40 @@ class AttemptStore(Database, Store):
         return sorted(newest.values(), key=lambda one: one.ended_at, reverse=True)
 
 
-def _claim(
-    connection: Connection, runs: Sequence[rows.RunRow], *, state: State, at: datetime, **values: Any
-) -> list[Attempt]:
+def _insert(
+    connection: Connection, claimed: Iterable[tuple[rows.RunRow, Attempt]], *, state: State, **values: Any
+) -> None:
     """Insert the next attempt of each of these locked runs, in this state."""
-    attempts = [Attempt(run.run_id, run.last_number + 1) for run in runs]
-    first = {"restart": 0, "state": state, "claimed_at": at, "step": 0, "progress": {}, **values}
-    new = [{"run": run.id, "number": run.last_number + 1, **first} for run in runs]
+    first = {"claimed_at": rows.now(connection), "step": 0, "progress": {}, "state": state, **values}
+    new = [
+        {"run": run.id, "number": attempt.number, "restart": 0, "nonce": attempt.nonce, **first}
+        for run, attempt in claimed
+    ]
     if new:
         connection.execute(insert(models.Attempt), new)
     run = models.Run
-    for chunk in rows.chunks([row.id for row in runs]):
-        claimed = update(run).where(run.id.in_(chunk))
-        connection.execute(claimed.values(state=state, last_number=run.last_number + 1))
-    return attempts
+    for chunk in rows.chunks([row["run"] for row in new]):
+        next_number = {"state": state, "last_number": run.last_number + 1}
+        connection.execute(update(run).where(run.id.in_(chunk)).values(next_number))
+
+
+def _check_run(attempt: Attempt, record: RunRecord) -> None:
+    if record.run_id != attempt.run_id:
+        raise ValueError(f"a record of run {record.run_id} for an attempt of {attempt.run_id}")
+
+
+def _complete(
+    connection: Connection, run: rows.RunRow, attempt: int, record: RunRecord, *, at: datetime | None
+) -> None:
+    """Write a run's record, and the end of the attempt that made it."""
+    ended_at = at or rows.now(connection)
+    steps = record.metrics.get("steps")
+    ended = {"state": State.COMPLETED, "ended_at": ended_at}
+    # The last heartbeat came before the last step; a short run sent none.
+    last = {} if steps is None else {"step": int(steps)}
+    rows.set_attempt(connection, attempt, heartbeat_at=ended_at, error=None, **last, **ended)
+    rows.set_run(connection, run.id, outcome=record.outcome, seconds=record.seconds, **ended)
+    rows.insert_record(connection, run.id, record)
 
 
 def _begun(provenance: Provenance, at: datetime) -> dict[str, Any]:
@@ -264,7 +320,7 @@ def _restart(
             error=f"its job was requeued: restart {restart} began while this one was recorded as RUNNING",
         )
     table = models.Attempt.__table__
-    kept = ("run", "number", "claimed_at", "launcher", "job_name", "job_id", "versions")
+    kept = ("run", "number", "nonce", "claimed_at", "launcher", "job_name", "job_id", "versions")
     row = connection.execute(select(*(table.c[name] for name in kept)).where(table.c.id == before.id)).one()
     fresh = {"step": 0, "progress": {}, "restart": restart}
     connection.execute(
@@ -289,12 +345,13 @@ def _columns_of(listed: type[OpenAttempt | BegunAttempt | EndedAttempt]) -> Sele
     """A query for all attempts, with the columns that `_listed` expects."""
     table = models.Attempt.__table__.c
     names = [field.name for field in fields(listed) if field.name != "attempt"]
-    columns = [models.Run.run_id, table.number, table.restart, *(table[name] for name in names)]
+    of = (models.Run.run_id, table.number, table.restart, table.nonce)
+    columns = [*of, *(table[name] for name in names)]
     return select(*columns).join(models.Attempt, models.Attempt.run == models.Run.id)
 
 
 def _listed(connection: Connection, listed: type[Listed], query: Select[Any]) -> list[Listed]:
     return [
-        listed(Attempt(run_id, number, restart), State(state), *values)
-        for run_id, number, restart, state, *values in connection.execute(query)
+        listed(Attempt(run_id, number, restart, nonce), State(state), *values)
+        for run_id, number, restart, nonce, state, *values in connection.execute(query)
     ]

@@ -1,9 +1,10 @@
 """Engines, connections and transactions for both databases. A database error becomes one line for the user."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from sqlalchemy.exc import (
     IntegrityError,
     StatementError,
 )
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from results_db.contract import StoreError, UnfitError
 from results_db.store.address import Address, masked
@@ -29,8 +30,13 @@ from results_db.text import one_line
 BUSY_TIMEOUT_S = 30
 """How long a writer waits for another writer."""
 
-_SERVER = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
-"""Limits for connecting to a server (s) and for its answers (ms); TCP's own limit is 15 minutes."""
+CONNECT_WITHIN_S = 10
+"""How long a server may take to accept a connection."""
+
+ANSWER_WITHIN_S = 45
+"""How long a server may be silent. One that accepts and never answers knows no limit of its own."""
+
+_LIMITS = "SET LOCAL lock_timeout = '20s'; SET LOCAL statement_timeout = '30s'"
 
 _WRITE = "results_db_write"
 """Execution option of connections whose transactions write."""
@@ -61,9 +67,10 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
     if url.database == ":memory:":  # one connection is one database, so all threads share it
         options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
     elif url.get_backend_name() == "postgresql":
-        given = url.normalized_query
-        options["connect_args"] = {name: value for name, value in _SERVER.items() if name not in given}
-        options["pool_pre_ping"] = True  # survives a restart of the server
+        if "connect_timeout" not in url.normalized_query:
+            options["connect_args"] = {"connect_timeout": CONNECT_WITHIN_S}
+        # No pool: a server has few connections, for which hundreds of jobs that are mostly silent compete.
+        options["poolclass"] = NullPool
     elif read_only:
         url = url.set(database=f"file:{quote(str(url.database))}", query={"mode": "ro", "uri": "true"})
     try:
@@ -75,6 +82,9 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
         raise StoreError(
             f"--db: {url.drivername} needs the Python package {error.name}; run: pip install 'psycopg[binary]'"
         ) from None
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "do_connect", _connect_to_server)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(_LIMITS))
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure)
         event.listen(engine, "begin", _begin)
@@ -82,6 +92,42 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
             event.listen(engine, "connect", partial(_note_file, file))
             event.listen(engine, "checkout", partial(_check_file, file))
     return engine
+
+
+def _connect_to_server(_dialect: Any, _record: Any, arguments: Any, options: dict[str, Any]) -> Any:
+    return _impatient().connect(*arguments, **options)
+
+
+@cache
+def _impatient() -> Any:
+    """A class of connections that give up after `ANSWER_WITHIN_S`. psycopg is optional, so it is imported late."""
+    import psycopg
+
+    class Impatient(psycopg.Connection[Any]):
+        def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
+            silent = psycopg.OperationalError(f"no answer within {ANSWER_WITHIN_S} s")
+            try:
+                return super().wait(_limited(gen, silent), *arguments, **options)
+            except psycopg.OperationalError as error:
+                if error is silent:
+                    self.pgconn.finish()
+                raise
+
+    return Impatient
+
+
+def _limited(steps: Any, silent: Exception) -> Generator[Any, Any, Any]:
+    """The steps of psycopg's conversation with the server, until it is `silent` for too long."""
+    until = time.monotonic() + ANSWER_WITHIN_S
+    try:
+        wanted = next(steps)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > until:
+                raise silent
+            wanted = steps.send(ready)
+    except StopIteration as done:
+        return done.value
 
 
 def _file_id(file: Path) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.schema import MetaData
@@ -123,6 +124,7 @@ class Attempt(Base):
     run: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
     number: Mapped[int]
     restart: Mapped[int]
+    nonce: Mapped[str] = mapped_column(String(16), server_default=text("''"))
     state: Mapped[str] = mapped_column(String(16), index=True)
     claimed_at: Mapped[datetime] = mapped_column("intended_at", key="claimed_at")
     started_at: Mapped[datetime | None]

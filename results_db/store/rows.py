@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from results_db.contract import Attempt, RunRecord, State, UnknownRunError
+from results_db.contract import Attempt, Reply, RunRecord, State, UnknownRunError
 from results_db.store import models
 
 Id = TypeVar("Id", int, str)
@@ -54,60 +54,73 @@ def unknown_run(run_id: str) -> UnknownRunError:
     return UnknownRunError(f"no run {run_id} in the store; a launch stages it")
 
 
-def lock_run(connection: Connection, run_id: str) -> RunRow:
-    """The run, locked against other writers until the transaction ends.
-
-    Raises:
-        UnknownRunError: the run is not in the store.
-    """
-    return lock_runs(connection, [run_id])[run_id]
-
-
 def lock_runs(connection: Connection, run_ids: Iterable[str]) -> dict[str, RunRow]:
     """The runs by id, locked against other writers until the transaction ends.
 
     Raises:
         UnknownRunError: one of the runs is not in the store.
     """
-    run = models.Run
-    query = select(run.id, run.run_id, run.state, run.last_number).order_by(run.run_id).with_for_update()
     wanted = sorted(set(run_ids))  # every transaction locks in this order, which prevents deadlocks
-    found: dict[str, RunRow] = {}
-    for chunk in chunks(wanted):
-        for row in connection.execute(query.where(run.run_id.in_(chunk))):
-            found[row.run_id] = RunRow(row.id, row.run_id, State(row.state), row.last_number)
+    found = {run_id: run for chunk in chunks(wanted) for run_id, run in _locked(connection, chunk)}
     for run_id in wanted:
         if run_id not in found:
             raise unknown_run(run_id)
     return found
 
 
+def lock_run(connection: Connection, run_id: str) -> RunRow:
+    """See `lock_runs`."""
+    return lock_runs(connection, [run_id])[run_id]
+
+
+def _locked(connection: Connection, run_ids: Sequence[str]) -> Iterator[tuple[str, RunRow]]:
+    run = models.Run
+    query = select(run.id, run.run_id, run.state, run.last_number).order_by(run.run_id).with_for_update()
+    for row in connection.execute(query.where(run.run_id.in_(run_ids))):
+        yield row.run_id, RunRow(row.id, row.run_id, State(row.state), row.last_number)
+
+
 def newest_attempt(connection: Connection, run: RunRow) -> AttemptRow | None:
     """The run's newest attempt."""
     table = models.Attempt
-    query = (
-        select(table.id, table.number, table.restart, table.state, table.started_at, table.job_name)
-        .where(table.run == run.id)
-        .order_by(table.number.desc(), table.restart.desc())
+    columns = (
+        table.id,
+        table.number,
+        table.restart,
+        table.nonce,
+        table.state,
+        table.started_at,
+        table.job_name,
     )
+    query = select(*columns).where(table.run == run.id).order_by(table.number.desc(), table.restart.desc())
     row = connection.execute(query.limit(1)).first()
     if row is None:
         return None
-    attempt = Attempt(run.run_id, row.number, row.restart)
+    attempt = Attempt(run.run_id, row.number, row.restart, row.nonce)
     return AttemptRow(row.id, attempt, State(row.state), row.started_at, row.job_name)
 
 
-def fence(connection: Connection, attempt: Attempt) -> tuple[RunRow, AttemptRow | None]:
-    """Locks the run.
+def fence(
+    connection: Connection, attempt: Attempt, *, begins: bool = False
+) -> tuple[RunRow, AttemptRow] | Reply:
+    """Locks the run; returns it with its newest attempt.
 
-    Returns it with its newest attempt, or with None if `attempt` is not the newest and so may not write.
-
-    Raises:
-        UnknownRunError: the run is not in the store.
+    If `attempt` is another, so that it may not write, returns why. If it `begins`, it may be a later restart.
     """
-    run = lock_run(connection, attempt.run_id)
+    run = dict(_locked(connection, [attempt.run_id])).get(attempt.run_id)
+    if run is None:
+        return Reply.UNKNOWN
     newest = newest_attempt(connection, run)
-    return run, newest if newest is not None and newest.attempt == attempt else None
+    claim = (attempt.number, attempt.nonce)
+    if newest is not None and (newest.attempt.number, newest.attempt.nonce) == claim:
+        counts = newest.attempt == attempt or (begins and newest.attempt < attempt)
+        return (run, newest) if counts else Reply.REFUSED
+    table = models.Attempt
+    query = select(table.nonce).where(table.run == run.id, table.number == attempt.number)
+    nonces = set(connection.scalars(query))
+    withdrawn = not nonces and attempt.number <= run.last_number
+    outdated = withdrawn or attempt.nonce in nonces or run.state is State.COMPLETED
+    return Reply.REFUSED if outdated else Reply.UNKNOWN
 
 
 def set_run(connection: Connection, run: int, **values: Any) -> None:

@@ -13,13 +13,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from results_db.contract import Attempt, EndedAttempt, OpenAttempt, State, Store
+from results_db.contract import Attempt, EndedAttempt, Ending, OpenAttempt, State, Store
 from results_db.text import counted
 from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Answer, Job, Unknown
 from slurm.follow.verdicts import ENDS, Word, word_on
 
-_WHY = "cancelled with imagine-sweep cancel"
+_CANCELLED = Ending(State.CANCELLED, "cancelled with imagine-sweep cancel")
 
 
 @dataclass
@@ -126,7 +126,7 @@ def carry_out(cancellation: Cancellation, store: Store, slurm: Slurm) -> None:
     withdrawn = set(store.withdraw(cancellation.claims))
     submitted_meanwhile = [attempt for attempt in cancellation.claims if attempt not in withdrawn]
     for attempt in (*submitted_meanwhile, *cancellation.training):
-        store.end(attempt, State.CANCELLED, error=_WHY)
+        store.end(attempt, _CANCELLED)
     jobs = cancellation.jobs
     try:
         if jobs:
@@ -137,4 +137,4 @@ def carry_out(cancellation: Cancellation, store: Store, slurm: Slurm) -> None:
         if isinstance(queue, Unknown) or any(_goes_on(queue.find(job_id)) for job_id in jobs):
             raise
     for attempt in cancellation.waiting:
-        store.end(attempt, State.CANCELLED, error=_WHY)
+        store.end(attempt, _CANCELLED)

@@ -19,6 +19,7 @@ from results_db.contract import (
     RESTARTABLE,
     Attempt,
     EndedAttempt,
+    Ending,
     OpenAttempt,
     State,
     Store,
@@ -177,11 +178,13 @@ class Reconciler:
         found = Reconciled()
         self._ingest(found, dry_run=dry_run)
         found.open = self._open()
-        if not dry_run and any(one.state is State.PENDING and one.job_id is None for one in found.open):
+        if not dry_run and any(
+            one.state is State.PENDING and one.job_id is None and one.job_name for one in found.open
+        ):
             found.recovered = recovery.recover(self._store, self._slurm)
             found.unknown += found.recovered.unclear
             found.open = self._open()
-        if any(one.state is State.RUNNING and one.job_name is None for one in found.open):
+        if any(one.job_name is None for one in found.open):
             self._end_local(found, dry_run=dry_run)
         jobs = [one for one in found.open if _is_dispatched(one)]
         ended = self._store.ended_attempts(RESTARTABLE & INTERRUPTED)
@@ -222,7 +225,7 @@ class Reconciler:
         local = {one.attempt for one in found.open if one.job_name is None}
         verdict = Verdict(State.LOST, "its worker process is gone")
         for attempt in dead_attempts(self._store):
-            if attempt in local and (dry_run or self._store.end(attempt, State.LOST, error=verdict.why)):
+            if attempt in local and (dry_run or self._store.end(attempt, Ending(State.LOST, verdict.why))):
                 found.ended.append(Ended(attempt, None, verdict))
 
     def _requeue(self, interrupted: Sequence[EndedAttempt], found: Reconciled, *, dry_run: bool) -> None:
@@ -302,11 +305,7 @@ class Reconciler:
         verdict = with_log(verdict, tail)
         assert verdict.state is not None
         if dry_run or self._store.end(
-            one.attempt,
-            verdict.state,
-            error=_error(verdict, tail),
-            exit_code=verdict.exit_code,
-            log_tail=tail,
+            one.attempt, Ending(verdict.state, _error(verdict, tail), verdict.exit_code, tail)
         ):
             found.ended.append(Ended(one.attempt, one.job_id, verdict))
 

@@ -26,8 +26,8 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from imagination.schema import ConfigError
 from jobs.code import copy_code, this_code
-from jobs.dispatched import Dispatch, DispatchFolder, Task, check_own
-from jobs.pack import Pack
+from jobs.dispatched import Dispatch, DispatchFolder, check_own
+from jobs.pack import Pack, Task
 from results_db.contract import Attempt, Store
 from results_db.process import process_name
 from results_db.text import counted, one_line
@@ -200,7 +200,7 @@ class Submission:
         """Count the tasks of an array that is in the queue, and note its id."""
         self.jobs.append(job_id)
         self.tasks += len(tasks)
-        self.runs += sum(len(task.numbers) for task in tasks)
+        self.runs += sum(len(task.attempts) for task in tasks)
         make_given_folder(self.resources, recovery.job_ids(job_id, len(tasks)))
         recovery.note(self.store, folder, job_id)
 
@@ -267,8 +267,6 @@ def setup_commands(resources: Resources) -> list[str]:
 
 def _tasks(packs: Sequence[Pack], attempts: Sequence[Attempt]) -> list[Task]:
     """The packs, each with its claimed runs; a pack without any is left out."""
-    numbers = {attempt.run_id: attempt.number for attempt in attempts}
-    claimed = [Pack(tuple(run for run in pack.runs if run.run_id in numbers)) for pack in packs]
-    return [
-        Task(pack, {run.run_id: numbers[run.run_id] for run in pack.runs}) for pack in claimed if pack.runs
-    ]
+    of_run = {attempt.run_id: attempt for attempt in attempts}
+    claimed = [Pack(tuple(run for run in pack.runs if run.run_id in of_run)) for pack in packs]
+    return [Task(pack, tuple(of_run[run.run_id] for run in pack.runs)) for pack in claimed if pack.runs]

@@ -119,7 +119,7 @@ def note(store: Store, folder: DispatchFolder, job: str) -> tuple[set[Attempt], 
     damaged = []
     for index, job_id in enumerate(job_ids(job, folder.tasks())):
         try:
-            attempts = folder.task(index).attempts().values()
+            attempts = folder.task(index).attempts
         except (OSError, ValueError) as error:
             damaged.append(
                 f"{folder.path}: {one_line(error)}; the runs of this task stay as they are{_CANCEL}"

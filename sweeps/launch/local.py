@@ -7,6 +7,7 @@ from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts
 from results_db.contract import FAILURES, INTERRUPTED, State, Store
 from results_db.spool.ingest import ingest
+from results_db.spool.records import Spool
 from results_db.store import open_store
 from results_db.text import counted
 from slurm.local import LocalLauncher
@@ -65,7 +66,13 @@ def _result(spec: Spec, expansion: Expansion, local: LocalLauncher, *, db: str |
         stored = store.states(local.states)
     failure = local.failure
     trained = [run_id for run_id, state in local.states.items() if state is State.COMPLETED]
-    if any(stored.get(run_id) is not State.COMPLETED for run_id in trained):
+    lacking = [run_id for run_id in trained if stored.get(run_id) is not State.COMPLETED]
+    waiting = len(Spool(store.folder).attempts())
+    if lacking and waiting:
+        failure = (
+            f"{counted(waiting, 'result')} wait in the spool of {store.display_url} (imagine-results ingest)"
+        )
+    elif lacking:
         failure = f"{store.display_url} lacks runs that were trained, as if it was removed; launch again"
     return LaunchResult(
         name=spec.name,

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -13,28 +12,15 @@ from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 from results_db.paper.learning_order import Cell, Order, by_cell, states
 from results_db.text import cell_text, counted
 from results_db.views.figures.files import COLUMN
+from results_db.views.figures.style import COLOURS, STYLE
 from results_db.views.learning_order import shown_keys
 
 _HEIGHT = 2.3
 _LOWEST = 0.75
 """The lowest similarity shown, unless a curve ends lower. The start of the training is of no interest."""
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""The palette of Okabe and Ito, which colour-blind readers can tell apart. It repeats from the eighth state on."""
-
 _BEYOND = 1.25
 """The end of a scaled axis, on which the final state is learned at 1."""
-
-_STYLE: dict[Any, Any] = {
-    **dict.fromkeys(("font.size", "axes.labelsize", "legend.fontsize", "legend.title_fontsize"), 7),
-    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 6.5),
-    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
-    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-    "legend.handlelength": 1.2,
-    "legend.columnspacing": 1,
-    "legend.labelspacing": 0.25,
-}
 
 
 def draw(orders: Sequence[Order], *, similarity: float) -> Figure:
@@ -46,7 +32,7 @@ def draw(orders: Sequence[Order], *, similarity: float) -> Figure:
     """
     cells = by_cell(orders)
     columns = shown_keys(orders)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(COLUMN, _HEIGHT * len(cells)), layout="constrained")
         panels = figure.subplots(len(cells), squeeze=False)[:, 0]
         for axes, (cell, runs) in zip(panels, cells.items(), strict=True):
@@ -68,7 +54,7 @@ def _panel(axes: Axes, runs: Sequence[Order], *, similarity: float) -> None:
     for place, name in enumerate(states(name for run in runs for name in run.first)):
         having = [run for run in drawn if name in run.first]
         if having:
-            _state(axes, name, having, shared=shared, colour=_COLOURS[place % len(_COLOURS)])
+            _state(axes, name, having, shared=shared, colour=COLOURS[place % len(COLOURS)])
     axes.axhline(similarity, color="#555555", linewidth=0.6, linestyle=(0, (4, 2)))
     level = f"{100 * similarity:g}%"
     axes.text(0.01, similarity, level, fontsize=6, va="bottom", transform=axes.get_yaxis_transform())

@@ -1,0 +1,1 @@
+"""The report: one HTML file with the tables, figures and decoded boards of a store."""

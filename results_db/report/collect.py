@@ -1,0 +1,181 @@
+"""What a report shows, as plain data for its page."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from results_db.columns import config_keys, sweeps_in
+from results_db.contract import Store, StoreError
+from results_db.paper import learning_order
+from results_db.paper.compare import compare, kept_values
+from results_db.paper.numbers import ABOUT, SIMILARITY, TABLES
+from results_db.query.aggregate import records
+from results_db.query.gate import completed, passed
+from results_db.report.boards import sequence
+from results_db.text import short
+from results_db.views.figures import boards, curves, metrics
+
+_VARIED = ("channels", "enc_layers", "step_layers", "dec_layers", "batch", "lr", "muon_lr", "reset")
+"""Config keys against which the metric is drawn, if the runs differ in them."""
+
+_CELL = ("experiment", "preset", "gol", "model_t", "ae", "rnn", "gan")
+"""Config keys by which the gallery can be filtered."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report: SVG with its title, which also describes it to readers who do not see it."""
+
+    title: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything on the page.
+
+    Attributes:
+        store: the store's name.
+        summary: label to value.
+        tables: table to its rows, as `compare` gives them.
+        pictures: the figures.
+        runs: the runs of the gallery: id, filters, metrics, config, attempts and sequences.
+        sweeps: launched sweep to its number of runs.
+        left_out: the number of kept runs beyond those of the gallery.
+    """
+
+    store: str
+    summary: Mapping[str, str]
+    tables: Mapping[str, Sequence[Mapping[str, Any]]]
+    pictures: Sequence[Picture]
+    runs: Sequence[Mapping[str, Any]]
+    sweeps: Mapping[str, int]
+    left_out: int = 0
+    about: Mapping[str, str] = field(default_factory=lambda: ABOUT)
+
+
+def collect(
+    store: Store, frame: pd.DataFrame, *, most_runs: int, min_accuracy: float | None = None
+) -> Report:
+    """What the report on these runs shows. `frame` holds runs of the store, as `Store.runs` gives them.
+
+    Raises:
+        StoreError: none of the runs is COMPLETED.
+    """
+    done = completed(frame)
+    if done.empty:
+        raise StoreError("no COMPLETED run to report on; see imagine-results runs")
+    kept = done[passed(done, min_accuracy=min_accuracy)]
+    tables = {name: compare(name, frame, store=store, min_accuracy=min_accuracy) for name in TABLES}
+    filled = {name: rows for name, rows in tables.items() if any(row["run"] for row in rows)}
+    shown = _spread(kept, most_runs)
+    return Report(
+        store=store.display_url,
+        summary=_summary(done, kept),
+        tables=filled,
+        pictures=list(_pictures(store, frame, done, kept, filled, min_accuracy=min_accuracy)),
+        runs=[run for row in records(shown) if (run := _run(store, row)) is not None],
+        sweeps=_sweeps(done),
+        left_out=len(kept) - len(shown),
+    )
+
+
+def _summary(done: pd.DataFrame, kept: pd.DataFrame) -> dict[str, str]:
+    hours = done["seconds"].sum() / 3600
+    return {
+        "runs": f"{len(done):,}",
+        "kept": f"{len(kept):,} ({100 * len(kept) / len(done):.0f}%)",
+        "training": f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min",
+        "presets": ", ".join(sorted(done["preset"].unique())),
+    }
+
+
+def _sweeps(done: pd.DataFrame) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for cell in done["sweep"]:
+        for name in sweeps_in(cell):
+            counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _spread(kept: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most so many runs, taken in turn from every cell, so that each is represented."""
+    if len(kept) <= most:
+        return kept
+    turn = kept.groupby(list(_CELL), dropna=False).cumcount()
+    return kept.loc[turn.sort_values(kind="stable").index[:most].sort_values()]
+
+
+def _pictures(
+    store: Store,
+    frame: pd.DataFrame,
+    done: pd.DataFrame,
+    kept: pd.DataFrame,
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    min_accuracy: float | None,
+) -> Iterable[Picture]:
+    for name, rows in tables.items():
+        if name.startswith("table"):
+            values = kept_values(name, frame, store=store, min_accuracy=min_accuracy)
+            drawn = metrics.cells(rows, values, list(TABLES[name][0].cell))
+            yield _picture(f"{name}: {ABOUT[name]}", drawn)
+    chosen = learning_order.choose(store, (), where=None, sweep=None)
+    chosen = chosen[chosen["run_id"].isin(frame["run_id"])]
+    orders = learning_order.collect(
+        store, chosen, named=False, min_accuracy=min_accuracy, similarity=SIMILARITY
+    )
+    if orders:
+        yield _picture(
+            "Learning order: when each state is learned", curves.draw(orders, similarity=SIMILARITY)
+        )
+    yield _picture("Steps to the accuracy", metrics.steps(done, ["gol", "model_t"]))
+    by = "ae" if kept["ae"].nunique() > 1 else None
+    for key in _VARIED:
+        if key in kept and kept[key].nunique() > 3 and kept["metric"].notna().any():
+            yield _picture(f"The metric against {key}", metrics.against(kept, key, metric="metric", by=by))
+
+
+def _picture(title: str, figure: Figure) -> Picture:
+    from matplotlib import rc_context
+
+    data = io.StringIO()
+    with rc_context({"svg.hashsalt": title}):
+        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None})
+    text = data.getvalue()
+    # The page has its own colours for text and lines, in light and dark.
+    return Picture(title, text[text.index("<svg") :].replace("#000000", "currentColor"))
+
+
+def _run(store: Store, row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A run of the gallery; None without decoded boards."""
+    run_id = str(row["run_id"])
+    try:
+        read = boards.read(store.samples(run_id), run=short(run_id), state="COMPLETED")
+    except StoreError:
+        return None
+    attempt = store.attempts(run_id)[-1]
+    config = {key: row[key] for key in config_keys(row) if row[key] is not None}
+    return {
+        "id": short(run_id),
+        "seed": row["seed"],
+        "cell": {key: config[key] for key in _CELL if key in config},
+        "metrics": {
+            name: row[name]
+            for name in ("metric", "metric_plain", "metric_adv", "correlation", "train_accuracy", "steps")
+            if row.get(name) is not None
+        },
+        "config": config,
+        "about": {
+            "sweeps": row["sweep"],
+            "commit": attempt["git_commit"],
+            "host": attempt["host"],
+            "device": attempt["device"],
+            "minutes": round(float(row["seconds"]) / 60, 1),
+        },
+        "sequences": [sequence(picked) for picked in boards.pick(read, "all")],
+    }

@@ -1,0 +1,132 @@
+"""Figures of the metric over runs: what is drawn, from the stored runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from cli_helpers import call, output
+from compare_helpers import config, store_five, store_run
+from matplotlib.figure import Figure
+
+from results_db.paper.compare import compare, kept_values
+from results_db.query.gate import completed
+from results_db.store.sql import SqlStore, open_store
+from results_db.views.figures import metrics
+from results_db.views.figures.style import COLOURS
+
+Capsys = pytest.CaptureFixture[str]
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
+
+@pytest.fixture
+def db() -> SqlStore:
+    return open_store(None, create=True)
+
+
+def points(figure: Figure, marker: str) -> list[tuple[float, float]]:
+    """The points that are drawn with a marker, without those of the legend."""
+    (axes,) = figure.axes
+    lines = [line for line in axes.get_lines() if line.get_marker() == marker]
+    return [(float(x), float(y)) for line in lines for x, y in zip(*line.get_data(), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "reached", "x", "y"),
+    [
+        # Of 4 runs one arrives at 10 and one at 30; between them one stops at 20 without: 3/4, then 1/2 of that.
+        ([10, 20, 30, 40], [True, False, True, False], [0, 10, 30, 40], [1, 0.75, 0.375, 0.375]),
+        ([10, 10], [True, True], [0, 10, 10], [1, 0, 0]),
+        ([5], [False], [0, 5], [1, 1]),
+        # A run that stops at the step at which another arrives was still there: 1/2.
+        ([10, 10], [True, False], [0, 10, 10], [1, 0.5, 0.5]),
+    ],
+)
+def test_the_share_that_has_not_arrived(
+    steps: Sequence[float], reached: Sequence[bool], x: Sequence[float], y: Sequence[float]
+) -> None:
+    assert metrics.survival(steps, reached) == (x, pytest.approx(y))
+
+
+def test_a_table_shows_runs_mean_interval_paper_and_ceiling(db: SqlStore) -> None:
+    for seed in range(5):
+        store_run(db, config(seed=seed, ae=False), metric=seed / 10, baseline_perfect=1.02)
+    rows = compare("table1", db.runs(), store=db)
+    ours = [row["ours"] for row in rows]
+    place = next(index for index, mean in enumerate(ours) if mean is not None)
+    kept = kept_values("table1", db.runs(), store=db)
+    assert [len(values) for values in kept] == [row["kept"] for row in rows]
+    drawn = metrics.cells(rows, kept, ["gol", "model_t", "ae", "rnn"])
+    dots = points(drawn, "o")
+    assert (0.2, place) in [(round(x, 9), y) for x, y in dots]
+    assert {0.0, 0.1, 0.2, 0.3, 0.4} <= {x for x, _ in dots}
+    assert points(drawn, "D") == [(row["paper"], index) for index, row in enumerate(rows)]
+    (axes,) = drawn.axes
+    (interval,) = [collection.get_segments()[0] for collection in axes.collections]  # type: ignore[attr-defined]
+    # Of 0, .1, .2, .3, .4 the standard error is .0707, and t(4) = 2.776.
+    assert interval[:, 0] == pytest.approx([0.2 - 0.1963, 0.2 + 0.1963], abs=1e-3)
+    assert points(drawn, "|") == [(1.02, place)]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[place] == "3/3, ae false, rnn true  (5/5)"
+
+
+def test_the_metric_against_a_key_has_a_colour_for_each_group(db: SqlStore) -> None:
+    for seed in range(6):
+        store_run(db, config(seed=seed, ae=seed < 4, channels=10 + seed, lr=1e-3 * 2**seed), metric=seed / 10)
+    runs = completed(db.runs())
+    drawn = metrics.against(runs, "channels", metric="metric", by="ae")
+    (axes,) = drawn.axes
+    assert [(line.get_color(), len(line.get_xdata())) for line in axes.get_lines()] == [  # type: ignore[arg-type]
+        (COLOURS[0], 2),
+        (COLOURS[1], 4),
+    ]
+    assert sorted(points(drawn, "o")) == [(10 + seed, seed / 10) for seed in range(6)]
+    assert axes.get_xscale() == "linear"
+    assert metrics.against(runs, "lr", metric="metric").axes[0].get_xscale() == "log"
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        ("figure cells table1", "table1.png"),
+        ("figure key channels --by ae", "channels.png"),
+        ("figure steps --by gol,ae", "steps.png"),
+        ("figure steps -o a.pdf", "a.pdf"),
+        ("figure cells table4 -o b.svg", "b.svg"),
+    ],
+)
+def test_a_file_is_written_and_not_overwritten(capsys: Capsys, db: SqlStore, command: str, file: str) -> None:
+    store_five(db)
+    assert output(capsys, *command.split()) == f"{file}\n"
+    before = Path(file).read_bytes()
+    code, out, err = call(capsys, *command.split())
+    assert (code, out) == (2, "")
+    assert f"{file} exists" in err
+    assert Path(file).read_bytes() == before
+    output(capsys, *command.split(), "--force")
+    assert Path(file).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("figure cells tabel1", "unknown table 'tabel1' (did you mean 'table1'?)"),
+        ("figure cells learning_order", "valid tables: table1, table2, table3, table4"),
+        ("figure key channles", "unknown column 'channles' (did you mean 'channels'?)"),
+        ("figure key channels --metric board", "--metric: unknown column 'board'"),
+        (
+            "figure key channels --where gol=9",
+            "no kept run with channels and metric with --where 'gol=9' is stored",
+        ),
+        ("figure steps --by steps", "--by: unknown column 'steps'"),
+        ("figure steps --where gol=9", "no COMPLETED run with --where 'gol=9' is stored"),
+    ],
+)
+def test_refusals_are_one_line_and_write_nothing(
+    capsys: Capsys, db: SqlStore, tmp_path: Path, command: str, says: str
+) -> None:
+    store_five(db)
+    code, out, err = call(capsys, *command.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]

@@ -1,0 +1,187 @@
+"""The report page: what is on it, in a real browser."""
+
+import base64
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from cli_helpers import call, output
+from hypothesis import given
+from hypothesis import strategies as st
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from results_db.report.boards import GREYS, packed
+
+Capsys = pytest.CaptureFixture[str]
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "draws.db"
+"""23 runs of 3/3 with and without autoencoder."""
+
+CHROMIUM = shutil.which("chromium")
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_packed_boards_keep_sixteen_greys(values: list[float]) -> None:
+    found = base64.b64decode(packed(np.array(values)))
+    halves = [half for byte in found for half in (byte >> 4, byte & 15)][: len(values)]
+    assert [
+        abs(half / (GREYS - 1) - value) <= 0.5 / (GREYS - 1) + 1e-9
+        for half, value in zip(halves, values, strict=True)
+    ] == [True] * len(values)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the store that comes with the project."""
+    from click.testing import CliRunner
+
+    from results_db.cli.root import results
+
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    done = CliRunner().invoke(
+        results, ["report", "-o", str(path), "--db", str(EXAMPLE)], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail("chromium is not installed; run: make browser-install")
+        pytest.skip("no chromium here; make browser-install installs it")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Browser, file: Path) -> Iterator[Page]:
+    """The page; it may say nothing on the console, raise nothing and load nothing."""
+    opened = browser.new_page()
+    said: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        said.append(message.text)
+
+    opened.on("console", note)
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda request: request.url.startswith("file:") or said.append(request.url))
+    opened.goto(file.as_uri())
+    yield opened
+    assert said == []
+    opened.close()
+
+
+def test_every_number_of_the_paper_with_runs_is_in_a_table(page: Page) -> None:
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    table = page.get_by_role("region", name="table1").get_by_role("row")
+    expect(table).to_have_count(6)  # the head, and the five numbers of Table 1
+    row = table.filter(has_text=re.compile("false\\s*true"))
+    expect(row).to_contain_text("0.56")
+    expect(row).to_contain_text("7/11")
+    expect(page.get_by_role("img", name="table1:")).to_be_visible()
+
+
+def test_the_gallery_is_filtered_and_sorted(page: Page) -> None:
+    cards = page.locator(".card")
+    expect(cards).to_have_count(17)
+    page.get_by_label("ae").select_option("false")
+    expect(cards).to_have_count(7)
+    expect(page.locator("#count")).to_contain_text("7 of 7 chosen runs, 17 in all")
+    page.locator("#order").select_option("worst first")
+    scores = [float(text.split("score ")[1]) for text in cards.all_inner_texts()]
+    assert scores == sorted(scores)
+    assert scores[0] < 0.2
+
+
+def test_life_on_the_page_is_life(page: Page) -> None:
+    """The board that the page computes from the first state equals the true states of the sample."""
+    equal = page.evaluate(
+        """() => runs.flatMap((run) => run.sequences).every((one) => {
+            const truth = unpack(one.truth, one.side);
+            return truth.slice(1).every((board, k) => next(truth[k], one.side).join() === board.join());
+        })"""
+    )
+    assert equal is True
+
+
+def test_a_run_is_stepped_through_by_keyboard(page: Page) -> None:
+    page.get_by_label("ae").select_option("true")
+    card = page.locator(".card").nth(1)
+    card.focus()
+    page.keyboard.press("Enter")
+    name = card.inner_text().split(",")[0]
+    head = page.locator("#viewer-head")
+    expect(head).to_be_focused()
+    expect(head).to_contain_text(name)
+    said = page.locator("#said")
+    expect(said).to_contain_text("State 1 of 4")
+    slider = page.get_by_role("slider")
+    slider.focus()
+    for state in (2, 3, 4):
+        page.keyboard.press("ArrowRight")
+        # A run with a metric of 1.02 imagines: each decoded board is the state of its step.
+        expect(said).to_contain_text(f"State {state} of 4: plain is nearest to state {state} of Life")
+    page.get_by_role("button", name="Previous state").press("Enter")
+    expect(said).to_contain_text("State 3 of 4")
+    play = page.get_by_role("button", name="Play")
+    play.click()
+    expect(said).to_contain_text("State 4 of 4")
+    page.get_by_role("button", name="Stop").click()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_is_accessible_and_fits(browser: Browser, file: Path, scheme: str, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto(file.as_uri())
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def test_three_hundred_runs_stay_below_five_megabytes(file: Path) -> None:
+    text = file.read_text()
+    data = text[text.index('id="runs">') : text.rindex("</script>\n<script>")]
+    assert len(text) - len(data) + 300 / 17 * len(data) < 5e6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-o", "a.pdf"], "-o: 'a.pdf' does not end in .html"),
+        (["-o", "none/a.html"], "the folder none does not exist"),
+        (["--where", "gol=9"], "no COMPLETED run to report on"),
+        (["--where", "goal=3"], "unknown column 'goal'"),
+    ],
+)
+@pytest.mark.usefixtures("in_tmp_path")
+def test_bad_input(capsys: Capsys, tmp_path: Path, arguments: list[str], says: str) -> None:
+    shutil.copy(EXAMPLE, "a.db")
+    code, out, err = call(capsys, "report", "--db", "a.db", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err
+    assert not list(tmp_path.glob("*.html"))
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_an_existing_page_is_overwritten_only_by_force(capsys: Capsys) -> None:
+    shutil.copy(EXAMPLE, "a.db")
+    first = output(capsys, "report", "--db", "a.db", "-n", "3", "--title", "One & <two>")
+    assert first.startswith("report.html: 3 runs in the gallery, ")
+    text = Path("report.html").read_text()
+    assert "<title>One &amp; &lt;two&gt;</title>" in text
+    assert "14 more kept runs are in the store." in text
+    code, _, err = call(capsys, "report", "--db", "a.db", "-n", "3")
+    assert (code, "report.html exists" in err) == (2, True)
+    output(capsys, "report", "--db", "a.db", "-n", "3", "--title", "One & <two>", "--force")
+    assert Path("report.html").read_text() == text
