@@ -1,10 +1,9 @@
 """Several Unix users in one folder, on a real Slurm: nothing that another user can write is executed or believed."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from user_helpers import NOBODY, as_nobody, shared_folder
 
 from jobs.dispatched import Dispatch, DispatchFolder
 from results_db.contract import State
-from results_db.spool.heartbeats import Heartbeat
+from results_db.spool.heartbeats import Heartbeat, HeartbeatFiles
 from results_db.store.sql import SqlStore, open_store
 from slurm.client.client import Slurm
 from slurm.follow.reconcile import Reconciler
@@ -126,14 +125,12 @@ def test_a_forged_heartbeat_names_a_private_file_as_its_log(slurm, own: SqlStore
     ((attempt,),) = submitted(own, slurm, "exit 3", tasks=[runs(1)])
     secret = own.folder.parent / "secret"
     secret.write_text("my private key")
-    alive = own.folder / "spool" / "alive" / f"{attempt.run_id}.1.0.json"
-    alive.parent.mkdir(parents=True)
-    alive.write_text(
-        json.dumps(asdict(Heartbeat(attempt, ME, 0, {})) | {"provenance": asdict(ME) | {"log": str(secret)}})
-    )
+    forged = Heartbeat(attempt, replace(ME, log=str(secret)), 0, {})
+    HeartbeatFiles(own.folder).write(forged)
     wait_for_state(slurm, job_of(own, attempt), "FAILED")
     (one,) = Reconciler(own, Slurm()).look().ended
     assert one.verdict.state is State.FAILED
+    assert own.attempts(attempt.run_id)[-1]["log"] == str(secret)  # the store does not know better
     (kept,) = own.ended_attempts()
     assert "private" not in (kept.log_tail or "")
 
