@@ -2,25 +2,32 @@
 
 `FILES/jobs/JOB_NAME/` lies beside the store, where all nodes see it, and holds
 
-    dispatch.json     the submitter and the store's URL (with its password, so only the user may read it)
+    dispatch.json     the submitter and the store's URL, with its password
+    submission.sh     the script for sbatch
     0.json, 1.json    each task of the array: its pack, and its runs' attempts
     0.start0, ...     one file for each time that a task began, reached its time limit, or was released
-    submitit's pickles, scripts and logs
+    code/             a copy of the code, with `launch --snapshot`
+
+Only the user who submitted it may enter it. Nobody believes a dispatch that another user may have written. The jobs'
+logs are in `FILES/logs/JOB_NAME/`, where others may read them.
 """
 
 import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from jobs.code import Code
 from jobs.pack import Task
+from results_db.files import Files
 
-PICKLE = "job.pkl"
-"""The job as submitit pickles it, the same for all tasks."""
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,11 @@ class Dispatch:
         host: the host that submits.
         process: the process that submits, as `process_name` names it.
         user: the user that submits.
-        logs: submitit's folder, with its %-patterns; None: the dispatch's own folder.
+        logs: the given folder for the logs, with submitit's %-patterns; None: `DispatchFolder.logs`.
         hold_after: the launch is held after this many first failures with the same error; 0 means never.
         gpus: GPUs of a job; None in dispatches by versions before 0.3.
+        code: the code of the process that submits; None in dispatches by versions before 0.3.
+        snapshot: whether the jobs take a copy of that code.
     """
 
     job_name: str
@@ -50,6 +59,8 @@ class Dispatch:
     logs: str | None
     hold_after: int
     gpus: int | None = None
+    code: Code | None = None
+    snapshot: bool = False
 
 
 class DispatchFolder:
@@ -63,9 +74,26 @@ class DispatchFolder:
         """The folder of the dispatch with this name, below `Store.folder`."""
         return cls(files / "jobs" / job_name)
 
+    @property
+    def logs(self) -> Path:
+        """The folder of its jobs' logs, if the user gave none."""
+        files = Files(self.path.parent.parent)
+        return files.logs / self.path.name
+
+    @property
+    def code(self) -> Path:
+        """The copy of the code, with `launch --snapshot`."""
+        return self.path / "code"
+
     def begin(self, dispatch: Dispatch) -> None:
-        """Create the folder. The tasks are written later, when their attempts are known."""
-        self.path.mkdir(parents=True)
+        """Create the folder. The tasks are written later, when their attempts are known.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        make_folder(self.path, mode=0o700)
+        if dispatch.logs is None:
+            make_folder(self.logs, mode=0o755)
         file = self.path / "dispatch.json"
         file.touch(mode=0o600)
         file.write_text(json.dumps(asdict(dispatch)))
@@ -80,28 +108,49 @@ class DispatchFolder:
             self._task(index).write_text(task.encode())
 
     def remove(self) -> None:
-        """Delete the folder, because nothing was submitted."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete the folder and its logs, because nothing was submitted."""
+        for folder in (self.path, self.logs):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def is_of_another_user(self) -> bool:
+        """Whether another user made the folder, or this user cannot tell."""
+        try:
+            return self.path.stat().st_uid != os.geteuid()
+        except FileNotFoundError:
+            return False  # it was deleted
+        except OSError:
+            return True
 
     def dispatch(self) -> Dispatch | None:
-        """The dispatch that `begin` wrote; None if it cannot be read."""
+        """The dispatch that `begin` wrote; None if it cannot be read, or others may have written it."""
         try:
-            return Dispatch(**json.loads((self.path / "dispatch.json").read_text()))
-        except (OSError, ValueError, TypeError):
+            plain = json.loads(self.read("dispatch.json"))
+            code = plain.get("code")
+            return Dispatch(**{**plain, "code": code and Code(**code)})
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
 
     def task(self, index: int) -> Task:
         """A task that `write_tasks` wrote.
 
         Raises:
-            OSError: its file cannot be read.
+            OSError: its file cannot be read, or others may have written it.
             ValueError: its file is damaged.
         """
-        return Task.decode(self._task(index).read_text())
+        name = self._task(index).name
+        try:
+            return Task.decode(self.read(name))
+        except ValueError as error:
+            raise ValueError(f"{name} is damaged: {error}") from None
 
     def tasks(self) -> int:
         """The number of tasks."""
         return sum(path.stem.isdigit() for path in self.path.glob("*.json"))
+
+    def read(self, name: str) -> str:
+        """The text of one of its files. Raises as `open_own` does."""
+        with open_own(self.path / name) as file:
+            return file.read().decode()
 
     def claim_start(self, index: int, *, slurm_restarts: int) -> int | None:
         """The number of this start of a task, which becomes the `restart` of its attempts; None for an outdated copy.
@@ -156,3 +205,55 @@ class DispatchFolder:
             return temporary.stat().st_nlink == 2
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def open_own(path: Path) -> BinaryIO:
+    """Open a file that nobody but this user can have put there, for reading.
+
+    Its folder is checked and used by one descriptor. So another user who may rename it cannot have it checked and
+    another one read.
+
+    Raises:
+        PermissionError: others can write its folder, or own it.
+        OSError: it cannot be opened, or is a symbolic link.
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        check_own(folder, shown=path.parent)
+        return os.fdopen(os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb")
+    finally:
+        os.close(folder)
+
+
+def check_own(folder: Path | int, *, shown: Path) -> None:
+    """Check that this user alone can write a folder.
+
+    Args:
+        folder: its path, or a descriptor of it.
+        shown: its path, for the error.
+
+    Raises:
+        PermissionError: others can write it, or own it.
+        OSError: it cannot be looked at.
+    """
+    about = folder.stat() if isinstance(folder, Path) else os.fstat(folder)
+    if about.st_uid != os.geteuid():
+        raise PermissionError(f"{shown} belongs to another user")
+    if about.st_mode & _OTHERS_WRITE:
+        raise PermissionError(f"other users can write {shown}; chmod go-w it")
+
+
+def make_folder(path: Path, *, mode: int) -> None:
+    """Make a new folder with at most these permissions, and those above it as the umask says.
+
+    If others may write the folder above, only the owner of an entry may replace it there.
+
+    Raises:
+        OSError: it exists, or cannot be made.
+    """
+    above = path.parent
+    above.mkdir(parents=True, exist_ok=True)
+    about = above.stat()
+    if about.st_uid == os.geteuid() and about.st_mode & _OTHERS_WRITE:
+        above.chmod(stat.S_IMODE(about.st_mode) | stat.S_ISVTX)
+    path.mkdir(mode=mode)

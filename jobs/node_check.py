@@ -10,6 +10,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from jobs.dispatched import open_own
 from results_db.contract import StoreError
 from results_db.text import one_line
 
@@ -20,16 +21,18 @@ def problem(file: Path, token: str) -> str | None:
     """Why this node cannot run jobs; None if it can.
 
     Args:
-        file: a file with the token and the store's URL.
+        file: a file with the token and the store's URL, in a folder of its own.
         token: the token that the launcher wrote.
     """
+    jobs = file.parent.parent
     try:
-        shared = json.loads(file.read_text())
+        with open_own(file) as opened:
+            shared = json.loads(opened.read())
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is damaged"
-        return f"does not see the shared folder {file.parent} ({reason}); {_CHOOSE}"
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is damaged"
+        return f"does not see the shared folder {jobs} ({reason}); {_CHOOSE}"
     if shared["token"] != token:
-        return f"sees another folder at {file.parent}; {_CHOOSE}"
+        return f"sees another folder at {jobs}; {_CHOOSE}"
     try:
         worker = importlib.import_module("jobs.worker")
     except Exception as error:  # the jobs would meet the same error

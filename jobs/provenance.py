@@ -3,17 +3,16 @@
 import os
 import platform
 import socket
-import subprocess
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from jobs.code import this_code
 from results_db.contract import Attempt, Ending, OpenAttempt, Provenance, State, Store
 from results_db.process import is_alive, process_name
 
 _OVERDUE = timedelta(minutes=5)
-_SOURCES = ("imagination", "jobs", "results_db", "slurm", "sweeps", "pyproject.toml")
 _PACKAGES = ("imagine-sweep", "torch", "numpy", "submitit", "hydra-core")
 
 
@@ -28,14 +27,14 @@ def provenance(
         job_id: the scheduler's id of the job.
         log: the process's log; see `Provenance`.
     """
-    commit, dirty = _git()
+    code = this_code()
     return Provenance(
         launcher=launcher,
         host=socket.gethostname(),
         process=process_name(os.getpid()),
         device=device,
-        git_commit=commit,
-        git_dirty=dirty,
+        git_commit=code.commit,
+        git_dirty=code.dirty,
         versions=_versions(),
         job_id=job_id,
         log=log,
@@ -99,24 +98,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-@cache
-def _git() -> tuple[str | None, bool | None]:
-    """The source tree's commit and whether it is dirty; (None, None) outside its own git checkout."""
-    here = Path(__file__)
-    # A package installed inside another project's checkout is not part of that checkout.
-    if _output("git", "ls-files", "--error-unmatch", here.name, folder=here.parent) is None:
-        return None, None
-    commit = _output("git", "rev-parse", "HEAD", folder=here.parent)
-    # An untracked module makes the tree dirty; untracked files outside the code do not.
-    changes = _output("git", "status", "--porcelain", "--", *_SOURCES, folder=here.parent.parent)
-    return commit, None if changes is None else bool(changes)
-
-
-def _output(*command: str, folder: Path) -> str | None:
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from results_db.contract import Attempt, StoreError
 
@@ -79,11 +80,15 @@ def last_lines(path: Path, count: int = 20) -> str | None:
     """The last lines of a log; None if it cannot be read."""
     try:
         with path.open("rb") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
-            lines = file.read().decode(errors="replace").splitlines()
+            return tail(file, count)
     except OSError:
         return None
-    return "\n".join(lines[-count:])
+
+
+def tail(file: BinaryIO, count: int = 20) -> str:
+    """The last lines of an open file."""
+    file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
+    return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])
 
 
 @dataclass(frozen=True)

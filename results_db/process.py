@@ -1,5 +1,6 @@
 """Names of processes that are never used again."""
 
+import os
 from pathlib import Path
 
 import psutil
@@ -31,8 +32,24 @@ def process_name(pid: int) -> str:
 
 
 def is_alive(process: str) -> bool:
-    """Whether the process with this `process_name` still runs on this host."""
+    """Whether the process with this `process_name` still runs on this host, or may: others' may be hidden."""
+    pid = process.partition(":")[0]
     try:
-        return process_name(int(process.partition(":")[0])) == process
-    except (ProcessLookupError, ValueError):
+        return process_name(int(pid)) == process
+    except ProcessLookupError:
+        return _is_hidden(int(pid))
+    except PermissionError:
+        return True
+    except ValueError:
         return False
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether it is another user's process in a /proc that shows users only their own (`hidepid`)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return not Path(f"/proc/{pid}").exists()  # else it is dead, and its parent has not noticed
+    except (OSError, OverflowError):
+        pass
+    return False

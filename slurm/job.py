@@ -1,9 +1,4 @@
-"""The job that Slurm runs: a task of a dispatch, which trains one pack. Torch-free, so launchers may import it.
-
-submitit pickles a `PackJob` and calls it on a node. The job handles signals itself. submitit would requeue it inside
-the signal handler, in the middle of a step, and would take every signal for a time-out if the limit is under ten
-minutes. Here the handler only sets a flag. The trainer saves after the current step, and then the job requeues itself.
-After SIGTERM the trainer also saves; then the job is requeued only if it was preempted.
+"""The job that Slurm runs: a task of a dispatch, which trains one pack. `slurm.start` starts it. Torch-free.
 
 `jobs.worker` is loaded by name, because it imports torch.
 """
@@ -11,139 +6,98 @@ After SIGTERM the trainer also saves; then the job is requeued only if it was pr
 import importlib
 import logging
 import os
-import signal
 import socket
 import sys
 import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from submitit.core.job_environment import JobEnvironment
-from submitit.core.logger import get_logger
-from submitit.helpers import DelayedSubmission
-
+from jobs.code import Code, this_code
 from jobs.dispatched import Dispatch, DispatchFolder
 from jobs.pack import Task
-from jobs.provenance import provenance
+from jobs.provenance import provenance, slurm_job
 from jobs.run_log import RunLog
-from results_db.contract import Ending, Provenance, State
-from results_db.files import Files, last_lines
+from results_db.contract import Ending, Provenance, State, StoreError
+from results_db.files import Files
 from results_db.spool.delivery import Delivery, delivery
 from results_db.text import one_line
 from slurm.client.client import Slurm, SlurmError
 from slurm.follow.hold import FAULTS, hold_from_job
+from slurm.follow.logs import log_path, own_tail
+from slurm.follow.verdicts import COULD_NOT_BEGIN
+from slurm.signals import Signals
 
 log = logging.getLogger(__name__)
 
 _AGAIN_AFTER_S = (0, 1, 2, 5, 10, 20, *[30] * 8)
 
 
-class PackJob:
-    """The callable that submitit pickles. It holds the path of its `DispatchFolder`; Slurm tells it its task."""
+class Job:
+    """One start of one task.
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-
-    def __call__(self) -> dict[str, str]:
-        """Train the pack and return the state of each run. A job that is requeued does not return."""
-        return _Job(DispatchFolder(Path(self.folder))).run()
-
-    def checkpoint(self) -> DelayedSubmission:
-        """Called by submitit if a signal comes before `__call__` handles signals: requeue the same job."""
-        return DelayedSubmission(self)
-
-
-class Signals:
-    """The signals that this process received. The trainer calls it before every step to learn whether to stop.
-
-    The trainer always makes one step. Slurm may send its signal a minute early. Under a short time limit a job could
-    then be requeued again and again without any progress.
-
-    Attributes:
-        told: any signal came.
-        go_on_later: the signal before the time limit or before a preemption came.
+    Args:
+        folder: the dispatch's folder. Slurm's variables tell which task.
+        signals: the signals that this process received, and will.
     """
 
-    def __init__(self) -> None:
-        self.told = False
-        self.go_on_later = False
-        self._asked = 0
-
-    def listen(self) -> None:
-        """Replace submitit's signal handlers."""
-        for number in (getattr(signal, f"SIG{JobEnvironment.USR_SIG}"), signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def __call__(self) -> bool:
-        """Whether the trainer should stop."""
-        self._asked += 1
-        return self.told and self._asked > 1
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.told = True
-        if number != signal.SIGTERM:
-            self.go_on_later = True
-
-
-class _Job:
-    """One start of one task."""
-
-    def __init__(self, folder: DispatchFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: str, *, signals: Signals) -> None:
+        self._folder = DispatchFolder(Path(folder))
         self._index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
-        self._environment = JobEnvironment()
-        self._signals = Signals()
+        self._id = slurm_job() or ""
+        self._signals = signals
 
-    def run(self) -> dict[str, str]:
-        """See `PackJob`."""
+    def run(self) -> int:
+        """Train the pack; the exit code.
+
+        Returns:
+            0 also if runs failed, because their attempts say so; 1 if this job was requeued; `COULD_NOT_BEGIN` if
+            nothing could be trained here, which is no fault of the runs.
+        """
         logging.basicConfig(
             stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
         )
-        # submitit calls every job that returns successful, also one whose node cannot train.
-        get_logger().setLevel(logging.WARNING)
-        self._signals.listen()
-        dispatch, task = self._read()
-        restart = self._folder.claim_start(
-            self._index, slurm_restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        )
+        try:
+            dispatch, task = self._read()
+            restart = self._folder.claim_start(
+                self._index, slurm_restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+            )
+            os.environ["IMAGINE_FILES"] = dispatch.files
+            store = delivery(dispatch.db, scheduled=True)
+        except (OSError, ValueError, StoreError) as error:
+            log.error("node %s cannot begin the work in %s: %s", _node(), self._folder.path, one_line(error))
+            return COULD_NOT_BEGIN
         if restart is None:
             log.warning("a newer copy of this job runs; this copy ends")
-            return {}
-        log.info("job %s, start %d, on %s", self._environment.job_id, restart, _node())
-        os.environ["IMAGINE_FILES"] = dispatch.files
-        store = delivery(dispatch.db, scheduled=True)
+            return 0
+        log.info("job %s, start %d, on %s", self._id, restart, _node())
+        _compare(dispatch.code)
         try:
             states = self._train(task.restarted(restart), store)
             # This comes first, because Slurm kills the job soon after the signal.
-            if self._signals.told and State.PREEMPTED in states.values():
-                self._go_on(dispatch, restart)
+            if self._signals.told and State.PREEMPTED in states.values() and self._goes_on(dispatch, restart):
+                return 1
         finally:
             store.close()
         ended = Counter(states.values())
-        log.info(
-            "job %s ends: %s", self._environment.job_id, ", ".join(f"{ended[one]} {one}" for one in ended)
-        )
+        log.info("job %s ends: %s", self._id, ", ".join(f"{ended[one]} {one}" for one in ended))
         if not FAULTS.isdisjoint(states.values()):
             hold_from_job(dispatch.db)
-        return {run_id: str(state) for run_id, state in states.items()}
+        return 0
 
     def _read(self) -> tuple[Dispatch, Task]:
         """The dispatch and this job's task.
 
         Raises:
-            RuntimeError: they cannot be read, so the job does not know its store.
+            OSError: they cannot be read, or others may have written them.
+            ValueError: they are damaged.
         """
+        task = self._folder.task(self._index)
         dispatch = self._folder.dispatch()
-        try:
-            if dispatch is not None:
-                return dispatch, self._folder.task(self._index)
-            reason = "dispatch.json is missing or damaged"
-        except (OSError, ValueError) as error:
-            reason = one_line(error)
-        raise RuntimeError(f"node {_node()} cannot read its work in {self._folder.path}: {reason}")
+        if dispatch is None:
+            raise ValueError("dispatch.json is missing or damaged")
+        return dispatch, task
 
     def _train(self, task: Task, store: Delivery) -> dict[str, State]:
         threads = int(os.environ.get("IMAGINE_THREADS") or os.environ.get("SLURM_CPUS_PER_TASK") or 1)
@@ -164,40 +118,51 @@ class _Job:
         return states
 
     def _fail(self, task: Task, store: Delivery, reason: str) -> dict[str, State]:
-        ending = Ending(State.NODE_FAIL, reason, log_tail=last_lines(self._log_file()))
+        ending = Ending(State.NODE_FAIL, reason, log_tail=own_tail(self._log_file(store)))
         for attempt in store.begin(task.attempts, self._provenance("unknown", store)):
             store.end(attempt, ending)
         return {attempt.run_id: State.NODE_FAIL for attempt in task.attempts}
 
     def _provenance(self, device: str, store: Delivery) -> Provenance:
-        log_file = Files(store.folder).name(self._log_file())
-        me = provenance(launcher="slurm", device=device, job_id=self._environment.job_id, log=log_file)
+        log_file = Files(store.folder).name(self._log_file(store))
+        me = provenance(launcher="slurm", device=device, job_id=self._id, log=log_file)
         # squeue and sacct report the node's name in Slurm, which may differ from the host name.
         return replace(me, host=_node())
 
-    def _log_file(self) -> Path:
-        paths = self._environment.paths
-        return paths.stderr if paths.stderr.exists() else paths.stdout
+    def _log_file(self, store: Delivery) -> Path:
+        path = log_path(store.folder, log=None, job_name=self._folder.path.name, job_id=self._id)
+        assert path is not None
+        return path
 
-    def _go_on(self, dispatch: Dispatch, restart: int) -> None:
-        """Requeue this job, unless Slurm says that it was ended for good."""
+    def _goes_on(self, dispatch: Dispatch, restart: int) -> bool:
+        """Requeue this job, unless Slurm says that it was ended for good. Returns whether it was requeued."""
         job: dict[str, str] = {}
         try:
-            job = Slurm().show_job(self._environment.job_id)
+            job = Slurm().show_job(self._id)
         except SlurmError as error:
             log.warning("%s", error)
         preempted = job.get("PreemptTime", "None") not in ("None", "Unknown")
         if not self._signals.go_on_later and not (preempted and job.get("JobState") == "RUNNING"):
             log.info("saved; the job was told to end")
-            return
+            return False
         if not preempted and dispatch.max_num_timeout is not None:
             timeouts = self._folder.note_timeout(self._index, restart)
             if timeouts > dispatch.max_num_timeout:
                 log.warning("saved; not requeued: max_num_timeout is %d", dispatch.max_num_timeout)
-                return
-        if _requeue(self._environment.job_id):
+                return False
+        requeued = _requeue(self._id)
+        if requeued:
             log.info("saved and requeued")
-            sys.exit(1)  # so that submitit writes no result
+        return requeued
+
+
+def _compare(launched: Code | None) -> None:
+    """Warn if this job runs other code than its launch had."""
+    if launched is not None and launched.digest != this_code().digest:
+        then, now = launched.describe(), this_code().describe()
+        log.warning(
+            "the code has changed since the launch: from %s to %s; launch --snapshot keeps it", then, now
+        )
 
 
 def _node() -> str:

@@ -75,8 +75,15 @@ def logs(folder: Path) -> str:
 
 
 def launched_into(folder: Path, pattern: str) -> str:
-    """The text of these files of all dispatches."""
-    return "\n".join(path.read_text() for path in sorted((folder / "a.files" / "jobs").glob(f"*/{pattern}")))
+    """The text of these logs of all dispatches."""
+    return "\n".join(path.read_text() for path in sorted((folder / "a.files" / "logs").glob(f"*/{pattern}")))
+
+
+def scripts(slurm: Testbed, folder: Path) -> dict[str, str]:
+    """The sbatch script of each job in squeue, by its id."""
+    listed = dict(line.split() for line in slurm.run("squeue", "-h", "-t", "all", "-o", "%F %j").splitlines())
+    files = {job: folder / "a.files" / "jobs" / name / "submission.sh" for job, name in listed.items()}
+    return {job: file.read_text() for job, file in files.items() if file.exists()}
 
 
 def wait_for_no_jobs(slurm: Testbed) -> None:

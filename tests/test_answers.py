@@ -8,11 +8,17 @@ from hypothesis import strategies as st
 
 from slurm.client.parse import SEPARATOR, Answer, Job, Unknown, base, compress, expand, read
 
+HEADER = "JOBID|STATE|REASON|NODELIST|EXIT_CODE|END_TIME|NAME"
+
+
+def lines(*rows: str) -> str:
+    """These lines, with a separator after every field."""
+    return "".join(row.replace("|", SEPARATOR) + SEPARATOR + "\n" for row in rows)
+
 
 def answer(*rows: str) -> Answer:
-    """The jobs of these lines, which have a separator after every field."""
-    text = "".join(row.replace("|", SEPARATOR) + SEPARATOR + "\n" for row in rows)
-    found = read(text, command="squeue")
+    """The jobs of these lines, which follow a header."""
+    found = read(lines(HEADER, *rows), command="squeue")
     assert isinstance(found, Answer)
     return found
 
@@ -93,10 +99,27 @@ def test_the_line_of_an_array_that_was_cancelled_as_a_whole_stands_for_all_its_t
     assert found.find("23_1") == found.jobs["23_1"]
 
 
-@pytest.mark.parametrize("text", ["slurm_load_jobs error: something\n", "1|RUNNING\n", "\n"])
+ROW = "3|FAILED|None|n1|0|1795159430|x"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "\n", "slurm_load_jobs error: something\n", "1|RUNNING\n"),
+        lines(ROW),  # its header is missing, and so may be other lines
+        lines(HEADER, ROW, "1|RUNNING"),
+        lines(HEADER, ROW)[:-9],  # cut short
+        lines(HEADER, "x" + ROW),
+    ],
+)
 def test_unexpected_output_is_unknown_and_never_an_empty_answer(text) -> None:
     assert isinstance(read(text, command="squeue"), Unknown)
-    assert read("", command="squeue") == Answer()  # no job is an answer
+
+
+def test_lines_of_a_site_are_skipped() -> None:
+    assert answer() == Answer()  # no job is an answer
+    text = f"Welcome\nJOBID\n{lines(HEADER)}\nmaintenance on Monday\n{lines(ROW)}Bye\n"
+    assert read(text, command="squeue") == answer(ROW)
 
 
 @given(

@@ -88,8 +88,11 @@ def test_an_interrupted_launch_says_that_it_waits_and_leaves_no_check(slurm, tmp
     launch = Watched(*command, folder=tmp_path, start_new_session=True)
     launch.wait_for("checking a node, for up to 20 s (--no-check skips this)")
     wait_until(lambda: "imagine-check-" in slurm.run("squeue", "-h", "-o", "%j"))
+    (private,) = (tmp_path / "a.files" / "jobs").iterdir()  # the store's password is in it
+    assert private.stat().st_mode & 0o777 == 0o700
     launch.process.send_signal(signal.SIGINT)
     assert launch.end() == 130
+    assert not private.exists()
     assert "imagine-check-" not in slurm.run("squeue", "-h", "-o", "%j")
     slurm.run("scancel", *blockers)
     wait_for_no_jobs(slurm)

@@ -1,5 +1,6 @@
 """The log of the newest attempt, as a whole or as it grows, from one attempt to the next."""
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from sweep_helpers import ME, answer, complete, opened, small, staged, wait_unti
 from jobs.dispatched import Dispatch, DispatchFolder
 from results_db.contract import Attempt, Ending, RunRecord, State, StoreError
 from results_db.store.sql import SqlStore
-from slurm.follow.logs import _start_of_last, follow, log_path, read
+from slurm.follow.logs import _start_of_last, follow, log_path, own_tail, read
 
 
 def begin(store: SqlStore, log: Path, *, text: str) -> Attempt:
@@ -58,7 +59,7 @@ def test_the_log_of_a_job_that_reported_nothing_is_found_where_submitit_writes_i
     own.note_jobs({attempt: "7_3"})
     with pytest.raises(StoreError, match=r"waits to start \(job 7_3\), so it has no log yet"):
         read(own, attempt.run_id)
-    path = own.folder / "jobs" / "s-1" / "7_3_0_log.err"
+    path = own.folder / "logs" / "s-1" / "7_3_0_log.err"
     path.parent.mkdir(parents=True)
     path.write_text("it could not start\n")
     assert read(own, attempt.run_id) == "it could not start\n"
@@ -178,3 +179,24 @@ def test_a_complete_run_is_followed_to_its_end_at_once(own, tmp_path) -> None:
     with pytest.raises(StoreError):
         read(own, small().run_id)  # its worker had no log
     assert answer("logs", small().run_id, "-f", "--db", "a.db", folder=tmp_path).code == 0
+
+
+def test_the_store_keeps_no_lines_that_another_user_may_have_chosen(tmp_path) -> None:
+    """Each folder has a log, and a link to a private file."""
+    secret = tmp_path / "secret"
+    secret.write_text("my private key")
+    for name, owner, mode in (("mine", 0, 0o755), ("theirs", 65534, 0o755), ("shared", 0, 0o775)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "log").write_text("one\ntwo\n")
+        (folder / "link").symlink_to(secret)
+        folder.chmod(mode)
+        if owner and os.geteuid() == 0:
+            os.chown(folder, owner, owner)
+    assert own_tail(tmp_path / "mine" / "log") == "one\ntwo"
+    assert own_tail(tmp_path / "mine" / "link") is None
+    assert own_tail(tmp_path / "shared" / "log") is None
+    if os.geteuid() == 0:
+        assert own_tail(tmp_path / "theirs" / "log") is None
+    assert own_tail(tmp_path / "mine" / "missing") is None
+    assert own_tail(None) is None

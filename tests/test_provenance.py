@@ -1,5 +1,6 @@
 """Provenance: names of processes, attempts of dead processes, git facts of the source tree."""
 
+import ctypes
 import os
 import shutil
 import socket
@@ -10,12 +11,14 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 from store_helpers import start
 from sweep_helpers import ME, ids, small
+from user_helpers import as_nobody
 
 import jobs.provenance
 from jobs.provenance import dead_attempts, is_alive, lose_dead_attempts, process_name, provenance
@@ -164,7 +167,7 @@ def git(*arguments: str, folder: Path) -> str:
 
 def facts(packages: Path) -> str:
     """`commit dirty` as a process says them that takes the packages from this folder."""
-    code = "from jobs.provenance import _git; print(*_git())"
+    code = "from jobs.code import this_code; print(this_code().commit, this_code().dirty)"
     environment = {**os.environ, "PYTHONPATH": str(packages), "PYTHONSAFEPATH": "1"}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
@@ -206,3 +209,21 @@ def test_an_installed_copy_inside_another_repository_has_no_commit(checkout) -> 
     assert facts(installed) == "None None"
     shutil.rmtree(checkout / ".git")
     assert facts(checkout) == "None None"
+
+
+@pytest.mark.parametrize("hidden", ["hidepid=1", "hidepid=2"])
+def test_a_process_that_the_system_hides_is_not_dead(hidden) -> None:
+    """On many login nodes /proc shows users only their own processes."""
+    mine = process_name(os.getpid())
+
+    def look() -> tuple[bool, bool]:
+        return is_alive(mine), is_alive(f"{2**22 - 1}:x/1")
+
+    assert as_nobody(look, before=partial(_hide, hidden)) == (True, False)
+
+
+def _hide(how: str) -> None:
+    """Mount such a /proc in a namespace of this process alone."""
+    assert ctypes.CDLL(None, use_errno=True).unshare(0x20000) == 0  # CLONE_NEWNS
+    subprocess.run(("mount", "--make-rprivate", "/"), check=True)
+    subprocess.run(("mount", "-t", "proc", "-o", how, "proc", "/proc"), check=True)

@@ -10,7 +10,8 @@ from results_db.contract import Attempt, State
 from results_db.store.sql import SqlStore
 from slurm.client.client import Slurm
 from slurm.client.parse import Unknown
-from slurm.follow.reconcile import Reconciled, Reconciler
+from slurm.follow.reconcile import Ended, Reconciled, Reconciler, describe
+from slurm.follow.verdicts import Verdict
 from slurm.testbed.processes import wait_for
 
 pytestmark = pytest.mark.slow
@@ -168,3 +169,15 @@ def test_queries_are_counted_and_sacct_is_asked_rarely(slurm, own) -> None:
     reconciler.look()
     assert own.open_attempts() == []
     assert set(cluster.per_minute()) == {"squeue"}  # squeue still knew how it ended
+
+
+def test_runs_that_ended_alike_are_one_line() -> None:
+    def one(run: int, state: State, why: str, *, job: str = "17") -> Ended:
+        return Ended(Attempt(f"{run:010x}", 1), f"{job}_{run}", Verdict(state, why))
+
+    alike = [one(run, State.LOST, f"its job ended on n{run}", job=str(20 + run % 7)) for run in range(2000)]
+    other = one(2000, State.FAILED, "exit code 3")
+    assert describe([other, *alike]) == [
+        "2000 runs (job 20, 21, 22, 23, 24 and 2 more): LOST: its job ended on n0",
+        "run 00000007d0 (job 17_2000): FAILED: exit code 3",
+    ]

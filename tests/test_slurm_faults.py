@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -253,17 +253,31 @@ def test_sqlite_on_a_network_file_system(slurm, sweep, undisturbed, monkeypatch)
 
 
 @contextmanager
-def tiny_disk(folder: Path) -> Iterator[None]:
-    """A full file system of one page at `folder`."""
+def disk(folder: Path, size: str) -> Iterator[None]:
+    """A small file system at `folder`."""
     folder.mkdir(parents=True)
-    mounted = run("mount", "-t", "tmpfs", "-o", "size=4k", "none", str(folder), folder=folder.parent)
+    mounted = run("mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder), folder=folder.parent)
     if mounted.returncode:
         pytest.skip(f"mounting needs root: {mounted.stderr.strip()}")
     try:
-        (folder / "full").write_bytes(bytes(4096))
         yield
     finally:
-        assert run("umount", str(folder), folder=folder.parent).returncode == 0
+        assert run("umount", "--lazy", str(folder), folder=folder.parent).returncode == 0
+
+
+@contextmanager
+def tiny_disk(folder: Path) -> Iterator[None]:
+    """A full file system of one page at `folder`."""
+    with disk(folder, "4k"):
+        fill(folder)
+        yield
+
+
+def fill(folder: Path) -> None:
+    """Write until the disk is full."""
+    with suppress(OSError), (folder / "full").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
 
 
 @pytest.mark.parametrize("store_is_away", [False, True])
@@ -281,6 +295,24 @@ def test_the_disk_under_the_spool_is_full(slurm, sweep, undisturbed, store_is_aw
         wait_for_no_jobs(slurm)
     assert all(len(tries) == 1 for tries in attempts(sweep))
     assert_whole(sweep, slurm, undisturbed)
+
+
+def test_the_disk_is_full_as_a_job_starts(slurm, tmp_path, undisturbed) -> None:
+    """The store's folder has no room for anything. No run is at fault, and the next launch trains them."""
+    there = tmp_path / "there"
+    with disk(there, "4m"):
+        write_spec(there, runs=3, **MEDIUM)
+        (job,) = launch(there, "launcher.additional_parameters={begin: now+1hour}").json["jobs"]
+        fill(there)
+        slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        wait_for_no_jobs(slurm)
+        (there / "full").unlink()
+        assert len(reconcile(there).ended) == 3
+        assert set(states(there).values()) == {State.NODE_FAIL}
+        assert {tries[-1]["exit_code"] for tries in attempts(there)} == {75}
+        assert launch(there).json["submitted"] == 3
+        wait_for_states(there, State.COMPLETED)
+        assert_whole(there, slurm, undisturbed)
 
 
 @pytest.mark.parametrize("offset", ["+1h", "-1h"])

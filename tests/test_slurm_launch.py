@@ -21,6 +21,7 @@ from slurm_helpers import (
     launched_into,
     logs,
     planned,
+    scripts,
     states,
     train_here,
     try_launch,
@@ -46,6 +47,7 @@ from sweeps.spec.load import load
 
 pytestmark = pytest.mark.slow
 
+WAITS = "launcher.additional_parameters={begin: now+1hour}"
 LAUNCH = (SWEEP, "launch", "s.yaml", "launcher=slurm", "--db", "a.db", "--no-check", "--json")
 
 
@@ -88,14 +90,11 @@ def test_runs_are_queued_with_what_the_spec_asks_for_and_complete(slurm, tmp_pat
         assert attempt["job_id"] == f"{job}_{index}"
         assert attempt["host"] in nodes
         assert f"start 0, on {attempt['host']}" in (tmp_path / "a.files" / attempt["log"]).read_text()
-    (script,) = (tmp_path / "a.files" / "jobs").glob("*/*_submission.sh")
-    lines = script.read_text().splitlines()
+    lines = scripts(slurm, tmp_path)[job].splitlines()
     assert "#SBATCH --array=0-2%2" in lines
     assert "export PYTHONSAFEPATH=1" in lines
     assert lines.index("export PYTHONSAFEPATH=1") < lines.index("export IMAGINE_TEST=1")
-    pickles = list((tmp_path / "a.files" / "jobs").glob("*/*_submitted.pkl"))
-    assert len(pickles) == 3
-    assert all(path.stat().st_size < 1000 for path in pickles)
+    assert list(tmp_path.rglob("*.pkl")) == []
     # The same again has nothing to do; without jobs nothing is said of any.
     again = launch(tmp_path, "launcher.partition=normal")
     assert again.json["submitted"] == 0
@@ -130,12 +129,10 @@ def test_arrays_are_no_longer_than_the_cluster_allows(slurm_with, tmp_path) -> N
     said = launch(tmp_path, "launcher.array_parallelism=2")
     # At most 3 tasks each, 2 at once in all: two arrays side by side, and a third after the first.
     first, second, third = said.json["jobs"]
-    files = {
-        path.name: path.read_text() for path in (tmp_path / "a.files" / "jobs").glob("*/*_submission.sh")
-    }
-    assert "--array=0-2%1\n" in files[f"{first}_submission.sh"]
-    assert "--array=0-2%1\n" in files[f"{second}_submission.sh"]
-    assert f"--dependency=afterany:{first}\n" in files[f"{third}_submission.sh"]
+    found = scripts(slurm, tmp_path)
+    assert "--array=0-2%1\n" in found[first]
+    assert "--array=0-2%1\n" in found[second]
+    assert f"--dependency=afterany:{first}\n" in found[third]
     wait_for_states(tmp_path, State.COMPLETED)
     # Runs 0, 2, 4 in the first array, 1, 3, 5 in the second, 6 alone.
     jobs = [attempt["job_id"] for (attempt,) in attempts(tmp_path)]
@@ -144,7 +141,7 @@ def test_arrays_are_no_longer_than_the_cluster_allows(slurm_with, tmp_path) -> N
 
 
 def test_a_dry_run_shows_what_is_submitted(slurm_with, tmp_path) -> None:
-    slurm_with(nodes=1, max_array=3, accounting=False)
+    slurm = slurm_with(nodes=1, max_array=3, accounting=False)
     write_spec(tmp_path, runs=7)
     settings = ("launcher.array_parallelism=2", "launcher.timeout_min=7", "launcher.partition=urgent")
     dry = launch(tmp_path, *settings, "--dry-run").json["slurm"]
@@ -161,9 +158,9 @@ def test_a_dry_run_shows_what_is_submitted(slurm_with, tmp_path) -> None:
     assert "Slurm: 7 runs in 7 packs, partition urgent, time limit 7:00 min" in lines
     assert "array 3: 1 task, 1 at once, after array 1" in lines
     first, *_ = launch(tmp_path, *settings).json["jobs"]
-    (script,) = (tmp_path / "a.files" / "jobs").glob(f"*/{first}_submission.sh")
+    script = scripts(slurm, tmp_path)[first]
     name = "s-[0-9a-f]{8}"
-    assert re.sub(name, "NAME", dry["script"]) == re.sub(name, "NAME", script.read_text())
+    assert re.sub(name, "NAME", dry["script"]) == re.sub(name, "NAME", script)
     # Now every run is active, and a dry run has nothing to submit.
     assert "slurm" not in launch(tmp_path, *settings, "--dry-run").json
 
@@ -245,7 +242,7 @@ def test_killed_before_sbatch_its_runs_are_submitted_by_the_next(slurm, tmp_path
 
 def test_killed_after_sbatch_its_jobs_are_found_and_work(slurm, tmp_path) -> None:
     write_spec(tmp_path, runs=3)
-    # The job is Slurm's, and nothing else happened: submitit has not even named its pickles.
+    # The job is Slurm's, and nothing else happened.
     environment = command(tmp_path, "sbatch", ['"$real" "$@" > /dev/null', "kill -9 $PPID"])
     # They wait, so that nothing but the launcher could have told the store.
     killed = run(
@@ -294,6 +291,56 @@ def test_a_launch_that_lives_is_left_alone(slurm, tmp_path) -> None:
     assert launch(tmp_path).json["submitted"] == 0
     wait_for_states(tmp_path, State.COMPLETED)
     assert all(len(tries) == 1 for tries in attempts(tmp_path))
+
+
+def test_cancel_names_the_jobs_of_an_earlier_version_of_the_file(slurm, tmp_path) -> None:
+    write_spec(tmp_path, runs=2, lr=1e-3)
+    (first,) = launch(tmp_path, WAITS).json["jobs"]
+    write_spec(tmp_path, runs=2, lr=2e-3)
+    launch(tmp_path, WAITS)
+    others = f"s: 2 active runs of other launches (job {first}) stay; for all: imagine-sweep cancel --where sweep=s"
+    options = ("-y", "--db", "a.db")
+    assert others in answer("cancel", "s.yaml", "--dry-run", *options, folder=tmp_path).err.splitlines()
+    for words in (("s",), ("s.yaml", "--where", "seed=0"), ("--where", "sweep=s")):
+        assert others not in answer("cancel", *words, "--dry-run", *options, folder=tmp_path).err
+    assert others in answer("cancel", "s.yaml", *options, folder=tmp_path).err
+    assert set(slurm.run("squeue", "-h", "-o", "%F").split()) == {first}
+    # It names them, too, if nothing else is left.
+    said = answer("cancel", "s.yaml", *options, folder=tmp_path)
+    assert (said.code, others in said.err) == (2, True)
+    assert answer("cancel", "--where", "sweep=s", *options, folder=tmp_path).code == 0
+    assert slurm.run("squeue", "-h") == ""
+
+
+def test_ctrl_c_says_what_is_queued(slurm_with, tmp_path) -> None:
+    """The first array is submitted; Ctrl-C comes when the second was, before sbatch said so."""
+    slurm = slurm_with(nodes=1, max_array=3, accounting=False)
+    write_spec(tmp_path, runs=7)
+    script = [f'[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; exec "$real" "$@"; }}']
+    script += ['"$real" "$@" > /dev/null', "kill -INT $PPID", "sleep 60"]
+    done = run(*LAUNCH, WAITS, folder=tmp_path, env=command(tmp_path, "sbatch", script))
+    first, second = sorted(set(slurm.run("squeue", "-h", "-o", "%F").split()), key=int)
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1] == (
+        f"s: interrupted, 5 runs queued as job {first}, {second}, which imagine-sweep cancel s ends; "
+        "the same command submits the others"
+    )
+    assert json.loads(done.stdout)["submitted"] == 5
+    assert launch(tmp_path, WAITS).json["submitted"] == 2
+
+
+@pytest.mark.parametrize("name", ["100%", "a\\b"])
+def test_a_path_that_slurm_would_read_as_a_pattern_is_refused(slurm, tmp_path, name) -> None:
+    write_spec(tmp_path)
+    said = answer("launch", "s.yaml", "launcher=slurm", "--db", f"{name}/a.db", folder=tmp_path)
+    assert said.code == 2
+    assert said.err == (
+        f"imagine-sweep: error: {tmp_path}/{name}/a.files: Slurm would read the '%' or backslash in this path as a "
+        "pattern for its logs; name a store without them with --db\n"
+    )
+    assert not (tmp_path / name).exists()
+    said = try_launch(tmp_path, f"launcher.submitit_folder='{tmp_path}/{name}'")
+    assert (said.code, "only %j, %t, %A and %a are allowed" in said.err) == (2, True)
 
 
 def test_no_node_is_free_to_look(slurm_with, tmp_path) -> None:
@@ -418,5 +465,5 @@ def test_whether_jobs_ask_to_come_back(slurm, tmp_path) -> None:
             folder=tmp_path,
         )
         assert said.code == 0, said.err
-        (script,) = (tmp_path / f"{requeue}.files" / "jobs").glob("*/*_submission.sh")
+        (script,) = (tmp_path / f"{requeue}.files" / "jobs").glob("*/submission.sh")
         assert ("#SBATCH --requeue\n" in script.read_text()) == bool(requeue)

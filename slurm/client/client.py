@@ -5,12 +5,14 @@ one controller serves the whole cluster.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from imagination.schema import ConfigError
 from results_db.text import one_line
@@ -19,6 +21,7 @@ from slurm.client.parse import ACCOUNT_FIELDS, QUEUE_FIELDS, SEPARATOR, Answer, 
 _QUEUE_WITHIN_S = 20.0
 _ACCOUNTS_WITHIN_S = 40.0
 _WITHIN_S = 60.0
+_SUBMITTED_WITHIN_S = 300.0
 _IDS_AT_ONCE = 200
 _CLOCKS_DIFFER = timedelta(days=1)
 
@@ -83,7 +86,7 @@ class Slurm:
             since: the earliest time of its submission.
 
         Raises:
-            SlurmError: squeue did not answer.
+            SlurmError: squeue or sacct did not answer.
         """
         # The caller withdraws claims if there is no job, so a slow controller gets more time here.
         answer = self._queue("--me", f"--name={name}", within_s=_WITHIN_S)
@@ -91,8 +94,10 @@ class Slurm:
             raise SlurmError(answer.why)
         if not answer.jobs:
             answer = self._accounts(f"--name={name}", since=since, within_s=_WITHIN_S)
-        if isinstance(answer, Unknown):
+        if isinstance(answer, Unknown) and answer.lasting:
             return None  # squeue has forgotten the job and the store has no report from it, so it is over
+        if isinstance(answer, Unknown):
+            raise SlurmError(answer.why)
         found = [base(job_id) for job_id, job in answer.jobs.items() if job.state != "FAILED" or job.node]
         return found[-1] if found else None
 
@@ -133,42 +138,19 @@ class Slurm:
         Raises:
             SlurmError: the command is missing, failed, or did not end in time.
         """
-        name = command[0]
-        self.asked.append((time.monotonic(), name))
-        try:
-            done = subprocess.run(
-                command,
-                env=self._environment(),
-                capture_output=True,
-                text=True,
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-                timeout=within_s,
-                check=False,
-            )
-        except FileNotFoundError:
-            raise SlurmError(f"no {name} on PATH", lasting=True) from None
-        except subprocess.TimeoutExpired:
-            raise SlurmError(f"{name} did not answer within {within_s:.0f} s") from None
-        except OSError as error:
-            raise SlurmError(f"{name} could not be run: {error.strerror}") from None
-        if done.returncode:
-            why = said(done.stderr or done.stdout)
-            raise SlurmError(
-                f"{name} failed ({done.returncode}): {why}", lasting="accounting storage is disabled" in why
-            )
-        return done.stdout
+        self.asked.append((time.monotonic(), command[0]))
+        return _run(command, environment=self._environment(), within_s=within_s)
 
     def _queue(self, *chosen: str, within_s: float = _QUEUE_WITHIN_S) -> Answer | Unknown:
         fields = ",".join(f"{name}:{SEPARATOR}" for name in QUEUE_FIELDS)
-        options = ("--noheader", "--all", "--states=all", f"--Format={fields}")
+        options = ("--all", "--states=all", f"--Format={fields}")
         return self._ask("squeue", *options, *chosen, within_s=within_s)
 
     def _accounts(
         self, chosen: str, *, since: datetime, within_s: float = _ACCOUNTS_WITHIN_S
     ) -> Answer | Unknown:
         start = (since - _CLOCKS_DIFFER).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
-        options = ("--noheader", "--parsable", f"--delimiter={SEPARATOR}", "--allocations")
+        options = ("--parsable", f"--delimiter={SEPARATOR}", "--allocations")
         fields = f"--format={','.join(ACCOUNT_FIELDS)}"
         return self._ask("sacct", *options, fields, f"--starttime={start}", chosen, within_s=within_s)
 
@@ -189,6 +171,51 @@ class Slurm:
         words = compress(job_ids)
         for start in range(0, len(words), _IDS_AT_ONCE):
             self.run(*command, *words[start : start + _IDS_AT_ONCE], within_s=_QUEUE_WITHIN_S)
+
+
+def sbatch(script: Path, *, environment: Mapping[str, str]) -> str:
+    """Submit a script. Returns the id of its job or array.
+
+    Args:
+        script: the path of the script.
+        environment: see `sbatch_environment`; the job inherits it.
+
+    Raises:
+        SlurmError: sbatch refused, or did not say the id. The job may exist all the same.
+    """
+    answer = _run(("sbatch", str(script)), environment=environment, within_s=_SUBMITTED_WITHIN_S)
+    found = re.search(r"^Submitted batch job (\d+)", answer, re.MULTILINE)
+    if found is None:
+        raise SlurmError(f"sbatch named no job: {said(answer)}")
+    return found[1]
+
+
+def _run(command: Sequence[str], *, environment: Mapping[str, str], within_s: float) -> str:
+    """The output of one of Slurm's commands. Raises as `Slurm.run` does."""
+    name = command[0]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=within_s,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise SlurmError(f"no {name} on PATH", lasting=True) from None
+    except subprocess.TimeoutExpired:
+        raise SlurmError(f"{name} did not answer within {within_s:.0f} s") from None
+    except OSError as error:
+        raise SlurmError(f"{name} could not be run: {error.strerror}") from None
+    if done.returncode:
+        why = said(done.stderr or done.stdout)
+        raise SlurmError(
+            f"{name} failed ({done.returncode}): {why}", lasting="accounting storage is disabled" in why
+        )
+    return done.stdout
 
 
 def array_limit() -> int:

@@ -82,14 +82,20 @@ def base(job_id: str) -> str:
 def read(text: str, *, command: str) -> Answer | Unknown:
     """The jobs in the output of squeue or sacct.
 
+    A site may print lines of its own around the list. They have no separators, and are skipped. A list without its
+    header is no list: an empty one would say that no job exists.
+
     Args:
-        text: lines of `QUEUE_FIELDS` or `ACCOUNT_FIELDS`, with `SEPARATOR` after each field.
+        text: a header, then lines of `QUEUE_FIELDS` or `ACCOUNT_FIELDS`, with `SEPARATOR` after each field.
         command: the command, for the error.
     """
+    header, *lines = [line for line in text.splitlines() if SEPARATOR in line] or [""]
     jobs: dict[str, Job] = {}
-    for line in text.splitlines():
-        *row, end_of_line = (cell.strip() for cell in line.split(SEPARATOR))
-        if len(row) != len(QUEUE_FIELDS) or end_of_line:
+    if not _is_header(header):
+        return Unknown(f"{command} printed no list of jobs: {text[:80]!r}")
+    for line in lines:
+        row = _cells(line)
+        if row is None or not row[0][:1].isdecimal():
             return Unknown(f"{command} printed an unexpected line: {line[:80]!r}")
         job_id, state, reason, node, code, end, name = row
         job = Job(
@@ -102,6 +108,17 @@ def read(text: str, *, command: str) -> Answer | Unknown:
         )
         jobs.update(dict.fromkeys(expand(job_id), job))
     return Answer(jobs)
+
+
+def _is_header(line: str) -> bool:
+    row = _cells(line)
+    return row is not None and row[0].upper() == "JOBID"
+
+
+def _cells(line: str) -> list[str] | None:
+    """The fields of a line; None if their number is wrong."""
+    *row, end_of_line = (cell.strip() for cell in line.split(SEPARATOR))
+    return row if len(row) == len(QUEUE_FIELDS) and not end_of_line else None
 
 
 def expand(job_id: str) -> Iterator[str]:

@@ -31,6 +31,7 @@ HOLD_AFTER = 5
 FAULTS = FAILURES | {State.NODE_FAIL}
 """The ends that hold a launch: failures, and nodes that cannot train."""
 
+_HELD_FILE = "held.json"
 _HELD = frozenset({"JobHeldUser", "JobHeldAdmin"})
 
 
@@ -105,7 +106,7 @@ def hold_failing(store: Store, waiting: Sequence[OpenAttempt], *, queue: Answer,
 
 def held(folder: Path, job_names: Iterable[str]) -> list[Hold]:
     """The holds of these dispatches that are not released; `folder` is `Store.folder`."""
-    found = (_read(_file(folder, name)) for name in sorted(set(job_names)))
+    found = (_read(DispatchFolder.beside(folder, name)) for name in sorted(set(job_names)))
     return [hold for hold in found if hold is not None and not hold.released]
 
 
@@ -190,14 +191,14 @@ def _pending(names: Sequence[str], waiting: Sequence[OpenAttempt], queue: Answer
 
 
 def _file(folder: Path, job_name: str) -> Path:
-    return DispatchFolder.beside(folder, job_name).path / "held.json"
+    return DispatchFolder.beside(folder, job_name).path / _HELD_FILE
 
 
 def _write(folder: Path, hold: Hold) -> None:
     write_atomically(_file(folder, hold.job_name), json.dumps(asdict(hold)).encode())
 
 
-def _read(path: Path) -> Hold | None:
+def _read(folder: DispatchFolder) -> Hold | None:
     with suppress(OSError, ValueError, TypeError):
-        return Hold(**json.loads(path.read_text()))
+        return Hold(**json.loads(folder.read(_HELD_FILE)))
     return None

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.dispatched import DispatchFolder
+from jobs.dispatched import DispatchFolder, open_own
 from results_db.contract import ACTIVE, FAILURES, State, Store, StoreError
-from results_db.files import Files
+from results_db.files import Files, tail
 from results_db.text import short
 
 _EVERY_S = 0.5
@@ -38,24 +39,45 @@ class Log:
 def log_path(folder: Path, *, log: str | None, job_name: str | None, job_id: str | None) -> Path | None:
     """The path of an attempt's log; None if it has none.
 
-    A job that has reported no log is looked for where submitit writes its standard error.
+    The log of a job is only where its dispatch said that it is: its attempt's report may be forged.
 
     Args:
         folder: `Store.folder`.
-        log: see `Provenance`.
+        log: see `Provenance`; of an attempt without a dispatch.
         job_name: the name of the dispatch.
         job_id: the id of its task.
     """
-    if log is not None:
-        return Files(folder).find(log)
-    if job_name is None or job_id is None:
+    if job_name is None:
+        return None if log is None else Files(folder).find(log)
+    if job_id is None:
         return None
     from submitit.core.utils import JobPaths  # slow to import
 
-    own = DispatchFolder.beside(folder, job_name)
+    paths = JobPaths(_logs_of(DispatchFolder.beside(folder, job_name)), job_id=job_id)
+    return paths.stdout if _exists(paths.stdout) and not _exists(paths.stderr) else paths.stderr
+
+
+def own_tail(path: Path | None) -> str | None:
+    """The last lines of a log for the store; None if there is none, or another user may have put it there."""
+    with suppress(OSError):
+        if path is not None:
+            with open_own(path) as file:
+                return tail(file)
+    return None
+
+
+def _exists(path: Path) -> bool:
+    with suppress(OSError):  # another user's folder
+        return path.exists()
+    return False
+
+
+def _logs_of(own: DispatchFolder) -> Path:
+    """The folder of a dispatch's logs. Versions before 0.3 kept them in the dispatch's own folder."""
     dispatch = own.dispatch()
-    paths = JobPaths(dispatch.logs if dispatch and dispatch.logs else own.path, job_id=job_id)
-    return paths.stdout if paths.stdout.exists() and not paths.stderr.exists() else paths.stderr
+    if dispatch is not None and dispatch.logs is not None:
+        return Path(dispatch.logs)
+    return own.logs if own.logs.exists() or dispatch is None else own.path
 
 
 def newest_log(store: Store, run_id: str) -> Log:

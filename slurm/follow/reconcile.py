@@ -5,7 +5,7 @@ It may run at any time, any number of times, and twice at once, because a repeat
 
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,15 +25,15 @@ from results_db.contract import (
     Store,
     StoreError,
 )
-from results_db.files import last_lines
+from results_db.query.failures import key
 from results_db.spool.ingest import Ingested, ingest
 from results_db.spool.records import Spool
 from results_db.text import counted, short
 from slurm.client.client import Slurm, SlurmError
-from slurm.client.parse import Answer, Job, Unknown
+from slurm.client.parse import Answer, Job, Unknown, base
 from slurm.follow.hold import Hold, hold_failing
-from slurm.follow.logs import log_path
-from slurm.follow.verdicts import WAITS, Verdict, Word, judge, waits_again, with_log, word_on
+from slurm.follow.logs import log_path, own_tail
+from slurm.follow.verdicts import COULD_NOT_BEGIN, WAITS, Verdict, Word, judge, waits_again, with_log, word_on
 from slurm.submit import recovery
 
 ACCOUNTS_EVERY_S = 60.0
@@ -42,6 +42,7 @@ ACCOUNTS_EVERY_S = 60.0
 MOST_RELEASED = 3
 """Most releases of a job that Slurm held because it could not start it. After that the user must release it."""
 
+_MOST_JOBS = 5
 _REFUSED = "launch failed requeued held"
 _SLURMS_OWN = ("srun:", "slurmstepd", "submitit ", "/usr/bin/")
 
@@ -54,10 +55,23 @@ class Ended:
     job_id: str | None
     verdict: Verdict
 
-    def describe(self) -> str:
-        """One line for the user."""
-        job = f" (job {self.job_id})" if self.job_id else ""
-        return f"run {short(self.attempt.run_id)}{job}: {self.verdict.state}: {self.verdict.why}"
+
+def describe(ended: Iterable[Ended]) -> list[str]:
+    """A line for each cause, the most frequent first."""
+    causes: dict[tuple[State | None, str], list[Ended]] = {}
+    for one in ended:
+        causes.setdefault((one.verdict.state, key(one.verdict.why)), []).append(one)
+    return [_cause(together) for together in sorted(causes.values(), key=len, reverse=True)]
+
+
+def _cause(together: Sequence[Ended]) -> str:
+    first = together[0]
+    jobs = list(dict.fromkeys(base(one.job_id) for one in together if one.job_id))
+    named = ", ".join(jobs[:_MOST_JOBS]) + f" and {len(jobs) - _MOST_JOBS} more" * (len(jobs) > _MOST_JOBS)
+    who, job = counted(len(together), "run"), f" (job {named})" if jobs else ""
+    if len(together) == 1:
+        who, job = f"run {short(first.attempt.run_id)}", f" (job {first.job_id})" if first.job_id else ""
+    return f"{who}{job}: {first.verdict.state}: {first.verdict.why}"
 
 
 @dataclass
@@ -100,7 +114,7 @@ class Reconciled:
             lines.append(f"{counted(len(self.requeued), 'interrupted run')} in the queue again")
         if self.released:
             lines.append(f"{counted(len(self.released), 'job')} released that Slurm could not start and held")
-        return [*lines, *(one.describe() for one in self.ended), *(hold.describe() for hold in self.held)]
+        return [*lines, *describe(self.ended), *(hold.describe() for hold in self.held)]
 
     def as_dict(self) -> dict[str, Any]:
         """The values for `--json`."""
@@ -233,18 +247,21 @@ class Reconciler:
         Slurm drains a node that refuses again.
         """
         refused = {
-            one.job_id: DispatchFolder.beside(self._store.folder, one.job_name)
+            one.job_id: self._folder_of(one)
             for one in jobs
-            if one.job_id and one.job_name and _is_refused(word_on(one, found.queue))
+            if one.job_id and _is_refused(word_on(one, found.queue))
         }
-        try:
-            for job_id, folder in sorted(refused.items()):
-                index = int(job_id.partition("_")[2] or 0)
+        for job_id, folder in sorted(refused.items()):
+            index = int(job_id.partition("_")[2] or 0)
+            try:
                 if dry_run or folder.note_release(index) <= MOST_RELEASED:
                     found.released.append(job_id)
+            except OSError as error:
+                found.unknown.append(f"job {job_id}, which Slurm held, could not be released: {error}")
+        try:
             if found.released and not dry_run:
                 self._slurm.release(found.released)
-        except (SlurmError, OSError) as error:
+        except SlurmError as error:
             found.unknown.append(f"jobs that Slurm held could not be released: {error}")
             found.released = []
 
@@ -276,17 +293,24 @@ class Reconciler:
         for one in silent:
             known = isinstance(accounts, Answer) and accounts.knows_array(one.job_id or "", one.job_name)
             words = word_on(one, queue), word_on(one, accounts)
-            verdicts.append((one, judge(one, *words, now=now, array_known=known)))
+            foreign = self._folder_of(one).is_of_another_user()
+            verdicts.append((one, judge(one, *words, now=now, array_known=known, foreign=foreign)))
         return verdicts
 
+    def _folder_of(self, one: OpenAttempt) -> DispatchFolder:
+        return DispatchFolder.beside(self._store.folder, one.job_name or "")
+
     def _end(self, one: OpenAttempt, verdict: Verdict, found: Reconciled, *, dry_run: bool) -> None:
-        tail = _log_tail(one, self._store.folder)
+        tail = own_tail(self._log_of(one))
         verdict = with_log(verdict, tail)
         assert verdict.state is not None
         if dry_run or self._store.end(
             one.attempt, Ending(verdict.state, _error(verdict, tail), verdict.exit_code, tail)
         ):
             found.ended.append(Ended(one.attempt, one.job_id, verdict))
+
+    def _log_of(self, one: OpenAttempt) -> Path | None:
+        return log_path(self._store.folder, log=one.log, job_name=one.job_name, job_id=one.job_id)
 
     def _hold(self, found: Reconciled) -> None:
         if isinstance(found.queue, Unknown):
@@ -306,15 +330,9 @@ def _is_refused(word: Word) -> bool:
     return isinstance(word, Job) and word.state in WAITS and word.reason.replace("_", " ") == _REFUSED
 
 
-def _log_tail(one: OpenAttempt, folder: Path) -> str | None:
-    """The last lines of its log; None if there is no log."""
-    path = log_path(folder, log=one.log, job_name=one.job_name, job_id=one.job_id)
-    return None if path is None else last_lines(path)
-
-
 def _error(verdict: Verdict, tail: str | None) -> str:
-    """The error to store: the verdict's reason, and for a FAILED job also the last line that it logged."""
-    if verdict.state is State.FAILED:
+    """The error to store: the verdict's reason, and for a job at fault also the last line that it logged."""
+    if verdict.state is State.FAILED or verdict.exit_code == COULD_NOT_BEGIN:
         told = [line.strip() for line in unusual(tail or "") if not line.strip().startswith(_SLURMS_OWN)]
         if told:
             return f"{verdict.why}\n{told[-1]}"

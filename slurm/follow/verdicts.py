@@ -11,7 +11,7 @@ A query that failed is `Unknown`; it never ends an attempt by itself.
   CANCELLED if sacct knows other tasks of the array.
 * squeue does not list the job, and the cluster has no sacct: the attempt is LOST after the same time. If sacct exists
   but fails, a running attempt is LOST after `ANSWERS_WITHIN` without a heartbeat, and a waiting one continues.
-* squeue does not answer: only sacct can end an attempt.
+* squeue does not answer, or the job is another user's: only a final state can end an attempt.
 """
 
 from dataclasses import dataclass
@@ -58,6 +58,9 @@ WAITS = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIA
 MAY_COME_BACK = frozenset({"NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED"})
 """Final states after which Slurm may requeue the job by itself."""
 
+COULD_NOT_BEGIN = 75
+"""A job's exit code if it trained nothing, because its node could not read its work or write its files."""
+
 _FROM_OUTSIDE = frozenset({-9, -15, -10, -12})
 """KILL and TERM; and USR1 and USR2, which kill a worker that does not handle signals yet."""
 
@@ -102,7 +105,13 @@ def waits_again(one: EndedAttempt, answer: Answer) -> bool:
 
 
 def judge(
-    attempt: OpenAttempt, queue: Word, account: Word, *, now: datetime, array_known: bool = False
+    attempt: OpenAttempt,
+    queue: Word,
+    account: Word,
+    *,
+    now: datetime,
+    array_known: bool = False,
+    foreign: bool = False,
 ) -> Verdict:
     """What became of an attempt that is open in the store.
 
@@ -112,6 +121,7 @@ def judge(
         account: what sacct says about it, asked after squeue.
         now: the time, by the clock of the store's times.
         array_known: whether sacct knows other tasks of the job's array.
+        foreign: whether another user submitted the job. Slurm may hide such jobs, so its silence means nothing.
     """
     if isinstance(queue, Job):
         return _listed(attempt, queue, now=now)
@@ -121,6 +131,8 @@ def judge(
         return _ended(attempt, account, now=now)
     if isinstance(queue, Unknown):
         return Verdict(None, queue.why, certain=False)
+    if foreign:
+        return Verdict(None, "the job is another user's, and squeue may hide it", certain=False)
     return _gone(attempt, account, now=now, array_known=array_known)
 
 
@@ -183,6 +195,8 @@ def _ended(attempt: OpenAttempt, job: Job, *, now: datetime) -> Verdict:
         said += f" ({job.reason})"
     if state is State.LOST:
         return Verdict(state, f"{said} without a result of this run", code)
+    if state is State.FAILED and code == COULD_NOT_BEGIN:
+        return Verdict(State.NODE_FAIL, f"{said}: it could not begin its work there", code)
     if state is State.FAILED and code in _FROM_OUTSIDE and attempt.attempt.number < MOST_KILLED:
         return Verdict(State.LOST, f"{said}: killed by signal {-code}; Slurm does not say why", code)
     if code:

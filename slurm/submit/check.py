@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from imagination.schema import ConfigError
+from jobs.dispatched import make_folder
 from results_db.contract import Store
-from results_db.files import write_atomically
 from results_db.text import one_line
 from slurm.client.client import Slurm, SlurmError, said, srun_environment
 from slurm.submit.dispatch import setup_commands
@@ -56,16 +57,16 @@ def check_node(store: Store, resources: Resources, *, waits: Callable[[], None] 
         ConfigError: the jobs would not work on the node, or Slurm refused such a job.
     """
     token = secrets.token_hex(8)
-    file = store.folder / "jobs" / f"check-{token}.json"
-    write_atomically(file, b"{}")
-    file.chmod(0o600)  # before the store's password is in it
+    folder = store.folder / "jobs" / f"check-{token}"
+    make_folder(folder, mode=0o700)  # the store's password is in it
+    file = folder / "check.json"
     file.write_text(json.dumps({"token": token, "db": store.url}))
     try:
         return _outcome(_srun(_script(file, token, resources), resources, waits=waits))
     except subprocess.TimeoutExpired:
         return f"the check did not answer within {_ANSWER_WITHIN_S} s"
     finally:
-        file.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _srun(

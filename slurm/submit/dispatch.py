@@ -4,44 +4,42 @@ A crash between any two of these steps is harmless:
 
 1. The dispatch's folder is made. It names the process that submits.
 2. The store claims the attempts, under a job name that is used only once.
-3. sbatch submits the array. From now on the jobs do not need the launch, not even to find
-   their pickles.
+3. sbatch submits the array. From now on the jobs do not need the launch.
 4. The job ids are noted in the store.
 
 If the launch dies after step 2, `slurm.submit.recovery` finds the job by its name.
 """
 
 import getpass
-import io
 import os
 import secrets
 import shlex
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import cast
 
 import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError
-from submitit.helpers import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor
 
 from imagination.schema import ConfigError
-from jobs.dispatched import PICKLE, Dispatch, DispatchFolder
+from jobs.code import copy_code, this_code
+from jobs.dispatched import Dispatch, DispatchFolder, check_own
 from jobs.pack import Pack, Task
 from results_db.contract import Attempt, Store
 from results_db.process import process_name
 from results_db.text import counted, one_line
-from slurm.client.client import SlurmError, said, sbatch_environment
+from slurm.client.client import SlurmError, sbatch, sbatch_environment
+from slurm.client.parse import Unknown
 from slurm.submit import recovery
+from slurm.submit.folders import given_folder, make_given_folder
 from slurm.submit.launchers import Resources
 
+SCRIPT = "submission.sh"
+
 _NAME_LENGTH = 40
-_NEVER = 1_000_000
-"""The number of time-outs that submitit allows. It miscounts them, so the job counts them itself."""
 
 
 @dataclass(frozen=True)
@@ -87,22 +85,24 @@ class Submission:
         resources: what each job asks for.
         sweep: the beginning of the jobs' names.
         hold_after: see `Dispatch`.
-        job: makes the callable that submitit pickles, from the path of its dispatch folder.
         retry_failed: also submit failed runs.
+        snapshot: the jobs take a copy of the code as it is now.
         jobs: ids of the submitted arrays.
         tasks: the number of their tasks.
         runs: the number of runs in these tasks.
+        unclear: the number of runs whose jobs may be in the queue, or not.
     """
 
     store: Store
     resources: Resources
     sweep: str
     hold_after: int
-    job: Callable[[str], Callable[[], object]]
     retry_failed: bool = False
+    snapshot: bool = False
     jobs: list[str] = field(default_factory=list)
     tasks: int = 0
     runs: int = 0
+    unclear: int = 0
 
     def submit(self, packs: Sequence[Pack], *, limit: int) -> None:
         """Submit the packs, array by array; each array is counted as soon as it is in the queue.
@@ -121,22 +121,26 @@ class Submission:
             for part in deal(packs, limit=limit, parallelism=int(self.resources.values["array_parallelism"])):
                 ids.append(self._submit_part(part, after=None if part.after is None else ids[part.after]))
         except (SlurmError, OSError) as error:
-            before = "nothing was submitted"
-            if self.jobs:
-                before = f"before that, {counted(self.runs, 'run')} were submitted as {', '.join(self.jobs)}"
             why = f"the jobs' files cannot be written: {one_line(error)}"
             if isinstance(error, SlurmError):
-                why = f"Slurm refused the jobs: {error}"
-            raise ConfigError(f"{why}; {before}") from None
+                why = f"Slurm {'did not answer' if self.unclear else 'refused the jobs'}: {error}"
+            raise ConfigError(f"{why}; {self._before}") from None
+
+    @property
+    def _before(self) -> str:
+        """What is submitted, after a failure."""
+        before = "nothing was submitted"
+        if self.jobs:
+            before = f"before that, {counted(self.runs, 'run')} were submitted as {', '.join(self.jobs)}"
+        if self.unclear:
+            unclear = f"{counted(self.unclear, 'run')} may be queued, which imagine-sweep reconcile finds out"
+            return f"{before}; {unclear}" if self.jobs else unclear
+        return before
 
     def script(self, part: Part) -> str:
         """The sbatch script of an array, as `submit` would write it under another job name."""
-        name = self._new_name()
-        folder = DispatchFolder.beside(self.store.folder, name)
-        executor = cast(SlurmExecutor, self._executor(name, folder, part.parallelism, None)._executor)
-        if len(part.packs) > 1:
-            executor.parameters["map_count"] = len(part.packs)
-        return executor._make_submission_file_text(executor._submitit_command_str, "")
+        folder = DispatchFolder.beside(self.store.folder, self._new_name())
+        return self._script(folder, tasks=len(part.packs), parallelism=part.parallelism, after=None)
 
     def _new_name(self) -> str:
         return f"{self.sweep[:_NAME_LENGTH]}-{secrets.token_hex(4)}"
@@ -148,7 +152,7 @@ class Submission:
             SlurmError: sbatch refused; the store keeps no claim.
         """
         began = datetime.now(UTC)
-        name = self._new_name()
+        name, given = self._new_name(), given_folder(self.resources)
         folder = DispatchFolder.beside(self.store.folder, name)
         about = Dispatch(
             job_name=name,
@@ -158,9 +162,11 @@ class Submission:
             host=socket.gethostname(),
             process=process_name(os.getpid()),
             user=getpass.getuser(),
-            logs=self.resources.submitit_folder,
+            logs=None if given is None else str(given),
             hold_after=self.hold_after,
             gpus=self.resources.gpus,
+            code=this_code(),
+            snapshot=self.snapshot,
         )
         folder.begin(about)
         run_ids = [run.run_id for pack in part.packs for run in pack.runs]
@@ -171,52 +177,67 @@ class Submission:
             return None
         try:
             folder.write_tasks(tasks)
-            job_id = self._sbatch(about, folder, len(tasks), part.parallelism, after)
+            if self.snapshot:
+                copy_code(folder.code)
+            script = self._script(folder, tasks=len(tasks), parallelism=part.parallelism, after=after)
+            job_id = self._sbatch(folder, script)
         except BaseException as error:
             # The job may exist all the same: Slurm's answer may be late, and Ctrl-C may come at any time.
+            self.unclear += len(attempts)
             found = recovery.settle(self.store, folder, attempts, since=began)
-            if found is None:
-                folder.remove()
+            if isinstance(found, Unknown):
+                raise
+            self.unclear -= len(attempts)
+            if found is not None:
+                self._count(folder, found, tasks)
             if found is None or not isinstance(error, SlurmError):
                 raise
-            job_id = found
-        self.jobs.append(job_id)
-        self.tasks += len(tasks)
-        self.runs += len(attempts)
-        recovery.note(self.store, folder, job_id)
+            return found
+        self._count(folder, job_id, tasks)
         return job_id
 
-    def _sbatch(
-        self, about: Dispatch, folder: DispatchFolder, tasks: int, parallelism: int, after: str | None
-    ) -> str:
-        """The id of the new array."""
-        job = self.job(str(folder.path))
-        pickled = DelayedSubmission(job)
-        pickled.set_timeout(int(self.resources.values["timeout_min"]), _NEVER)
-        pickled.dump(folder.path / PICKLE)
-        try:
-            executor = self._executor(about.job_name, folder, parallelism, after)
-            # submitit prints sbatch's message; ours is one line.
-            with redirect_stderr(io.StringIO()), _environment(sbatch_environment(self.resources.asked)):
-                jobs = executor.submit_array([job] * tasks)
-        except (FailedJobError, FailedSubmissionError) as error:
-            raise SlurmError(said(str(error))) from None
-        return str(jobs[0].job_id).partition("_")[0]
+    def _count(self, folder: DispatchFolder, job_id: str, tasks: Sequence[Task]) -> None:
+        """Count the tasks of an array that is in the queue, and note its id."""
+        self.jobs.append(job_id)
+        self.tasks += len(tasks)
+        self.runs += sum(len(task.attempts) for task in tasks)
+        make_given_folder(self.resources, recovery.job_ids(job_id, len(tasks)))
+        recovery.note(self.store, folder, job_id)
 
-    def _executor(
-        self, name: str, folder: DispatchFolder, parallelism: int, after: str | None
-    ) -> submitit.AutoExecutor:
-        """What writes the sbatch script of an array and submits it."""
-        logs = self.resources.submitit_folder or folder.path
-        executor = submitit.AutoExecutor(folder=logs, cluster="slurm", slurm_max_num_timeout=_NEVER)
+    def _sbatch(self, folder: DispatchFolder, script: str) -> str:
+        """The id of the new array.
+
+        Raises:
+            SlurmError: sbatch refused, or did not say.
+            OSError: the folder cannot be written, or others can write it.
+        """
+        make_given_folder(self.resources)
+        check_own(folder.path, shown=folder.path)
+        file = folder.path / SCRIPT
+        file.write_text(script)
+        return sbatch(file, environment=sbatch_environment(self.resources.asked))
+
+    def _script(self, folder: DispatchFolder, *, tasks: int, parallelism: int, after: str | None) -> str:
+        """The sbatch script of an array, as submitit writes it."""
+        logs = given_folder(self.resources) or folder.logs
+        automatic = submitit.AutoExecutor(folder=logs, cluster="slurm")
         more = {
-            "name": name,
+            "name": folder.path.name,
             "slurm_array_parallelism": parallelism,
-            "slurm_setup": [*setup_commands(self.resources), *_place_pickle(executor.folder, folder.path)],
+            "slurm_setup": [*setup_commands(self.resources), *self._code_from(folder)],
             "slurm_additional_parameters": self._additional(after),
         }
-        executor.update_parameters(**{**self.resources.submitit(), **more})
-        return executor
+        automatic.update_parameters(**{**self.resources.submitit(), **more})
+        executor = cast(SlurmExecutor, automatic._executor)
+        if tasks > 1:
+            executor.parameters["map_count"] = tasks
+        command = shlex.join([sys.executable, "-u", "-m", "slurm.start", str(folder.path)])
+        return executor._make_submission_file_text(command, "")
+
+    def _code_from(self, folder: DispatchFolder) -> list[str]:
+        """The shell commands after which Python takes the copy of the code."""
+        copied = shlex.quote(str(folder.code))
+        return [f"export PYTHONPATH={copied}${{PYTHONPATH:+:$PYTHONPATH}}"] if self.snapshot else []
 
     def _additional(self, after: str | None) -> dict[str, object]:
         """Further options of sbatch. By default, Slurm requeues preempted jobs and those of a lost node."""
@@ -227,34 +248,6 @@ class Submission:
             given = [str(more["dependency"])] if more.get("dependency") else []
             more["dependency"] = ",".join([*given, f"afterany:{after}"])
         return more
-
-
-def _place_pickle(submitit_folder: Path, folder: Path) -> list[str]:
-    """Commands that let a job find its pickle even if the launch died right after sbatch.
-
-    submitit names a pickle by its job's id, so it does that after sbatch. A job without a pickle fails after a minute.
-    """
-    array = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}"
-    job = array + "${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
-    values = {"j": job, "A": array, "a": "$SLURM_ARRAY_TASK_ID", "t": "0"}
-    return [
-        f"pickle={shlex.quote(f'{submitit_folder}/%j_submitted.pkl')}",
-        *(f'pickle="${{pickle//%{sign}/{value}}}"' for sign, value in values.items()),
-        f'ln -s {shlex.quote(str(folder / PICKLE))} "$pickle" 2>/dev/null',
-    ]
-
-
-@contextmanager
-def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
-    """Replace this process's environment, which submitit passes to sbatch."""
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def setup_commands(resources: Resources) -> list[str]:

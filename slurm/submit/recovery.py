@@ -1,11 +1,12 @@
 """Recovers dispatches whose launch died after it claimed runs and before it noted their job ids.
 
-Each dispatch has its own job name. If Slurm has a job of that name, its id is noted; else the claims are withdrawn. The
-job may still appear later, if sbatch was waiting for the controller. That is harmless: the store refuses the withdrawn
-attempts, and the job's tasks end at once.
+Each dispatch has its own job name. If Slurm has a job of that name, its id is noted. If Slurm says that it has none,
+the claims are withdrawn. The job may still appear later, if sbatch was waiting for the controller. That is harmless:
+the store refuses the withdrawn attempts, and the job's tasks end at once.
+
+If Slurm does not answer, the dispatch is another user's, or its files are damaged, the claims stay as they are.
 """
 
-import getpass
 import socket
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,10 +19,14 @@ import psutil
 from jobs.dispatched import DispatchFolder
 from results_db.contract import Attempt, OpenAttempt, State, Store
 from results_db.process import is_alive
+from results_db.text import counted, one_line
 from slurm.client.client import Slurm, SlurmError
+from slurm.client.parse import Unknown
 
 _ABANDONED = timedelta(minutes=10)
 """A launch on another host is over after this time. Launches take seconds."""
+
+_CANCEL = ", until imagine-sweep cancel ends them"
 
 
 @dataclass
@@ -31,7 +36,7 @@ class Recovered:
     Attributes:
         adopted: ids of jobs that were found.
         withdrawn: attempts that were not submitted; their runs can be claimed again.
-        unclear: a line for each dispatch that Slurm gave no answer on.
+        unclear: a line for each dispatch that stays as it is, because Slurm did not answer or its files are damaged.
     """
 
     adopted: list[str] = field(default_factory=list)
@@ -49,53 +54,85 @@ def recover(store: Store, slurm: Slurm) -> Recovered:
     for name, waiting in _without_job(store).items():
         folder = DispatchFolder.beside(store.folder, name)
         since = min(one.claimed_at for one in waiting)
-        if _is_under_way(folder, since):
-            continue
-        attempts = [one.attempt for one in waiting]
-        try:
-            job = slurm.job_named(name, since=since)
-        except SlurmError as error:
-            done.unclear.append(
-                f"{name}: Slurm did not say whether its {len(attempts)} runs were submitted: {error}"
-            )
-            continue
-        if job is not None:
-            note(store, folder, job)
-            done.adopted.append(job)
-        elif withdrawn := store.withdraw(attempts):
-            folder.remove()
-            done.withdrawn += withdrawn
+        # squeue may hide another user's jobs, and only that user's commands can read the folder.
+        if not folder.is_of_another_user() and not _is_under_way(folder, since):
+            _recover(folder, [one.attempt for one in waiting], store, slurm, since=since, done=done)
     return done
+
+
+def _recover(
+    folder: DispatchFolder,
+    attempts: Sequence[Attempt],
+    store: Store,
+    slurm: Slurm,
+    *,
+    since: datetime,
+    done: Recovered,
+) -> None:
+    runs = counted(len(attempts), "run")
+    if folder.path.exists() and folder.dispatch() is None:
+        head = f"{folder.path}/dispatch.json"
+        done.unclear.append(
+            f"{head} is damaged, or others can write it; its {runs} stay as they are{_CANCEL}"
+        )
+        return
+    try:
+        job = slurm.job_named(folder.path.name, since=since)
+    except SlurmError as error:
+        done.unclear.append(
+            f"{folder.path.name}: Slurm did not say whether it has the jobs of {runs}: {error}"
+        )
+        return
+    if job is not None:
+        noted, damaged = note(store, folder, job)
+        done.adopted += [job] if noted.intersection(attempts) else []
+        done.unclear += damaged
+    elif withdrawn := store.withdraw(attempts):
+        folder.remove()
+        done.withdrawn += withdrawn
 
 
 def settle(
     store: Store, folder: DispatchFolder, attempts: Sequence[Attempt], *, since: datetime
-) -> str | None:
-    """After a failed submission, note the job's id if the job exists, else withdraw the attempts.
+) -> str | Unknown | None:
+    """After a failed submission: the job's id if the job exists. If it does not, withdraw the attempts.
 
-    If Slurm does not answer they are withdrawn, too. If the job starts after all, it trains nothing.
+    If Slurm does not answer, they stay claimed until a later command finds out.
     """
     try:
         job = Slurm().job_named(folder.path.name, since=since)
-    except SlurmError:
-        job = None
+    except SlurmError as error:
+        return Unknown(str(error))
     if job is None:
         store.withdraw(attempts)
-    else:
-        note(store, folder, job)
+        folder.remove()
     return job
 
 
-def note(store: Store, folder: DispatchFolder, job: str) -> None:
-    """Note the ids of a dispatch's tasks in the store: `17_0`, `17_1`, ..., or `17` for a single job."""
-    tasks = folder.tasks()
-    store.note_jobs(
-        {
-            attempt: f"{job}_{index}" if tasks > 1 else job
-            for index in range(tasks)
-            for attempt in folder.task(index).attempts
-        }
-    )
+def note(store: Store, folder: DispatchFolder, job: str) -> tuple[set[Attempt], list[str]]:
+    """Note the ids of a dispatch's tasks in the store.
+
+    Returns:
+        The attempts that have an id now, and a line for each task whose file is damaged.
+    """
+    noted: dict[Attempt, str] = {}
+    damaged = []
+    for index, job_id in enumerate(job_ids(job, folder.tasks())):
+        try:
+            attempts = folder.task(index).attempts
+        except (OSError, ValueError) as error:
+            damaged.append(
+                f"{folder.path}: {one_line(error)}; the runs of this task stay as they are{_CANCEL}"
+            )
+        else:
+            noted |= dict.fromkeys(attempts, job_id)
+    store.note_jobs(noted)
+    return set(noted), damaged
+
+
+def job_ids(job: str, tasks: int) -> list[str]:
+    """The ids of a dispatch's tasks: `17_0`, `17_1`, ..., or `17` for a single job."""
+    return [f"{job}_{index}" for index in range(tasks)] if tasks > 1 else [job]
 
 
 def _without_job(store: Store) -> dict[str, list[OpenAttempt]]:
@@ -108,10 +145,8 @@ def _without_job(store: Store) -> dict[str, list[OpenAttempt]]:
 
 
 def _is_under_way(folder: DispatchFolder, since: datetime) -> bool:
-    """Whether its launch or the launch's sbatch may still run, or it is another user's dispatch."""
+    """Whether its launch or the launch's sbatch may still run."""
     dispatch = folder.dispatch()
-    if dispatch is not None and dispatch.user != getpass.getuser():
-        return True  # squeue shows only our own jobs
     if dispatch is None or dispatch.host != socket.gethostname():
         return datetime.now(UTC) - since < _ABANDONED
     return is_alive(dispatch.process) or _is_submitting(folder)

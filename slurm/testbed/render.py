@@ -48,6 +48,7 @@ def _values(place: Place, record: Record) -> dict[str, str]:
         "gres": f"Gres=gpu:{settings.gpus}" if settings.gpus else "",
         "gather": "JobAcctGatherParams=OverMemoryKill" if settings.kill_over_memory else "",
         "preempt": "SlurmctldParameters=preempt_send_user_signal" if settings.preempt_signal else "",
+        "private": "PrivateData=jobs" if settings.private_jobs else "",
         "cred_expire_s": str(settings.requeue_wait_s - 1),  # Slurm waits until old credentials have expired
     }
 

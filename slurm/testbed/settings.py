@@ -45,6 +45,7 @@ class Settings:
     grace_s: int = _option(10, "GraceTime: from a preempted job's signal to its end.", low=0)
     preempt_signal: bool = _option(True, "A preempted job gets the signal of its --signal option.")
     kill_over_memory: bool = _option(True, "Kill jobs that exceed their memory, checked every second.")
+    private_jobs: bool = _option(False, "PrivateData=jobs: squeue shows users only their own jobs.")
     forget_after_s: int = _option(300, "MinJobAge: squeue lists an ended job at least this long.", low=2)
 
 

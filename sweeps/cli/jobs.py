@@ -92,6 +92,8 @@ def cancel(
     slurm = Slurm()
     chosen = _chosen(store, spec, overrides, where)
     found = _to_cancel(store, slurm, chosen, states, dry_run=dry_run)
+    if spec is not None and where is None and (others := _of_other_launches(store, spec, overrides, chosen)):
+        say(others)
     if not found.run_ids:
         raise StoreError(f"{_filter(spec, where, states)}: no active run matches; see imagine-sweep status")
     if not dry_run:
@@ -126,6 +128,30 @@ def _chosen(store: Store, spec: str | None, overrides: Sequence[str], where: str
         return chosen
     _, expansion = find_sweep(store, spec, overrides, report=say)
     return chosen & {run.run_id for run in with_top_ups(expansion, set(frame["run_id"])).runs}
+
+
+def _of_other_launches(
+    store: Store, spec: str, overrides: Sequence[str], chosen: Collection[str]
+) -> str | None:
+    """A line on active runs that only other launches of this sweep wanted, as of an earlier version of its file."""
+    from results_db.columns import sweeps_in
+    from slurm.client.parse import base
+    from sweeps.spec.stored import find_spec
+
+    name = find_spec(store, spec, overrides, report=lambda _: None)[0].name
+    frame = store.runs()
+    members = {
+        run for run, cell in zip(frame["run_id"], frame["sweep"], strict=True) if name in sweeps_in(cell)
+    }
+    others = [one for one in store.open_attempts() if one.attempt.run_id in members - set(chosen)]
+    if not others:
+        return None
+    jobs = dict.fromkeys(base(one.job_id) for one in others if one.job_id)
+    named = f" (job {', '.join(jobs)})" if jobs else ""
+    return (
+        f"{name}: {counted(len(others), 'active run')} of other launches{named} stay; "
+        f"for all: imagine-sweep cancel --where sweep={name}"
+    )
 
 
 def _show(store: Store, found: "Cancellation", spec: str | None, overrides: Sequence[str]) -> None:
@@ -220,12 +246,12 @@ def reconcile(
     else:
         changes = [*found.lines, *(f"{each.job_name} is released" for each in released)]
         for line in changes:
-            click.echo(f"would change: {line}" if dry_run else line)
+            console.say(f"would change: {line}" if dry_run else line)
         still_held = [line for each in holds if (line := each.describe()) not in changes]
         for line in still_held:
-            click.echo(line)
+            console.say(line)
         if not changes and not still_held and isinstance(found.queue, Answer):
-            click.echo("nothing to change")
+            console.say("nothing to change")
     for line in found.unknown:
         say(line)
     return console.SOME_FAILED if isinstance(found.queue, Unknown) else 0

@@ -116,6 +116,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="K",
             help="On Slurm: hold the launch if its first K runs all fail with the same error; 0: never.",
         ),
+        click.option("--snapshot", is_flag=True, help="On Slurm: jobs run a copy of the code as it is now."),
         click.option("--pack-size", type=positive, metavar="N", help="Most runs of a pack."),
         click.option("--workers", type=positive, metavar="N", help="Processes. [default: per core or GPU]"),
         click.option("--dry-run", is_flag=True, help="Only show what the command would do."),

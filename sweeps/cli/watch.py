@@ -39,6 +39,7 @@ def status(
 
     Example: imagine-sweep status table3
     """
+    from slurm.follow.changed_code import changed_code
     from slurm.follow.hold import held
     from sweeps.spec.stored import NO_SWEEP
     from sweeps.status.cell import count_by_status
@@ -58,8 +59,9 @@ def status(
     elif store.exists:
         click.echo(NO_SWEEP)
     holds = held(store.folder, [one.job_name for one in active if one.job_name])
-    for line in (*_age(active), *(hold.describe() for hold in holds)):
-        click.echo(line, err=as_json)
+    changed = changed_code(store.folder, active)
+    for line in (*_age(active), *changed, *(hold.describe() for hold in holds)):
+        console.say(line, err=as_json)
 
 
 def _flat(rows: Sequence[dict[str, Any]], *, with_name: bool) -> list[dict[str, Any]]:

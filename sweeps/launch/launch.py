@@ -1,5 +1,6 @@
 """Trains the runs of a spec with its launcher: on this machine or on Slurm."""
 
+from imagination.schema import ConfigError
 from slurm.submit.launchers import LOCAL, choose
 from sweeps.launch.options import LaunchOptions
 from sweeps.launch.prepare import LaunchResult
@@ -19,6 +20,10 @@ def launch(spec: Spec, expansion: Expansion, options: LaunchOptions) -> LaunchRe
     if not expansion.runs:
         return LaunchResult(name=spec.name, counts=Counts())
     if launcher.kind == LOCAL:
+        if options.snapshot:
+            raise ConfigError(
+                "--snapshot: workers on this machine keep the code they started with; leave it out"
+            )
         from sweeps.launch.local import launch_locally
 
         return launch_locally(spec, expansion, options, launcher=launcher)

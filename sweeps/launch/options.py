@@ -22,6 +22,7 @@ class LaunchOptions:
         check: on Slurm, check a node before submitting.
         hold_after: on Slurm, hold the launch if its first so many runs all fail with the same error; 0: never.
         ask_above: on Slurm, expected GPU-hours above which the launch asks first.
+        snapshot: on Slurm, the jobs take a copy of the code as it is now.
         yes: ask nothing.
     """
 
@@ -33,6 +34,7 @@ class LaunchOptions:
     check: bool = True
     hold_after: int = HOLD_AFTER
     ask_above: float = 100.0
+    snapshot: bool = False
     yes: bool = False
 
 

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imagination.schema import ConfigError
+from jobs.code import this_code
 from jobs.pack import Pack
 from jobs.progress import duration
 from results_db.contract import Store
 from results_db.text import counted
 from slurm.client.client import array_limit, sbatch_environment
-from slurm.job import PackJob
 from slurm.submit.dispatch import Part, Submission, deal
+from slurm.submit.folders import check_folders
 from slurm.submit.launchers import SLURM, Resources, choose
 from sweeps.launch.options import LaunchOptions
 from sweeps.spec.model import Spec
@@ -29,6 +30,7 @@ class Preview:
         timeout_min: the time limit of each task.
         arrays: the arrays, in the order of submission; empty without Slurm.
         script: the sbatch script of the first array; empty without Slurm.
+        copied: the code that the jobs take a copy of; empty: they take what they find.
         unknown: why arrays and script are unknown; empty if they are known.
     """
 
@@ -38,6 +40,7 @@ class Preview:
     timeout_min: int
     arrays: Sequence[Part]
     script: str
+    copied: str
     unknown: str
 
     def as_dict(self) -> dict[str, object]:
@@ -55,6 +58,8 @@ class Preview:
             f"Slurm: {counted(self.runs, 'run')} in {counted(self.packs, 'pack')}, {partition}, "
             f"time limit {duration(60 * self.timeout_min)}"
         ]
+        if self.copied:
+            lines.append(f"the jobs run a copy of {self.copied}")
         if self.unknown:
             return [*lines, f"arrays and script are unknown: {self.unknown}"]
         for number, part in enumerate(self.arrays[:_MOST_ARRAYS], 1):
@@ -77,11 +82,14 @@ def preview(spec: Spec, packs: Sequence[Pack], options: LaunchOptions, *, store:
     if launcher.kind != SLURM or not packs:
         return None
     resources = Resources.of(launcher)
-    submission = Submission(store, resources, sweep=spec.name, hold_after=options.hold_after, job=PackJob)
+    submission = Submission(
+        store, resources, sweep=spec.name, hold_after=options.hold_after, snapshot=options.snapshot
+    )
     arrays: Sequence[Part] = ()
     script = unknown = ""
     try:
         most = int(resources.values["array_parallelism"])
+        check_folders(store.folder, resources, snapshot=options.snapshot)
         arrays = deal(packs, limit=array_limit(), parallelism=most)
         script = submission.script(arrays[0])
     except ConfigError as error:
@@ -93,6 +101,7 @@ def preview(spec: Spec, packs: Sequence[Pack], options: LaunchOptions, *, store:
         timeout_min=int(resources.values["timeout_min"]),
         arrays=arrays,
         script=script,
+        copied=this_code().describe() if options.snapshot else "",
         unknown=unknown,
     )
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from imagination.schema import ConfigError
 from results_db.contract import Store
+from results_db.store.address import locate
 from results_db.text import counted
 from slurm.client.client import Slurm, array_limit
 from slurm.follow.reconcile import Reconciler
-from slurm.job import PackJob
 from slurm.submit.check import START_WITHIN_S, check_node
 from slurm.submit.dispatch import Submission
+from slurm.submit.folders import check_folders
 from slurm.submit.launchers import Launcher, Resources
 from sweeps.launch.machines import in_words, on_slurm
 from sweeps.launch.options import LaunchOptions, ask, say
@@ -31,6 +31,7 @@ def launch_on_slurm(
     """
     limit = array_limit()
     resources = Resources.of(launcher)
+    check_folders(locate(options.db).folder, resources, snapshot=options.snapshot)
     machines = on_slurm(resources)
     with prepare(spec, expansion, options, machines=machines, recover=_recover) as ready:
         for line in ready.notes:
@@ -49,18 +50,33 @@ def launch_on_slurm(
             resources,
             sweep=spec.name,
             hold_after=options.hold_after,
-            job=PackJob,
             retry_failed=options.retry_failed,
+            snapshot=options.snapshot,
         )
-        try:
-            done.submit(ready.packs, limit=limit)
-        except ConfigError:
-            if not done.jobs:
-                ready.forget()
-            raise
+        interrupted = _submit(done, ready, limit=limit)
         counts = make_plan(expansion, ready.store).counts
-    say(_closing(spec, done))
-    return LaunchResult(name=spec.name, counts=counts, submitted=done.runs, jobs=done.jobs)
+    say(_interrupted(spec, done) if interrupted else _closing(spec, done))
+    return LaunchResult(
+        name=spec.name, counts=counts, submitted=done.runs, jobs=done.jobs, interrupted=interrupted
+    )
+
+
+def _submit(submission: Submission, ready: Prepared, *, limit: int) -> bool:
+    """Submits the packs. Returns whether Ctrl-C ended it before all were submitted.
+
+    Raises:
+        ConfigError: Slurm refused.
+    """
+    done = False
+    try:
+        submission.submit(ready.packs, limit=limit)
+        done = True
+    except KeyboardInterrupt:
+        return True
+    finally:
+        if not (done or submission.jobs or submission.unclear):
+            ready.forget()
+    return False
 
 
 def _recover(store: Store) -> Sequence[str]:
@@ -84,6 +100,15 @@ def _check(store: Store, resources: Resources) -> None:
     unchecked = check_node(store, resources, waits=lambda: say(checking))
     if unchecked is not None:
         say(f"{unchecked}; submitting anyway, because every job checks its own node")
+
+
+def _interrupted(spec: Spec, done: Submission) -> str:
+    queued = "nothing is queued"
+    if done.jobs:
+        jobs = f"{counted(done.runs, 'run')} queued as job {', '.join(done.jobs)}"
+        queued = f"{jobs}, which imagine-sweep cancel {spec.name} ends"
+    unclear = f"; {counted(done.unclear, 'run')} may be queued, too" if done.unclear else ""
+    return f"{spec.name}: interrupted, {queued}{unclear}; the same command submits the others"
 
 
 def _closing(spec: Spec, done: Submission) -> str:
