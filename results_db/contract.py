@@ -358,6 +358,10 @@ class Store(Protocol):
     def close(self) -> None:
         """Close the connections."""
 
+    @property
+    def trusted_owner(self) -> int | None:
+        """The number of the user whose files in the spool count, beside root's; None: all, as the store is shared."""
+
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
         """Insert the runs that are missing as STAGED, and record the sweep that wants them, in one transaction."""
 

@@ -1,5 +1,6 @@
 """Two Unix users: a colleague reads a store, leaves nothing behind, and never locks the owner out."""
 
+import grp
 import os
 import sqlite3
 import stat
@@ -12,13 +13,16 @@ from pathlib import Path
 
 import click
 import pytest
-from store_helpers import RUN, staged
+from store_helpers import RUN, WHO, staged
 
 from imagination.schema import ConfigError
 from results_db import console
 from results_db.cli.root import results
-from results_db.contract import StoreError
-from results_db.store.sql import open_store, open_to_read
+from results_db.contract import Attempt, RunRecord, StoreError
+from results_db.spool.ingest import ingest
+from results_db.spool.records import Spool, Spooled
+from results_db.store.share import share
+from results_db.store.sql import SqlStore, open_store, open_to_read
 from sweeps.cli.root import cli as sweep
 
 pytestmark = [
@@ -159,6 +163,48 @@ def test_the_mode_of_the_database_is_what_the_umask_asks_for(folder: Path) -> No
         finally:
             os.umask(before)
         assert stat.S_IMODE((folder / f"{mode:o}.db").stat().st_mode) == mode
+
+
+def spooled(user: int, store: SqlStore, attempt: Attempt) -> None:
+    """A record of this attempt in the spool, written by this user."""
+    record = RunRecord(attempt.run_id, "reached", 1.0, {"metric": 0.9999})
+    path = Spool(store.folder).write(Spooled(attempt, record, WHO, 0.0))
+    os.chown(path, user, GROUP)
+
+
+def test_a_record_of_another_user_counts_only_in_a_shared_store(folder: Path) -> None:
+    store_of_the_owner(folder, mode=0o755)
+    with open_store(str(folder / "x.db"), create=False) as store:
+        (attempt,) = store.claim([RUN], job_name="j", launcher="slurm")
+        spooled(COLLEAGUE, store, attempt)
+        (line,) = ingest(store).left
+        assert f"is not believed: user {COLLEAGUE} wrote it" in line
+        assert "db share GROUP" in line
+        spooled(OWNER, store, attempt)
+        assert ingest(store).stored == [attempt]
+
+        store.discard([RUN], why="again")
+        (attempt,) = store.claim([RUN], job_name="j", launcher="slurm")
+        group = grp.getgrgid(os.getegid()).gr_name
+        share(store, group)
+    before = os.umask(0o022)
+    try:
+        with open_store(str(folder / "x.db"), create=False) as store:
+            spooled(COLLEAGUE, store, attempt)
+            assert ingest(store).stored == [attempt]
+            (folder / "x.files" / "weights").mkdir()
+    finally:
+        os.umask(before)
+    for path, mode in (("x.db", 0o664), (".", 0o2775), ("x.files", 0o2775), ("x.files/weights", 0o2775)):
+        assert stat.S_IMODE((folder / path).stat().st_mode) == mode, path
+
+
+def test_sharing_with_no_group_is_refused(folder: Path) -> None:
+    with (
+        open_store(str(folder / "x.db"), create=True) as store,
+        pytest.raises(StoreError, match="no group 'x!'"),
+    ):
+        share(store, "x!")
 
 
 @pytest.mark.parametrize(

@@ -340,6 +340,24 @@ def backup(*, file: Path, db: str | None) -> None:
     click.echo(f"{back_up(db, file)} is a copy of the store")
 
 
+@db.command("share")
+@click.argument("group")
+@console.db_option
+def share_with(*, group: str, db: str | None) -> None:
+    """Let the members of GROUP launch into this store, and believe the results that they leave in its spool.
+
+    The database, its folder and the folder beside it become the group's, and writable for it. The store remembers it,
+    so that no umask undoes it. Only the owner can share a store, with one of the owner's groups.
+
+    Example: imagine-results db share lab --db /shared/imagine.db
+    """
+    from results_db.store.share import share
+
+    with options.reading(db, write=True) as store:
+        share(store, group)
+    console.say(f"{store.display_url} is shared with {group}")
+
+
 def _remarks(frame: "Frame", rows: "Sequence[Row]", *, min_accuracy: float | None) -> list[str]:
     """What a reader of a table has to know: rows without a kept run, and different configs in a row."""
     from results_db.query.gate import completed, named

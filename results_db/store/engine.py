@@ -222,14 +222,17 @@ class Database:
 
     Attributes:
         uuid: the store's own id; empty for a store that does not exist yet.
+        group: the group that shares the store; None if it is not shared.
     """
 
-    def __init__(self, address: Address, engine: Engine, *, uuid: str) -> None:
+    def __init__(self, address: Address, engine: Engine, *, uuid: str, group: str | None = None) -> None:
         self.uuid = uuid
+        self.group = group
         self.url = address.url.render_as_string(hide_password=False)
         self.display_url = address.shown
         self.folder = address.folder
         self._file = address.file
+        self._owner = address.file.stat().st_uid if address.file and address.file.exists() else None
         self._lock = lock_file(address.file)
         self._engine = engine
 
@@ -243,6 +246,16 @@ class Database:
     def exists(self) -> bool:
         """See `contract.Store`."""
         return self._file is None or self._file.exists()
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file; None for a server."""
+        return self._file
+
+    @property
+    def trusted_owner(self) -> int | None:
+        """See `contract.Store`."""
+        return None if self.group else self._owner
 
     def close(self) -> None:
         """Close the connections."""

@@ -71,6 +71,7 @@ class Identity(Base):
     __tablename__ = "store"
 
     uuid: Mapped[str] = mapped_column(String(36), primary_key=True)
+    shared_with: Mapped[str | None] = mapped_column(String(255))
 
 
 class Sweep(Base):

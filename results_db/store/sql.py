@@ -1,5 +1,6 @@
 """The store in a SQL database: `open_store` opens one, `SqlStore` implements `contract.Store`."""
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
@@ -58,12 +59,16 @@ def open_store(db: str | None = None, *, create: bool, read_only: bool = False) 
             if empty and not create:
                 return _empty_store(address)
             with engine.connect() as connection:
-                uuid = str(connection.scalar(select(models.Identity.uuid)))
+                uuid, group = connection.execute(
+                    select(models.Identity.uuid, models.Identity.shared_with)
+                ).one()
         except DBAPIError as error:
             raise _cannot_open(address, error) from error
         Files(address.folder).check_owner(uuid, shown=address.shown)
         unless_used.pop_all()
-    return SqlStore(address, engine, uuid=uuid)
+    if group is not None and not read_only:
+        os.umask(os.umask(0o077) & ~0o070)  # the group may write what this process creates
+    return SqlStore(address, engine, uuid=uuid, group=group)
 
 
 def open_to_read(db: str | None = None) -> "SqlStore":
