@@ -7,6 +7,7 @@ import click
 
 from results_db import console
 from results_db.cli import effects, figures, options
+from results_db.cli.export import export
 from results_db.cli.report import report
 from results_db.columns import sweeps_in
 from results_db.text import counted, short
@@ -210,6 +211,7 @@ def show(*, run: str, as_json: bool, db: str | None) -> None:
 
 
 results.add_command(effects.effect)
+results.add_command(export)
 results.add_command(report)
 results.add_command(figures.trace)
 results.add_command(figures.figure)
