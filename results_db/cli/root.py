@@ -8,6 +8,7 @@ import click
 
 from results_db import console
 from results_db.cli import effects, figures, options
+from results_db.cli.export import export
 from results_db.cli.report import report
 from results_db.columns import sweeps_in
 from results_db.text import counted, short
@@ -275,6 +276,7 @@ def discard(
 
 
 results.add_command(effects.effect)
+results.add_command(export)
 results.add_command(report)
 results.add_command(figures.trace)
 results.add_command(figures.figure)
