@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import NormalDist, fmean
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -154,42 +154,15 @@ def _squared_error(values: Sequence[float]) -> float:
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
 
 
-def _interval(mean: float, error: float, *, freedom: int) -> Interval:
+def _interval(mean: float, error: float, *, freedom: float) -> Interval:
     """The mean +- the standard error, times the quantile of Student's t with `freedom` degrees of freedom."""
     half = quantile(freedom) * error
     return Interval(mean, mean - half, mean + half)
 
 
 @cache
-def quantile(freedom: int) -> float:
-    """The t that a Student variable stays within, on both sides, with the probability `CONFIDENCE`.
+def quantile(freedom: float) -> float:
+    """The t that a Student variable stays within, on both sides, with the probability `CONFIDENCE`."""
+    from scipy.special import stdtrit  # scipy.stats takes much longer to import
 
-    Importing scipy takes longer than a whole table. Abramowitz and Stegun: 26.7.5 for many degrees of freedom, where
-    its error is below 1e-9; else bisection of 26.7.3 and 26.7.4.
-    """
-    if freedom > 100:
-        z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-        terms = (
-            z,
-            (z**3 + z) / 4,
-            (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-            (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-            (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-        )
-        return math.fsum(term / freedom**power for power, term in enumerate(terms))
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, freedom) < CONFIDENCE else (low, middle)
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def _within(angle: float, freedom: int) -> float:
-    """The probability that a Student variable is between -t and t, for t = sqrt(freedom) tan(angle)."""
-    odd = freedom % 2
-    term = math.sin(angle) * (math.cos(angle) if odd else 1)
-    total = 0.0
-    for power in range(2 + odd, freedom + 1, 2):
-        total += term
-        term *= math.cos(angle) ** 2 * (power - 1) / power
-    return 2 / math.pi * (angle + total) if odd else total
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
