@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 from cli_helpers import output
-from scipy.special import stdtrit
 from store_helpers import RUN, started
 
 from results_db.contract import NewSweep, PlannedRun, RunRecord
 from results_db.frame import Column, Frame, column, missing
-from results_db.query.aggregate import quantile
 from results_db.store.sql import SqlStore, open_store
 
 
@@ -61,8 +59,3 @@ def test_the_first_runs_are_those_of_the_whole_listing(
         store.stage(PlannedRun(f"{number:064x}", {"gol": number % 2, "seed": number}) for number in range(30))
     head, line, *rows = output(capsys, "runs", "--sort", "seed", "-n", "3").splitlines()
     assert output(capsys, "runs", "-n", "3").splitlines() == [head, line, *rows]
-
-
-def test_students_quantiles_are_scipys() -> None:
-    for freedom in (*range(1, 300), 1_000, 100_000):
-        assert quantile(freedom) == pytest.approx(float(stdtrit(freedom, 0.975)), rel=1e-9), freedom
