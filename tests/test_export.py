@@ -9,6 +9,7 @@ import pytest
 from cli_helpers import call, output
 from compare_helpers import config, store_run
 
+import results_db
 from results_db.store.sql import SqlStore, open_store
 
 Capsys = pytest.CaptureFixture[str]
@@ -45,7 +46,8 @@ def test_files_hold_what_the_store_has(capsys: Capsys, db: SqlStore, kind: str) 
 def test_samples_are_files(capsys: Capsys) -> None:
     """Of the store that comes with the project: both decoders of a run."""
     example = Path(__file__).parents[1] / "examples" / "draws.db"
-    output(capsys, "export", "out", "--db", str(example), "--where", "seed=0 and ae=true")
+    run_id = str(results_db.open(str(example)).runs()["run_id"][0])
+    output(capsys, "export", "out", "--db", str(example), "--where", f"run_id={run_id}")
     files = sorted(Path("out/samples").iterdir())
     assert [path.name.split(".")[1] for path in files] == ["adversarial", "plain"]
     with np.load(io.BytesIO(files[0].read_bytes())) as arrays:

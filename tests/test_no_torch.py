@@ -17,8 +17,8 @@ CASES = [
     (SWEEP, ["plan", "s.yaml", "channels=4,8", "--db", "x.db"], 0),
     (SWEEP, ["plan", "nothing"], 2),
     (RESULTS, ["--help"], 0),
-    (RESULTS, ["table", "--json", "--db", "x.db"], 0),
-    (RESULTS, ["runs", "--db", "x.db", "--where", "gol=3"], 0),
+    (RESULTS, ["table", "--json"], 0),
+    (RESULTS, ["runs", "--where", "gol=3"], 0),
 ]
 
 

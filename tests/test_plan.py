@@ -50,7 +50,7 @@ def test_the_order_is_breadth_first(store, expansion) -> None:
 
 
 STATES = {
-    Status.NEW: [NEW, "STAGED"],
+    Status.NEW: [NEW, "STAGED", "DISCARDED"],
     Status.WAITING: ["PENDING"],
     Status.RUNNING: ["RUNNING"],
     Status.STORED: ["COMPLETED"],
@@ -71,7 +71,10 @@ def test_every_run_is_counted_once(expansion, state) -> None:
     cell = expansion.cells[1]
     for retry in (False, True):
         (_, read, _) = read_cells(expansion, {cell.runs[1].run_id: state}, retry_failed=retry)
-        failed, to_submit = state in STATES[Status.FAILED], state in STATES[Status.INTERRUPTED] + ["STAGED"]
+        failed, to_submit = (
+            state in STATES[Status.FAILED],
+            state in STATES[Status.INTERRUPTED] + STATES[Status.NEW],
+        )
         assert read.counts == Counts(
             stored=int(state == "COMPLETED"),
             active=int(state in ("PENDING", "RUNNING")),
