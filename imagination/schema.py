@@ -6,6 +6,7 @@ Torch-free. An experiment's config dataclass is the schema of its specs, its com
 import dataclasses
 import difflib
 import functools
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,6 +75,32 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     """The hint `" (did you mean 'x'?)"` if a valid word is close to `word`, else an empty string."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+MOST_VALUES = 1_000_000
+"""Most values of a YAML file, with every alias written out. A few lines of nested aliases can stand for billions."""
+
+
+def check_aliases(value: object) -> None:
+    """Check that a YAML value is not too large once its aliases are written out.
+
+    Raises:
+        ConfigError: it is, or it contains itself.
+    """
+    sizes: dict[int, float] = {}
+
+    def size(part: object) -> float:
+        if isinstance(part, str) or not isinstance(part, Mapping | Sequence):
+            return 1
+        if id(part) not in sizes:
+            sizes[id(part)] = math.inf  # so that a value that contains itself is too large
+            sizes[id(part)] = 1 + sum(map(size, part.values() if isinstance(part, Mapping) else part))
+        return sizes[id(part)]
+
+    if size(value) > MOST_VALUES:
+        raise ConfigError(
+            f"the aliases (*NAME) stand for more than {MOST_VALUES:,} values, the most allowed; write fewer"
+        )
 
 
 def plain(value: object) -> str:

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from imagination.recorder import Arrays
 from results_db.contract import Attempt, Traces
-from results_db.files import write_atomically
+from results_db.files import file_name, write_atomically
 
 
 class DamagedError(Exception):
@@ -30,7 +30,7 @@ def write(path: Path, state: Arrays, *, traces: Traces, attempt: Attempt) -> Non
     """
     about = {
         "run": attempt.run_id,
-        "attempt": f"{attempt.number}.{attempt.restart}",
+        "attempt": file_name(attempt, ""),
         "traces": json.dumps(traces),
     }
     write_atomically(path, save(dict(state), metadata={**about, "seal": _seal(state, about)}))

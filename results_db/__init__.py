@@ -18,6 +18,6 @@ def open(db: str | None = None) -> "SqlStore":  # noqa: A001 - reads well as `re
     Raises:
         StoreError: the database cannot be reached, is not a store, or has the schema of another version.
     """
-    from results_db.store import open_store  # SQLAlchemy is slow to import
+    from results_db.store.sql import open_to_read  # SQLAlchemy is slow to import
 
-    return open_store(db, create=False)
+    return open_to_read(db)

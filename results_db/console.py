@@ -3,6 +3,7 @@
 Imports nothing slow, so that `--help` answers at once; a command imports what it needs when it runs.
 """
 
+import gc
 import os
 import re
 import shutil
@@ -103,6 +104,19 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(folded(text, terminal_width(err=err)), err=err)
 
 
+def ask(what: str, why: str, *, then: str) -> None:
+    """Says what would be done and why it asks, and asks the question `then`.
+
+    Raises:
+        click.UsageError: standard input is no terminal.
+        click.Abort: the answer is no.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise click.UsageError(f"{what}: {why}, and there is no terminal to ask; give -y")
+    say(f"{what}: {why}", err=True)
+    click.confirm(f"{then}?", abort=True, err=True)
+
+
 class ConsoleGroup(click.Group):
     """A group that takes `--db` for its commands, and suggests the nearest name for an unknown command."""
 
@@ -139,6 +153,9 @@ def run(
             attribute `lines`, each line is printed as an error of its own.
         args: the command line; default: the arguments of this process.
     """
+    gc.set_threshold(
+        100_000
+    )  # a listing makes many objects at once; looking for cycles among them takes longer
     name = command.name or "python"
     _complete(command, name)
     if sys.stdout is None:

@@ -3,7 +3,7 @@
 Every store implements `Store`, and one test suite checks these promises on each of them:
 
 * writes are idempotent: repeating a write changes nothing;
-* a COMPLETED run never changes, except by `replace_metrics`;
+* a COMPLETED run never changes, except by `replace_metrics` and `discard`;
 * states move only along `ARROWS`;
 * attempts of a run are ordered by (number, restart); only the newest counts, and writes of older ones are refused,
   never merged;
@@ -24,8 +24,10 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:  # pandas takes half a second to import, and `--help` does not need it
+if TYPE_CHECKING:  # both are slow to import, and `--help` does not need them
     import pandas as pd
+
+    from results_db.frame import Frame
 
 Scalar = bool | int | float | str
 
@@ -46,7 +48,7 @@ class UnfitError(StoreError):
 
 
 class State(StrEnum):
-    """The state of a run or an attempt: Slurm's own words, plus STAGED and LOST."""
+    """The state of a run or an attempt: Slurm's own words, plus STAGED, LOST and DISCARDED."""
 
     STAGED = "STAGED"
     PENDING = "PENDING"
@@ -59,6 +61,7 @@ class State(StrEnum):
     NODE_FAIL = "NODE_FAIL"
     PREEMPTED = "PREEMPTED"
     LOST = "LOST"
+    DISCARDED = "DISCARDED"
 
 
 ACTIVE = frozenset({State.PENDING, State.RUNNING})
@@ -81,7 +84,8 @@ ARROWS: dict[State, frozenset[State]] = {
     # PENDING to COMPLETED: the worker could not reach the store when it began.
     State.PENDING: frozenset({State.STAGED, State.RUNNING, State.COMPLETED}) | FAILURES | INTERRUPTED,
     State.RUNNING: frozenset({State.COMPLETED}) | FAILURES | INTERRUPTED,
-    State.COMPLETED: frozenset(),
+    State.COMPLETED: frozenset({State.DISCARDED}),
+    State.DISCARDED: _NEXT_ATTEMPT - {State.COMPLETED},  # only a new attempt completes it
     **dict.fromkeys(FAILURES | INTERRUPTED - {State.LOST}, _NEXT_ATTEMPT),
     # LOST is a guess, which a later report may correct.
     State.LOST: _NEXT_ATTEMPT | FAILURES | (INTERRUPTED - {State.LOST}),
@@ -354,6 +358,10 @@ class Store(Protocol):
     def close(self) -> None:
         """Close the connections."""
 
+    @property
+    def trusted_owner(self) -> int | None:
+        """The number of the user whose files in the spool count, beside root's; None: all, as the store is shared."""
+
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
         """Insert the runs that are missing as STAGED, and record the sweep that wants them, in one transaction."""
 
@@ -430,6 +438,21 @@ class Store(Protocol):
             StoreError: the run is unknown or not COMPLETED.
         """
 
+    def discard(self, run_ids: Collection[str], *, why: str) -> None:
+        """Make these COMPLETED runs DISCARDED, all or none: they count nowhere, and the next launch trains them again.
+
+        Their records stay, see `discarded`; their weights move to the folder `discarded`.
+
+        Raises:
+            StoreError: a run is unknown or not COMPLETED.
+        """
+
+    def discarded(self, run_id: str) -> list[dict[str, Any]]:
+        """What was discarded of a run, oldest first: `number`, `restart`, `discarded_at`, `why`, and the record."""
+
+    def frame(self, *, limit: int | None = None) -> "Frame":
+        """The runs as `runs` gives them, or only the first `limit`, without the cost of importing pandas."""
+
     def runs(self) -> "pd.DataFrame":
         """One row per run, in the order of staging.
 
@@ -456,6 +479,9 @@ class Store(Protocol):
 
     def traces_of(self, run_ids: Iterable[str]) -> dict[str, Traces]:
         """Run id to traces; runs without traces are left out."""
+
+    def trace_frame(self, run_ids: Iterable[str] | None = None) -> "pd.DataFrame":
+        """The traces of these runs, or of all, with a row per point: `run_id`, `name`, `step`, `value`."""
 
     def samples(self, run_id: str) -> dict[str, bytes]:
         """The samples of a run, by name; see `RunRecord`."""

@@ -190,6 +190,16 @@ class Files:
         inside = (self.folder.joinpath(*path.parts[start:]) for start in range(1, len(path.parts)))
         return next((moved for moved in inside if moved.exists()), path)
 
+    def discard_weights(self, run_id: str) -> None:
+        """Move a run's weights to the folder `discarded`, where no later result supersedes them."""
+        aside = self.folder / "discarded"
+        for path in (self.folder / "weights").glob(f"{run_id}.*"):
+            try:
+                aside.mkdir(exist_ok=True)
+                path.replace(aside / path.name)
+            except OSError as error:
+                log.warning("cannot move %s to %s: %s", path, aside, error)
+
     def remove_abandoned(self) -> None:
         """Delete unfinished files of writers that were killed."""
         for folder in (self.spool, self.folder / "checkpoints", self.folder / "weights"):

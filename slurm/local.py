@@ -194,9 +194,8 @@ class LocalLauncher:
                 self._start_worker(index)
             self._work()
             if self._store.exists:
-                self._ask(
-                    lambda: ingest(self._store), then=self._say_left
-                )  # what the workers could not deliver
+                # What the workers could not deliver.
+                self._ask(lambda: ingest(self._store), then=self._say_left)
                 self._work()
         finally:
             for number, handler in previous.items():

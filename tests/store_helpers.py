@@ -1,12 +1,14 @@
 """Stores whose attempts end by way of the spool, and processes that act on a store at the same moment."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -135,6 +137,16 @@ class Prompt(Delivery):
         while self._left:
             assert time.monotonic() < deadline
             time.sleep(0.005)
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """The process lives, and answers nothing."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def in_threads(act: Callable[[int], T], count: int) -> list[T]:

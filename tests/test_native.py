@@ -29,19 +29,20 @@ def folded(x):
         (3, 5, [2, 3, 7], (6, 9)),  # lanes without a board
         (2, 33, [11, 6], (3, 12)),
         (1, 1, [1, 1], (1, 1)),
+        (2, 16, [5, 4, 5], (4, 7)),
     ],
 )
 @pytest.mark.parametrize("linear_end", [False, True])
 def test_a_stack_and_its_gradients_are_what_double_precision_computes(
     runs, boards, widths, sides, linear_end
 ):
-    x = random(runs, boards, widths[0], *sides)
+    x, residual = random(runs, boards, widths[0], *sides), widths[0] == widths[-1]
     pairs = list(zip(widths[1:], widths, strict=False))
     weights = [random(runs, out, into, 3, 3, seed=7).requires_grad_() for out, into in pairs]
     biases = [random(runs, out, seed=8).requires_grad_() for out, _ in pairs]
     slopes = [0.3] * (len(pairs) - 1) + [1.0 if linear_end else 0.3]
     ours = folded(x)
-    found = ours.convolutions(weights, biases, slopes=slopes).unfold()
+    found = ours.convolutions(weights, biases, slopes=slopes, residual=residual).unfold()
     upstream = random(*found.shape, seed=9)
     gradients = torch.autograd.grad(found, [ours.values, *weights, *biases], upstream)
     for run in range(runs):
@@ -50,6 +51,7 @@ def test_a_stack_and_its_gradients_are_what_double_precision_computes(
         y = plain
         for weight, bias, slope in zip(*mine, slopes, strict=True):
             y = F.leaky_relu(F.conv2d(y, weight, bias, padding=1), slope)
+        y = y + plain if residual else y
         wanted = torch.autograd.grad(y, [plain, *mine[0], *mine[1]], upstream[run].double())
         close(found[run], y)
         close(Blocks(gradients[0], boards).unfold()[run], wanted[0])

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from store_helpers import Prompt
-from sweep_helpers import HOPELESS, ME, small
+from sweep_helpers import HOPELESS, ME, attempt_states, small
 
 from jobs import checkpoint
 from jobs.recording import RunRecorder, is_out_of_memory
@@ -208,11 +208,11 @@ def superseded(store, record) -> tuple[RunRecorder, RunRecorder]:
 def test_a_superseded_attempt_changes_nothing(store, superseded, events, end) -> None:
     old, new = superseded
     new.checkpoint(STATE)
-    before, attempts = files(store), store.attempts(RUN.run_id)
+    before, attempts = files(store), attempt_states(store, RUN.run_id)
     old.metric("metric", 0.1)
     end(old)
     assert (old.state, events[-1]["state"]) == (State.LOST, "LOST")
-    assert (files(store), store.attempts(RUN.run_id)) == (before, attempts)
+    assert (files(store), attempt_states(store, RUN.run_id)) == (before, attempts)
     assert state(store) is State.RUNNING
     old.checkpoint({**STATE, "step": np.array(1)})
     new.rewind()

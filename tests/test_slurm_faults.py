@@ -30,9 +30,11 @@ from slurm_helpers import (
     wait_for_no_jobs,
     wait_for_states,
 )
-from sweep_helpers import RESULTS, answer, opened, run, wait_until, write_spec
+from store_helpers import stopped
+from sweep_helpers import RESULTS, answer, opened, results, run, wait_until, write_spec
 
 from results_db.contract import State
+from results_db.store import open_store
 from slurm.client.client import Slurm
 from slurm.follow.reconcile import Reconciled, Reconciler
 from slurm.testbed import packages
@@ -208,6 +210,24 @@ def test_the_store_is_away_while_runs_end_and_watch_ingests_their_results(slurm,
     assert launch(sweep).json["submitted"] == 0
     assert all(len(tries) == 1 for tries in attempts(sweep))
     assert_whole(sweep, slurm, undisturbed)
+
+
+def test_a_server_that_accepts_and_does_not_answer(slurm, sweep, undisturbed, server, monkeypatch) -> None:
+    """The jobs train on, and end; before, they waited for it until their time limit."""
+    monkeypatch.setenv("IMAGINE_FILES", str(sweep / "a.files"))
+    at = ("--json", "--db", server.get_uri())
+    assert answer("launch", "s.yaml", "launcher=slurm", "--no-check", *at, folder=sweep).code == 0
+    wait_for_log(sweep, "started", times=3)
+    with stopped(server.get_pid()):
+        wait_for_log(sweep, ": step_limit at step", times=3)
+        wait_for_no_jobs(slurm)
+        assert len(list((sweep / "a.files" / "spool").glob("*.json"))) == 3
+    assert answer("watch", "s.yaml", "--once", *at, folder=sweep).json["states"] == {"COMPLETED": 3}
+    with closing(open_store(server.get_uri(), create=False)) as store:
+        assert {run_id: results(store, run_id) for run_id in undisturbed} == undisturbed
+    assert [
+        path for name in ("spool", "checkpoints") for path in (sweep / "a.files" / name).rglob("*.*")
+    ] == []
 
 
 def test_sqlite_on_a_network_file_system(slurm, sweep, undisturbed, monkeypatch) -> None:

@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from store_helpers import bare
 
-from results_db.contract import Attempt, NewSweep, StoreError
+from results_db.contract import Attempt, NewSweep, PlannedRun, Reply, RunRecord, StoreError
 from results_db.store import schema
 from results_db.store.address import locate
 from results_db.store.engine import make_engine
@@ -43,7 +43,7 @@ def test_migrations_lead_to_the_models(store: SqlStore) -> None:
     with store._reading() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, Base.metadata) == []
-        assert len(inspect(connection).get_table_names()) == 9  # eight tables of the store, and the version's
+        assert len(inspect(connection).get_table_names()) == 10  # nine tables of the store, and the version's
 
 
 def test_a_migration_that_fails_leaves_nothing(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,36 +72,47 @@ def test_upgrading_a_store_of_this_version_does_nothing(store: SqlStore) -> None
 
 
 OLD = (
-    "INSERT INTO run (id, run_id, config, state, staged_at) VALUES "
-    "(1, 'aa', '{}', 'FAILED', :at), (2, 'bb', '{}', 'STAGED', :at)",
+    "INSERT INTO run (id, run_id, config, state, outcome, seconds, staged_at) VALUES "
+    "(1, 'aa', '{}', 'FAILED', NULL, NULL, :at), (2, 'bb', '{}', 'STAGED', NULL, NULL, :at), "
+    "(3, 'cc', '{\"gol\"\\:3,\"seed\"\\:7}', 'COMPLETED', 'reached', 1.5, :at), "
+    "(5000, 'dd', '{\"gol\"\\:3,\"seed\"\\:8}', 'COMPLETED', 'reached', 2.5, :at)",
     "INSERT INTO attempt (run, number, restart, state, started_at, heartbeat_at, step, progress, launcher, host, "
     "process, device, versions) VALUES (1, 1, 0, 'LOST', :at, :at, 5, '{}', 'local', 'h', '1:1', 'cpu', '{}'), "
     "(1, 2, 0, 'FAILED', :at, :at, 9, '{}', 'local', 'h', '1:1', 'cpu', '{}')",
-    "INSERT INTO metric (run, name, value) VALUES (1, 'metric', 0.5)",
+    "INSERT INTO metric (run, name, value) VALUES (3, 'metric', 0.1), (3, 'metric_adv', NULL), (5000, 'metric', 1)",
+    "INSERT INTO trace (run, name, steps, \"values\") VALUES (3, 'b', '[0,50]', '[0.1,1e-300]'), "
+    "(3, 'a', '[7]', '[1]')",
     "INSERT INTO sweep (id, name, spec, launched_at) VALUES (1, 'table1', '{}', :at)",
     "INSERT INTO sweep_run (sweep, run) VALUES (1, 1)",
 )
-"""Rows of a store with schema 0001."""
+"""Rows of a store with schema 0001: a run that was tried twice, one that was not, and two that are stored."""
 
 
-@pytest.fixture
-def old(store_url: str) -> str:
-    """The URL of a store with schema 0001 and two runs, one of which was tried twice."""
+@pytest.mark.parametrize("revision", schema.REVISIONS[:-1])
+def test_an_older_store_is_refused_until_it_is_upgraded(store_url: str, revision: str) -> None:
     with make_engine(locate(store_url).url).begin() as connection:
         command.upgrade(alembic_config(connection), "0001")
         for statement in OLD:
             connection.execute(text(statement), {"at": "2026-01-02 03:04:05"})
-    return store_url
-
-
-def test_an_older_store_is_refused_until_it_is_upgraded(old: str) -> None:
-    with pytest.raises(StoreError, match="older schema 0001"):
-        open_store(old, create=True)
-    assert upgrade_store(old)[1:] == ("0001", schema.REVISIONS[-1])
-    with open_store(old, create=True) as store:
+        if connection.dialect.name == "postgresql":  # the rows above have numbers of their own
+            connection.execute(text("SELECT setval('run_id_seq', 5000)"))
+        command.upgrade(alembic_config(connection), revision)
+    with pytest.raises(StoreError, match=f"older schema {revision}"):
+        open_store(store_url, create=True)
+    assert upgrade_store(store_url)[1:] == (revision, schema.REVISIONS[-1])
+    with open_store(store_url, create=True) as store:
+        first, second = store.run("cc"), store.run("dd")
+        assert (first["config"], first["metrics"]) == (
+            {"gol": 3, "seed": 7},
+            {"metric": 0.1, "metric_adv": None},
+        )
+        assert (second["config"], second["metrics"]) == ({"gol": 3, "seed": 8}, {"metric": 1.0})
+        assert store.traces("cc") == {"a": ([7], [1.0]), "b": ([0, 50], [0.1, 1e-300])}
+        assert store.traces("dd") == {}
+        assert store.runs()["seed"].tolist() == [None, None, 7, 8]
         assert (
-            store.runs()["metric"].tolist()[0] == 0.5
-        )  # the metrics of a run survive the change of its table
+            store.finish(Attempt("cc", 1), RunRecord("cc", "reached", 1.5, first["metrics"])) is Reply.REFUSED
+        )
         assert [(one["number"], one["state"], one["step"]) for one in store.attempts("aa")] == [
             (1, "LOST", 5),
             (2, "FAILED", 9),
@@ -112,3 +123,5 @@ def test_an_older_store_is_refused_until_it_is_upgraded(old: str) -> None:
         assert first["claimed_at"] == first["started_at"]
         claimed = store.claim(["aa", "bb"], job_name="j", launcher="slurm", retry_failed=True)
         assert list(map(bare, claimed)) == [Attempt("aa", 3), Attempt("bb", 1)]
+        store.stage([PlannedRun("ee", {"gol": 3, "seed": 9}), PlannedRun("ff", {"gol": 4})])
+        assert store.run("ee")["config"] == {"gol": 3, "seed": 9}

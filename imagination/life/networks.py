@@ -94,8 +94,11 @@ class StateNetwork(Network):
         """h_0 .. h_T from h_0."""
         config, hidden = self._config, [encoded]
         for name in self._step_names():
-            change = layers.convolutions(parameters, name, hidden[-1], layers=config.step_layers)
-            hidden.append(hidden[-1] + change if config.residual else change)
+            hidden.append(
+                layers.convolutions(
+                    parameters, name, hidden[-1], layers=config.step_layers, residual=config.residual
+                )
+            )
         return hidden
 
 

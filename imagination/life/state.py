@@ -107,6 +107,8 @@ class LifeState(LifeExperiment[LifeStateConfig]):
     @override
     def decoded(self, output: Tensor) -> Tensor:
         """The sigmoid of a logit, or the unchanged linear output (`loss: l2`)."""
+        if self._losses == {"bce"}:
+            return output.sigmoid()
         squared = self._squared.reshape(-1, *[1] * (output.ndim - 1))
         return torch.where(squared, output, output.sigmoid())
 

@@ -47,21 +47,17 @@ class Blocks:
         inner = self.values[:, :, :, 1:-1, 1:-1].permute(0, 1, 5, 2, 3, 4)
         return inner.flatten(1, 2)[:, : self.boards]
 
-    def __add__(self, other: "Blocks") -> "Blocks":
-        return Blocks(self.values + other.values, self.boards)
-
     def convolutions(
-        self, weights: Sequence[Tensor], biases: Sequence[Tensor], *, slopes: Sequence[float]
+        self,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        *,
+        slopes: Sequence[float],
+        residual: bool = False,
     ) -> "Blocks":
-        """A stack of 3x3 convolutions, each followed by LeakyReLU with its slope (1: none).
-
-        Args:
-            weights: each `[R, C_out, C_in, 3, 3]`.
-            biases: each `[R, C_out]`.
-            slopes: one per convolution.
-        """
+        """A stack of 3x3 convolutions; arguments as in `native.Stack`."""
         apply: Callable[..., Tensor] = _Stack.apply
-        return Blocks(apply(self.values, list(slopes), *weights, *biases), self.boards)
+        return Blocks(apply(self.values, list(slopes), residual, *weights, *biases), self.boards)
 
 
 class _Stack(torch.autograd.Function):
@@ -69,34 +65,22 @@ class _Stack(torch.autograd.Function):
 
     @staticmethod
     @override
-    def forward(ctx: Any, x: Tensor, slopes: list[float], *parameters: Tensor) -> Tensor:
-        depth = len(slopes)
-        packed = [parameter.contiguous() for parameter in parameters]
-        outputs = [x]
-        for weight, bias, slope in zip(packed[:depth], packed[depth:], slopes, strict=True):
-            outputs.append(native.convolve(outputs[-1], weight, bias, slope=slope))
-        ctx.slopes, ctx.weights, ctx.inputs = slopes, packed[:depth], outputs[:-1]
-        ctx.save_for_backward(outputs[-1])
-        return outputs[-1]
+    def forward(ctx: Any, x: Tensor, slopes: list[float], residual: bool, *parameters: Tensor) -> Tensor:
+        weights, biases = parameters[: len(slopes)], parameters[len(slopes) :]
+        stack = native.Stack(weights, biases, slopes=slopes, residual=residual)
+        result, outputs = stack.forward(x, keep=any(ctx.needs_input_grad))
+        # The result itself may only be kept by this method: otherwise it would keep its own history.
+        ctx.stack, ctx.x, ctx.kept = stack, x, outputs if residual else outputs[:-1]
+        ctx.save_for_backward(*[] if residual else [result])
+        return result
 
     @staticmethod
     @override
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (last,) = ctx.saved_tensors
-        gradient: Tensor | None = gradients[0].contiguous()
-        if ctx.slopes[-1] != 1.0:
-            gradient = torch.ops.aten.leaky_relu_backward(gradient, last, ctx.slopes[-1], True)
-        found: list[tuple[Tensor, Tensor]] = []
-        for layer in reversed(range(len(ctx.slopes))):
-            assert gradient is not None
-            x = ctx.inputs[layer]
-            found.append(native.weight_gradients(x, gradient))
-            if layer:
-                before = ctx.slopes[layer - 1]
-                gradient = native.input_gradient(gradient, ctx.weights[layer], sign=x, slope=before)
-            elif ctx.needs_input_grad[0]:
-                gradient = native.input_gradient(gradient, ctx.weights[0])
-            else:
-                gradient = None
-        found.reverse()
-        return (gradient, None, *[weight for weight, _ in found], *[bias for _, bias in found])
+        of_x, of_weights, of_biases = ctx.stack.backward(
+            ctx.x,
+            [*ctx.kept, *ctx.saved_tensors],
+            gradients[0].contiguous(),
+            reaches_x=ctx.needs_input_grad[0],
+        )
+        return (of_x, None, None, *of_weights, *of_biases)

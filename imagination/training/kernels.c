@@ -140,6 +140,158 @@ int convolve(const float *x, const float *w, const float *bias, const float *sig
     return 0;
 }
 
+/* --- stride 1 and several channels: Winograd's F(2x2, 3x3) (Lavin and Gray, 2016), 16 products for 4 pixels, not 36 --- */
+
+enum { POINTS = 16, BROAD = 8 };
+
+/* Products of one point: m [CO, step] from v [in, step] and u [in, CO], PX tiles wide. */
+typedef void Dot(const vec *v, const float *u, vec *m, long in, long step);
+
+INLINE void dot(int CO, int PX, const vec *v, const float *u, vec *m, long in, long step) {
+    vec acc[BROAD * 5];
+#pragma GCC unroll 40
+    for (int k = 0; k < CO * PX; k++) acc[k] = (vec){0};
+    for (long i = 0; i < in; i++, v += step, u += CO) {
+        vec here[5];
+#pragma GCC unroll 8
+        for (int p = 0; p < PX; p++) here[p] = v[p];
+#pragma GCC unroll 8
+        for (int c = 0; c < CO; c++)
+#pragma GCC unroll 8
+            for (int p = 0; p < PX; p++) acc[c * PX + p] += u[c] * here[p];
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < CO; c++)
+#pragma GCC unroll 8
+        for (int p = 0; p < PX; p++) m[c * step + p] = acc[c * PX + p];
+}
+
+#define DOT(CO, PX)                                                                                              \
+    static void dot_##CO##_##PX(const vec *v, const float *u, vec *m, long in, long step) {                       \
+        dot(CO, PX, v, u, m, in, step);                                                                           \
+    }
+#define DOTS(PX) DOT(1, PX) DOT(2, PX) DOT(3, PX) DOT(4, PX) DOT(5, PX) DOT(6, PX) DOT(7, PX) DOT(8, PX)
+DOTS(1) DOTS(2) DOTS(3) DOTS(4) DOTS(5)
+#define DOT_NAMES(PX)                                                                                            \
+    {dot_1_##PX, dot_2_##PX, dot_3_##PX, dot_4_##PX, dot_5_##PX, dot_6_##PX, dot_7_##PX, dot_8_##PX}
+static Dot *const DOT_TABLE[5][BROAD] = {DOT_NAMES(1), DOT_NAMES(2), DOT_NAMES(3), DOT_NAMES(4), DOT_NAMES(5)};
+
+INLINE long tiles_of(Form f) { return (f.wide + 1) / 2; }
+
+/* Output channels at a time, so that their sums fit the registers. */
+INLINE long channel_parts(Form to) {
+    long tiles = tiles_of(to), widest = parts_of(tiles, parts_of(tiles, 5));
+    return parts_of(to.channels, widest <= 3 ? BROAD : widest == 4 ? 6 : 5);
+}
+
+/* Where it is faster than the plain sums. */
+INLINE int is_for_winograd(long in, long out) { return in >= 8 && out >= 8; }
+
+/* The transformed weights G w G^T, [16, parts, in, part]. Arguments as in `pack`. */
+static void pack_points(const float *w, float *packed, long in, Form to, int turned) {
+    static const float G[4][3] = {{1, 0, 0}, {.5f, .5f, .5f}, {.5f, -.5f, .5f}, {0, 0, 1}};
+    long out = to.channels, parts = channel_parts(to);
+    for (long part = 0; part < parts; part++) {
+        long begin = cut(out, parts, part), end = cut(out, parts, part + 1);
+        for (long i = 0; i < in; i++)
+            for (long c = begin; c < end; c++) {
+                float half[4][3];
+                for (int a = 0; a < 4; a++)
+                    for (int x = 0; x < 3; x++) {
+                        half[a][x] = 0;
+                        for (int y = 0; y < 3; y++) {
+                            int tap = 3 * y + x;
+                            half[a][x] += G[a][y] * (turned ? w[(i * out + c) * TAPS + 8 - tap]
+                                                            : w[(c * in + i) * TAPS + tap]);
+                        }
+                    }
+                float *to_point = packed + in * begin + i * (end - begin) + c - begin;
+                for (int a = 0; a < 4; a++)
+                    for (int b = 0; b < 4; b++)
+                        to_point[(4 * a + b) * in * out] =
+                            half[a][0] * G[b][0] + half[a][1] * G[b][1] + half[a][2] * G[b][2];
+            }
+    }
+}
+
+/* B^T d B of the 4x4 pixels from x, of which only the first `high` x `wide` exist. */
+INLINE void transform_input(const vec *x, long row, int high, int wide, vec *v, long step) {
+    vec t[4][4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        vec d[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) d[i] = i < high && j < wide ? x[i * row + j] : (vec){0};
+        t[0][j] = d[0] - d[2];
+        t[1][j] = d[1] + d[2];
+        t[2][j] = d[2] - d[1];
+        t[3][j] = d[1] - d[3];
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        v[(4 * i + 0) * step] = t[i][0] - t[i][2];
+        v[(4 * i + 1) * step] = t[i][1] + t[i][2];
+        v[(4 * i + 2) * step] = t[i][2] - t[i][1];
+        v[(4 * i + 3) * step] = t[i][1] - t[i][3];
+    }
+}
+
+/* A^T m A: 2x2 pixels. */
+INLINE void transform_output(const vec *m, long step, vec y[2][2]) {
+    vec s[2][4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        vec a = m[j * step], b = m[(4 + j) * step], c = m[(8 + j) * step], d = m[(12 + j) * step];
+        s[0][j] = a + b + c;
+        s[1][j] = b - c - d;
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        y[i][0] = s[i][0] + s[i][1] + s[i][2];
+        y[i][1] = s[i][1] - s[i][2] - s[i][3];
+    }
+}
+
+/* As `convolve_group` with stride 1, with weights from `pack_points` and room for the points of a row of tiles. */
+static void winograd_group(const vec *x, Form from, const float *u, const float *bias, const vec *sign, float slope,
+                           vec *y, Form to, vec *room) {
+    long tiles = tiles_of(to), strips = parts_of(tiles, 5), parts = channel_parts(to), row = row_of(to);
+    long in = from.channels, out = to.channels, v_step = in * tiles, m_step = out * tiles;
+    vec *v = room, *m = room + POINTS * v_step;
+    clear_border(y, to);
+    for (long j = 0; j < to.high; j += 2) {
+        int high = to.high - j > 1 ? 4 : 3;
+        for (long i = 0; i < in; i++)
+            for (long t = 0; t < tiles; t++) {
+                const vec *first = x + i * plane_of(from) + j * row + 2 * t;
+                vec *points = v + i * tiles + t;
+                int wide = to.wide - 2 * t > 1 ? 4 : 3;
+                if (high == 4 && wide == 4) transform_input(first, row, 4, 4, points, v_step);
+                else transform_input(first, row, high, wide, points, v_step);
+            }
+        for (long k = 0; k < POINTS; k++)
+            for (long s = 0; s < strips; s++) {
+                long left = cut(tiles, strips, s), px = cut(tiles, strips, s + 1) - left;
+                for (long part = 0; part < parts; part++) {
+                    long c0 = cut(out, parts, part), co = cut(out, parts, part + 1) - c0;
+                    DOT_TABLE[px - 1][co - 1](v + k * v_step + left, u + k * in * out + in * c0,
+                                              m + k * m_step + c0 * tiles + left, in, tiles);
+                }
+            }
+        for (long c = 0; c < out; c++)
+            for (long t = 0; t < tiles; t++) {
+                vec found[2][2];
+                transform_output(m + c * tiles + t, m_step, found);
+                for (long a = 0; a < 2 && j + a < to.high; a++)
+                    for (long b = 0; b < 2 && 2 * t + b < to.wide; b++) {
+                        long at = c * plane_of(to) + (j + a + 1) * row + 2 * t + b + 1;
+                        vec sum = found[a][b] + (bias ? bias[c] : 0.0f);
+                        y[at] = sum * slope_of(sign ? sign[at] : sum, slope);
+                    }
+            }
+    }
+}
+
 /* --- gradients of the weights: CO channels x 9 taps of one input channel at a time --- */
 
 INLINE vec halves(vec a, vec b) { /* sums of neighbours: first those of a, then those of b */
@@ -208,7 +360,7 @@ static void weights_group(const vec *x, Form from, const vec *g, Form to, long s
 }
 
 /* The gradients of weights and bias, from x and the gradient g of the sums before LeakyReLU. */
-void weights(const float *x, const float *g, float *dw, float *db, long runs, long groups, long in, long out, long high,
+int weights(const float *x, const float *g, float *dw, float *db, long runs, long groups, long in, long out, long high,
              long wide, long stride) {
     Form from = {in, high, wide}, to = {out, (high + stride - 1) / stride, (wide + stride - 1) / stride};
     memset(dw, 0, runs * in * out * TAPS * sizeof(float));
@@ -217,6 +369,136 @@ void weights(const float *x, const float *g, float *dw, float *db, long runs, lo
         for (long k = r * groups; k < (r + 1) * groups; k++)
             weights_group((const vec *)x + k * size_of(from), from, (const vec *)g + k * size_of(to), to, stride,
                           dw + r * in * out * TAPS, db + r * out);
+    return 0;
+}
+
+/* --- stacks of convolutions, group by group, so that what passes between layers stays in the cache --- */
+
+/* `depth` convolutions with stride 1; `widths` has the channels of the input and of every output. */
+typedef struct {
+    const float *const *weights, *const *biases;
+    const float *slopes;
+    const long *widths;
+    long depth, runs, groups, high, wide;
+} Stack;
+
+INLINE Form form_of(const Stack *s, long layer) { return (Form){s->widths[layer], s->high, s->wide}; }
+INLINE long weights_of(const Stack *s, long layer) { return s->widths[layer] * s->widths[layer + 1] * TAPS; }
+INLINE long packed_of(const Stack *s, long layer) { return s->widths[layer] * s->widths[layer + 1] * POINTS; }
+
+/* One layer's convolution, or with `turned` the gradient of its input. */
+INLINE void pack_layer(const float *w, float *packed, long in, Form to, int turned) {
+    if (is_for_winograd(in, to.channels)) pack_points(w, packed, in, to, turned);
+    else pack(w, packed, in, to.channels, turned);
+}
+
+INLINE void layer_group(const vec *x, Form from, const float *packed, const float *bias, const vec *sign, float slope,
+                        vec *y, Form to, vec *room) {
+    if (is_for_winograd(from.channels, to.channels))
+        winograd_group(x, from, packed, bias, sign, slope, y, to, room);
+    else
+        convolve_group(x, from, packed, bias, sign, slope, y, to, 1);
+}
+
+/* Memory that a thread keeps, because new pages cost more than the numbers written to them. */
+static void *kept_memory(size_t size) {
+    static _Thread_local void *memory;
+    static _Thread_local size_t has;
+    if (size > has) {
+        free(memory);
+        memory = aligned_alloc(sizeof(vec), (size + sizeof(vec) - 1) / sizeof(vec) * sizeof(vec));
+        has = memory ? size : 0;
+    }
+    return memory;
+}
+
+/* Room for two activations of a group, for the points of one row of tiles, and for the packed weights of all layers. */
+typedef struct {
+    vec *activations[2], *points;
+    float *packed;
+} Room;
+
+static int room_of(const Stack *s, Room *room) {
+    long size = 0, points = 0, weights = 0;
+    for (long l = 0; l <= s->depth; l++) size = size_of(form_of(s, l)) > size ? size_of(form_of(s, l)) : size;
+    for (long l = 0; l < s->depth; l++) {
+        long both = POINTS * tiles_of(form_of(s, l)) * (s->widths[l] + s->widths[l + 1]);
+        points = both > points ? both : points;
+        weights += packed_of(s, l);
+    }
+    vec *memory = kept_memory((2 * size + points) * sizeof(vec) + weights * sizeof(float));
+    *room = (Room){{memory, memory + size}, memory + 2 * size, (float *)(memory + 2 * size + points)};
+    return memory != NULL;
+}
+
+/* All outputs of a stack, and the sum of the last one and x. What is NULL is not kept. Returns 1 if there is no memory. */
+int stack_forward(const float *x, const float *const *weights, const float *const *biases, const float *slopes,
+                  float *const *outputs, float *sum, const long *widths, long depth, long runs, long groups, long high,
+                  long wide) {
+    Stack s = {weights, biases, slopes, widths, depth, runs, groups, high, wide};
+    Room room;
+    if (!room_of(&s, &room)) return 1;
+    for (long r = 0; r < runs; r++) {
+        float *packed = room.packed;
+        for (long l = 0; l < depth; packed += packed_of(&s, l), l++)
+            pack_layer(weights[l] + r * weights_of(&s, l), packed, widths[l], form_of(&s, l + 1), 0);
+        for (long g = r * groups; g < (r + 1) * groups; g++) {
+            const vec *first = (const vec *)x + g * size_of(form_of(&s, 0)), *from = first;
+            packed = room.packed;
+            for (long l = 0; l < depth; packed += packed_of(&s, l), l++) {
+                Form to = form_of(&s, l + 1);
+                vec *y = outputs[l] ? (vec *)outputs[l] + g * size_of(to) : room.activations[l % 2];
+                const float *bias = biases[l] + r * widths[l + 1];
+                layer_group(from, form_of(&s, l), packed, bias, NULL, slopes[l], y, to, room.points);
+                from = y;
+            }
+            if (sum)
+                for (long k = 0, size = size_of(form_of(&s, 0)); k < size; k++)
+                    ((vec *)sum)[g * size + k] = first[k] + from[k];
+        }
+    }
+    return 0;
+}
+
+/* The gradients of all weights and biases, and of the input if `dx` is not NULL, from that of the last output, or with
+   `residual` from that of the sum of the input and the last output. */
+int stack_backward(const float *x, const float *const *weights, const float *slopes, float *const *outputs,
+                   const float *gradient, float *const *dw, float *const *db, float *dx, int residual, const long *widths,
+                   long depth, long runs, long groups, long high, long wide) {
+    Stack s = {weights, NULL, slopes, widths, depth, runs, groups, high, wide};
+    Room room;
+    if (!room_of(&s, &room)) return 1;
+    for (long l = 0; l < depth; l++) {
+        memset(dw[l], 0, runs * weights_of(&s, l) * sizeof(float));
+        memset(db[l], 0, runs * widths[l + 1] * sizeof(float));
+    }
+    for (long r = 0; r < runs; r++) {
+        float *ends = room.packed;
+        for (long l = 0; l < depth; ends += packed_of(&s, l), l++)
+            pack_layer(weights[l] + r * weights_of(&s, l), ends, widths[l + 1], form_of(&s, l), 1);
+        for (long g = r * groups; g < (r + 1) * groups; g++) {
+            long size = size_of(form_of(&s, depth));
+            const vec *last = (const vec *)outputs[depth - 1] + g * size, *given = (const vec *)gradient + g * size;
+            vec *now = room.activations[0], *next = room.activations[1];
+            for (long k = 0; k < size; k++) now[k] = given[k] * slope_of(last[k], slopes[depth - 1]);
+            const float *packed = ends;
+            for (long l = depth - 1; l >= 0; l--) {
+                Form from = form_of(&s, l), to = form_of(&s, l + 1);
+                const vec *in = (const vec *)(l ? outputs[l - 1] : x) + g * size_of(from);
+                weights_group(in, from, now, to, 1, dw[l] + r * weights_of(&s, l), db[l] + r * widths[l + 1]);
+                packed -= packed_of(&s, l);
+                if (l)
+                    layer_group(now, to, packed, NULL, in, slopes[l - 1], next, from, room.points);
+                else if (dx)
+                    layer_group(now, to, packed, NULL, NULL, 1.0f, (vec *)dx + g * size_of(from), from, room.points);
+                vec *free_one = now;
+                now = next, next = free_one;
+            }
+            if (dx && residual)
+                for (long k = 0; k < size; k++) ((vec *)dx)[g * size + k] += given[k];
+        }
+    }
+    return 0;
 }
 
 /* --- random numbers: Philox4x32-10, see `philox.py` --- */
@@ -243,7 +525,7 @@ static void philox16(uint32_t lane, uint32_t block, uint32_t step, uint32_t stre
 }
 
 /* `count` words of every lane, [runs, lanes, count]. */
-void philox(const int64_t *seeds, const int64_t *steps, uint32_t stream, long runs, long lanes, long count, int64_t *out) {
+int philox(const int64_t *seeds, const int64_t *steps, uint32_t stream, long runs, long lanes, long count, int64_t *out) {
     uint32_t words[4][LANES];
     for (long r = 0; r < runs; r++)
         for (long lane = 0; lane < lanes; lane += LANES)
@@ -253,11 +535,12 @@ void philox(const int64_t *seeds, const int64_t *steps, uint32_t stream, long ru
                     for (long k = 0; k < 4 && first + k < count; k++)
                         out[((r * lanes) + lane + l) * count + first + k] = words[k][l];
             }
+    return 0;
 }
 
 /* Dropout factors, 0 or `kept`, for [channels, high, wide] of every board, into the blocks that begin with group `begin`
    of `all`: two of 16 random bits per word, the low half first. */
-void dropout(const int64_t *seeds, const int64_t *steps, uint32_t stream, long runs, long groups, long begin, long all,
+int dropout(const int64_t *seeds, const int64_t *steps, uint32_t stream, long runs, long groups, long begin, long all,
              long channels, long high, long wide, uint32_t dropped, float kept, float *out) {
     Form form = {channels, high, wide};
     long count = channels * high * wide, area = high * wide;
@@ -276,4 +559,5 @@ void dropout(const int64_t *seeds, const int64_t *steps, uint32_t stream, long r
                 }
             }
         }
+    return 0;
 }

@@ -106,23 +106,31 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1)
 
 
 def convolutions(
-    parameters: Mapping[str, Tensor], name: str, x: A, *, layers: int, linear_end: bool = False
+    parameters: Mapping[str, Tensor],
+    name: str,
+    x: A,
+    *,
+    layers: int,
+    linear_end: bool = False,
+    residual: bool = False,
 ) -> A:
     """The stack `name` of convolutions: `[B, R*C_in, H, W]` to `[B, R*C_out, H, W]`, or `Blocks` to `Blocks`.
 
-    LeakyReLU follows every convolution; with `linear_end`, every one except the last.
+    LeakyReLU follows every convolution; with `linear_end`, every one except the last. With `residual` the result is the
+    sum of the input and the last one's output.
     """
     if isinstance(x, Blocks):
         weights, biases = (
             [parameters[f"{name}.{layer}.{part}"] for layer in range(layers)] for part in ("weight", "bias")
         )
         slopes = [LEAKY_SLOPE] * (layers - 1) + [1.0 if linear_end else LEAKY_SLOPE]
-        return x.convolutions(weights, biases, slopes=slopes)
+        return x.convolutions(weights, biases, slopes=slopes, residual=residual)
+    first = x
     for layer in range(layers):
         x = convolve(x, parameters[f"{name}.{layer}.weight"], parameters[f"{name}.{layer}.bias"])
         if not (linear_end and layer == layers - 1):
             x = F.leaky_relu(x, LEAKY_SLOPE)
-    return x
+    return first + x if residual else x
 
 
 def lstm_shapes(name: str, *, channels: int, kernel: int) -> dict[str, tuple[int, ...]]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from imagination.recorder import Arrays, Recorder
+from imagination.training import memory
 from imagination.training.config import TrainingConfig
 from imagination.training.experiment import Evaluation, Experiment, Forward
 from imagination.training.state import CheckpointError, TrainState
@@ -109,6 +110,7 @@ class Trainer:
     def train(self, *, stop: Callable[[], bool] = lambda: False) -> bool:
         """Trains the pack. True if every run ended; False if `stop` ended it and the open runs have checkpoints."""
         self._stop = stop
+        memory.keep_freed()
         self._saved = time.monotonic()
         try:
             while self._waiting:

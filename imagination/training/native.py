@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +36,8 @@ _FLOAT, _INT = ctypes.c_float, ctypes.c_int
 _ARGUMENTS = {
     "convolve": [*[_POINTER] * 4, _FLOAT, _POINTER, *[_LONG] * 7, _INT],
     "weights": [*[_POINTER] * 4, *[_LONG] * 7],
+    "stack_forward": [*[_POINTER] * 7, *[_LONG] * 5],
+    "stack_backward": [*[_POINTER] * 8, _INT, _POINTER, *[_LONG] * 5],
     "philox": [*[_POINTER] * 2, _WORD, *[_LONG] * 3, _POINTER],
     "dropout": [*[_POINTER] * 2, _WORD, *[_LONG] * 7, _WORD, _FLOAT, _POINTER],
 }
@@ -68,6 +71,94 @@ def has_kernels(device: torch.device) -> bool:
     return device.type == "cpu" and library() is not None
 
 
+class Stack:
+    """A stack of 3x3 convolutions of every run, each followed by LeakyReLU with its slope (1: none).
+
+    Args:
+        weights: each `[R, C_out, C_in, 3, 3]`.
+        biases: each `[R, C_out]`.
+        slopes: one per convolution.
+        residual: the result is the sum of the input and the last convolution's output.
+    """
+
+    def __init__(
+        self, weights: Sequence[Tensor], biases: Sequence[Tensor], *, slopes: Sequence[float], residual: bool
+    ) -> None:
+        self._weights, self._biases = (
+            list(map(Tensor.contiguous, weights)),
+            list(map(Tensor.contiguous, biases)),
+        )
+        widths = [weights[0].shape[2], *(weight.shape[1] for weight in weights)]
+        self._widths = (_LONG * len(widths))(*widths)
+        self._slopes = (_FLOAT * len(slopes))(*slopes)
+        self._residual = residual
+
+    def forward(self, x: Tensor, *, keep: bool) -> tuple[Tensor, list[Tensor]]:
+        """The result, and the outputs of all convolutions if `keep`, for `backward`.
+
+        Args:
+            x: `[R, G, C, H + 2, W + 2, 16]`, zero on the border.
+            keep: see above.
+        """
+        depth = len(self._weights)
+        outputs: list[Tensor | None] = [None] * depth
+        for layer in range(depth):
+            if keep or (layer == depth - 1 and not self._residual):
+                outputs[layer] = x.new_empty((*x.shape[:2], self._widths[layer + 1], *x.shape[3:]))
+        total = torch.empty_like(x) if self._residual else None
+        arrays = (_array(self._weights), _array(self._biases), self._slopes, _array(outputs))
+        _done(
+            _kernels().stack_forward(_pointer(x), *arrays, _pointer(total), self._widths, depth, *_sizes(x))
+        )
+        result = total if self._residual else outputs[-1]
+        assert result is not None
+        return result, [output for output in outputs if output is not None] if keep else []
+
+    def backward(
+        self, x: Tensor, outputs: Sequence[Tensor], gradient: Tensor, *, reaches_x: bool
+    ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
+        """The gradients of x (if `reaches_x`), of the weights and of the biases, from that of the result."""
+        of_x = torch.empty_like(x) if reaches_x else None
+        of_weights, of_biases = (list(map(torch.empty_like, each)) for each in (self._weights, self._biases))
+        arrays = (_array(self._weights), self._slopes, _array(outputs))
+        found = (_array(of_weights), _array(of_biases), _pointer(of_x))
+        _done(
+            _kernels().stack_backward(
+                _pointer(x),
+                *arrays,
+                _pointer(gradient),
+                *found,
+                self._residual,
+                self._widths,
+                len(self._weights),
+                *_sizes(x),
+            )
+        )
+        return of_x, of_weights, of_biases
+
+
+def _sizes(x: Tensor) -> tuple[int, int, int, int]:
+    runs, groups, _, high, wide = _form(x)
+    return runs, groups, high, wide
+
+
+def _array(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
+    return (_POINTER * len(tensors))(*map(_pointer, tensors))
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    if tensor is None:
+        return None
+    assert tensor.is_contiguous()
+    assert tensor.dtype == torch.float32
+    return tensor.data_ptr()
+
+
+def _done(failed: int) -> None:
+    if failed:
+        raise MemoryError("no memory for a group of boards")
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, slope: float = 1.0, stride: int = 1) -> Tensor:
     """A 3x3 convolution of every run, and LeakyReLU with this slope: `[R, G, C_in, H + 2, W + 2, 16]` and so on.
 
@@ -83,7 +174,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, slope: float = 1.0, str
     sides = (-(-high // stride) + 2, -(-wide // stride) + 2)
     y = x.new_empty((runs, groups, out, *sides, LANES))
     sizes = (runs, groups, channels, out, high, wide, stride)
-    _kernels().convolve(*_pointers(x, weight, bias), None, slope, y.data_ptr(), *sizes, 0)
+    _done(_kernels().convolve(*map(_pointer, (x, weight, bias)), None, slope, y.data_ptr(), *sizes, 0))
     return y
 
 
@@ -103,7 +194,8 @@ def input_gradient(
     found = gradient.new_empty((*gradient.shape[:2], channels, *gradient.shape[3:]))
     sizes = (runs, groups, out, channels, high, wide, 1)
     signed = None if sign is None else sign.data_ptr()
-    _kernels().convolve(*_pointers(gradient, weight), None, signed, slope, found.data_ptr(), *sizes, 1)
+    pointers = (*map(_pointer, (gradient, weight)), None, signed)
+    _done(_kernels().convolve(*pointers, slope, found.data_ptr(), *sizes, 1))
     return found
 
 
@@ -113,7 +205,7 @@ def weight_gradients(x: Tensor, gradient: Tensor, *, stride: int = 1) -> tuple[T
     out = gradient.shape[2]
     weight, bias = x.new_empty((runs, out, channels, 3, 3)), x.new_empty((runs, out))
     sizes = (runs, groups, channels, out, high, wide, stride)
-    _kernels().weights(*_pointers(x, gradient, weight, bias), *sizes)
+    _kernels().weights(*map(_pointer, (x, gradient, weight, bias)), *sizes)
     return weight, bias
 
 
@@ -143,7 +235,7 @@ def dropout(
     runs, total, channels, high, wide = _form(factors)
     numbers = _numbers(seeds, steps)
     sizes = (runs, len(groups), groups.start, total, channels, high, wide)
-    _kernels().dropout(*(n.data_ptr() for n in numbers), stream, *sizes, dropped, kept, *_pointers(factors))
+    _kernels().dropout(*(n.data_ptr() for n in numbers), stream, *sizes, dropped, kept, _pointer(factors))
 
 
 def _numbers(*tensors: Tensor) -> list[Tensor]:
@@ -157,11 +249,6 @@ def _form(x: Tensor) -> tuple[int, int, int, int, int]:
     return runs, groups, channels, high - 2, wide - 2
 
 
-def _pointers(*tensors: Tensor) -> list[int]:
-    assert all(tensor.is_contiguous() and tensor.dtype == torch.float32 for tensor in tensors)
-    return [tensor.data_ptr() for tensor in tensors]
-
-
 def _kernels() -> ctypes.CDLL:
     found = library()
     assert found is not None
@@ -171,7 +258,7 @@ def _kernels() -> ctypes.CDLL:
 def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
     for name, arguments in _ARGUMENTS.items():
         function = getattr(loaded, name)
-        function.argtypes, function.restype = arguments, None
+        function.argtypes, function.restype = arguments, ctypes.c_int
     return loaded
 
 

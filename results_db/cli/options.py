@@ -17,8 +17,7 @@ from results_db.views.figures import files
 from results_db.views.tables import FORMATS
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from results_db.query.gate import AnyFrame
     from results_db.store.sql import SqlStore
 
 
@@ -86,16 +85,18 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def reading(db: str | None, *, may_create: bool = False) -> "Iterator[SqlStore]":
-    """Opens a store to read it. If it does not exist, it is empty, and a command that succeeds says so at its end.
+def reading(db: str | None, *, may_create: bool = False, write: bool = False) -> "Iterator[SqlStore]":
+    """Opens a store to read it, or also to `write` it.
+
+    If it does not exist, it is empty, and a command that succeeds says so at its end.
 
     Raises:
         StoreError: the store does not exist though it was named, unless the command is about a launch that
             `may_create` it.
     """
-    from results_db.store import open_store
+    from results_db.store.sql import open_store, open_to_read
 
-    with open_store(db, create=False) as store:
+    with open_store(db, create=False) if write else open_to_read(db) as store:
         missing = (
             f"{store.display_url} does not exist; name another store with --db, or create it with: "
             "imagine-sweep launch SPEC"
@@ -108,7 +109,7 @@ def reading(db: str | None, *, may_create: bool = False) -> "Iterator[SqlStore]"
 
 
 def say_nothing(
-    store: "SqlStore", runs: "pd.DataFrame", *, which: str = "", min_accuracy: float | None = None
+    store: "SqlStore", runs: "AnyFrame", *, which: str = "", min_accuracy: float | None = None
 ) -> None:
     """Says why an answer is empty: the first step at which no run is left. See `reading` for a missing store.
 
@@ -122,7 +123,7 @@ def say_nothing(
         say(_nothing(store.display_url, runs, which, min_accuracy=min_accuracy))
 
 
-def _nothing(store: str, runs: "pd.DataFrame", which: str, *, min_accuracy: float | None) -> str:
+def _nothing(store: str, runs: "AnyFrame", which: str, *, min_accuracy: float | None) -> str:
     from results_db.query.gate import completed, named, passed
 
     done = completed(runs)

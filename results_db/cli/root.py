@@ -1,12 +1,14 @@
 """The console command `imagine-results`: what a store holds, as tables and JSON."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from results_db import console
 from results_db.cli import effects, figures, options
+from results_db.cli.export import export
 from results_db.cli.report import report
 from results_db.columns import sweeps_in
 from results_db.text import counted, short
@@ -16,6 +18,7 @@ from results_db.views.tables import Row
 if TYPE_CHECKING:
     import pandas as pd
 
+    from results_db.frame import Frame
     from results_db.store.sql import SqlStore
 
 
@@ -66,7 +69,7 @@ def table(
     from results_db.query.aggregate import MEASURES, aggregate, grouping
 
     with options.reading(db) as store:
-        frame = filters.apply(where, store.runs(), sweep=sweep)
+        frame = filters.apply(where, store.frame(), sweep=sweep)
         by = grouping(frame, [name.strip() for name in group.split(",")])
         rows = aggregate(frame, by, min_accuracy=min_accuracy)
         if style in tables.EXACT:
@@ -168,24 +171,31 @@ def runs(
 
     Example: imagine-results runs --sweep table1 --sort state,-metric -n 20
     """
-    from results_db.query import where as filters
-    from results_db.query.aggregate import records
+    import numpy as np
+
     from results_db.query.failures import with_causes
-    from results_db.query.order import ordered
 
     with options.reading(db) as store:
-        frame = with_causes(store)
-        frame = filters.apply(where, frame, sweep=sweep)
+        # Tables have no columns for other runs, so of a large store only the first runs are read.
+        first = not (where or sweep or states or sort or style in tables.EXACT)
+        frame = with_causes(store, limit=limit if first else None)
+        if where is not None or sweep is not None:
+            from results_db.query import where as filters  # its parser is slow to import
+
+            frame = filters.apply(where, frame, sweep=sweep)
         if states:
-            frame = frame[frame["state"].isin(states)]
-        frame = ordered(frame, sort)
-        frame = frame if limit is None else frame.head(limit)
-        rows = records(frame)
+            frame = frame[np.isin(frame["state"].astype(str), states)]
+        if sort is not None:
+            from results_db.query.order import ordered
+
+            frame = ordered(frame, sort)
+        frame = frame.take(np.arange(len(frame))[:limit])
         if style in tables.EXACT:
-            click.echo(tables.render(rows, list(frame.columns), style=style))
-        elif rows:
+            click.echo(tables.render(frame.records(), frame.columns, style=style))
+        elif not frame.empty:
+            rows = frame.records(_shown_columns(frame))
             shortened = [{**row, "run_id": short(row["run_id"])} for row in rows]
-            click.echo(tables.render(shortened, _shown_columns(frame), style=style))
+            click.echo(tables.render(shortened, list(rows[0]), style=style))
         else:
             which = options.chosen(sweep=sweep, where=where, states=states)
             options.say_nothing(store, frame, which=which)
@@ -209,7 +219,64 @@ def show(*, run: str, as_json: bool, db: str | None) -> None:
     click.echo(tables.as_json(found) if as_json else describe(found))
 
 
+@results.command()
+@click.option(
+    "--where",
+    required=True,
+    metavar="FILTER",
+    help="The runs, e.g. 'lr>1e-2 and ae=true'.",
+    shell_complete=console.complete_columns,
+)
+@options.sweep_option
+@click.option("--why", required=True, metavar="TEXT", help="What is wrong with them.")
+@click.option("--dry-run", is_flag=True, help="Only show what the command would do.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@console.json_option
+@console.db_option
+def discard(
+    *,
+    where: str,
+    sweep: str | None,
+    why: str,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    db: str | None,
+) -> None:
+    """Mark stored runs as invalid, so that they count nowhere and the next launch trains them again.
+
+    Their results are kept: `show` prints them, and `runs --state discarded` lists the runs with the reason. Of the
+    runs that match, only stored ones are discarded.
+
+    Example: imagine-results discard --where 'run_id=1a2b3c' --why 'the disk was full'
+    """
+    from results_db.query import where as filters
+    from results_db.query.gate import completed
+
+    if not why.strip():
+        raise click.UsageError("--why is empty; say in a few words what is wrong with the runs")
+    with options.reading(db, write=True) as store:
+        frame = filters.apply(where, store.frame(), sweep=sweep)
+        run_ids = completed(frame)["run_id"].tolist()
+        if run_ids and not dry_run:
+            if not yes:
+                console.ask(
+                    counted(len(run_ids), "stored run"), "they are trained again", then="Discard them"
+                )
+            store.discard(run_ids, why=why)
+        if as_json:
+            click.echo(tables.as_json({"runs": run_ids, "why": why, "dry_run": dry_run}))
+        elif run_ids:
+            shown = ", ".join(map(short, run_ids[:5])) + (", ..." if len(run_ids) > 5 else "")
+            console.say(
+                f"{'would discard' if dry_run else 'discarded'} {counted(len(run_ids), 'run')}: {shown}"
+            )
+        else:
+            options.say_nothing(store, frame, which=options.chosen(sweep=sweep, where=where))
+
+
 results.add_command(effects.effect)
+results.add_command(export)
 results.add_command(report)
 results.add_command(figures.trace)
 results.add_command(figures.figure)
@@ -231,7 +298,7 @@ def ingest(*, adopt: bool, as_json: bool, db: str | None) -> int:
     """
     from results_db.spool.ingest import ingest as ingest_spool
 
-    with options.reading(db) as store:
+    with options.reading(db, write=True) as store:
         found = ingest_spool(store, adopt=adopt)
     click.echo(tables.as_json(found.as_dict()) if as_json else found.describe())
     if not as_json:
@@ -259,7 +326,41 @@ def upgrade(*, db: str | None) -> None:
     click.echo(f"{name} {done}")
 
 
-def _remarks(frame: "pd.DataFrame", rows: "Sequence[Row]", *, min_accuracy: float | None) -> list[str]:
+@db.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@console.db_option
+def backup(*, file: Path, db: str | None) -> None:
+    """Copy the database of a store into FILE, also while jobs write it.
+
+    The copy is the store at one moment, and has its id. To restore it, move it to the store's place. Weights,
+    checkpoints and logs are files beside the store; copy their folder, too.
+
+    Example: imagine-results db backup /backup/imagine.db
+    """
+    from results_db.store.backup import back_up
+
+    click.echo(f"{back_up(db, file)} is a copy of the store")
+
+
+@db.command("share")
+@click.argument("group")
+@console.db_option
+def share_with(*, group: str, db: str | None) -> None:
+    """Let the members of GROUP launch into this store, and believe the results that they leave in its spool.
+
+    The database, its folder and the folder beside it become the group's, and writable for it. The store remembers it,
+    so that no umask undoes it. Only the owner can share a store, with one of the owner's groups.
+
+    Example: imagine-results db share lab --db /shared/imagine.db
+    """
+    from results_db.store.share import share
+
+    with options.reading(db, write=True) as store:
+        share(store, group)
+    console.say(f"{store.display_url} is shared with {group}")
+
+
+def _remarks(frame: "Frame", rows: "Sequence[Row]", *, min_accuracy: float | None) -> list[str]:
     """What a reader of a table has to know: rows without a kept run, and different configs in a row."""
     from results_db.query.gate import completed, named
 
@@ -291,15 +392,18 @@ def _without_runs(table: str, fitting: "pd.DataFrame", *, store: "SqlStore", whi
     )
 
 
-def _shown_columns(frame: "pd.DataFrame") -> list[str]:
+def _shown_columns(frame: "Frame") -> list[str]:
     """The columns of a run, the config keys in which these runs differ, and the metrics that they have."""
+    import numpy as np
+
     from results_db.columns import RUN_COLUMNS, config_keys
+    from results_db.frame import plain
 
     metrics = ("train_accuracy", "metric", "correlation", "steps")
-    filled = [name for name in (*metrics, "cause") if frame[name].notna().any()]
+    filled = [name for name in (*metrics, "cause") if any(cell is not None for cell in plain(frame[name]))]
     always = ("gol", "model_t", "seed")
     differ = [
-        name for name in config_keys(frame.columns) if name in always or frame[name].nunique(dropna=False) > 1
+        name for name in config_keys(frame.columns) if name in always or np.ptp(frame.column(name).codes)
     ]
     return [*RUN_COLUMNS, *differ, *filled]
 

@@ -3,15 +3,19 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
-from typing import Any, cast
+from functools import cache
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
 
 from results_db import columns
 from results_db.contract import StoreError
+from results_db.frame import Frame, plain
 from results_db.query.gate import completed, passed
+
+if TYPE_CHECKING:  # slow to import
+    import pandas as pd
 
 MEANS = {
     "metric": ("metric_plain", "metric_adv"),
@@ -55,12 +59,10 @@ class Interval:
         return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
-def aggregate(
-    frame: pd.DataFrame, by: Sequence[str], *, min_accuracy: float | None = None
-) -> list[dict[str, Any]]:
+def aggregate(frame: Frame, by: Sequence[str], *, min_accuracy: float | None = None) -> list[dict[str, Any]]:
     """One row per group of COMPLETED runs: the group's columns, `MEASURES`, and `varies`; sorted by the group.
 
-    `frame` is as `Store.runs` gives it. Means are over the kept runs that have the metric. `varies` lists the config
+    Means are over the kept runs that have the metric. `varies` lists the config
     keys, but the seed, in which the runs of the group differ.
 
     Raises:
@@ -72,28 +74,28 @@ def aggregate(
         raise StoreError(f"--group: '{','.join(by)}' names a column twice; name each column once")
     runs = completed(frame)
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for place, row in enumerate(records(runs[list(by)])):
-        groups.setdefault(tuple(row.values()), []).append(place)
+    for place, row in enumerate(zip(*(plain(runs[name]) for name in by), strict=True)):
+        groups.setdefault(row, []).append(place)
     kept = passed(runs, min_accuracy=min_accuracy)
-    values_of = {
-        name: runs[name].factorize()[0] for name in columns.config_keys(runs.columns) if name != "seed"
-    }
+    codes_of = {name: runs.column(name).codes for name in columns.config_keys(runs.columns) if name != "seed"}
     return [
         {
             **dict(zip(by, key, strict=True)),
-            **_measures(runs.iloc[places], kept=kept[places]),
-            "varies": [name for name, codes in values_of.items() if np.ptp(codes[places])],
+            **_measures(runs.take(places), kept=kept[places]),
+            "varies": [name for name, codes in codes_of.items() if np.ptp(codes[places])],
         }
-        for key, places in sorted(groups.items(), key=lambda group: sort_key(group[0]))
+        for key, places in sorted(
+            ((key, np.array(places)) for key, places in groups.items()), key=lambda group: sort_key(group[0])
+        )
     ]
 
 
-def grouping(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:
+def grouping(frame: Frame, by: Sequence[str]) -> list[str]:
     """The columns to group by. `experiment` comes first where runs of several experiments completed.
 
     Metrics of different experiments have no common mean.
     """
-    several = completed(frame)["experiment"].nunique(dropna=False) > 1
+    several = len(set(completed(frame)["experiment"])) > 1
     return ["experiment", *by] if several and "experiment" not in by else list(by)
 
 
@@ -119,12 +121,13 @@ def ratio_interval(over: Sequence[float], under: Sequence[float]) -> Interval:
     return _interval(ratio, math.sqrt(_squared_error(residuals)) / fmean(under), freedom=len(over) - 1)
 
 
-def values(runs: pd.DataFrame, name: str) -> list[float]:
+def values(runs: "pd.DataFrame | Frame", name: str) -> list[float]:
     """The values of a column that are not null."""
-    return [float(value) for value in runs[name].dropna()]
+    cells = np.asarray(runs[name], dtype=float)
+    return cast(list[float], cells[~np.isnan(cells)].tolist())
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
     """The rows of a frame with plain values: bool, int, float, str, or None where one is missing."""
     return cast(list[dict[str, Any]], frame.astype(object).where(frame.notna(), None).to_dict("records"))
 
@@ -136,7 +139,7 @@ def sort_key(row: Sequence[Any]) -> list[tuple[int, Any]]:
     ]
 
 
-def _measures(runs: pd.DataFrame, *, kept: Any) -> dict[str, Any]:
+def _measures(runs: Frame, *, kept: Any) -> dict[str, Any]:
     counted = runs[kept]
     found: dict[str, Any] = {"kept": len(counted), "run": len(runs)}
     for judged, beside in MEANS.items():
@@ -147,12 +150,19 @@ def _measures(runs: pd.DataFrame, *, kept: Any) -> dict[str, Any]:
 
 def _squared_error(values: Sequence[float]) -> float:
     """The squared standard error of the mean of two or more values: their variance over their number."""
-    return variance(values) / len(values)
+    mean = fmean(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
 
 
 def _interval(mean: float, error: float, *, freedom: float) -> Interval:
     """The mean +- the standard error, times the quantile of Student's t with `freedom` degrees of freedom."""
+    half = quantile(freedom) * error
+    return Interval(mean, mean - half, mean + half)
+
+
+@cache
+def quantile(freedom: float) -> float:
+    """The t that a Student variable stays within, on both sides, with the probability `CONFIDENCE`."""
     from scipy.special import stdtrit  # scipy.stats takes much longer to import
 
-    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
-    return Interval(mean, mean - half, mean + half)
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))

@@ -14,7 +14,15 @@ import pandas as pd
 
 from results_db.columns import check, config_keys
 from results_db.contract import Scalar, StoreError
-from results_db.query.aggregate import CONFIDENCE, Interval, mean_interval, records, sort_key, values
+from results_db.query.aggregate import (
+    CONFIDENCE,
+    Interval,
+    mean_interval,
+    quantile,
+    records,
+    sort_key,
+    values,
+)
 from results_db.query.gate import completed, passed
 from results_db.text import cell_text
 
@@ -254,10 +262,8 @@ def _contrast(groups: Sequence[Sequence[float]], signs: Sequence[int]) -> Interv
     total = sum(squared)
     if total == 0:
         return Interval(mean, mean, mean)
-    from scipy.special import stdtrit
-
     freedom = total**2 / sum(part**2 / (len(group) - 1) for part, group in zip(squared, groups, strict=True))
-    half = float(stdtrit(freedom, 1 - _ALPHA / 2)) * float(np.sqrt(total))
+    half = quantile(freedom) * float(np.sqrt(total))
     return Interval(mean, mean - half, mean + half)
 
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from results_db.contract import EndedAttempt, Store
+from results_db.contract import FAILURES, EndedAttempt, State, Store
 
-if TYPE_CHECKING:  # takes half a second to import
-    import pandas as pd
+if TYPE_CHECKING:  # slow to import
+    from results_db.frame import Column, Frame
 
 _VARYING = (
     # The folder of a path; the file's name may matter.
@@ -68,8 +68,15 @@ def by_cause(attempts: Iterable[EndedAttempt]) -> list[Cause]:
     return sorted(causes.values(), key=lambda cause: -cause.count)
 
 
-def with_causes(store: Store) -> "pd.DataFrame":
-    """The runs of the store, with the column `cause`: why a run failed."""
-    frame = store.runs()
-    causes = {ended.attempt.run_id: reason(ended) for ended in store.ended_attempts()}
-    return frame.assign(cause=frame["run_id"].map(causes.get))
+def with_causes(store: Store, *, limit: int | None = None) -> "Frame":
+    """The runs of the store, or the first ones, with the column `cause`: why a run failed or was discarded."""
+    from results_db.frame import column
+
+    frame = store.frame(limit=limit)
+
+    def causes() -> "Column":
+        ended = store.ended_attempts(FAILURES | {State.DISCARDED})
+        found = {one.attempt.run_id: reason(one) for one in ended}
+        return column([found.get(run_id) for run_id in frame["run_id"]])
+
+    return frame.with_column("cause", causes)

@@ -11,15 +11,21 @@ import math
 import operator
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from lark import Lark, Token, Tree, UnexpectedInput
 
 from results_db import columns
+from results_db import frame as frames
 from results_db.contract import OUTCOMES, State, StoreError
+from results_db.query.gate import AnyFrame
 from results_db.text import nearest
+
+if TYPE_CHECKING:  # slow to import
+    import pandas as pd
+
+    from results_db.frame import Frame
 
 Value = bool | int | float | str | None
 
@@ -70,7 +76,7 @@ _WORDS: dict[str, tuple[list[str], Callable[[str], str]]] = {
 """Columns with a fixed set of words, and their case; a filter may use any case."""
 
 
-def mask(text: str, frame: pd.DataFrame) -> np.ndarray:
+def mask(text: str, frame: "pd.DataFrame | Frame") -> np.ndarray:
     """The rows of the frame that meet the filter: bool `[rows]`.
 
     Raises:
@@ -84,24 +90,25 @@ def mask(text: str, frame: pd.DataFrame) -> np.ndarray:
         raise StoreError("--where: the filter is nested too deeply; use fewer parentheses and nots") from None
 
 
-def apply(text: str | None, frame: pd.DataFrame, *, sweep: str | None = None) -> pd.DataFrame:
+def apply(text: str | None, frame: AnyFrame, *, sweep: str | None = None) -> AnyFrame:
     """The rows of the frame that meet the filter and are runs of the sweep; all of them without both.
 
     Raises:
         StoreError: see `mask`; or no run is of the sweep, though there are runs.
     """
     if sweep is not None and not frame.empty:
-        valid = sorted({name for cell in frame["sweep"] for name in columns.sweeps_in(cell)})
+        cells = set(np.asarray(frame["sweep"], dtype=object)) - {None}
+        valid = sorted({name for cell in cells for name in columns.sweeps_in(cell)})
         if sweep not in valid:
             raise StoreError(
                 f"--sweep: no run of a sweep '{sweep}' is stored{nearest(sweep, valid)}; "
                 f"valid ones: {', '.join(valid) or 'none'}"
             )
-        frame = frame[_of_sweep(frame["sweep"], sweep)]
+        frame = frame[_of_sweep(np.asarray(frame["sweep"], dtype=object), sweep)]
     return frame if text is None else frame[mask(text, frame)]
 
 
-def _of_sweep(cells: "pd.Series[Any]", sweep: object) -> np.ndarray:
+def _of_sweep(cells: np.ndarray, sweep: object) -> np.ndarray:
     return np.array([sweep in columns.sweeps_in(cell) for cell in cells], dtype=bool)
 
 
@@ -115,7 +122,7 @@ def _syntax_error(text: str, error: UnexpectedInput) -> str:
     return f"--where '{text}': {found}; allowed are comparisons with and, or, not, in (..), like '{EXAMPLE}'"
 
 
-def _evaluate(tree: Tree[Token], frame: pd.DataFrame) -> np.ndarray:
+def _evaluate(tree: Tree[Token], frame: "pd.DataFrame | Frame") -> np.ndarray:
     children: list[Any] = tree.children
     if tree.data == "compare":
         column, sign, value = children
@@ -131,17 +138,17 @@ def _evaluate(tree: Tree[Token], frame: pd.DataFrame) -> np.ndarray:
     return np.asarray(combine.reduce(parts), dtype=bool)
 
 
-def _compare(frame: pd.DataFrame, column: str, sign: str, token: Token) -> np.ndarray:
+def _compare(frame: "pd.DataFrame | Frame", column: str, sign: str, token: Token) -> np.ndarray:
     """The rows whose cell compares with the value; cells of another kind than the value do not."""
     columns.check(column, list(frame.columns), origin="--where")
     value = _value(token, column=column)
     shown = json.dumps(value, ensure_ascii=False)
     if sign not in ("=", "!=") and (value is None or isinstance(value, bool)):
         raise StoreError(f"--where: '{column} {sign} {shown}': {shown} can only be compared with = and !=")
-    missing = frame[column].isna().to_numpy()
+    cells = np.asarray(frame[column], dtype=object)
+    missing = frames.missing(cells)
     if value is None:
         return missing if sign == "=" else ~missing
-    cells = frame[column].to_numpy(dtype=object)
     kinds = np.array([_kind(cell) for cell in cells], dtype=object)
     fits = ~missing & (kinds == _kind(value))
     if not (missing.all() or fits.any()):
@@ -152,7 +159,7 @@ def _compare(frame: pd.DataFrame, column: str, sign: str, token: Token) -> np.nd
     if column == "run_id" and sign in ("=", "!="):  # the first characters name a run, as everywhere
         return np.array([cell.startswith(value) == (sign == "=") for cell in cells], dtype=bool)
     if column == "sweep" and sign in ("=", "!="):  # a run may be of several sweeps
-        named = _of_sweep(frame[column], value)
+        named = _of_sweep(cells, value)
         return np.asarray(~missing & (named == (sign == "=")))
     found = np.zeros(len(cells), dtype=bool)
     found[fits] = _OPERATORS[sign](cells[fits], value)

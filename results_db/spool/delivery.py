@@ -87,7 +87,7 @@ class Delivery:
 
     Args:
         folder: `Store.folder`.
-        connect: opens the store; called at the first need, and again after each failure.
+        connect: opens the store, whenever there is something to tell.
         writes: whether this process may write the database. If not, `connect` opens it read-only, heartbeats are files,
             and `ingest` brings these and the records into the store.
     """
@@ -104,7 +104,6 @@ class Delivery:
         self._news = False
         self._beat_at = self._pause_s = 0.0
         self._trouble = ""
-        self._store: Store | None = None
         self._until: float | None = None  # None before `close`
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
         self._thread.start()
@@ -175,12 +174,10 @@ class Delivery:
                 if str(error) != self._trouble:
                     log.warning("%s; continuing without the store", error)
                 self._trouble = str(error)
-                self._disconnect()
             with self._changed:
                 for one in own.values():
                     one.asked = True
                 self._changed.notify_all()
-        self._disconnect()
 
     def _look(self, trained: Mapping[Attempt, _Own]) -> None:
         """Tells the store what is new, and at times which attempts are alive.
@@ -195,14 +192,15 @@ class Delivery:
         for attempt, own in trained.items():
             if not self._writes and (beats or not own.asked) and own.reply is not Reply.REFUSED:
                 self._alive.write(Heartbeat(attempt, own.provenance, own.step, own.progress))
-        if self._store is None:
-            self._store = self._connect()
-        while self._left:
-            self._deliver(self._store, self._left[0])
-            self._left.popleft()
-        for attempt, own in trained.items():
-            if own.reply is not Reply.REFUSED:
-                self._hear(attempt, own, self._ask(self._store, attempt, own, beats=beats))
+        if not trained and not self._left:
+            return
+        with closing(self._connect()) as store:  # closed at once: a server has few connections for many jobs
+            while self._left:
+                self._deliver(store, self._left[0])
+                self._left.popleft()
+            for attempt, own in trained.items():
+                if own.reply is not Reply.REFUSED:
+                    self._hear(attempt, own, self._ask(store, attempt, own, beats=beats))
 
     def _ask(self, store: Store, attempt: Attempt, own: _Own, *, beats: bool) -> Reply:
         """The store's reply to what there is to tell about a training attempt."""
@@ -263,11 +261,6 @@ class Delivery:
             log.warning("run %s: %s", short(entry.attempt.run_id), error)
         except StoreError as away:
             raise full from away
-
-    def _disconnect(self) -> None:
-        if self._store is not None:
-            self._store.close()
-            self._store = None
 
     def _has_result(self, attempt: Attempt) -> bool:
         """Whether the spool has a result of this attempt, from before its job was requeued."""

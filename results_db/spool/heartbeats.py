@@ -33,7 +33,7 @@ class HeartbeatFiles:
     def write(self, heartbeat: Heartbeat) -> None:
         """Replace the attempt's file. An error is only logged: the next heartbeat tries again."""
         try:
-            write_atomically(self._path(heartbeat.attempt), json.dumps(asdict(heartbeat)).encode())
+            write_atomically(self.path(heartbeat.attempt), json.dumps(asdict(heartbeat)).encode())
         except OSError as error:
             log.warning("cannot write the heartbeat of run %s: %s", short(heartbeat.attempt.run_id), error)
 
@@ -41,7 +41,7 @@ class HeartbeatFiles:
         """Delete the files of an attempt that ended, and of older attempts of its run."""
         for other in attempts_of(self._folder.glob(f"{attempt.run_id}.*")):
             if other <= attempt:
-                self._path(other).unlink(missing_ok=True)
+                self.path(other).unlink(missing_ok=True)
 
     def newest(self, run_id: str) -> Attempt | None:
         """The newest attempt of this run that has a file."""
@@ -50,7 +50,7 @@ class HeartbeatFiles:
     def read(self) -> Iterator[tuple[Heartbeat, datetime]]:
         """Every readable heartbeat and the time of its file, a run's older attempts first."""
         for attempt in attempts_of(self._folder.glob("*.json")):
-            path = self._path(attempt)
+            path = self.path(attempt)
             try:
                 written_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
                 plain = json.loads(path.read_bytes())
@@ -61,5 +61,6 @@ class HeartbeatFiles:
             else:
                 yield heartbeat, written_at
 
-    def _path(self, attempt: Attempt) -> Path:
+    def path(self, attempt: Attempt) -> Path:
+        """The file of an attempt."""
         return self._folder / file_name(attempt, ".json")

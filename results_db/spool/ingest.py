@@ -4,9 +4,11 @@ It may run twice at once, and again after a crash at any moment: the store accep
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from results_db.contract import (
@@ -72,11 +74,13 @@ def ingest(store: Store, *, adopt: bool = False) -> Ingested:
     Raises:
         StoreError: the store cannot be reached; the other records stay in the spool.
     """
-    spool, found = Spool(store.folder), Ingested()
+    found = Ingested()
+    spool = Spool(store.folder)
     Files(store.folder).remove_abandoned()
-    _ingest_heartbeats(store)
+    _ingest_heartbeats(store, found)
     for _, attempts in groupby(spool.attempts(), key=lambda attempt: attempt.run_id):
-        entries = [entry for attempt in attempts if (entry := _read(spool, attempt, found)) is not None]
+        own = [attempt for attempt in attempts if _is_trusted(store, spool.path(attempt), found)]
+        entries = [entry for attempt in own if (entry := _read(spool, attempt, found)) is not None]
         for entry in entries:
             if entries[-1] is not entry and isinstance(entry.ending, RunRecord):
                 # Both attempts ended while the store was away. The newer one must begin first, so that the store
@@ -86,12 +90,28 @@ def ingest(store: Store, *, adopt: bool = False) -> Ingested:
     return found
 
 
-def _ingest_heartbeats(store: Store) -> None:
+def _is_trusted(store: Store, path: Path, found: Ingested) -> bool:
+    """Whether the file is the store's owner's or root's. Whoever can write the folder could forge a result in it."""
+    trusted = store.trusted_owner
+    with suppress(FileNotFoundError):  # another process ingested it
+        owner = path.stat().st_uid
+        if trusted is None or owner in (0, trusted):
+            return True
+        found.left.append(
+            f"{path} is not believed: user {owner} wrote it, and the store is user {trusted}'s; "
+            "to share the store: imagine-results db share GROUP"
+        )
+    return False
+
+
+def _ingest_heartbeats(store: Store, found: Ingested) -> None:
     """Report fresh heartbeats to the store. An old heartbeat must not revive an attempt that is LOST by now."""
     files = HeartbeatFiles(store.folder)
     known = {one.attempt: one.heartbeat_at for one in store.open_attempts()}
     for heartbeat, written_at in files.read():
         attempt = heartbeat.attempt
+        if not _is_trusted(store, files.path(attempt), found):
+            continue
         if known.get(attempt) == written_at or datetime.now(UTC) - written_at > _FRESH:
             continue
         reply = store.begin(attempt, heartbeat.provenance, at=written_at)

@@ -1,7 +1,8 @@
 """Where a store is: from the text that names it to a database URL and the folder beside it.
 
-The folder of the SQLite file `X.db` is `X.files`. IMAGINE_FILES names the folder of a server's store, on a disk that
-all workers share; the default is `outputs/HOST-PORT-NAME.files` below the working directory.
+The folder of the SQLite file `X.db` is `X.files`, that of `X.sqlite` is `X.sqlite.files`. IMAGINE_FILES names the
+folder of a server's store, on a disk that all workers share; the default is `outputs/HOST-PORT-NAME.files` below the
+working directory.
 """
 
 import os
@@ -20,7 +21,12 @@ DEFAULT = "sqlite:///outputs/imagine.db"
 DRIVERS = ("sqlite", "postgresql", "sqlite+pysqlite", "postgresql+psycopg")
 
 
-_PASSWORD = re.compile(r"(://[^:@/]*:).*@")
+_PASSWORDS = re.compile(r"(//[^:@/]*:).*(?=@)|((?:ssl)?password=)[^&\s]*", re.IGNORECASE)
+"""In a text that need not be a URL: what stands before an @ and after a colon, or after `password=`."""
+
+
+def _without_password(text: str) -> str:
+    return _PASSWORDS.sub(r"\1\2***", text)
 
 
 def masked(url: URL) -> str:
@@ -56,14 +62,15 @@ def locate(db: str | None) -> Address:
     if "://" not in text:
         if not text.endswith(".db"):
             raise StoreError(
-                f"{origin}: '{text}' is neither a URL nor a path that ends in .db, such as {DEFAULT}"
+                f"{origin}: '{_without_password(text)}' is neither a URL nor a path that ends in .db, such as {DEFAULT}"
             )
         return _sqlite(URL.create("sqlite", database=text), origin)
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        shown = _PASSWORD.sub(r"\1***@", text)
-        raise StoreError(f"{origin}: '{shown}' is not a database URL, such as {DEFAULT}") from None
+        raise StoreError(
+            f"{origin}: '{_without_password(text)}' is not a database URL, such as {DEFAULT}"
+        ) from None
     driver = url.drivername
     if driver not in DRIVERS:
         hint = nearest(driver, DRIVERS)
@@ -78,12 +85,25 @@ def _sqlite(url: URL, origin: str) -> Address:
             "write sqlite:///PATH or a path that ends in .db"
         )
     if url.database in (None, "", ":memory:") or str(url.database).startswith("file:"):
-        raise StoreError(f"{origin}: '{url}' names no file; write sqlite:///PATH or a path that ends in .db")
+        raise StoreError(
+            f"{origin}: '{masked(url)}' names no file; write sqlite:///PATH or a path that ends in .db"
+        )
     given = Path(str(url.database)).expanduser()
     file = Path(os.path.realpath(given))  # a link names the same store: its folder lies beside the file
-    return Address(
-        url=url.set(database=str(file)), shown=str(given), file=file, folder=file.with_suffix(".files")
-    )
+    return Address(url=url.set(database=str(file)), shown=str(given), file=file, folder=_folder(file))
+
+
+def _folder(file: Path) -> Path:
+    """`X.files` for `X.db`; `X.sqlite.files` for `X.sqlite`, so that the two share none.
+
+    Versions before 0.3 named it `X.files` in any case.
+    """
+    own, before = file.with_name(f"{file.name}.files"), file.with_suffix(".files")
+    if file.suffix == ".db" or (
+        before.exists() and not own.exists() and not file.with_suffix(".db").exists()
+    ):
+        return before
+    return own
 
 
 def _server(url: URL, origin: str) -> Address:

@@ -1,6 +1,7 @@
 """Engines, connections and transactions for both databases. A database error becomes one line for the user."""
 
 import json
+import random
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,11 +18,13 @@ from sqlalchemy.exc import (
     DBAPIError,
     DisconnectionError,
     IntegrityError,
+    OperationalError,
     StatementError,
 )
 from sqlalchemy.pool import NullPool, StaticPool
 
 from results_db.contract import StoreError, UnfitError
+from results_db.store import readers
 from results_db.store.address import Address, masked
 from results_db.store.lock import lock_file, only_writer
 from results_db.store.models import Identity
@@ -29,6 +32,11 @@ from results_db.text import one_line
 
 BUSY_TIMEOUT_S = 30
 """How long a writer waits for another writer."""
+
+_WAIT = f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}"
+
+_TRY_AGAIN_S = (0.002, 0.02)
+"""How long a writer waits between two tries."""
 
 CONNECT_WITHIN_S = 10
 """How long a server may take to accept a connection."""
@@ -47,7 +55,7 @@ _FILE = "file"
 _JSON = partial(json.dumps, allow_nan=False, separators=(",", ":"))
 
 _ADVICE = {
-    "readonly database": "name another with --db",
+    "readonly database": "this user may only read it; name another with --db",
     "unable to open": "name another with --db",
     "malformed": "restore a copy of it, or name another with --db",
 }
@@ -69,8 +77,12 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
     elif url.get_backend_name() == "postgresql":
         if "connect_timeout" not in url.normalized_query:
             options["connect_args"] = {"connect_timeout": CONNECT_WITHIN_S}
-        # No pool: a server has few connections, for which hundreds of jobs that are mostly silent compete.
-        options["poolclass"] = NullPool
+        options |= {"pool_size": 1, "pool_pre_ping": True}  # it survives a restart of the server
+    elif file is not None and readers.only_reads(file, read_only=read_only):
+        options |= {
+            "creator": partial(readers.connect, file, has_log=readers.has_log(file)),
+            "poolclass": NullPool,
+        }
     elif read_only:
         url = url.set(database=f"file:{quote(str(url.database))}", query={"mode": "ro", "uri": "true"})
     try:
@@ -89,6 +101,8 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
         event.listen(engine, "connect", _configure)
         event.listen(engine, "begin", _begin)
         if file is not None:
+            if "creator" in options:
+                event.listen(engine, "connect", partial(readers.note, file))
             event.listen(engine, "connect", partial(_note_file, file))
             event.listen(engine, "checkout", partial(_check_file, file))
     return engine
@@ -153,7 +167,7 @@ def _configure(connection: Any, _record: Any) -> None:
     # By default the driver begins transactions late and commits before DDL. None leaves both to `_begin`.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+    cursor.execute(_WAIT)
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
@@ -162,8 +176,24 @@ def _configure(connection: Any, _record: Any) -> None:
 def _begin(connection: Connection) -> None:
     # If two transactions read first and write later, one of them fails at once, whatever the timeout. A transaction
     # that takes the write lock when it begins only waits.
-    write = connection.get_execution_options().get(_WRITE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    if not connection.get_execution_options().get(_WRITE, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # SQLite itself waits longer and longer between its tries, so of many writers the one that has waited longest has
+    # the smallest chance, and some give up. Here all have the same.
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                return
+            except OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(random.uniform(*_TRY_AGAIN_S))
+    finally:
+        connection.exec_driver_sql(_WAIT)
 
 
 @contextmanager
@@ -191,14 +221,17 @@ class Database:
 
     Attributes:
         uuid: the store's own id; empty for a store that does not exist yet.
+        group: the group that shares the store; None if it is not shared.
     """
 
-    def __init__(self, address: Address, engine: Engine, *, uuid: str) -> None:
+    def __init__(self, address: Address, engine: Engine, *, uuid: str, group: str | None = None) -> None:
         self.uuid = uuid
+        self.group = group
         self.url = address.url.render_as_string(hide_password=False)
         self.display_url = address.shown
         self.folder = address.folder
         self._file = address.file
+        self._owner = address.file.stat().st_uid if address.file and address.file.exists() else None
         self._lock = lock_file(address.file)
         self._engine = engine
 
@@ -213,18 +246,38 @@ class Database:
         """See `contract.Store`."""
         return self._file is None or self._file.exists()
 
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file; None for a server."""
+        return self._file
+
+    @property
+    def trusted_owner(self) -> int | None:
+        """See `contract.Store`."""
+        return None if self.group else self._owner
+
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
 
     def _reading(self) -> AbstractContextManager[Connection]:
-        return self._transaction(self._engine.begin())
+        return self._transaction(self._unchanged())
 
     def _writing(self) -> AbstractContextManager[Connection]:
         if not self.exists:
             # SQLite would go on writing the deleted file, which vanishes with the process.
             raise StoreError(f"{self.display_url} does not exist; a launch creates it")
         return self._transaction(self._committing())
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[Connection]:
+        """A transaction that reads; see `readers.check`."""
+        with self._engine.begin() as connection:
+            try:
+                yield connection
+            finally:
+                if self._file is not None:
+                    readers.check(self._file, connection.info, shown=self.display_url)
 
     @contextmanager
     def _committing(self) -> Iterator[Connection]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     DateTime,
     Dialect,
     Double,
@@ -19,6 +20,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.schema import MetaData
 from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
+
+from results_db.store.packed import Steps, Values
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -56,9 +59,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 - read by SQLAlchemy
         datetime: UtcDateTime(),
         dict[str, Any]: JSON(),
-        list[int]: JSON(),
         list[str]: JSON(none_as_null=True),
-        list[float]: JSON(),
         float: Double(),
         bytes: LargeBinary(),
     }
@@ -70,6 +71,7 @@ class Identity(Base):
     __tablename__ = "store"
 
     uuid: Mapped[str] = mapped_column(String(36), primary_key=True)
+    shared_with: Mapped[str | None] = mapped_column(String(255))
 
 
 class Sweep(Base):
@@ -85,21 +87,41 @@ class Sweep(Base):
     launched_at: Mapped[datetime]
 
 
+class Shared(Base):
+    """A JSON value that many runs share, stored once: a config without its seed, or the names of a run's metrics."""
+
+    __tablename__ = "shared"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    value: Mapped[Any] = mapped_column(JSON)
+
+
 class Run(Base):
-    """One training: one config, one seed. `run_id` is the hash of the config."""
+    """One training: one config, one seed. `run_id` is the hash of the config.
+
+    Attributes:
+        settings: the config without its seed.
+        seed: null if the config has none.
+        metric_names: the names of `metrics`, in their order; null until the run is stored.
+        metrics: see `packed.pack_metrics`.
+        last_number: the largest attempt number ever claimed, withdrawn claims included.
+    """
 
     __tablename__ = "run"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[str] = mapped_column(String(64), unique=True)
-    config: Mapped[dict[str, Any]]
+    settings: Mapped[int | None] = mapped_column(ForeignKey("shared.id"))
+    seed: Mapped[int | None] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(String(16), index=True)
     outcome: Mapped[str | None] = mapped_column(String(16))
     seconds: Mapped[float | None]
     staged_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     last_number: Mapped[int] = mapped_column(server_default="0")
-    """The largest attempt number ever claimed, withdrawn claims included."""
+    metric_names: Mapped[int | None] = mapped_column(ForeignKey("shared.id"))
+    metrics: Mapped[bytes | None]
 
 
 class SweepRun(Base):
@@ -147,25 +169,30 @@ class Attempt(Base):
     log: Mapped[str | None] = mapped_column(Text)
 
 
-class Metric(Base):
-    """One value per run; null where the metric does not exist for the run."""
-
-    __tablename__ = "metric"
-
-    run: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    value: Mapped[float | None]
-
-
 class Trace(Base):
-    """One value per traced step. A trace is one row, because it is only read and written whole."""
+    """The traces of a run in one row, because they are only read and written whole.
+
+    Attributes:
+        points: name to number of points, in the order in which `steps` and `values` hold the traces.
+    """
 
     __tablename__ = "trace"
 
     run: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    steps: Mapped[list[int]]
-    values: Mapped[list[float]]
+    points: Mapped[dict[str, Any]]
+    steps: Mapped[list[int]] = mapped_column(Steps)
+    values: Mapped[list[float]] = mapped_column(Values)
+
+
+class Discarded(Base):
+    """The record of an attempt whose run was discarded: JSON, compressed, with the samples in base64."""
+
+    __tablename__ = "discarded"
+
+    attempt: Mapped[int] = mapped_column(ForeignKey("attempt.id", ondelete="CASCADE"), primary_key=True)
+    discarded_at: Mapped[datetime]
+    why: Mapped[str] = mapped_column(Text)
+    record: Mapped[bytes]
 
 
 class Sample(Base):

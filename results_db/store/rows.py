@@ -1,16 +1,23 @@
 """Steps of the store's transactions. Each takes the connection and reads or writes a few rows."""
 
-import math
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.dialects import sqlite
 
-from results_db.contract import Attempt, Reply, RunRecord, State, UnknownRunError
+from results_db.contract import Attempt, Reply, RunRecord, State, Traces, UnknownRunError
 from results_db.store import models
+from results_db.store.packed import pack_metrics, unpack_metrics
 
 Id = TypeVar("Id", int, str)
+
+_SEEDS = 2**63
+"""The first integer that a column cannot hold."""
 
 _CHUNK = 900
 """Ids per statement: some builds of SQLite allow only 999 variables."""
@@ -135,39 +142,96 @@ def set_attempt(connection: Connection, attempt: int, **values: Any) -> None:
 
 def insert_record(connection: Connection, run: int, record: RunRecord) -> None:
     """Insert the metrics, traces and samples of a run that has none."""
-    insert_metrics(connection, run, record.metrics)
-    traces = [
-        {"run": run, "name": name, "steps": list(steps), "values": list(values)}
-        for name, (steps, values) in record.traces.items()
-    ]
-    _insert_all(connection, models.Trace, traces)
+    set_metrics(connection, run, record.metrics)
+    if record.traces:
+        ordered = sorted(record.traces.items())
+        points = {name: len(steps) for name, (steps, _) in ordered}
+        pairs = [pair for _, trace in ordered for pair in zip(*trace, strict=True)]
+        traces = {
+            "run": run,
+            "points": points,
+            "steps": [step for step, _ in pairs],
+            "values": [value for _, value in pairs],
+        }
+        connection.execute(insert(models.Trace).values(traces))
     samples = [{"run": run, "name": name, "npz": npz} for name, npz in record.samples.items()]
-    _insert_all(connection, models.Sample, samples)
+    if samples:  # for an empty list SQLAlchemy would insert one row of defaults
+        connection.execute(insert(models.Sample), samples)
 
 
-def insert_metrics(connection: Connection, run: int, metrics: Mapping[str, float | None]) -> None:
-    """Insert metrics that the run does not have yet."""
-    rows = [{"run": run, "name": name, "value": _null(value)} for name, value in metrics.items()]
-    _insert_all(connection, models.Metric, rows)
+def set_metrics(connection: Connection, run: int, metrics: Mapping[str, float | None]) -> None:
+    """Replace the metrics of a run."""
+    (names,) = share(connection, [list(metrics)])
+    set_run(connection, run, metric_names=names, metrics=pack_metrics(list(metrics.values())))
+
+
+def metrics_of(connection: Connection, run: int) -> dict[str, float | None]:
+    """The metrics of a run; empty until it is stored."""
+    table = models.Run
+    query = select(models.Shared.value, table.metrics).join(table, table.metric_names == models.Shared.id)
+    row = connection.execute(query.where(table.id == run)).first()
+    return {} if row is None else dict(zip(row.value, unpack_metrics(row.metrics), strict=True))
+
+
+def split(config: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
+    """The config without its seed, and the seed; None if it has no seed that an integer column can hold."""
+    seed = config.get("seed")
+    if type(seed) is not int or abs(seed) >= _SEEDS:
+        return dict(config), None
+    return {key: value for key, value in config.items() if key != "seed"}, seed
+
+
+def joined(settings: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+    """The config that `split` took apart."""
+    return dict(settings) if seed is None else {**settings, "seed": seed}
+
+
+def traces_in(points: Mapping[str, int], steps: Sequence[int], values: Sequence[float]) -> Traces:
+    """The traces of a run, by name, from the columns of its row."""
+    ends = list(accumulate(points.values()))
+    return {
+        name: (list(steps[start:end]), list(values[start:end]))
+        for name, start, end in zip(points, [0, *ends], ends, strict=False)
+    }
+
+
+def share(connection: Connection, values: Iterable[Any]) -> list[int]:
+    """The ids of JSON values in the table `shared`, each stored once."""
+    table = models.Shared
+    digests = []
+    fresh: dict[str, Any] = {}
+    for value in values:
+        text = json.dumps(value, sort_keys=True, allow_nan=False)
+        digests.append(hashlib.sha256(text.encode()).hexdigest())
+        fresh.setdefault(digests[-1], value)
+    ids: dict[str, int] = {}
+    for chunk in chunks(sorted(fresh)):  # every transaction inserts in this order, which prevents deadlocks
+        known = select(table.digest, table.id).where(table.digest.in_(chunk))
+        ids.update(connection.execute(known).all())
+        new = [{"digest": digest, "value": fresh[digest]} for digest in chunk if digest not in ids]
+        if new:
+            insert_new(connection, table, new, unique="digest")
+            ids.update(connection.execute(known).all())
+    return [ids[digest] for digest in digests]
+
+
+def insert_new(
+    connection: Connection, model: type[models.Base], rows: Sequence[Mapping[str, Any]], *, unique: str
+) -> None:
+    """Insert the rows whose value in this unique column is new."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql  # slow to import
+
+        connection.execute(postgresql.insert(model).on_conflict_do_nothing(index_elements=[unique]), rows)
+    else:
+        connection.execute(sqlite.insert(model).on_conflict_do_nothing(index_elements=[unique]), rows)
 
 
 def same_record(connection: Connection, run: int, record: RunRecord) -> bool:
     """Whether a COMPLETED run's outcome, seconds and metrics equal those of the record."""
-    metric = models.Metric
     head = connection.execute(
         select(models.Run.outcome, models.Run.seconds).where(models.Run.id == run)
     ).one()
-    rows = connection.execute(select(metric.name, metric.value).where(metric.run == run))
-    stored = {row.name: row.value for row in rows}
-    given = {name: _null(value) for name, value in record.metrics.items()}
-    return tuple(head) == (record.outcome, record.seconds) and stored == given
-
-
-def _insert_all(connection: Connection, model: type[models.Base], rows: list[dict[str, Any]]) -> None:
-    if rows:  # for an empty list SQLAlchemy would insert one row of defaults
-        connection.execute(insert(model), rows)
-
-
-def _null(value: float | None) -> float | None:
-    # SQLite stores NaN as null, PostgreSQL does not.
-    return None if value is None or math.isnan(value) else float(value)
+    given = unpack_metrics(pack_metrics(list(record.metrics.values())))
+    same = metrics_of(connection, run) == dict(zip(record.metrics, given, strict=True))
+    return same and tuple(head) == (record.outcome, record.seconds)

@@ -1,13 +1,13 @@
 """The store in a SQL database: `open_store` opens one, `SqlStore` implements `contract.Store`."""
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, distinct, func, insert, literal, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from typing_extensions import override
@@ -15,15 +15,17 @@ from typing_extensions import override
 from results_db.columns import run_prefix
 from results_db.contract import NewSweep, PlannedRun, State, StoreError, Traces
 from results_db.files import Files
-from results_db.store import models, rows, schema
+from results_db.store import discards, models, readers, rows, schema
 from results_db.store.address import Address, locate
 from results_db.store.attempts import AttemptStore
 from results_db.store.engine import make_engine, reason
 from results_db.store.lock import lock_file
 from results_db.text import SHORT, short
 
-if TYPE_CHECKING:  # pandas takes half a second to import, and only `runs` needs it
+if TYPE_CHECKING:  # both are slow to import, and few commands need them
     import pandas as pd
+
+    from results_db.frame import Frame
 
 
 def open_store(db: str | None = None, *, create: bool, read_only: bool = False) -> "SqlStore":
@@ -42,6 +44,7 @@ def open_store(db: str | None = None, *, create: bool, read_only: bool = False) 
     if address.file is not None:
         if create:
             _make_folder(address.file.parent)
+            _make_file(address.file)
         elif not address.file.exists():
             return _empty_store(address)
     engine = make_engine(address.url, read_only=read_only)
@@ -56,12 +59,21 @@ def open_store(db: str | None = None, *, create: bool, read_only: bool = False) 
             if empty and not create:
                 return _empty_store(address)
             with engine.connect() as connection:
-                uuid = str(connection.scalar(select(models.Identity.uuid)))
+                uuid, group = connection.execute(
+                    select(models.Identity.uuid, models.Identity.shared_with)
+                ).one()
         except DBAPIError as error:
             raise _cannot_open(address, error) from error
         Files(address.folder).check_owner(uuid, shown=address.shown)
         unless_used.pop_all()
-    return SqlStore(address, engine, uuid=uuid)
+    if group is not None and not read_only:
+        os.umask(os.umask(0o077) & ~0o070)  # the group may write what this process creates
+    return SqlStore(address, engine, uuid=uuid, group=group)
+
+
+def open_to_read(db: str | None = None) -> "SqlStore":
+    """Open a store to read it; see `open_store`. In another user's store this leaves no file behind."""
+    return open_store(db, create=False, read_only=readers.of_another(locate(db).file))
 
 
 def upgrade_store(db: str | None = None) -> tuple[str, str, str]:
@@ -91,6 +103,12 @@ def _make_folder(folder: Path) -> None:
         ) from None
 
 
+def _make_file(file: Path) -> None:
+    """Create the file with the mode that the umask asks for; SQLite would let no group write it."""
+    with suppress(OSError):  # `make_engine` reports it
+        file.touch(mode=0o666)
+
+
 def _empty_store(address: Address) -> "SqlStore":
     engine = make_engine(URL.create("sqlite", database=":memory:"))
     models.Base.metadata.create_all(engine)
@@ -111,13 +129,16 @@ class SqlStore(AttemptStore):
     @override
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
         now = datetime.now(UTC)
-        wanted = {run.run_id: dict(run.config) for run in runs}
-        fresh = {"state": State.STAGED, "staged_at": now}
-        staged = [{"run_id": run_id, "config": config, **fresh} for run_id, config in wanted.items()]
+        wanted = {run.run_id: rows.split(run.config) for run in runs}
         with self._writing() as connection:
-            if staged:
-                kind = postgresql if connection.dialect.name == "postgresql" else sqlite
-                connection.execute(kind.insert(models.Run).on_conflict_do_nothing(), staged)
+            if wanted:
+                settings = rows.share(connection, [settings for settings, _ in wanted.values()])
+                fresh = {"state": State.STAGED, "staged_at": now}
+                staged = [
+                    {"run_id": run_id, "settings": key, "seed": seed, **fresh}
+                    for (run_id, (_, seed)), key in zip(wanted.items(), settings, strict=True)
+                ]
+                rows.insert_new(connection, models.Run, staged, unique="run_id")
             if sweep is None:
                 return
             overridden = None if sweep.overridden is None else list(sweep.overridden)
@@ -199,33 +220,66 @@ class SqlStore(AttemptStore):
 
     @override
     def replace_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
-        metric = models.Metric
         with self._writing() as connection:
             run = rows.lock_run(connection, run_id)
             if run.state != State.COMPLETED:
                 raise StoreError(
                     f"run {short(run_id)} is {run.state}; only a COMPLETED run has metrics to replace"
                 )
-            connection.execute(delete(metric).where(metric.run == run.id, metric.name.in_(list(metrics))))
-            rows.insert_metrics(connection, run.id, metrics)
+            rows.set_metrics(connection, run.id, {**rows.metrics_of(connection, run.id), **metrics})
+
+    @override
+    def discard(self, run_ids: Collection[str], *, why: str) -> None:
+        with self._writing() as connection:
+            now = rows.now(connection)
+            for run in rows.lock_runs(connection, run_ids).values():
+                if run.state != State.COMPLETED:
+                    raise StoreError(
+                        f"run {short(run.run_id)} is {run.state}; only a COMPLETED run can be discarded"
+                    )
+                discards.discard(connection, run, why=why, at=now)
+        for run_id in run_ids:
+            Files(self.folder).discard_weights(run_id)
+
+    @override
+    def discarded(self, run_id: str) -> list[dict[str, Any]]:
+        with self._reading() as connection:
+            return discards.discarded(connection, run_id)
 
     @override
     def runs(self) -> "pd.DataFrame":
-        from results_db.store.dataframe import run_frame
+        from results_db.store.run_frame import pandas_frame
 
-        with self._reading() as connection:
-            return run_frame(connection)
+        return pandas_frame(self.frame())
+
+    @override
+    def frame(self, *, limit: int | None = None) -> "Frame":
+        from results_db.store.run_frame import run_frame
+
+        return run_frame(self._reading, limit=limit)
 
     @override
     def run(self, run_id: str) -> dict[str, Any]:
-        run, metric, sweep, member = models.Run, models.Metric, models.Sweep, models.SweepRun
+        run, sweep, member = models.Run, models.Sweep, models.SweepRun
+        shown = (
+            run.run_id,
+            run.state,
+            run.outcome,
+            run.seconds,
+            run.staged_at,
+            run.ended_at,
+            run.last_number,
+        )
+        query = select(run.id, run.seed, models.Shared.value, *shown).outerjoin(
+            models.Shared, models.Shared.id == run.settings
+        )
         with self._reading() as connection:
-            row = connection.execute(select(run.__table__).where(run.run_id == run_id)).first()
+            row = connection.execute(query.where(run.run_id == run_id)).first()
             if row is None:
                 raise rows.unknown_run(run_id)
-            found = {name: value for name, value in row._mapping.items() if name != "id"}
-            metrics = connection.execute(select(metric.name, metric.value).where(metric.run == row.id))
-            found["metrics"] = {row.name: row.value for row in metrics}
+            config = rows.joined(row.value, row.seed)
+            found = {column.key: getattr(row, column.key) for column in shown} | {"config": config}
+            found["metrics"] = rows.metrics_of(connection, row.id)
             names = select(sweep.name).join(member, member.sweep == sweep.id).where(member.run == row.id)
             found["sweeps"] = list(connection.scalars(names.distinct().order_by(sweep.name)))
         return found
@@ -257,14 +311,20 @@ class SqlStore(AttemptStore):
     @override
     def traces_of(self, run_ids: Iterable[str]) -> dict[str, Traces]:
         run, trace = models.Run, models.Trace
-        query = select(run.run_id, trace.name, trace.steps, trace.values).join(run, run.id == trace.run)
+        query = select(run.run_id, trace.points, trace.steps, trace.values).join(run, run.id == trace.run)
         found: dict[str, Traces] = {}
         with self._reading() as connection:
             for chunk in rows.chunks(list(run_ids)):
-                selected = query.where(run.run_id.in_(chunk)).order_by(trace.name)
-                for run_id, name, steps, values in connection.execute(selected):
-                    found.setdefault(run_id, {})[name] = (steps, values)
+                for run_id, *packed in connection.execute(query.where(run.run_id.in_(chunk))):
+                    found[run_id] = rows.traces_in(*packed)
         return found
+
+    @override
+    def trace_frame(self, run_ids: Iterable[str] | None = None) -> "pd.DataFrame":
+        from results_db.store.run_frame import trace_frame
+
+        chosen = self.frame()["run_id"].tolist() if run_ids is None else run_ids
+        return trace_frame(self.traces_of(chosen))
 
     @override
     def samples(self, run_id: str) -> dict[str, bytes]:

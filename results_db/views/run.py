@@ -29,6 +29,10 @@ def collect(store: SqlStore, run_id: str) -> dict[str, Any]:
             if steps
         },
         "samples": sorted(store.samples(run_id)),
+        "discarded": [
+            {**record, "traces": sorted(record["traces"]), "samples": sorted(record["samples"])}
+            for record in store.discarded(run_id)
+        ],
         "files": sorted(str(file) for file in store.folder.glob(f"*/{run_id}*")),
     }
 
@@ -45,6 +49,10 @@ def describe(found: Mapping[str, Any]) -> str:
         "metrics": _pairs(found["metrics"]),
         **{f"attempt {attempt['number']}": _pairs(_attempt(attempt)) for attempt in found["attempts"]},
         "traces, last value": _pairs(traces),
+        **{
+            f"discarded, attempt {record['number']}": _pairs(_discarded(record))
+            for record in found["discarded"]
+        },
         **{name: "\n".join(found[name]) for name in ("sweeps", "samples")},
         "files": "\n".join(short_path(Path(file)) for file in found["files"]),
     }
@@ -70,6 +78,13 @@ def _attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:
         if name in flat:
             flat[name] = ", ".join(f"{key} {cell_text(value)}" for key, value in flat[name].items())
     return flat
+
+
+def _discarded(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What was discarded, with its metrics beside the rest and the names of its traces and samples in one cell each."""
+    kept = {name: record[name] for name in ("why", "discarded_at", "outcome", "seconds")}
+    names = {name: ", ".join(record[name]) for name in ("traces", "samples")}
+    return {**kept, **_ordered(record["metrics"], METRIC_COLUMNS), **names}
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

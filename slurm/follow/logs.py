@@ -13,7 +13,7 @@ from results_db.files import Files, tail
 from results_db.text import short
 
 _EVERY_S = 0.5
-_OVER = frozenset({State.COMPLETED, State.CANCELLED, *FAILURES})
+_OVER = frozenset({State.COMPLETED, State.DISCARDED, State.CANCELLED, *FAILURES})
 _CHUNK = 1 << 20
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from imagination.schema import ConfigError, nearest, plain
+from imagination.schema import ConfigError, check_aliases, nearest, plain
 from results_db.text import one_line
 
 LOCAL, SLURM = "local", "slurm"
@@ -108,7 +108,10 @@ def _read(path: Path) -> dict[str, object]:
 
     try:
         settings = YAML(typ="safe").load(path)
-    except (OSError, YAMLError, ValueError) as error:
+        check_aliases(settings)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except (OSError, YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read: {one_line(error)}") from None
     if settings is None:
         return {}

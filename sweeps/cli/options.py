@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 from results_db import console
 from results_db.cli.options import reading
 from results_db.columns import CONFIG_COLUMNS
-from sweeps.launch.options import LaunchOptions, ask, say
+from sweeps.launch.options import LaunchOptions, say
 
 if TYPE_CHECKING:
     from sweeps.spec.expand import Expansion
@@ -160,9 +160,9 @@ yes_option = click.option("-y", "--yes", is_flag=True, help=f"Do not ask, even a
 
 
 def confirm(what: str, runs: int, *, then: str, yes: bool) -> None:
-    """Asks before more than `MOST_UNASKED` runs are trained or cancelled, unless `yes`. See `ask`."""
+    """Asks before more than `MOST_UNASKED` runs are trained or cancelled, unless `yes`. See `console.ask`."""
     if not yes and runs > MOST_UNASKED:
-        ask(what, f"more than {MOST_UNASKED} runs", then=then)
+        console.ask(what, f"more than {MOST_UNASKED} runs", then=then)
 
 
 def show_preview(spec: "Spec", expansion: "Expansion", how: LaunchOptions) -> None:

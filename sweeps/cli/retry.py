@@ -70,8 +70,8 @@ def retry(
         chosen = filters.apply(where, frame)
         if where is not None and chosen.empty:
             raise StoreError(f"--where '{where}': no run matches; see imagine-results runs")
-    failed = failed_runs(chosen, states=states)
-    known = set(frame["run_id"])
+        failed = failed_runs(chosen, states=states)
+        known = set(frame["run_id"])
     retries = plan_retries(sweeps, failed, known=known, max_attempts=max_attempts, limit=how.limit)
     if dry_run:
         _show(retries, failed, as_json=as_json)

@@ -12,6 +12,8 @@ from sweeps.spec.model import Spec
 if TYPE_CHECKING:
     import pandas as pd
 
+    from results_db.frame import Frame
+
 MAX_ATTEMPTS = 3
 """The number of attempts after which a run is not retried, by default."""
 
@@ -25,11 +27,15 @@ class Retry:
     left: Sequence[str]
 
 
-def failed_runs(frame: "pd.DataFrame", *, states: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+def failed_runs(frame: "pd.DataFrame | Frame", *, states: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """The `state` and `attempts` of a frame's runs in these states (default: all failures), by run id."""
-    chosen = frame[frame["state"].isin(states or FAILURES)]
-    columns = (chosen[name].tolist() for name in ("run_id", "state", "attempts"))
-    return {run_id: {"state": state, "attempts": n} for run_id, state, n in zip(*columns, strict=True)}
+    wanted = states or FAILURES
+    columns = (frame[name].tolist() for name in ("run_id", "state", "attempts"))
+    return {
+        run_id: {"state": state, "attempts": n}
+        for run_id, state, n in zip(*columns, strict=True)
+        if state in wanted
+    }
 
 
 def plan_retries(

@@ -1,9 +1,6 @@
 """The options of a launch, and the question before a large launch."""
 
-import sys
 from dataclasses import dataclass
-
-import click
 
 from results_db import console
 from slurm.follow.hold import HOLD_AFTER
@@ -41,16 +38,3 @@ class LaunchOptions:
 def say(line: str) -> None:
     """Prints a line on standard error."""
     console.say(line, err=True)
-
-
-def ask(what: str, why: str, *, then: str) -> None:
-    """Says what would be done and why it asks, and asks the question `then`.
-
-    Raises:
-        click.UsageError: standard input is no terminal.
-        click.Abort: the answer is no.
-    """
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError(f"{what}: {why}, and there is no terminal to ask; give -y")
-    say(f"{what}: {why}")
-    click.confirm(f"{then}?", abort=True, err=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from results_db import console
 from results_db.contract import Store
 from results_db.store.address import locate
 from results_db.text import counted
@@ -12,7 +13,7 @@ from slurm.submit.dispatch import Submission
 from slurm.submit.folders import check_folders
 from slurm.submit.launchers import Launcher, Resources
 from sweeps.launch.machines import in_words, on_slurm
-from sweeps.launch.options import LaunchOptions, ask, say
+from sweeps.launch.options import LaunchOptions, say
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
@@ -91,7 +92,7 @@ def _confirm(ready: Prepared, machines: Machines, options: LaunchOptions) -> str
     of_all = f"{ready.runs} of {runs} in {counted(len(ready.packs), 'pack')}"
     what = f"{ready.spec.name}: {of_all}, {in_words(ready.expected, machines)}"
     if machines.hours(ready.expected.known_seconds) > options.ask_above and not options.yes:
-        ask(what, f"more than {options.ask_above:g} hours", then="Submit them")
+        console.ask(what, f"more than {options.ask_above:g} hours", then="Submit them")
     return what
 
 

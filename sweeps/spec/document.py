@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from imagination.schema import nearest, plain
+from imagination.schema import ConfigError, check_aliases, nearest, plain
 
 MOST_LINES = 100
 """Most mistakes that are shown, so that a slip in a long axis does not fill the terminal."""
@@ -89,10 +89,14 @@ def read(path: Path) -> Node:
     except OSError as error:
         raise SpecError(f"{name} cannot be read: {error.strerror}") from None
     try:
-        return Node(YAML(typ="rt", pure=True).load(text), name, 1)
+        value = YAML(typ="rt", pure=True).load(text)
+        check_aliases(value)
+        return Node(value, name, 1)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SpecError(f"{name}:{line}: YAML syntax: {_first_line(error.problem)}") from None
+    except ConfigError as error:
+        raise SpecError(f"{name}: {error}") from None
     except (YAMLError, ValueError, RecursionError) as error:
         raise SpecError(f"{name}: YAML syntax: {_first_line(str(error))}") from None
 

@@ -15,7 +15,7 @@ from sweeps.spec.document import SpecError
 from sweeps.spec.model import Part, Row, Spec, Values
 from sweeps.spec.sample import Distribution
 
-MOST_RUNS = 1_000_000
+MOST_RUNS = 200_000
 """Most runs of a spec, so that a slip in an axis does not fill the memory."""
 
 

@@ -29,6 +29,7 @@ class Status(StrEnum):
 _STATUS: dict[str, Status] = {
     NEW: Status.NEW,
     State.STAGED: Status.NEW,
+    State.DISCARDED: Status.NEW,
     State.PENDING: Status.WAITING,
     State.RUNNING: Status.RUNNING,
     State.COMPLETED: Status.STORED,

@@ -1,0 +1,146 @@
+"""The trainer on one core: whole runs with their adversary beside an earlier commit's, and a step's useful operations.
+
+python benchmarks/bench_trainer.py [--runs 5] [--before 7502ec3] [--set KEY=VALUE ...]
+
+Each run is a process of `python -m jobs.train` from its start to its record, and its CPU time counts, so other work on
+this machine matters little. Both commits train the same run ids in turn. The runs must end the same way, and their
+metrics are printed. The step is beside the matrix product of the same process.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from results import record
+
+from imagination import registry
+from imagination.life.config import LifeStateConfig
+from imagination.life.state import LifeState
+from imagination.schema import rebuild
+from imagination.training import memory
+
+HERE = Path(__file__).parents[1]
+RUNS = "from results_db.cli import main; main()"
+
+
+def main() -> None:
+    """Measure, print and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="seeds of whole runs; 0: only the step")
+    parser.add_argument("--before", default="7502ec3", help="the commit to compare with")
+    parser.add_argument("--set", nargs="*", default=[], help="config values of the whole runs")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    memory.keep_freed()
+    for channels in (6, 16, 20, 32):
+        _step(channels)
+    if options.runs:
+        _whole_runs(options.runs, options.before, options.set)
+
+
+# --- a step ---
+
+
+def _step(channels: int, *, times: int = 7) -> None:
+    """Useful operations of forward and backward pass, beside the matrix product."""
+    values = {**registry.preset("life_state", "fast"), "channels": channels}
+    config: LifeStateConfig = rebuild(LifeStateConfig, values)
+    experiment = LifeState([config], torch.device("cpu"))
+    parameters, data = experiment.initial_parameters().requires_grad_(), experiment.initial_data()
+    steps = torch.zeros(1, dtype=torch.int64)
+
+    def step() -> None:
+        torch.autograd.grad(experiment.forward(parameters, data, steps).loss.sum(), parameters)
+
+    # A 3x3 convolution has 18 operations per pixel and pair of channels; both gradients as many again. The encoder's
+    # input needs no gradient.
+    pixels = config.batch * config.board**2
+    inner = config.model_t * config.step_layers * channels**2
+    operations = 18 * pixels * (3 * inner + 2 * channels + 2 * 3 * channels)
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    ours, product = [], []
+    for _ in range(times):
+        ours.append(operations / _seconds(step, 10) / 1e9)
+        product.append(2 * 1024**3 / _seconds(lambda: a @ b, 3) / 1e9)
+    name = f"step of 3/3, {channels} channels, beside the matrix product"
+    print(record(name, ours, product, unit="useful GFLOP/s", is_rate=True))
+
+
+def _seconds(work: Any, times: int) -> float:
+    work()
+    taken = []
+    for _ in range(times):
+        started = time.process_time()
+        work()
+        taken.append(time.process_time() - started)
+    return statistics.median(taken)
+
+
+# --- whole runs ---
+
+
+def _whole_runs(runs: int, before: str, values: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        earlier, now = Path(folder, "before"), HERE
+        earlier.mkdir()
+        archive = subprocess.run(["git", "archive", before], cwd=HERE, stdout=subprocess.PIPE, check=True)
+        subprocess.run(["tar", "-x", "-C", earlier], input=archive.stdout, check=True)
+        stores = {earlier: Path(folder, "before.db"), now: Path(folder, "now.db")}
+        seconds: dict[Path, list[float]] = {earlier: [], now: []}
+        for seed in range(runs):
+            for code in (earlier, now):
+                seconds[code].append(_train(code, stores[code], [f"seed={seed}", *values]))
+            found = [_recorded(code, stores[code], seed) for code in (earlier, now)]
+            print(f"  seed {seed}: {seconds[earlier][-1]:.1f} s, now {seconds[now][-1]:.1f} s")
+            for row in found:
+                said = (f"{key} {row[key]}" for key in ("steps", "train_accuracy", "metric", "metric_adv"))
+                print(f"    {row['run_id'][:10]} {row['outcome']}: {', '.join(said)}", flush=True)
+            same = [[row[key] for row in found] for key in ("run_id", "outcome")]
+            assert all(one == other for one, other in same), same
+        name = " ".join(["3/3 with adversary, whole run", *values])
+        print(record(name, seconds[now], seconds[earlier], unit="s of CPU"))
+
+
+def _environment(code: Path, store: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(code), "IMAGINE_DB": str(store), "OMP_NUM_THREADS": "1"}
+
+
+def _train(code: Path, store: Path, values: list[str]) -> float:
+    """CPU seconds of a process that trains one run."""
+    words = [
+        sys.executable,
+        "-m",
+        "jobs.train",
+        "gol=3",
+        "model_t=3",
+        "gan=posthoc",
+        "run.device=cpu",
+        *values,
+    ]
+    process = subprocess.Popen(
+        words, cwd=store.parent, env=_environment(code, store), stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, status
+    return usage.ru_utime + usage.ru_stime
+
+
+def _recorded(code: Path, store: Path, seed: int) -> dict[str, Any]:
+    words = [sys.executable, "-c", RUNS, "runs", "--json", "--where", f"seed = {seed}"]
+    done = subprocess.run(
+        words, cwd=store.parent, env=_environment(code, store), stdout=subprocess.PIPE, check=True
+    )
+    (row,) = json.loads(done.stdout)
+    return dict(row)
+
+
+if __name__ == "__main__":
+    main()

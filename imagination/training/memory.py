@@ -1,0 +1,19 @@
+"""Memory of a process that trains on the CPU."""
+
+import ctypes
+from contextlib import suppress
+
+_TRIM, _TOP_PAD, _MMAP = -1, -2, -3  # of glibc's mallopt
+_SETTINGS = {_MMAP: 2**25, _TRIM: 2**30, _TOP_PAD: 2**26}
+
+
+def keep_freed() -> None:
+    """Lets this process keep the memory that it frees, for the next step.
+
+    Otherwise glibc gives large tensors back at once, and the next step pays for new pages: up to a tenth of its time.
+    Another C library has no such settings, and nothing changes.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for name, value in _SETTINGS.items():
+            mallopt(name, value)

@@ -1,0 +1,93 @@
+"""The command `export`: the runs of a store as files for other programs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from results_db import console
+from results_db.cli import options
+from results_db.contract import StoreError
+from results_db.files import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from results_db.contract import Store
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "parquet"]),
+    default="csv",
+    show_default=True,
+    help="Parquet needs pyarrow: pip install 'imagine-sweep[parquet]'.",
+)
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
+@console.where_option
+@options.sweep_option
+@console.db_option
+def export(
+    *, folder: Path, kind: str, force: bool, where: str | None, sweep: str | None, db: str | None
+) -> None:
+    """Write runs, traces and samples into FOLDER, for other programs.
+
+    runs.csv has a row for each run, with its config and metrics; traces.csv has a row for each traced value;
+    samples/RUN.NAME.npz are decoded boards.
+
+    Example: imagine-results export table3 --where 'gol=3' --format parquet
+    """
+    from results_db.query import where as filters
+
+    paths = {name: folder / f"{name}.{kind}" for name in ("runs", "traces")}
+    if there := [str(path) for path in paths.values() if path.exists() and not force]:
+        raise StoreError(f"{', '.join(there)}: exists; overwrite with --force, or name another folder")
+    with options.reading(db) as store:
+        runs = filters.apply(where, store.runs(), sweep=sweep)
+        if runs.empty:
+            raise StoreError(
+                f"no run{options.chosen(sweep=sweep, where=where)} to export; see imagine-results runs"
+            )
+        samples = {run_id: store.samples(run_id) for run_id in runs["run_id"]}
+        frames = {"runs": runs, "traces": _traces(store, list(runs["run_id"]))}
+    files = {paths[name]: _content(frame, kind) for name, frame in frames.items()}
+    files |= {
+        folder / "samples" / f"{run_id}.{name}.npz": npz
+        for run_id, of_run in samples.items()
+        for name, npz in of_run.items()
+    }
+    try:
+        for path, content in files.items():
+            write_atomically(path, content)
+    except OSError as error:
+        raise StoreError(f"cannot write into {folder}: {error.strerror}; name another folder") from None
+    traced = len(frames["traces"])
+    click.echo(f"{folder}: {len(runs)} runs, {traced:,} traced values, {len(files) - len(paths)} samples")
+
+
+def _traces(store: "Store", run_ids: list[str]) -> "pd.DataFrame":
+    """One row for each traced value: `run_id, name, step, value`."""
+    import pandas as pd
+
+    found = [
+        pd.DataFrame({"run_id": run_id, "name": name, "step": steps, "value": values})
+        for run_id, traces in store.traces_of(run_ids).items()
+        for name, (steps, values) in traces.items()
+    ]
+    empty = pd.DataFrame(columns=["run_id", "name", "step", "value"])
+    return pd.concat(found, ignore_index=True) if found else empty
+
+
+def _content(frame: "pd.DataFrame", kind: str) -> bytes:
+    if kind == "csv":
+        return frame.to_csv(index=False).encode()
+    try:
+        content: bytes = frame.to_parquet(index=False)
+    except ImportError:
+        raise StoreError(
+            "--format parquet needs pyarrow; run: pip install 'imagine-sweep[parquet]'"
+        ) from None
+    return content

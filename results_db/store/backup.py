@@ -1,0 +1,55 @@
+"""A consistent copy of a store's database, made while jobs write."""
+
+import os
+import secrets
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from results_db.contract import StoreError
+from results_db.store import readers
+from results_db.store.address import locate
+from results_db.store.engine import BUSY_TIMEOUT_S
+
+
+def back_up(db: str | None, target: Path) -> Path:
+    """Copy the database of a SQLite store, its id included; returns the path of the copy.
+
+    Raises:
+        StoreError: the store is on a server or does not exist, or the target exists or cannot be written.
+    """
+    address = locate(db)
+    if address.file is None:
+        raise StoreError(
+            f"{address.shown} is a PostgreSQL database; copy it with: pg_dump --format=custom --file={target} URL"
+        )
+    if not address.file.exists():
+        raise StoreError(f"no store at {address.shown}; a launch creates it")
+    if target.exists():
+        raise StoreError(f"{target} exists; name another file, or move that one away")
+    # Complete under another name first, so that a copy that fails is never taken for one.
+    unfinished = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        unfinished.touch(exist_ok=False)
+        with (
+            closing(_source(address.file)) as source,
+            closing(sqlite3.connect(unfinished)) as copy,
+        ):
+            source.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+            source.backup(copy)
+        os.link(unfinished, target)  # unlike a renaming, this replaces no file
+    except FileExistsError:
+        raise StoreError(f"{target} exists; name another file, or move that one away") from None
+    except (OSError, sqlite3.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"cannot copy {address.shown} to {target}: {why}; name another file") from None
+    finally:
+        for path in unfinished.parent.glob(f"{unfinished.name}*"):
+            path.unlink(missing_ok=True)
+    return target
+
+
+def _source(file: Path) -> sqlite3.Connection:
+    if readers.only_reads(file, read_only=True):
+        return readers.connect(file, has_log=readers.has_log(file))
+    return sqlite3.connect(file)

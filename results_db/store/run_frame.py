@@ -1,0 +1,174 @@
+"""Runs as columns, read from the database."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sqlalchemy import Connection, distinct, func, select
+
+from results_db.columns import BEFORE, CONFIG_COLUMNS, METRIC_COLUMNS, in_order
+from results_db.contract import Traces
+from results_db.frame import Column, Frame, column, objects, plain
+from results_db.store import models, rows
+
+if TYPE_CHECKING:  # pandas takes half a second to import
+    import pandas as pd
+
+Reading = Callable[[], AbstractContextManager[Connection]]
+Columns = dict[str, Column | Callable[[], Column]]
+
+
+def run_frame(reading: Reading, *, limit: int | None = None) -> Frame:
+    """The runs of a store in the order of staging, all or the first ones; see `contract.Store.runs` for the columns.
+
+    With a limit, the columns are the known ones and those of these runs. What few tables show is read when it is first
+    needed.
+    """
+    run = models.Run
+    columns = (run.id, run.state, run.outcome, run.settings, run.metric_names, run.metrics)
+    with reading() as connection:
+        found = connection.execute(select(*columns).order_by(run.id).limit(limit)).all()
+        keys, states, outcomes, settings, names, packed = zip(*found, strict=True) if found else [()] * 6
+        used = {key for key in (*settings, *names) if key is not None}
+        shared = _shared(connection, None if limit is None else used)
+    per_run = partial(_per_run, reading, keys, everything=limit is None)
+    data: Columns = {
+        "run_id": lambda: per_run(select(run.id, run.run_id), missing=None),
+        "sweep": lambda: per_run(_sweeps(), missing=None),
+        "state": column(states),
+        "outcome": column(outcomes),
+        "attempts": lambda: per_run(_attempts(), missing=0),
+        "seconds": lambda: _floats(per_run(select(run.id, run.seconds), missing=None)),
+    }
+    configs = _configs(_kinds(settings), shared)
+    metrics = _metrics(_kinds(names), packed, shared)
+    everywhere = np.zeros(len(keys), dtype=np.intp)
+    nothing, no_number = Column(objects([None]), everywhere), Column(np.array([np.nan]), everywhere)
+
+    def seeds() -> Column:
+        pairs = zip(per_run(select(run.id, run.seed), missing=None).cells, others, strict=True)
+        return column([other if seed is None else seed for seed, other in pairs])
+
+    others = configs.get("seed", nothing).expanded
+    config_columns: Columns = {**configs, "seed": seeds}
+    metric_columns: Columns = {**metrics}
+    for known, added, absent in (
+        (CONFIG_COLUMNS, config_columns, nothing),
+        (METRIC_COLUMNS, metric_columns, no_number),
+    ):
+        data |= {name: added.get(name, absent) for name in in_order(added.keys() - data.keys(), known)}
+    return Frame(data, len(keys))
+
+
+def pandas_frame(runs: Frame) -> "pd.DataFrame":
+    """The same rows for pandas.
+
+    A config column keeps its type if every run has a value, else it holds objects with None, so that an integer never
+    becomes a float. Metric columns are float64 with NaN for null.
+    """
+    import pandas as pd
+
+    def series(name: str) -> "pd.Series[Any]":
+        cells = runs[name]
+        if cells.dtype != object:
+            return pd.Series(cells)
+        listed = plain(cells)
+        kinds = {type(cell) for cell in listed}
+        uniform = len(kinds) == 1 and kinds != {type(None)}
+        return pd.Series(listed, dtype=None if uniform else object)
+
+    return pd.DataFrame({name: series(name) for name in runs.columns})
+
+
+def trace_frame(traces: Mapping[str, Traces]) -> "pd.DataFrame":
+    """A row per point of these traces, by run id."""
+    import pandas as pd
+
+    each = [(run_id, name, *trace) for run_id, found in traces.items() for name, trace in found.items()]
+    lengths = [len(steps) for _, _, steps, _ in each]
+    return pd.DataFrame(
+        {
+            "run_id": np.repeat(objects([one[0] for one in each]), lengths),
+            "name": np.repeat(objects([one[1] for one in each]), lengths),
+            "step": np.fromiter((step for one in each for step in one[2]), np.int64, sum(lengths)),
+            "value": np.fromiter((value for one in each for value in one[3]), np.float64, sum(lengths)),
+        }
+    )
+
+
+def _shared(connection: Connection, wanted: set[int] | None) -> dict[int, Any]:
+    """The values of the table `shared` by id: these, or all."""
+    query = select(models.Shared.id, models.Shared.value)
+    found: dict[int, Any] = {}
+    for chunk in [None] if wanted is None else rows.chunks(sorted(wanted)):
+        chosen = query if chunk is None else query.where(models.Shared.id.in_(chunk))
+        found.update((key, value) for key, value in connection.execute(chosen))
+    return found
+
+
+def _kinds(keys: Sequence[int | None]) -> tuple[list[int | None], np.ndarray]:
+    """The distinct keys, and for each of `keys` its place among them: `[keys]`."""
+    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    return list(places), np.array([places[key] for key in keys], dtype=np.intp)
+
+
+def _configs(settings: tuple[list[int | None], np.ndarray], shared: Mapping[int, Any]) -> dict[str, Column]:
+    """A column for each key of the configs but the seed. Runs that differ only in the seed share their cells."""
+    used, kinds = settings
+    configs: list[dict[str, Any]] = [{} if key is None else shared[key] for key in used]
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for place, config in enumerate(configs):
+        alike.setdefault(tuple(config), []).append(place)
+    found: dict[str, np.ndarray] = {}
+    for names, places in alike.items():  # by columns, because looking each key up takes long for many configs
+        block = zip(*(configs[place].values() for place in places), strict=True)
+        for name, cells in zip(names, block, strict=True):
+            if name not in found:
+                found[name] = objects([BEFORE.get(name)] * len(configs))
+            found[name][np.array(places)] = objects(cells)
+    return {name: Column(cells, kinds) for name, cells in found.items()}
+
+
+def _metrics(
+    names: tuple[list[int | None], np.ndarray], packed: Sequence[bytes | None], shared: Mapping[int, Any]
+) -> dict[str, Column]:
+    """A column for each metric: float64, NaN for null."""
+    used, kinds = names
+    found: dict[str, np.ndarray] = {}
+    for kind, key in enumerate(used):
+        if key is not None:
+            places = np.flatnonzero(kinds == kind)
+            values = np.frombuffer(b"".join(packed[place] or b"" for place in places.tolist()), dtype="<f8")
+            for name, cells in zip(shared[key], values.reshape(len(places), -1).T, strict=True):
+                found.setdefault(name, np.full(len(kinds), np.nan))[places] = cells
+    return {name: Column(cells) for name, cells in found.items()}
+
+
+def _per_run(reading: Reading, keys: Sequence[int], query: Any, *, everything: bool, missing: Any) -> Column:
+    """A column from a query for (run, value): for each run its value, several values joined with commas."""
+    found: dict[int, Any] = {}
+    with reading() as connection:
+        for chunk in [None] if everything else rows.chunks(keys):
+            chosen = query if chunk is None else query.where(query.selected_columns[0].in_(chunk))
+            for key, value in connection.execute(chosen):
+                found[key] = f"{found[key]}, {value}" if key in found else value
+    return column([found.get(key, missing) for key in keys])
+
+
+def _floats(of: Column) -> Column:
+    return Column(of.cells.astype(np.float64))
+
+
+def _attempts() -> Any:
+    """The number of attempts of each run, restarts not counted."""
+    attempt = models.Attempt
+    return select(attempt.run, func.count(distinct(attempt.number))).group_by(attempt.run)
+
+
+def _sweeps() -> Any:
+    """The names of each run's sweeps, sorted."""
+    sweep, member = models.Sweep, models.SweepRun
+    named = select(member.run, sweep.name).join(sweep, sweep.id == member.sweep)
+    return named.distinct().order_by(sweep.name)
