@@ -342,11 +342,17 @@ class Store(Protocol):
         """
 
     def adopt(
-        self, attempt: Attempt, record: RunRecord, provenance: Provenance, *, at: datetime | None = None
+        self,
+        attempt: Attempt,
+        record: RunRecord,
+        provenance: Provenance,
+        *,
+        began_at: datetime | None = None,
+        at: datetime | None = None,
     ) -> Attempt | None:
         """Store a record whose claim this store does not know, as the run's next attempt with the same nonce.
 
-        Open attempts of the run are LOST. See `finish` for `at` and the errors.
+        Open attempts of the run are LOST. See `begin` for `began_at`, `finish` for `at` and the errors.
 
         Returns:
             That attempt; None if the run is COMPLETED.

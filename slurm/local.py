@@ -170,7 +170,7 @@ class LocalLauncher:
         self._tries: dict[str, int] = {}
         self._workers: list[_Worker] = []
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._asks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._asks: queue.SimpleQueue[Callable[[], Callable[[], None]]] = queue.SimpleQueue()
         self._unanswered = 0
         self._stamp = time.strftime("%Y%m%d-%H%M%S")
         self._started = 0
@@ -218,38 +218,30 @@ class LocalLauncher:
             self._display.say(line)
 
     def _ask(self, act: Callable[[], T], *, then: Callable[[T], None]) -> None:
-        """Call `act`, which asks the store, in a thread of its own, and then `then` with what it returns.
-
-        While the store is away, the thread tries again.
-        """
+        """Call `act`, which asks the store, in a thread of its own, and then `then` with what it returns."""
         self._unanswered += 1
         self._asks.put(lambda: self._patiently(act, then))
 
     def _ask_store(self) -> None:
         while True:
-            self._asks.get()()
+            self._events.put(partial(self._answered, self._asks.get()()))
 
-    def _patiently(self, act: Callable[[], T], then: Callable[[T], None]) -> None:
-        until = time.monotonic() + STORE_WITHIN_S
-        told = False
+    def _patiently(self, act: Callable[[], T], then: Callable[[T], None]) -> Callable[[], None]:
+        """What to do when `act` has returned or failed. While the store is away, it is called again."""
+        until, told = time.monotonic() + STORE_WITHIN_S, False
         while True:
             try:
-                answer = act()
+                return partial(then, act())
             except StoreError as error:
                 waits = self._stopping is None and time.monotonic() < until and self._store.exists
                 if not waits or isinstance(error, UnknownRunError):
-                    self._events.put(partial(self._answered, partial(self._fail, str(error))))
-                    return
+                    return partial(self._fail, str(error))
                 if not told:
                     self._events.put(partial(self._display.say, f"{error}; waiting for the store"))
                 told = True
                 time.sleep(_AGAIN_AFTER_S)
             except BaseException as error:
-                self._events.put(partial(_throw, error))  # a bug: `run` must not wait for the answer
-                return
-            else:
-                self._events.put(partial(self._answered, partial(then, answer)))
-                return
+                return partial(_throw, error)  # a bug: `run` must not wait for the answer
 
     def _answered(self, then: Callable[[], None]) -> None:
         self._unanswered -= 1

@@ -69,11 +69,13 @@ def test_only_runs_that_are_not_active_or_completed_are_claimed(store: Store) ->
             store.claim([run_id], job_name="other", launcher="slurm")
         elif state is not State.STAGED:
             attempt = start(store, run_id, WHO)
-            if state is State.COMPLETED:
+            if state in (State.COMPLETED, State.DISCARDED):
                 store.finish(attempt, replace(RECORD, run_id=run_id))
+                if state is State.DISCARDED:
+                    store.discard([run_id], why="wrong")
             elif state is not State.RUNNING:
                 store.end(attempt, Ending(state))
-    free = {State.STAGED} | INTERRUPTED
+    free = {State.STAGED, State.DISCARDED} | INTERRUPTED
     claimed_now = store.claim(names.values(), job_name="j", launcher="slurm")
     assert [one.run_id for one in claimed_now] == [names[state] for state in State if state in free]
     assert {one.number for one in claimed_now if one.run_id != names[State.STAGED]} == {2}

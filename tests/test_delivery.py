@@ -282,6 +282,8 @@ def test_a_restored_backup_loses_no_result(cluster: Cluster) -> None:
     assert {f"spool/{name(attempt)}", f"weights/{weights.name}"} == cluster.files
     assert ingest(cluster.store, adopt=True).stored == [attempt]
     assert cluster.store.run(RUN)["metrics"] == {"metric": 0.5}
+    told = cluster.store.attempts(RUN)[-1]
+    assert told["started_at"] < told["ended_at"] < told["claimed_at"]
     (kept,) = cluster.store.folder.rglob("*.safetensors")
     assert kept == Files(cluster.store.folder).weights(replace(attempt, number=2))
     assert kept.read_bytes() == b"mine"

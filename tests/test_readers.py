@@ -195,7 +195,7 @@ def test_a_record_of_another_user_counts_only_in_a_shared_store(folder: Path) ->
             (folder / "x.files" / "weights").mkdir()
     finally:
         os.umask(before)
-    for path, mode in (("x.db", 0o664), (".", 0o2775), ("x.files", 0o2775), ("x.files/weights", 0o2775)):
+    for path, mode in (("x.db", 0o664), (".", 0o2775), ("x.files", 0o3775), ("x.files/weights", 0o2775)):
         assert stat.S_IMODE((folder / path).stat().st_mode) == mode, path
 
 

@@ -248,7 +248,7 @@ def discard(
     Their results are kept: `show` prints them, and `runs --state discarded` lists the runs with the reason. Of the
     runs that match, only stored ones are discarded.
 
-    Example: imagine-results discard --where 'run_id=1a2b3c' --why 'the disk was full'
+    Example: imagine-results discard --where run_id=1a2b3c --why 'disk full'
     """
     from results_db.query import where as filters
     from results_db.query.gate import completed

@@ -184,7 +184,7 @@ def deliver(store: Store, entry: Spooled, *, adopt: bool = False) -> Reply:
             store.end(attempt, Ending(State.FAILED, f"its record cannot be stored: {error}"), at=ended_at)
             raise
         if reply is Reply.UNKNOWN and adopt:
-            adopted = store.adopt(attempt, ending, entry.provenance, at=ended_at)
+            adopted = store.adopt(attempt, ending, entry.provenance, began_at=began_at, at=ended_at)
             reply = Reply.REFUSED if adopted is None else Reply.ACCEPTED
         if reply is Reply.UNKNOWN:
             return reply

@@ -215,7 +215,13 @@ class AttemptStore(Database, Store):
 
     @override
     def adopt(
-        self, attempt: Attempt, record: RunRecord, provenance: Provenance, *, at: datetime | None = None
+        self,
+        attempt: Attempt,
+        record: RunRecord,
+        provenance: Provenance,
+        *,
+        began_at: datetime | None = None,
+        at: datetime | None = None,
     ) -> Attempt | None:
         _check_run(attempt, record)
         table = models.Attempt
@@ -228,7 +234,7 @@ class AttemptStore(Database, Store):
             why = "the result of an attempt that this store did not claim was adopted"
             connection.execute(lost.values(state=State.LOST, ended_at=now, error=why))
             adopted = Attempt(run.run_id, run.last_number + 1, nonce=attempt.nonce)
-            _insert(connection, [(run, adopted)], state=State.RUNNING, **_begun(provenance, at or now))
+            _insert(connection, [(run, adopted)], state=State.RUNNING, **_begun(provenance, began_at or now))
             files = Files(self.folder)
             with suppress(FileNotFoundError):
                 write_atomically(files.weights(adopted), files.weights(attempt).read_bytes())

@@ -28,6 +28,9 @@ _FOLDERS = (
 )
 """The folders beside the database that the group may write. Those of dispatches, whose files are executed, are not."""
 
+_KEPT = ("", "logs")
+"""Those in which nobody may delete or rename what others made: jobs write their logs and find their orders there."""
+
 
 def share(store: SqlStore, group: str) -> None:
     """Share a store with a group of users.
@@ -65,7 +68,7 @@ def _shared(file: Path, folder: Path) -> Iterator[tuple[Path, int]]:
             yield path, 0o060
     for inner in _FOLDERS:
         if (folder / inner).is_dir():
-            yield folder / inner, 0o2070
+            yield folder / inner, 0o3070 if inner in _KEPT else 0o2070
             for path in (folder / inner).iterdir():
                 if path.is_file():
                     yield path, 0o060

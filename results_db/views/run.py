@@ -73,7 +73,9 @@ def _seconds(attempt: Mapping[str, Any]) -> float | None:
 
 def _attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:
     """An attempt's columns that have a value, with its progress and versions in one cell each."""
-    flat = {name: value for name, value in attempt.items() if name != "number" and value not in (None, {})}
+    flat = {
+        name: value for name, value in attempt.items() if name != "number" and value not in (None, {}, "")
+    }
     for name in ("progress", "versions"):
         if name in flat:
             flat[name] = ", ".join(f"{key} {cell_text(value)}" for key, value in flat[name].items())
