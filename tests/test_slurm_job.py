@@ -174,5 +174,6 @@ def test_the_same_restart_count_twice(slurm, long, undisturbed) -> None:
     assert planned.released == found.released
     assert not found.ended
     wait_for_states(long, State.COMPLETED)
-    assert [restart for _, restart, _ in tries(long)] == [0, 1]
+    # The first copy may have ended before it could tell the store that it began.
+    assert [restart for _, restart, _ in tries(long)] in ([0, 1], [1])
     assert_whole(long, slurm, undisturbed)

@@ -47,7 +47,7 @@ def test_banners_around_the_list_are_skipped(slurm, own, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "garbage", [":", BANNER, "printf 'JOBID\\0371_0\\037\\n'", '"$real" "$@" | head -c 100', "echo '<html>'"]
+    "garbage", [":", BANNER, "printf 'JOBID\\0371_0\\037\\n'", '"$real" "$@" | head -c 80', "echo '<html>'"]
 )
 def test_an_answer_that_is_no_list_ends_nothing(slurm, own, tmp_path, garbage) -> None:
     """Also an empty one: squeue prints a header even if there are no jobs."""
