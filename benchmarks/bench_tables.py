@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 
@@ -83,7 +84,13 @@ def fill(folder: Path, spec: str) -> None:
             connection.execute(stored.values(metrics=bindparam("packed"), **ended), new)
             done = {"number": 1, "restart": 0, "state": State.COMPLETED, "launcher": "slurm", "step": 500}
             at = connection.scalar(select(models.Run.staged_at).limit(1))
-            about = {"claimed_at": at, "started_at": at, "ended_at": at, "progress": {}, "versions": {}}
+            about: dict[str, Any] = {
+                "claimed_at": at,
+                "started_at": at,
+                "ended_at": at,
+                "progress": {},
+                "versions": {},
+            }
             connection.execute(insert(models.Attempt), [{"run": run, **done, **about} for run in ids])
 
 

@@ -10,8 +10,7 @@ import multiprocessing
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,20 +48,14 @@ def _rate(write: Callable[[str, int, range], None], points: int, options: argpar
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         database, prepare, check = f"{folder}/x.db", *_ENDS[write]
         prepare(database, options.runs)
-        with started(
-            [
-                (write, database, points, range(first, options.runs, options.processes))
-                for first in range(options.processes)
-            ]
-        ) as seconds:
-            pass
+        shares = [range(first, options.runs, options.processes) for first in range(options.processes)]
+        seconds = _together([(write, database, points, share) for share in shares])
         check(database, options.runs, points)
-    return options.runs / seconds[0]
+    return float(options.runs / seconds)
 
 
-@contextmanager
-def started(tasks: list[tuple[Any, ...]]) -> Iterator[list[float]]:
-    """Runs each task, a function and its arguments, in a process of its own; measures the seconds they take."""
+def _together(tasks: list[tuple[Any, ...]]) -> float:
+    """Runs each task, a function and its arguments, in a process of its own; the seconds that they take."""
     context = multiprocessing.get_context("fork")  # what is imported is imported once
     barrier = context.Barrier(len(tasks) + 1)
     processes = [context.Process(target=_begin, args=(barrier, *task)) for task in tasks]
@@ -73,7 +66,7 @@ def started(tasks: list[tuple[Any, ...]]) -> Iterator[list[float]]:
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * len(processes)
-    yield [time.perf_counter() - since]
+    return time.perf_counter() - since
 
 
 def _begin(barrier: Any, write: Callable[..., None], *arguments: Any) -> None:
@@ -155,7 +148,10 @@ def _check_optuna(database: str, runs: int, points: int) -> None:
     assert all(len(one.intermediate_values) == points for one in trials)
 
 
-_ENDS = {_ours: (prepare_ours, check_ours), _optuna: (_prepare_optuna, _check_optuna)}
+_ENDS: dict[Callable[[str, int, range], None], tuple[Callable[..., None], Callable[..., None]]] = {
+    _ours: (prepare_ours, check_ours),
+    _optuna: (_prepare_optuna, _check_optuna),
+}
 """Before and after the writing."""
 
 
