@@ -177,6 +177,17 @@ def test_paths_in_the_docs_exist():
             assert path in ELSEWHERE or list(ROOT.glob(path)), f"{name} names {path}"
 
 
+def test_the_faults_name_tests_that_exist():
+    """`test_x.py::test_y`; `::test_z` after it is of the same file."""
+    file = ""
+    named = re.findall(r"`(test_\w+\.py)?(?:::)?(test_\w+)?`", (ROOT / "docs/reliability.md").read_text())
+    assert sum(bool(test) for _, test in named) > 40
+    for own, test in named:
+        file = own or file
+        if file:
+            assert f"def {test}(" in (ROOT / "tests" / file).read_text() or not test, (file, test)
+
+
 def test_the_version_is_the_same_everywhere():
     version = PROJECT["project"]["version"]
     assert re.findall(r"^## (\S+)", TEXT["CHANGELOG.md"], re.MULTILINE)[0] == version
