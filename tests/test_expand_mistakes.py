@@ -128,24 +128,24 @@ def test_a_drawn_value_is_checked_in_every_run(tmp_path: Path) -> None:
         # 999 channels, kernels 1, 3, ... 13
         (
             f"grid: {{channels: {list(range(1, 1000))}, kernel: {list(range(1, 15, 2))}}}\nruns: 1000",
-            "s.yaml: 6,993,000 runs are above 1,000,000, the most allowed; "
+            "s.yaml: 6,993,000 runs are above 200,000, the most allowed; "
             "reduce runs or seeds (1,000) x channels (999) x kernel (7)",
         ),
         (
             "cells: [{gol: 1, runs: 1000000}, {gol: 2}]",
-            "s.yaml: 1,000,001 runs are above 1,000,000, the most allowed; reduce runs or seeds (1,000,001)",
+            "s.yaml: 1,000,001 runs are above 200,000, the most allowed; reduce runs or seeds (1,000,001)",
         ),
         (
             "seeds: 400000\nzip: {gol: [1, 2, 3], model_t: [1, 2, 3]}",
-            "s.yaml: 1,200,000 runs are above 1,000,000, the most allowed; reduce runs or seeds (400,000) x zip (3)",
+            "s.yaml: 1,200,000 runs are above 200,000, the most allowed; reduce runs or seeds (400,000) x zip (3)",
         ),
         (
             f"seeds: {{stop: {2**62}}}",  # as many as a Python range can count
-            f"s.yaml: {2**62:,} runs are above 1,000,000, the most allowed; reduce runs or seeds ({2**62:,})",
+            f"s.yaml: {2**62:,} runs are above 200,000, the most allowed; reduce runs or seeds ({2**62:,})",
         ),
         (
             "include: [small.yaml, large.yaml]\ncells: [{gol: 3}]",
-            "large.yaml: 1,000,003 runs are above 1,000,000, the most allowed; reduce runs or seeds (1,000,000)",
+            "large.yaml: 1,000,003 runs are above 200,000, the most allowed; reduce runs or seeds (1,000,000)",
         ),
     ],
     ids=["grid", "cells", "zip", "seeds", "include"],

@@ -101,16 +101,24 @@ def test_a_training_is_the_same_within_rounding_with_and_without_the_kernels(mon
 LOAD = "from imagination.training import native; print(native.library() is not None)"
 
 
-def loaded(**environment):
+def loaded(*, first="", **environment):
     """What another process says: whether it has the kernels, and its log."""
     done = subprocess.run(
-        [sys.executable, "-c", LOAD],
+        [sys.executable, "-c", first + LOAD],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=True,
     )
     return done.stdout.strip() == "True", done.stderr
+
+
+@compiled
+@pytest.mark.slow
+def test_what_is_built_is_loaded_without_another_process(tmp_path):
+    """Slurm's signals reach the whole job, so they would end it, and the rest would train without kernels."""
+    assert loaded(XDG_CACHE_HOME=str(tmp_path))[0]
+    assert loaded(first="import subprocess; subprocess.Popen = None; ", XDG_CACHE_HOME=str(tmp_path))[0]
 
 
 @compiled

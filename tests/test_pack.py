@@ -2,14 +2,15 @@
 
 import hashlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sweep_helpers import ids, small
 
 from imagination.life.config import LifeStateConfig
 from imagination.schema import pack_keys
-from jobs.pack import Pack, group
-from results_db.contract import PlannedRun
+from jobs.pack import Pack, Task, group
+from results_db.contract import Attempt, PlannedRun
 
 
 def test_a_pack_stands_where_its_first_run_stands() -> None:
@@ -73,13 +74,13 @@ def test_every_run_is_in_one_pack_of_equal_shapes(runs: list[PlannedRun], size: 
         assert all(each == size for each in sizes[:-1])
 
 
-def test_the_file_gives_the_pack_back(tmp_path) -> None:
+def test_a_task_is_read_back_as_it_was_written() -> None:
     pack = Pack((small(lr=1e-3, ae=False), small(seed=2**62)))
-    path = tmp_path / "packs" / "below" / "pack.json"
-    for _ in range(2):  # the second time over itself
-        pack.write(path)
-        assert Pack.read(path) == pack
-        assert list(path.parent.iterdir()) == [path]  # no temporary file is left
+    task = Task(pack, tuple(Attempt(run.run_id, 3, 1, "0a1b2c3d") for run in pack.runs))
+    assert Task.decode(task.encode()) == task
+    assert [one.restart for one in task.restarted(2).attempts] == [2, 2]
+    with pytest.raises(ValueError, match=r"no task|Expecting|delimiter|Unterminated"):
+        Task.decode(task.encode()[:-20])
 
 
 def test_the_id_depends_on_the_runs_and_their_order() -> None:

@@ -149,8 +149,9 @@ def test_causes_and_remedies_are_folded_and_never_cut() -> None:
 
 
 def test_one_look_shows_every_change_and_a_screen_counts_the_others() -> None:
-    ended = [
-        Ended(Attempt(f"{n:064x}", 1), None, Verdict(State.LOST, "its worker is gone")) for n in range(12)
+    ended = [  # of different causes, because runs that ended alike are one line
+        Ended(Attempt(f"{n:064x}", 1), None, Verdict(State.LOST, f"its worker is gone, {chr(97 + n)}"))
+        for n in range(12)
     ]
     snapshot = replace(SNAPSHOT, changes=Reconciled(ended=ended))
     assert shown(80, snapshot).count("its worker is gone") == 12

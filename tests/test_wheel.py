@@ -102,7 +102,7 @@ def test_plan_a_shipped_spec(installed, tmp_path) -> None:
 
 
 def test_an_empty_table(installed, tmp_path) -> None:
-    done = command(installed, "imagine-results", "table", "--json", "--db", "a.db", folder=tmp_path)
+    done = command(installed, "imagine-results", "table", "--json", folder=tmp_path)
     assert (done.returncode, json.loads(done.stdout)) == (0, [])
     assert list(tmp_path.iterdir()) == []
 
