@@ -56,6 +56,8 @@ class HeartbeatFiles:
                 plain = json.loads(path.read_bytes())
                 provenance = Provenance(**plain["provenance"])
                 heartbeat = Heartbeat(attempt, provenance, plain["step"], plain["progress"])
+            except FileNotFoundError:  # another process removed it
+                continue
             except (OSError, ValueError, TypeError, KeyError) as error:
                 log.warning("cannot read %s: %s", path, error)  # the next heartbeat replaces the file
             else:
