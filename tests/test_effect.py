@@ -150,10 +150,11 @@ def test_the_command(capsys: Capsys, db: SqlStore) -> None:
         (["effect", "aee"], "unknown column 'aee' (did you mean 'ae'?)"),
         (["effect", "metric"], "unknown column 'metric'"),
         (["effect", "ae", "ae"], "give one config key, or two different ones"),
-        (["effect", "gol"], "gol is 3 in all 4 stored runs"),
+        (["effect", "gol"], "gol is 3 in all 4 completed runs"),
         (["effect", "ae", "--metric", "channels"], "--metric: unknown column 'channels'"),
         (["effect"], "4 kept runs are too few for a regression on 2 config keys (ae, channels)"),
-        (["effect", "--where", "ae=true and seed=0"], "1 kept runs do not differ"),
+        (["effect", "--where", "ae=true and seed=0"], "metric is the same in all 1 kept runs"),
+        (["effect", "--metric", "train_accuracy"], "train_accuracy is the same in all 4 kept runs"),
     ],
 )
 def test_bad_input(capsys: Capsys, db: SqlStore, arguments: list[str], named: str) -> None:
@@ -167,3 +168,13 @@ def test_more_than_two_keys_are_refused(db: SqlStore) -> None:
     fill(db, tt=[1.0], ft=[0.5])
     with pytest.raises(StoreError, match="two different ones"):
         effect(db.runs(), ["ae", "rnn", "channels"], metric="metric")
+
+
+def test_what_cannot_be_told_apart_is_left_out(db: SqlStore) -> None:
+    """A word that one run alone has, and a key that some runs do not have."""
+    for seed in range(9):
+        of = config(seed=seed, channels=8 + seed % 4, schedule="constant" if seed == 0 else "linear")
+        store_run(db, of, metric=seed / 10)
+    found = regression(db.runs(), metric="metric")
+    assert found.left_out == ["schedule=linear"]
+    assert [slope.key for slope in found.slopes] == ["channels"]

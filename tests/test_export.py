@@ -61,8 +61,11 @@ def test_existing_files_stay_without_force(capsys: Capsys, db: SqlStore) -> None
     assert (code, out) == (2, "")
     assert "out/runs.csv, out/traces.csv: exists" in err
     assert Path("out/runs.csv").read_bytes() == before
+    Path("out/samples").mkdir()
+    Path("out/samples/old.npz").touch()
     output(capsys, "export", "out", "--where", "ae=true", "--force")
     assert len(pd.read_csv("out/runs.csv")) == 1
+    assert not Path("out/samples").exists()  # no file of an earlier export is left
 
 
 def test_no_run_is_no_file(capsys: Capsys, db: SqlStore) -> None:

@@ -32,8 +32,9 @@ def effect(
 ) -> None:
     """Show what a config key does to the metric: of each value, and as differences with 95% intervals.
 
-    Differences are over pairs of kept runs that are equal in all other config keys, the seed among them, and beside
-    that between all kept runs. Two KEYs also have an interaction: how the effect of one depends on the other.
+    Each difference is printed twice: over pairs of kept runs that are equal in all other config keys and the seed, and
+    over all kept runs. For two KEYs with two values each there is also their interaction: how the effect of one depends
+    on the other.
 
     Without a KEY, a regression on all config keys in which the runs differ says which of them the metric depends on.
 
@@ -72,7 +73,7 @@ def effect(
         ]
         click.echo(tables.render(shown, list(shown[0]), style=style))
         more = (
-            f"; left out, because they vary only with others: {', '.join(fitted.left_out)}"
+            f"; left out, because their effect cannot be told apart: {', '.join(fitted.left_out)}"
             if fitted.left_out
             else ""
         )

@@ -1,5 +1,6 @@
 """The command `export`: the runs of a store as files for other programs."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,29 +44,29 @@ def export(
     from results_db.query import where as filters
 
     paths = {name: folder / f"{name}.{kind}" for name in ("runs", "traces")}
-    if there := [str(path) for path in paths.values() if path.exists() and not force]:
+    boards = folder / "samples"
+    if there := [str(path) for path in (*paths.values(), boards) if path.exists() and not force]:
         raise StoreError(f"{', '.join(there)}: exists; overwrite with --force, or name another folder")
     with options.reading(db) as store:
         runs = filters.apply(where, store.runs(), sweep=sweep)
         if runs.empty:
-            raise StoreError(
-                f"no run{options.chosen(sweep=sweep, where=where)} to export; see imagine-results runs"
-            )
-        samples = {run_id: store.samples(run_id) for run_id in runs["run_id"]}
+            which = options.chosen(sweep=sweep, where=where)
+            raise StoreError(f"no run{which} to export; see imagine-results runs")
         frames = {"runs": runs, "traces": _traces(store, list(runs["run_id"]))}
-    files = {paths[name]: _content(frame, kind) for name, frame in frames.items()}
-    files |= {
-        folder / "samples" / f"{run_id}.{name}.npz": npz
-        for run_id, of_run in samples.items()
-        for name, npz in of_run.items()
-    }
-    try:
-        for path, content in files.items():
-            write_atomically(path, content)
-    except OSError as error:
-        raise StoreError(f"cannot write into {folder}: {error.strerror}; name another folder") from None
+        contents = {paths[name]: _content(frame, kind) for name, frame in frames.items()}
+        samples = 0
+        try:
+            shutil.rmtree(boards, ignore_errors=True)
+            for path, content in contents.items():
+                write_atomically(path, content)
+            for run_id in runs["run_id"]:
+                for name, npz in store.samples(run_id).items():
+                    write_atomically(boards / f"{run_id}.{name}.npz", npz)
+                    samples += 1
+        except OSError as error:
+            raise StoreError(f"cannot write into {folder}: {error.strerror}; name another folder") from None
     traced = len(frames["traces"])
-    click.echo(f"{folder}: {len(runs)} runs, {traced:,} traced values, {len(files) - len(paths)} samples")
+    click.echo(f"{folder}: {len(runs)} runs, {traced:,} traced values, {samples} samples")
 
 
 def _traces(store: "Store", run_ids: list[str]) -> "pd.DataFrame":

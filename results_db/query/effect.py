@@ -112,7 +112,7 @@ class Regression:
         runs: the number of kept runs.
         explained: the share of the variance that all keys explain (R squared).
         slopes: the keys, the most important first.
-        left_out: keys that vary only together with others.
+        left_out: keys that vary only together with others, are unset in some runs, or have a value of one run alone.
     """
 
     runs: int
@@ -153,8 +153,8 @@ def effect(
     found = {name: _values(runs, name) for name in factors}
     if one := next((name for name, said in found.items() if len(said) < 2), None):
         raise StoreError(
-            f"KEY: {one} is {', '.join(map(cell_text, found[one])) or 'unset'} in all {len(runs)} stored runs; "
-            "choose other runs with --where, or another key"
+            f"KEY: {one} is {', '.join(map(cell_text, found[one])) or 'unset'} in all {len(runs)} completed runs that "
+            "were chosen; choose other runs with --where, or another key"
         )
     cells = [dict(zip(factors, cell, strict=True)) for cell in product(*found.values())]
     levels = [_level(runs, kept, cell, metric) for cell in cells]
@@ -164,7 +164,12 @@ def effect(
         _difference(cells, sides, index, base, equal, metric) for index, base in _comparisons(cells, factors)
     ]
     interaction = _interaction(cells, sides, equal, metric) if len(factors) == 2 and len(cells) == 4 else None
-    also = [] if all(each.pairs for each in differences) else _confounded(sides, equal)
+    alone = [
+        (sides[index], sides[base])
+        for (index, base), each in zip(_comparisons(cells, factors), differences, strict=True)
+        if not each.pairs and len(sides[index]) and len(sides[base])
+    ]
+    also = list(dict.fromkeys(key for pair in alone for key in _confounded(pair, equal)))
     return Effect([level for level in levels if level.run], differences, interaction, also)
 
 
@@ -268,11 +273,11 @@ def _contrast(groups: Sequence[Sequence[float]], signs: Sequence[int]) -> Interv
 
 
 def _confounded(sides: Sequence[pd.DataFrame], equal: Sequence[str]) -> list[str]:
-    """The keys whose values no two levels have in common."""
+    """The keys of which two levels have no value in common."""
     found = []
     for key in equal:
-        seen = [{row[key] for row in records(side[[key]])} for side in sides if len(side)]
-        if len(seen) > 1 and not set.intersection(*seen):
+        first, second = ({row[key] for row in records(side[[key]])} for side in sides)
+        if not first & second:
             found.append(key)
     return found
 
@@ -288,6 +293,10 @@ def regression(frame: pd.DataFrame, *, metric: str, min_accuracy: float | None =
     runs = completed(frame)
     kept = runs[passed(runs, min_accuracy=min_accuracy)]
     kept = kept[kept[metric].notna()]
+    if kept[metric].nunique() < 2:
+        raise StoreError(
+            f"--metric: {metric} is the same in all {len(kept)} kept runs that have it, or in none"
+        )
     columns, left_out = _design(kept)
     needed = len(columns) + 3
     if not columns:
@@ -318,20 +327,25 @@ class _Column:
     numbers: np.ndarray
     low: Scalar
     high: Scalar
+    is_word: bool = False
 
 
 def _design(runs: pd.DataFrame) -> tuple[dict[str, _Column], list[str]]:
-    """The variables of the regression, and the keys that add nothing to those before them."""
+    """The variables of the regression, and the keys that it cannot tell apart; see `Regression.left_out`."""
     found: dict[str, _Column] = {}
     left_out: list[str] = []
     matrix = np.ones((len(runs), 1))
     for key in config_keys(runs.columns):
         known = _values(runs, key)
-        if key == "seed" or len(known) < 2 or runs[key].isna().any():
+        if key == "seed" or len(known) < 2:
+            continue
+        if runs[key].isna().any():  # such as muon_lr of runs with another optimiser
+            left_out.append(key)
             continue
         for name, column in _variables(runs[key], key, known):
             wider = np.column_stack([matrix, column.numbers])
-            if np.linalg.matrix_rank(wider) == matrix.shape[1]:
+            alone = min(np.unique(column.numbers, return_counts=True)[1]) < 2 and column.is_word
+            if alone or np.linalg.matrix_rank(wider) == matrix.shape[1]:
                 left_out.append(name)
                 continue
             matrix, found[name] = wider, column
@@ -342,7 +356,7 @@ def _variables(column: "pd.Series[Any]", key: str, known: Sequence[Scalar]) -> l
     first, last = known[0], known[-1]
     if isinstance(last, str):
         return [
-            (f"{key}={value}", _Column((column == value).to_numpy(dtype=float), first, value))
+            (f"{key}={value}", _Column((column == value).to_numpy(dtype=float), first, value, is_word=True))
             for value in known[1:]
         ]
     numbers = column.to_numpy(dtype=float)

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from results_db.columns import config_keys, sweeps_in
-from results_db.contract import Store, StoreError
+from results_db.contract import State, Store, StoreError
 from results_db.paper import learning_order
 from results_db.paper.compare import compare, kept_values
 from results_db.paper.numbers import ABOUT, SIMILARITY, TABLES
@@ -73,14 +73,15 @@ def collect(
     tables = {name: compare(name, frame, store=store, min_accuracy=min_accuracy) for name in TABLES}
     filled = {name: rows for name, rows in tables.items() if any(row["run"] for row in rows)}
     shown = _spread(kept, most_runs)
+    runs = [run for row in records(shown) if (run := _run(store, row)) is not None]
     return Report(
         store=store.display_url,
         summary=_summary(done, kept),
         tables=filled,
         pictures=list(_pictures(store, frame, done, kept, filled, min_accuracy=min_accuracy)),
-        runs=[run for row in records(shown) if (run := _run(store, row)) is not None],
+        runs=runs,
         sweeps=_sweeps(done),
-        left_out=len(kept) - len(shown),
+        left_out=len(kept) - len(runs),
     )
 
 
@@ -158,7 +159,7 @@ def _run(store: Store, row: Mapping[str, Any]) -> dict[str, Any] | None:
         read = boards.read(store.samples(run_id), run=short(run_id), state="COMPLETED")
     except StoreError:
         return None
-    attempt = store.attempts(run_id)[-1]
+    (attempt,) = [one for one in store.attempts(run_id) if one["state"] == State.COMPLETED]
     config = {key: row[key] for key in config_keys(row) if row[key] is not None}
     return {
         "id": short(run_id),

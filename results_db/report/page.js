@@ -43,7 +43,8 @@ function paint(canvas, rows, [high, wide]) {
 // --- words
 
 const show = (value) => (typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value);
-const named = (cell) => Object.entries(cell).map(([key, value]) => `${key} ${value}`).join(", ");
+const named = (cell) => Object.entries(cell).filter(([, value]) => value !== undefined)
+  .map(([key, value]) => `${key} ${value}`).join(", ");
 const score = (run) => run.metrics.metric ?? run.metrics.correlation;
 const told = (run) => (score(run) === undefined ? "no score" : `score ${score(run).toFixed(2)}`);
 
@@ -57,7 +58,8 @@ function element(name, attributes = {}, ...children) {
 
 const varied = Object.keys(runs[0].cell).filter((key) => new Set(runs.map((run) => run.cell[key])).size > 1);
 const selects = varied.map((key) => {
-  const values = [...new Set(runs.map((run) => run.cell[key]))].sort();
+  const values = [...new Set(runs.map((run) => run.cell[key]))].filter((value) => value !== undefined)
+    .sort((a, b) => (a > b) - (a < b));
   const select = element("select", { onchange: list });
   select.dataset.key = key;
   select.append(element("option", { value: "" }, "all"), ...values.map((value) => element("option", {}, String(value))));

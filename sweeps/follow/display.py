@@ -51,7 +51,7 @@ def notes(snapshot: Snapshot) -> list[str]:
     ]
     if more := len(snapshot.failures) - len(lines):
         lines.append(f"and {counted(more, 'other cause')}; imagine-sweep watch --once --json lists them all")
-    return [*lines, *snapshot.held, *(f"unknown: {line}" for line in snapshot.changes.unknown)]
+    return [*snapshot.held, *lines, *(f"unknown: {line}" for line in snapshot.changes.unknown)]
 
 
 class Lines:
@@ -190,7 +190,8 @@ def _cells(cells: Sequence[CellStatus], *, limit: int, wide: bool) -> Renderable
     counts = [count_by_status(cell.states) for cell in cells]
     statuses = [status for status in Status if any(each[status] for each in counts)]
     labels = [{"sweep": cell.sweep, **cell.cell.columns} for cell in cells]
-    values = {key: [cell_text(label.get(key)) for label in labels] for label in labels for key in label}
+    keys = dict.fromkeys(key for label in labels for key in label)
+    values = {key: [cell_text(label.get(key)) for label in labels] for key in keys}
     shared = {key: of[0] for key, of in values.items() if len(cells) > 1 and len(set(of)) == 1}
     columns = [key for key in values if key not in shared and not (key == "sweep" and len(cells) == 1)]
     table = _table(wide=wide)
