@@ -45,6 +45,15 @@ def config_keys(names: Iterable[str]) -> list[str]:
     return [name for name in before if name not in RUN_COLUMNS]
 
 
+def check_metric(name: str, names: Sequence[str]) -> None:
+    """Refuse a `--metric` that is none of the metrics among these columns of `Store.runs`.
+
+    Raises:
+        StoreError: see `check`.
+    """
+    check(name, names[names.index(METRIC_COLUMNS[0]) :], origin="--metric")
+
+
 def sweeps_in(cell: str | None) -> list[str]:
     """The sweeps that a cell of the column `sweep` names: `"quick, table1"`."""
     return cell.split(", ") if cell else []

@@ -40,14 +40,13 @@ def effect(
 
     Example: imagine-results effect ae --where 'gol=3 and model_t=3'
     """
-    from results_db.columns import METRIC_COLUMNS, check
+    from results_db.columns import check_metric
     from results_db.query import effect as effects
     from results_db.query import where as filters
 
     with options.reading(db) as store:
         frame = filters.apply(where, store.runs(), sweep=sweep)
-    names = list(frame.columns)
-    check(metric, names[names.index(METRIC_COLUMNS[0]) :], origin="--metric")
+    check_metric(metric, list(frame.columns))
     if keys:
         found = effects.effect(frame, keys, metric=metric, min_accuracy=min_accuracy)
         _show(_levels(found), _differences(found), style=style)

@@ -131,7 +131,7 @@ def strip(*, run: str, place: options.Place, pick: str, as_json: bool, db: str |
 
 
 @figure.command()
-@click.argument("table", shell_complete=console.complete_columns)
+@click.argument("table", shell_complete=options.complete_tables)
 @console.where_option
 @options.sweep_option
 @options.gate_option
@@ -197,7 +197,7 @@ def key(
 
     Example: imagine-results figure key channels --by ae --where gol=3
     """
-    from results_db.columns import METRIC_COLUMNS, check, config_keys
+    from results_db.columns import check, check_metric, config_keys
     from results_db.query.gate import completed, passed
     from results_db.views.figures import metrics
 
@@ -205,7 +205,7 @@ def key(
     frame = _chosen(db, where=where, sweep=sweep)
     names = list(frame.columns)
     check(key, config_keys(names), origin="KEY")
-    check(metric, names[names.index(METRIC_COLUMNS[0]) :], origin="--metric")
+    check_metric(metric, names)
     if by is not None:
         check(by, config_keys(names), origin="--by")
     done = completed(frame)

@@ -38,6 +38,13 @@ def style_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
+def complete_tables(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The paper's tables whose names begin so."""
+    from results_db.paper.numbers import TABLES
+
+    return [name for name in (*TABLES, "all") if name.startswith(incomplete)]
+
+
 gate_option = click.option(
     "--min-accuracy",
     type=click.FloatRange(0, 1),

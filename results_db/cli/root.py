@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     from results_db.store.sql import SqlStore
 
 
-def _complete_tables(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    from results_db.paper.numbers import TABLES
-
-    return [name for name in (*TABLES, "all") if name.startswith(incomplete)]
-
-
 @click.group("imagine-results", cls=console.ConsoleGroup)
 @click.version_option(package_name="imagine-sweep")
 def results() -> None:
@@ -83,7 +77,7 @@ def table(
 
 
 @results.command()
-@click.argument("table", required=False, shell_complete=_complete_tables)
+@click.argument("table", required=False, shell_complete=options.complete_tables)
 @console.where_option
 @options.sweep_option
 @options.gate_option
