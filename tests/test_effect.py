@@ -178,3 +178,19 @@ def test_what_cannot_be_told_apart_is_left_out(db: SqlStore) -> None:
     found = regression(db.runs(), metric="metric")
     assert found.left_out == ["schedule=linear"]
     assert [slope.key for slope in found.slopes] == ["channels"]
+
+
+def test_a_combination_without_runs_is_compared_with_nothing(db: SqlStore) -> None:
+    fill(db, ft=[0.5, 0.6], tf=[0.2, 0.3], tt=[1.0, 0.8])
+    found = effect(db.runs(), ["ae", "rnn"], metric="metric")
+    assert [each.of for each in found.differences] == [
+        "ae: true - false, rnn=true",
+        "rnn: true - false, ae=true",
+    ]
+    assert (len(found.levels), found.interaction) == (3, None)
+
+
+def test_combinations_that_differ_in_both_keys_are_refused(db: SqlStore) -> None:
+    fill(db, ft=[0.5], tf=[0.2])
+    with pytest.raises(StoreError, match="no two combinations of ae and rnn"):
+        effect(db.runs(), ["ae", "rnn"], metric="metric")

@@ -141,7 +141,8 @@ def effect(
     """The effect of one factor, or of two, on a metric. `frame` is as `Store.runs` gives it.
 
     Raises:
-        StoreError: a factor is no config key, is given twice, or has one value only; or there are more than two.
+        StoreError: a factor is no config key, is given twice, or has one value only; there are more than two factors;
+            or no two of their combinations can be compared.
     """
     keys = config_keys(frame.columns)
     for name in factors:
@@ -160,13 +161,17 @@ def effect(
     levels = [_level(runs, kept, cell, metric) for cell in cells]
     equal = [key for key in keys if key not in factors]
     sides = [_in_cell(kept, cell) for cell in cells]
-    differences = [
-        _difference(cells, sides, index, base, equal, metric) for index, base in _comparisons(cells, factors)
-    ]
-    interaction = _interaction(cells, sides, equal, metric) if len(factors) == 2 and len(cells) == 4 else None
+    comparisons = [pair for pair in _comparisons(cells, factors) if all(levels[place].run for place in pair)]
+    if not comparisons:
+        raise StoreError(
+            f"KEY: no two combinations of {' and '.join(factors)} that have runs differ in one key alone; give one key"
+        )
+    differences = [_difference(cells, sides, index, base, equal, metric) for index, base in comparisons]
+    whole = len(factors) == 2 and len(cells) == 4 and all(level.run for level in levels)
+    interaction = _interaction(cells, sides, equal, metric) if whole else None
     alone = [
         (sides[index], sides[base])
-        for (index, base), each in zip(_comparisons(cells, factors), differences, strict=True)
+        for (index, base), each in zip(comparisons, differences, strict=True)
         if not each.pairs and len(sides[index]) and len(sides[base])
     ]
     also = list(dict.fromkeys(key for pair in alone for key in _confounded(pair, equal)))
