@@ -1,0 +1,146 @@
+"""The commands that print numbers over runs: `table`, and `compare` with the paper's."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from results_db import console
+from results_db.cli import options
+from results_db.columns import sweeps_in
+from results_db.text import counted
+from results_db.views import tables
+from results_db.views.tables import Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from results_db.frame import Frame
+    from results_db.store.sql import SqlStore
+
+
+@click.command()
+@click.option(
+    "--group",
+    default="gol,model_t,ae,rnn",
+    show_default=True,
+    metavar="COLUMNS",
+    shell_complete=console.complete_columns,
+    help="The columns to group by, with commas.",
+)
+@options.choice_options(gate=True)
+@options.style_options
+def table(
+    *,
+    group: str,
+    choice: options.Choice,
+    style: str,
+) -> None:
+    """Print the mean metric or correlation of each group of runs.
+
+    `run` counts the completed runs of a group, and `kept` those that passed the accuracy gate. Means, with 95%
+    intervals, are over kept runs. Runs of different experiments are never mixed. A line below names the config keys in
+    which the runs of a row differ.
+
+    Example: imagine-results table --group gol,model_t --where ae=true
+    """
+    from results_db.query.aggregate import MEASURES, aggregate, grouping
+
+    with choice.reading() as store:
+        frame = choice.of(store.frame())
+        by = grouping(frame, [name.strip() for name in group.split(",")])
+        rows = aggregate(frame, by, min_accuracy=choice.min_accuracy)
+        if style in tables.EXACT:
+            click.echo(tables.render(rows, [*by, *MEASURES], style=style))
+        elif rows:
+            click.echo(tables.summary(rows, by, style=style))
+            for line in _remarks(frame, rows, min_accuracy=choice.min_accuracy):
+                console.say(line)
+        else:
+            choice.say_nothing(store, frame)
+
+
+@click.command()
+@click.argument("table", required=False, shell_complete=options.complete_tables)
+@options.choice_options(gate=True)
+@options.style_options
+def compare(
+    *,
+    table: str | None,
+    choice: options.Choice,
+    style: str,
+) -> None:
+    """Compare the paper's numbers with those of the stored runs.
+
+    A number is compared with the runs that its own specs want. Runs of different specs and presets are different rows.
+
+    \b
+    Verdicts, the first that applies:
+      too few runs   fewer than 5 kept runs
+      uncertain      our 95% interval reaches beyond +-.10
+      reproduced     the paper's value lies in our interval, or within .05
+      higher, lower  our mean is above, or below, the paper's value
+
+    In `signs`, the effects of single settings, runs are compared in pairs that differ in nothing else. `sign` says
+    whether the effect points the same way as in the paper.
+
+    TABLE is table1, table2, table3, table4, learning_order, signs, or all.
+
+    Example: imagine-results compare table3 --where preset=fast
+    """  # noqa: D301 - click wants the character \\b
+    from results_db.paper import numbers
+    from results_db.paper.compare import compare as compare_table
+    from results_db.paper.selection import others
+
+    names = numbers.chosen(table)
+    with choice.reading() as store:
+        frame = choice.of(store.runs())
+        found = {
+            name: compare_table(name, frame, store=store, min_accuracy=choice.min_accuracy) for name in names
+        }
+        if style in tables.EXACT:
+            rows = [row for part in found.values() for row in part]
+            click.echo(
+                tables.render(rows, list(dict.fromkeys(key for row in rows for key in row)), style=style)
+            )
+            return
+        for place, (name, part) in enumerate(found.items()):
+            if place:
+                click.echo()
+            console.say(f"{name}: {numbers.ABOUT[name]}\n")
+            click.echo(tables.comparison(part, list(numbers.TABLES[name][0].cell), style=style))
+            if not all(row["run"] for row in part):
+                fitting = others(name, frame, store=store)
+                console.say(f"\n{_without_runs(name, fitting, store=store, which=str(choice))}")
+
+
+def _remarks(frame: "Frame", rows: "Sequence[Row]", *, min_accuracy: float | None) -> list[str]:
+    """What a reader of a table has to know: rows without a kept run, and different configs in a row."""
+    from results_db.query.gate import completed, named
+
+    remarks = []
+    if without := [row for row in rows if not row["kept"]]:
+        gate = f"the accuracy gate ({named(completed(frame), min_accuracy)})"
+        remarks.append(
+            f"no run of {counted(len(without), 'row')} passed {gate}; --min-accuracy A sets another gate"
+        )
+    if varies := dict.fromkeys(name for row in rows for name in row["varies"]):
+        remarks.append(f"varies: {', '.join(varies)} (--group or --where keeps such runs apart)")
+    return remarks
+
+
+def _without_runs(table: str, fitting: "pd.DataFrame", *, store: "SqlStore", which: str) -> str:
+    """The line below a comparison in which some rows have no run; `which` is as in `options.Choice`."""
+    from results_db.paper.selection import overridden
+
+    how = f"imagine-sweep launch {table}"
+    if fitting.empty:
+        return f"no run{which} counts in the rows with 0/0; train some with: {how}"
+    sweeps = dict.fromkeys(name for cell in fitting["sweep"] for name in sweeps_in(cell))
+    of = f" of {', '.join(sweeps)}" if sweeps else ""
+    keys = overridden(table, sweeps, store=store)
+    why = f"their launches set {', '.join(keys)}" if keys else "no spec of the paper wants them"
+    return (
+        f"{counted(len(fitting), 'run')}{of} would fit into rows with 0/0, but do not count, because {why}; "
+        f"train the paper's runs with: {how}"
+    )
