@@ -9,8 +9,11 @@ from itertools import takewhile
 from results_db.contract import Scalar, StoreError
 from results_db.text import nearest
 
-RUN_COLUMNS = ("run_id", "sweep", "state", "outcome", "attempts", "seconds")
-"""`sweep` names the sweeps of a run, see `sweeps_in`."""
+LABELS = ("tag", "note")
+"""What users added to a run; `tag` names its tags, see `names_in`."""
+
+RUN_COLUMNS = ("run_id", "sweep", "state", "outcome", "attempts", "seconds", *LABELS)
+"""`sweep` names the sweeps of a run, see `names_in`."""
 
 CONFIG_COLUMNS = (
     "experiment", "preset", "gol", "model_t", "ae", "rnn", "gan", "channels", "enc_layers", "step_layers",
@@ -54,8 +57,8 @@ def check_metric(name: str, names: Sequence[str]) -> None:
     check(name, names[names.index(METRIC_COLUMNS[0]) :], origin="--metric")
 
 
-def sweeps_in(cell: str | None) -> list[str]:
-    """The sweeps that a cell of the column `sweep` names: `"quick, table1"`."""
+def names_in(cell: str | None) -> list[str]:
+    """The names in a cell of the columns `sweep` and `tag`: `"quick, table1"`."""
     return cell.split(", ") if cell else []
 
 

@@ -1,5 +1,6 @@
 """The commands about single runs: `runs`, `show`, `tag`, `note` and `discard`."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -114,25 +115,77 @@ def discard(
         if as_json:
             click.echo(tables.as_json({"runs": run_ids, "why": why, "dry_run": dry_run}))
         elif run_ids:
-            shown = ", ".join(map(short, run_ids[:5])) + (", ..." if len(run_ids) > 5 else "")
-            console.say(
-                f"{'would discard' if dry_run else 'discarded'} {counted(len(run_ids), 'run')}: {shown}"
-            )
+            console.say(f"{'would discard' if dry_run else 'discarded'} {_counted(run_ids)}")
         else:
             choice.say_nothing(store, frame)
+
+
+@click.command()
+@click.argument("name")
+@options.choice_options(required=True)
+@click.option("--remove", is_flag=True, help="Take the tag away.")
+@console.json_option
+def tag(*, name: str, choice: options.Choice, remove: bool, as_json: bool) -> None:
+    """Give runs the tag NAME, a word of your own.
+
+    A run may have several tags. `runs` and `show` print them, and the filter tag=NAME chooses by them.
+
+    Example: imagine-results tag final --where 'sweep=table1 and metric>0.9'
+    """
+    from results_db.store import labels
+
+    labels.check_tag(name)
+    with choice.reading(write=True) as store:
+        frame = choice.of(store.frame())
+        changed = labels.tag(store, frame["run_id"].tolist(), name, remove=remove)
+        if as_json:
+            click.echo(tables.as_json({"tag": name, "removed": remove, "runs": changed}))
+        elif changed:
+            console.say(f"{'removed' if remove else 'added'} tag {name}: {_counted(changed)}")
+        elif frame.empty:
+            choice.say_nothing(store, frame)
+        else:
+            console.say(f"no run changed: {counted(len(frame), 'run')} {'without' if remove else 'with'} it")
+
+
+@click.command()
+@click.argument("run")
+@click.argument("text")
+@console.db_option
+def note(*, run: str, text: str, db: str | None) -> None:
+    """Write TEXT as the note of a run, in place of an earlier one.
+
+    `runs` and `show` print it. An empty TEXT deletes it. RUN is a run id or its first characters.
+
+    Example: imagine-results note 1a2b3c 'imagines the glider'
+    """
+    from results_db.store import labels
+
+    with options.reading(db, write=True) as store:
+        run_id = store.find(run)
+        labels.note(store, run_id, text)
+    console.say(f"{short(run_id)}: {'note written' if text.strip() else 'note deleted'}")
+
+
+def _counted(run_ids: Sequence[str]) -> str:
+    """The number of runs and their first ids: `7 runs: 1a2b3c4d5e, ...`."""
+    more = ", ..." if len(run_ids) > 5 else ""
+    return f"{counted(len(run_ids), 'run')}: {', '.join(map(short, run_ids[:5]))}{more}"
 
 
 def _shown_columns(frame: "Frame") -> list[str]:
     """The columns of a run, the config keys in which these runs differ, and the metrics that they have."""
     import numpy as np
 
-    from results_db.columns import RUN_COLUMNS, config_keys
+    from results_db.columns import LABELS, RUN_COLUMNS, config_keys
     from results_db.frame import plain
 
     metrics = ("train_accuracy", "metric", "correlation", "steps")
-    filled = [name for name in (*metrics, "cause") if any(cell is not None for cell in plain(frame[name]))]
+    filled = [
+        name for name in (*metrics, *LABELS, "cause") if any(cell is not None for cell in plain(frame[name]))
+    ]
     always = ("gol", "model_t", "seed")
     differ = [
         name for name in config_keys(frame.columns) if name in always or np.ptp(frame.column(name).codes)
     ]
-    return [*RUN_COLUMNS, *differ, *filled]
+    return [*(name for name in RUN_COLUMNS if name not in LABELS), *differ, *filled]

@@ -7,7 +7,7 @@ import click
 
 from results_db import console
 from results_db.cli import options
-from results_db.columns import sweeps_in
+from results_db.columns import names_in
 from results_db.text import counted
 from results_db.views import tables
 from results_db.views.tables import Row
@@ -136,7 +136,7 @@ def _without_runs(table: str, fitting: "pd.DataFrame", *, store: "SqlStore", whi
     how = f"imagine-sweep launch {table}"
     if fitting.empty:
         return f"no run{which} counts in the rows with 0/0; train some with: {how}"
-    sweeps = dict.fromkeys(name for cell in fitting["sweep"] for name in sweeps_in(cell))
+    sweeps = dict.fromkeys(name for cell in fitting["sweep"] for name in names_in(cell))
     of = f" of {', '.join(sweeps)}" if sweeps else ""
     keys = overridden(table, sweeps, store=store)
     why = f"their launches set {', '.join(keys)}" if keys else "no spec of the paper wants them"

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from results_db.columns import config_keys, sweeps_in
+from results_db.columns import config_keys, names_in
 from results_db.contract import State, Store, StoreError
 from results_db.paper import learning_order
 from results_db.paper.compare import compare, kept_values
@@ -98,7 +98,7 @@ def _summary(done: pd.DataFrame, kept: pd.DataFrame) -> dict[str, str]:
 def _sweeps(done: pd.DataFrame) -> dict[str, int]:
     counts: dict[str, int] = {}
     for cell in done["sweep"]:
-        for name in sweeps_in(cell):
+        for name in names_in(cell):
             counts[name] = counts.get(name, 0) + 1
     return dict(sorted(counts.items()))
 

@@ -269,6 +269,7 @@ class SqlStore(AttemptStore):
             run.staged_at,
             run.ended_at,
             run.last_number,
+            run.note,
         )
         query = select(run.id, run.seed, models.Shared.value, *shown).outerjoin(
             models.Shared, models.Shared.id == run.settings
@@ -282,6 +283,8 @@ class SqlStore(AttemptStore):
             found["metrics"] = rows.metrics_of(connection, row.id)
             names = select(sweep.name).join(member, member.sweep == sweep.id).where(member.run == row.id)
             found["sweeps"] = list(connection.scalars(names.distinct().order_by(sweep.name)))
+            tags = select(models.Tag.name).where(models.Tag.run == row.id).order_by(models.Tag.name)
+            found["tags"] = list(connection.scalars(tags))
         return found
 
     @override

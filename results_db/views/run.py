@@ -53,7 +53,7 @@ def describe(found: Mapping[str, Any]) -> str:
             f"discarded, attempt {record['number']}": _pairs(_discarded(record))
             for record in found["discarded"]
         },
-        **{name: "\n".join(found[name]) for name in ("sweeps", "samples")},
+        **{name: "\n".join(found[name]) for name in ("sweeps", "tags", "samples")},
         "files": "\n".join(short_path(Path(file)) for file in found["files"]),
     }
     parts = [f"{title}\n{indent(body, '  ')}" for title, body in sections.items() if body]
