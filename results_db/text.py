@@ -2,7 +2,7 @@
 
 import difflib
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,12 @@ def folded(text: str, width: int | None) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 run`, `2 runs`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def some(run_ids: Sequence[str]) -> str:
+    """The number of runs and their first ids: `7 runs: 1a2b3c4d5e, ...`."""
+    more = ", ..." if len(run_ids) > 5 else ""
+    return f"{counted(len(run_ids), 'run')}: {', '.join(map(short, run_ids[:5]))}{more}"
 
 
 def cell_text(value: Any) -> str:

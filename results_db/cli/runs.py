@@ -1,13 +1,12 @@
 """The commands about single runs: `runs`, `show`, `tag`, `note` and `discard`."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from results_db import console
 from results_db.cli import options
-from results_db.text import counted, short
+from results_db.text import counted, short, some
 from results_db.views import tables
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def discard(
         if as_json:
             click.echo(tables.as_json({"runs": run_ids, "why": why, "dry_run": dry_run}))
         elif run_ids:
-            console.say(f"{'would discard' if dry_run else 'discarded'} {_counted(run_ids)}")
+            console.say(f"{'would discard' if dry_run else 'discarded'} {some(run_ids)}")
         else:
             choice.say_nothing(store, frame)
 
@@ -141,7 +140,7 @@ def tag(*, name: str, choice: options.Choice, remove: bool, as_json: bool) -> No
         if as_json:
             click.echo(tables.as_json({"tag": name, "removed": remove, "runs": changed}))
         elif changed:
-            console.say(f"{'removed' if remove else 'added'} tag {name}: {_counted(changed)}")
+            console.say(f"{'removed' if remove else 'added'} tag {name}: {some(changed)}")
         elif frame.empty:
             choice.say_nothing(store, frame)
         else:
@@ -165,12 +164,6 @@ def note(*, run: str, text: str, db: str | None) -> None:
         run_id = store.find(run)
         labels.note(store, run_id, text)
     console.say(f"{short(run_id)}: {'note written' if text.strip() else 'note deleted'}")
-
-
-def _counted(run_ids: Sequence[str]) -> str:
-    """The number of runs and their first ids: `7 runs: 1a2b3c4d5e, ...`."""
-    more = ", ..." if len(run_ids) > 5 else ""
-    return f"{counted(len(run_ids), 'run')}: {', '.join(map(short, run_ids[:5]))}{more}"
 
 
 def _shown_columns(frame: "Frame") -> list[str]:

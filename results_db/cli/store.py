@@ -1,12 +1,19 @@
 """The commands that look after a store: `ingest`, `merge`, `gc`, and `db`."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from results_db import console
 from results_db.cli import options
+from results_db.contract import StoreError
+from results_db.text import counted, short, some
 from results_db.views import tables
+
+if TYPE_CHECKING:
+    from results_db.store.merge import Merged, Prefer
 
 
 @click.command()
@@ -32,6 +39,77 @@ def ingest(*, adopt: bool, as_json: bool, db: str | None) -> int:
         for line in (*found.damaged, *found.left):
             click.echo(line, err=True)
     return console.SOME_FAILED if found.left else 0
+
+
+@click.command()
+@click.argument("other")
+@click.option("--prefer", type=click.Choice(["ours", "theirs"]), help="Which of two different results stays.")
+@click.option(
+    "--files",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="FOLDER",
+    help="The folder of OTHER's weights, if it is not beside it.",
+)
+@click.option("--dry-run", is_flag=True, help="Only show what the command would do.")
+@console.json_option
+@console.db_option
+def merge(
+    *,
+    other: str,
+    prefer: "Prefer | None",
+    files: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    db: str | None,
+) -> int:
+    """Bring the runs of the store OTHER into this one, with their attempts, traces, boards, weights, sweeps and tags.
+
+    OTHER is a path that ends in .db, or a URL; it does not change. Runs with equal results in both stores are skipped.
+    Runs with different results are listed, and nothing is merged, unless --prefer says which stays. With `--prefer
+    theirs` our result is discarded, as by `discard`.
+
+    Active runs are left out. To bring them, merge again when they have ended. Repeating a merge changes nothing.
+
+    Example: imagine-results merge node7.db --db outputs/imagine.db
+    """
+    from results_db.store.merge import merge as merge_stores
+    from results_db.store.sql import open_store, open_to_read
+
+    with open_to_read(other, files=files) as source:
+        if not source.exists:
+            raise StoreError(f"no store at {source.display_url}; name a store to merge from")
+        with open_to_read(db) if dry_run else open_store(db, create=True) as store:
+            found = merge_stores(store, source, prefer=prefer, dry_run=dry_run)
+            if as_json:
+                click.echo(tables.as_json({**asdict(found), "dry_run": dry_run}))
+            else:
+                _say_merged(found, source.display_url, dry_run=dry_run)
+    if found.conflicts:
+        raise StoreError(
+            f"{counted(len(found.conflicts), 'run')} of {source.display_url} with other results than here; nothing was "
+            "merged; give --prefer ours or --prefer theirs"
+        )
+    return console.SOME_FAILED if found.active else 0
+
+
+def _say_merged(found: "Merged", other: str, *, dry_run: bool) -> None:
+    if found.conflicts:
+        rows = [{**asdict(one), "run_id": short(one.run_id)} for one in found.conflicts]
+        click.echo(tables.render(rows, list(rows[0]), style="rich"))
+        return
+    counts = {
+        "joined": found.joined,
+        "replaced": found.replaced,
+        "with equal results": found.same,
+        "with another result keep ours": found.kept,
+    }
+    parts = [f"{counted(len(runs), 'run')} {what}" for what, runs in counts.items() if runs]
+    parts += [f"{found.launches} {'launch' if found.launches == 1 else 'launches'}"] if found.launches else []
+    console.say(f"{other}{' (dry run)' if dry_run else ''}: {', '.join(parts) or 'nothing new'}")
+    if found.without_weights:
+        console.say(f"{counted(len(found.without_weights), 'stored run')} came without weights")
+    if found.active:
+        console.say(f"left out, because active: {some(found.active)}; merge again when they have ended")
 
 
 @click.group(cls=console.ConsoleGroup)

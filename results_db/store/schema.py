@@ -38,7 +38,7 @@ def is_empty(connection: Connection, *, shown: str) -> bool:
     if revision != REVISIONS[-1]:
         raise StoreError(
             f"{shown} has the older schema {revision}, this version needs {REVISIONS[-1]}; "
-            "run: imagine-results db upgrade"
+            f"run: imagine-results db upgrade --db {shown}"
         )
     return False
 
