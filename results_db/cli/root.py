@@ -15,7 +15,7 @@ def results() -> None:
 for command in (
     *(table.table, table.compare, effects.effect, figures.trace, figures.figure, report.report),
     *(runs.runs, runs.show, runs.tag, runs.note, runs.discard, export.export),
-    *(store.ingest, store.merge, store.db),
+    *(store.ingest, store.merge, store.gc, store.db),
 ):
     results.add_command(command)
 

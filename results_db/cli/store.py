@@ -112,6 +112,56 @@ def _say_merged(found: "Merged", other: str, *, dry_run: bool) -> None:
         console.say(f"left out, because active: {some(found.active)}; merge again when they have ended")
 
 
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only show what the command would do.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@console.json_option
+@console.db_option
+def gc(*, dry_run: bool, yes: bool, as_json: bool, db: str | None) -> int:
+    """Delete the files beside the store that nothing needs any more.
+
+    \b
+    weights      of attempts that made no result
+    checkpoints  of stored runs, and damaged ones
+    spool        records and heartbeats of other attempts of stored runs
+    logs         of earlier attempts
+    dispatches   tasks, scripts and code of jobs that are over
+    packs        of local workers that were killed
+    unfinished   files of writers that were killed
+
+    What a stored or active run needs stays, or one that may continue, and every file that changed within the last hour.
+    Weights of discarded runs stay, too.
+
+    Example: imagine-results gc --dry-run
+    """  # noqa: D301 - click wants the character \\b
+    from results_db.spool.leftovers import by_kind, leftovers, remove
+
+    with options.reading(db, write=True) as store:
+        found = leftovers(store)
+        kinds = by_kind(found)
+        size = f"{sum(one.size for one in found) / 1e6:.1f} MB"
+        if kinds and not as_json:
+            rows = [
+                {"kind": kind, "files": f"{files:,}", "MB": f"{bytes_ / 1e6:.1f}"}
+                for kind, (files, bytes_) in kinds.items()
+            ]
+            click.echo(tables.render(rows, list(rows[0]), style="rich"))
+        if found and not dry_run and not yes:
+            console.ask(f"{counted(len(found), 'file')}, {size}", "nothing needs them", then="Delete them")
+        failed = [] if dry_run else remove(found)
+    if as_json:
+        files = [{**asdict(one), "path": str(one.path)} for one in found]
+        click.echo(tables.as_json({"files": files, "dry_run": dry_run, "failed": failed}))
+        return console.SOME_FAILED if failed else 0
+    done = "would delete" if dry_run else "deleted"
+    console.say(
+        f"{done} {counted(len(found) - len(failed), 'file')}, {size}" if found else "nothing to delete"
+    )
+    for line in failed:
+        console.say(line, err=True)
+    return console.SOME_FAILED if failed else 0
+
+
 @click.group(cls=console.ConsoleGroup)
 def db() -> None:
     """Maintain the database."""
