@@ -34,6 +34,9 @@ METRIC_COLUMNS = (
     "baseline_dead", "baseline_shifted", "baseline_perfect", "steps",
 )  # fmt: skip
 
+ADDED = ("code", "host", "cause")
+"""Columns that some commands add after the metrics: what trained a run, and why it failed."""
+
 COLUMNS = (*RUN_COLUMNS, *CONFIG_COLUMNS, *METRIC_COLUMNS)
 
 
@@ -48,13 +51,14 @@ def config_keys(names: Iterable[str]) -> list[str]:
     return [name for name in before if name not in RUN_COLUMNS]
 
 
-def check_metric(name: str, names: Sequence[str]) -> None:
-    """Refuse a `--metric` that is none of the metrics among these columns of `Store.runs`.
+def check_metric(name: str, names: Sequence[str], *, origin: str = "--metric") -> None:
+    """Refuse a name that is none of the metrics among these columns of `Store.runs`.
 
     Raises:
         StoreError: see `check`.
     """
-    check(name, names[names.index(METRIC_COLUMNS[0]) :], origin="--metric")
+    metrics = names[names.index(METRIC_COLUMNS[0]) :]
+    check(name, [one for one in metrics if one not in ADDED], origin=origin)
 
 
 def names_in(cell: str | None) -> list[str]:

@@ -116,7 +116,7 @@ def _show(levels: list[dict[str, Any]], differences: list[dict[str, Any]], *, st
         {name: value for name, value in level.items() if name not in counts}
         | {
             "kept/run": f"{level['kept']}/{level['run']}",
-            "pass rate": tables.spread(level, "pass_rate"),
+            "pass rate": tables.pass_rate(level),
             "mean": tables.spread(level, "mean"),
         }
         for level in levels

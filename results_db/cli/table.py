@@ -1,14 +1,14 @@
 """The commands that print numbers over runs: `table`, and `compare` with the paper's."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from results_db import console
 from results_db.cli import options
 from results_db.columns import names_in
-from results_db.text import counted
+from results_db.text import counted, short
 from results_db.views import tables
 from results_db.views.tables import Row
 
@@ -28,36 +28,85 @@ if TYPE_CHECKING:
     shell_complete=console.complete_columns,
     help="The columns to group by, with commas.",
 )
+@click.option("--metrics", metavar="NAMES", help="The metrics to show, with commas, each with its interval.")
+@click.option(
+    "--interval",
+    type=click.Choice(["t", "bootstrap"]),
+    default="t",
+    show_default=True,
+    help="How to estimate means: Student's t, or the bootstrap (BCa).",
+)
+@click.option("--runs", "with_runs", is_flag=True, help="Also list the runs of every row.")
 @options.choice_options(gate=True)
 @options.style_options
 def table(
     *,
     group: str,
+    metrics: str | None,
+    interval: str,
+    with_runs: bool,
     choice: options.Choice,
     style: str,
 ) -> None:
     """Print the mean metric or correlation of each group of runs.
 
-    `run` counts the completed runs of a group, and `kept` those that passed the accuracy gate. Means, with 95%
-    intervals, are over kept runs. Runs of different experiments are never mixed. A line below names the config keys in
-    which the runs of a row differ.
+    `run` counts the completed runs of a group, and `kept` those that passed the accuracy gate; the pass rate is kept /
+    run. Means are over kept runs. All intervals are 95%, that of the pass rate after Wilson. Runs of different
+    experiments are never mixed. Lines below name the config keys in which the runs of a row differ, and say where a row
+    mixes runs of different code.
 
     Example: imagine-results table --group gol,model_t --where ae=true
     """
-    from results_db.query.aggregate import MEASURES, aggregate, grouping
+    from results_db.query.aggregate import INTERVALS, MEASURES, aggregate, grouping
+    from results_db.query.provenance import with_provenance
 
     with choice.reading() as store:
-        frame = choice.of(store.frame())
-        by = grouping(frame, [name.strip() for name in group.split(",")])
-        rows = aggregate(frame, by, min_accuracy=choice.min_accuracy)
-        if style in tables.EXACT:
-            click.echo(tables.render(rows, [*by, *MEASURES], style=style))
+        frame = choice.of(with_provenance(store, store.frame()))
+        by = grouping(frame, _names(group))
+        chosen = None if metrics is None else _names(metrics)
+        rows = aggregate(
+            frame, by, min_accuracy=choice.min_accuracy, metrics=chosen, interval=INTERVALS[interval]
+        )
+        listed = _listed(frame, by, chosen, min_accuracy=choice.min_accuracy) if with_runs else []
+        if style == "json":
+            for row in rows if with_runs else ():
+                row["runs"] = [one for one in listed if all(one[key] == row[key] for key in by)]
+            click.echo(tables.as_json(rows))
+        elif style == "csv":
+            names = [*by, *MEASURES] if chosen is None or not rows else list(rows[0])
+            names = list(listed[0]) if listed else [name for name in names if name not in ("varies", "code")]
+            click.echo(tables.render(listed or rows, names, style=style))
         elif rows:
             click.echo(tables.summary(rows, by, style=style))
-            for line in _remarks(frame, rows, min_accuracy=choice.min_accuracy):
+            if listed:
+                shown = [{**one, "run_id": short(one["run_id"])} for one in listed]
+                click.echo(f"\n{tables.render(shown, list(shown[0]), style=style, captioned=list(shown[0]))}")
+            remarks = _remarks(frame, rows, min_accuracy=choice.min_accuracy)
+            remarks += ["intervals of means: bootstrap (BCa)"] if interval == "bootstrap" else []
+            for line in tables.notes(remarks, style=style):
                 console.say(line)
         else:
             choice.say_nothing(store, frame)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _listed(
+    frame: "Frame", by: Sequence[str], metrics: Sequence[str] | None, *, min_accuracy: float | None
+) -> list[dict[str, Any]]:
+    """The runs behind a table, in the order of its rows: the group's columns, the metrics, and what trained them."""
+    from results_db.frame import plain
+    from results_db.query.aggregate import MEANS, sort_key
+    from results_db.query.gate import completed, passed
+
+    runs = completed(frame)
+    shown = metrics or [name for name in MEANS if any(value is not None for value in plain(runs[name]))]
+    names = list(dict.fromkeys([*by, "run_id", "seed", *shown, "sweep", "code", "host"]))
+    kept = passed(runs, min_accuracy=min_accuracy)
+    rows = [{**row, "kept": bool(is_kept)} for row, is_kept in zip(runs.records(names), kept, strict=True)]
+    return sorted(rows, key=lambda row: sort_key([row[name] for name in by]))
 
 
 @click.command()
@@ -126,6 +175,10 @@ def _remarks(frame: "Frame", rows: "Sequence[Row]", *, min_accuracy: float | Non
         )
     if varies := dict.fromkeys(name for row in rows for name in row["varies"]):
         remarks.append(f"varies: {', '.join(varies)} (--group or --where keeps such runs apart)")
+    if mixed := [row for row in rows if len(row["code"]) > 1]:
+        versions = ", ".join(dict.fromkeys(one for row in mixed for one in row["code"]))
+        mix = "row mixes" if len(mixed) == 1 else "rows mix"
+        remarks.append(f"{len(mixed)} {mix} runs of different code: {versions} (see --runs)")
     return remarks
 
 

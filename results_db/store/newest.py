@@ -18,7 +18,6 @@ class Newest:
         run_state: the run's state, which differs only if a newer claim was withdrawn.
         job_name: None without a scheduler.
         log: see `Provenance`.
-        git_commit, git_dirty, host: see `Provenance`.
     """
 
     attempt: Attempt
@@ -26,9 +25,6 @@ class Newest:
     run_state: State
     job_name: str | None
     log: str | None
-    git_commit: str | None
-    git_dirty: bool | None
-    host: str | None
 
 
 def newest_attempts(store: SqlStore) -> dict[str, Newest]:
@@ -39,7 +35,6 @@ def newest_attempts(store: SqlStore) -> dict[str, Newest]:
             run.run_id,
             *(attempt.number, attempt.restart, attempt.nonce),
             *(attempt.state, run.state.label("of_run"), attempt.job_name, attempt.log),
-            *(attempt.git_commit, attempt.git_dirty, attempt.host),
         )
         .join(attempt, attempt.run == run.id)
         .order_by(attempt.number, attempt.restart)
@@ -50,3 +45,12 @@ def newest_attempts(store: SqlStore) -> dict[str, Newest]:
             one = Attempt(run_id, number, restart, nonce)
             found[run_id] = Newest(one, State(str(state)), State(str(run_state)), *about)
     return found
+
+
+def trained_by(store: SqlStore) -> dict[str, tuple[str | None, bool | None, str | None]]:
+    """Run id to commit, whether files differed from it, and host of the attempt that made the run's result."""
+    run, attempt = models.Run, models.Attempt
+    columns = (run.run_id, attempt.git_commit, attempt.git_dirty, attempt.host)
+    query = select(*columns).join(attempt, attempt.run == run.id).where(attempt.state == State.COMPLETED)
+    with store._reading() as connection:
+        return {run_id: (commit, dirty, host) for run_id, commit, dirty, host in connection.execute(query)}

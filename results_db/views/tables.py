@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -13,11 +14,29 @@ from results_db.views import layout
 
 Row = Mapping[str, Any]
 
-FORMATS = ("rich", "markdown", "csv")
+FORMATS = ("rich", "markdown", "latex", "csv")
 """The choices of `--format`; `render` also takes `json`."""
 
 EXACT = ("json", "csv")
 """The styles with unrounded values; the others round values for reading."""
+
+_NO_MEANS = ("kept", "run", "pass_rate", "varies", "code", "runs")
+
+_NUMBER = re.compile(r"[-+]?[\d.,]")
+
+_LATEX = {
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "…": r"\dots{}",
+    "–": "--",
+}
+"""Characters that LaTeX reads as commands, or that the default fonts lack."""
 
 _COMPARED = (
     *(
@@ -36,10 +55,11 @@ _COMPARED = (
 )
 
 
-def render(rows: Sequence[Row], names: Sequence[str], *, style: str) -> str:
+def render(rows: Sequence[Row], names: Sequence[str], *, style: str, captioned: Sequence[str] = ()) -> str:
     """The rows as text, one column per name; JSON holds every key of the rows. Null and missing cells are empty.
 
-    `style` is one of `FORMATS`, or `json`.
+    `style` is one of `FORMATS`, or `json`. For people, columns in `captioned` that have one value in all rows go into a
+    line below the table.
     """
     if style == "json":
         return as_json(rows)
@@ -51,7 +71,19 @@ def render(rows: Sequence[Row], names: Sequence[str], *, style: str) -> str:
             writer.writerow({k: cell_text(v) if isinstance(v, bool) else v for k, v in row.items()})
         return buffer.getvalue().rstrip("\n")
     cells = {name: [one_line(cell_text(row.get(name))) for row in rows] for name in names}
-    return _markdown(cells) if style == "markdown" else layout.table(cells)
+    if style == "rich":
+        return layout.table(cells, captioned=captioned)
+    same = layout.same_in_all(cells, captioned)
+    left = {name: column for name, column in cells.items() if name not in same}
+    drawn = _markdown(left) if style == "markdown" else _latex(left)
+    return "\n".join([drawn, *notes([layout.caption(same)], style=style)]) if same else drawn
+
+
+def notes(lines: Sequence[str], *, style: str) -> list[str]:
+    """Lines below a table, so that its format stays valid: comments in LaTeX, a paragraph in Markdown."""
+    if style == "latex":
+        return [f"% {line}" for line in lines]
+    return [each for line in lines for each in ("", line)] if style == "markdown" else list(lines)
 
 
 def as_json(value: Any) -> str:
@@ -63,14 +95,10 @@ def summary(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
     """The rows of `aggregate` for people: rounded, each mean with its interval, without empty columns."""
     shown = []
     for row in rows:
-        means = [
-            key
-            for key in row
-            if key not in (*by, "kept", "run", "varies") and not key.endswith(("_low", "_high"))
-        ]
-        counts = {"kept/run": f"{row['kept']}/{row['run']}"}
+        means = [key for key in row if key not in (*by, *_NO_MEANS) and not key.endswith(("_low", "_high"))]
+        counts = {"kept/run": f"{row['kept']}/{row['run']}", "pass rate": pass_rate(row)}
         shown.append({key: row[key] for key in by} | counts | {key: spread(row, key) for key in means})
-    return _render_filled(shown, list(shown[0]), style=style)
+    return _render_filled(shown, list(shown[0]), style=style, captioned=by)
 
 
 def comparison(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
@@ -105,6 +133,14 @@ def spread(row: Row, name: str, *, places: int = 2) -> str:
     return interval(row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high"), places=places)
 
 
+def pass_rate(row: Row) -> str:
+    """The pass rate of a row with its bounds, in percent: `56% [33, 77]`; empty without runs."""
+    if row.get("pass_rate") is None:
+        return ""
+    share, low, high = (f"{100 * row[name]:.0f}" for name in ("pass_rate", "pass_rate_low", "pass_rate_high"))
+    return f"{share}% [{low}, {high}]"
+
+
 def interval(mean: float | None, low: float | None, high: float | None, *, places: int = 2) -> str:
     """`0.98 [0.96, 1.00]`; the mean alone where there is no interval."""
     shown = decimals(mean, places=places)
@@ -127,12 +163,27 @@ def _side(row: Row, side: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _render_filled(rows: Sequence[Row], names: Sequence[str], *, style: str) -> str:
+def _render_filled(
+    rows: Sequence[Row], names: Sequence[str], *, style: str, captioned: Sequence[str] = ()
+) -> str:
     """The rows as text, without the columns in which no row has a value."""
     filled = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
-    return render(rows, filled, style=style)
+    return render(rows, filled, style=style, captioned=captioned)
 
 
 def _markdown(cells: Mapping[str, Sequence[str]]) -> str:
     rows = zip(*([cell.replace("|", r"\|") for cell in column] for column in cells.values()), strict=True)
     return "\n".join(f"| {' | '.join(line)} |" for line in (cells, ["---"] * len(cells), *rows))
+
+
+def _latex(cells: Mapping[str, Sequence[str]]) -> str:
+    """A `tabular` with the rules of booktabs. Columns of numbers are aligned to the right."""
+    kinds = ["r" if all(_NUMBER.match(cell) for cell in column if cell) else "l" for column in cells.values()]
+    lines = [" & ".join(map(_escaped, line)) + r" \\" for line in (cells, *zip(*cells.values(), strict=True))]
+    rules = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+    return "\n".join([rf"\begin{{tabular}}{{{''.join(kinds)}}}", *rules, r"\end{tabular}"])
+
+
+def _escaped(text: str) -> str:
+    """The text with LaTeX's own characters as text."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
