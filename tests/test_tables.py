@@ -251,7 +251,7 @@ SECOND = {"second": "more", "second_mean": None, "second_kept": 0, "second_run":
         (
             {},
             "gol 3, ae false, quantity metric, paper 0.99, paper_runs 42, ours 0.95 [0.90, 1.00], "
-            "difference -0.04, kept/run 5/6, baseline 0.54, ceiling 1.02, verdict reproduced",
+            "difference -0.04, kept/run 5/6, baseline/ceiling 0.54/1.02, verdict reproduced",
         ),
         (
             {**STEPS, **SHARE, **NEITHER, "difference": -3732.6, "verdict": None},

@@ -156,8 +156,12 @@ def compare(
         for place, (name, part) in enumerate(found.items()):
             if place:
                 click.echo()
-            console.say(f"{name}: {numbers.ABOUT[name]}\n")
-            click.echo(tables.comparison(part, list(numbers.TABLES[name][0].cell), style=style))
+            by = list(numbers.TABLES[name][0].cell)
+            (heading,) = tables.notes([f"{name}: {numbers.ABOUT[name]}"], style=style)[-1:]
+            console.say(f"{heading}\n")
+            click.echo(tables.comparison(part, by, style=style))
+            for line in tables.notes(_not_counted(part, by), style=style):
+                console.say(line)
             if not all(row["run"] for row in part):
                 fitting = others(name, frame, store=store)
                 console.say(f"\n{_without_runs(name, fitting, store=store, which=str(choice))}")
@@ -180,6 +184,17 @@ def _remarks(frame: "Frame", rows: "Sequence[Row]", *, min_accuracy: float | Non
         mix = "row mixes" if len(mixed) == 1 else "rows mix"
         remarks.append(f"{len(mixed)} {mix} runs of different code: {versions} (see --runs)")
     return remarks
+
+
+def _not_counted(rows: Sequence[Row], by: Sequence[str]) -> list[str]:
+    """The line that says why runs of these rows are not in their means. Rows of the same runs count once."""
+    from results_db.paper.selection import ABSENT
+
+    groups = {tuple(row.get(name) for name in (*by, "spec", "preset")): row for row in rows}
+    why = {"missed_gate": "that missed the gate", **ABSENT}
+    counts = {words: sum(row[name] for row in groups.values()) for name, words in why.items()}
+    said = [f"{count:,} {words}" for words, count in counts.items() if count]
+    return [f"runs that do not count: {', '.join(said)}"] if said else []
 
 
 def _without_runs(table: str, fitting: "pd.DataFrame", *, store: "SqlStore", which: str) -> str:

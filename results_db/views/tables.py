@@ -39,20 +39,12 @@ _LATEX = {
 """Characters that LaTeX reads as commands, or that the default fonts lack."""
 
 _COMPARED = (
-    *(
-        "spec",
-        "preset",
-        "quantity",
-        "paper",
-        "paper_runs",
-        "ours",
-        "difference",
-        "share",
-        "ratio",
-        "paper_ratio",
-    ),
-    *("first", "second", "kept/run", "baseline", "ceiling", "sign", "verdict"),
+    *("spec", "preset", "quantity", "paper", "paper_runs", "ours", "plain", "adversarial", "difference"),
+    *("share", "ratio", "paper_ratio", "first", "second", "kept/run", "baseline/ceiling", "sign", "verdict"),
 )
+
+_DECODERS = {"metric_plain": "plain", "metric_adv": "adversarial"}
+"""Quantities that stand side by side in one row, as in the paper."""
 
 
 def render(rows: Sequence[Row], names: Sequence[str], *, style: str, captioned: Sequence[str] = ()) -> str:
@@ -102,30 +94,48 @@ def summary(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
 
 
 def comparison(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
-    """The rows of `compare` for people: rounded, without empty columns; `by` are the group columns."""
-    shown = []
-    for row in rows:
-        places = 0 if row["quantity"] in LEADS else 2
-        difference = (
-            None if row["quantity"] == "effect" else row["difference"]
-        )  # an effect is a difference itself
-        shown.append(
-            {
-                **{
-                    name: row.get(name)
-                    for name in (*by, "spec", "preset", "quantity", "paper_runs", "sign", "verdict")
-                },
-                "paper": decimals(row["paper"], places=places),
-                "ours": interval(row["ours"], row["low"], row["high"], places=places),
-                "difference": decimals(difference, places=places, signed=True),
-                **{name: spread(row, name) for name in ("share", "ratio")},
-                "paper_ratio": decimals(row.get("paper_ratio")),
-                **{side: _side(row, side) for side in ("first", "second") if side in row},
-                "kept/run": f"{row['kept']}/{row['run']}",
-                **{name: decimals(row[name]) for name in ("baseline", "ceiling")},
-            }
-        )
-    return _render_filled(shown, [*by, *_COMPARED], style=style)
+    """The rows of `compare` for people: rounded, without empty columns; `by` are the group columns.
+
+    The two decoders of a cell are one row: `paper` and `verdict` then have two parts, `plain/adversarial`.
+    """
+    same = (*by, "spec", "preset")
+    cells: dict[tuple[Any, ...], list[Row]] = {}
+    for place, row in enumerate(rows):
+        is_decoder = row["quantity"] in _DECODERS
+        cells.setdefault(tuple(row.get(name) for name in same) if is_decoder else (place,), []).append(row)
+    shown = [_compared(of, same) for of in cells.values()]
+    return _render_filled(shown, [*by, *_COMPARED], style=style, captioned=("spec", "preset", "quantity"))
+
+
+def _compared(rows: Sequence[Row], same: Sequence[str]) -> dict[str, Any]:
+    """A row for people: of one number, or of one for each decoder."""
+    (row, *others) = rows
+    places = 0 if row["quantity"] in LEADS else 2
+    means = [interval(one["ours"], one["low"], one["high"], places=places) for one in rows]
+    verdicts = [str(one["verdict"] or "") for one in rows]
+    own: dict[str, Any]
+    if others:
+        own = dict(zip((_DECODERS[one["quantity"]] for one in rows), means, strict=True))
+    else:
+        # An effect is a difference itself.
+        difference = None if row["quantity"] == "effect" else row["difference"]
+        own = {
+            "quantity": row["quantity"],
+            "ours": means[0],
+            "difference": decimals(difference, places=places, signed=True),
+        }
+    limits = [decimals(row[name]) for name in ("baseline", "ceiling")]
+    return {
+        **{name: row.get(name) for name in (*same, "paper_runs", "sign")},
+        **own,
+        "paper": "/".join(decimals(one["paper"], places=places) for one in rows),
+        **{name: spread(row, name) for name in ("share", "ratio")},
+        "paper_ratio": decimals(row.get("paper_ratio")),
+        **{side: _side(row, side) for side in ("first", "second") if side in row},
+        "kept/run": f"{row['kept']}/{row['run']}",
+        "baseline/ceiling": "/".join(limit or "-" for limit in limits) if any(limits) else "",
+        "verdict": verdicts[0] if len(set(verdicts)) == 1 else "/".join(verdicts),
+    }
 
 
 def spread(row: Row, name: str, *, places: int = 2) -> str:
