@@ -99,7 +99,7 @@ def figure() -> None:
 @console.json_option
 @console.db_option
 def strip(*, run: str, place: options.Place, pick: str, as_json: bool, db: str | None) -> None:
-    """Draw true states above decoded ones, one column per timestep.
+    """Draw true states above decoded ones, from the first to the final one.
 
     RUN is a run id or its first characters. A green frame marks a decoded board that matches a true state; a
     dashed frame marks a board that the score leaves out. Without -o the file is strip-RUN-SEQUENCE.png.
@@ -222,6 +222,32 @@ def steps(*, by: str, choice: options.Choice, place: options.Place) -> None:
     runs = completed(frame)
     _need(runs, "COMPLETED run", choice)
     files.save(metrics.steps(runs, columns), path)
+    click.echo(str(path))
+
+
+@figure.command()
+@click.option("--by", default="device", show_default=True, metavar="COLUMNS", help="A colour for each group.")
+@options.choice_options()
+@options.output_options
+def packs(*, by: str, choice: options.Choice, place: options.Place) -> None:
+    """Draw how many training steps per second packs of different sizes make.
+
+    A dot is a stored run that had one attempt, a line goes through the medians. Without -o the file is packs.png.
+
+    Example: imagine-results figure packs --by device,channels
+    """
+    from results_db.columns import check, config_keys
+    from results_db.query.packs import with_packs
+    from results_db.views.figures import metrics
+
+    path = place("packs.png")
+    with choice.reading() as store:
+        runs = with_packs(store, choice.of(store.runs()))
+    columns = [name.strip() for name in by.split(",")]
+    for name in columns:
+        check(name, ["device", *config_keys(runs.columns)], origin="--by")
+    _need(runs, "COMPLETED run with one attempt", choice)
+    files.save(metrics.throughput(runs, columns), path)
     click.echo(str(path))
 
 
