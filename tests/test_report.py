@@ -12,13 +12,18 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from cli_helpers import call, output
+from compare_helpers import config, run_id, store_run
 from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 import results_db
+from results_db.contract import NewSweep, PlannedRun
 from results_db.query.gate import completed, passed
 from results_db.report.boards import GREYS, packed
+from results_db.report.collect import collect
+from results_db.report.page import page as render
+from results_db.store.sql import open_store
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -199,3 +204,21 @@ def test_an_existing_page_is_overwritten_only_by_force(
     assert (code, "report.html exists" in err) == (2, True)
     output(capsys, "report", *db, "-n", "3", "--title", "One & <two>", "--force")
     assert Path("report.html").read_text() == text
+
+
+def test_the_launches_have_the_overrides_of_their_command_line(tmp_path: Path) -> None:
+    """Two launches of one sweep, the second with two keys set; a sweep without a stored run is left out."""
+    with open_store(str(tmp_path / "a.db"), create=True) as store:
+        for seed in (0, 1):
+            store_run(store, config(seed=seed), sweep="table1")
+        for channels in (32, 20):
+            of = config(seed=2, channels=channels, reset=0.123456789)
+            store_run(store, of, sweep="quick")
+            overrides = NewSweep("table1", "", ("channels", "reset"))
+            store.stage([PlannedRun(run_id(of), of)], sweep=overrides)
+        store.stage([PlannedRun(run_id(config(seed=9)), config(seed=9))], sweep=NewSweep("table2", ""))
+        report = collect(store, store.runs(), most_runs=0)
+    assert report.launches == {"quick": 2, "table1": 2, "table1 channels=20,32 reset=0.123456789": 2}
+    assert "<code>imagine-sweep launch table1 channels=20,32 reset=0.123456789</code>" in render(
+        report, title="t"
+    )
