@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results_db.contract import StoreError
+from results_db.contract import DIVERGED, StoreError
 from results_db.frame import Frame
 from results_db.query.aggregate import (
     MEASURES,
@@ -22,9 +22,10 @@ RUN: dict[str, Any] = {
     "experiment": "life_state",
     "state": "COMPLETED",
     "outcome": "reached",
-    "train_accuracy": 1.0,
     "gol": 3,
     "ae": True,
+    "seed": 0,
+    "train_accuracy": 1.0,
     "metric": 1.0,
     "metric_plain": None,
     "metric_adv": None,
@@ -36,7 +37,13 @@ RUN: dict[str, Any] = {
 
 
 def runs(*changes: dict[str, Any]) -> Frame:
-    return Frame.of([{**RUN, **change} for change in changes])
+    rows = [{**RUN, **change} for change in changes]
+    gates = {"life_state": 0.99, "life_count": 0.999}
+    kept = [
+        row["outcome"] != DIVERGED and (row["train_accuracy"] or 0) >= gates[row["experiment"]]
+        for row in rows
+    ]
+    return Frame.of([{"kept": each, **row} for each, row in zip(kept, rows, strict=True)])
 
 
 def test_an_interval_by_hand() -> None:

@@ -53,7 +53,7 @@ def table(
 ) -> None:
     """Print the mean metric or correlation of each group of runs.
 
-    `run` counts the completed runs of a group, and `kept` those that passed the accuracy gate. Means, with 95%
+    `run` counts the completed runs of a group, and `kept` those that passed the gate. Means, with 95%
     intervals, are over kept runs. Runs of different experiments are never mixed. A line below names the config keys in
     which the runs of a row differ.
 
@@ -360,7 +360,7 @@ def _remarks(frame: "Frame", rows: "Sequence[Row]", *, min_accuracy: float | Non
 
     remarks = []
     if without := [row for row in rows if not row["kept"]]:
-        gate = f"the accuracy gate ({named(completed(frame), min_accuracy)})"
+        gate = f"the gate ({named(completed(frame), min_accuracy)})"
         remarks.append(
             f"no run of {counted(len(without), 'row')} passed {gate}; --min-accuracy A sets another gate"
         )
@@ -394,7 +394,8 @@ def _shown_columns(frame: "Frame") -> list[str]:
     from results_db.frame import plain
 
     metrics = ("train_accuracy", "metric", "correlation", "steps")
-    filled = [name for name in (*metrics, "cause") if any(cell is not None for cell in plain(frame[name]))]
+    known = [name for name in (*metrics, "cause") if name in frame.columns]
+    filled = [name for name in known if any(cell is not None for cell in plain(frame[name]))]
     always = ("gol", "model_t", "seed")
     differ = [
         name for name in config_keys(frame.columns) if name in always or np.ptp(frame.column(name).codes)
