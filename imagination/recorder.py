@@ -21,6 +21,14 @@ class Recorder(Protocol):
     def sample(self, name: str, arrays: Arrays) -> None:
         """Records a few decoded boards for figures."""
 
+    def artifact(self, name: str, content: Arrays | bytes) -> None:
+        """Keeps arrays, or a file, beside the store, such as the weights of an autoencoder or a picture.
+
+        Args:
+            name: of letters, digits and `_.-`. Of two artifacts with one name the later stays.
+            content: named arrays, or the content of a file.
+        """
+
     def checkpoint(self, state: Arrays) -> None:
         """Saves the training state and the traces so far, from which the run can continue exactly."""
 

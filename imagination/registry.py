@@ -1,63 +1,116 @@
-"""The experiments, by name. Entries are strings, so looking one up does not import torch.
+"""The experiments, by name: those of this package, and those that installed packages add.
 
-A new environment is a folder beside `life/` and an entry here.
+A package adds one by an entry point of the group `imagine_sweep.experiments`, which names its `Declaration`. Looking a
+declaration up imports no torch.
 """
 
+import functools
 import importlib
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from imagination.declaration import Declaration
 from imagination.schema import ConfigError, Scalar, nearest
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class Entry:
-    """The `module:attribute` of an experiment's config, its presets, and the class that the trainer runs."""
+GROUP = "imagine_sweep.experiments"
 
-    config: str
-    presets: str
-    experiment: str
-
-
-EXPERIMENTS = {
-    "life_state": Entry(
-        config="imagination.life.config:LifeStateConfig",
-        presets="imagination.life.config:LIFE_STATE_PRESETS",
-        experiment="imagination.life.state:LifeState",
-    ),
-    "life_count": Entry(
-        config="imagination.life.config:LifeCountConfig",
-        presets="imagination.life.config:LIFE_COUNT_PRESETS",
-        experiment="imagination.life.count:LifeCount",
-    ),
+_OWN = {
+    "life_state": "imagination.life.declaration:STATE",
+    "life_count": "imagination.life.declaration:COUNT",
 }
 
 
-def load(path: str) -> Any:
-    """The object that `module:attribute` names."""
-    module, attribute = path.split(":")
-    return getattr(importlib.import_module(module), attribute)
+@functools.cache
+def _known() -> dict[str, EntryPoint]:
+    """The experiments by name. A package cannot replace one of ours, or of another package."""
+    own = [EntryPoint(name, path, GROUP) for name, path in _OWN.items()]
+    found: dict[str, EntryPoint] = {}
+    for point in (*own, *sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))):
+        if found.setdefault(point.name, point).value != point.value:
+            log.warning(
+                "experiment '%s' is taken by %s; left out: %s",
+                point.name,
+                found[point.name].value,
+                point.value,
+            )
+    return found
 
 
-def entry(experiment: str) -> Entry:
-    """The registry entry of an experiment.
+def own() -> list[Declaration]:
+    """The declarations of this package."""
+    return [declaration(name) for name in _OWN]
+
+
+def names() -> list[str]:
+    """The names of all experiments. Imports none of them."""
+    return list(_known())
+
+
+@functools.cache
+def declaration(experiment: str) -> Declaration:
+    """The declaration of an experiment.
 
     Raises:
-        ConfigError: there is no such experiment.
+        ConfigError: there is no such experiment, or its code cannot be imported, or contradicts itself.
     """
-    if experiment not in EXPERIMENTS:
-        hint = nearest(experiment, EXPERIMENTS)
+    if experiment not in _known():
         raise ConfigError(
-            f"unknown experiment '{experiment}'{hint}; valid experiments: {', '.join(EXPERIMENTS)}",
+            f"unknown experiment '{experiment}'{nearest(experiment, names())}; valid experiments: {', '.join(names())}",
             key="experiment",
         )
-    return EXPERIMENTS[experiment]
+    point = _known()[experiment]
+    try:
+        found = point.load()
+    except Exception as error:  # whatever a foreign module raises
+        raise ConfigError(
+            f"experiment '{experiment}': {point.value} cannot be imported: {type(error).__name__}: {error}",
+            key="experiment",
+        ) from error
+    if not isinstance(found, Declaration) or found.name != experiment:
+        raise ConfigError(
+            f"experiment '{experiment}': {point.value} is not the Declaration of this experiment",
+            key="experiment",
+        )
+    found.check()
+    return found
+
+
+def declarations() -> Iterator[Declaration]:
+    """All declarations. One that cannot be had is named in a warning and left out."""
+    for name in names():
+        try:
+            yield declaration(name)
+        except ConfigError as error:
+            log.warning("%s; left out", error)
+
+
+def config_keys() -> list[str]:
+    """The config keys of all experiments."""
+    return list(dict.fromkeys(key for declared in declarations() for key in declared.keys))
+
+
+def metrics() -> list[str]:
+    """The metrics of all experiments."""
+    return list(dict.fromkeys(name for declared in declarations() for name in declared.metrics))
+
+
+def load(path: str) -> Any:
+    """The object that `module:name` names."""
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def config_type(experiment: str) -> type:
-    """The config dataclass of an experiment: the schema of its specs. Torch-free."""
-    loaded: type = load(entry(experiment).config)
-    return loaded
+    """The config dataclass of an experiment: the schema of its specs.
+
+    Raises:
+        ConfigError: see `declaration`.
+    """
+    return declaration(experiment).config
 
 
 def preset(experiment: str, name: str) -> dict[str, Scalar]:
@@ -66,7 +119,7 @@ def preset(experiment: str, name: str) -> dict[str, Scalar]:
     Raises:
         ConfigError: there is no such experiment or preset.
     """
-    presets: dict[str, dict[str, Scalar]] = load(entry(experiment).presets)
+    presets = declaration(experiment).presets
     if name not in presets:
         hint = nearest(name, presets)
         raise ConfigError(

@@ -71,6 +71,49 @@ def setting(
     return dataclasses.field(default=default, metadata={k: v for k, v in rules.items() if v is not None})
 
 
+def need(*experiments: str, asset: bool = False, optional: bool = False) -> Any:
+    """A dataclass field that names a run, or a file, that the run builds on.
+
+    Its value is the id of the needed run, `sha256:` and the digest of a file, or an empty string for none. A spec gives
+    it under `needs:`, see docs/specs.md.
+
+    Args:
+        experiments: the experiments whose runs may be given.
+        asset: whether a file may be given.
+        optional: whether it may be left out.
+    """
+    rules = {"need": experiments, "asset": asset, "optional": optional}
+    return dataclasses.field(default="", metadata=rules)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The config keys that every experiment has. Every field of a config is part of its runs' ids.
+
+    Attributes:
+        experiment: the experiment's name.
+        preset: the preset whose values the run's config was made from.
+        seed: seed of the run's own random streams.
+    """
+
+    experiment: str = setting("")
+    preset: str = setting("", packs=True)
+    seed: int = setting(0, low=0, high=2**63 - 1, packs=True)
+
+    @property
+    def total_steps(self) -> int:
+        """The largest number of steps: the total of a progress bar; 0 if it is not known."""
+        return 0
+
+    @property
+    def later_steps(self) -> int:
+        """Those of them that the metric `steps` does not count, because they follow in a later stage."""
+        return 0
+
+    def check(self) -> None:
+        """Raises ConfigError if values that are each allowed contradict each other."""
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """The hint `" (did you mean 'x'?)"` if a valid word is close to `word`, else an empty string."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
@@ -124,8 +167,15 @@ def _bare(value: object) -> object:
 
 
 def keys(config_type: type) -> tuple[str, ...]:
-    """The config keys of an experiment, in the order in which tables show them."""
-    return tuple(field.name for field in dataclasses.fields(config_type))
+    """The config keys of an experiment, the seed last."""
+    names = [field.name for field in dataclasses.fields(config_type)]
+    return tuple(sorted(names, key="seed".__eq__))
+
+
+@functools.cache
+def needs(config_type: type) -> tuple[str, ...]:
+    """The config keys that name what a run needs."""
+    return tuple(f.name for f in dataclasses.fields(config_type) if "need" in f.metadata)
 
 
 def pack_keys(config_type: type) -> tuple[str, ...]:
@@ -162,7 +212,14 @@ def coerce(config_type: type, key: str, value: object) -> Scalar:
     if converted is None:
         raise ConfigError(f"{key}: {plain(value)} is not {_KINDS[kind]}", key=key)
     _check_bounds(key, converted, field.metadata)
+    if "need" in field.metadata and not _NEEDED.fullmatch(str(converted)):
+        raise ConfigError(
+            f"{key}: {plain(value)} is neither a whole run id nor sha256: and a digest", key=key
+        )
     return converted
+
+
+_NEEDED = re.compile("(?:sha256:)?[0-9a-f]{64}|")
 
 
 @functools.cache
@@ -221,7 +278,11 @@ def build(config_type: type[C], values: Mapping[str, object]) -> C:
     Raises:
         ConfigError: see `coerce`; or `check` of the dataclass finds values that contradict each other.
     """
-    config = config_type(**{key: coerce(config_type, key, value) for key, value in values.items()})
+    kind: type = config_type
+    config = config_type(**{key: coerce(kind, key, value) for key, value in values.items()})
+    for key in needs(kind):
+        if not getattr(config, key) and not _fields(kind)[key].metadata["optional"]:
+            raise ConfigError(f"{key}: missing; a spec names it under `needs:`", key=key)
     check = getattr(config, "check", None)
     if check is not None:
         check()

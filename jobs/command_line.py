@@ -60,8 +60,8 @@ def _hydra_parser() -> _Parser:
     return parser
 
 
-def check(overrides: Sequence[str]) -> None:
-    """Checks overrides. Hydra would answer the same mistakes with a page of text.
+def check(overrides: Sequence[str]) -> str:
+    """Checks overrides, and returns their experiment. Hydra would answer the same mistakes with a page of text.
 
     Raises:
         ConfigError: wrong syntax, an unknown key, or a value that is not allowed.
@@ -75,7 +75,7 @@ def check(overrides: Sequence[str]) -> None:
         if key.split(".", 1)[0].split("/", 1)[0] not in ("hydra", "run"):
             chosen[key] = parsed
     named = chosen.get("experiment")
-    experiment = str(named.value()) if named else next(iter(registry.EXPERIMENTS))
+    experiment = str(named.value()) if named else registry.names()[0]
     config_type = registry.config_type(experiment)
     for key, parsed in chosen.items():
         found = list(islice(values(parsed), _MOST_VALUES))
@@ -85,3 +85,4 @@ def check(overrides: Sequence[str]) -> None:
             coerced = coerce(config_type, key, value)
             if key == "preset":
                 registry.preset(experiment, str(coerced))
+    return experiment

@@ -4,12 +4,10 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from imagination import registry
-from imagination.schema import ConfigError, Scalar, build
-
-DEFAULT_PRESET = "fast"
+from imagination.schema import ConfigError, Scalar, build, keys
 
 
 @dataclass
@@ -28,7 +26,7 @@ class RunSettings:
 
 
 def resolve(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict[str, Scalar]:
-    """The complete, checked config of an experiment, in field order.
+    """The complete, checked config of an experiment.
 
     The preset overrides the experiment's defaults, and each layer (config keys and values) everything before it. A
     layer may name another preset with the key `preset`; its values, too, are overridden by all layers.
@@ -38,7 +36,7 @@ def resolve(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict
     """
     config_type = registry.config_type(experiment)
     config: object = build(config_type, stack(experiment, preset, *layers))
-    return {key.name: getattr(config, key.name) for key in fields(config_type)}
+    return {key: getattr(config, key) for key in keys(config_type)}
 
 
 def stack(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict[str, object]:

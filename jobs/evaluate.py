@@ -100,23 +100,21 @@ def evaluate(
 ) -> dict[str, float | None] | None:
     """The metrics of a completed run from its final weights; None if the weights are missing or damaged."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.numpy import load_file
 
-    from jobs.worker import experiment_of
+    from jobs.worker import runner
 
     path = _weights_path(store, run_id)
     if path is None:
         return None
-    built: Any = rebuild(registry.config_type(str(config["experiment"])), config)
-    experiment = experiment_of([built], device)
+    experiment = str(config["experiment"])
     try:
-        weights = {name: value[None].to(device) for name, value in load_file(path).items()}
+        weights = load_file(path)
     except SafetensorError:
         return None
-    shapes = {name: tuple(value.shape[1:]) for name, value in weights.items()}
-    if not experiment.layout.shapes.items() <= shapes.items():  # a later stage has further weights
-        return None
-    return dict(experiment.evaluate(weights).metrics)
+    built: Any = rebuild(registry.config_type(experiment), config)
+    found = runner(experiment).evaluate(built, weights, device=device)
+    return None if found is None else dict(found)
 
 
 def _weights_path(store: "SqlStore", run_id: str) -> Path | None:

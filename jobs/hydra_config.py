@@ -1,6 +1,5 @@
 """The configs of `jobs.config`, declared to Hydra for `python -m jobs.train preset=paper_bce gol=3 seed=1`."""
 
-from collections.abc import Mapping
 from dataclasses import field, fields, make_dataclass
 from typing import Any
 
@@ -8,21 +7,27 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from imagination import registry
+from imagination.declaration import Declaration
 from imagination.schema import Scalar
-from jobs.config import DEFAULT_PRESET, RunSettings, resolve
+from jobs.config import RunSettings, resolve
 
 PRIMARY = "train"
 """Name of the primary config."""
 
-_DEFAULTS: list[Any] = [
-    {"experiment": next(iter(registry.EXPERIMENTS))},
-    {"preset": DEFAULT_PRESET},
-    {"preset_values": "${experiment}_${preset}"},
-    {"override hydra/job_logging": "none"},
-    {"override hydra/hydra_logging": "none"},
-    "_self_",
-]
-"""A preset's values depend on the experiment. In Hydra's manual this pattern is a specialised config."""
+DEFAULT_EXPERIMENT = registry.names()[0]
+
+
+def _defaults(experiment: str) -> list[Any]:
+    """Hydra's defaults list. A preset's values depend on the experiment: a specialised config in Hydra's manual."""
+    return [
+        {"experiment": DEFAULT_EXPERIMENT},
+        {"preset": registry.declaration(experiment).default_preset},
+        {"preset_values": "${experiment}_${preset}"},
+        {"override hydra/job_logging": "none"},
+        {"override hydra/hydra_logging": "none"},
+        "_self_",
+    ]
+
 
 _HELP = """\
 python -m jobs.train [KEY=VALUE]... [--db URL|PATH] [--multirun] [Hydra's options]
@@ -59,25 +64,30 @@ class TaskError(Exception):
         self.exit_code = exit_code
 
 
-def register() -> None:
-    """Puts the primary config and its groups into Hydra's ConfigStore; may be called again."""
+def register(experiment: str = DEFAULT_EXPERIMENT) -> None:
+    """Puts the primary config and its groups into Hydra's ConfigStore; may be called again.
+
+    The experiment is the one that the command line names, whose default preset is Hydra's.
+    """
     store = ConfigStore.instance()
-    for experiment, entry in registry.EXPERIMENTS.items():
-        store.store(group="experiment", name=experiment, node=_structured(experiment), package="_global_")
-        presets: Mapping[str, Mapping[str, Scalar]] = registry.load(entry.presets)
-        for preset, values in presets.items():
+    for declared in registry.declarations():
+        node = _structured(declared)
+        store.store(group="experiment", name=declared.name, node=node, package="_global_")
+        for preset, values in declared.presets.items():
             store.store(group="preset", name=preset, node={"preset": preset}, package="_global_")
-            name = f"{experiment}_{preset}"
+            name = f"{declared.name}_{preset}"
             store.store(group="preset_values", name=name, node=dict(values), package="_global_")
-    store.store(name=PRIMARY, node={"defaults": _DEFAULTS, "hydra": _HYDRA})
+    store.store(name=PRIMARY, node={"defaults": _defaults(experiment), "hydra": _HYDRA})
 
 
-def _structured(experiment: str) -> type:
+def _structured(declared: Declaration) -> type:
     """A dataclass of the experiment's config keys and `run`, not frozen, so that presets can change its values."""
-    config_type = registry.config_type(experiment)
-    columns = [(key.name, key.type, field(default=key.default)) for key in fields(config_type)]
+    own = {"experiment": declared.name}
+    columns = [
+        (key.name, key.type, field(default=own.get(key.name, key.default))) for key in fields(declared.config)
+    ]
     settings = ("run", RunSettings, field(default_factory=RunSettings))
-    return make_dataclass(config_type.__name__, [*columns, settings])
+    return make_dataclass(declared.config.__name__, [*columns, settings])
 
 
 def split(composed: DictConfig) -> tuple[dict[str, Scalar], RunSettings]:

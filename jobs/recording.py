@@ -1,7 +1,9 @@
 """The trainer's recorder: buffers a run's results, saves them in checkpoints, and stores them when the run ends."""
 
+import hashlib
 import io
 import logging
+import re
 import time
 import traceback
 from collections import defaultdict
@@ -15,8 +17,8 @@ from typing_extensions import override
 
 from imagination.recorder import Arrays, Recorder
 from jobs import checkpoint
-from results_db.contract import Attempt, Ending, RunRecord, State
-from results_db.files import Files, last_lines, write_atomically
+from results_db.contract import Artifact, Attempt, Ending, RunRecord, State
+from results_db.files import Files, attempt_of, last_lines, write_atomically
 from results_db.spool.delivery import Delivery
 from results_db.text import short
 
@@ -29,6 +31,7 @@ RETRY_AFTER_S = (0.5, 1, 2, 5, 10, 20, 20)
 """How long a record waits, again and again, for a disk that is full."""
 
 _REPORT_EVERY_S = 0.5
+_ARTIFACT = re.compile(r"\w[\w.-]{0,79}", re.ASCII)
 _SUPERSEDED = "a newer attempt of this run exists"
 
 
@@ -90,12 +93,28 @@ class RunRecorder(Recorder):
                 copied = {name: (list(steps), list(values)) for name, (steps, values) in traces.items()}
                 self._traces.update(copied)
                 self._restored = path
+                self._take_artifacts(path)
                 return
+
+    def _take_artifacts(self, restored: Path) -> None:
+        """Takes over the artifacts that the attempt of this checkpoint had left so far."""
+        before = attempt_of(restored)
+        if before is None:
+            return
+        for path in self._files.artifacts(before).glob("*"):
+            if path.suffix != ".tmp":
+                self._keep(path.name, path.read_bytes())
+
+    def _keep(self, name: str, data: bytes) -> None:
+        path = self._files.artifacts(self.attempt) / name
+        _patiently(lambda: write_atomically(path, data))
+        self._artifacts[name] = Artifact(len(data), hashlib.sha256(data).hexdigest())
 
     def _forget(self) -> None:
         self._metrics: dict[str, float | None] = {}
         self._samples: dict[str, bytes] = {}
         self._traces: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
+        self._artifacts: dict[str, Artifact] = {}
         self.checkpointed = None
 
     def discard_checkpoint(self, why: object) -> None:
@@ -133,6 +152,16 @@ class RunRecorder(Recorder):
         self._samples[name] = buffer.getvalue()
 
     @override
+    def artifact(self, name: str, content: Arrays | bytes) -> None:
+        if not _ARTIFACT.fullmatch(name):
+            raise ValueError(
+                f"artifact '{name}' is not of 1 to 80 letters, digits and _.-, beginning with none of .-"
+            )
+        file = name if isinstance(content, bytes) else f"{name}.safetensors"
+        data = content if isinstance(content, bytes) else save(dict(content))
+        self._keep(file, data)
+
+    @override
     def checkpoint(self, state: Arrays) -> None:
         if self.superseded or self.ended_as is not None:
             return
@@ -158,10 +187,13 @@ class RunRecorder(Recorder):
 
         If neither the disk nor the store accepts the record for about a minute, the attempt ends as PREEMPTED.
         """
-        record = RunRecord(self.attempt.run_id, outcome, seconds, self._metrics, self._traces, self._samples)
+        record = RunRecord(
+            self.attempt.run_id, outcome, seconds, self._metrics, self._traces, self._samples, self._artifacts
+        )
 
         def commit() -> None:
-            write_atomically(self._files.weights(self.attempt), save(dict(weights)))
+            if weights:
+                write_atomically(self._files.weights(self.attempt), save(dict(weights)))
             self._delivery.end(self.attempt, record)
 
         try:

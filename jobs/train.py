@@ -30,7 +30,6 @@ from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts, provenance, slurm_job
 from jobs.run_log import label
 from results_db import console
-from results_db.columns import METRIC_COLUMNS
 from results_db.contract import PlannedRun, State, StoreError
 from results_db.files import Files
 from results_db.spool.delivery import Delivery
@@ -114,10 +113,9 @@ def _stop_on_signals() -> Iterator[threading.Event]:
 def _print_run(store: SqlStore, identity: str) -> None:
     run = store.run(identity)
     print(f"run {short(identity)}  {run['state']}")
-    measured = {"seconds": run["seconds"], **run["metrics"]}
-    for name in ("seconds", *METRIC_COLUMNS):
-        if measured.get(name) is not None:
-            print(f"  {name:<22} {measured[name]:.6g}")
+    for name, value in {"seconds": run["seconds"], **run["metrics"]}.items():
+        if value is not None:
+            print(f"  {name:<22} {value:.6g}")
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name=hydra_config.PRIMARY)
@@ -151,9 +149,9 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors and prints no page
     try:
         options, overrides = command_line.parse(sys.argv[1:])
-        command_line.check(overrides)
+        experiment = command_line.check(overrides)
         sys.argv[1:] = [*options, *overrides]  # Hydra accepts no options between overrides
-        hydra_config.register()
+        hydra_config.register(experiment)
         _hydra_main()
     except (ConfigError, StoreError, HydraException, OmegaConfBaseException) as error:
         sys.exit(_complain(error))

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from imagination import registry
+from imagination.function import FunctionRunner
+from imagination.runner import CheckpointError, Run, Runner
 from imagination.schema import ConfigError, rebuild
-from imagination.training.experiment import Experiment
-from imagination.training.loop import Run, Trainer
-from imagination.training.state import CheckpointError
 from jobs.pack import Task
 from jobs.provenance import cpu_name
 from jobs.recording import Report, RunRecorder
@@ -59,10 +58,17 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
-def experiment_of(configs: Sequence[Any], device: torch.device) -> Experiment:
-    """The first stage of these configs' experiment. Their experiment and `pack_keys` are equal."""
-    experiment: Experiment = registry.load(registry.entry(configs[0].experiment).experiment)(configs, device)
-    return experiment
+def runner(experiment: str) -> Runner:
+    """What trains the runs of an experiment.
+
+    Raises:
+        ConfigError: there is no such experiment.
+    """
+    declared = registry.declaration(experiment)
+    if declared.function:
+        return FunctionRunner(registry.load(declared.function))
+    loaded: Runner = registry.load(declared.runner)
+    return loaded
 
 
 @dataclass(frozen=True)
@@ -132,8 +138,7 @@ def _train(
 ) -> None:
     """Trains these runs together; after an error, again in halves, so that in the end only the faulty run fails."""
     try:
-        # Without a name: a failed trainer and its memory must be gone before the halves train.
-        if not _trainer(members, device=device, checkpoint_every_s=checkpoint_every_s).train(stop=stop):
+        if not _run(members, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s):
             for member in members:
                 if member.recorder.ended_as is None:
                     member.recorder.interrupt()
@@ -154,12 +159,18 @@ def _train(
             _train(half, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s)
 
 
-def _trainer(members: Sequence[_Member], *, device: torch.device, checkpoint_every_s: float) -> Trainer:
-    """The trainer of these runs. A run whose checkpoint does not fit starts again from its first step."""
+def _run(
+    members: Sequence[_Member],
+    *,
+    device: torch.device,
+    stop: Callable[[], bool],
+    checkpoint_every_s: float,
+) -> bool:
+    """See `Runner.train`. A run whose checkpoint does not fit starts from the one before, or from its beginning."""
     while True:
-        experiment = experiment_of([member.config for member in members], device)
         runs = [Run(m.config, m.recorder, m.recorder.checkpointed) for m in members]
+        trains = runner(members[0].config.experiment)
         try:
-            return Trainer(experiment, runs, checkpoint_every_s=checkpoint_every_s)
+            return trains.train(runs, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s)
         except CheckpointError as error:
             members[error.index].recorder.discard_checkpoint(error)

@@ -1,13 +1,13 @@
-"""The known columns of a run, in the order in which listings show them. Other columns of a store follow.
+"""The columns of a run, in the order in which listings show them.
 
-`results_db` does not import `imagination`; a test checks that these names and values are those of its configs.
+The columns of every run come first, then the config keys, of which the seed is the last, then the metrics. The store
+knows the order of the keys and metrics of each experiment (`contract.Experiment`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Iterable, Sequence
 
-from results_db.contract import Scalar, StoreError
-from results_db.text import nearest
+from imagination.schema import nearest
+from results_db.contract import StoreError
 
 LABELS = ("tag", "note")
 """What users added to a run; `tag` names its tags, see `names_in`."""
@@ -15,40 +15,44 @@ LABELS = ("tag", "note")
 RUN_COLUMNS = ("run_id", "sweep", "state", "outcome", "attempts", "seconds", *LABELS)
 """`sweep` names the sweeps of a run, see `names_in`."""
 
-CONFIG_COLUMNS = (
-    "experiment", "preset", "gol", "model_t", "ae", "rnn", "gan", "channels", "enc_layers", "step_layers",
-    "dec_layers", "lstm_layers", "count_layers", "kernel", "residual", "reset", "board", "batch",
-    "optimizer", "lr", "muon_lr", "schedule", "warmup", "decay", "loss", "count_weight", "clip", "clip_by",
-    "precision", "max_steps", "eval_every", "trace_every", "accuracy", "give_up_at", "give_up_accuracy",
-    "adv_steps", "adv_weight", "adv_ramp", "adv_layers", "adv_lr", "disc_layers", "disc_width", "disc_lr",
-    "eval_board", "eval_sequences", "seed",
-)  # fmt: skip
+GATE_COLUMNS = ("gate", "kept")
+"""The gate of the run's experiment, in words, and whether the run is completed and passed it."""
 
-BEFORE: Mapping[str, Scalar] = {}
-"""The value of a config key in runs that were stored before the key existed."""
+LAST_KEY = "seed"
 
-METRIC_COLUMNS = (
-    "metric", "metric_plain", "metric_adv", "metric_dataset", "metric_slip", "correlation",
-    "correlation_plain", "correlation_adv", "correlation_aligned", "correlation_aligned_adv",
-    "train_accuracy", "eval_accuracy", "autoencoder_accuracy", "aligned_accuracy", "baseline_repeat",
-    "baseline_dead", "baseline_shifted", "baseline_perfect", "steps",
-)  # fmt: skip
 
 ADDED = ("code", "host", "cause")
 """Columns that some commands add after the metrics: what trained a run, and why it failed."""
 
-COLUMNS = (*RUN_COLUMNS, *CONFIG_COLUMNS, *METRIC_COLUMNS)
+
+def merged(orders: Iterable[Sequence[str]]) -> list[str]:
+    """All names of these lists. Each list keeps its order, unless an earlier one contradicts it."""
+    found: list[str] = []
+    for order in orders:
+        place = 0
+        for name in order:
+            if name not in found:
+                found.insert(place, name)
+            place = max(place, found.index(name) + 1)
+    return found
 
 
 def in_order(names: Iterable[str], known: Sequence[str]) -> list[str]:
-    """The known names in their order, then the other `names`, sorted."""
-    return [*known, *sorted(set(names) - set(known))]
+    """The known names among these in their order, then the others, sorted."""
+    given = set(names)
+    return [*(name for name in known if name in given), *sorted(given - set(known))]
 
 
 def config_keys(names: Iterable[str]) -> list[str]:
-    """The columns of `Store.runs` that are config keys. They stand before the metrics."""
-    before = takewhile(lambda name: name != METRIC_COLUMNS[0], names)
-    return [name for name in before if name not in RUN_COLUMNS]
+    """The columns of `Store.runs` that are config keys."""
+    listed, others = list(names), {*RUN_COLUMNS, *GATE_COLUMNS}
+    return [name for name in listed[: listed.index(LAST_KEY) + 1] if name not in others]
+
+
+def metrics(names: Sequence[str]) -> list[str]:
+    """The columns of `Store.runs` that are metrics."""
+    after = list(names)[list(names).index(LAST_KEY) + 1 :]
+    return [name for name in after if name not in ADDED]
 
 
 def check_metric(name: str, names: Sequence[str], *, origin: str = "--metric") -> None:
@@ -57,8 +61,7 @@ def check_metric(name: str, names: Sequence[str], *, origin: str = "--metric") -
     Raises:
         StoreError: see `check`.
     """
-    metrics = names[names.index(METRIC_COLUMNS[0]) :]
-    check(name, [one for one in metrics if one not in ADDED], origin=origin)
+    check(name, metrics(names), origin=origin)
 
 
 def names_in(cell: str | None) -> list[str]:

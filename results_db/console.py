@@ -15,9 +15,11 @@ from typing import Any, NoReturn, TextIO
 import click
 from typing_extensions import override
 
-from results_db.columns import COLUMNS
+from imagination import registry
+from imagination.schema import nearest
+from results_db.columns import GATE_COLUMNS, RUN_COLUMNS
 from results_db.contract import State, StoreError
-from results_db.text import folded, nearest, one_line
+from results_db.text import folded, one_line
 
 SOME_FAILED = 1
 """Exit code: the command is done, and some runs failed or are missing."""
@@ -57,7 +59,8 @@ def complete_columns(_context: click.Context, _param: click.Parameter, incomplet
     """The texts that the shell offers where columns are written: the last word may be the beginning of a column."""
     last = re.split(r"\W", incomplete)[-1]
     before = incomplete.removesuffix(last)
-    return [before + name for name in COLUMNS if name.startswith(last)]
+    own = (*RUN_COLUMNS, *GATE_COLUMNS, *registry.config_keys(), *registry.metrics())
+    return [before + name for name in own if name.startswith(last)]
 
 
 db_option = click.option("--db", **_DB_OPTION)

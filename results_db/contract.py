@@ -108,10 +108,44 @@ class Reply(Enum):
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that should exist: its id and its complete config."""
+    """A run that should exist: its id and its complete config.
+
+    Attributes:
+        needs: config key to the id of the run that it builds on.
+    """
 
     run_id: str
     config: Mapping[str, Scalar]
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a store keeps of an experiment's declaration, so that its runs can be read without its code.
+
+    Attributes:
+        keys: its config keys, in the order of listings, the seed last.
+        cells: those that usually tell the rows of a table apart.
+        metrics: metric to its meaning, in the order of listings.
+        gate: the metric that decides which runs are kept, and its least value; None: all completed runs are.
+        needs: the config keys that name what a run builds on.
+        before: the value of younger keys in runs that were stored without them.
+    """
+
+    keys: Sequence[str]
+    cells: Sequence[str] = ()
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    gate: tuple[str, float] | None = None
+    needs: Sequence[str] = ()
+    before: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that a run left beside the store: its size in bytes, and the SHA-256 of its content."""
+
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -259,8 +293,8 @@ class EndedAttempt:
 DIVERGED = "diverged"
 """Outcome of a run whose numbers became infinite or NaN: it counts in `run`, never in `kept`."""
 
-OUTCOMES = ("reached", "step_limit", "given_up", DIVERGED)
-"""Why a stored run ended: at the accuracy gate, at its last step, early as hopeless, or diverged."""
+OUTCOMES = ("reached", "step_limit", "given_up", DIVERGED, "done")
+"""Why a stored run ended: at its accuracy, at its last step, early as hopeless, diverged, or when its function did."""
 
 
 @dataclass(frozen=True)
@@ -273,6 +307,7 @@ class RunRecord:
         metrics: name to value; null where the metric does not exist for this run.
         traces: name to (steps, values), equally long.
         samples: name to a few decoded boards, as a compressed .npz file (see `imagination.recorder`).
+        artifacts: the files that it left, by name; see `Files.artifacts`.
     """
 
     run_id: str
@@ -281,6 +316,7 @@ class RunRecord:
     metrics: Mapping[str, float | None]
     traces: Mapping[str, tuple[Sequence[int], Sequence[float]]] = field(default_factory=dict)
     samples: Mapping[str, bytes] = field(default_factory=dict)
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)
 
 
 class Store(Protocol):
@@ -369,7 +405,13 @@ class Store(Protocol):
         """The number of the user whose files in the spool count, beside root's; None: all, as the store is shared."""
 
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
-        """Insert the runs that are missing as STAGED, and record the sweep that wants them, in one transaction."""
+        """Insert the runs that are missing as STAGED, and record the sweep that wants them, in one transaction.
+
+        Also records what their experiments declare now.
+        """
+
+    def experiments(self) -> dict[str, Experiment]:
+        """What the store knows of the experiments of its runs, by name."""
 
     def forget(self, sweep: NewSweep) -> None:
         """Delete the last launch of this name and text, which submitted nothing. Its runs stay."""
@@ -491,6 +533,15 @@ class Store(Protocol):
 
     def samples(self, run_id: str) -> dict[str, bytes]:
         """The samples of a run, by name; see `RunRecord`."""
+
+    def artifacts(self, run_id: str) -> dict[str, Artifact]:
+        """The files that a COMPLETED run left, by name; see `Files.artifacts`."""
+
+    def needs(self, run_id: str) -> dict[str, str]:
+        """The ids of the runs that a run builds on, by config key."""
+
+    def needed_by(self, run_id: str) -> list[str]:
+        """The ids of the runs that build on a run, in the order of staging."""
 
     def attempts(self, run_id: str) -> list[dict[str, Any]]:
         """The attempts of a run, oldest first: number, state, times, provenance, error."""

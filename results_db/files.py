@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable
@@ -172,6 +173,10 @@ class Files:
         name = file_name(attempt, "")
         return self.folder / "weights" / f"{name if attempt.nonce else name.removesuffix('.0')}.safetensors"
 
+    def artifacts(self, attempt: Attempt) -> Path:
+        """The folder of the files that this attempt left; they bear the names of its artifacts."""
+        return self.folder / "artifacts" / file_name(attempt, "")
+
     def name(self, path: Path) -> str:
         """The path as the store keeps it: relative to the folder if it lies inside, so that the folder may move."""
         try:
@@ -192,13 +197,17 @@ class Files:
 
     @property
     def discarded(self) -> Path:
-        """The folder for the weights of discarded runs."""
+        """The folder for the results of discarded runs."""
         return self.folder / "discarded"
 
-    def discard_weights(self, run_id: str, *, but: Path | None = None) -> None:
-        """Move a run's weights `but` these to the folder `discarded`, where no later result supersedes them."""
-        for path in (self.folder / "weights").glob(f"{run_id}.*"):
-            if path == but:
+    def discard_results(self, run_id: str, *, but: Attempt | None = None) -> None:
+        """Move a run's weights and artifacts to the folder `discarded`, where no later result supersedes them.
+
+        Those of the attempt `but` stay.
+        """
+        kept = () if but is None else (self.weights(but), self.artifacts(but))
+        for path in self._results(run_id):
+            if path in kept:
                 continue
             try:
                 self.discarded.mkdir(exist_ok=True)
@@ -227,10 +236,23 @@ class Files:
 
     def remove_superseded(self, stored: Attempt) -> None:
         """Delete what the stored result of this attempt supersedes: checkpoints, and other attempts' weights."""
-        kept = self.weights(stored)
-        others = (path for path in kept.parent.glob(f"{stored.run_id}.*") if path != kept)
+        kept = self.weights(stored), self.artifacts(stored)
+        others = (path for path in self._results(stored.run_id) if path not in kept)
         for path in (*self.checkpoints(stored.run_id), *others):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                log.warning("cannot delete %s: %s", path, error)
+            _delete(path)
+
+    def _results(self, run_id: str) -> list[Path]:
+        """The weights files and artifact folders of all attempts of a run."""
+        return [
+            path for kind in ("weights", "artifacts") for path in (self.folder / kind).glob(f"{run_id}.*")
+        ]
+
+
+def _delete(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    try:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        pass  # another process deletes it
+    except OSError as error:
+        log.warning("cannot delete %s: %s", path, error)

@@ -1,8 +1,7 @@
 """Text for people: short run ids, cell values, the nearest valid word, counts, and folded lines."""
 
-import difflib
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,6 @@ def short_path(path: Path) -> str:
         if path.is_relative_to(folder):
             return str(name / path.relative_to(folder))
     return str(path)
-
-
-# `imagination.schema` has the same function, because neither package may import the other. The cutoffs are
-# equal, so every command suggests the same words.
-def nearest(word: str, valid: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` if a valid word is close to `word`, else an empty string."""
-    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
-    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def one_line(text: object) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results_db.contract import StoreError
+from results_db.contract import DIVERGED, StoreError
 from results_db.frame import Frame
 from results_db.query.aggregate import (
     MEASURES,
@@ -23,9 +23,10 @@ RUN: dict[str, Any] = {
     "experiment": "life_state",
     "state": "COMPLETED",
     "outcome": "reached",
-    "train_accuracy": 1.0,
     "gol": 3,
     "ae": True,
+    "seed": 0,
+    "train_accuracy": 1.0,
     "metric": 1.0,
     "metric_plain": None,
     "metric_adv": None,
@@ -37,7 +38,13 @@ RUN: dict[str, Any] = {
 
 
 def runs(*changes: dict[str, Any]) -> Frame:
-    return Frame.of([{**RUN, **change} for change in changes])
+    rows = [{**RUN, **change} for change in changes]
+    gates = {"life_state": 0.99, "life_count": 0.999}
+    kept = [
+        row["outcome"] != DIVERGED and (row["train_accuracy"] or 0) >= gates[row["experiment"]]
+        for row in rows
+    ]
+    return Frame.of([{"kept": each, **row} for each, row in zip(kept, rows, strict=True)])
 
 
 def test_an_interval_by_hand() -> None:
@@ -190,7 +197,7 @@ def test_every_run_is_in_one_group(cells: list[tuple[int, bool, float]]) -> None
 
 
 def test_chosen_metrics_each_with_an_interval() -> None:
-    frame = Frame.of([{**RUN, "steps": steps, "metric": 0.5} for steps in (1.0, 2.0, 3.0)])
+    frame = runs(*({"steps": steps, "metric": 0.5} for steps in (1.0, 2.0, 3.0)))
     (row,) = aggregate(frame, ["gol"], metrics=["steps", "metric"])
     assert [row[name] for name in ("steps", "steps_low", "steps_high")] == pytest.approx(
         [2, -0.484138, 4.484138], abs=1e-6
@@ -220,5 +227,5 @@ def test_the_bootstrap_of_too_few_or_equal_values(values: list[float]) -> None:
 
 
 def test_a_row_names_the_code_that_trained_it() -> None:
-    rows = [{**RUN, "gol": gol, "code": code} for gol, code in ((2, "b"), (2, "a"), (3, "a"), (2, "b"))]
-    assert [row["code"] for row in aggregate(Frame.of(rows), ["gol"])] == [["a", "b"], ["a"]]
+    rows = [{"gol": gol, "code": code} for gol, code in ((2, "b"), (2, "a"), (3, "a"), (2, "b"))]
+    assert [row["code"] for row in aggregate(runs(*rows), ["gol"])] == [["a", "b"], ["a"]]

@@ -129,10 +129,10 @@ def test_the_preset_adam_is_the_defaults(config_type: type[LifeConfig]) -> None:
     assert resolve(config_type().experiment, "adam") == asdict(config_type(preset="adam"))
 
 
-@pytest.mark.parametrize("experiment", registry.EXPERIMENTS)
+@pytest.mark.parametrize("experiment", registry.names())
 def test_the_docs_list_every_value_of_every_preset(experiment: str) -> None:
     docs = " ".join((Path(__file__).parents[1] / "docs" / "experiments.md").read_text().split())
-    names = list(registry.load(registry.entry(experiment).presets))
+    names = list(registry.declaration(experiment).presets)
     configs = [resolve(experiment, name) for name in names]
     assert f"| `{experiment}` | {' | '.join(f'`{name}`' for name in names)} |" in docs
     for key in configs[0].keys() - {"experiment", "preset", "gol", "model_t", "gan", "seed"}:

@@ -51,6 +51,7 @@ def leave_everything(store: SqlStore, attempt: Attempt) -> None:
     """What an attempt may leave: weights, a checkpoint, a heartbeat, a log and a dispatch."""
     own = Files(store.folder)
     write(own.weights(attempt))
+    write(own.artifacts(attempt) / "a.txt")
     write(own.checkpoint(attempt))
     write(own.logs / f"{attempt.run_id[:2]}-{attempt.number}.log")
     HeartbeatFiles(store.folder).write(Heartbeat(attempt, WHO, 5, {}))
@@ -102,7 +103,8 @@ def standings(store: SqlStore) -> list[Any]:
         stored = [one for one in store.attempts(run_id) if one["state"] == State.COMPLETED]
         for one in stored:
             attempt = Attempt(run_id, one["number"], one["restart"], one["nonce"])
-            found.append((run_id, Files(store.folder).weights(attempt).exists()))
+            own = Files(store.folder)
+            found.append((run_id, own.weights(attempt).exists(), (own.artifacts(attempt) / "a.txt").exists()))
         found.append((run_id, store.states([run_id]), store.run(run_id)["metrics"]))
     return found
 
@@ -158,6 +160,7 @@ def needed(store: SqlStore, before: set[str], newest: dict[str, Attempt]) -> set
         found.add(f"logs/{job}/1_0_log.err" if job else last["log"])
         if state in ACTIVE:
             found.add(f"weights/{file_name(attempt, '.safetensors')}")
+            found.add(f"artifacts/{file_name(attempt, '')}/a.txt")
             found.add(f"spool/alive/{file_name(attempt, '.json')}")
     return found
 
@@ -168,6 +171,7 @@ def test_a_fresh_file_stays(store: SqlStore) -> None:
     age(store)
     assert {one.kind for one in leftovers(store)} == {
         "weights",
+        "artifacts",
         "logs",
     }  # an unknown run may continue and report
 
@@ -198,7 +202,7 @@ def test_the_command(capsys: Capsys, in_tmp_path: None) -> None:
         ["weights", "1", "2.0"],
         ["spool", "2", "0.0"],
     ]
-    assert said[-1] == "would delete 7 files, 2.0 MB"
+    assert said[-1] == "would delete 8 files, 2.0 MB"
     code, _, err = call(capsys, "gc", "--db", "a.db")
     assert (code, "give -y" in err) == (2, True)
     assert files(store) == before
@@ -206,8 +210,10 @@ def test_the_command(capsys: Capsys, in_tmp_path: None) -> None:
     assert [one["path"] for one in found["files"] if one["kind"] == "weights"] == [
         str(Files(store.folder).weights(lost))
     ]
-    assert output(capsys, "gc", "--db", "a.db", "-y").splitlines()[-1] == "deleted 7 files, 2.0 MB"
-    assert files(store) == {f"weights/{Files(store.folder).weights(attempt).name}"}
+    assert output(capsys, "gc", "--db", "a.db", "-y").splitlines()[-1] == "deleted 8 files, 2.0 MB"
+    kept = f"weights/{file_name(attempt, '.safetensors')}", f"artifacts/{file_name(attempt, '')}/a.txt"
+    assert files(store) == {*kept}
+    assert len(list((store.folder / "artifacts").iterdir())) == 1  # the empty folder is gone, too
     assert output(capsys, "gc", "--db", "a.db") == "nothing to delete\n"
 
 

@@ -14,6 +14,7 @@ from cli_helpers import call, output
 from store_helpers import OTHER, RUN, THIRD, WHO, bare, files, start, started
 
 from results_db.contract import (
+    Artifact,
     Attempt,
     Ending,
     NewSweep,
@@ -102,6 +103,25 @@ def test_everything_of_a_run_joins(store: SqlStore, other: SqlStore) -> None:
     assert merge(store, other).joined == []
     assert content(store) == before
     assert store.finish(attempt, record()) is Reply.ACCEPTED  # as if it had been trained here
+
+
+def test_artifacts_needs_and_what_is_known_of_the_experiment_join(store: SqlStore, other: SqlStore) -> None:
+    other.stage([PlannedRun(RUN, {"experiment": "life_state", "seed": 1}, {"base": OTHER})])
+    attempt = start(other, RUN, WHO)
+    write(Files(other.folder).artifacts(attempt) / "inner" / "a.txt", "found")
+    artifact = Artifact(5, "ab" * 32)
+    other.finish(attempt, replace(record(), artifacts={"inner/a.txt": artifact}))
+    merge(store, other)
+    assert (store.artifacts(RUN), store.needs(RUN)) == ({"inner/a.txt": artifact}, {"base": OTHER})
+    assert store.experiments() == other.experiments()
+    assert "life_state" in store.experiments()
+    brought = Files(store.folder).artifacts(attempt)
+    assert (brought / "inner" / "a.txt").read_text() == "found"
+    stored(other, THIRD)
+    other.discard([RUN], why="wrong data")
+    with open_store(str(other.folder.parent / "third.db"), create=True) as third:
+        merge(third, other)
+        assert (Files(third.folder).discarded / brought.name / "inner" / "a.txt").read_text() == "found"
 
 
 def test_equal_results_are_skipped_and_different_ones_refused(store: SqlStore, other: SqlStore) -> None:

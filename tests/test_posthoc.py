@@ -9,8 +9,8 @@ from training_helpers import CPU, MemoryRecorder, after, at_the_border, experime
 
 from imagination import metrics
 from imagination.life import networks, sampler
-from imagination.training.loop import Run, Trainer
-from imagination.training.state import CheckpointError
+from imagination.runner import CheckpointError, Run
+from imagination.training.loop import Trainer
 
 STAGES = {
     "gan": "posthoc",

@@ -23,13 +23,13 @@ CHARACTERS = 16
 
 
 def presets(experiment: str) -> list[str]:
-    return list(registry.load(registry.entry(experiment).presets))
+    return list(registry.declaration(experiment).presets)
 
 
 def current() -> dict[str, list[str]]:
     ids = {
         f"{experiment} preset={preset}": [run_id(resolve(experiment, preset))]
-        for experiment in registry.EXPERIMENTS
+        for experiment in registry.names()
         for preset in presets(experiment)
     }
     for name in shipped():

@@ -27,6 +27,8 @@ from training_helpers import after
 
 from imagination.life.state import LifeState
 from imagination.schema import ConfigError
+from imagination.training import runner as packed
+from imagination.training.runner import GradientRunner
 from jobs import checkpoint, worker
 from jobs.pack import Pack
 from results_db.contract import Attempt, Ending, State, StoreError
@@ -213,7 +215,7 @@ def test_a_run_that_raises_fails_alone(new_store, monkeypatch, caplog, at_step) 
     runs = members(3)
     for run in runs:
         run_pack(undisturbed, run)
-    monkeypatch.setattr(worker, "experiment_of", raising(1, at_step))
+    monkeypatch.setattr(worker, "runner", lambda _: GradientRunner(raising(1, at_step)))
     ended = run_pack(store, *runs)
     assert [ended[run.run_id] for run in runs] == [State.COMPLETED, State.FAILED, State.COMPLETED]
     assert "no such kernel" in store.attempts(runs[1].run_id)[0]["error"]
@@ -225,8 +227,8 @@ def test_a_run_that_raises_fails_alone(new_store, monkeypatch, caplog, at_step) 
 
 def test_a_pack_that_fails_leaves_no_memory_to_its_halves(store, monkeypatch) -> None:
     # A pack that is too large for a GPU would leave its halves no room.
-    alive: weakref.WeakSet[worker.Trainer] = weakref.WeakSet()
-    trainers, packs = worker.Trainer, []
+    alive: weakref.WeakSet[packed.Trainer] = weakref.WeakSet()
+    trainers, packs = packed.Trainer, []
 
     def trainer(experiment, *arguments, **options):
         packs.append((len(experiment.configs), len(alive)))
@@ -234,8 +236,8 @@ def test_a_pack_that_fails_leaves_no_memory_to_its_halves(store, monkeypatch) ->
         alive.add(made)
         return made
 
-    monkeypatch.setattr(worker, "experiment_of", raising(1, 0))
-    monkeypatch.setattr(worker, "Trainer", trainer)
+    monkeypatch.setattr(worker, "runner", lambda _: GradientRunner(raising(1, 0)))
+    monkeypatch.setattr(packed, "Trainer", trainer)
     # pytest keeps log records, and with them the error, its traceback and the trainer.
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     run_pack(store, *members(3))

@@ -6,7 +6,8 @@ import torch
 
 from imagination import registry
 from imagination.life.config import LifeCountConfig, LifeStateConfig
-from imagination.training.loop import Run, Trainer
+from imagination.runner import Run
+from imagination.training.loop import Trainer
 
 CPU = torch.device("cpu")
 torch.set_num_threads(1)  # threads slow down operations on tensors as small as these
@@ -47,7 +48,7 @@ class MemoryRecorder:
 
     def __init__(self):
         self.traces, self.metrics, self.samples, self.checkpoints = {}, {}, {}, []
-        self.progressed = []
+        self.progressed, self.artifacts = [], {}
         self.outcome = self.seconds = self.weights = self.error = None
 
     def trace(self, name, step, value):
@@ -58,6 +59,9 @@ class MemoryRecorder:
 
     def sample(self, name, arrays):
         self.samples[name] = arrays
+
+    def artifact(self, name, content):
+        self.artifacts[name] = content
 
     def checkpoint(self, state):
         self.checkpoints.append(state)
@@ -74,7 +78,7 @@ class MemoryRecorder:
 
 def experiment_of(*configs):
     """The experiment of these configs."""
-    return registry.load(registry.entry(configs[0].experiment).experiment)(configs, CPU)
+    return registry.load(registry.declaration(configs[0].experiment).runner).experiment(configs, CPU)
 
 
 def train(configs, *, experiment=None, checkpoints=None, **options):

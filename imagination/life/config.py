@@ -4,16 +4,14 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from imagination.schema import ConfigError, Scalar, require, setting
+from imagination.schema import ConfigError, RunConfig, Scalar, require, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class LifeConfig:
+class LifeConfig(RunConfig):
     """The config keys that the Game of Life experiments share. Every field is part of a run's id.
 
     Attributes:
-        experiment: the registry's name of this experiment.
-        preset: the preset whose values the run's config was made from.
         gol: Life timesteps T between the given state s_1 and the predicted state s_{T+1} (m = gol + 1 states).
         model_t: timesteps of the network; n = model_t - 1 hidden states are the imagination.
         gan: adversarial training: `none`; `posthoc`: of a new decoder, on the frozen hidden states of the trained
@@ -49,10 +47,8 @@ class LifeConfig:
         adv_lr: its peak learning rate; `schedule` and `warmup` apply over `adv_steps`.
         disc_lr: constant learning rate of the discriminator.
         eval_sequences: number of sequences in the evaluation set.
-        seed: seed of the run's own random streams (weights, boards, dropout).
     """
 
-    experiment: str = setting("")
     preset: str = setting("fast", packs=True)
     gol: int = setting(3, low=1, high=100)
     model_t: int = setting(3, low=1, high=100)
@@ -86,7 +82,6 @@ class LifeConfig:
     adv_lr: float = setting(2e-3, above=0, packs=True)
     disc_lr: float = setting(1e-3, above=0, packs=True)
     eval_sequences: int = setting(10_000, low=1, packs=True)
-    seed: int = setting(0, low=0, high=2**63 - 1, packs=True)
 
     @property
     def adv_depth(self) -> int:
@@ -94,12 +89,18 @@ class LifeConfig:
         return self.adv_layers or self.dec_layers
 
     @property
+    @override
     def total_steps(self) -> int:
         """The largest number of updates, in all stages: the total of a progress bar."""
-        return self.max_steps + (self.adv_steps if self.gan == "posthoc" else 0)
+        return self.max_steps + self.later_steps
 
+    @property
+    @override
+    def later_steps(self) -> int:
+        return self.adv_steps if self.gan == "posthoc" else 0
+
+    @override
     def check(self) -> None:
-        """Raises ConfigError if values that are each allowed contradict each other."""
         require(
             self.kernel % 2 == 1,
             f"kernel: {self.kernel} is even; an odd kernel keeps the board's size",

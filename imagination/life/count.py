@@ -14,6 +14,7 @@ from imagination.life.experiment import LifeExperiment, joined
 from imagination.life.posthoc import posthoc_stage
 from imagination.life.samples import mean, samples
 from imagination.training.experiment import Evaluation, Experiment, Forward
+from imagination.training.runner import GradientRunner
 
 
 class LifeCount(LifeExperiment[LifeCountConfig]):
@@ -125,3 +126,6 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
         if self.shape.gol != self.shape.model_t:
             return None
         return mean(metrics.matthews(decoded[:, 1:], truth[:, 1:]).diagonal())
+
+
+RUNNER = GradientRunner(LifeCount)

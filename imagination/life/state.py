@@ -18,6 +18,7 @@ from imagination.training.adversary import Discriminator, Ramp
 from imagination.training.experiment import Evaluation, Experiment, Forward
 from imagination.training.layers import ParameterLayout
 from imagination.training.optimizer import Optimizer
+from imagination.training.runner import GradientRunner
 
 _DISCRIMINATOR_WIDTHS = [4, 8, 16]  # the authors' code
 
@@ -157,6 +158,9 @@ class LifeState(LifeExperiment[LifeStateConfig]):
             return None
         slipped = torch.cat((truth[:, 1:-2], truth[:, -1:]), dim=1)
         return mean(metrics.interpretability(imagined, slipped))
+
+
+RUNNER = GradientRunner(LifeState)
 
 
 def _largest(values: Iterable[float | None]) -> float | None:

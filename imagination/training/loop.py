@@ -9,30 +9,21 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from imagination.recorder import Arrays, Recorder
+from imagination.recorder import Arrays
+from imagination.runner import CheckpointError, Run
 from imagination.training import memory
 from imagination.training.config import TrainingConfig
 from imagination.training.experiment import Evaluation, Experiment, Forward
-from imagination.training.state import CheckpointError, TrainState
+from imagination.training.state import TrainState
 
 DIVERGED, GIVEN_UP = "diverged", "given_up"
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
     """Training was asked to stop."""
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One run of a pack: its config, the recorder of its results, and a checkpoint to continue from."""
-
-    config: Any
-    recorder: Recorder
-    checkpoint: Arrays | None = None
 
 
 @dataclass(frozen=True)

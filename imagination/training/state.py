@@ -11,18 +11,6 @@ from imagination.recorder import Arrays
 from imagination.training.experiment import Experiment
 
 
-class CheckpointError(Exception):
-    """A checkpoint does not fit its run, for example because another version of this package wrote it.
-
-    Attributes:
-        index: the run's place in its pack.
-    """
-
-    def __init__(self, message: str, *, index: int) -> None:
-        super().__init__(message)
-        self.index = index
-
-
 @dataclass
 class TrainState:
     """Everything that changes while R runs train. The first axis is the run; a checkpoint is one run's row.

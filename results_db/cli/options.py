@@ -216,7 +216,5 @@ def _nothing(store: str, runs: "AnyFrame", which: str, *, min_accuracy: float | 
         return f"of {counted(len(runs), 'run')}{which}, none is COMPLETED; see imagine-results runs"
     of = f"of {counted(len(done), 'completed run')}{which}, none"
     if not passed(done, min_accuracy=min_accuracy).any():
-        return (
-            f"{of} passed the accuracy gate ({named(done, min_accuracy)}); --min-accuracy A sets another gate"
-        )
-    return f"{of} that passed the accuracy gate has traces of its states"
+        return f"{of} passed the gate ({named(done, min_accuracy)}); --min-accuracy A sets another gate"
+    return f"{of} that passed the gate has traces of its states"

@@ -174,9 +174,8 @@ def _shown_columns(frame: "Frame") -> list[str]:
     from results_db.frame import plain
 
     metrics = ("train_accuracy", "metric", "correlation", "steps")
-    filled = [
-        name for name in (*metrics, *LABELS, "cause") if any(cell is not None for cell in plain(frame[name]))
-    ]
+    known = [name for name in (*metrics, *LABELS, "cause") if name in frame.columns]
+    filled = [name for name in known if any(cell is not None for cell in plain(frame[name]))]
     always = ("gol", "model_t", "seed")
     differ = [
         name for name in config_keys(frame.columns) if name in always or np.ptp(frame.column(name).codes)

@@ -121,7 +121,7 @@ def gc(*, dry_run: bool, yes: bool, as_json: bool, db: str | None) -> int:
     """Delete the files beside the store that nothing needs any more.
 
     \b
-    weights      of attempts that made no result
+    weights      of attempts that made no result; so for artifacts
     checkpoints  of stored runs, and damaged ones
     spool        records and heartbeats of other attempts of stored runs
     logs         of earlier attempts

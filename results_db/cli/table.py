@@ -50,7 +50,7 @@ def table(
 ) -> None:
     """Print the mean metric or correlation of each group of runs.
 
-    `run` counts the completed runs of a group, and `kept` those that passed the accuracy gate; the pass rate is kept /
+    `run` counts the completed runs of a group, and `kept` those that passed the gate; the pass rate is kept /
     run. Means are over kept runs. All intervals are 95%, that of the pass rate after Wilson. Runs of different
     experiments are never mixed. Lines below name the config keys in which the runs of a row differ, and say where a row
     mixes runs of different code.
@@ -102,7 +102,7 @@ def _listed(
     from results_db.query.gate import completed, passed
 
     runs = completed(frame)
-    shown = metrics or [name for name in MEANS if any(value is not None for value in plain(runs[name]))]
+    shown = metrics or [name for name in MEANS if name in runs.columns and any(plain(runs[name]))]
     names = list(dict.fromkeys([*by, "run_id", "seed", *shown, "sweep", "code", "host"]))
     kept = passed(runs, min_accuracy=min_accuracy)
     rows = [{**row, "kept": bool(is_kept)} for row, is_kept in zip(runs.records(names), kept, strict=True)]
@@ -173,7 +173,7 @@ def _remarks(frame: "Frame", rows: "Sequence[Row]", *, min_accuracy: float | Non
 
     remarks = []
     if without := [row for row in rows if not row["kept"]]:
-        gate = f"the accuracy gate ({named(completed(frame), min_accuracy)})"
+        gate = f"the gate ({named(completed(frame), min_accuracy)})"
         remarks.append(
             f"no run of {counted(len(without), 'row')} passed {gate}; --min-accuracy A sets another gate"
         )

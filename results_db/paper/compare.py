@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from results_db.columns import CONFIG_COLUMNS
+from results_db.columns import config_keys
 from results_db.contract import Store
 from results_db.paper.learning_order import Traces, first_steps, leads
 from results_db.paper.numbers import EFFECTS, LEADS, TABLES, Number, Side
@@ -165,7 +165,7 @@ def _effect(number: Number, runs: pd.DataFrame, kept: pd.DataFrame) -> Row:
     effect = EFFECTS[str(number.cell["effect"])]
     sides = (effect.first, effect.second)
     named = " ".join(side.where for side in sides).split()
-    equal = [key for key in CONFIG_COLUMNS if key in runs.columns and key not in named]
+    equal = [key for key in config_keys(runs.columns) if key not in named]
     first, second = paired(
         *(where.apply(side.where, kept) for side in sides),
         equal=equal,

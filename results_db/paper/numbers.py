@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from imagination.schema import nearest
 from results_db.contract import Scalar, StoreError
-from results_db.text import nearest
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Filters, the accuracy gate and aggregation over stored runs."""
+"""Filters, the gate and aggregation over stored runs."""

@@ -161,8 +161,8 @@ def ratio_interval(over: Sequence[float], under: Sequence[float]) -> Interval:
 
 
 def values(runs: "pd.DataFrame | Frame", name: str) -> list[float]:
-    """The values of a column that are not null."""
-    cells = np.asarray(runs[name], dtype=float)
+    """The values of a column that are not null; none if there is no such column."""
+    cells = np.asarray(runs[name] if name in runs.columns else [], dtype=float)
     return cast(list[float], cells[~np.isnan(cells)].tolist())
 
 

@@ -1,10 +1,11 @@
-"""Which runs count: every COMPLETED run counts in `run`, and in `kept` if it passed the accuracy gate."""
+"""Which runs count: every COMPLETED run counts in `run`, and in `kept` if it passed the gate of its experiment."""
 
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from results_db.contract import DIVERGED, State, StoreError
+from results_db.columns import check
+from results_db.contract import DIVERGED, State
 
 if TYPE_CHECKING:  # slow to import
     import pandas as pd
@@ -13,16 +14,13 @@ if TYPE_CHECKING:  # slow to import
 
 AnyFrame = TypeVar("AnyFrame", "pd.DataFrame", "Frame")
 
-GATES = {"life_state": 0.99, "life_count": 0.999}
-"""Experiment to gate: the training accuracy that a stored run needs to be kept. It is the share of correct pixels
-(paper, section 3.1.1), or the share of boards whose rounded count is correct (the authors' code)."""
-
 
 def named(frame: "pd.DataFrame | Frame", min_accuracy: float | None) -> str:
-    """The gates of these runs, in words: `0.99 for life_state`."""
+    """The gates of these runs, in words: `train_accuracy >= 0.99 for life_state`."""
     if min_accuracy is not None:
-        return f"{min_accuracy:g}"
-    return " and ".join(f"{GATES[name]:g} for {name}" for name in sorted(set(frame["experiment"])))
+        return f"train_accuracy >= {min_accuracy:g}"
+    pairs = sorted(set(zip(frame["experiment"], frame["gate"], strict=True)), key=str)
+    return " and ".join(f"{gate or 'none'} for {experiment}" for experiment, gate in pairs)
 
 
 def completed(frame: AnyFrame) -> AnyFrame:
@@ -32,21 +30,16 @@ def completed(frame: AnyFrame) -> AnyFrame:
 
 
 def passed(frame: "pd.DataFrame | Frame", *, min_accuracy: float | None = None) -> np.ndarray:
-    """The runs that pass the gate, `train_accuracy >= min_accuracy`: bool `[rows]`. A diverged run never passes.
+    """The completed runs that pass the gate: bool `[rows]`. A diverged run never passes.
 
-    `frame` is as `Store.runs` gives it. By default, each run has the gate of its experiment.
+    `frame` is as `Store.runs` gives it. By default, each run has the gate of its experiment; with `min_accuracy` the
+    gate is `train_accuracy >= min_accuracy`.
 
     Raises:
-        StoreError: an experiment has no default gate.
+        StoreError: `min_accuracy` is given, and no experiment of the store has this metric.
     """
-    gates: np.ndarray | float
     if min_accuracy is None:
-        experiments = np.asarray(frame["experiment"], dtype=object)
-        unknown = sorted(map(str, set(experiments) - set(GATES)))
-        if unknown:
-            raise StoreError(f"experiment '{unknown[0]}' has no accuracy gate; give one with --min-accuracy")
-        gates = np.array([GATES[name] for name in experiments], dtype=float)
-    else:
-        gates = min_accuracy
-    reached = np.asarray(frame["train_accuracy"], dtype=float) >= gates  # false for NaN
+        return np.asarray(frame["kept"], dtype=bool)
+    check("train_accuracy", list(frame.columns), origin="--min-accuracy")
+    reached = np.asarray(frame["train_accuracy"], dtype=float) >= min_accuracy  # false for NaN
     return np.asarray(reached & (np.asarray(frame["outcome"], dtype=object) != DIVERGED), dtype=bool)

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from lark import Lark, Token, Tree, UnexpectedInput
 
+from imagination.schema import nearest
 from results_db import columns
 from results_db import frame as frames
 from results_db.contract import OUTCOMES, State, StoreError
 from results_db.query.gate import AnyFrame
-from results_db.text import nearest
 
 if TYPE_CHECKING:  # slow to import
     import pandas as pd

@@ -28,7 +28,7 @@ class Leftover:
     """A file that nothing needs.
 
     Attributes:
-        kind: `weights`, `checkpoints`, `spool`, `logs`, `dispatches`, `packs` or `unfinished`.
+        kind: `weights`, `artifacts`, `checkpoints`, `spool`, `logs`, `dispatches`, `packs` or `unfinished`.
         size: in bytes.
     """
 
@@ -42,6 +42,7 @@ def leftovers(store: SqlStore) -> list[Leftover]:
     needs = _Needs(store)
     checks: dict[str, tuple[Iterable[Path], Callable[[Path], bool]]] = {
         "weights": (needs.files("weights"), needs.has_weights),
+        "artifacts": (needs.files("artifacts"), needs.has_artifact),
         "checkpoints": (needs.files("checkpoints"), needs.has_checkpoint),
         "spool": (needs.files("spool"), needs.has_record),
         "logs": (needs.files("logs"), needs.has_log),
@@ -65,7 +66,7 @@ def remove(found: Iterable[Leftover]) -> list[str]:
         except OSError as error:
             failed.append(f"cannot delete {one.path}: {error.strerror}")
         with suppress(OSError):  # it is not empty
-            if one.kind in ("dispatches", "logs"):
+            if one.kind in ("artifacts", "dispatches", "logs"):
                 one.path.parent.rmdir()
     return failed
 
@@ -112,6 +113,13 @@ class _Needs:
         if attempt is None:  # as versions before 0.3 named them
             return not self._is_stored(path.name.partition(".")[0])
         return attempt in self._records and not self._is_stored(attempt.run_id)
+
+    def has_artifact(self, path: Path) -> bool:
+        """As `has_weights`, for the files in an attempt's folder."""
+        folder = self._files.folder / "artifacts"
+        name = path.relative_to(folder).parts[0]
+        attempt = attempt_of(Path(f"{name}.folder"))
+        return attempt is None or self.has_weights(self._files.weights(attempt))
 
     def has_checkpoint(self, path: Path) -> bool:
         """Whether the run may continue from it; nothing reads a damaged one."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from results_db.contract import FAILURES, INTERRUPTED, Attempt, Ending, Provenance, RunRecord, State
+from results_db.contract import FAILURES, INTERRUPTED, Artifact, Attempt, Ending, Provenance, RunRecord, State
 from results_db.files import Files, attempts_of, file_name, write_atomically
 
 FORMAT = "imagine-spool"
@@ -93,7 +93,8 @@ def _entry(plain: dict[str, Any]) -> Spooled:
 def _record(plain: dict[str, Any]) -> RunRecord:
     samples = {name: base64.b64decode(npz) for name, npz in plain["samples"].items()}
     traces = {name: (steps, values) for name, (steps, values) in plain["traces"].items()}
-    return RunRecord(**{**plain, "samples": samples, "traces": traces})
+    artifacts = {name: Artifact(**about) for name, about in plain.get("artifacts", {}).items()}
+    return RunRecord(**{**plain, "samples": samples, "traces": traces, "artifacts": artifacts})
 
 
 class Spool:

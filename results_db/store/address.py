@@ -14,8 +14,8 @@ from urllib.parse import quote
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from imagination.schema import nearest
 from results_db.contract import StoreError
-from results_db.text import nearest
 
 DEFAULT = "sqlite:///outputs/imagine.db"
 DRIVERS = ("sqlite", "postgresql", "sqlite+pysqlite", "postgresql+psycopg")

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -238,6 +239,8 @@ class AttemptStore(Database, Store):
             files = Files(self.folder)
             with suppress(FileNotFoundError):
                 write_atomically(files.weights(adopted), files.weights(attempt).read_bytes())
+            with suppress(FileNotFoundError):
+                shutil.copytree(files.artifacts(attempt), files.artifacts(adopted), dirs_exist_ok=True)
             newest = rows.newest_attempt(connection, run)
             assert newest is not None
             _complete(connection, run, newest.id, record, at=at)

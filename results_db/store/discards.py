@@ -19,7 +19,7 @@ def discard(connection: Connection, run: rows.RunRow, *, why: str, at: datetime)
     record = json.dumps(_record(connection, run.id), separators=(",", ":")).encode()
     values = {"discarded_at": at, "why": why, "record": zlib.compress(record)}
     connection.execute(insert(models.Discarded).values(attempt=newest.id, **values))
-    for model in (models.Trace, models.Sample):
+    for model in (models.Trace, models.Sample, models.Artifact):
         connection.execute(delete(model).where(model.run == run.id))
     nothing = dict.fromkeys(("outcome", "seconds", "metric_names", "metrics"))
     rows.set_run(connection, run.id, state=State.DISCARDED, ended_at=at, **nothing)

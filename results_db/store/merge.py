@@ -1,4 +1,4 @@
-"""Merging: runs of another store join this one, with their attempts, traces, samples, weights, sweeps and labels.
+"""Merging: runs of another store join this one, with everything that they left, their sweeps and their labels.
 
 The database changes in one transaction. Weights are copied before it, under names that no other attempt has, so a merge
 that is interrupted leaves the store as it was, and the same merge again completes it.
@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, insert, select
 
-from results_db.columns import METRIC_COLUMNS, in_order
-from results_db.contract import ACTIVE, Attempt, State, StoreError
+from results_db.contract import ACTIVE, Attempt, PlannedRun, State, StoreError
 from results_db.files import Files, write_atomically
 from results_db.store import discards, models, rows
 from results_db.store.packed import unpack_metrics
@@ -117,6 +116,7 @@ def merge(store: SqlStore, other: SqlStore, *, prefer: Prefer | None = None, dry
                 rows.lock_runs(ours, [own.run_id for _, own, _ in fates if own is not None])
                 if _fates(ours, theirs, prefer=prefer) != fates:
                     raise StoreError("runs changed during the merge, which was taken back; merge again")
+                _declare(ours, theirs)
                 why = f"replaced by the result in {other.display_url}"
                 for run, own, fate in fates:
                     if fate is _Fate.REPLACES and own is not None:
@@ -215,7 +215,7 @@ def _conflict(ours: _Run, theirs: _Run) -> Conflict:
     assert ours.result is not None
     assert theirs.result is not None
     (outcome, own), (other_outcome, other) = ours.result, theirs.result
-    for name in in_order(own.keys() | other.keys(), METRIC_COLUMNS):
+    for name in [*own, *other]:
         if own.get(name) != other.get(name):
             return Conflict(ours.run_id, name, own.get(name), other.get(name))
     return Conflict(ours.run_id, "outcome", outcome, other_outcome)
@@ -230,12 +230,16 @@ def _copies(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Ite
             before = Attempt(run.run_id, row["number"], row["restart"], row["nonce"])
             after = replace(before, number=_offset(own) + before.number)
             source, target = other.weights(before), ours.weights(after)
+            left, brought = other.artifacts(before), ours.artifacts(after)
             if row["state"] == State.COMPLETED:
                 yield run.run_id, source, target
             elif row["state"] == State.DISCARDED:
+                left, brought = other.discarded / left.name, ours.discarded / brought.name
                 yield "", other.discarded / source.name, ours.discarded / target.name
             elif run.result is None:
                 yield "", other.checkpoint(before), ours.checkpoint(after)
+            for path in left.rglob("*"):
+                yield "", path, brought / path.relative_to(left)
 
 
 def _is_file(path: Path) -> bool:
@@ -285,8 +289,16 @@ def _join(ours: Connection, theirs: Connection, run: _Run, own: _Run | None, *, 
     names = None if run.result is None else rows.share(ours, [list(run.result[1])])[0]
     rows.set_run(ours, key, metric_names=names, last_number=_offset(own) + run.last_number, **head)
     _join_attempts(ours, theirs, run, key, offset=_offset(own), logs=logs)
-    for model in (models.Trace, models.Sample):
+    for model in (models.Trace, models.Sample, models.Artifact):
         _insert(ours, model, [{**row, "run": key} for row in _rows(theirs, model, model.run == run.id)])
+
+
+def _declare(ours: Connection, theirs: Connection) -> None:
+    """Note what only the other store knows of experiments."""
+    known = rows.experiments(ours)
+    for name, declared in rows.experiments(theirs).items():
+        if name not in known:
+            rows.declare(ours, name, declared)
 
 
 def _stage(ours: Connection, theirs: Connection, run: _Run) -> None:
@@ -296,6 +308,9 @@ def _stage(ours: Connection, theirs: Connection, run: _Run) -> None:
     (settings,) = rows.share(ours, [row.value])
     new = {"run_id": run.run_id, "settings": settings, "seed": row.seed, "staged_at": row.staged_at}
     rows.insert_new(ours, table, [{**new, "state": State.STAGED}], unique="run_id")
+    needed = _rows(theirs, models.Need, models.Need.run == run.id)
+    needs = {one["key"]: one["needed"] for one in needed}
+    rows.note_needs(ours, [PlannedRun(run.run_id, {}, needs)])
 
 
 def _join_attempts(
@@ -383,5 +398,5 @@ def _tidy(store: SqlStore, joined: Sequence[_Run], replaced: Sequence[str]) -> N
         (stored,) = (one for one in store.attempts(run.run_id) if one["state"] == State.COMPLETED)
         attempt = Attempt(run.run_id, stored["number"], stored["restart"], stored["nonce"])
         if run.run_id in replaced:
-            files.discard_weights(run.run_id, but=files.weights(attempt))
+            files.discard_results(run.run_id, but=attempt)
         files.remove_superseded(attempt)

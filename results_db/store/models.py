@@ -97,6 +97,15 @@ class Shared(Base):
     value: Mapped[Any] = mapped_column(JSON)
 
 
+class Experiment(Base):
+    """What is known of an experiment, see `contract.Experiment`."""
+
+    __tablename__ = "experiment"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    declared: Mapped[dict[str, Any]]
+
+
 class Run(Base):
     """One training: one config, one seed. `run_id` is the hash of the config.
 
@@ -214,3 +223,24 @@ class Sample(Base):
     run: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     npz: Mapped[bytes]
+
+
+class Artifact(Base):
+    """A file that a run left beside the store."""
+
+    __tablename__ = "artifact"
+
+    run: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+
+
+class Need(Base):
+    """A run that another run builds on. The needed run may be missing, as in a store that was merged in part."""
+
+    __tablename__ = "need"
+
+    run: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    needed: Mapped[str] = mapped_column(String(64), index=True)

@@ -10,7 +10,16 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects import sqlite
 
-from results_db.contract import Attempt, Reply, RunRecord, State, Traces, UnknownRunError
+from results_db.contract import (
+    Attempt,
+    Experiment,
+    PlannedRun,
+    Reply,
+    RunRecord,
+    State,
+    Traces,
+    UnknownRunError,
+)
 from results_db.store import models
 from results_db.store.packed import pack_metrics, unpack_metrics
 
@@ -141,7 +150,7 @@ def set_attempt(connection: Connection, attempt: int, **values: Any) -> None:
 
 
 def insert_record(connection: Connection, run: int, record: RunRecord) -> None:
-    """Insert the metrics, traces and samples of a run that has none."""
+    """Insert the metrics, traces, samples and artifacts of a run that has none."""
     set_metrics(connection, run, record.metrics)
     if record.traces:
         ordered = sorted(record.traces.items())
@@ -157,6 +166,9 @@ def insert_record(connection: Connection, run: int, record: RunRecord) -> None:
     samples = [{"run": run, "name": name, "npz": npz} for name, npz in record.samples.items()]
     if samples:  # for an empty list SQLAlchemy would insert one row of defaults
         connection.execute(insert(models.Sample), samples)
+    artifacts = [{"run": run, "name": name, **vars(one)} for name, one in record.artifacts.items()]
+    if artifacts:
+        connection.execute(insert(models.Artifact), artifacts)
 
 
 def set_metrics(connection: Connection, run: int, metrics: Mapping[str, float | None]) -> None:
@@ -213,6 +225,46 @@ def share(connection: Connection, values: Iterable[Any]) -> list[int]:
             insert_new(connection, table, new, unique="digest")
             ids.update(connection.execute(known).all())
     return [ids[digest] for digest in digests]
+
+
+def declare(connection: Connection, name: str, known: Experiment) -> None:
+    """Note what is known of an experiment, if that is new."""
+    table = models.Experiment
+    declared = json.loads(json.dumps(vars(known)))
+    before = connection.scalar(select(table.declared).where(table.name == name))
+    if before is None:
+        insert_new(connection, table, [{"name": name, "declared": declared}], unique="name")
+    elif before != declared:
+        connection.execute(update(table).where(table.name == name).values(declared=declared))
+
+
+def experiments(connection: Connection) -> dict[str, Experiment]:
+    """See `contract.Store.experiments`."""
+    table = models.Experiment
+    found = connection.execute(select(table.name, table.declared).order_by(table.name))
+    return {
+        name: Experiment(**{**declared, "gate": declared["gate"] and tuple(declared["gate"])})
+        for name, declared in found
+    }
+
+
+def note_needs(connection: Connection, runs: Sequence[PlannedRun]) -> None:
+    """Note what these staged runs build on."""
+    needing = {run.run_id: run.needs for run in runs if run.needs}
+    run, table = models.Run, models.Need
+    for chunk in chunks(sorted(needing)):
+        known = set(
+            connection.scalars(select(table.run).join(run, run.id == table.run).where(run.run_id.in_(chunk)))
+        )
+        keys = connection.execute(select(run.id, run.run_id).where(run.run_id.in_(chunk))).all()
+        fresh = [
+            {"run": key, "key": name, "needed": needed}
+            for key, run_id in keys
+            if key not in known
+            for name, needed in needing[run_id].items()
+        ]
+        if fresh:
+            connection.execute(insert(table), fresh)
 
 
 def insert_new(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import Connection, distinct, func, select
 
-from results_db.columns import BEFORE, CONFIG_COLUMNS, METRIC_COLUMNS, in_order
-from results_db.contract import Traces
+from imagination import registry
+from results_db.columns import LAST_KEY, in_order, merged
+from results_db.contract import DIVERGED, Experiment, State, Traces
 from results_db.frame import Column, Frame, column, objects, plain
 from results_db.store import models, rows
 
@@ -23,8 +24,8 @@ Columns = dict[str, Column | Callable[[], Column]]
 def run_frame(reading: Reading, *, limit: int | None = None) -> Frame:
     """The runs of a store in the order of staging, all or the first ones; see `contract.Store.runs` for the columns.
 
-    With a limit, the columns are the known ones and those of these runs. What few tables show is read when it is first
-    needed.
+    The columns are those that the store's experiments declare, and further ones of these runs. What few tables show is
+    read when it is first needed.
     """
     run = models.Run
     columns = (run.id, run.state, run.outcome, run.settings, run.metric_names, run.metrics)
@@ -33,6 +34,7 @@ def run_frame(reading: Reading, *, limit: int | None = None) -> Frame:
         keys, states, outcomes, settings, names, packed = zip(*found, strict=True) if found else [()] * 6
         used = {key for key in (*settings, *names) if key is not None}
         shared = _shared(connection, None if limit is None else used)
+        known = rows.experiments(connection) or _own()
     per_run = partial(_per_run, reading, keys, everything=limit is None)
     data: Columns = {
         "run_id": lambda: per_run(select(run.id, run.run_id), missing=None),
@@ -44,7 +46,7 @@ def run_frame(reading: Reading, *, limit: int | None = None) -> Frame:
         "tag": lambda: per_run(_tags(), missing=None),
         "note": lambda: per_run(select(run.id, run.note), missing=None),
     }
-    configs = _configs(_kinds(settings), shared)
+    configs = _configs(_kinds(settings), shared, known)
     metrics = _metrics(_kinds(names), packed, shared)
     everywhere = np.zeros(len(keys), dtype=np.intp)
     nothing, no_number = Column(objects([None]), everywhere), Column(np.array([np.nan]), everywhere)
@@ -54,14 +56,54 @@ def run_frame(reading: Reading, *, limit: int | None = None) -> Frame:
         return column([other if seed is None else seed for seed, other in pairs])
 
     others = configs.get("seed", nothing).expanded
-    config_columns: Columns = {**configs, "seed": seeds}
-    metric_columns: Columns = {**metrics}
-    for known, added, absent in (
-        (CONFIG_COLUMNS, config_columns, nothing),
-        (METRIC_COLUMNS, metric_columns, no_number),
-    ):
-        data |= {name: added.get(name, absent) for name in in_order(added.keys() - data.keys(), known)}
+    gates = _Gates(known, configs.get("experiment", nothing))
+    data |= {"gate": gates.words, "kept": lambda: gates.passed(states, outcomes, metrics)}
+    declared = (
+        merged(each.keys for each in known.values()),
+        merged(list(each.metrics) for each in known.values()),
+    )
+    key_order, metric_order = ([name for name in order if name not in data] for order in declared)
+    for name in [*in_order({*configs, *key_order} - {*data, LAST_KEY}, key_order), LAST_KEY]:
+        data[name] = seeds if name == LAST_KEY else configs.get(name, nothing)
+    for name in in_order({*metrics, *metric_order} - data.keys(), metric_order):
+        data[name] = metrics.get(name, no_number)
     return Frame(data, len(keys))
+
+
+def _own() -> dict[str, Experiment]:
+    """Those of this package, so that a store without runs has columns."""
+    return {one.name: Experiment(**one.stored()) for one in registry.own()}
+
+
+class _Gates:
+    """The gates of runs, by their column `experiment`."""
+
+    def __init__(self, known: Mapping[str, Experiment], experiments: Column) -> None:
+        self._known, self._experiments = known, experiments
+
+    def words(self) -> Column:
+        """The gate of each run in words; None if its experiment has none."""
+        gates = {name: one.gate for name, one in self._known.items()}
+        words = {name: gate and f"{gate[0]} >= {gate[1]:g}" for name, gate in gates.items()}
+        return Column(
+            objects([words.get(name) for name in plain(self._experiments.cells)]), self._experiments.kinds
+        )
+
+    def passed(
+        self, states: Sequence[str], outcomes: Sequence[str | None], metrics: Mapping[str, Column]
+    ) -> Column:
+        """Whether each run is completed, did not diverge, and passed its gate."""
+        pairs = zip(states, outcomes, strict=True)
+        counts = np.array(
+            [state == State.COMPLETED and outcome != DIVERGED for state, outcome in pairs], dtype=bool
+        )
+        experiments = self._experiments.expanded
+        for name, one in self._known.items():
+            if one.gate is not None:
+                metric, least = one.gate
+                values = metrics[metric].expanded if metric in metrics else np.full(len(counts), np.nan)
+                counts &= (experiments != name) | (values >= least)  # false for NaN
+        return Column(counts)
 
 
 def pandas_frame(runs: Frame) -> "pd.DataFrame":
@@ -116,10 +158,17 @@ def _kinds(keys: Sequence[int | None]) -> tuple[list[int | None], np.ndarray]:
     return list(places), np.array([places[key] for key in keys], dtype=np.intp)
 
 
-def _configs(settings: tuple[list[int | None], np.ndarray], shared: Mapping[int, Any]) -> dict[str, Column]:
+def _configs(
+    settings: tuple[list[int | None], np.ndarray],
+    shared: Mapping[int, Any],
+    known: Mapping[str, Experiment],
+) -> dict[str, Column]:
     """A column for each key of the configs but the seed. Runs that differ only in the seed share their cells."""
     used, kinds = settings
+    before = {name: one.before for name, one in known.items() if one.before}
     configs: list[dict[str, Any]] = [{} if key is None else shared[key] for key in used]
+    if before:
+        configs = [{**before.get(str(config.get("experiment")), {}), **config} for config in configs]
     alike: dict[tuple[str, ...], list[int]] = {}
     for place, config in enumerate(configs):
         alike.setdefault(tuple(config), []).append(place)
@@ -128,7 +177,7 @@ def _configs(settings: tuple[list[int | None], np.ndarray], shared: Mapping[int,
         block = zip(*(configs[place].values() for place in places), strict=True)
         for name, cells in zip(names, block, strict=True):
             if name not in found:
-                found[name] = objects([BEFORE.get(name)] * len(configs))
+                found[name] = objects([None] * len(configs))
             found[name][np.array(places)] = objects(cells)
     return {name: Column(cells, kinds) for name, cells in found.items()}
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from results_db.contract import StoreError
 from results_db.store.engine import BUSY_TIMEOUT_S, writing
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
 """Every revision of the schema, oldest first. This version reads and writes the last."""
 
 VERSION_TABLE = "imagine_version"

@@ -12,8 +12,17 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from typing_extensions import override
 
-from results_db.columns import run_prefix
-from results_db.contract import NewSweep, PlannedRun, State, StoreError, Traces
+from imagination import registry
+from results_db.columns import in_order, run_prefix
+from results_db.contract import (
+    Artifact,
+    Experiment,
+    NewSweep,
+    PlannedRun,
+    State,
+    StoreError,
+    Traces,
+)
 from results_db.files import Files
 from results_db.store import discards, models, readers, rows, schema
 from results_db.store.address import Address, locate
@@ -97,6 +106,12 @@ def upgrade_store(db: str | None = None) -> tuple[str, str, str]:
         engine.dispose()
 
 
+def _declared(runs: Iterable[PlannedRun]) -> dict[str, Experiment]:
+    """What the experiments of these runs declare, if they are installed here."""
+    names = {str(run.config.get("experiment")) for run in runs}.intersection(registry.names())
+    return {name: Experiment(**registry.declaration(name).stored()) for name in names}
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,8 +147,11 @@ class SqlStore(AttemptStore):
     @override
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
         now = datetime.now(UTC)
-        wanted = {run.run_id: rows.split(run.config) for run in runs}
+        planned = list(runs)
+        wanted = {run.run_id: rows.split(run.config) for run in planned}
         with self._writing() as connection:
+            for name, known in sorted(_declared(planned).items()):
+                rows.declare(connection, name, known)
             if wanted:
                 settings = rows.share(connection, [settings for settings, _ in wanted.values()])
                 fresh = {"state": State.STAGED, "staged_at": now}
@@ -142,6 +160,7 @@ class SqlStore(AttemptStore):
                     for (run_id, (_, seed)), key in zip(wanted.items(), settings, strict=True)
                 ]
                 rows.insert_new(connection, models.Run, staged, unique="run_id")
+                rows.note_needs(connection, planned)
             if sweep is None:
                 return
             overridden = None if sweep.overridden is None else list(sweep.overridden)
@@ -156,6 +175,11 @@ class SqlStore(AttemptStore):
             for chunk in rows.chunks(list(wanted)):
                 members = select(literal(key), models.Run.id).where(models.Run.run_id.in_(chunk))
                 connection.execute(insert(models.SweepRun).from_select(["sweep", "run"], members))
+
+    @override
+    def experiments(self) -> dict[str, Experiment]:
+        with self._reading() as connection:
+            return rows.experiments(connection)
 
     @override
     def forget(self, sweep: NewSweep) -> None:
@@ -245,7 +269,7 @@ class SqlStore(AttemptStore):
                     )
                 discards.discard(connection, run, why=why, at=now)
         for run_id in run_ids:
-            Files(self.folder).discard_weights(run_id)
+            Files(self.folder).discard_results(run_id)
 
     @override
     def discarded(self, run_id: str) -> list[dict[str, Any]]:
@@ -285,8 +309,12 @@ class SqlStore(AttemptStore):
             if row is None:
                 raise rows.unknown_run(run_id)
             config = rows.joined(row.value, row.seed)
-            found = {column.key: getattr(row, column.key) for column in shown} | {"config": config}
-            found["metrics"] = rows.metrics_of(connection, row.id)
+            known = rows.experiments(connection).get(str(config.get("experiment")), Experiment(()))
+            config = {**known.before, **config}
+            found = {column.key: getattr(row, column.key) for column in shown}
+            found["config"] = {key: config[key] for key in in_order(config, known.keys)}
+            metrics = rows.metrics_of(connection, row.id)
+            found["metrics"] = {name: metrics[name] for name in in_order(metrics, list(known.metrics))}
             names = select(sweep.name).join(member, member.sweep == sweep.id).where(member.run == row.id)
             found["sweeps"] = list(connection.scalars(names.distinct().order_by(sweep.name)))
             tags = select(models.Tag.name).where(models.Tag.run == row.id).order_by(models.Tag.name)
@@ -339,6 +367,24 @@ class SqlStore(AttemptStore):
     def samples(self, run_id: str) -> dict[str, bytes]:
         query = select(models.Sample.name, models.Sample.npz).order_by(models.Sample.name)
         return {row.name: row.npz for row in self._of_run(run_id, models.Sample, query)}
+
+    @override
+    def artifacts(self, run_id: str) -> dict[str, Artifact]:
+        table = models.Artifact
+        query = select(table.name, table.size, table.sha256).order_by(table.name)
+        return {name: Artifact(*about) for name, *about in self._of_run(run_id, table, query)}
+
+    @override
+    def needs(self, run_id: str) -> dict[str, str]:
+        query = select(models.Need.key, models.Need.needed).order_by(models.Need.key)
+        return dict(map(tuple, self._of_run(run_id, models.Need, query)))
+
+    @override
+    def needed_by(self, run_id: str) -> list[str]:
+        run, table = models.Run, models.Need
+        query = select(run.run_id).join(table, table.run == run.id).where(table.needed == run_id)
+        with self._reading() as connection:
+            return list(connection.scalars(query.distinct().order_by(run.id)))
 
     @override
     def attempts(self, run_id: str) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
+from imagination import registry
 from results_db import console
-from results_db.columns import CONFIG_COLUMNS
 from results_db.contract import DIVERGED, FAILURES, INTERRUPTED
 from results_db.text import folded
 
@@ -80,7 +80,7 @@ def _fitted(cells: Columns, width: int | None) -> tuple[str, dict[str, str]]:
 
 def _without_config(cells: Columns, configs: list[str]) -> tuple[Columns, list[str]]:
     """The columns without config keys, but with the seed; and the config of each row, `gol=3 model_t=2`."""
-    keys = [name for name in cells if name in CONFIG_COLUMNS and name != "seed"]
+    keys = [name for name in cells if name in registry.config_keys() and name != "seed"]
     if keys and len(keys) < len(cells):
         pairs = zip(*([f"{key}={cell}" if cell else "" for cell in cells[key]] for key in keys), strict=True)
         configs = [" ".join(filter(None, row)) for row in pairs]

@@ -5,7 +5,6 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from results_db.columns import CONFIG_COLUMNS, METRIC_COLUMNS, in_order
 from results_db.files import Files
 from results_db.store.sql import SqlStore
 from results_db.text import cell_text, short_path
@@ -20,8 +19,6 @@ def collect(store: SqlStore, run_id: str) -> dict[str, Any]:
     run = store.run(run_id)
     return {
         **run,
-        "config": _ordered(run["config"], CONFIG_COLUMNS),
-        "metrics": _ordered(run["metrics"], METRIC_COLUMNS),
         "attempts": [_shown(attempt, Files(store.folder)) for attempt in store.attempts(run_id)],
         "traces": {
             name: {"points": len(steps), "step": steps[-1], "value": values[-1]}
@@ -86,13 +83,9 @@ def _discarded(record: Mapping[str, Any]) -> dict[str, Any]:
     """What was discarded, with its metrics beside the rest and the names of its traces and samples in one cell each."""
     kept = {name: record[name] for name in ("why", "discarded_at", "outcome", "seconds")}
     names = {name: ", ".join(record[name]) for name in ("traces", "samples")}
-    return {**kept, **_ordered(record["metrics"], METRIC_COLUMNS), **names}
+    return {**kept, **record["metrics"], **names}
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
     width = max(map(len, values), default=0)
     return "\n".join(f"{name:<{width}}  {cell_text(value)}".rstrip() for name, value in values.items())
-
-
-def _ordered(values: Mapping[str, Any], order: tuple[str, ...]) -> dict[str, Any]:
-    return {name: values[name] for name in in_order(values, order) if name in values}

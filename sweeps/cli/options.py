@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from imagination import registry
 from results_db import console
 from results_db.cli.options import reading
-from results_db.columns import CONFIG_COLUMNS
 from sweeps.launch.options import LaunchOptions, say
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _complete_specs(
 
 
 def _complete_keys(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    keys = (*CONFIG_COLUMNS, "runs", "seeds", "launcher")
+    keys = (*registry.config_keys(), "runs", "seeds", "launcher")
     return [f"{key}=" for key in keys if key.startswith(incomplete)]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagination import registry
-from imagination.schema import keys, nearest, plain
+from imagination.schema import nearest, plain
 from sweeps.spec import sections
 from sweeps.spec.document import Node, SpecError, read
 from sweeps.spec.expand import Expansion, expand
@@ -86,7 +86,7 @@ def load(named: str | Path, *, above: tuple[Path, ...] = ()) -> Spec:
 
 
 def _check_top(entries: dict[str, Node]) -> None:
-    config_keys = [key for name in registry.EXPERIMENTS for key in keys(registry.config_type(name))]
+    config_keys = [key for declared in registry.declarations() for key in declared.keys]
     for key, node in entries.items():
         if key not in sections.TOP_KEYS:
             hint = "" if key in config_keys else nearest(key, [*sections.TOP_KEYS, *config_keys])

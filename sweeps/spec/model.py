@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from imagination import registry
 from imagination.schema import Scalar, setting
-from jobs.config import DEFAULT_PRESET, stack
+from jobs.config import stack
 from sweeps.spec.sample import Distribution
 
 Values = Mapping[str, Scalar]
@@ -80,7 +80,7 @@ class Part:
     file: str
     spec: str = ""
     experiment: str
-    preset: str = DEFAULT_PRESET
+    preset: str
     base: Values = field(default_factory=dict)
     rows: Sequence[Row]
     grid: Mapping[str, Sequence[Scalar]] = field(default_factory=dict)

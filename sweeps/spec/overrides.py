@@ -50,7 +50,7 @@ def apply_overrides(spec: Spec, overrides: Sequence[str]) -> Spec:
 def _scoped(path: str) -> tuple[str, str]:
     """The experiment before a key (empty: all experiments), and the key."""
     first, _, rest = path.partition(".")
-    return (first, rest) if rest and first in registry.EXPERIMENTS else ("", path)
+    return (first, rest) if rest and first in registry.names() else ("", path)
 
 
 def _check_form(override: "Override", scope: str, key: str, seen: set[tuple[str, str]]) -> None:

@@ -91,14 +91,14 @@ def part(root: Node, entries: Mapping[str, Node], *, spec: str) -> Part:
         SpecError: a section is wrong. Wrong cells are noted in `Part.mistakes` instead.
     """
     if "experiment" not in entries:
-        root.fail(f"experiment: missing; valid experiments: {', '.join(registry.EXPERIMENTS)}")
+        root.fail(f"experiment: missing; valid experiments: {', '.join(registry.names())}")
     experiment = entries["experiment"].word("experiment")
-    located(entries["experiment"], registry.entry, experiment)
+    declared = located(entries["experiment"], registry.declaration, experiment)
     mistakes: list[str] = []
     rows = [Row({}, None, root.line, {})]
     if "cells" in entries:
         rows = _rows(experiment, entries["cells"], mistakes)
-    read: dict[str, Any] = {
+    read: dict[str, Any] = {"preset": declared.default_preset} | {
         "zipped" if key == "zip" else key: reader(experiment, entries[key])
         for key, reader in _READERS.items()
         if key in entries

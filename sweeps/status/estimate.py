@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from imagination.schema import Scalar
+from imagination import registry
+from imagination.schema import RunConfig, Scalar, rebuild
 from jobs.identity import canonical_json
 from jobs.progress import Training, Where
 from results_db.contract import State
@@ -21,12 +22,13 @@ _ALL = ""
 
 
 def total_steps(config: Mapping[str, Scalar]) -> int:
-    """A run's step limit: that of its training, and that of a post-hoc adversary."""
-    return int(config.get("max_steps", 0)) + _adversary_steps(config)
+    """The largest number of steps of a run; 0 if it is not known."""
+    return _built(config).total_steps
 
 
-def _adversary_steps(config: Mapping[str, Scalar]) -> int:
-    return int(config.get("adv_steps", 0)) if config.get("gan") == "posthoc" else 0
+def _built(config: Mapping[str, Scalar]) -> RunConfig:
+    built: RunConfig = rebuild(registry.config_type(str(config["experiment"])), config)
+    return built
 
 
 @dataclass
@@ -83,14 +85,14 @@ class Estimate:
     def _add_steps(self, config: str, steps: float) -> None:
         if steps > 0:  # false for NaN
             for key in (config, _ALL):
-                self._steps[key].append(steps + _adversary_steps(self._template[config]))
+                self._steps[key].append(steps + _built(self._template[config]).later_steps)
 
     def _add_seconds(self, config: str, seconds: float, where: Where) -> None:
         for key in (config, _ALL):
             self._seconds[key, where].add(seconds)
 
     def ended(self, run_id: str, where: Where, *, seconds: float, steps: float) -> None:
-        """Learns from a run that has just ended: its training time, and its steps without the adversary's."""
+        """Learns from a run that has just ended: its training time, and its metric `steps`."""
         self._add_steps(self._config_of[run_id], steps)
         self._add_seconds(self._config_of[run_id], seconds, where)
 

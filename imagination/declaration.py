@@ -1,0 +1,122 @@
+"""What an experiment declares about itself. Torch-free: specs are checked against it on the login node."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any
+
+from imagination.schema import ConfigError, RunConfig, Scalar, added, build, keys, needs, require
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+RESERVED = ("run_id", "sweep", "state", "outcome", "attempts", "seconds", "gate", "kept")
+"""The columns of every run, which no config key or metric may be named like."""
+
+_DOTTED = re.compile(r"[\w.]+:\w+")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A run is kept if this metric is at least `least`."""
+
+    metric: str
+    least: float
+
+    def __str__(self) -> str:
+        return f"{self.metric} >= {self.least:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """An experiment: the schema of its configs, the meaning of its metrics, and what trains its runs.
+
+    Names of code are `module:name`, so that nothing is imported before it is needed.
+
+    Attributes:
+        name: the experiment's name in specs and stores.
+        config: its config dataclass, a subclass of `RunConfig`.
+        presets: named values that differ from the config's defaults. The first is the default preset.
+        cells: the config keys that usually tell the rows of a table apart; listings show them first.
+        metrics: what each metric of a run means, in one line, in the order of listings.
+        gate: which completed runs are kept; None: all of them.
+        runner: a `imagination.runner.Runner`, which trains packs of runs.
+        function: instead of a runner, a function of one run: `run(config, recorder)`, see `imagination.function`.
+        figures: by name, functions that draw a run, see `results_db.views.figures.own`.
+        numbers: the numbers of a paper that its runs are compared with: a `results_db.paper.numbers.Paper`.
+    """
+
+    name: str
+    config: type
+    presets: Mapping[str, Mapping[str, Scalar]] = field(default_factory=lambda: {"default": {}})
+    cells: tuple[str, ...] = ()
+    metrics: Mapping[str, str]
+    gate: Gate | None = None
+    runner: str = ""
+    function: str = ""
+    figures: Mapping[str, str] = field(default_factory=dict)
+    numbers: str = ""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The config keys in the order of listings: experiment, preset, the cells' keys, the others, the seed."""
+        first = ("experiment", "preset", *self.cells)
+        return (*first, *(key for key in keys(self.config) if key not in first))
+
+    @property
+    def default_preset(self) -> str:
+        """The preset of a spec that names none."""
+        return next(iter(self.presets))
+
+    def check(self) -> None:
+        """Check that the declaration does not contradict itself.
+
+        Raises:
+            ConfigError: it does; one line says where.
+        """
+        try:
+            self._check()
+        except ConfigError as error:
+            raise ConfigError(f"experiment '{self.name}': {error}", key="experiment") from None
+
+    def _check(self) -> None:
+        _require(_NAME.fullmatch(self.name), "its name is not of a-z, 0-9 and _, with at most 40 characters")
+        is_config = isinstance(self.config, type) and issubclass(self.config, RunConfig)
+        _require(is_config and is_dataclass(self.config), "config is not a dataclass derived from RunConfig")
+        known = keys(self.config)
+        for place, names in (("cells", self.cells), ("metrics", self.metrics)):
+            _require(len(set(names)) == len(names), f"{place} names a key twice")
+        strange = [key for key in self.cells if key not in known]
+        _require(not strange, f"cells has {', '.join(strange)}, which config lacks")
+        taken = [name for name in (*known, *self.metrics) if name in RESERVED]
+        _require(not taken, f"{', '.join(taken)} is a column of every run; choose another name")
+        _require("steps" not in known, "steps is a metric, the trained steps; name the key max_steps")
+        both = [name for name in self.metrics if name in known]
+        _require(not both, f"{', '.join(both)} is a metric and a config key")
+        _require(
+            self.gate is None or self.gate.metric in self.metrics,
+            f"the gate '{self.gate}' is about a metric that metrics lacks",
+        )
+        _require(bool(self.runner) != bool(self.function), "give either runner or function")
+        for path in filter(None, (self.runner, self.function, self.numbers, *self.figures.values())):
+            _require(_DOTTED.fullmatch(path), f"'{path}' is not of the form module:name")
+        _require(self.presets, "presets is empty; give at least {'default': {}}")
+        given = dict.fromkeys(needs(self.config), "0" * 64)
+        for name, values in self.presets.items():
+            try:
+                build(self.config, {**given, "experiment": self.name, "preset": name, **values})
+            except ConfigError as error:
+                raise ConfigError(f"preset '{name}': {error}") from None
+
+    def stored(self) -> dict[str, Any]:
+        """What a store keeps with the runs, as JSON, so that they can be read without this code."""
+        return {
+            "keys": list(self.keys),
+            "cells": list(self.cells),
+            "metrics": dict(self.metrics),
+            "gate": None if self.gate is None else [self.gate.metric, self.gate.least],
+            "needs": list(needs(self.config)),
+            "before": dict(added(self.config)),
+        }
+
+
+def _require(holds: object, message: str) -> None:
+    require(bool(holds), message, keys=("experiment",))
