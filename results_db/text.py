@@ -1,5 +1,6 @@
-"""Text for people: short run ids, cell values, the nearest valid word, counts, and folded lines."""
+"""Text for people: short run ids, cell values, counts, and folded lines."""
 
+import re
 import textwrap
 from datetime import datetime
 from pathlib import Path
@@ -22,8 +23,6 @@ def short_path(path: Path) -> str:
     return str(path)
 
 
-# `imagination.schema` has the same function, because neither package may import the other. The cutoffs are
-# equal, so every command suggests the same words.
 def one_line(text: object) -> str:
     """The text with each run of white space, newlines included, replaced by one space."""
     return " ".join(str(text).split())
@@ -45,6 +44,15 @@ def folded(text: str, width: int | None) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 run`, `2 runs`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+_ID = re.compile("((?:sha256:)?[0-9a-f]{10})[0-9a-f]{54}")
+
+
+def brief(text: str) -> str:
+    """The text; of a whole run id or digest only the beginning."""
+    found = _ID.fullmatch(text)
+    return found[1] if found else text
 
 
 def cell_text(value: Any) -> str:
