@@ -71,6 +71,10 @@ def setting(
     return dataclasses.field(default=default, metadata={k: v for k, v in rules.items() if v is not None})
 
 
+ASSET = "sha256:"
+"""What the value of a need begins with if it is a file, before the digest of its content."""
+
+
 def need(*experiments: str, asset: bool = False, optional: bool = False) -> Any:
     """A dataclass field that names a run, or a file, that the run builds on.
 

@@ -4,7 +4,8 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, build, keys
@@ -37,6 +38,16 @@ def resolve(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict
     config_type = registry.config_type(experiment)
     config: object = build(config_type, stack(experiment, preset, *layers))
     return {key: getattr(config, key) for key in keys(config_type)}
+
+
+def complete(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict[str, Any]:
+    """The values of all keys, not yet checked; a key that nothing sets has the experiment's default.
+
+    Raises:
+        ConfigError: see `stack`.
+    """
+    defaults = {key.name: key.default for key in fields(registry.config_type(experiment))}
+    return {**defaults, **stack(experiment, preset, *layers)}
 
 
 def stack(experiment: str, preset: str, *layers: Mapping[str, object]) -> dict[str, object]:

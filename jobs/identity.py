@@ -5,7 +5,8 @@ import json
 from collections.abc import Mapping
 
 from imagination import registry
-from imagination.schema import Scalar, added
+from imagination.schema import ASSET, Scalar, added, needs
+from results_db.contract import PlannedRun
 
 SCHEMA_VERSION = 1
 """Part of every run id. Raise it when the same config begins to mean another training, and no new key says so."""
@@ -18,6 +19,13 @@ def canonical_json(config: Mapping[str, Scalar]) -> str:
         ValueError: a value is NaN or infinite, which JSON cannot hold.
     """
     return json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def planned(config: Mapping[str, Scalar]) -> PlannedRun:
+    """The run of a complete config, with the ids of the runs that it builds on."""
+    keys = needs(registry.config_type(str(config["experiment"])))
+    ids = {key: str(config[key]) for key in keys if config[key] and not str(config[key]).startswith(ASSET)}
+    return PlannedRun(run_id(config), config, ids)
 
 
 def run_id(config: Mapping[str, Scalar]) -> str:

@@ -325,7 +325,8 @@ def ending(event: Mapping[str, Any]) -> str:
     if event["state"] != "COMPLETED":
         return str(event["state"]) + (f": {event['error']}" if event.get("error") else "")
     metrics = event["metrics"]
-    parts = [f"{event['outcome']} at step {metrics.get('steps', 0):.0f}", f"in {duration(event['seconds'])}"]
+    outcome = f"{event['outcome']} at step {metrics['steps']:.0f}" if "steps" in metrics else event["outcome"]
+    parts = [outcome, f"in {duration(event['seconds'])}"]
     shown = [name for name in ("train_accuracy", "metric", "correlation") if metrics.get(name) is not None]
     return ", ".join([*parts, *(f"{name} {metrics[name]:.4f}" for name in shown)])
 

@@ -214,6 +214,11 @@ class RunRecorder(Recorder):
         """Ends the attempt as PREEMPTED, because its worker must stop. The checkpoint stays."""
         self._end(State.PREEMPTED, step=self._saved_step)
 
+    def hold_back(self, why: object) -> None:
+        """Ends the attempt as CANCELLED, because what the run builds on is not there."""
+        log.warning("run %s is not trained: %s", short(self.attempt.run_id), why)
+        self._end(State.CANCELLED, str(why), error=str(why))
+
     def started(self) -> None:
         """Reports that the attempt began."""
         step = _steps(self.checkpointed or {})

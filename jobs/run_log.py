@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 
 from imagination.schema import Scalar
-from jobs.config import resolve
+from jobs.config import complete
 from jobs.pack import Pack
 from jobs.progress import Display
-from results_db.text import cell_text
+from results_db.text import brief, cell_text
 
 _ROUTINE = re.compile(r"\d\d:\d\d:\d\d [0-9a-f]{10} |[-0-9]{10} [0-9:,]{12} INFO ")
 """The beginning of a line of `RunLog`, or of a worker's logger at level INFO."""
@@ -42,9 +42,9 @@ class RunLog:
 
 def label(config: Mapping[str, Scalar]) -> str:
     """The seed of a complete config, and its values that differ from the preset's."""
-    usual = resolve(str(config["experiment"]), str(config["preset"]))
+    usual = complete(str(config["experiment"]), str(config["preset"]))
     shown = {key: value for key, value in config.items() if value != usual[key] or key == "seed"}
-    return " ".join(f"{key}={cell_text(value)}" for key, value in shown.items())
+    return " ".join(f"{key}={brief(cell_text(value))}" for key, value in shown.items())
 
 
 def unusual(lines: str) -> list[str]:

@@ -24,13 +24,13 @@ from omegaconf.errors import OmegaConfBaseException
 from imagination.schema import ConfigError, Scalar
 from jobs import command_line, hydra_config
 from jobs.config import RunSettings
-from jobs.identity import run_id
+from jobs.identity import planned, run_id
 from jobs.pack import Pack, Task
 from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts, provenance, slurm_job
 from jobs.run_log import label
 from results_db import console
-from results_db.contract import PlannedRun, State, StoreError
+from results_db.contract import State, StoreError
 from results_db.files import Files
 from results_db.spool.delivery import Delivery
 from results_db.store.address import locate
@@ -61,7 +61,7 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
     with closing(open_store(settings.db, create=True)) as store:
         Files(store.folder).take(store.uuid)
         lose_dead_attempts(store)
-        run = PlannedRun(identity, config)
+        run = planned(config)
         store.stage([run])
         task = Task(Pack((run,)), tuple(store.claim([identity], launcher="hand", retry_failed=True)))
         about = label(config)

@@ -1,20 +1,22 @@
 """Trains the runs of a pack, and records each run when it ends. Imports torch."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from imagination import registry
+from imagination import registry, schema
 from imagination.function import FunctionRunner
-from imagination.runner import CheckpointError, Run, Runner
+from imagination.runner import CheckpointError, Needed, Run, Runner
 from imagination.schema import ConfigError, rebuild
+from jobs import needs
+from jobs.needs import UnmetError
 from jobs.pack import Task
 from jobs.provenance import cpu_name
 from jobs.recording import Report, RunRecorder
-from results_db.contract import Provenance, State
+from results_db.contract import Provenance, State, StoreError
 from results_db.spool.delivery import Delivery
 
 log = logging.getLogger(__name__)
@@ -73,10 +75,11 @@ def runner(experiment: str) -> Runner:
 
 @dataclass(frozen=True)
 class _Member:
-    """A run that this worker trains: its config (the experiment's dataclass) and its recorder."""
+    """A run that this worker trains: its config (the experiment's dataclass), its recorder, and what it builds on."""
 
     config: Any
     recorder: RunRecorder
+    needs: Mapping[str, Needed]
 
 
 def run_pack(
@@ -104,7 +107,8 @@ def run_pack(
         By run id, the final state of this worker's attempt. Skipped runs are left out.
     """
     begun = {attempt.run_id: attempt for attempt in delivery.begin(task.attempts, provenance)}
-    members = []
+    members: list[_Member] = []
+    recorders: list[RunRecorder] = []
     for run in task.pack.runs:
         if run.run_id not in begun:
             report({"event": "skipped", "run_id": run.run_id})
@@ -117,9 +121,14 @@ def run_pack(
             report=report,
             log_file=provenance.log,
         )
+        recorders.append(recorder)
         recorder.started()
-        members.append(_Member(config, recorder))
-    recorders = [member.recorder for member in members]
+        try:
+            found = _needs(config, delivery)
+        except (UnmetError, StoreError) as error:
+            recorder.hold_back(error)
+            continue
+        members.append(_Member(config, recorder, found))
 
     def stops() -> bool:
         return stop() or all(r.superseded or r.ended_as is not None for r in recorders)
@@ -127,6 +136,15 @@ def run_pack(
     if members:
         _train(members, device=device, stop=stops, checkpoint_every_s=checkpoint_every_s)
     return {r.attempt.run_id: r.state for r in recorders if r.state is not None}
+
+
+def _needs(config: Any, delivery: Delivery) -> Mapping[str, Needed]:
+    """See `needs.find`. A run without needs does not wait for the store."""
+    kind: type = type(config)
+    if not any(getattr(config, key) for key in schema.needs(kind)):
+        return {}
+    with delivery.reading() as store:
+        return needs.find(config, store)
 
 
 def _train(
@@ -168,7 +186,7 @@ def _run(
 ) -> bool:
     """See `Runner.train`. A run whose checkpoint does not fit starts from the one before, or from its beginning."""
     while True:
-        runs = [Run(m.config, m.recorder, m.recorder.checkpointed) for m in members]
+        runs = [Run(m.config, m.recorder, m.recorder.checkpointed, m.needs) for m in members]
         trains = runner(members[0].config.experiment)
         try:
             return trains.train(runs, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s)

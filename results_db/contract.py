@@ -139,6 +139,15 @@ class Experiment:
     needs: Sequence[str] = ()
     before: Mapping[str, Scalar] = field(default_factory=dict)
 
+    def missed(self, outcome: str, metrics: Mapping[str, float | None]) -> str | None:
+        """The gate that a run with this outcome and these metrics misses, in words; None: it is kept."""
+        if outcome == DIVERGED:
+            return f"it {DIVERGED}"
+        if self.gate is None:
+            return None
+        value = metrics.get(self.gate[0])
+        return None if value is not None and value >= self.gate[1] else f"{self.gate[0]} >= {self.gate[1]:g}"
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -492,7 +501,7 @@ class Store(Protocol):
         Their records stay, see `discarded`; their weights move to the folder `discarded`.
 
         Raises:
-            StoreError: a run is unknown or not COMPLETED.
+            StoreError: a run is unknown or not COMPLETED, or a stored run that is not among them builds on it.
         """
 
     def discarded(self, run_id: str) -> list[dict[str, Any]]:

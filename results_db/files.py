@@ -1,5 +1,6 @@
 """Atomic writes, and the paths of the files beside a store."""
 
+import hashlib
 import logging
 import os
 import re
@@ -56,6 +57,15 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def digest(path: Path) -> str | None:
+    """The SHA-256 of a file's content; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def file_name(attempt: Attempt, suffix: str) -> str:
@@ -176,6 +186,10 @@ class Files:
     def artifacts(self, attempt: Attempt) -> Path:
         """The folder of the files that this attempt left; they bear the names of its artifacts."""
         return self.folder / "artifacts" / file_name(attempt, "")
+
+    def asset(self, sha256: str) -> Path:
+        """A file that runs build on, named by the digest of its content."""
+        return self.folder / "assets" / sha256
 
     def name(self, path: Path) -> str:
         """The path as the store keeps it: relative to the folder if it lies inside, so that the folder may move."""

@@ -1,5 +1,6 @@
-"""Text for people: short run ids, cell values, the nearest valid word, counts, and folded lines."""
+"""Text for people: short run ids, cell values, counts, and folded lines."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 from datetime import datetime
@@ -50,6 +51,15 @@ def some(run_ids: Sequence[str]) -> str:
     """The number of runs and their first ids: `7 runs: 1a2b3c4d5e, ...`."""
     more = ", ..." if len(run_ids) > 5 else ""
     return f"{counted(len(run_ids), 'run')}: {', '.join(map(short, run_ids[:5]))}{more}"
+
+
+_ID = re.compile("((?:sha256:)?[0-9a-f]{10})[0-9a-f]{54}")
+
+
+def brief(text: str) -> str:
+    """The text; of a whole run id or digest only the beginning."""
+    found = _ID.fullmatch(text)
+    return found[1] if found else text
 
 
 def cell_text(value: Any) -> str:

@@ -167,6 +167,8 @@ class LocalLauncher:
         self._display = display
         self._labels = labels
         self._waiting: deque[Pack] = deque()
+        self._open: set[str] = set()  # ids of runs whose packs wait or train
+        self._idle: list[_Worker] = []  # until other workers have trained what the waiting packs need
         self._tries: dict[str, int] = {}
         self._workers: list[_Worker] = []
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -187,6 +189,7 @@ class LocalLauncher:
     def run(self, packs: Sequence[Pack]) -> None:
         """Train the packs, until they are done or a signal stops the launcher."""
         self._waiting.extend(packs)
+        self._open = {run.run_id for pack in packs for run in pack.runs}
         previous = {number: signal.signal(number, self._signal) for number in (signal.SIGINT, signal.SIGTERM)}
         threading.Thread(target=self._ask_store, daemon=True).start()
         try:
@@ -251,6 +254,7 @@ class LocalLauncher:
         """Train no further packs, because the store stays away."""
         self.failure = why
         self._waiting.clear()
+        self._wake()
         for worker in self._workers:
             if worker.claimed is None:
                 worker.dismiss()
@@ -320,6 +324,7 @@ class LocalLauncher:
         if event["event"] in ("ready", "idle"):
             if worker.pack is not None:
                 self._files.pack(worker.pack.pack_id).unlink(missing_ok=True)
+                self._close(worker.pack)
             worker.ready, worker.pack, worker.claimed = True, None, None
             self._give_work(worker)
             return
@@ -333,14 +338,33 @@ class LocalLauncher:
         self._display.event(event, self._labels.get(run_id, ""))
 
     def _give_work(self, worker: _Worker) -> None:
-        """Claim the next pack for the worker, or close its input."""
-        if not self._waiting:
-            worker.dismiss()
+        """Claim the next pack for the worker whose needs are trained, or close its input."""
+        ready = next((pack for pack in self._waiting if self._is_ready(pack)), None)
+        if ready is None:
+            if self._waiting:
+                self._idle.append(worker)
+            else:
+                worker.dismiss()
             return
-        worker.pack, worker.begun = self._waiting.popleft(), set()
+        self._waiting.remove(ready)
+        worker.pack, worker.begun = ready, set()
         run_ids = [run.run_id for run in worker.pack.runs]
         claim = partial(self._store.claim, run_ids, launcher="local", retry_failed=True)
         self._ask(claim, then=partial(self._claimed, worker, worker.pack))
+
+    def _is_ready(self, pack: Pack) -> bool:
+        return all(self._open.isdisjoint(run.needs.values()) for run in pack.runs)
+
+    def _close(self, pack: Pack) -> None:
+        """Note that a pack is done, and give work to the workers that waited for it."""
+        self._open.difference_update(run.run_id for run in pack.runs)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Give work to the idle workers again, or dismiss them."""
+        idle, self._idle = self._idle, []
+        for worker in idle:
+            self._give_work(worker)
 
     def _claimed(self, worker: _Worker, pack: Pack, attempts: Sequence[Attempt]) -> None:
         """Give the worker its pack, unless it is gone or must stop."""
@@ -364,10 +388,12 @@ class LocalLauncher:
         """A worker's output ended: it is done, or dead."""
         code = _wait(worker.process, within_s=_END_WITHIN_S)
         self._workers.remove(worker)
+        self._idle = [one for one in self._idle if one is not worker]
         if not worker.ready and self._stopping is None:
             # The next worker would fail as well: the store, the installation or the machine is at fault.
             self.failure = f"a worker could not start: {worker.log_line}; its log: {worker.log}"
             self._waiting.clear()
+            self._wake()
         elif worker.pack is not None and worker.claimed is not None and self._stopping is None:
             self._died(worker, worker.pack, code)
         claimed = (worker.claimed or {}).values()
@@ -394,6 +420,7 @@ class LocalLauncher:
                 self._close_attempt(worker.claimed.pop(run_id), State.FAILED, code, worker)
             else:
                 self.failure = f"run {short(run_id)}: its worker died before it began; {worker.log_line}"
+        self._close(pack)
 
     def _withdraw(self, attempts: Sequence[Attempt]) -> None:
         """Take back claims of runs that no worker began."""

@@ -4,6 +4,8 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import settings
 from slurm_fixtures import own, slurm, slurm_cluster, slurm_with
 from store_helpers import ThroughSpool
 
+from imagination import registry
 from results_db.store.sql import SqlStore, open_store, upgrade_store
 
 __all__ = ["own", "slurm", "slurm_cluster", "slurm_with"]  # fixtures, which pytest finds here
@@ -42,6 +45,28 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     elif native.library() is None:
         pytest.skip("no compiled kernels here")
     return str(request.param)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Installs a package of `tests/` into a folder that this test and its subprocesses import from."""
+
+    def install(name: str) -> None:
+        place = tmp_path / "site"
+        source = Path(__file__).with_name(name)
+        command = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation")
+        subprocess.run([*command, "--target", place, source], check=True, timeout=120)
+        monkeypatch.syspath_prepend(place)
+        monkeypatch.setenv("PYTHONPATH", str(place))
+        forget()
+
+    def forget() -> None:
+        for cached in (registry._known, registry.declaration):
+            cached.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    forget()
 
 
 @pytest.fixture

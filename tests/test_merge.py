@@ -124,6 +124,29 @@ def test_artifacts_needs_and_what_is_known_of_the_experiment_join(store: SqlStor
         assert (Files(third.folder).discarded / brought.name / "inner" / "a.txt").read_text() == "found"
 
 
+def test_files_that_a_run_builds_on_join(store: SqlStore, other: SqlStore) -> None:
+    other.stage([PlannedRun(RUN, {"seed": 1, "source": f"sha256:{'cd' * 32}"})])
+    for name in ("cd", "ef"):
+        write(Files(other.folder).asset(name * 32), name)
+    merge(store, other)
+    assert Files(store.folder).asset("cd" * 32).read_text() == "cd"
+    assert not Files(store.folder).asset("ef" * 32).exists()  # nothing that joined builds on it
+
+
+def test_a_result_on_which_others_build_is_not_replaced(store: SqlStore, other: SqlStore) -> None:
+    stored(store)
+    store.stage([PlannedRun(OTHER, {"seed": 1}, {"base": RUN})])
+    store.finish(start(store, OTHER, WHO), record(OTHER))
+    stored(other, metric=0.75)
+    Files(store.folder).take(store.uuid)
+    before = content(store)
+    with pytest.raises(
+        StoreError, match="is needed by stored runs such as cdcdcdcdcd; discard these as well"
+    ):
+        merge(store, other, prefer="theirs")
+    assert content(store) == before
+
+
 def test_equal_results_are_skipped_and_different_ones_refused(store: SqlStore, other: SqlStore) -> None:
     for run_id in (RUN, OTHER):
         stored(store, run_id)

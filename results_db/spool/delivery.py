@@ -8,8 +8,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,9 @@ HEARTBEAT_EVERY_S = 15.0
 
 BEGIN_WITHIN_S = 10.0
 """How long a worker waits to hear whether its attempts count. Without an answer they do."""
+
+READ_WITHIN_S = 60.0
+"""How long a worker waits for the store if its runs build on others."""
 
 CLOSE_WITHIN_S = 10.0
 """How long a worker that is done waits until its last records are delivered."""
@@ -119,6 +122,26 @@ class Delivery:
             for own in mine.values():
                 own.over = own.reply not in (None, Reply.ACCEPTED)
         return [attempt for attempt, own in mine.items() if not own.over]
+
+    @contextmanager
+    def reading(self) -> Iterator[Store]:
+        """The store, for a worker that looks for what its runs build on. Call it before the training.
+
+        Raises:
+            StoreError: it has been away for a minute.
+        """
+        deadline = time.monotonic() + READ_WITHIN_S
+        while True:
+            try:
+                store = self._connect()
+                break
+            except StoreError as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("%s; trying again", error)
+                time.sleep(2)
+        with closing(store):
+            yield store
 
     def progress(self, attempt: Attempt, *, step: int, values: Mapping[str, float]) -> None:
         """Note the progress of an attempt, for its next heartbeat."""

@@ -109,13 +109,16 @@ def merge(store: SqlStore, other: SqlStore, *, prefer: Prefer | None = None, dry
         found.without_weights = [run_id for run_id, source, _ in copies if not _is_file(source) and run_id]
         if found.conflicts or dry_run:
             return found
-        files = [(source, target) for _, source, target in copies if _is_file(source)]
+        pairs = [(source, target) for _, source, target in copies]
+        pairs += _assets(theirs, fates, Files(store.folder), Files(other.folder))
+        files = [(source, target) for source, target in pairs if _is_file(source)]
         made = _copy(files, Files(store.folder), uuid=store.uuid)
         try:
             with store._writing() as ours:
                 rows.lock_runs(ours, [own.run_id for _, own, _ in fates if own is not None])
                 if _fates(ours, theirs, prefer=prefer) != fates:
                     raise StoreError("runs changed during the merge, which was taken back; merge again")
+                rows.check_not_needed(ours, found.replaced)
                 _declare(ours, theirs)
                 why = f"replaced by the result in {other.display_url}"
                 for run, own, fate in fates:
@@ -240,6 +243,17 @@ def _copies(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Ite
                 yield "", other.checkpoint(before), ours.checkpoint(after)
             for path in left.rglob("*"):
                 yield "", path, brought / path.relative_to(left)
+
+
+def _assets(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Iterator[tuple[Path, Path]]:
+    """The files that the runs that join build on, and that only the other store has."""
+    there = {path.name for path in other.asset("").glob("*")}
+    query = select(models.Shared.value).join(models.Run, models.Run.settings == models.Shared.id)
+    for run in [run for run, _, fate in fates if there and fate in (_Fate.JOINS, _Fate.REPLACES)]:
+        for value in (theirs.scalar(query.where(models.Run.id == run.id)) or {}).values():
+            digest = str(value).removeprefix("sha256:")
+            if digest in there and not ours.asset(digest).exists():
+                yield other.asset(digest), ours.asset(digest)
 
 
 def _is_file(path: Path) -> bool:

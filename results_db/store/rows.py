@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
@@ -17,11 +17,13 @@ from results_db.contract import (
     Reply,
     RunRecord,
     State,
+    StoreError,
     Traces,
     UnknownRunError,
 )
 from results_db.store import models
 from results_db.store.packed import pack_metrics, unpack_metrics
+from results_db.text import short
 
 Id = TypeVar("Id", int, str)
 
@@ -265,6 +267,24 @@ def note_needs(connection: Connection, runs: Sequence[PlannedRun]) -> None:
         ]
         if fresh:
             connection.execute(insert(table), fresh)
+
+
+def check_not_needed(connection: Connection, run_ids: Collection[str]) -> None:
+    """Check that no COMPLETED run but these builds on one of these.
+
+    Raises:
+        StoreError: one does.
+    """
+    run, table = models.Run, models.Need
+    query = (
+        select(table.needed, run.run_id).join(run, run.id == table.run).where(run.state == State.COMPLETED)
+    )
+    for chunk in chunks(sorted(run_ids)):
+        for needed, by in connection.execute(query.where(table.needed.in_(chunk))):
+            if by not in run_ids:
+                raise StoreError(
+                    f"run {short(needed)} is needed by stored runs such as {short(by)}; discard these as well"
+                )
 
 
 def insert_new(

@@ -262,6 +262,7 @@ class SqlStore(AttemptStore):
     def discard(self, run_ids: Collection[str], *, why: str) -> None:
         with self._writing() as connection:
             now = rows.now(connection)
+            rows.check_not_needed(connection, run_ids)
             for run in rows.lock_runs(connection, run_ids).values():
                 if run.state != State.COMPLETED:
                     raise StoreError(

@@ -1,13 +1,17 @@
 """Everything about one run: `imagine-results show`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+from results_db.contract import UnknownRunError
 from results_db.files import Files
 from results_db.store.sql import SqlStore
 from results_db.text import cell_text, short_path
+
+_SHOWN = 5
+"""How many of the runs that need a run are listed."""
 
 
 def collect(store: SqlStore, run_id: str) -> dict[str, Any]:
@@ -26,6 +30,9 @@ def collect(store: SqlStore, run_id: str) -> dict[str, Any]:
             if steps
         },
         "samples": sorted(store.samples(run_id)),
+        "needs": {key: _needed(store, needed) for key, needed in store.needs(run_id).items()},
+        "needed_by": store.needed_by(run_id),
+        "artifacts": {name: vars(about) for name, about in store.artifacts(run_id).items()},
         "discarded": [
             {**record, "traces": sorted(record["traces"]), "samples": sorted(record["samples"])}
             for record in store.discarded(run_id)
@@ -51,10 +58,28 @@ def describe(found: Mapping[str, Any]) -> str:
             for record in found["discarded"]
         },
         **{name: "\n".join(found[name]) for name in ("sweeps", "tags", "samples")},
+        "needs": _pairs({key: " ".join(map(str, one.values())) for key, one in found["needs"].items()}),
+        "needed by": _some(found["needed_by"]),
+        "artifacts": _pairs({name: f"{about['size']:,} bytes" for name, about in found["artifacts"].items()}),
         "files": "\n".join(short_path(Path(file)) for file in found["files"]),
     }
     parts = [f"{title}\n{indent(body, '  ')}" for title, body in sections.items() if body]
     return "\n\n".join([_pairs(head), *parts])
+
+
+def _needed(store: SqlStore, run_id: str) -> dict[str, Any]:
+    """What a run builds on: the other run, its experiment and its state."""
+    try:
+        run = store.run(run_id)
+    except UnknownRunError:
+        return {"run_id": run_id, "experiment": "", "state": "not in this store"}
+    return {"run_id": run_id, "experiment": run["config"]["experiment"], "state": run["state"]}
+
+
+def _some(run_ids: Sequence[str]) -> str:
+    """The first of these runs, and the number of the others."""
+    more = f"\nand {len(run_ids) - _SHOWN} more" if len(run_ids) > _SHOWN else ""
+    return "\n".join(run_ids[:_SHOWN]) + more
 
 
 def _shown(attempt: Mapping[str, Any], files: Files) -> dict[str, Any]:

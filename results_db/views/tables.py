@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from results_db.paper.numbers import LEADS
-from results_db.text import cell_text, one_line
+from results_db.text import brief, cell_text, one_line
 from results_db.views import layout
 
 Row = Mapping[str, Any]
@@ -62,7 +62,7 @@ def render(rows: Sequence[Row], names: Sequence[str], *, style: str, captioned: 
         for row in rows:
             writer.writerow({k: cell_text(v) if isinstance(v, bool) else v for k, v in row.items()})
         return buffer.getvalue().rstrip("\n")
-    cells = {name: [one_line(cell_text(row.get(name))) for row in rows] for name in names}
+    cells = {name: [brief(one_line(cell_text(row.get(name)))) for row in rows] for name in names}
     if style == "rich":
         return layout.table(cells, captioned=captioned)
     same = layout.same_in_all(cells, captioned)

@@ -76,6 +76,18 @@ def deal(packs: Sequence[Pack], *, limit: int, parallelism: int) -> list[Part]:
     return parts
 
 
+def in_levels(packs: Sequence[Pack]) -> list[list[Pack]]:
+    """The packs in levels: those that need none of these runs, then those that need runs of the first level, ..."""
+    level_of: dict[str, int] = {}
+    levels: dict[int, list[Pack]] = {}
+    for pack in packs:  # what others need comes first
+        needed = [level_of[need] for run in pack.runs for need in run.needs.values() if need in level_of]
+        level = max(needed, default=-1) + 1
+        level_of |= {run.run_id: level for run in pack.runs}
+        levels.setdefault(level, []).append(pack)
+    return [levels[level] for level in sorted(levels)]
+
+
 @dataclass
 class Submission:
     """The arrays of one launch.
@@ -116,10 +128,16 @@ class Submission:
         Raises:
             ConfigError: Slurm refused an array, or its folder cannot be made. Earlier arrays stay in the queue.
         """
-        ids: list[str | None] = []
+        parallelism = int(self.resources.values["array_parallelism"])
+        before = self._active_needs(packs)
         try:
-            for part in deal(packs, limit=limit, parallelism=int(self.resources.values["array_parallelism"])):
-                ids.append(self._submit_part(part, after=None if part.after is None else ids[part.after]))
+            for level in in_levels(packs):
+                ids: list[str | None] = []
+                for part in deal(level, limit=limit, parallelism=parallelism):
+                    earlier = [] if part.after is None else [ids[part.after]]
+                    after = [job for job in (*earlier, *before) if job is not None]
+                    ids.append(self._submit_part(part, after=after))
+                before = [*before, *ids]
         except (SlurmError, OSError) as error:
             why = f"the jobs' files cannot be written: {one_line(error)}"
             if isinstance(error, SlurmError):
@@ -140,12 +158,21 @@ class Submission:
     def script(self, part: Part) -> str:
         """The sbatch script of an array, as `submit` would write it under another job name."""
         folder = DispatchFolder.beside(self.store.folder, self._new_name())
-        return self._script(folder, tasks=len(part.packs), parallelism=part.parallelism, after=None)
+        return self._script(folder, tasks=len(part.packs), parallelism=part.parallelism, after=[])
 
     def _new_name(self) -> str:
         return f"{self.sweep[:_NAME_LENGTH]}-{secrets.token_hex(4)}"
 
-    def _submit_part(self, part: Part, *, after: str | None) -> str | None:
+    def _active_needs(self, packs: Sequence[Pack]) -> Sequence[str | None]:
+        """The ids of the jobs of earlier launches that train what runs of these packs need."""
+        needed = {need for pack in packs for run in pack.runs for need in run.needs.values()}
+        if not needed:
+            return []
+        return sorted(
+            {one.job_id for one in self.store.open_attempts() if one.job_id and one.attempt.run_id in needed}
+        )
+
+    def _submit_part(self, part: Part, *, after: Sequence[str]) -> str | None:
         """The array's id; None if other launches have claimed all of its runs.
 
         Raises:
@@ -217,7 +244,7 @@ class Submission:
         file.write_text(script)
         return sbatch(file, environment=sbatch_environment(self.resources.asked))
 
-    def _script(self, folder: DispatchFolder, *, tasks: int, parallelism: int, after: str | None) -> str:
+    def _script(self, folder: DispatchFolder, *, tasks: int, parallelism: int, after: Sequence[str]) -> str:
         """The sbatch script of an array, as submitit writes it."""
         logs = given_folder(self.resources) or folder.logs
         automatic = submitit.AutoExecutor(folder=logs, cluster="slurm")
@@ -239,14 +266,14 @@ class Submission:
         copied = shlex.quote(str(folder.code))
         return [f"export PYTHONPATH={copied}${{PYTHONPATH:+:$PYTHONPATH}}"] if self.snapshot else []
 
-    def _additional(self, after: str | None) -> dict[str, object]:
+    def _additional(self, after: Sequence[str]) -> dict[str, object]:
         """Further options of sbatch. By default, Slurm requeues preempted jobs and those of a lost node."""
         more = {"requeue": True, **self.resources.additional}
         if more["requeue"] is False:  # submitit would write --requeue=False
             del more["requeue"]
-        if after is not None:
+        if after:
             given = [str(more["dependency"])] if more.get("dependency") else []
-            more["dependency"] = ",".join([*given, f"afterany:{after}"])
+            more["dependency"] = ",".join([*given, ":".join(["afterany", *after])])
         return more
 
 

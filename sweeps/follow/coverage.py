@@ -48,7 +48,7 @@ def with_top_ups(expansion: Expansion, known: Collection[str]) -> Expansion:
     """The cells with the runs of earlier top-ups: those of the next seeds, up to the first that is not in `known`."""
     taken = {run.run_id for run in expansion.runs}
     cells = []
-    for cell in expansion.cells:
+    for cell in expansion.own:
         added = list(itertools.takewhile(lambda run: run.run_id in known, _possible(next_runs(cell))))
         own = [run for run in added if run.run_id not in taken]
         taken |= {run.run_id for run in own}
@@ -65,7 +65,7 @@ def grown(sweeps: Sequence[tuple[Spec, Expansion]], known: Collection[str]) -> l
 def stored_top_ups(expansion: Expansion, store: Store) -> set[str]:
     """Ids of stored runs that earlier top-ups added, without reading all runs of the store."""
     known: set[str] = set()
-    cells, count = list(expansion.cells), 1
+    cells, count = list(expansion.own), 1
     while cells:
         ids = [[run.run_id for run in itertools.islice(_possible(next_runs(cell)), count)] for cell in cells]
         known |= store.states(itertools.chain.from_iterable(ids)).keys()

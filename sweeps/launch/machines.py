@@ -43,7 +43,8 @@ def in_words(expected: Expected, machines: Machines) -> str:
     unknown, runs = expected.unknown, len(expected.by_run)
     if unknown == runs:
         what = f"{machines.unit} are unknown" if machines.on_slurm else "the time is unknown"
-        return f"at most {expected.most_steps:,} steps; {what} until the first run ends"
+        steps = f"at most {expected.most_steps:,} steps; " if expected.most_steps else ""
+        return f"{steps}{what} until the first run ends"
     about, more = (
         ("at least", f" (unknown for {unknown} of {counted(runs, 'run')})") if unknown else ("about", "")
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jobs.pack import Pack, group
 from results_db import console
@@ -11,11 +11,13 @@ from results_db.files import Files
 from results_db.store import open_store
 from results_db.store.address import locate
 from results_db.text import counted
+from sweeps.launch.assets import provide
 from sweeps.launch.options import LaunchOptions
-from sweeps.spec.expand import Expansion, expand, in_breadth_first_order
+from sweeps.spec.expand import Expansion, expand, first_runs, in_breadth_first_order
 from sweeps.spec.model import Spec
 from sweeps.status.cell import Counts
 from sweeps.status.expected import Expected, Machines, expect
+from sweeps.status.held import held, lines
 from sweeps.status.plan import Plan, make_plan
 
 GPU_PACK = 16
@@ -160,13 +162,18 @@ def prepare(
         recover: brings the store up to date, and returns lines for the user.
 
     Raises:
+        ConfigError: a file that runs need is missing or another one.
         StoreError: see `open_store`; or the folder beside the store cannot be written.
     """
     Files(locate(options.db).folder).check_writable()
     with closing(open_store(options.db, create=True)) as store:
         Files(store.folder).take(store.uuid)
+        provide(spec, Files(store.folder))
         notes = recover(store)
         plan = make_plan(expansion, store, retry_failed=options.retry_failed)
+        stopped = held(plan.to_submit, store, waits=machines.on_slurm)
+        plan = replace(plan, to_submit=[run for run in plan.to_submit if run.run_id not in stopped])
+        notes = [*notes, *(f"{spec.name}: {line}" for line in lines(stopped))]
         packs, expected = form_packs(expansion, plan, store, machines=machines, options=options)
         yield Prepared(
             store=store,
@@ -199,7 +206,7 @@ def open_packs(expansion: Expansion, plan: Plan, store: Store, *, size: int, lim
     open_ids = {run.run_id for run in plan.to_submit}
     alone = {one.attempt.run_id for one in store.ended_attempts({State.OUT_OF_MEMORY})}
     packs = []
-    for pack in group(in_breadth_first_order(expansion)[:limit], size=size):
+    for pack in group(in_breadth_first_order(first_runs(expansion, limit)), size=size):
         left = [run for run in pack.runs if run.run_id in open_ids]
         together = tuple(run for run in left if run.run_id not in alone)
         packs += [Pack(together)] if together else []

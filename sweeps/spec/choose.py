@@ -1,10 +1,9 @@
 """Chooses runs of sweeps by a filter on their configs."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from results_db.contract import StoreError
-from sweeps.spec.expand import Expansion
+from sweeps.spec.expand import Expansion, only
 from sweeps.spec.model import Spec
 
 
@@ -24,12 +23,5 @@ def matching(sweeps: Sequence[tuple[Spec, Expansion]], where: str | None) -> lis
     chosen = set(filters.apply(where, pd.DataFrame(rows, dtype=object))["run_id"])
     if not chosen:
         raise StoreError(f"--where '{where}': no run matches; imagine-sweep plan SPEC shows what there is")
-    only = [(spec, _only(expansion, chosen)) for spec, expansion in sweeps]
-    return [(spec, expansion) for spec, expansion in only if expansion.cells]
-
-
-def _only(expansion: Expansion, chosen: set[str]) -> Expansion:
-    cells = [
-        replace(cell, runs=[run for run in cell.runs if run.run_id in chosen]) for cell in expansion.cells
-    ]
-    return Expansion([cell for cell in cells if cell.runs])
+    left = [(spec, only(expansion, chosen)) for spec, expansion in sweeps]
+    return [(spec, expansion) for spec, expansion in left if expansion.cells]

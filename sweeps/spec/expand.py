@@ -2,17 +2,18 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, build, plain
 from jobs.config import resolve
-from jobs.identity import canonical_json, run_id
+from jobs.identity import canonical_json, planned
 from results_db.contract import PlannedRun
 from sweeps.spec.document import SpecError
 from sweeps.spec.model import Part, Row, Spec, Values
+from sweeps.spec.needs import Need
 from sweeps.spec.sample import Distribution
 
 MOST_RUNS = 200_000
@@ -30,6 +31,7 @@ class Cell:
         runs: the runs of a launch, in seed order, without those of earlier cells.
         template: the complete config before a run's seed and draws replace their keys.
         sample: the keys that are drawn per seed.
+        needs: what its runs build on, by config key.
         next_seed: the first seed of a top-up; None: the spec fixes its seeds.
     """
 
@@ -39,14 +41,15 @@ class Cell:
     runs: Sequence[PlannedRun]
     template: Mapping[str, Scalar]
     sample: Mapping[str, Distribution]
+    needs: Mapping[str, Need] = field(default_factory=dict)
     next_seed: int | None
 
     @cached_property
     def config(self) -> Mapping[str, Scalar]:
-        """The complete config without the seed and without the sampled keys."""
-        return {
-            key: value for key, value in self.template.items() if key != "seed" and key not in self.sample
-        }
+        """The complete config without the seed and the keys that depend on it: the sampled ones, and some needs."""
+        own = {"seed", *self.sample}
+        own |= {key for key, need in self.needs.items() if not own.isdisjoint(need.same)}
+        return {key: value for key, value in self.template.items() if key not in own}
 
     def run(self, seed: int) -> PlannedRun:
         """The cell's run with this seed, in `runs` or not.
@@ -57,15 +60,29 @@ class Cell:
         config = {**self.template, "seed": seed}
         if self.sample:
             config |= {key: drawn.draw(key, seed) for key, drawn in self.sample.items()}
+        config |= {key: need.value(config) for key, need in self.needs.items()}
+        if self.sample:
             build(registry.config_type(str(config["experiment"])), config)
-        return PlannedRun(run_id(config), config)
+        return planned(config)
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """All cells of a spec; every run id appears once."""
+    """All cells of a spec; every run id appears once.
 
-    cells: Sequence[Cell]
+    Attributes:
+        own: the cells that the spec describes.
+    """
+
+    own: Sequence[Cell]
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Cells of the runs that others need and the spec does not describe, then its own."""
+        needed = _needed(self.own)
+        if not needed:
+            return list(self.own)
+        return [*needed, *(replace(cell, columns={**_experiment(cell), **cell.columns}) for cell in self.own)]
 
     @property
     def runs(self) -> list[PlannedRun]:
@@ -101,16 +118,73 @@ def expand(spec: Spec) -> Expansion:
 
 
 def in_breadth_first_order(expansion: Expansion) -> list[PlannedRun]:
-    """The first run of every cell, then the second of every cell, and so on."""
+    """What others need first; else the first run of every cell, then the second of every cell, and so on."""
     layers = itertools.zip_longest(*(cell.runs for cell in expansion.cells))
-    return [run for layer in layers for run in layer if run is not None]
+    runs = [run for layer in layers for run in layer if run is not None]
+    depths = depths_of(runs)
+    return sorted(runs, key=lambda run: depths[run.run_id])
+
+
+def depths_of(runs: Iterable[PlannedRun]) -> dict[str, int]:
+    """Run id to the number of these runs that must be trained before it, one after the other."""
+    planned_runs = {run.run_id: run for run in runs}
+    found: dict[str, int] = {}
+
+    def depth(run: PlannedRun) -> int:
+        if run.run_id not in found:
+            before = (planned_runs[needed] for needed in run.needs.values() if needed in planned_runs)
+            found[run.run_id] = 1 + max(map(depth, before), default=-1)
+        return found[run.run_id]
+
+    for run in planned_runs.values():
+        depth(run)
+    return found
 
 
 def first_runs(expansion: Expansion, limit: int | None) -> Expansion:
-    """The first `limit` runs in breadth-first order (None: all), and the cells that they belong to."""
-    kept = {run.run_id for run in in_breadth_first_order(expansion)[:limit]}
-    cells = [replace(cell, runs=[run for run in cell.runs if run.run_id in kept]) for cell in expansion.cells]
+    """The first `limit` runs of the spec's cells in breadth-first order (None: all), and what they need."""
+    layers = itertools.zip_longest(*(cell.runs for cell in expansion.own))
+    first = itertools.islice((run for layer in layers for run in layer if run is not None), limit)
+    kept = {run.run_id for run in first}
+    return only(expansion, kept)
+
+
+def only(expansion: Expansion, chosen: Collection[str]) -> Expansion:
+    """The chosen runs, and what they need."""
+    cells = [
+        replace(cell, runs=[run for run in cell.runs if run.run_id in chosen]) for cell in expansion.cells
+    ]
     return Expansion([cell for cell in cells if cell.runs])
+
+
+def _needed(cells: Sequence[Cell]) -> list[Cell]:
+    """A cell for each kind of run that runs of these cells need and none of them has; the deepest needs first."""
+    own = {run.run_id for cell in cells for run in cell.runs}
+    found: dict[str, Cell] = {}
+    taken: set[str] = set()
+    for cell in cells:
+        for run in cell.runs:
+            for need in cell.needs.values():
+                for each, its_needs in need.runs(run.config):
+                    kind = canonical_json({k: value for k, value in each.config.items() if k != "seed"})
+                    if each.run_id not in own | taken:
+                        taken.add(each.run_id)
+                        known = found.setdefault(kind, _needed_cell(each, its_needs))
+                        found[kind] = replace(known, runs=[*known.runs, each], wanted=known.wanted + 1)
+                    if kind in found:
+                        found[kind] = replace(found[kind], specs=found[kind].specs | cell.specs)
+    return list(found.values())
+
+
+def _experiment(cell: Cell) -> Values:
+    return {"experiment": cell.template["experiment"]}
+
+
+def _needed_cell(run: PlannedRun, needs: Mapping[str, Need]) -> Cell:
+    """The cell of a needed run, still without runs."""
+    cells = registry.declaration(str(run.config["experiment"])).cells
+    cell = Cell(columns={}, wanted=0, runs=[], template=run.config, sample={}, needs=needs, next_seed=None)
+    return replace(cell, columns={**_experiment(cell), **{key: run.config[key] for key in cells}})
 
 
 def _check_size(spec: Spec) -> None:
@@ -201,7 +275,9 @@ def _cell(part: Part, row: Row, axes: Values) -> Cell:
     """
     described = _described({**axes, **row.values})
     try:
-        template = resolve(part.experiment, part.preset, part.base, axes, row.values)
+        values = part.unchecked(row, axes)
+        ids = {key: need.value(values) for key, need in part.needs.items()}
+        template = resolve(part.experiment, part.preset, part.base, axes, row.values, ids)
     except ConfigError as error:
         raise SpecError(f"{part.place(row, error.keys)}: {described}{error}") from None
     seeds = part.seeds_of(row)
@@ -212,6 +288,7 @@ def _cell(part: Part, row: Row, axes: Values) -> Cell:
         runs=[],
         template=template,
         sample=part.sample,
+        needs=part.needs,
         next_seed=max(seeds) + 1 if part.seeds.fixed is None else None,
     )
     runs = []

@@ -86,9 +86,9 @@ def load(named: str | Path, *, above: tuple[Path, ...] = ()) -> Spec:
 
 
 def _check_top(entries: dict[str, Node]) -> None:
-    config_keys = [key for declared in registry.declarations() for key in declared.keys]
     for key, node in entries.items():
         if key not in sections.TOP_KEYS:
+            config_keys = registry.config_keys()
             hint = "" if key in config_keys else nearest(key, [*sections.TOP_KEYS, *config_keys])
             node.fail(
                 f"unknown key '{key}'{hint}; valid: {', '.join(sections.TOP_KEYS)}; "

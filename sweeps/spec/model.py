@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TypeVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
-from imagination import registry
 from imagination.schema import Scalar, setting
-from jobs.config import stack
+from jobs.config import complete
+from sweeps.spec.needs import Need
 from sweeps.spec.sample import Distribution
 
 Values = Mapping[str, Scalar]
@@ -87,6 +87,7 @@ class Part:
     zipped: Mapping[str, Sequence[Scalar]] = field(default_factory=dict)
     exclude: Sequence[Exclusion] = ()
     sample: Mapping[str, Distribution] = field(default_factory=dict)
+    needs: Mapping[str, Need] = field(default_factory=dict)
     seeds: Seeds = Seeds()
     runs: int = 1
     said: Mapping[str, str]
@@ -116,10 +117,9 @@ class Part:
             return self.seeds.fixed
         return range(self.seeds.start, self.seeds.start + (self.runs if row.runs is None else row.runs))
 
-    def unchecked(self, row: Row, axes: Values) -> dict[str, object]:
+    def unchecked(self, row: Row, axes: Values) -> dict[str, Any]:
         """The complete config of a cell, even if its values contradict each other."""
-        defaults = {key.name: key.default for key in fields(registry.config_type(self.experiment))}
-        return {**defaults, **stack(self.experiment, self.preset, self.base, axes, row.values)}
+        return complete(self.experiment, self.preset, self.base, axes, row.values)
 
     def place(self, row: Row, keys: Sequence[str] = ()) -> str:
         """The place that an error about `keys` in a row names.
@@ -176,6 +176,11 @@ class Spec:
                     sorted((key, list(values)) for key, values in part.zipped.items()),
                     sorted(json.dumps(each.values, sort_keys=True) for each in part.exclude),
                     sorted((key, drawn.kind, list(drawn.values)) for key, drawn in part.sample.items()),
+                    *(
+                        [{key: asdict(need) for key, need in sorted(part.needs.items())}]
+                        if part.needs
+                        else []
+                    ),
                 )
             )
         distinct = dict.fromkeys(map(json.dumps, parts))  # several launches of a spec may stand in one

@@ -101,6 +101,7 @@ def _with_values(part: Part, key: str, values: Sequence[object], said: str) -> P
     checked: list[Scalar] = [config_value(part.experiment, key, value) for value in values]
     check_distinct(key, checked)
     part = replace(part, overridden=part.overridden | {key}, said={**part.said, key: said})
+    part = replace(part, needs=without(part.needs, key))
     rows = [replace(row, said=without(row.said, key)) for row in part.rows]
     if len(checked) == 1:
         new = {key: checked[0]}

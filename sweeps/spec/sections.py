@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, coerce, keys, plain
 from slurm.submit.launchers import check_setting
+from sweeps.spec import needs
 from sweeps.spec.document import Node, SpecError, check_keys
 from sweeps.spec.model import Exclusion, Part, Row, SeedKeys, Seeds, Values
 from sweeps.spec.sample import KINDS, Distribution
@@ -14,7 +15,19 @@ from sweeps.spec.sample import KINDS, Distribution
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PART_KEYS = ("experiment", "preset", "base", "cells", "grid", "zip", "exclude", "sample", "seeds", "runs")
+PART_KEYS = (
+    "experiment",
+    "preset",
+    "needs",
+    "base",
+    "cells",
+    "grid",
+    "zip",
+    "exclude",
+    "sample",
+    "seeds",
+    "runs",
+)
 TOP_KEYS = ("name", *PART_KEYS, "include", "launcher")
 
 _ELSEWHERE = {
@@ -201,6 +214,7 @@ def _distribution(experiment: str, key: str, node: Node) -> Distribution:
 
 _READERS: dict[str, Callable[[str, Node], object]] = {
     "preset": lambda experiment, node: _value(experiment, "preset", node),
+    "needs": needs.read,
     "base": lambda experiment, node: _values(experiment, node.mapping("base")),
     "grid": _grid,
     "zip": _zip,
@@ -228,6 +242,8 @@ def _check_ends(what: str, kind: str, values: list[Scalar], node: Node) -> None:
 
 def _check_one_place(made: Part, entries: Mapping[str, Node]) -> None:
     sections = {
+        "needs": made.needs,
+        "base": [key for key in made.base if key in made.needs],
         "cells": [key for row in made.rows for key in row.values],
         "grid": made.grid,
         "zip": made.zipped,

@@ -12,6 +12,7 @@ from sweeps.spec.document import SpecError
 from sweeps.spec.expand import Expansion, expand
 from sweeps.spec.load import expand_spec, find, load
 from sweeps.spec.model import Exclusion, Part, Row, Seeds, Spec
+from sweeps.spec.needs import recompose as recompose_needs
 from sweeps.spec.overrides import apply_overrides
 from sweeps.spec.sample import Distribution
 
@@ -157,6 +158,7 @@ def _part(said: Mapping[str, Any]) -> Part:
             "exclude": [Exclusion(**exclusion) for exclusion in said["exclude"]],
             "sample": {key: Distribution(**drawn) for key, drawn in said["sample"].items()},
             "seeds": Seeds(**said["seeds"]),
+            "needs": recompose_needs(said.get("needs", {})),
             "overridden": frozenset(said["overridden"]),
         }
     )

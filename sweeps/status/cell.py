@@ -8,7 +8,7 @@ from enum import StrEnum
 from imagination.schema import Scalar
 from jobs.provenance import dead_attempts
 from results_db.contract import FAILURES, INTERRUPTED, PlannedRun, State, Store
-from results_db.text import cell_text
+from results_db.text import brief, cell_text
 from sweeps.spec.expand import Cell, Expansion
 
 NEW = "NEW"
@@ -136,7 +136,7 @@ class CellStatus:
 
 def describe(columns: Mapping[str, Scalar]) -> str:
     """The columns in one line, such as `gol=3 model_t=2`."""
-    return " ".join(f"{key}={cell_text(value)}" for key, value in columns.items())
+    return " ".join(f"{key}={brief(cell_text(value))}" for key, value in columns.items())
 
 
 def dead_runs(store: Store) -> list[str]:

@@ -1,0 +1,46 @@
+"""Finds what a run builds on when it starts: the results of other runs, or files. Torch-free."""
+
+from typing import Any
+
+from imagination import registry
+from imagination.runner import Needed
+from imagination.schema import ASSET, needs, rebuild
+from results_db.contract import State, Store
+from results_db.files import Files, digest
+from results_db.spool.results import Result, result
+from results_db.text import short
+
+
+class UnmetError(Exception):
+    """Something that a run needs is not there, or may not be built on: one line."""
+
+
+def find(config: Any, store: Store) -> dict[str, Needed]:
+    """What a run with this config builds on, by config key.
+
+    Raises:
+        UnmetError: a needed run has no result or missed its gate, or a needed file is missing or damaged.
+        StoreError: the store cannot be reached.
+    """
+    kind: type = type(config)
+    wanted = {key: getattr(config, key) for key in needs(kind)}
+    return {key: _find(key, value, store) for key, value in wanted.items() if value}
+
+
+def _find(key: str, value: str, store: Store) -> Needed:
+    files = Files(store.folder)
+    if value.startswith(ASSET):
+        path = files.asset(value.removeprefix(ASSET))
+        if digest(path) != value.removeprefix(ASSET):
+            raise UnmetError(f"its need {key}, the file {path}, is missing or damaged; launch again")
+        return Needed(None, {}, {"file": path})
+    found = result(store, value)
+    if not isinstance(found, Result):
+        state = "not in the store" if found is None else str(State(found))
+        raise UnmetError(f"its need {key}, run {short(value)}, is {state}")
+    if found.missed is not None:
+        raise UnmetError(f"its need {key}, run {short(value)}, is below its gate {found.missed}")
+    built: Any = rebuild(registry.config_type(str(found.config["experiment"])), found.config)
+    left = {path.name.removesuffix(".safetensors"): path for path in files.artifacts(found.attempt).glob("*")}
+    weights = files.weights(found.attempt)
+    return Needed(built, found.metrics, left | ({"weights": weights} if weights.exists() else {}))

@@ -1,0 +1,61 @@
+"""Runs that a launch cannot train yet, because what they build on is not there."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from results_db.contract import ACTIVE, FAILURES, PlannedRun, State, Store
+from results_db.text import counted, short
+
+
+def held(runs: Sequence[PlannedRun], store: Store, *, waits: bool) -> dict[str, str]:
+    """Run id to why a run cannot be trained with these, which are in the order of training.
+
+    Args:
+        runs: the runs to train.
+        store: the store.
+        waits: whether runs can wait for others that earlier launches train, as Slurm's jobs do.
+    """
+    among = {run.run_id for run in runs}
+    others = {need for run in runs for need in run.needs.values()} - among
+    if not others and not any(run.needs for run in runs):
+        return {}
+    reasons = _reasons(others, store, waits=waits)
+    for run in runs:
+        for need in run.needs.values():
+            if need in reasons:
+                # What needs a held run is held for the same reason.
+                reasons.setdefault(run.run_id, reasons[need])
+    return {run_id: why for run_id, why in reasons.items() if run_id in among}
+
+
+def lines(held_runs: Mapping[str, str]) -> list[str]:
+    """One line for each reason."""
+    return [
+        f"{counted(count, 'run')} held, because {why}" for why, count in Counter(held_runs.values()).items()
+    ]
+
+
+def _reasons(needed: set[str], store: Store, *, waits: bool) -> dict[str, str]:
+    """Why runs cannot build on these runs, by run id."""
+    states = store.states(needed)
+    found = {}
+    for run_id in sorted(needed):
+        why = _why(run_id, states.get(run_id), store, waits=waits)
+        if why is not None:
+            found[run_id] = f"run {short(run_id)}, which they need, {why}"
+    return found
+
+
+def _why(run_id: str, state: State | None, store: Store, *, waits: bool) -> str | None:
+    if state is None:
+        return "is not in the store"
+    if state in FAILURES:
+        return f"{state.lower().replace('_', ' ')}; imagine-sweep retry trains it again"
+    if state in ACTIVE:
+        return None if waits else "is trained by another launch; launch again when it is stored"
+    if state is not State.COMPLETED:
+        return "is not trained yet; launch it first"
+    run = store.run(run_id)
+    experiment = store.experiments().get(str(run["config"].get("experiment")))
+    missed = None if experiment is None else experiment.missed(run["outcome"], run["metrics"])
+    return None if missed is None else f"is below its gate {missed}"

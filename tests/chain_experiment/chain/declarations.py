@@ -1,0 +1,46 @@
+"""Runs that build on runs: a source of numbers, steps that multiply them, and a join that adds two steps."""
+
+from dataclasses import dataclass
+
+from imagination.declaration import Declaration, Gate
+from imagination.schema import RunConfig, need, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig(RunConfig):
+    quality: float = setting(1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig(RunConfig):
+    source: str = need("chain_source", asset=True)
+    factor: int = setting(2)
+    rounds: int = setting(1, low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinConfig(RunConfig):
+    left: str = need("chain_step")
+    right: str = need("chain_step")
+
+
+SOURCE = Declaration(
+    name="chain_source",
+    config=SourceConfig,
+    metrics={"good": "what the config says"},
+    gate=Gate("good", 0.5),
+    function="chain.runs:source",
+)
+STEP = Declaration(
+    name="chain_step",
+    config=StepConfig,
+    cells=("factor",),
+    metrics={"sum": "the sum of the multiplied numbers"},
+    function="chain.runs:step",
+)
+JOIN = Declaration(
+    name="chain_join",
+    config=JoinConfig,
+    metrics={"total": "the sum of both steps"},
+    function="chain.runs:join",
+)

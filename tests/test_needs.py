@@ -1,0 +1,250 @@
+"""Runs that build on runs and on files: the package `tests/chain_experiment`, installed and launched."""
+
+import hashlib
+import shutil
+import signal
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sweep_helpers import RESULTS, SWEEP, answer, opened, run, wait_until
+
+from jobs.pack import Pack
+from results_db.contract import Attempt, State, StoreError
+from results_db.files import Files
+from slurm.submit.dispatch import in_levels
+from sweeps.spec.expand import depths_of, expand, in_breadth_first_order
+from sweeps.spec.load import load
+
+CHAIN = Path(__file__).with_name("chain_experiment") / "chain.yaml"
+NUMBERS = np.random.default_rng(0).integers(1, 100, 10)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folder(tmp_path: Path, installed) -> Path:
+    """A folder with the chain's spec, where its package is installed."""
+    installed("chain_experiment")
+    shutil.copy(CHAIN, tmp_path / "s.yaml")
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> None:
+    (folder / "s.yaml").write_text(text)
+
+
+def launch(folder: Path, *arguments: str):
+    return answer("launch", "s.yaml", "--db", "a.db", "--json", "--workers", "2", *arguments, folder=folder)
+
+
+def by_experiment(folder: Path) -> dict[str, list[str]]:
+    """The ids of the stored runs of each experiment."""
+    with closing(opened(folder)) as store:
+        frame = store.runs()
+    return {name: list(rows["run_id"]) for name, rows in frame.groupby("experiment")}
+
+
+def test_a_chain_is_planned_trained_in_order_and_shown_both_ways(folder) -> None:
+    plan = answer("plan", "s.yaml", "--db", "a.db", "--json", folder=folder).json
+    assert plan["total"] == plan["to_submit"] == 4  # two of the four are the same source
+    said = launch(folder)
+    assert said.code == 0, said.err
+    ids = by_experiment(folder)
+    (source,), steps, (join,) = (ids[f"chain_{name}"] for name in ("source", "step", "join"))
+    with closing(opened(folder)) as store:
+        assert set(store.states([source, *steps, join]).values()) == {State.COMPLETED}
+        assert store.run(join)["metrics"]["total"] == 2 * NUMBERS.sum() + 3 * NUMBERS.sum()
+        assert sorted(store.needs(join)) == ["left", "right"]
+        assert set(store.needs(join).values()) == set(steps)
+        assert sorted(store.needed_by(source)) == sorted(steps)
+        ended = {run_id: store.attempts(run_id)[-1] for run_id in (source, *steps, join)}
+        assert ended[source]["ended_at"] <= min(ended[step]["started_at"] for step in steps)
+        # What a run leaves lies in its attempt's folder, and is listed with its size and digest.
+        number, restart, nonce = (ended[source][name] for name in ("number", "restart", "nonce"))
+        left = Files(store.folder).artifacts(Attempt(source, number, restart, nonce))
+        found = {path.name: path.read_bytes() for path in left.iterdir()}
+        assert {name: (one.size, one.sha256) for name, one in store.artifacts(source).items()} == {
+            name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in found.items()
+        }
+        assert found["note.txt"] == b"ten numbers"
+    shown = run(RESULTS, "show", steps[0], "--db", "a.db", folder=folder).stdout
+    assert f"source  {source} chain_source COMPLETED" in shown
+    assert f"needed by\n  {join}" in shown
+    assert launch(folder).json["trained"] == {}
+
+
+def test_a_chain_that_is_stopped_goes_on(folder) -> None:
+    write(folder, CHAIN.read_text().replace("factor: 2", "factor: 2\n    rounds: 60"))
+    command = (SWEEP, "launch", "s.yaml", "--db", "a.db", "--workers", "2")
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as stopped:
+        checkpoints = folder / "a.files" / "checkpoints"
+        logs = folder / "a.files" / "logs"
+        wait_until(lambda: "rounds=60" in "".join(path.read_text() for path in logs.glob("*")))
+        stopped.send_signal(signal.SIGINT)
+        stopped.communicate(timeout=60)
+        assert stopped.returncode == 130
+    assert len(list(checkpoints.iterdir())) == 1  # of the longer step
+    assert launch(folder).code == 0
+    with closing(opened(folder)) as store:
+        (join,) = by_experiment(folder)["chain_join"]
+        assert store.run(join)["metrics"]["total"] == (2 * 60 + 3) * NUMBERS.sum()
+    assert list(checkpoints.iterdir()) == []
+
+
+def test_what_builds_on_a_run_below_its_gate_is_held(folder) -> None:
+    write(folder, CHAIN.read_text().replace("chain_source, seed: 0", "chain_source, quality: 0.1, seed: 0"))
+    first = launch(folder)
+    assert first.code == 1
+    (source,) = by_experiment(folder)["chain_source"]
+    with closing(opened(folder)) as store:
+        for step in by_experiment(folder)["chain_step"]:
+            (tried,) = store.attempts(step)
+            assert tried["state"] == State.CANCELLED
+            assert tried["error"] == f"its need source, run {source[:10]}, is below its gate good >= 0.5"
+    # The next launch knows it before it begins, also of what builds on the steps.
+    again = launch(folder)
+    assert again.json["trained"] == {}
+    line = f"s: 3 runs held, because run {source[:10]}, which they need, is below its gate good >= 0.5"
+    assert line in again.err
+
+
+def test_what_a_stored_run_needs_is_not_discarded_alone(folder) -> None:
+    assert launch(folder).code == 0
+    ids = by_experiment(folder)
+    with closing(opened(folder)) as store:
+        with pytest.raises(
+            StoreError, match=r"is needed by stored runs such as \w{10}; discard these as well"
+        ):
+            store.discard(ids["chain_source"], why="wrong numbers")
+        store.discard([run_id for each in ids.values() for run_id in each], why="wrong numbers")
+    assert launch(folder).json["stored"] == 4
+
+
+ASSET = """\
+experiment: chain_step
+needs: {{source: {{asset: numbers.npy, sha256: {digest}, from: "https://example.org/numbers"}}}}
+"""
+
+
+def test_a_file_is_copied_beside_the_store_and_named_by_its_digest(folder) -> None:
+    np.save(folder / "numbers.npy", NUMBERS)
+    digest = hashlib.sha256((folder / "numbers.npy").read_bytes()).hexdigest()
+    write(folder, ASSET.format(digest=digest))
+    assert launch(folder).code == 0
+    with closing(opened(folder)) as store:
+        (step,) = by_experiment(folder)["chain_step"]
+        assert store.run(step)["metrics"]["sum"] == 2 * NUMBERS.sum()
+        assert store.run(step)["config"]["source"] == f"sha256:{digest}"
+    (folder / "numbers.npy").unlink()  # it is beside the store now
+    assert launch(folder, "factor=5").code == 0
+
+
+def test_a_file_that_is_missing_or_another_one(folder) -> None:
+    write(folder, ASSET.format(digest="ab" * 32))
+    missing = launch(folder)
+    assert missing.code == 2
+    assert "numbers.npy is missing; get it from https://example.org/numbers" in missing.err
+    np.save(folder / "numbers.npy", NUMBERS)
+    other = launch(folder)
+    assert other.code == 2
+    assert f"not {'ab' * 32}; get it from https://example.org/numbers" in other.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("experiment: chain_step\n", "source: missing; a spec names it under `needs:`"),
+        (
+            "experiment: chain_step\nneeds: {sauce: {}}\n",
+            "needs no 'sauce' (did you mean 'source'?); it needs source",
+        ),
+        ("experiment: life_state\nneeds: {network: {}}\n", "life_state needs no 'network'; it needs nothing"),
+        (
+            "experiment: chain_step\nneeds: {source: {seed: 0}}\n",
+            "experiment is missing; give one of chain_source",
+        ),
+        (
+            "experiment: chain_step\nneeds: {source: {experiment: life_state}}\n",
+            "a run of 'life_state' does not fit; it takes chain_source",
+        ),
+        ("experiment: chain_step\nneeds: {source: {experiment: chain_source, q: 1}}\n", "unknown key 'q'"),
+        (
+            "experiment: chain_step\nneeds: {source: {experiment: chain_source, same: [factor]}}\n",
+            "same: factor is not a key of both experiments",
+        ),
+        (
+            "experiment: chain_join\nneeds: {left: {asset: a.npy}}\n",
+            "takes no file; give a run of chain_step",
+        ),
+        (
+            "experiment: chain_step\nneeds: {source: {asset: a.npy, sha256: ab}}\n",
+            "is not a digest of 64 characters",
+        ),
+        ("experiment: chain_step\nbase: {source: abc}\n", "neither a whole run id nor sha256: and a digest"),
+        (
+            f"experiment: chain_step\nbase: {{source: {'ab' * 32}}}\nneeds: {{source: {{experiment: chain_source}}}}\n",
+            "source: varies in needs and in base; keep one of them",
+        ),
+        # A circle can only be written with an alias that contains itself.
+        (
+            "experiment: chain_join\nneeds: &n {left: {experiment: chain_step, needs: *n}}\n",
+            "needs: nothing is not a mapping",
+        ),
+    ],
+)
+def test_bad_needs(folder, text: str, said: str) -> None:
+    write(folder, text)
+    refused = answer("plan", "s.yaml", "--db", "a.db", folder=folder)
+    assert (refused.code, len(refused.err.splitlines())) == (2, 1)
+    assert said in refused.err
+
+
+def test_a_need_that_the_store_lacks_is_named(folder) -> None:
+    write(folder, f"experiment: chain_step\nbase: {{source: {'ab' * 32}}}\n")
+    said = launch(folder)
+    assert f"s: 1 run held, because run {'ab' * 5}, which they need, is not in the store" in said.err
+    assert said.json["trained"] == {}
+
+
+def test_a_need_may_take_the_seed_of_the_run(folder) -> None:
+    write(
+        folder, "experiment: chain_step\nneeds: {source: {experiment: chain_source, same: [seed]}}\nruns: 3\n"
+    )
+    expansion = expand(load(folder / "s.yaml"))
+    assert len(expansion.runs) == 6
+    by_id = {one.run_id: one for one in expansion.runs}
+    (cell,) = expansion.own
+    for one in cell.runs:
+        assert by_id[one.needs["source"]].config["seed"] == one.config["seed"]
+    # What others need comes first, also in jobs.
+    order = in_breadth_first_order(expansion)
+    assert [depths_of(order)[one.run_id] for one in order] == [0, 0, 0, 1, 1, 1]
+    levels = in_levels([Pack((one,)) for one in order])
+    assert [len(level) for level in levels] == [3, 3]
+    # A chosen run brings what it needs.
+    assert launch(folder, "--where", "seed = 2 and experiment = chain_step").json["stored"] == 2
+
+
+def test_a_spec_that_was_stored_is_launched_again_by_its_name(folder) -> None:
+    assert launch(folder).code == 0
+    (folder / "s.yaml").unlink()
+    assert answer("plan", "s", "--db", "a.db", "--json", folder=folder).json["stored"] == 4
+
+
+def test_a_broken_package_leaves_only_its_own_experiments_out(folder, installed) -> None:
+    installed("broken_experiment")
+    assert launch(folder).code == 0
+    for name, why in {
+        "broken": "broken.module:BROKEN cannot be imported: RuntimeError: no such module here",
+        "torn": "the gate 'bad >= 0.5' is about a metric that metrics lacks",
+    }.items():
+        write(folder, f"experiment: {name}\n")
+        said = answer("plan", "s.yaml", "--db", "a.db", folder=folder)
+        assert said.code == 2
+        assert f"experiment '{name}': {why}" in said.err
+    # It cannot replace one of ours.
+    write(folder, "experiment: life_state\nruns: 1\n")
+    assert answer("plan", "s.yaml", "--db", "a.db", folder=folder).code == 0
