@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from imagination import registry
 from imagination.schema import ConfigError, rebuild
+from imagination.training import native
 from imagination.training.experiment import Experiment
 from imagination.training.loop import Run, Trainer
 from imagination.training.state import CheckpointError
@@ -59,6 +60,11 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
+def kernels_name(device: torch.device) -> str:
+    """The compiled kernels that convolutions have on this device, with the threads of now; `none` without any."""
+    return "avx512" if native.usable(torch.zeros(0, device=device)) else "none"
+
+
 def experiment_of(configs: Sequence[Any], device: torch.device) -> Experiment:
     """The first stage of these configs' experiment. Their experiment and `pack_keys` are equal."""
     experiment: Experiment = registry.load(registry.entry(configs[0].experiment).experiment)(configs, device)
@@ -89,7 +95,7 @@ def run_pack(
         task: the pack, and the attempts that were claimed for this worker.
         delivery: brings the runs' records to the store.
         device: from `choose_device`.
-        provenance: provenance of this worker's attempts.
+        provenance: provenance of this worker's attempts; the kernels are added.
         report: receives the events `started, progress, ended, skipped` of each run.
         stop: called before every step; if it returns True, every run is checkpointed and the training ends.
         checkpoint_every_s: seconds between checkpoints.
@@ -97,6 +103,7 @@ def run_pack(
     Returns:
         By run id, the final state of this worker's attempt. Skipped runs are left out.
     """
+    provenance = replace(provenance, kernels=kernels_name(device))
     begun = {attempt.run_id: attempt for attempt in delivery.begin(task.attempts, provenance)}
     members = []
     for run in task.pack.runs:

@@ -135,6 +135,7 @@ class Provenance:
 
     Attributes:
         process: the worker's `pid:start time`.
+        kernels: the compiled kernels that the worker had for 3x3 convolutions in float32, or `none`.
         log: the path of the worker's log, as `results_db.files.Files.name` gives it.
     """
 
@@ -147,6 +148,7 @@ class Provenance:
     versions: Mapping[str, str]
     job_id: str | None = None
     log: str | None = None
+    kernels: str | None = None
 
 
 @dataclass(frozen=True, order=True)
