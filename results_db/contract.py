@@ -43,6 +43,10 @@ class UnknownRunError(StoreError):
     """The run is not in this store."""
 
 
+class OtherStoreError(StoreError):
+    """The database, or the folder beside it, is no longer that of the store that was opened."""
+
+
 class UnfitError(StoreError):
     """The store can be reached, but will never accept this value."""
 

@@ -23,7 +23,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import NullPool, StaticPool
 
-from results_db.contract import StoreError, UnfitError
+from results_db.contract import OtherStoreError, StoreError, UnfitError
 from results_db.store import readers
 from results_db.store.address import Address, masked
 from results_db.store.lock import WAL, lock_file, only_writer
@@ -328,7 +328,7 @@ class Database:
                     f"{self.display_url} was replaced during a write, which was taken back; try again"
                 )
             if connection.scalar(select(Identity.uuid)) != self.uuid:
-                raise StoreError(
+                raise OtherStoreError(
                     f"{self.display_url} is another store than the one that was opened; start again"
                 )
 
