@@ -17,6 +17,7 @@ from results_db.views.figures import files
 from results_db.views.tables import FORMATS
 
 if TYPE_CHECKING:
+    from results_db.frame import Frame
     from results_db.query.gate import AnyFrame
     from results_db.store.sql import SqlStore
 
@@ -113,6 +114,15 @@ def reading(db: str | None, *, may_create: bool = False, write: bool = False) ->
         yield store
         if not store.exists:
             say(missing, err=True)
+
+
+def filtered(frame: "Frame", *, where: str | None, sweep: str | None) -> "Frame":
+    """The rows that `--where` and `--sweep` choose."""
+    if where is None and sweep is None:
+        return frame
+    from results_db.query.where import apply  # its parser is slow to import
+
+    return apply(where, frame, sweep=sweep)
 
 
 def say_nothing(

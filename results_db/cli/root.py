@@ -59,11 +59,10 @@ def table(
 
     Example: imagine-results table --group gol,model_t --where ae=true
     """
-    from results_db.query import where as filters
     from results_db.query.aggregate import MEASURES, aggregate, grouping
 
     with options.reading(db) as store:
-        frame = filters.apply(where, store.frame(), sweep=sweep)
+        frame = options.filtered(store.frame(), where=where, sweep=sweep)
         by = grouping(frame, [name.strip() for name in group.split(",")])
         rows = aggregate(frame, by, min_accuracy=min_accuracy)
         if style in tables.EXACT:
@@ -173,10 +172,7 @@ def runs(
         # Tables have no columns for other runs, so of a large store only the first runs are read.
         first = not (where or sweep or states or sort or style in tables.EXACT)
         frame = with_causes(store, limit=limit if first else None)
-        if where is not None or sweep is not None:
-            from results_db.query import where as filters  # its parser is slow to import
-
-            frame = filters.apply(where, frame, sweep=sweep)
+        frame = options.filtered(frame, where=where, sweep=sweep)
         if states:
             frame = frame[np.isin(frame["state"].astype(str), states)]
         if sort is not None:
@@ -311,13 +307,26 @@ def db() -> None:
 def upgrade(*, db: str | None) -> None:
     """Bring a store of an older version to the current schema.
 
+    A SQLite file is then made smaller, if the disk has twice its size free. A file that was created on a disk of one
+    machine, and is now on a network file system, is changed so that writers take turns.
+
     Example: imagine-results db upgrade --db outputs/imagine.db
     """
     from results_db.store.sql import upgrade_store
 
-    name, before, after = upgrade_store(db)
-    done = f"is already at schema {after}" if before == after else f"went from schema {before} to {after}"
-    click.echo(f"{name} {done}")
+    done = upgrade_store(db)
+    if done.before == done.after:
+        console.say(f"{done.shown} is already at schema {done.after}")
+    else:
+        console.say(f"{done.shown} went from schema {done.before} to {done.after}")
+    if done.sizes:
+        console.say("its file went from {:,.1f} to {:,.1f} MB".format(*(size / 1e6 for size in done.sizes)))
+    if done.lacks:
+        console.say(
+            f"its file stays as large as it is: making it smaller needs {done.lacks / 1e6:,.1f} MB free"
+        )
+    if done.on_network:
+        console.say("its disk is a network file system here: writers take turns from now on")
 
 
 @db.command()
