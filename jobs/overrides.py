@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from imagination.schema import ConfigError
+from imagination.schema import ConfigError, plain
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -15,7 +15,7 @@ def parse(text: str) -> "Override":
     """One override.
 
     Raises:
-        ConfigError: the text is not in Hydra's grammar.
+        ConfigError: the text is not in Hydra's grammar, or nested too deeply.
     """
     from hydra.errors import HydraException  # slow to import: only if needed
 
@@ -24,6 +24,8 @@ def parse(text: str) -> "Override":
     except HydraException as error:
         what = f"'{text}' is not KEY=VALUE in Hydra's grammar"
         reason = str(error).strip().splitlines()[0]
+    except RecursionError:
+        raise ConfigError(f"'{plain(text)}' is nested too deeply; use fewer brackets") from None
     quoted = _quoted(text)
     with suppress(HydraException):
         _parse(quoted)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from imagination import registry, schema
 from imagination.function import FunctionRunner
 from imagination.runner import CheckpointError, Needed, Run, Runner
 from imagination.schema import ConfigError, rebuild
+from imagination.training import native
 from jobs import needs
 from jobs.needs import UnmetError
 from jobs.pack import Task
@@ -73,6 +74,11 @@ def runner(experiment: str) -> Runner:
     return loaded
 
 
+def kernels_name(device: torch.device) -> str:
+    """The compiled kernels that convolutions have on this device, with the threads of now; `none` without any."""
+    return "avx512" if native.usable(torch.zeros(0, device=device)) else "none"
+
+
 @dataclass(frozen=True)
 class _Member:
     """A run that this worker trains: its config (the experiment's dataclass), its recorder, and what it builds on."""
@@ -98,7 +104,7 @@ def run_pack(
         task: the pack, and the attempts that were claimed for this worker.
         delivery: brings the runs' records to the store.
         device: from `choose_device`.
-        provenance: provenance of this worker's attempts.
+        provenance: provenance of this worker's attempts; the kernels are added.
         report: receives the events `started, progress, ended, skipped` of each run.
         stop: called before every step; if it returns True, every run is checkpointed and the training ends.
         checkpoint_every_s: seconds between checkpoints.
@@ -106,6 +112,7 @@ def run_pack(
     Returns:
         By run id, the final state of this worker's attempt. Skipped runs are left out.
     """
+    provenance = replace(provenance, kernels=kernels_name(device))
     begun = {attempt.run_id: attempt for attempt in delivery.begin(task.attempts, provenance)}
     members: list[_Member] = []
     recorders: list[RunRecorder] = []

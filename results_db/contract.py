@@ -43,6 +43,10 @@ class UnknownRunError(StoreError):
     """The run is not in this store."""
 
 
+class OtherStoreError(StoreError):
+    """The database, or the folder beside it, is no longer that of the store that was opened."""
+
+
 class UnfitError(StoreError):
     """The store can be reached, but will never accept this value."""
 
@@ -178,6 +182,7 @@ class Provenance:
 
     Attributes:
         process: the worker's `pid:start time`.
+        kernels: the compiled kernels that the worker had for 3x3 convolutions in float32, or `none`.
         log: the path of the worker's log, as `results_db.files.Files.name` gives it.
     """
 
@@ -190,6 +195,7 @@ class Provenance:
     versions: Mapping[str, str]
     job_id: str | None = None
     log: str | None = None
+    kernels: str | None = None
 
 
 @dataclass(frozen=True, order=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from results_db.contract import Attempt, StoreError
+from results_db.contract import Attempt, OtherStoreError, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -126,14 +126,14 @@ class Files:
         """Check that this is the folder of the store with this id, or of none yet.
 
         Raises:
-            StoreError: it is another store's.
+            OtherStoreError: it is another store's.
         """
         try:
             owner = self._owner.read_text().strip()
         except (FileNotFoundError, NotADirectoryError):
             return
         if owner != uuid:
-            raise StoreError(
+            raise OtherStoreError(
                 f"{self.folder} belongs to another store than {shown}, such as one that was there before; "
                 "move the folder away, or name another store with --db"
             )

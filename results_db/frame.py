@@ -30,6 +30,8 @@ class Column:
         """An integer for each row; equal cells have equal integers."""
         cells = plain(self.cells)
         known = {cell: code for code, cell in enumerate(dict.fromkeys(cells))}
+        if len(known) == 1:
+            return np.zeros(len(cells if self.kinds is None else self.kinds), dtype=np.intp)
         found = np.fromiter(map(known.__getitem__, cells), dtype=np.intp, count=len(cells))
         return found if self.kinds is None else found[self.kinds]
 

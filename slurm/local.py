@@ -28,7 +28,16 @@ from jobs.pack import Pack, Task
 from jobs.progress import Display
 from jobs.provenance import cpu_name
 from jobs.run_log import unusual
-from results_db.contract import Attempt, Ending, Reply, State, Store, StoreError, UnknownRunError
+from results_db.contract import (
+    Attempt,
+    Ending,
+    OtherStoreError,
+    Reply,
+    State,
+    Store,
+    StoreError,
+    UnknownRunError,
+)
 from results_db.files import Files, last_lines, write_atomically
 from results_db.spool.ingest import Ingested, ingest
 from results_db.text import short
@@ -237,7 +246,7 @@ class LocalLauncher:
                 return partial(then, act())
             except StoreError as error:
                 waits = self._stopping is None and time.monotonic() < until and self._store.exists
-                if not waits or isinstance(error, UnknownRunError):
+                if not waits or isinstance(error, UnknownRunError | OtherStoreError):
                     return partial(self._fail, str(error))
                 if not told:
                     self._events.put(partial(self._display.say, f"{error}; waiting for the store"))

@@ -16,6 +16,7 @@ from results_db.query.aggregate import (
     aggregate,
     bootstrap_interval,
     mean_interval,
+    quantile,
     ratio_interval,
 )
 
@@ -52,6 +53,13 @@ def test_an_interval_by_hand() -> None:
     # half width 4.302653 * 1 / sqrt(3) = 2.484138.
     found = mean_interval([1.0, 2.0, 3.0])
     assert (found.mean, found.low, found.high) == pytest.approx((2, -0.484138, 4.484138), abs=1e-6)
+
+
+@pytest.mark.parametrize("freedom", [1, 1.3, 2, 7.5, 30, 1000, 99_999])
+def test_the_quantile_is_that_of_scipy(freedom: float) -> None:
+    from scipy.special import stdtrit
+
+    assert quantile(freedom) == pytest.approx(stdtrit(freedom, 0.975), rel=1e-7)
 
 
 def test_an_interval_of_two_by_hand() -> None:

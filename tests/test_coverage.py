@@ -166,10 +166,19 @@ def test_a_seed_that_no_top_up_has_reached_may_contradict_its_cell(tmp_path) -> 
     path.write_text(f"{text}seeds: {{start: {start}}}\n")
     (cell,) = expand(load(path)).cells
     store = open_store(str(tmp_path / "a.db"), create=True)
-    complete(store, cell.run(start))
-    complete(store, cell.run(start + 1))
+    complete(store, cell.run(start), accuracy=0.995)
+    complete(store, cell.run(start + 1), accuracy=0.995)
     store.close()
     assert coverage(tmp_path, "s.yaml", "--json").json[0]["stored"] == 2
+    # With a gate that none passes, the next seed is needed. It is held back, in one line.
+    wants = ("s.yaml", "--min-accuracy", "1", "--cap", "9")
+    row = coverage(tmp_path, *wants, "--json").json[0]
+    assert (row["top_up"], row["held_back"]) == (0, 3)  # the two missed it, so a kept run costs three
+    said = coverage(tmp_path, *wants)
+    (line,) = [line for line in said.err.splitlines() if "held back" in line]
+    assert f"seed {start + 2}: kernel: 4 is even" in line
+    topped = answer("top-up", *wants, "-y", "--db", "a.db", folder=tmp_path)
+    assert (topped.code, "nothing to launch" in topped.err) == (1, True)
     (row,) = answer("status", "s.yaml", "--db", "a.db", "--json", folder=tmp_path).json
     assert row["states"] == {"COMPLETED": 2}
 

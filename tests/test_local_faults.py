@@ -102,6 +102,16 @@ def test_a_store_that_is_replaced_by_its_backup_gets_the_results(tmp_path) -> No
     assert left(tmp_path / "a.files") == []
 
 
+def test_a_store_in_the_place_of_the_launchs_own_ends_the_launch_at_once(tmp_path) -> None:
+    write_spec(tmp_path, runs=2, max_steps=600, trace_every=10)
+    with closing(open_store(str(tmp_path / "b.db"), create=True)) as store:
+        store.stage(expand(load(tmp_path / "s.yaml")).runs)
+    launch = started(tmp_path, "--db", "a.db", times=2)
+    restore(tmp_path)
+    assert launch.end(timeout=30) == 2, launch.said  # a store that is only away is waited for, for 10 minutes
+    assert "a.files belongs to another store than a.db" in launch.said.splitlines()[-1]
+
+
 def test_a_backup_that_does_not_know_the_claims_adopts_the_results(tmp_path) -> None:
     write_spec(tmp_path, runs=2, **LONG)
     with closing(open_store(str(tmp_path / "a.db"), create=True)) as store:

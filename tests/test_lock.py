@@ -7,16 +7,19 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from store_helpers import at_once, in_threads, staged
+from store_helpers import OTHER, at_once, in_threads, staged, stopped
 
 from results_db.contract import StoreError
 from results_db.process import process_name
-from results_db.store import open_store
+from results_db.store import open_store, schema
 from results_db.store.lock import STALE_AFTER_S, lock_file, only_writer
+from results_db.store.sql import upgrade_store
 
 
 @pytest.fixture
@@ -145,6 +148,132 @@ def test_a_store_on_a_network_is_written_under_the_lock(shared: Path) -> None:
     assert not (shared / "x.db.lock").exists()
     with closing(sqlite3.connect(shared / "x.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def on_one_machine(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, this is the machine that has the disk, such as a login node that serves it by NFS."""
+    table = shared / "its_own_mountinfo"
+    table.write_text(f"26 1 8:1 / {shared} rw - ext4 /dev/sda1 rw\n")
+    monkeypatch.setenv("IMAGINE_MOUNTS", str(table))
+
+
+def test_the_machine_that_has_the_disk_does_as_the_store_says(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(str(shared / "x.db"), create=True).close()
+    on_one_machine(shared, monkeypatch)
+    with open_store(str(shared / "x.db"), create=True) as store:
+        with store._writing():
+            assert (shared / "x.db.lock").exists()
+        staged(store)
+    assert not (shared / "x.db-wal").exists()
+
+
+def test_a_store_of_one_machine_is_not_written_from_others(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = os.environ["IMAGINE_MOUNTS"]
+    on_one_machine(shared, monkeypatch)
+    db = str(shared / "x.db")
+    with open_store(db, create=True) as store:
+        staged(store)
+        monkeypatch.setenv("IMAGINE_MOUNTS", nodes)
+        with open_store(db, create=False) as other:
+            assert len(other.frame()) == 1
+            with pytest.raises(StoreError, match=r"run here: imagine-results db upgrade$") as caught:
+                staged(other, OTHER)
+            assert "\n" not in str(caught.value)
+        monkeypatch.setattr(schema, "BUSY_TIMEOUT_S", 0.1)
+        with store._reading(), pytest.raises(StoreError, match="locked"):
+            upgrade_store(db)
+    assert upgrade_store(db).on_network
+    for mounts in (nodes, str(shared / "its_own_mountinfo")):
+        monkeypatch.setenv("IMAGINE_MOUNTS", mounts)
+        with open_store(db, create=False) as store, store._writing():
+            assert (shared / "x.db.lock").exists()
+
+
+STALL = """
+import os, signal, socket
+from pathlib import Path
+socket.gethostname = lambda: "n2"
+from results_db.contract import StoreError
+from results_db.store.lock import only_writer
+try:
+    with only_writer(Path(sys.argv[1]), timeout_s=10) as check:
+        print("holds", flush=True)
+        sys.stdin.readline()
+        check()
+        print("commits")
+except StoreError as error:
+    print(error)
+"""
+
+
+@contextmanager
+def holder(lock: Path, *, before: str = "") -> Iterator["subprocess.Popen[str]"]:
+    """A process that calls itself another machine's, and holds the lock until it gets a line."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import sys\n{before}{STALL}", str(lock)], **pipes
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holds\n"
+        yield process
+
+
+def test_a_holder_that_stalled_commits_nothing(lock: Path) -> None:
+    with holder(lock) as process, ExitStack() as until_the_end:
+        with stopped(process.pid):
+            then = time.time() - STALE_AFTER_S - 1  # as if so much time had passed
+            os.utime(lock, (then, then))
+            until_the_end.enter_context(only_writer(lock, timeout_s=1))
+        said, _ = process.communicate("\n", timeout=60)
+        assert lock.exists()
+    assert "took" in said
+    assert "commits" not in said
+    assert not lock.exists()
+
+
+def test_a_holder_that_is_slow_keeps_the_lock(lock: Path) -> None:
+    with holder(
+        lock, before="import results_db.store.lock as module; module._RENEW_EVERY_S = .05\n"
+    ) as process:
+        then = time.time() - STALE_AFTER_S - 60
+        os.utime(lock, (then, then))  # the whole time of a long transaction, at once
+        time.sleep(0.5)
+        with pytest.raises(StoreError, match="is held by"):
+            taken(lock)
+        assert process.communicate("\n", timeout=60)[0] == "commits\n"
+
+
+@pytest.mark.parametrize("wrong_by_s", [-86_400, 86_400])
+def test_a_machine_whose_clock_is_wrong_takes_over_no_live_lock_and_keeps_its_own(
+    lock: Path, monkeypatch: pytest.MonkeyPatch, wrong_by_s: float
+) -> None:
+    clock = f"import time; right = time.time; time.time = lambda: right() + {wrong_by_s}\n"
+    with holder(lock, before=clock) as process:
+        with pytest.raises(StoreError, match="is held by"):
+            taken(lock)
+        monkeypatch.setattr(time, "time", lambda right=time.time: right() + wrong_by_s)
+        with pytest.raises(StoreError, match="is held by"):
+            taken(lock)
+        assert process.communicate("\n", timeout=60)[0] == "commits\n"
+
+
+def test_a_transaction_whose_lock_was_taken_over_writes_nothing(shared: Path) -> None:
+    store = open_store(str(shared / "x.db"), create=True)
+
+    def write() -> None:
+        with store._writing() as connection:
+            connection.exec_driver_sql("UPDATE store SET shared_with = 'nobody'")
+            hold(shared / "x.db.lock", host="n2", process="1:1")
+
+    with pytest.raises(StoreError, match="took"):
+        write()
+    (shared / "x.db.lock").unlink()
+    with open_store(str(shared / "x.db"), create=False) as again:
+        assert again.group is None
 
 
 def test_a_store_on_a_disk_of_this_machine_needs_none(tmp_path: Path) -> None:

@@ -394,6 +394,7 @@ def test_a_store_is_made_by_a_merge_but_not_by_its_dry_run(
         (("none.db",), "no store at none.db; name a store to merge from"),
         (("text.db",), "text.db is not a SQLite database"),
         (("cut.db",), "cut.db"),
+        (("empty.db",), "no store at empty.db; name a store to merge from"),
         (("b.sqlite3",), "'b.sqlite3' is neither a URL nor a path that ends in .db"),
         (("mysql://h/n",), "unknown database 'mysql'"),
         (("postgresql://127.0.0.1:1/n",), "cannot open postgresql://127.0.0.1:1/n"),
@@ -404,7 +405,9 @@ def test_a_store_is_made_by_a_merge_but_not_by_its_dry_run(
 )
 def test_bad_input(capsys: Capsys, two: tuple[SqlStore, SqlStore], args: tuple[str, ...], says: str) -> None:
     Path("text.db").write_text("no database, but long enough to be read as one" * 20)
-    Path("cut.db").write_bytes(Path("b.db").read_bytes()[:5000])
+    output(capsys, "db", "backup", "whole.db", "--db", "b.db")
+    Path("cut.db").write_bytes(Path("whole.db").read_bytes()[:5000])
+    Path("empty.db").touch()
     code, out, err = call(capsys, "merge", *args, "--db", "a.db")
     assert (code, out, err.count("\n"), says in err) == (2, "", 1, True), err
 

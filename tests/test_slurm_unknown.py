@@ -74,18 +74,19 @@ def test_a_damaged_task_stops_no_other_sweep(slurm, tmp_path) -> None:
     assert (said.code, said.json["submitted"]) == (0, 1)
     named = f"{file.parent}: 1.json is damaged: "
     assert [named in line for line in said.err.splitlines()].count(True) == 1
-    assert [tries[0]["job_id"] for tries in attempts(tmp_path)] == [f"{job}_0", None, f"{job}_2"]
-    for name in ("watch", "reconcile"):
-        more = ("--once",) if name == "watch" else ()
-        assert named in (found := answer(name, *more, "--db", "a.db", folder=tmp_path)).out + found.err
+    assert [tries[0]["job_id"] for tries in attempts(tmp_path)] == [f"{job}_{task}" for task in range(3)]
+    assert answer("reconcile", "--db", "a.db", folder=tmp_path).code == 0
     assert set(states(tmp_path).values()) == {State.PENDING}
-    # The other tasks train. The job of this one could not begin; the way out is to cancel its run.
+    # The other tasks train. The job of this one cannot begin, and its run ends with it.
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
     wait_for_states(tmp_path, State.COMPLETED, State.PENDING)
+    wait_for_state(slurm, f"{job}_1", "FAILED")
+    assert answer("reconcile", "--db", "a.db", folder=tmp_path).code == 0
     damaged = planned(tmp_path)[1]
-    said = answer("cancel", "s.yaml", "-y", "--db", "a.db", folder=tmp_path)
-    assert said.code == 0
-    assert states(tmp_path)[damaged] is State.STAGED
+    assert states(tmp_path)[damaged] is State.NODE_FAIL
+    with closing(opened(tmp_path)) as store:
+        assert "1.json is damaged" in store.attempts(damaged)[0]["error"]
+    assert launch(tmp_path).json["submitted"] == 1
 
 
 def test_a_damaged_head_leaves_claims_as_they_are(slurm, tmp_path) -> None:

@@ -436,7 +436,8 @@ def test_a_folder_belongs_to_one_store() -> None:
     """So a new store meets no weights, checkpoints and jobs of one that is gone, and none of a neighbour."""
     store = open_store("x.db", create=True)
     Files(store.folder).take(store.uuid)
-    assert open_store("x.db", create=False).uuid == store.uuid
+    with open_store("x.db", create=False) as again:
+        assert again.uuid == store.uuid
     store.close()
     Path("x.db").rename("y.db")
     with pytest.raises(StoreError, match=r"x\.files belongs to another store .*; move the folder away"):

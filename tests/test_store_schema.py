@@ -1,5 +1,7 @@
 """Migrations lead to the tables of the models, from an empty database and from an older store."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from click.testing import CliRunner
 from sqlalchemy import Connection, inspect, text
 from store_helpers import bare
 
+from results_db.cli.root import results
 from results_db.contract import Attempt, NewSweep, PlannedRun, Reply, RunRecord, StoreError
-from results_db.store import schema
+from results_db.store import engine, schema
 from results_db.store.address import locate
 from results_db.store.engine import make_engine
 from results_db.store.models import Base
@@ -67,8 +71,8 @@ def test_alembics_own_command_reaches_the_store(store_url: str, monkeypatch: pyt
 
 
 def test_upgrading_a_store_of_this_version_does_nothing(store: SqlStore) -> None:
-    _, before, after = upgrade_store(store.url)
-    assert before == after == schema.REVISIONS[-1]
+    done = upgrade_store(store.url)
+    assert done.before == done.after == schema.REVISIONS[-1]
 
 
 OLD = (
@@ -99,7 +103,8 @@ def test_an_older_store_is_refused_until_it_is_upgraded(store_url: str, revision
         command.upgrade(alembic_config(connection), revision)
     with pytest.raises(StoreError, match=f"older schema {revision}"):
         open_store(store_url, create=True)
-    assert upgrade_store(store_url)[1:] == (revision, schema.REVISIONS[-1])
+    done = upgrade_store(store_url)
+    assert (done.before, done.after) == (revision, schema.REVISIONS[-1])
     with open_store(store_url, create=True) as store:
         first, second = store.run("cc"), store.run("dd")
         assert (first["config"], first["metrics"]) == (
@@ -125,3 +130,72 @@ def test_an_older_store_is_refused_until_it_is_upgraded(store_url: str, revision
         assert list(map(bare, claimed)) == [Attempt("aa", 3), Attempt("bb", 1)]
         store.stage([PlannedRun("ee", {"gol": 3, "seed": 9}), PlannedRun("ff", {"gol": 4})])
         assert store.run("ee")["config"] == {"gol": 3, "seed": 9}
+
+
+def test_an_upgrade_leaves_drawn_values_with_their_runs(store_url: str) -> None:
+    with make_engine(locate(store_url).url).begin() as connection:
+        command.upgrade(alembic_config(connection), "0008")
+        for n in range(40):
+            config = f'{{"gol": {n % 2}, "lr": {n / 7}}}'
+            connection.execute(
+                text("INSERT INTO shared (id, digest, value) VALUES (:n, :d, :v)"),
+                {"n": n, "d": str(n), "v": config},
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO run (id, run_id, settings, state, staged_at) VALUES (:n, :d, :n, 'STAGED', :at)"
+                ),
+                {"n": n, "d": str(n), "at": "2026-01-02 03:04:05"},
+            )
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT setval('shared_id_seq', 50)"))
+    upgrade_store(store_url)
+    with open_store(store_url, create=False) as store:
+        assert [store.run(str(n))["config"] for n in range(40)] == [
+            {"gol": n % 2, "lr": n / 7} for n in range(40)
+        ]
+        with store._reading() as connection:
+            assert connection.execute(text("SELECT count(*) FROM shared")).scalar() == 2
+
+
+SLOW = """
+CREATE FUNCTION nap() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END';
+CREATE TRIGGER nap AFTER UPDATE ON run FOR EACH STATEMENT EXECUTE FUNCTION nap()
+"""
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_an_upgrade_has_no_time_limit(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with make_engine(locate(store_url).url).begin() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        connection.execute(text(OLD[0]), {"at": "2026-01-02 03:04:05"})
+        connection.exec_driver_sql(SLOW)
+    monkeypatch.setattr(
+        engine, "_LIMITS", "SET LOCAL lock_timeout = '0.1s'; SET LOCAL statement_timeout = '0.2s'"
+    )
+    monkeypatch.setattr(engine, "ANSWER_WITHIN_S", 0.3)
+    assert upgrade_store(store_url).before == "0001"
+    with open_store(store_url, create=False) as store, pytest.raises(StoreError, match="statement timeout"):
+        store.claim(["bb"], launcher="local")
+
+
+def test_an_upgrade_makes_the_file_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "full"):
+        with make_engine(locate(f"{name}.db").url).begin() as connection:
+            command.upgrade(alembic_config(connection), "0005")
+            connection.execute(text(OLD[0]), {"at": "2026-01-02 03:04:05"})
+            points = {"steps": json.dumps([*range(20_000)]), "values": json.dumps([1.0] * 20_000)}
+            connection.execute(
+                text("INSERT INTO trace (run, name, steps, \"values\") VALUES (3, 'b', :steps, :values)"),
+                points,
+            )
+    before = Path("a.db").stat().st_size
+    run = CliRunner().invoke(results, ["db", "upgrade", "--db", "a.db"])
+    after = Path("a.db").stat().st_size
+    assert after < before / 1.5
+    assert f"its file went from {before / 1e6:.1f} to {after / 1e6:.1f} MB" in run.output
+    little = shutil.disk_usage(tmp_path)._replace(free=2 * before - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: little)
+    lacks = upgrade_store("full.db").lacks
+    assert lacks == 2 * Path("full.db").stat().st_size >= 2 * before

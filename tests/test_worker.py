@@ -1,6 +1,7 @@
 """The worker: a pack over a real store, from its first step to the records of its runs."""
 
 import logging
+import re
 import threading
 import weakref
 from contextlib import closing
@@ -27,6 +28,7 @@ from training_helpers import after
 
 from imagination.life.state import LifeState
 from imagination.schema import ConfigError
+from imagination.training import native
 from imagination.training import runner as packed
 from imagination.training.runner import GradientRunner
 from jobs import checkpoint, worker
@@ -36,6 +38,7 @@ from results_db.files import Files
 from results_db.spool import delivery
 from results_db.spool.ingest import ingest
 from results_db.store import open_store
+from results_db.views.run import collect, describe
 
 CPU = torch.device("cpu")
 
@@ -100,6 +103,19 @@ def test_every_run_is_trained_and_recorded_with_its_weights(store, count) -> Non
         assert told[0] == "started"
         assert told[-1] == "ended"
         assert set(told[1:-1]) == {"progress"}
+
+
+def test_an_attempt_tells_whether_it_had_the_compiled_kernels(new_store, monkeypatch) -> None:
+    run = small(seed=0, max_steps=10)
+    for compiler, kernels in ((None, "avx512" if native.has_kernels(CPU) else "none"), ("", "none")):
+        if compiler is not None:
+            monkeypatch.setenv("IMAGINE_CC", compiler)
+            monkeypatch.setattr(native, "library", native.library.__wrapped__)
+        store = new_store()
+        run_pack(store, run)
+        assert store.attempts(run.run_id)[0]["kernels"] == kernels
+        shown = describe(collect(store, run.run_id))
+        assert re.search(rf"device .*\n *kernels +{kernels}\n", shown)
 
 
 def test_runs_that_are_complete_or_running_elsewhere_are_left_alone(store) -> None:

@@ -76,7 +76,7 @@ def merge(
     from results_db.store.sql import open_store, open_to_read
 
     with open_to_read(other, files=files) as source:
-        if not source.exists:
+        if not source.uuid:
             raise StoreError(f"no store at {source.display_url}; name a store to merge from")
         with open_to_read(db) if dry_run else open_store(db, create=True) as store:
             found = merge_stores(store, source, prefer=prefer, dry_run=dry_run)
@@ -172,13 +172,26 @@ def db() -> None:
 def upgrade(*, db: str | None) -> None:
     """Bring a store of an older version to the current schema.
 
+    A SQLite file is then made smaller, if the disk has twice its size free. A file that was created on a disk of one
+    machine, and is now on a network file system, is changed so that writers take turns.
+
     Example: imagine-results db upgrade --db outputs/imagine.db
     """
     from results_db.store.sql import upgrade_store
 
-    name, before, after = upgrade_store(db)
-    done = f"is already at schema {after}" if before == after else f"went from schema {before} to {after}"
-    click.echo(f"{name} {done}")
+    done = upgrade_store(db)
+    if done.before == done.after:
+        console.say(f"{done.shown} is already at schema {done.after}")
+    else:
+        console.say(f"{done.shown} went from schema {done.before} to {done.after}")
+    if done.sizes:
+        console.say("its file went from {:,.1f} to {:,.1f} MB".format(*(size / 1e6 for size in done.sizes)))
+    if done.lacks:
+        console.say(
+            f"its file stays as large as it is: making it smaller needs {done.lacks / 1e6:,.1f} MB free"
+        )
+    if done.on_network:
+        console.say("its disk is a network file system here: writers take turns from now on")
 
 
 @db.command()

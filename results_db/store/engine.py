@@ -23,11 +23,12 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import NullPool, StaticPool
 
-from results_db.contract import StoreError, UnfitError
+from results_db.contract import OtherStoreError, StoreError, UnfitError
 from results_db.store import readers
 from results_db.store.address import Address, masked
-from results_db.store.lock import lock_file, only_writer
+from results_db.store.lock import WAL, lock_file, only_writer
 from results_db.store.models import Identity
+from results_db.store.mounts import on_network
 from results_db.text import one_line
 
 BUSY_TIMEOUT_S = 30
@@ -48,6 +49,9 @@ _LIMITS = "SET LOCAL lock_timeout = '20s'; SET LOCAL statement_timeout = '30s'"
 
 _WRITE = "results_db_write"
 """Execution option of connections whose transactions write."""
+
+_PATIENT = "results_db_patient"
+"""Execution option of connections to a server whose statements may take long."""
 
 _FILE = "file"
 """Where a connection keeps the id of its file."""
@@ -96,7 +100,7 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
         ) from None
     if engine.dialect.name == "postgresql":
         event.listen(engine, "do_connect", _connect_to_server)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(_LIMITS))
+        event.listen(engine, "begin", _limit)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure)
         event.listen(engine, "begin", _begin)
@@ -118,7 +122,11 @@ def _impatient() -> Any:
     import psycopg
 
     class Impatient(psycopg.Connection[Any]):
+        patient = False
+
         def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
+            if self.patient:
+                return super().wait(gen, *arguments, **options)
             silent = psycopg.OperationalError(f"no answer within {ANSWER_WITHIN_S} s")
             try:
                 return super().wait(_limited(gen, silent), *arguments, **options)
@@ -128,6 +136,13 @@ def _impatient() -> Any:
                 raise
 
     return Impatient
+
+
+def _limit(connection: Connection) -> None:
+    driver: Any = connection.connection.dbapi_connection
+    driver.patient = connection.get_execution_options().get(_PATIENT, False)
+    if not driver.patient:
+        connection.exec_driver_sql(_LIMITS)
 
 
 def _limited(steps: Any, silent: Exception) -> Generator[Any, Any, Any]:
@@ -197,17 +212,26 @@ def _begin(connection: Connection) -> None:
 
 
 @contextmanager
-def writing(engine: Engine, lock: Path | None) -> Iterator[Connection]:
-    """A transaction that waits for other writers as it begins.
+def writing(engine: Engine, lock: Path | None, *, patient: bool = False) -> Iterator[Connection]:
+    """A transaction that waits for other writers as it begins; if it is `patient`, its statements may take long.
 
     Raises:
-        StoreError: `lock`, which comes from `lock_file`, cannot be taken.
+        StoreError: `lock`, which comes from `lock_file`, cannot be taken, or was taken over by another process.
     """
+    options = {_WRITE: True, _PATIENT: patient}
     with (
-        only_writer(lock, timeout_s=BUSY_TIMEOUT_S),
-        engine.execution_options(**{_WRITE: True}).begin() as connection,
+        only_writer(lock, timeout_s=BUSY_TIMEOUT_S) as check,
+        engine.execution_options(**options).begin() as connection,
     ):
         yield connection
+        check()
+
+
+def journal(connection: Connection) -> str | None:
+    """The journal mode of a SQLite file; None for a server."""
+    if connection.dialect.name != "sqlite":
+        return None
+    return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
 
 
 def reason(error: DBAPIError) -> str:
@@ -224,7 +248,15 @@ class Database:
         group: the group that shares the store; None if it is not shared.
     """
 
-    def __init__(self, address: Address, engine: Engine, *, uuid: str, group: str | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        engine: Engine,
+        *,
+        uuid: str,
+        group: str | None = None,
+        journal: str | None = None,
+    ) -> None:
         self.uuid = uuid
         self.group = group
         self.url = address.url.render_as_string(hide_password=False)
@@ -232,7 +264,8 @@ class Database:
         self.folder = address.folder
         self._file = address.file
         self._owner = address.file.stat().st_uid if address.file and address.file.exists() else None
-        self._lock = lock_file(address.file)
+        self._lock = lock_file(address.file, journal)
+        self._splits_log = address.file is not None and journal == WAL and on_network(address.file)
         self._engine = engine
 
     def __enter__(self) -> Self:
@@ -267,6 +300,11 @@ class Database:
         if not self.exists:
             # SQLite would go on writing the deleted file, which vanishes with the process.
             raise StoreError(f"{self.display_url} does not exist; a launch creates it")
+        if self._splits_log:
+            raise StoreError(
+                f"{self.display_url} was created where its disk belongs to one machine, and here that is a network "
+                "file system; write it there, or, while no other process uses it, run here: imagine-results db upgrade"
+            )
         return self._transaction(self._committing())
 
     @contextmanager
@@ -290,7 +328,7 @@ class Database:
                     f"{self.display_url} was replaced during a write, which was taken back; try again"
                 )
             if connection.scalar(select(Identity.uuid)) != self.uuid:
-                raise StoreError(
+                raise OtherStoreError(
                     f"{self.display_url} is another store than the one that was opened; start again"
                 )
 

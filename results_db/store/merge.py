@@ -248,9 +248,11 @@ def _copies(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Ite
 def _assets(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Iterator[tuple[Path, Path]]:
     """The files that the runs that join build on, and that only the other store has."""
     there = {path.name for path in other.asset("").glob("*")}
-    query = select(models.Shared.value).join(models.Run, models.Run.settings == models.Shared.id)
+    shared, table = models.Shared, models.Run
+    query = select(shared.value, table.own).join(table, table.settings == shared.id)
     for run in [run for run, _, fate in fates if there and fate in (_Fate.JOINS, _Fate.REPLACES)]:
-        for value in (theirs.scalar(query.where(models.Run.id == run.id)) or {}).values():
+        row = theirs.execute(query.where(table.id == run.id)).one()
+        for value in rows.joined(row.value, row.own, None).values():
             digest = str(value).removeprefix("sha256:")
             if digest in there and not ours.asset(digest).exists():
                 yield other.asset(digest), ours.asset(digest)
@@ -317,10 +319,17 @@ def _declare(ours: Connection, theirs: Connection) -> None:
 
 def _stage(ours: Connection, theirs: Connection, run: _Run) -> None:
     table, shared = models.Run, models.Shared
-    query = select(table.seed, table.staged_at, shared.value).outerjoin(shared, shared.id == table.settings)
+    columns = (table.seed, table.own, table.staged_at, shared.value)
+    query = select(*columns).outerjoin(shared, shared.id == table.settings)
     row = theirs.execute(query.where(table.id == run.id)).one()
     (settings,) = rows.share(ours, [row.value])
-    new = {"run_id": run.run_id, "settings": settings, "seed": row.seed, "staged_at": row.staged_at}
+    new = {
+        "run_id": run.run_id,
+        "settings": settings,
+        "seed": row.seed,
+        "own": row.own,
+        "staged_at": row.staged_at,
+    }
     rows.insert_new(ours, table, [{**new, "state": State.STAGED}], unique="run_id")
     needed = _rows(theirs, models.Need, models.Need.run == run.id)
     needs = {one["key"]: one["needed"] for one in needed}

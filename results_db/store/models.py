@@ -110,7 +110,8 @@ class Run(Base):
     """One training: one config, one seed. `run_id` is the hash of the config.
 
     Attributes:
-        settings: the config without its seed.
+        settings: the config without its seed; null for each value in `own`.
+        own: the values of the config that this run keeps for itself, as a JSON object; see `shared.divide`.
         seed: null if the config has none.
         metric_names: the names of `metrics`, in their order; null until the run is stored.
         metrics: see `packed.pack_metrics`.
@@ -123,6 +124,7 @@ class Run(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[str] = mapped_column(String(64), unique=True)
     settings: Mapped[int | None] = mapped_column(ForeignKey("shared.id"))
+    own: Mapped[str | None] = mapped_column(Text)
     seed: Mapped[int | None] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(String(16), index=True)
     outcome: Mapped[str | None] = mapped_column(String(16))
@@ -181,6 +183,7 @@ class Attempt(Base):
     host: Mapped[str | None] = mapped_column(String(255))
     process: Mapped[str | None] = mapped_column(String(64))
     device: Mapped[str | None] = mapped_column(String(255))
+    kernels: Mapped[str | None] = mapped_column(String(16))
     git_commit: Mapped[str | None] = mapped_column(String(64))
     git_dirty: Mapped[bool | None]
     versions: Mapped[dict[str, Any]]

@@ -195,9 +195,15 @@ def split(config: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
     return {key: value for key, value in config.items() if key != "seed"}, seed
 
 
-def joined(settings: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
-    """The config that `split` took apart."""
-    return dict(settings) if seed is None else {**settings, "seed": seed}
+def joined(settings: Mapping[str, Any], own: str | None, seed: int | None) -> dict[str, Any]:
+    """The config that `split` and `shared.divide` took apart."""
+    config = {**settings, **json.loads(own or "{}")}
+    return config if seed is None else {**config, "seed": seed}
+
+
+def own_text(own: Mapping[str, Any]) -> str | None:
+    """A run's own values as they are stored; null without any."""
+    return json.dumps(own, allow_nan=False) if own else None
 
 
 def traces_in(points: Mapping[str, int], steps: Sequence[int], values: Sequence[float]) -> Traces:

@@ -1,5 +1,6 @@
 """Runs as columns, read from the database."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -28,10 +29,10 @@ def run_frame(reading: Reading, *, limit: int | None = None) -> Frame:
     read when it is first needed.
     """
     run = models.Run
-    columns = (run.id, run.state, run.outcome, run.settings, run.metric_names, run.metrics)
+    columns = (run.id, run.state, run.outcome, run.settings, run.own, run.metric_names, run.metrics)
     with reading() as connection:
         found = connection.execute(select(*columns).order_by(run.id).limit(limit)).all()
-        keys, states, outcomes, settings, names, packed = zip(*found, strict=True) if found else [()] * 6
+        keys, states, outcomes, settings, own, names, packed = zip(*found, strict=True) if found else [()] * 7
         used = {key for key in (*settings, *names) if key is not None}
         shared = _shared(connection, None if limit is None else used)
         known = rows.experiments(connection) or _own()
@@ -46,7 +47,7 @@ def run_frame(reading: Reading, *, limit: int | None = None) -> Frame:
         "tag": lambda: per_run(_tags(), missing=None),
         "note": lambda: per_run(select(run.id, run.note), missing=None),
     }
-    configs = _configs(_kinds(settings), shared, known)
+    configs = _with_own(_configs(_kinds(settings), shared, known), own)
     metrics = _metrics(_kinds(names), packed, shared)
     everywhere = np.zeros(len(keys), dtype=np.intp)
     nothing, no_number = Column(objects([None]), everywhere), Column(np.array([np.nan]), everywhere)
@@ -180,6 +181,18 @@ def _configs(
                 found[name] = objects([None] * len(configs))
             found[name][np.array(places)] = objects(cells)
     return {name: Column(cells, kinds) for name, cells in found.items()}
+
+
+def _with_own(configs: dict[str, Column], own: Sequence[str | None]) -> dict[str, Column]:
+    """The columns with the values that runs keep for themselves; these keys have columns already."""
+    places = [place for place, text in enumerate(own) if text is not None]
+    values = json.loads(f"[{','.join(filter(None, own))}]")  # at once, because there may be many
+    for name in dict.fromkeys(name for names in set(map(tuple, values)) for name in names):
+        cells = configs[name].expanded.copy()
+        those = [place for place, one in zip(places, values, strict=True) if name in one]
+        cells[those] = objects([one[name] for one in values if name in one])
+        configs[name] = Column(cells)
+    return configs
 
 
 def _metrics(

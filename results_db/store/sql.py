@@ -27,8 +27,9 @@ from results_db.files import Files
 from results_db.store import discards, models, readers, rows, schema
 from results_db.store.address import Address, locate
 from results_db.store.attempts import AttemptStore
-from results_db.store.engine import make_engine, reason
+from results_db.store.engine import journal, make_engine, reason
 from results_db.store.lock import lock_file
+from results_db.store.shared import divide
 from results_db.text import SHORT, short
 
 if TYPE_CHECKING:  # both are slow to import, and few commands need them
@@ -74,13 +75,14 @@ def open_store(
                 uuid, group = connection.execute(
                     select(models.Identity.uuid, models.Identity.shared_with)
                 ).one()
+                mode = journal(connection)
         except DBAPIError as error:
             raise _cannot_open(address, error) from error
         Files(address.folder).check_owner(uuid, shown=address.shown)
         unless_used.pop_all()
     if group is not None and not read_only:
         os.umask(os.umask(0o077) & ~0o070)  # the group may write what this process creates
-    return SqlStore(address, engine, uuid=uuid, group=group)
+    return SqlStore(address, engine, uuid=uuid, group=group, journal=mode)
 
 
 def open_to_read(db: str | None = None, *, files: Path | None = None) -> "SqlStore":
@@ -88,18 +90,18 @@ def open_to_read(db: str | None = None, *, files: Path | None = None) -> "SqlSto
     return open_store(db, create=False, read_only=readers.of_another(locate(db).file), files=files)
 
 
-def upgrade_store(db: str | None = None) -> tuple[str, str, str]:
-    """Upgrade an older store to the current schema; returns its name, and the revisions before and after.
+def upgrade_store(db: str | None = None) -> schema.Upgraded:
+    """Upgrade an older store to the current schema, and its journal to a disk that is a network file system.
 
     Raises:
-        StoreError: there is no such store, or its schema is newer.
+        StoreError: there is no such store, its schema is newer, or another process uses it.
     """
     address = locate(db)
     if address.file is not None and not address.file.exists():
         raise StoreError(f"no store at {address.shown}; a launch creates it")
     engine = make_engine(address.url)
     try:
-        return address.shown, *schema.upgrade(engine, lock_file(address.file), shown=address.shown)
+        return schema.upgrade(engine, address.file, shown=address.shown)
     except DBAPIError as error:
         raise _cannot_open(address, error) from error
     finally:
@@ -153,11 +155,12 @@ class SqlStore(AttemptStore):
             for name, known in sorted(_declared(planned).items()):
                 rows.declare(connection, name, known)
             if wanted:
-                settings = rows.share(connection, [settings for settings, _ in wanted.values()])
+                divided = divide([settings for settings, _ in wanted.values()])
+                keys = rows.share(connection, [common for common, _ in divided])
                 fresh = {"state": State.STAGED, "staged_at": now}
                 staged = [
-                    {"run_id": run_id, "settings": key, "seed": seed, **fresh}
-                    for (run_id, (_, seed)), key in zip(wanted.items(), settings, strict=True)
+                    {"run_id": run_id, "settings": key, "own": rows.own_text(own), "seed": seed, **fresh}
+                    for (run_id, (_, seed)), (_, own), key in zip(wanted.items(), divided, keys, strict=True)
                 ]
                 rows.insert_new(connection, models.Run, staged, unique="run_id")
                 rows.note_needs(connection, planned)
@@ -302,14 +305,14 @@ class SqlStore(AttemptStore):
             run.last_number,
             run.note,
         )
-        query = select(run.id, run.seed, models.Shared.value, *shown).outerjoin(
+        query = select(run.id, run.seed, run.own, models.Shared.value, *shown).outerjoin(
             models.Shared, models.Shared.id == run.settings
         )
         with self._reading() as connection:
             row = connection.execute(query.where(run.run_id == run_id)).first()
             if row is None:
                 raise rows.unknown_run(run_id)
-            config = rows.joined(row.value, row.seed)
+            config = rows.joined(row.value, row.own, row.seed)
             known = rows.experiments(connection).get(str(config.get("experiment")), Experiment(()))
             config = {**known.before, **config}
             found = {column.key: getattr(row, column.key) for column in shown}

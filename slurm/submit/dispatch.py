@@ -227,9 +227,10 @@ class Submission:
         """Count the tasks of an array that is in the queue, and note its id."""
         self.jobs.append(job_id)
         self.tasks += len(tasks)
-        self.runs += sum(len(task.attempts) for task in tasks)
+        attempts = [attempt for task in tasks for attempt in task.attempts]
+        self.runs += len(attempts)
         make_given_folder(self.resources, recovery.job_ids(job_id, len(tasks)))
-        recovery.note(self.store, folder, job_id)
+        recovery.note(self.store, folder, job_id, attempts=attempts)
 
     def _sbatch(self, folder: DispatchFolder, script: str) -> str:
         """The id of the new array.

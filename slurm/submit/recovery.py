@@ -4,12 +4,12 @@ Each dispatch has its own job name. If Slurm has a job of that name, its id is n
 the claims are withdrawn. The job may still appear later, if sbatch was waiting for the controller. That is harmless:
 the store refuses the withdrawn attempts, and the job's tasks end at once.
 
-If Slurm does not answer, the dispatch is another user's, or its files are damaged, the claims stay as they are.
+If Slurm does not answer, the dispatch is another user's, or its head is damaged, the claims stay as they are.
 """
 
 import socket
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -84,9 +84,9 @@ def _recover(
         )
         return
     if job is not None:
-        noted, damaged = note(store, folder, job)
-        done.adopted += [job] if noted.intersection(attempts) else []
-        done.unclear += damaged
+        noted, unread = note(store, folder, job, attempts=attempts)
+        done.adopted += [job] if noted else []
+        done.unclear += unread
     elif withdrawn := store.withdraw(attempts):
         folder.remove()
         done.withdrawn += withdrawn
@@ -109,25 +109,32 @@ def settle(
     return job
 
 
-def note(store: Store, folder: DispatchFolder, job: str) -> tuple[set[Attempt], list[str]]:
+def note(
+    store: Store, folder: DispatchFolder, job: str, *, attempts: Collection[Attempt]
+) -> tuple[set[Attempt], list[str]]:
     """Note the ids of a dispatch's tasks in the store.
 
+    A damaged file does not say which attempts were its own: those that no other task has. Its job can train nothing, so
+    they get the id of this job and end with it.
+
     Returns:
-        The attempts that have an id now, and a line for each task whose file is damaged.
+        Those of these `attempts` that have an id now, and a line for each task whose file is damaged or not readable.
     """
     noted: dict[Attempt, str] = {}
-    damaged = []
+    damaged, lines, hidden = [], [], False
     for index, job_id in enumerate(job_ids(job, folder.tasks())):
         try:
-            attempts = folder.task(index).attempts
-        except (OSError, ValueError) as error:
-            damaged.append(
-                f"{folder.path}: {one_line(error)}; the runs of this task stay as they are{_CANCEL}"
-            )
-        else:
-            noted |= dict.fromkeys(attempts, job_id)
+            noted |= dict.fromkeys(folder.task(index).attempts, job_id)
+        except ValueError as error:
+            damaged.append(job_id)
+            lines.append(f"{folder.path}: {one_line(error)}; its runs end with job {job_id}")
+        except OSError as error:
+            hidden = True
+            lines.append(f"{folder.path}: {one_line(error)}; its runs stay as they are{_CANCEL}")
+    if damaged and not hidden:
+        noted |= dict.fromkeys(set(attempts) - noted.keys(), damaged[0])
     store.note_jobs(noted)
-    return set(noted), damaged
+    return noted.keys() & set(attempts), lines
 
 
 def job_ids(job: str, tasks: int) -> list[str]:

@@ -49,7 +49,7 @@ def with_top_ups(expansion: Expansion, known: Collection[str]) -> Expansion:
     taken = {run.run_id for run in expansion.runs}
     cells = []
     for cell in expansion.own:
-        added = list(itertools.takewhile(lambda run: run.run_id in known, _possible(next_runs(cell))))
+        added = list(itertools.takewhile(lambda run: run.run_id in known, next_runs(cell)))
         own = [run for run in added if run.run_id not in taken]
         taken |= {run.run_id for run in own}
         next_seed = None if cell.next_seed is None else cell.next_seed + len(added)
@@ -67,7 +67,7 @@ def stored_top_ups(expansion: Expansion, store: Store) -> set[str]:
     known: set[str] = set()
     cells, count = list(expansion.own), 1
     while cells:
-        ids = [[run.run_id for run in itertools.islice(_possible(next_runs(cell)), count)] for cell in cells]
+        ids = [[run.run_id for run in itertools.islice(next_runs(cell), count)] for cell in cells]
         known |= store.states(itertools.chain.from_iterable(ids)).keys()
         whole = [len(asked) == count and known.issuperset(asked) for asked in ids]
         cells = list(itertools.compress(cells, whole))
@@ -86,12 +86,21 @@ def labels(sweeps: Iterable[tuple[Spec, Expansion]]) -> dict[str, dict[str, Scal
 
 
 def next_runs(cell: Cell) -> Iterator[PlannedRun]:
-    """The cell's runs with the seeds after its own, endlessly; none if the spec fixes its seeds."""
+    """The cell's runs with the seeds after its own; none if the spec fixes its seeds.
+
+    They end before the first seed whose drawn values contradict the cell's others; no top-up goes beyond it.
+    """
     if cell.next_seed is not None:
-        yield from (cell.run(seed) for seed in itertools.count(cell.next_seed))
+        with suppress(ConfigError):
+            yield from (cell.run(seed) for seed in itertools.count(cell.next_seed))
 
 
-def _possible(runs: Iterator[PlannedRun]) -> Iterator[PlannedRun]:
-    """The runs up to the first seed whose drawn values contradict the cell's others; no top-up has gone beyond it."""
-    with suppress(ConfigError):
-        yield from runs
+def why_no_more(cell: Cell) -> str:
+    """Why the runs of `next_runs` end, for a cell where they do."""
+    assert cell.next_seed is not None
+    seed = cell.next_seed + sum(1 for _ in next_runs(cell))
+    try:
+        cell.run(seed)
+    except ConfigError as error:
+        return f"seed {seed}: {error}"
+    raise AssertionError(f"seed {seed} contradicts nothing")

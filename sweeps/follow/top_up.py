@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from results_db.text import counted
-from sweeps.follow.coverage import next_runs
+from sweeps.follow.coverage import next_runs, why_no_more
 from sweeps.spec.expand import Expansion
 from sweeps.status.cell import CellStatus
 
@@ -46,7 +46,9 @@ def make_top_up(cells: Sequence[CellStatus], *, cap: float = CAP) -> list[CellSt
         unused = (run for run in next_runs(cell.cell) if run.run_id not in taken)
         runs = list(itertools.islice(itertools.chain(cell.to_submit, unused), allowed))
         taken |= {run.run_id for run in runs}
-        top_ups.append(replace(cell, top_up=runs, held_back=needed - len(runs)))
+        top_ups.append(
+            replace(cell, top_up=runs, held_back=needed - len(runs), ends_early=len(runs) < allowed)
+        )
     return top_ups
 
 
@@ -59,7 +61,8 @@ def remarks(cells: Sequence[CellStatus], *, cap: float) -> list[str]:
     """Lines for the user: what keeps cells from the runs that they need, and what to do."""
     held = [cell for cell in cells if cell.held_back]
     fixed = [cell for cell in held if cell.cell.next_seed is None]
-    capped = [cell for cell in held if cell.cell.next_seed is not None]
+    ended = [cell for cell in held if cell.ends_early and cell not in fixed]
+    capped = [cell for cell in held if not cell.ends_early and cell not in fixed]
     failed = [cell for cell in cells if cell.missing and cell.counts.failed]
     lines = []
     if failed:
@@ -67,6 +70,8 @@ def remarks(cells: Sequence[CellStatus], *, cap: float) -> list[str]:
         lines.append(f"{_named(failed)}: {runs} failed; first try imagine-sweep retry, top-up adds new seeds")
     if fixed:
         lines.append(f"{_held(fixed)}, because the seeds are fixed; give the spec `runs` instead")
+    if ended:
+        lines.append(f"{_held(ended)}, {why_no_more(ended[0].cell)}; change the values that the spec draws")
     if capped:
         lines.append(f"{_held(capped)} by the cap of {cap:g} times wanted; raise it with --cap")
     return lines

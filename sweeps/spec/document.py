@@ -1,12 +1,13 @@
 """Reads a YAML file, and keeps the line of every key and item for error messages."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 
 from imagination.schema import ConfigError, check_aliases, nearest, plain
 
@@ -89,7 +90,9 @@ def read(path: Path) -> Node:
     except OSError as error:
         raise SpecError(f"{name} cannot be read: {error.strerror}") from None
     try:
-        value = YAML(typ="rt", pure=True).load(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it; the last one counts
+            value = YAML(typ="rt", pure=True).load(text)
         check_aliases(value)
         return Node(value, name, 1)
     except MarkedYAMLError as error:

@@ -61,8 +61,13 @@ def find(name: str, *, beside: Path | None = None) -> Path:
     raise SpecError(f"no spec {path}{hint}; give a YAML file or {ships}")
 
 
-def load(named: str | Path, *, above: tuple[Path, ...] = ()) -> Spec:
-    """Reads a spec and its includes, and checks values. `above` are the files that include it.
+def load(named: str | Path, *, above: tuple[Path, ...] = (), known: set[Path] | None = None) -> Spec:
+    """Reads a spec and its includes, and checks values.
+
+    Args:
+        named: a file, or a spec that ships.
+        above: the files that include it.
+        known: files that are included already; they are not read again, because equal cells are united.
 
     Raises:
         SpecError: see `find`; or anything but a cell is wrong. `expand` reports wrong cells.
@@ -73,7 +78,8 @@ def load(named: str | Path, *, above: tuple[Path, ...] = ()) -> Spec:
         root.fail("the spec is empty; it needs at least `experiment:` or `include:`")
     entries = root.mapping("the spec")
     _check_top(entries)
-    included = _included(path, entries["include"], above) if "include" in entries else []
+    known = set() if known is None else known
+    included = _included(path, entries["include"], above, known=known) if "include" in entries else []
     name = _name(path, entries.get("name"))
     launcher = {key: value for spec in included for key, value in spec.launcher.items()}
     if "launcher" in entries:
@@ -105,7 +111,7 @@ def _name(path: Path, node: Node | None) -> str:
     return name
 
 
-def _included(path: Path, node: Node, above: tuple[Path, ...]) -> list[Spec]:
+def _included(path: Path, node: Node, above: tuple[Path, ...], *, known: set[Path]) -> list[Spec]:
     chain = (*above, path.resolve())
     specs = []
     for item in node.items("include"):
@@ -117,7 +123,9 @@ def _included(path: Path, node: Node, above: tuple[Path, ...]) -> list[Spec]:
         if file.resolve() in chain:
             cycle = " -> ".join(link.name for link in (*chain[chain.index(file.resolve()) :], file))
             item.fail(f"include: {cycle} is a cycle")
-        specs.append(load(file, above=chain))
+        if file.resolve() not in known:
+            known.add(file.resolve())
+            specs.append(load(file, above=chain, known=known))
     return specs
 
 

@@ -143,7 +143,7 @@ def recompose(text: str) -> Spec:
     try:
         said = json.loads(text)
         spec = Spec(**{**said, "parts": [_part(part) for part in said["parts"]]})
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a composed spec of this version: {error!r}") from error
     if any(part.sample and not part.spec for part in spec.parts):
         raise ValueError("versions before 0.3 drew other values")

@@ -90,6 +90,7 @@ class CellStatus:
         kept: the number of kept runs; None: not counted.
         top_up: the runs that a top-up would train.
         held_back: the number of runs that the cell needs beyond `top_up`.
+        ends_early: whether there are no seeds for some of them, though the cap allows more.
         done: the stored runs, and of each run that trains the share that is done.
         eta_s: seconds until the cell's active runs end; None: unknown.
     """
@@ -101,6 +102,7 @@ class CellStatus:
     kept: int | None = None
     top_up: Sequence[PlannedRun] = field(default=(), repr=False)
     held_back: int = 0
+    ends_early: bool = False
     done: float = 0.0
     eta_s: float | None = None
 

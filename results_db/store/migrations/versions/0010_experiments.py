@@ -1,13 +1,13 @@
 """The store describes its experiments, and knows what runs leave as files and build on.
 
-Revises 0008.
+Revises 0009.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
