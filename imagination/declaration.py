@@ -8,7 +8,10 @@ from typing import Any
 from imagination.schema import ConfigError, RunConfig, Scalar, added, build, keys, needs, require
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-RESERVED = ("run_id", "sweep", "state", "outcome", "attempts", "seconds", "gate", "kept")
+RESERVED = (
+    *("run_id", "sweep", "state", "outcome", "attempts", "seconds", "tag", "note", "gate", "kept"),
+    *("code", "host", "cause"),
+)
 """The columns of every run, which no config key or metric may be named like."""
 
 _DOTTED = re.compile(r"[\w.]+:\w+")

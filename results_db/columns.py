@@ -9,13 +9,19 @@ from collections.abc import Iterable, Sequence
 from imagination.schema import nearest
 from results_db.contract import StoreError
 
-RUN_COLUMNS = ("run_id", "sweep", "state", "outcome", "attempts", "seconds")
-"""`sweep` names the sweeps of a run, see `sweeps_in`."""
+LABELS = ("tag", "note")
+"""What users added to a run; `tag` names its tags, see `names_in`."""
+
+RUN_COLUMNS = ("run_id", "sweep", "state", "outcome", "attempts", "seconds", *LABELS)
+"""`sweep` names the sweeps of a run, see `names_in`."""
 
 GATE_COLUMNS = ("gate", "kept")
 """The gate of the run's experiment, in words, and whether the run is completed and passed it."""
 
 LAST_KEY = "seed"
+
+ADDED = ("code", "host", "cause")
+"""Columns that some commands add after the metrics: what trained a run, and why it failed."""
 
 
 def merged(orders: Iterable[Sequence[str]]) -> list[str]:
@@ -44,20 +50,21 @@ def config_keys(names: Iterable[str]) -> list[str]:
 
 def metrics(names: Sequence[str]) -> list[str]:
     """The columns of `Store.runs` that are metrics."""
-    return list(names)[list(names).index(LAST_KEY) + 1 :]
+    after = list(names)[list(names).index(LAST_KEY) + 1 :]
+    return [name for name in after if name not in ADDED]
 
 
-def check_metric(name: str, names: Sequence[str]) -> None:
-    """Refuse a `--metric` that is none of the metrics among these columns of `Store.runs`.
+def check_metric(name: str, names: Sequence[str], *, origin: str = "--metric") -> None:
+    """Refuse a name that is none of the metrics among these columns of `Store.runs`.
 
     Raises:
         StoreError: see `check`.
     """
-    check(name, metrics(names), origin="--metric")
+    check(name, metrics(names), origin=origin)
 
 
-def sweeps_in(cell: str | None) -> list[str]:
-    """The sweeps that a cell of the column `sweep` names: `"quick, table1"`."""
+def names_in(cell: str | None) -> list[str]:
+    """The names in a cell of the columns `sweep` and `tag`: `"quick, table1"`."""
     return cell.split(", ") if cell else []
 
 

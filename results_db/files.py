@@ -209,15 +209,25 @@ class Files:
         inside = (self.folder.joinpath(*path.parts[start:]) for start in range(1, len(path.parts)))
         return next((moved for moved in inside if moved.exists()), path)
 
-    def discard_results(self, run_id: str) -> None:
-        """Move a run's weights and artifacts to the folder `discarded`, where no later result supersedes them."""
-        aside = self.folder / "discarded"
+    @property
+    def discarded(self) -> Path:
+        """The folder for the results of discarded runs."""
+        return self.folder / "discarded"
+
+    def discard_results(self, run_id: str, *, but: Attempt | None = None) -> None:
+        """Move a run's weights and artifacts to the folder `discarded`, where no later result supersedes them.
+
+        Those of the attempt `but` stay.
+        """
+        kept = () if but is None else (self.weights(but), self.artifacts(but))
         for path in self._results(run_id):
+            if path in kept:
+                continue
             try:
-                aside.mkdir(exist_ok=True)
-                path.replace(aside / path.name)
+                self.discarded.mkdir(exist_ok=True)
+                path.replace(self.discarded / path.name)
             except OSError as error:
-                log.warning("cannot move %s to %s: %s", path, aside, error)
+                log.warning("cannot move %s to %s: %s", path, self.discarded, error)
 
     def remove_abandoned(self) -> None:
         """Delete unfinished files of writers that were killed."""

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ def brief(text: str) -> str:
     """The text; of a whole run id or digest only the beginning."""
     found = _ID.fullmatch(text)
     return found[1] if found else text
+
+
+def some(run_ids: Sequence[str]) -> str:
+    """The number of runs and their first ids: `7 runs: 1a2b3c4d5e, ...`."""
+    more = ", ..." if len(run_ids) > 5 else ""
+    return f"{counted(len(run_ids), 'run')}: {', '.join(map(short, run_ids[:5]))}{more}"
 
 
 def cell_text(value: Any) -> str:

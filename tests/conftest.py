@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from slurm_fixtures import own, slurm, slurm_cluster, slurm_with
 from store_helpers import ThroughSpool
 
 from imagination import registry
-from results_db.store.sql import SqlStore, open_store
+from results_db.store.sql import SqlStore, open_store, upgrade_store
 
 __all__ = ["own", "slurm", "slurm_cluster", "slurm_with"]  # fixtures, which pytest finds here
 
@@ -115,6 +116,15 @@ def server() -> Iterator[Any]:
             yield own
         finally:
             own.cleanup()
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the store that comes with the project, at the newest schema: runs with and without autoencoder."""
+    copy = tmp_path_factory.mktemp("example") / "draws.db"
+    shutil.copy(Path(__file__).parents[1] / "examples" / "draws.db", copy)
+    upgrade_store(str(copy))
+    return copy
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,11 +1,14 @@
 """Runs with traces and decoded boards, as a worker stores them, for tests of figures."""
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from compare_helpers import complete
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy.signal import convolve2d
 
@@ -104,3 +107,29 @@ def curves(*learned: int | None, until: int = 1000) -> dict[str, tuple[list[int]
         values = [0.98 if at is not None and step >= at else 0.85 for step in steps]
         found[f"state{place}"] = (steps, values)
     return found
+
+
+def texts(figure: Figure) -> list[tuple[Text, Any]]:
+    """Every text that is drawn, with its extent in pixels at 300 dpi."""
+    figure.set_dpi(300)
+    figure.draw_without_rendering()
+    beyond = set()  # labels of ticks outside the panel exist and are not drawn
+    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
+        low, high = axis.get_view_interval()
+        beyond |= {tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high}
+    shown = [
+        text for text in figure.findobj(Text) if text.get_text() and text.get_visible() and text not in beyond
+    ]
+    return [(text, text.get_window_extent()) for text in shown]
+
+
+def assert_legible(figure: Figure) -> None:
+    """A column wide, no text below 6 pt, none over another's or the edge."""
+    found = [(text, box) for text, box in texts(figure) if box.width]
+    assert found
+    right, top = figure.get_size_inches() * 300
+    for text, box in found:
+        assert text.get_fontsize() >= 6
+        assert min(box.x0, box.y0, right - box.x1, top - box.y1) >= -1, text.get_text()
+    for (one, first), (two, second) in itertools.combinations(found, 2):
+        assert not first.padded(-2).overlaps(second.padded(-2)), (one.get_text(), two.get_text())

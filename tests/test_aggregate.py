@@ -14,6 +14,7 @@ from results_db.query.aggregate import (
     MEASURES,
     Interval,
     aggregate,
+    bootstrap_interval,
     mean_interval,
     quantile,
     ratio_interval,
@@ -133,7 +134,8 @@ def test_a_row_per_group_with_its_counts() -> None:
     )
     first, second = aggregate(frame, ["gol"])
     assert list(first) == [
-        *("gol", "kept", "run", "metric", "metric_low", "metric_high", "metric_plain", "metric_adv"),
+        *("gol", "kept", "run", "pass_rate", "pass_rate_low", "pass_rate_high"),
+        *("metric", "metric_low", "metric_high", "metric_plain", "metric_adv"),
         *("correlation", "correlation_low", "correlation_high"),
         *("correlation_plain", "correlation_adv", "correlation_aligned", "varies"),
     ]
@@ -200,3 +202,38 @@ def test_every_run_is_in_one_group(cells: list[tuple[int, bool, float]]) -> None
         mine = [metric for gol, ae, metric in cells if (gol, ae) == (row["gol"], row["ae"])]
         assert row["kept"] == len(mine)
         assert row["metric"] == pytest.approx(math.fsum(mine) / len(mine))
+
+
+def test_chosen_metrics_each_with_an_interval() -> None:
+    frame = runs(*({"steps": steps, "metric": 0.5} for steps in (1.0, 2.0, 3.0)))
+    (row,) = aggregate(frame, ["gol"], metrics=["steps", "metric"])
+    assert [row[name] for name in ("steps", "steps_low", "steps_high")] == pytest.approx(
+        [2, -0.484138, 4.484138], abs=1e-6
+    )
+    assert (row["metric"], row["metric_low"], "metric_adv" in row) == (0.5, 0.5, False)
+    with pytest.raises(StoreError, match="--metrics: unknown column 'golf'"):
+        aggregate(frame, ["gol"], metrics=["golf"])
+
+
+def test_the_bootstrap_is_close_to_students_for_many_values_and_leans_with_skewed_ones() -> None:
+    rng = np.random.default_rng(1)
+    normal = rng.normal(0.5, 0.1, 400).tolist()
+    found, students = bootstrap_interval(normal), mean_interval(normal)
+    assert (found.low, found.high) == pytest.approx((students.low, students.high), abs=1e-3)
+    assert found == bootstrap_interval(normal)  # always the same draws
+    skewed = bootstrap_interval([0.0] * 12 + [1.0, 2.0])  # most values small: the interval reaches further up
+    assert skewed.mean is not None
+    assert skewed.low is not None
+    assert skewed.high is not None
+    assert skewed.high - skewed.mean > 1.5 * (skewed.mean - skewed.low)
+    assert skewed.low >= 0
+
+
+@pytest.mark.parametrize("values", [[], [0.5], [0.5, 0.5, 0.5]])
+def test_the_bootstrap_of_too_few_or_equal_values(values: list[float]) -> None:
+    assert bootstrap_interval(values) == mean_interval(values)
+
+
+def test_a_row_names_the_code_that_trained_it() -> None:
+    rows = [{"gol": gol, "code": code} for gol, code in ((2, "b"), (2, "a"), (3, "a"), (2, "b"))]
+    assert [row["code"] for row in aggregate(runs(*rows), ["gol"])] == [["a", "b"], ["a"]]

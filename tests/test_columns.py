@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from imagination import registry, schema
 from imagination.declaration import RESERVED
-from results_db.columns import GATE_COLUMNS, RUN_COLUMNS, config_keys, in_order, merged, metrics
+from results_db.columns import ADDED, GATE_COLUMNS, RUN_COLUMNS, config_keys, in_order, merged, metrics
 
 
 def test_no_column_has_two_meanings() -> None:
@@ -15,7 +15,7 @@ def test_no_column_has_two_meanings() -> None:
 
 
 def test_declarations_know_the_columns_of_every_run() -> None:
-    assert (*RUN_COLUMNS, *GATE_COLUMNS) == RESERVED
+    assert (*RUN_COLUMNS, *GATE_COLUMNS, *ADDED) == RESERVED
 
 
 def test_unknown_names_follow_the_known_ones() -> None:

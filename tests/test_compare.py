@@ -76,7 +76,42 @@ def test_a_row_of_table_1(db: SqlStore) -> None:
         ("baseline", 0.54),
         ("ceiling", 1.02),
         ("verdict", "reproduced"),
+        *{"missed_gate": 2, "not_trained": 0, "overridden": 0, "discarded": 0}.items(),
     ]
+
+
+def test_why_runs_do_not_count(db: SqlStore) -> None:
+    """Below the gate; staged only; of a launch that set a key; discarded. Runs of other specs are none of these."""
+    store_five(db)
+    store_run(db, config(seed=5), train_accuracy=0.98)
+    for seed in (6, 7):
+        of = config(seed=seed)
+        db.stage([PlannedRun(run_id(of), of)], sweep=NewSweep("table1", ""))
+    of = config(seed=8, max_steps=700)
+    store_run(db, of, sweep="mine")
+    db.stage([PlannedRun(run_id(of), of)], sweep=NewSweep("table1", "", ("max_steps",)))
+    store_run(db, config(seed=9))
+    db.discard([run_id(config(seed=9))], why="wrong data")
+    store_run(db, config(seed=10), sweep="quick")
+    why = ("missed_gate", "not_trained", "overridden", "discarded")
+    first, row, *_ = compared(db, "table1")
+    assert [row[name] for name in why] == [1, 2, 1, 1]
+    assert [first[name] for name in why] == [0, 0, 0, 0]
+
+
+def test_a_number_without_any_result_says_what_is_to_be_trained(db: SqlStore) -> None:
+    of = config()
+    db.stage([PlannedRun(run_id(of), of)], sweep=NewSweep("table1", ""))
+    row = compared(db, "table1")[1]
+    assert (row["run"], row["not_trained"]) == (0, 1)
+
+
+def test_the_runs_of_both_sides_of_an_effect_count_once(db: SqlStore) -> None:
+    store_run(db, config(seed=1, gol=3, model_t=2), sweep="contrasts", train_accuracy=0.5)
+    of = config(seed=2, ae=False)
+    db.stage([PlannedRun(run_id(of), of)], sweep=NewSweep("contrasts", ""))
+    ae, _, adversary, *_ = compared(db, "signs")
+    assert [(row["missed_gate"], row["not_trained"]) for row in (ae, adversary)] == [(0, 1), (1, 0)]
 
 
 def test_other_cells_are_other_rows(db: SqlStore) -> None:

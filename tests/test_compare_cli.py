@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from cli_helpers import call, cells, output
 from compare_helpers import config, run_id, store_five, store_run
+from terminal_helpers import on_terminal, widest
 
 from results_db.contract import NewSweep, PlannedRun
 from results_db.paper.numbers import ABOUT, TABLES
@@ -46,9 +48,41 @@ def test_a_table_for_people(capsys: pytest.CaptureFixture[str], db: SqlStore) ->
     assert said[:2] == [f"table1: {ABOUT['table1']}", ""]
     lines = [" ".join(line.split()) for line in said]
     assert lines[2] == (
-        "gol model_t ae rnn spec preset quantity paper paper_runs ours difference kept/run baseline verdict"
+        "gol model_t ae rnn preset paper paper_runs ours difference kept/run baseline/ceiling verdict"
     )
-    assert "3 3 true true table1 fast metric 0.99 42 0.99 [0.98, 1.00] 0.00 5/5 0.05 reproduced" in lines
+    assert "3 3 true true fast 0.99 42 0.99 [0.98, 1.00] 0.00 5/5 0.05/- reproduced" in lines
+    assert "in every row: spec table1; quantity metric" in lines
+
+
+def test_both_decoders_are_side_by_side_as_the_paper_prints_them(
+    capsys: pytest.CaptureFixture[str], db: SqlStore
+) -> None:
+    for seed, (plain, adversarial) in enumerate(
+        [(0.1, 0.7), (0.2, 0.8), (0.1, 0.7), (0.2, 0.8), (0.15, 0.75)]
+    ):
+        of = config(seed=seed, gol=3, model_t=2)
+        store_run(db, of, metric_plain=plain, metric_adv=adversarial, baseline_perfect=1.02)
+    store_run(db, config(seed=9, gol=3, model_t=2), train_accuracy=0.5)
+    head, _, _, row, *_ = output(capsys, "compare", "table3", "--format", "markdown").splitlines()[2:]
+    found = dict(zip(cells(head), cells(row), strict=True))
+    # .1, .2, .1, .2, .15: mean .15; squares .01 / 4 = .0025, s = .05, half 2.776445 * .05 / sqrt(5) = .0621.
+    assert (found["paper"], found["plain"], found["adversarial"]) == (
+        "0.15/0.71",
+        "0.15 [0.09, 0.21]",
+        "0.75 [0.69, 0.81]",
+    )
+    assert (found["kept/run"], found["baseline/ceiling"]) == ("5/6", "0.05/1.02")
+    assert found["verdict"] == "reproduced"  # both of them
+    assert "runs that do not count: 1 that missed the gate" in output(capsys, "compare", "table3")
+    rows = json.loads(output(capsys, "compare", "table3", "--json"))
+    assert [row["quantity"] for row in rows] == ["metric_plain", "metric_adv"] * 4
+
+
+def test_a_comparison_fits_a_terminal(db: SqlStore) -> None:
+    store_five(db, gol=3, model_t=2)
+    command = [sys.executable, "-m", "results_db.cli", "compare"]
+    for table in TABLES:
+        assert widest(on_terminal(*command, table)) <= 80, table
 
 
 def test_runs_of_other_specs_are_named_where_a_row_has_none(
@@ -58,8 +92,8 @@ def test_runs_of_other_specs_are_named_where_a_row_has_none(
     for seed in range(3):
         store_run(db, config(seed=seed), sweep="quick")
         store_run(db, config(seed=seed, model_t=4), sweep="quick")
-    *_, table, empty, line = output(capsys, "compare", "table1").splitlines()
-    assert (table.split()[:2], empty) == (["3", "3"], "")
+    *_, table, said, empty, line = output(capsys, "compare", "table1").splitlines()
+    assert (table.split()[:2], said[:12], empty) == (["3", "3"], "in every row", "")
     assert line == (
         "3 runs of quick would fit into rows with 0/0, but do not count, because no spec of the paper wants them; "
         "train the paper's runs with: imagine-sweep launch table1"
@@ -98,7 +132,8 @@ def test_the_learning_order_for_people(capsys: pytest.CaptureFixture[str], db: S
     said = output(capsys, "compare", "learning_order", "--format", "markdown").splitlines()
     assert said[0] == "learning_order: " + ABOUT["learning_order"]
     assert len(said[0]) <= 110
-    head, _, two, three = [cells(line)[6:] for line in said[2:]]
+    head, _, two, three = [cells(line)[4:] for line in said[2:6]]
+    assert said[-1] == "in every row: spec learning_order; preset fast"
     assert " ".join(head) == "quantity paper paper_runs ours share ratio paper_ratio kept/run verdict"
     leads = ["lead_state2", "5,533", "15", "600 [600, 600]", "0.60 [0.60, 0.60]", "2.00 [2.00, 2.00]"]
     assert two == [*leads, "2.00", "5/5", "reproduced"]

@@ -8,7 +8,8 @@ from cli_helpers import call, output
 from compare_helpers import config, store_run
 
 from results_db.contract import StoreError
-from results_db.query.effect import effect, pass_rate, regression
+from results_db.query.aggregate import pass_rate
+from results_db.query.effect import effect, regression
 from results_db.store.sql import SqlStore, open_store
 
 Capsys = pytest.CaptureFixture[str]

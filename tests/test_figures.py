@@ -1,7 +1,6 @@
 """Figures: what they show, that no texts overlap, and how they become files."""
 
 import io
-import itertools
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
-from picture_helpers import CONFIG, FIRST, RANKED, curves, life, run_id, sample, seven
+from picture_helpers import CONFIG, FIRST, RANKED, assert_legible, curves, life, run_id, sample, seven
 
 from results_db.contract import StoreError
 from results_db.paper.learning_order import Cell, Order, first_steps, states
@@ -18,32 +17,6 @@ from results_db.views.figures.curves import draw as draw_curves
 
 THREE = Cell("life_state", "fast", 3, 3, True, True, 0.1)
 COUNT = {**CONFIG, "experiment": "life_count"}
-
-
-def texts(figure):
-    """Every text that is drawn, with its extent in pixels at 300 dpi."""
-    figure.set_dpi(300)
-    figure.draw_without_rendering()
-    beyond = set()  # labels of ticks outside the panel exist and are not drawn
-    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
-        low, high = axis.get_view_interval()
-        beyond |= {tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high}
-    shown = [
-        text for text in figure.findobj(Text) if text.get_text() and text.get_visible() and text not in beyond
-    ]
-    return [(text, text.get_window_extent()) for text in shown]
-
-
-def assert_legible(figure):
-    """A column wide, no text below 6 pt, none over another's or the edge."""
-    found = [(text, box) for text, box in texts(figure) if box.width]
-    assert found
-    right, top = figure.get_size_inches() * 300
-    for text, box in found:
-        assert text.get_fontsize() >= 6
-        assert min(box.x0, box.y0, right - box.x1, top - box.y1) >= -1, text.get_text()
-    for (one, first), (two, second) in itertools.combinations(found, 2):
-        assert not first.padded(-2).overlaps(second.padded(-2)), (one.get_text(), two.get_text())
 
 
 def dashed(axes):
@@ -232,14 +205,23 @@ def test_strips_of_counting_are_legible(gol, model_t, both):
     assert sum(map(dashed, figure.axes)) == 3  # s_1 of each sequence, and no decoded board
 
 
-def test_true_states_stand_over_decoded_ones_from_the_first_column_on():
-    (one,) = picked(2, 3, wanted="best")
-    shown = strip.draw([one], config=CONFIG).axes
-    true, decoded = shown[:3], shown[3:]
-    assert len(decoded) == 4
-    for above, below in zip(true, decoded, strict=False):
-        assert above.get_position().x0 == below.get_position().x0
+@pytest.mark.parametrize(("gol", "model_t"), [(2, 2), (2, 3), (3, 2), (1, 4)])
+def test_rows_span_the_figure_and_the_final_states_stand_one_above_the_other(gol, model_t):
+    (one,) = picked(gol, model_t, wanted="best")
+    figure = strip.draw([one], config=CONFIG)
+    shown = figure.axes
+    true, decoded = shown[: gol + 1], shown[gol + 1 :]
+    assert len(decoded) == model_t + 1
+    for above, below in ((true[0], decoded[0]), (true[-1], decoded[-1])):
+        assert above.get_position().x0 == pytest.approx(below.get_position().x0)
         assert above.get_position().y0 > below.get_position().y1
+    for row in (true, decoded):
+        assert row[0].get_position().x0 < 0.1  # no part of the figure is empty
+        assert row[-1].get_position().x1 > 0.95
+        gaps = np.diff([axes.get_position().x0 for axes in row])
+        assert gaps == pytest.approx(gaps[0])
+        if len(row) > 2:
+            assert gaps[0] > row[0].get_position().width
     for axes, board in zip(shown, [*one.truth, *one.decoded["plain"]], strict=True):
         (image,) = axes.images
         assert np.array_equal(image.get_array(), board)
@@ -249,6 +231,8 @@ def test_true_states_stand_over_decoded_ones_from_the_first_column_on():
 def test_titles_and_heads():
     said = words(strip.draw(picked(3, 3, both=True), config=CONFIG))
     assert "best: metric 1.50 plain, 1.50 adversarial (no. 9123)" in said
+    named = words(strip.draw(picked(3, 2), config={**CONFIG, "model_t": 2, "seed": 5}))
+    assert "gol 3, model_t 2, seed 5" in named
     assert said.count("$s_{1}$ given") == said.count("$s_{4}$ target") == 3
     assert said.count("trained") == 12  # two boards of two decoders in three sequences
     (first,) = picked(3, 3, wanted="first")
@@ -300,11 +284,19 @@ def test_several_runs_on_the_scale_of_their_final_state():
     assert_legible(figure)
     points = [tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() == "o"]
     assert points == [(0.5, 0.98)] * 2 + [(0.75, 0.98)] * 2 + [(1.0, 0.98)] * 2
-    assert "(2 runs; 1 more never reached it)" in axes.get_xlabel()
+    assert axes.get_xlabel().endswith("; 1 more never reached it)")
     mean = max(axes.lines, key=lambda line: len(line.get_xdata()))
+    assert [len(line.get_xdata()) for line in axes.lines].count(
+        400
+    ) == 3  # the means alone, no curve of a run
     # At .45: the first run is at step 180, 80% of the way from .85 (100) to .98 (200), so .954; the second at step
     # 360, 60% of the way from .85 (300) to .98 (400), so .928; the mean is .941.
     assert np.interp(0.45, mean.get_xdata(), mean.get_ydata()) == pytest.approx(0.941, abs=1e-3)
+    # The band holds the middle 80%: of .954 and .928, from .928 + .1 * .026 to .928 + .9 * .026.
+    (edges,) = [path.vertices for path in axes.collections[0].get_paths()]
+    near = edges[np.abs(edges[:, 0] - 0.45) < 2e-3][:, 1]
+    assert (near.min(), near.max()) == pytest.approx((0.9306, 0.9514), abs=2e-3)
+    assert "(2 runs, band: the middle 80%" in axes.get_xlabel()
 
 
 def test_runs_that_never_learn_the_final_state_are_shown_over_steps():

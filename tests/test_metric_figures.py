@@ -1,15 +1,21 @@
 """Figures of the metric over runs: what is drawn, from the stored runs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cli_helpers import call, output
-from compare_helpers import config, store_five, store_run
+from compare_helpers import METRICS, WHO, config, store_five, store_run
 from matplotlib.figure import Figure
+from picture_helpers import assert_legible
 
+from jobs.identity import run_id
+from results_db.contract import Ending, PlannedRun, RunRecord, State
 from results_db.paper.compare import compare, kept_values
 from results_db.query.gate import completed
+from results_db.query.packs import with_packs
 from results_db.store.sql import SqlStore, open_store
 from results_db.views.figures import metrics
 from results_db.views.figures.style import COLOURS
@@ -130,3 +136,66 @@ def test_refusals_are_one_line_and_write_nothing(
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert says in err
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def store_pack(
+    db: SqlStore, seeds: Sequence[int], *, rate: float, device: str = "cpu", minute: int = 0
+) -> None:
+    """Runs of one pack that ended after 600 steps; each has its share of the pack's seconds."""
+    at, process = NOON + timedelta(minutes=minute), f"{minute}:1"
+    runs = [PlannedRun(run_id(config(seed=seed)), config(seed=seed)) for seed in seeds]
+    db.stage(runs)
+    attempts = db.claim([run.run_id for run in runs], launcher="local")
+    for attempt in attempts:
+        db.begin(attempt, replace(WHO, process=process, device=device), at=at)
+    for attempt in attempts:
+        metrics = {**METRICS, "steps": 600.0}
+        record = RunRecord(attempt.run_id, "reached", 600 / rate, metrics)
+        db.finish(attempt, record, at=at + timedelta(seconds=30))
+
+
+def test_throughput_against_the_size_of_the_pack(db: SqlStore, capsys: Capsys) -> None:
+    store_pack(db, [0], rate=20)
+    store_pack(db, [1], rate=40, minute=1)
+    store_pack(db, [2, 3, 4, 5], rate=60, minute=2)
+    store_pack(db, range(6, 22), rate=300, device="H100", minute=3)
+    runs = with_packs(db, db.runs())
+    assert runs["pack"].tolist() == [1, 1, *[4] * 4, *[16] * 16]
+    assert runs["rate"].tolist() == pytest.approx([20, 40, *[60] * 4, *[300] * 16])
+    figure = metrics.throughput(runs, ["device"])
+    (axes,) = figure.axes
+    lines = {
+        line.get_label(): line.get_xydata().tolist() for line in axes.lines if line.get_linestyle() == "-"
+    }
+    assert lines == {"device H100 (16)": [[16, 300]], "device cpu (6)": [[1, 30], [4, 60]]}  # medians
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "4", "16"]
+    assert_legible(figure)
+    assert output(capsys, "figure", "packs") == "packs.png\n"
+
+
+def test_a_run_of_several_attempts_has_no_pack(db: SqlStore) -> None:
+    store_pack(db, [0], rate=20)
+    of = config(seed=1)
+    db.stage([PlannedRun(run_id(of), of)])
+    (lost,) = db.claim([run_id(of)], launcher="local")
+    db.begin(lost, WHO)
+    db.end(lost, Ending(State.LOST, "gone"))
+    store_run(db, of)
+    assert with_packs(db, db.runs())["seed"].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--by", "golf"], "--by: unknown column 'golf'"),
+        (["-o", "a.gif"], "-o: 'a.gif' does not end in .png or .svg or .pdf"),
+        ([], "no COMPLETED run with one attempt is stored"),
+        (["--where", "gol=9"], "no COMPLETED run with one attempt with --where 'gol=9' is stored"),
+    ],
+)
+def test_bad_input_of_packs(db: SqlStore, capsys: Capsys, args: list[str], says: str) -> None:
+    code, out, err = call(capsys, "figure", "packs", *args)
+    assert (code, out, err.count("\n"), says in err) == (2, "", 1, True), err

@@ -12,18 +12,20 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from cli_helpers import call, output
+from compare_helpers import config, run_id, store_run
 from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 import results_db
+from results_db.contract import NewSweep, PlannedRun
 from results_db.query.gate import completed, passed
 from results_db.report.boards import GREYS, packed
+from results_db.report.collect import collect
+from results_db.report.page import page as render
+from results_db.store.sql import open_store
 
 Capsys = pytest.CaptureFixture[str]
-
-EXAMPLE = Path(__file__).parents[1] / "examples" / "draws.db"
-"""Runs with and without autoencoder."""
 
 CHROMIUM = shutil.which("chromium")
 
@@ -39,14 +41,14 @@ def test_packed_boards_keep_sixteen_greys(values: list[float]) -> None:
 
 
 @pytest.fixture(scope="module")
-def kept() -> pd.DataFrame:
+def kept(example: Path) -> pd.DataFrame:
     """The kept runs of the store that comes with the project."""
-    runs = completed(results_db.open(str(EXAMPLE)).runs())
+    runs = completed(results_db.open(str(example)).runs())
     return runs[passed(runs)]
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(tmp_path_factory: pytest.TempPathFactory, example: Path) -> Path:
     """The report of the store that comes with the project."""
     from click.testing import CliRunner
 
@@ -54,7 +56,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("report") / "report.html"
     done = CliRunner().invoke(
-        results, ["report", "-o", str(path), "--db", str(EXAMPLE)], catch_exceptions=False
+        results, ["report", "-o", str(path), "--db", str(example)], catch_exceptions=False
     )
     assert done.exit_code == 0
     return path
@@ -181,23 +183,42 @@ def test_three_hundred_runs_stay_below_five_megabytes(file: Path, kept: pd.DataF
     ],
 )
 @pytest.mark.usefixtures("in_tmp_path")
-def test_bad_input(capsys: Capsys, tmp_path: Path, arguments: list[str], says: str) -> None:
-    shutil.copy(EXAMPLE, "a.db")
-    code, out, err = call(capsys, "report", "--db", "a.db", *arguments)
+def test_bad_input(capsys: Capsys, tmp_path: Path, example: Path, arguments: list[str], says: str) -> None:
+    code, out, err = call(capsys, "report", "--db", str(example), *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert says in err
     assert not list(tmp_path.glob("*.html"))
 
 
 @pytest.mark.usefixtures("in_tmp_path")
-def test_an_existing_page_is_overwritten_only_by_force(capsys: Capsys, kept: pd.DataFrame) -> None:
-    shutil.copy(EXAMPLE, "a.db")
-    first = output(capsys, "report", "--db", "a.db", "-n", "3", "--title", "One & <two>")
+def test_an_existing_page_is_overwritten_only_by_force(
+    capsys: Capsys, kept: pd.DataFrame, example: Path
+) -> None:
+    db = ("--db", str(example))
+    first = output(capsys, "report", *db, "-n", "3", "--title", "One & <two>")
     assert first.startswith("report.html: 3 runs in the gallery, ")
     text = Path("report.html").read_text()
     assert "<title>One &amp; &lt;two&gt;</title>" in text
     assert f"{len(kept) - 3} more kept runs are in the store." in text
-    code, _, err = call(capsys, "report", "--db", "a.db", "-n", "3")
+    code, _, err = call(capsys, "report", *db, "-n", "3")
     assert (code, "report.html exists" in err) == (2, True)
-    output(capsys, "report", "--db", "a.db", "-n", "3", "--title", "One & <two>", "--force")
+    output(capsys, "report", *db, "-n", "3", "--title", "One & <two>", "--force")
     assert Path("report.html").read_text() == text
+
+
+def test_the_launches_have_the_overrides_of_their_command_line(tmp_path: Path) -> None:
+    """Two launches of one sweep, the second with two keys set; a sweep without a stored run is left out."""
+    with open_store(str(tmp_path / "a.db"), create=True) as store:
+        for seed in (0, 1):
+            store_run(store, config(seed=seed), sweep="table1")
+        for channels in (32, 20):
+            of = config(seed=2, channels=channels, reset=0.123456789)
+            store_run(store, of, sweep="quick")
+            overrides = NewSweep("table1", "", ("channels", "reset"))
+            store.stage([PlannedRun(run_id(of), of)], sweep=overrides)
+        store.stage([PlannedRun(run_id(config(seed=9)), config(seed=9))], sweep=NewSweep("table2", ""))
+        report = collect(store, store.runs(), most_runs=0)
+    assert report.launches == {"quick": 2, "table1": 2, "table1 channels=20,32 reset=0.123456789": 2}
+    assert "<code>imagine-sweep launch table1 channels=20,32 reset=0.123456789</code>" in render(
+        report, title="t"
+    )

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,17 @@ def test_table_as_json(capsys: Capsys, filled: SqlStore) -> None:
         "metric_high": pytest.approx(0.4484138, abs=1e-6),
     }
     nothing = dict.fromkeys(MEASURES)
+    # Wilson with z = 1.959964: 1 of 1: 1 / (1 + z^2) = .206549; 3 of 4: (.75 + z^2 / 8 -+ z sqrt(.75 * .25 / 4 +
+    # z^2 / 64)) / (1 + z^2 / 4) = .300642 and .954413.
+    one = {"pass_rate": 1.0, "pass_rate_low": pytest.approx(0.206549, abs=1e-6), "pass_rate_high": 1.0}
+    three = {
+        "pass_rate": 0.75,
+        "pass_rate_low": pytest.approx(0.300642, abs=1e-6),
+        "pass_rate_high": pytest.approx(0.954413, abs=1e-6),
+    }
+    code = {"varies": [], "code": ["0123abc+changes"]}
     assert rows == [
-        {**nothing, "gol": 2, "ae": False, "kept": 1, "run": 1, "metric": 0.5, "varies": []},
+        {**nothing, "gol": 2, "ae": False, "kept": 1, "run": 1, **one, "metric": 0.5, **code},
         {
             **nothing,
             "gol": 3,
@@ -71,23 +81,27 @@ def test_table_as_json(capsys: Capsys, filled: SqlStore) -> None:
             "kept": 3,
             "run": 4,
             "metric": pytest.approx(0.2),
+            **three,
             **bounds,
-            "varies": [],
+            **code,
         },
     ]
     assert rows[0]["ae"] is False
-    assert list(rows[0]) == ["gol", "ae", *MEASURES, "varies"]
+    assert list(rows[0]) == ["gol", "ae", *MEASURES, "varies", "code"]
 
 
 def test_table_for_people(capsys: Capsys, filled: SqlStore) -> None:
     expected = [
-        ["gol", "model_t", "ae", "rnn", "kept/run", "metric"],
-        ["2", "3", "false", "true", "1/1", "0.50"],
-        ["3", "3", "true", "true", "3/4", "0.20 [-0.05, 0.45]"],
+        ["gol", "ae", "kept/run", "pass rate", "metric"],
+        ["2", "false", "1/1", "100% [21, 100]", "0.50"],
+        ["3", "true", "3/4", "75% [30, 95]", "0.20 [-0.05, 0.45]"],
     ]
-    head, _, *rows = output(capsys, "table", "--format", "markdown").splitlines()
+    said = "in every row: model_t 3; rnn true"
+    head, _, *rows, empty, last = output(capsys, "table", "--format", "markdown").splitlines()
     assert [cells(line) for line in (head, *rows)] == expected
-    head, _, *rows = output(capsys, "table").splitlines()
+    assert (empty, last) == ("", said)
+    head, _, *rows, last = output(capsys, "table").splitlines()
+    assert last == said
     assert [" ".join(line.split()) for line in (head, *rows)] == [" ".join(row) for row in expected]
     read = list(csv.DictReader(io.StringIO(output(capsys, "table", "--group", "gol", "--format", "csv"))))
     assert [(row["gol"], row["kept"], row["run"]) for row in read] == [("2", "1", "1"), ("3", "3", "4")]
@@ -119,7 +133,7 @@ def test_where_and_min_accuracy(capsys: Capsys, filled: SqlStore) -> None:
 def test_a_table_says_which_keys_vary_inside_a_row_and_which_gate_kept_nothing(
     capsys: Capsys, filled: SqlStore
 ) -> None:
-    assert len(output(capsys, "table").splitlines()) == 4  # the table alone
+    assert len(output(capsys, "table").splitlines()) == 5  # the table alone
     add(filled, 7, channels=8, max_steps=600)
     add(filled, 8, gol=4, channels=8, accuracy=0.9)
     *_, gate, varies = output(capsys, "table").splitlines()
@@ -132,6 +146,52 @@ def test_a_table_says_which_keys_vary_inside_a_row_and_which_gate_kept_nothing(
     assert [row["varies"] for row in rows] == [[], ["channels", "max_steps"], []]
     given = output(capsys, "table", "--where", "gol=4", "--min-accuracy", ".95").splitlines()[-1]
     assert "passed the gate (train_accuracy >= 0.95)" in given
+
+
+def test_the_runs_behind_a_table(capsys: Capsys, filled: SqlStore) -> None:
+    rows = json.loads(output(capsys, "table", "--group", "gol", "--runs", "--json"))
+    assert [len(row["runs"]) for row in rows] == [row["run"] for row in rows] == [1, 4]
+    behind = rows[1]["runs"][3]
+    assert (behind["run_id"], behind["kept"], behind["code"], behind["host"]) == (
+        run_id(4),
+        False,
+        "0123abc+changes",
+        "node1",
+    )
+    said = output(capsys, "table", "--group", "gol", "--runs")
+    assert [line.split()[1] for line in said.splitlines() if line.split()[:1] == ["3"]] == [
+        "3/4",
+        *(f"{run_id(number):.10}" for number in (1, 2, 3, 4)),
+    ]
+    read = list(csv.DictReader(io.StringIO(output(capsys, "table", "--runs", "--format", "csv"))))
+    assert [row["kept"] for row in read] == ["true", "true", "true", "true", "false"]
+
+
+def test_a_row_that_mixes_code_versions_says_so(capsys: Capsys, filled: SqlStore) -> None:
+    config = {**filled.run(run_id(1))["config"], "seed": 7}
+    filled.stage([PlannedRun(run_id(7), config)])
+    attempt = start(filled, run_id(7), replace(WHO, git_commit="89abcdef0123", git_dirty=False))
+    metrics = {"metric": 0.5, "train_accuracy": 1.0}
+    assert filled.finish(attempt, RunRecord(run_id(7), "reached", 1.0, metrics))
+    *_, last = output(capsys, "table").splitlines()
+    assert last == "1 row mixes runs of different code: 0123abc+changes, 89abcdef01 (see --runs)"
+    apart = output(capsys, "table", "--group", "gol,code")
+    assert "mix" not in apart
+    assert "89abcdef01" in apart
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("--metrics", "golf"), "--metrics: unknown column 'golf'"),
+        (("--metrics", "gol"), "--metrics: unknown column 'gol'"),
+        (("--interval", "bca"), "'bca' is not one of 't', 'bootstrap'"),
+        (("--format", "tex"), "'tex' is not one of 'rich', 'markdown', 'latex', 'csv'"),
+    ],
+)
+def test_bad_input_of_table(capsys: Capsys, filled: SqlStore, args: tuple[str, ...], says: str) -> None:
+    code, out, err = call(capsys, "table", *args)
+    assert (code, out, err.count("\n"), says in err) == (2, "", 1, True), err
 
 
 # --- runs

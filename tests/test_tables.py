@@ -184,17 +184,22 @@ def row(
         "metric_plain": None,
         "metric_adv": adv,
     }
-    return {"gol": 3, "kept": 4, "run": 5, **means}
+    return {"gol": 3, "ae": True, "kept": 4, "run": 5, **means}
 
 
 def test_a_summary_for_people() -> None:
-    rows = [row(0.98, 0.96, 1.0), row(0.5), row(None)]
-    assert shown(tables.summary(rows, ["gol"], style="markdown")) == [
+    rows = [row(0.98, 0.96, 1.0), {**row(0.5), "gol": 4}, {**row(None), "gol": 5}]
+    table, said = tables.summary(rows, ["gol", "ae"], style="markdown").split("\n\n")
+    assert shown(table) == [
         {"gol": "3", "kept/run": "4/5", "metric": "0.98 [0.96, 1.00]"},
-        {"gol": "3", "kept/run": "4/5", "metric": "0.50"},
-        {"gol": "3", "kept/run": "4/5", "metric": ""},
+        {"gol": "4", "kept/run": "4/5", "metric": "0.50"},
+        {"gol": "5", "kept/run": "4/5", "metric": ""},
     ]
-    found = shown(tables.summary([row(0.98, adv=0.25), row(0.5)], ["gol"], style="markdown"))
+    assert said == "in every row: ae true"  # a group with one value
+    rated = {**row(0.5), "pass_rate": 0.8, "pass_rate_low": 0.3755, "pass_rate_high": 0.9638}
+    (found,) = shown(tables.summary([rated], ["gol"], style="markdown"))
+    assert found["pass rate"] == "80% [38, 96]"
+    found = shown(tables.summary([row(0.98, adv=0.25), {**row(0.5), "gol": 4}], ["gol"], style="markdown"))
     assert [one["metric_adv"] for one in found] == ["0.25", ""]
 
 
@@ -246,7 +251,7 @@ SECOND = {"second": "more", "second_mean": None, "second_kept": 0, "second_run":
         (
             {},
             "gol 3, ae false, quantity metric, paper 0.99, paper_runs 42, ours 0.95 [0.90, 1.00], "
-            "difference -0.04, kept/run 5/6, baseline 0.54, ceiling 1.02, verdict reproduced",
+            "difference -0.04, kept/run 5/6, baseline/ceiling 0.54/1.02, verdict reproduced",
         ),
         (
             {**STEPS, **SHARE, **NEITHER, "difference": -3732.6, "verdict": None},
@@ -291,3 +296,31 @@ def test_cells(value: object, expected: str) -> None:
 )
 def test_what_rounds_to_zero_has_no_sign(value: float | None, signed: bool, expected: str) -> None:
     assert tables.decimals(value, signed=signed) == expected
+
+
+def test_latex_is_a_tabular_with_the_rules_of_booktabs() -> None:
+    """As LaTeX reads it: braces and environments close, and each line has one cell for each column of the preamble."""
+    rows = [
+        {"metric_adv": 0.5, "cause": r"50% of {x} & \y ~ a_b ^ #1 $"},
+        {"metric_adv": None, "cause": "<ok>"},
+    ]
+    text = tables.render(rows, ["metric_adv", "cause"], style="latex")
+    first, *body, last = text.splitlines()
+    assert (first, last) == (r"\begin{tabular}{rl}", r"\end{tabular}")
+    assert [place for place, line in enumerate(body) if line.endswith("rule")] == [0, 2, len(body) - 1]
+    assert [body[0], body[2], body[-1]] == [r"\toprule", r"\midrule", r"\bottomrule"]
+    lines = [line for line in body if not line.endswith("rule")]
+    for line in lines:
+        assert line.endswith(r" \\")
+        plain = re.sub(r"\\(text\w+\{\}|[&%$#_{}])", "", line.removesuffix(r" \\"))
+        assert not set(plain) & set(r"%$#_{}~^\\"), plain  # nothing that LaTeX would read as a command
+        assert plain.count("&") == 1
+    assert lines[0] == r"metric\_adv & cause \\"
+
+
+def test_what_stands_below_a_latex_table_is_a_comment() -> None:
+    rows = [{"gol": 3, "ae": True}, {"gol": 4, "ae": True}]
+    assert tables.render(rows, ["gol", "ae"], style="latex", captioned=["ae"]).splitlines()[-2:] == [
+        r"\end{tabular}",
+        "% in every row: ae true",
+    ]

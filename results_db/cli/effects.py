@@ -15,20 +15,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("keys", nargs=-1, metavar="[KEY]...", shell_complete=console.complete_columns)
 @click.option("--metric", default="metric", show_default=True, metavar="NAME", help="The metric to explain.")
-@console.where_option
-@options.sweep_option
-@options.gate_option
+@options.choice_options(gate=True)
 @options.style_options
-@console.db_option
 def effect(
     *,
     keys: tuple[str, ...],
     metric: str,
-    where: str | None,
-    sweep: str | None,
-    min_accuracy: float | None,
+    choice: options.Choice,
     style: str,
-    db: str | None,
 ) -> None:
     """Show what a config key does to the metric: of each value, and as differences with 95% intervals.
 
@@ -42,18 +36,17 @@ def effect(
     """
     from results_db.columns import check_metric
     from results_db.query import effect as effects
-    from results_db.query import where as filters
 
-    with options.reading(db) as store:
-        frame = filters.apply(where, store.runs(), sweep=sweep)
+    with choice.reading() as store:
+        frame = choice.of(store.runs())
     check_metric(metric, list(frame.columns))
     if keys:
-        found = effects.effect(frame, keys, metric=metric, min_accuracy=min_accuracy)
+        found = effects.effect(frame, keys, metric=metric, min_accuracy=choice.min_accuracy)
         _show(_levels(found), _differences(found), style=style)
         if found.also and style not in tables.EXACT:
             console.say(f"runs without a partner also differ in: {', '.join(found.also)}")
         return
-    fitted = effects.regression(frame, metric=metric, min_accuracy=min_accuracy)
+    fitted = effects.regression(frame, metric=metric, min_accuracy=choice.min_accuracy)
     rows = _slopes(fitted)
     if style == "json":
         click.echo(tables.as_json({"runs": fitted.runs, "explained": fitted.explained, "slopes": rows}))
@@ -123,7 +116,7 @@ def _show(levels: list[dict[str, Any]], differences: list[dict[str, Any]], *, st
         {name: value for name, value in level.items() if name not in counts}
         | {
             "kept/run": f"{level['kept']}/{level['run']}",
-            "pass rate": tables.spread(level, "pass_rate"),
+            "pass rate": tables.pass_rate(level),
             "mean": tables.spread(level, "mean"),
         }
         for level in levels

@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from results_db import console
 from results_db.cli import options
 from results_db.contract import StoreError
 from results_db.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from results_db.contract import Store
 
 
 @click.command()
@@ -28,12 +25,8 @@ if TYPE_CHECKING:
     help="Parquet needs pyarrow: pip install 'imagine-sweep[parquet]'.",
 )
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
-@console.where_option
-@options.sweep_option
-@console.db_option
-def export(
-    *, folder: Path, kind: str, force: bool, where: str | None, sweep: str | None, db: str | None
-) -> None:
+@options.choice_options()
+def export(*, folder: Path, kind: str, force: bool, choice: options.Choice) -> None:
     """Write runs, traces and samples into FOLDER, for other programs.
 
     runs.csv has a row for each run, with its config and metrics; traces.csv has a row for each traced value;
@@ -41,18 +34,15 @@ def export(
 
     Example: imagine-results export table3 --where 'gol=3' --format parquet
     """
-    from results_db.query import where as filters
-
     paths = {name: folder / f"{name}.{kind}" for name in ("runs", "traces")}
     boards = folder / "samples"
     if there := [str(path) for path in (*paths.values(), boards) if path.exists() and not force]:
         raise StoreError(f"{', '.join(there)}: exists; overwrite with --force, or name another folder")
-    with options.reading(db) as store:
-        runs = filters.apply(where, store.runs(), sweep=sweep)
+    with choice.reading() as store:
+        runs = choice.of(store.runs())
         if runs.empty:
-            which = options.chosen(sweep=sweep, where=where)
-            raise StoreError(f"no run{which} to export; see imagine-results runs")
-        frames = {"runs": runs, "traces": _traces(store, list(runs["run_id"]))}
+            raise StoreError(f"no run{choice} to export; see imagine-results runs")
+        frames = {"runs": runs, "traces": store.trace_frame(runs["run_id"])}
         contents = {paths[name]: _content(frame, kind) for name, frame in frames.items()}
         samples = 0
         try:
@@ -67,19 +57,6 @@ def export(
             raise StoreError(f"cannot write into {folder}: {error.strerror}; name another folder") from None
     traced = len(frames["traces"])
     click.echo(f"{folder}: {len(runs)} runs, {traced:,} traced values, {samples} samples")
-
-
-def _traces(store: "Store", run_ids: list[str]) -> "pd.DataFrame":
-    """One row for each traced value: `run_id, name, step, value`."""
-    import pandas as pd
-
-    found = [
-        pd.DataFrame({"run_id": run_id, "name": name, "step": steps, "value": values})
-        for run_id, traces in store.traces_of(run_ids).items()
-        for name, (steps, values) in traces.items()
-    ]
-    empty = pd.DataFrame(columns=["run_id", "name", "step", "value"])
-    return pd.concat(found, ignore_index=True) if found else empty
 
 
 def _content(frame: "pd.DataFrame", kind: str) -> bytes:

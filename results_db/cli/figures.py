@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
-@console.where_option
-@options.sweep_option
-@options.gate_option
+@options.choice_options(gate=True)
 @click.option(
     "--similarity",
     type=click.FloatRange(0, 1),
@@ -33,18 +31,14 @@ if TYPE_CHECKING:
 @options.output_options
 @click.option("--no-plot", is_flag=True, help="Print only, and draw nothing.")
 @options.style_options
-@console.db_option
 def trace(
     *,
     runs: tuple[str, ...],
-    where: str | None,
-    sweep: str | None,
-    min_accuracy: float | None,
+    choice: options.Choice,
     similarity: float,
     place: options.Place,
     no_plot: bool,
     style: str,
-    db: str | None,
 ) -> None:
     """Print and draw the learning order of runs.
 
@@ -59,17 +53,17 @@ def trace(
     """
     if place.output is not None and no_plot:
         raise click.UsageError("-o names a file to draw into, and --no-plot draws nothing; give one of them")
-    if runs and min_accuracy is not None:
+    if runs and choice.min_accuracy is not None:
         raise click.UsageError(
             "--min-accuracy chooses among runs, and a named RUN is always shown; give one of them"
         )
     from results_db.paper import learning_order
     from results_db.views.learning_order import render
 
-    with options.reading(db) as store:
-        chosen = learning_order.choose(store, runs, where=where, sweep=sweep)
+    with choice.reading() as store:
+        chosen = learning_order.choose(store, runs, where=choice.where, sweep=choice.sweep)
         orders = learning_order.collect(
-            store, chosen, named=bool(runs), min_accuracy=min_accuracy, similarity=similarity
+            store, chosen, named=bool(runs), min_accuracy=choice.min_accuracy, similarity=similarity
         )
         run = f"-{short(orders[0].run_id)}" if len(orders) == 1 else ""
         path = None if no_plot else place(f"trace{run}.png")
@@ -80,8 +74,7 @@ def trace(
             click.echo(render(orders, style=style))
         else:
             default = "" if runs else " of `compare learning_order` (choose others with --where)"
-            which = options.chosen(sweep=sweep, where=where) or default
-            options.say_nothing(store, chosen, which=which, min_accuracy=min_accuracy)
+            choice.say_nothing(store, chosen, of=default)
         if orders and path is not None:
             from results_db.views.figures import curves
 
@@ -107,7 +100,7 @@ def figure() -> None:
 @console.json_option
 @console.db_option
 def strip(*, run: str, place: options.Place, pick: str, as_json: bool, db: str | None) -> None:
-    """Draw true states above decoded ones, one column per timestep.
+    """Draw true states above decoded ones, from the first to the final one.
 
     RUN is a run id or its first characters. A green frame marks a decoded board that matches a true state; a
     dashed frame marks a board that the score leaves out. Without -o the file is strip-RUN-SEQUENCE.png.
@@ -133,19 +126,13 @@ def strip(*, run: str, place: options.Place, pick: str, as_json: bool, db: str |
 
 @figure.command()
 @click.argument("table", shell_complete=options.complete_tables)
-@console.where_option
-@options.sweep_option
-@options.gate_option
+@options.choice_options(gate=True)
 @options.output_options
-@console.db_option
 def cells(
     *,
     table: str,
-    where: str | None,
-    sweep: str | None,
-    min_accuracy: float | None,
+    choice: options.Choice,
     place: options.Place,
-    db: str | None,
 ) -> None:
     """Draw a table of the paper: the metric of each cell with its interval, and the paper's value as a mark.
 
@@ -156,17 +143,16 @@ def cells(
     """
     from results_db.paper import numbers
     from results_db.paper.compare import compare, kept_values
-    from results_db.query import where as filters
     from results_db.views.figures import metrics
 
     valid = [name for name in numbers.TABLES if name.startswith("table")]
     if table not in valid:
         raise StoreError(f"unknown table '{table}'{nearest(table, valid)}; valid tables: {', '.join(valid)}")
     path = place(f"{table}.png")
-    with options.reading(db) as store:
-        frame = filters.apply(where, store.runs(), sweep=sweep)
-        rows = compare(table, frame, store=store, min_accuracy=min_accuracy)
-        kept = kept_values(table, frame, store=store, min_accuracy=min_accuracy)
+    with choice.reading() as store:
+        frame = choice.of(store.runs())
+        rows = compare(table, frame, store=store, min_accuracy=choice.min_accuracy)
+        kept = kept_values(table, frame, store=store, min_accuracy=choice.min_accuracy)
     by = list(numbers.TABLES[table][0].cell)
     files.save(metrics.cells(rows, kept, by), path)
     click.echo(str(path))
@@ -176,21 +162,15 @@ def cells(
 @click.argument("key", shell_complete=console.complete_columns)
 @click.option("--metric", default="metric", show_default=True, metavar="NAME", help="The metric to draw.")
 @click.option("--by", metavar="KEY", help="One colour for each value of this config key.")
-@console.where_option
-@options.sweep_option
-@options.gate_option
+@options.choice_options(gate=True)
 @options.output_options
-@console.db_option
 def key(
     *,
     key: str,
     metric: str,
     by: str | None,
-    where: str | None,
-    sweep: str | None,
-    min_accuracy: float | None,
+    choice: options.Choice,
     place: options.Place,
-    db: str | None,
 ) -> None:
     """Draw the metric of kept runs against a config key, such as a drawn width.
 
@@ -203,15 +183,16 @@ def key(
     from results_db.views.figures import metrics
 
     path = place(f"{key}.png")
-    frame = _chosen(db, where=where, sweep=sweep)
+    with choice.reading() as store:
+        frame = choice.of(store.runs())
     names = list(frame.columns)
     check(key, config_keys(names), origin="KEY")
     check_metric(metric, names)
     if by is not None:
         check(by, config_keys(names), origin="--by")
     done = completed(frame)
-    kept = done[passed(done, min_accuracy=min_accuracy)]
-    _need(kept[[key, metric]].dropna(), f"kept run with {key} and {metric}", where=where, sweep=sweep)
+    kept = done[passed(done, min_accuracy=choice.min_accuracy)]
+    _need(kept[[key, metric]].dropna(), f"kept run with {key} and {metric}", choice)
     files.save(metrics.against(kept, key, metric=metric, by=by), path)
     click.echo(str(path))
 
@@ -220,11 +201,9 @@ def key(
 @click.option(
     "--by", default="gol,model_t", show_default=True, metavar="COLUMNS", help="A curve for each group."
 )
-@console.where_option
-@options.sweep_option
+@options.choice_options()
 @options.output_options
-@console.db_option
-def steps(*, by: str, where: str | None, sweep: str | None, place: options.Place, db: str | None) -> None:
+def steps(*, by: str, choice: options.Choice, place: options.Place) -> None:
     """Draw how many training steps runs need: the share that has not reached its accuracy yet (Kaplan and Meier).
 
     Without -o the file is steps.png.
@@ -236,24 +215,43 @@ def steps(*, by: str, where: str | None, sweep: str | None, place: options.Place
     from results_db.views.figures import metrics
 
     path = place("steps.png")
-    frame = _chosen(db, where=where, sweep=sweep)
+    with choice.reading() as store:
+        frame = choice.of(store.runs())
     columns = [name.strip() for name in by.split(",")]
     for name in columns:
         check(name, config_keys(frame.columns), origin="--by")
     runs = completed(frame)
-    _need(runs, "COMPLETED run", where=where, sweep=sweep)
+    _need(runs, "COMPLETED run", choice)
     files.save(metrics.steps(runs, columns), path)
     click.echo(str(path))
 
 
-def _chosen(db: str | None, *, where: str | None, sweep: str | None) -> "pd.DataFrame":
-    from results_db.query import where as filters
+@figure.command()
+@click.option("--by", default="device", show_default=True, metavar="COLUMNS", help="A colour for each group.")
+@options.choice_options()
+@options.output_options
+def packs(*, by: str, choice: options.Choice, place: options.Place) -> None:
+    """Draw how many training steps per second packs of different sizes make.
 
-    with options.reading(db) as store:
-        return filters.apply(where, store.runs(), sweep=sweep)
+    A dot is a stored run that had one attempt, a line goes through the medians. Without -o the file is packs.png.
+
+    Example: imagine-results figure packs --by device,channels
+    """
+    from results_db.columns import check, config_keys
+    from results_db.query.packs import with_packs
+    from results_db.views.figures import metrics
+
+    path = place("packs.png")
+    with choice.reading() as store:
+        runs = with_packs(store, choice.of(store.runs()))
+    columns = [name.strip() for name in by.split(",")]
+    for name in columns:
+        check(name, ["device", *config_keys(runs.columns)], origin="--by")
+    _need(runs, "COMPLETED run with one attempt", choice)
+    files.save(metrics.throughput(runs, columns), path)
+    click.echo(str(path))
 
 
-def _need(runs: "pd.DataFrame", what: str, *, where: str | None, sweep: str | None) -> None:
+def _need(runs: "pd.DataFrame", what: str, choice: options.Choice) -> None:
     if runs.empty:
-        which = options.chosen(sweep=sweep, where=where)
-        raise StoreError(f"no {what}{which} is stored; see imagine-results runs")
+        raise StoreError(f"no {what}{choice} is stored; see imagine-results runs")

@@ -3,13 +3,14 @@
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from results_db import console
 from results_db.console import json_option, say
 from results_db.contract import StoreError
 from results_db.text import counted
@@ -17,7 +18,6 @@ from results_db.views.figures import files
 from results_db.views.tables import FORMATS
 
 if TYPE_CHECKING:
-    from results_db.frame import Frame
     from results_db.query.gate import AnyFrame
     from results_db.store.sql import SqlStore
 
@@ -55,8 +55,98 @@ gate_option = click.option(
 )
 """Adds `--min-accuracy` and the argument `min_accuracy: float | None`."""
 
-sweep_option = click.option("--sweep", metavar="NAME", help="Only runs of this launched sweep.")
-"""Adds `--sweep` and the argument `sweep: str | None`, for `results_db.query.where.apply`."""
+
+@dataclass(frozen=True)
+class Choice:
+    """The runs that a command is about: those that `--where` and `--sweep` choose, in the store of `--db`.
+
+    Attributes:
+        min_accuracy: the gate of `--min-accuracy`, see `results_db.query.gate.passed`.
+        states: those of `--state`.
+    """
+
+    db: str | None
+    where: str | None
+    sweep: str | None
+    min_accuracy: float | None = None
+    states: Sequence[str] = ()
+
+    def reading(self, *, write: bool = False) -> "AbstractContextManager[SqlStore]":
+        """See the function `reading`."""
+        return reading(self.db, write=write)
+
+    def of(self, frame: "AnyFrame") -> "AnyFrame":
+        """The chosen rows of a frame.
+
+        Raises:
+            StoreError: see `results_db.query.where.apply`.
+        """
+        if self.where is not None or self.sweep is not None:
+            from results_db.query.where import apply  # its parser is slow to import
+
+            frame = apply(self.where, frame, sweep=self.sweep)
+        if not self.states:
+            return frame
+        import numpy as np
+
+        return frame[np.isin(np.asarray(frame["state"], dtype=str), self.states)]
+
+    @property
+    def is_all(self) -> bool:
+        """Whether every run is chosen."""
+        return self.where is None and self.sweep is None and not self.states
+
+    def __str__(self) -> str:
+        """The options, as on the command line: ` with --where 'gol=3'`."""
+        given = [f"--sweep {self.sweep}"] if self.sweep is not None else []
+        given += [f"--where '{self.where}'"] if self.where is not None else []
+        given += [f"--state {state}" for state in self.states]
+        return f" with {' '.join(given)}" if given else ""
+
+    def say_nothing(self, store: "SqlStore", runs: "AnyFrame", *, of: str = "") -> None:
+        """Says why an answer is empty: the first step at which no run is left. See `reading` for a missing store.
+
+        Args:
+            store: the store.
+            runs: the chosen runs.
+            of: what chose them if no option did.
+        """
+        if store.exists:
+            say(_nothing(store.display_url, runs, str(self) or of, min_accuracy=self.min_accuracy))
+
+
+def choice_options(
+    *, gate: bool = False, state: bool = False, required: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds `--where`, `--sweep`, `--db`, and on request `--min-accuracy` and `--state`; gives `choice: Choice`.
+
+    With `required`, `--where` must be given.
+    """
+    where = (
+        click.option(
+            "--where",
+            required=True,
+            metavar="FILTER",
+            help="The runs, e.g. 'lr>1e-2 and ae=true'.",
+            shell_complete=console.complete_columns,
+        )
+        if required
+        else console.where_option
+    )
+    sweep = click.option("--sweep", metavar="NAME", help="Only runs of this launched sweep.")
+    added = [where, sweep, *([gate_option] if gate else ()), *([console.state_option] if state else ())]
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_choice(**given: Any) -> Any:
+            own = {field.name: given.pop(field.name) for field in fields(Choice) if field.name in given}
+            return command(choice=Choice(**own), **given)
+
+        for option in (console.db_option, *reversed(added)):
+            with_choice = option(with_choice)
+        return with_choice
+
+    return add
 
 
 @dataclass(frozen=True)
@@ -116,30 +206,6 @@ def reading(db: str | None, *, may_create: bool = False, write: bool = False) ->
             say(missing, err=True)
 
 
-def filtered(frame: "Frame", *, where: str | None, sweep: str | None) -> "Frame":
-    """The rows that `--where` and `--sweep` choose."""
-    if where is None and sweep is None:
-        return frame
-    from results_db.query.where import apply  # its parser is slow to import
-
-    return apply(where, frame, sweep=sweep)
-
-
-def say_nothing(
-    store: "SqlStore", runs: "AnyFrame", *, which: str = "", min_accuracy: float | None = None
-) -> None:
-    """Says why an answer is empty: the first step at which no run is left. See `reading` for a missing store.
-
-    Args:
-        store: the store.
-        runs: the chosen runs.
-        which: how they were chosen, see `chosen`.
-        min_accuracy: see `gate.passed`.
-    """
-    if store.exists:
-        say(_nothing(store.display_url, runs, which, min_accuracy=min_accuracy))
-
-
 def _nothing(store: str, runs: "AnyFrame", which: str, *, min_accuracy: float | None) -> str:
     from results_db.query.gate import completed, named, passed
 
@@ -152,11 +218,3 @@ def _nothing(store: str, runs: "AnyFrame", which: str, *, min_accuracy: float | 
     if not passed(done, min_accuracy=min_accuracy).any():
         return f"{of} passed the gate ({named(done, min_accuracy)}); --min-accuracy A sets another gate"
     return f"{of} that passed the gate has traces of its states"
-
-
-def chosen(*, sweep: str | None, where: str | None, states: Sequence[str] = ()) -> str:
-    """The options that choose runs, as on the command line: ` with --where 'gol=3'`."""
-    given = [f"--sweep {sweep}"] if sweep is not None else []
-    given += [f"--where '{where}'"] if where is not None else []
-    given += [f"--state {state}" for state in states]
-    return f" with {' '.join(given)}" if given else ""

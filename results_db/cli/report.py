@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from results_db import console
 from results_db.cli import options
 from results_db.contract import StoreError
 from results_db.files import write_atomically
@@ -34,20 +33,14 @@ from results_db.views.figures import files
     metavar="N",
     help="Most runs in the gallery.",
 )
-@console.where_option
-@options.sweep_option
-@options.gate_option
-@console.db_option
+@options.choice_options(gate=True)
 def report(
     *,
     output: Path,
     force: bool,
     title: str,
     most: int,
-    where: str | None,
-    sweep: str | None,
-    min_accuracy: float | None,
-    db: str | None,
+    choice: options.Choice,
 ) -> None:
     """Write one HTML page that opens offline: the paper's tables beside ours, figures, and a gallery of boards.
 
@@ -56,14 +49,13 @@ def report(
 
     Example: imagine-results report -o report.html --where preset=fast
     """
-    from results_db.query import where as filters
     from results_db.report.collect import collect
     from results_db.report.page import page
 
     files.check(output, force=force, endings=(".html",))
-    with options.reading(db) as store:
-        frame = filters.apply(where, store.runs(), sweep=sweep)
-        found = collect(store, frame, most_runs=most, min_accuracy=min_accuracy)
+    with choice.reading() as store:
+        frame = choice.of(store.runs())
+        found = collect(store, frame, most_runs=most, min_accuracy=choice.min_accuracy)
     text = page(found, title=title)
     try:
         write_atomically(output, text.encode())

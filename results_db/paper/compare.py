@@ -53,7 +53,7 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: floa
     Its keys are `table, spec, preset, quantity`, the number's group columns, `paper, paper_runs, ours, low, high,
     difference, kept, run, baseline, ceiling, verdict`; then, for leads, `share, share_low, share_high` (of the final
     state's step) and `ratio, ratio_low, ratio_high, paper_ratio` (to the other lead), and for an effect `sign` and its
-    two sides.
+    two sides; and why runs do not count: `missed_gate`, and the keys of `selection.ABSENT`.
 
     `table` is a name in `numbers.TABLES`; `frame` holds runs of the store, as `Store.runs` gives them; see
     `gate.passed` for `min_accuracy`.
@@ -62,7 +62,7 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: floa
     numbers = TABLES[table]
     found: dict[str, Leads] = {}
     for number in numbers:
-        for spec, preset, runs in groups(frame, number, store=store):
+        for spec, preset, runs, absent in groups(frame, number, store=store):
             kept = runs[passed(runs, min_accuracy=min_accuracy)]
             if table == "signs":
                 row = _effect(number, runs, kept)
@@ -75,7 +75,8 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: floa
                 row = _lead(number, numbers[1 - numbers.index(number)], leads, run=len(runs))
             else:
                 row = _mean(number, runs, kept)
-            rows.append({"table": table, "spec": spec, "preset": preset, **row})
+            missed = {"missed_gate": len(runs) - len(kept), **absent}
+            rows.append({"table": table, "spec": spec, "preset": preset, **row, **missed})
     return rows
 
 

@@ -156,7 +156,7 @@ TABLES = {
 ABOUT = {
     "table1": "as many model timesteps as GoL timesteps; the larger metric of the two decoders",
     "table2": "unequal timesteps; the larger metric of the two decoders",
-    "table3": "the metric without and with adversarial training",
+    "table3": "the metric of the plain and of the adversarial decoder",
     "table4": "the LSTM that counts living cells; correlation of decoded with true states",
     "learning_order": "how many steps before the final state a state reaches 98% similarity; verdicts are on `ratio`",
     "signs": "how much larger the metric is with one setting than with another, in runs paired by seed",

@@ -3,11 +3,13 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from results_db.columns import config_keys
-from results_db.contract import Scalar, Store
-from results_db.paper.numbers import LEADS, TABLES, Number, sources
+from results_db.columns import config_keys, names_in
+from results_db.contract import Scalar, State, Store
+from results_db.paper.numbers import EFFECTS, LEADS, TABLES, Number, Source, sources
+from results_db.query import where
 from results_db.query.gate import completed
 
 
@@ -18,11 +20,21 @@ class Group(NamedTuple):
         spec: the spec to launch for more of them.
         preset: their preset; None if there are none.
         runs: the COMPLETED runs, whatever accuracy they reached.
+        absent: why other runs are not among them, see `ABSENT`, to their number.
     """
 
     spec: str
     preset: str | None
     runs: pd.DataFrame
+    absent: Mapping[str, int]
+
+
+ABSENT = {
+    "not_trained": "not yet trained",
+    "overridden": "of launches that set config keys",
+    "discarded": "discarded",
+}
+"""Why a run of a number's specs is not in its mean, in words. Runs can also miss the gate."""
 
 
 def groups(frame: pd.DataFrame, number: Number, *, store: Store) -> list[Group]:
@@ -30,8 +42,17 @@ def groups(frame: pd.DataFrame, number: Number, *, store: Store) -> list[Group]:
 
     `frame` holds runs of the store, as `Store.runs` gives them.
     """
-    found = list(_found(frame, number, store))
-    return found or [Group(sources(number)[0].spec, None, frame.iloc[:0])]
+    cell = {key: value for key, value in number.cell.items() if key != "effect"}
+    fitting = _in_cell(frame, cell)
+    if number.table == "signs":
+        sides = EFFECTS[str(number.cell["effect"])]
+        fitting = where.apply(f"({sides.first.where}) or ({sides.second.where})", fitting)
+    found = [group for source in sources(number) for group in _found(fitting, number, source, store=store)]
+    if found:
+        return found
+    source = sources(number)[0]
+    members = store.members(source.specs, overridden=source.overridden)
+    return [Group(source.spec, None, frame.iloc[:0], _absent(fitting, source, members))]
 
 
 def runs_of(frame: pd.DataFrame, number: Number, *, store: Store) -> pd.DataFrame:
@@ -80,13 +101,26 @@ def _one_per_network(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.drop_duplicates([name for name in config_keys(runs.columns) if name != "gan"])
 
 
-def _found(frame: pd.DataFrame, number: Number, store: Store) -> Iterator[Group]:
-    cell = {key: value for key, value in number.cell.items() if key != "effect"}
-    for source in sources(number):
-        runs = completed(frame)
-        runs = runs[runs["run_id"].isin(store.members(source.specs, overridden=source.overridden))]
-        runs = _in_cell(runs, cell)
-        if number.quantity in LEADS:
-            runs = _one_per_network(runs)
-        for preset in sorted(runs["preset"].unique()):
-            yield Group(source.spec, preset, runs[runs["preset"] == preset])
+def _found(fitting: pd.DataFrame, number: Number, source: Source, *, store: Store) -> Iterator[Group]:
+    """The groups of one source, by preset, among the runs that fit into the number's row."""
+    members = store.members(source.specs, overridden=source.overridden)
+    runs = completed(fitting)
+    runs = runs[runs["run_id"].isin(members)]
+    if number.quantity in LEADS:
+        runs = _one_per_network(runs)
+    for preset in sorted(runs["preset"].unique()):
+        absent = _absent(fitting[fitting["preset"] == preset], source, members)
+        yield Group(source.spec, preset, runs[runs["preset"] == preset], absent)
+
+
+def _absent(fitting: pd.DataFrame, source: Source, members: Collection[str]) -> dict[str, int]:
+    wanted = fitting["run_id"].isin(members)
+    stored, discarded = (fitting["state"] == state for state in (State.COMPLETED, State.DISCARDED))
+    launched = np.array(
+        [bool(set(names_in(cell)) & set(source.specs)) for cell in fitting["sweep"]], dtype=bool
+    )
+    return {
+        "not_trained": int((wanted & ~stored & ~discarded).sum()),
+        "overridden": int((launched & ~wanted & stored).sum()),
+        "discarded": int((wanted & discarded).sum()),
+    }

@@ -1,7 +1,7 @@
 """From runs to the cells of a table: counts, means and confidence intervals per group."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
@@ -27,15 +27,14 @@ Only the judging metric's mean has an interval.
 """
 
 MEASURES = (
-    "kept",
-    "run",
+    *("kept", "run", "pass_rate", "pass_rate_low", "pass_rate_high"),
     *(
         name
         for judged, beside in MEANS.items()
         for name in (judged, f"{judged}_low", f"{judged}_high", *beside)
     ),
 )
-"""The columns after the group columns; null where an experiment has no such metric."""
+"""The columns after the group columns, without `metrics`; null where an experiment has no such metric."""
 
 CONFIDENCE = 0.95
 """The level of every interval."""
@@ -59,11 +58,26 @@ class Interval:
         return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
-def aggregate(frame: Frame, by: Sequence[str], *, min_accuracy: float | None = None) -> list[dict[str, Any]]:
+def aggregate(
+    frame: Frame,
+    by: Sequence[str],
+    *,
+    min_accuracy: float | None = None,
+    metrics: Sequence[str] | None = None,
+    interval: "Estimate | None" = None,
+) -> list[dict[str, Any]]:
     """One row per group of COMPLETED runs: the group's columns, `MEASURES`, and `varies`; sorted by the group.
 
     Means are over the kept runs that have the metric. `varies` lists the config
-    keys, but the seed, in which the runs of the group differ.
+    keys, but the seed, in which the runs of the group differ. If the frame has the column `code`, `code` lists the
+    versions of the code that trained them.
+
+    Args:
+        frame: the runs, as `Store.frame` gives them.
+        by: the columns to group by.
+        min_accuracy: see `gate.passed`.
+        metrics: the metrics, each with its interval, instead of those of `MEANS`.
+        interval: how to estimate a mean, one of `INTERVALS`; default: `mean_interval`.
 
     Raises:
         StoreError: a column to group by is unknown, is a measure, or is named twice.
@@ -72,18 +86,23 @@ def aggregate(frame: Frame, by: Sequence[str], *, min_accuracy: float | None = N
         columns.check(name, [one for one in frame.columns if one not in MEASURES], origin="--group")
     if len(set(by)) < len(by):
         raise StoreError(f"--group: '{','.join(by)}' names a column twice; name each column once")
+    for name in metrics or ():
+        columns.check_metric(name, frame.columns, origin="--metrics")
     runs = completed(frame)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, row in enumerate(zip(*(plain(runs[name]) for name in by), strict=True)):
         groups.setdefault(row, []).append(place)
     kept = passed(runs, min_accuracy=min_accuracy)
+    beside = MEANS if metrics is None else dict.fromkeys(metrics, ())
+    code = runs["code"] if "code" in runs.columns else None
     keys = (name for name in columns.config_keys(runs.columns) if name != "seed")
     codes_of = {name: codes for name in keys if np.any(codes := runs.column(name).codes)}
     return [
         {
             **dict(zip(by, key, strict=True)),
-            **_measures(runs.take(places), kept=kept[places]),
+            **_measures(runs.take(places), kept[places], beside=beside, interval=interval or mean_interval),
             "varies": [name for name, codes in codes_of.items() if np.ptp(codes[places])],
+            **({} if code is None else {"code": sorted(set(code[places]))}),
         }
         for key, places in sorted(
             ((key, np.array(places)) for key, places in groups.items()), key=lambda group: sort_key(group[0])
@@ -105,6 +124,26 @@ def mean_interval(values: Sequence[float]) -> Interval:
     if len(values) < 2:
         return Interval(fmean(values) if values else None)
     return _interval(fmean(values), math.sqrt(_squared_error(values)), freedom=len(values) - 1)
+
+
+def bootstrap_interval(values: Sequence[float]) -> Interval:
+    """The mean and its bootstrap interval, bias-corrected and accelerated (BCa). Equal values give equal intervals."""
+    if len(values) < 2 or len(set(values)) == 1:
+        return mean_interval(values)
+    from scipy.stats import bootstrap  # takes half a second to import
+
+    rng = np.random.default_rng(0)
+    found = bootstrap(
+        (values,), np.mean, confidence_level=CONFIDENCE, method="BCa", batch=1000, random_state=rng
+    )
+    low, high = found.confidence_interval
+    return Interval(fmean(values), float(low), float(high))
+
+
+Estimate = Callable[[Sequence[float]], Interval]
+
+INTERVALS: Mapping[str, Estimate] = {"t": mean_interval, "bootstrap": bootstrap_interval}
+"""The choices of `--interval`."""
 
 
 def ratio_interval(over: Sequence[float], under: Sequence[float]) -> Interval:
@@ -140,13 +179,27 @@ def sort_key(row: Sequence[Any]) -> list[tuple[int, Any]]:
     ]
 
 
-def _measures(runs: Frame, *, kept: Any) -> dict[str, Any]:
+def _measures(
+    runs: Frame, kept: Any, *, beside: Mapping[str, Sequence[str]], interval: "Estimate"
+) -> dict[str, Any]:
+    """The counts, the pass rate, and the means: each metric with its interval, those beside it without."""
     counted = runs[kept]
     found: dict[str, Any] = {"kept": len(counted), "run": len(runs)}
-    for judged, beside in MEANS.items():
-        found |= mean_interval(values(counted, judged)).columns(judged)
-        found |= {name: mean_interval(values(counted, name)).mean for name in beside}
+    found |= pass_rate(len(counted), len(runs)).columns("pass_rate")
+    for judged, others in beside.items():
+        found |= interval(values(counted, judged)).columns(judged)
+        found |= {name: mean_interval(values(counted, name)).mean for name in others}
     return found
+
+
+def pass_rate(kept: int, run: int) -> Interval:
+    """The share of kept runs, with its interval after Wilson: the shares from which kept / run is not too far."""
+    if not run:
+        return Interval()
+    share, square = kept / run, quantile(math.inf) ** 2
+    middle = (share + square / (2 * run)) / (1 + square / run)
+    half = math.sqrt(square * (share * (1 - share) + square / (4 * run)) / run) / (1 + square / run)
+    return Interval(share, max(middle - half, 0.0), min(middle + half, 1.0))
 
 
 def _squared_error(values: Sequence[float]) -> float:
@@ -164,13 +217,7 @@ def _interval(mean: float, error: float, *, freedom: float) -> Interval:
 @cache
 def quantile(freedom: float) -> float:
     """The t that a Student variable stays within, on both sides, with the probability `CONFIDENCE`."""
-    # With t = sqrt(freedom) tan(angle), half of the probability is an integral over cos(angle)^(freedom - 1), by
-    # Simpson's rule, and Newton's method finds its upper end from below. scipy would take .2 s to import.
-    density = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
-    nodes, weights = np.linspace(0, 1, 201), np.array([1, *[4, 2] * 99, 4, 1]) / 600
-    angle, step = 0.0, 1.0
-    while step > 1e-9 * angle:
-        inside = angle * float(weights @ np.cos(angle * nodes) ** (freedom - 1))
-        step = (CONFIDENCE / 2 / density - inside) / math.cos(angle) ** (freedom - 1)
-        angle += step
-    return math.sqrt(freedom) * math.tan(angle)
+    from scipy.special import ndtri, stdtrit  # scipy.stats takes much longer to import
+
+    level = (1 + CONFIDENCE) / 2
+    return float(ndtri(level) if math.isinf(freedom) else stdtrit(freedom, level))

@@ -18,6 +18,7 @@ from results_db.query.aggregate import (
     CONFIDENCE,
     Interval,
     mean_interval,
+    pass_rate,
     quantile,
     records,
     sort_key,
@@ -193,16 +194,6 @@ def _level(runs: pd.DataFrame, kept: pd.DataFrame, cell: Mapping[str, Scalar], m
     return Level(
         cell, len(passing), run, pass_rate(len(passing), run), mean_interval(values(passing, metric))
     )
-
-
-def pass_rate(kept: int, run: int) -> Interval:
-    """The share of kept runs, with its interval after Wilson."""
-    if not run:
-        return Interval()
-    from scipy.stats import binomtest  # takes half a second to import
-
-    found = binomtest(kept, run).proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(kept / run, float(found.low), float(found.high))
 
 
 def _comparisons(cells: Sequence[Mapping[str, Scalar]], factors: Sequence[str]) -> list[tuple[int, int]]:

@@ -76,6 +76,10 @@ _WORDS: dict[str, tuple[list[str], Callable[[str], str]]] = {
 """Columns with a fixed set of words, and their case; a filter may use any case."""
 
 
+_LISTS = ("sweep", "tag")
+"""Columns whose cells may have several names."""
+
+
 def mask(text: str, frame: "pd.DataFrame | Frame") -> np.ndarray:
     """The rows of the frame that meet the filter: bool `[rows]`.
 
@@ -98,18 +102,18 @@ def apply(text: str | None, frame: AnyFrame, *, sweep: str | None = None) -> Any
     """
     if sweep is not None and not frame.empty:
         cells = set(np.asarray(frame["sweep"], dtype=object)) - {None}
-        valid = sorted({name for cell in cells for name in columns.sweeps_in(cell)})
+        valid = sorted({name for cell in cells for name in columns.names_in(cell)})
         if sweep not in valid:
             raise StoreError(
                 f"--sweep: no run of a sweep '{sweep}' is stored{nearest(sweep, valid)}; "
                 f"valid ones: {', '.join(valid) or 'none'}"
             )
-        frame = frame[_of_sweep(np.asarray(frame["sweep"], dtype=object), sweep)]
+        frame = frame[_naming(np.asarray(frame["sweep"], dtype=object), sweep)]
     return frame if text is None else frame[mask(text, frame)]
 
 
-def _of_sweep(cells: np.ndarray, sweep: object) -> np.ndarray:
-    return np.array([sweep in columns.sweeps_in(cell) for cell in cells], dtype=bool)
+def _naming(cells: np.ndarray, name: object) -> np.ndarray:
+    return np.array([name in columns.names_in(cell) for cell in cells], dtype=bool)
 
 
 def _syntax_error(text: str, error: UnexpectedInput) -> str:
@@ -158,8 +162,8 @@ def _compare(frame: "pd.DataFrame | Frame", column: str, sign: str, token: Token
         )
     if column == "run_id" and sign in ("=", "!="):  # the first characters name a run, as everywhere
         return np.array([cell.startswith(value) == (sign == "=") for cell in cells], dtype=bool)
-    if column == "sweep" and sign in ("=", "!="):  # a run may be of several sweeps
-        named = _of_sweep(cells, value)
+    if column in _LISTS and sign in ("=", "!="):
+        named = _naming(cells, value)
         return np.asarray(~missing & (named == (sign == "=")))
     found = np.zeros(len(cells), dtype=bool)
     found[fits] = _OPERATORS[sign](cells[fits], value)

@@ -8,15 +8,17 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from results_db.columns import config_keys, sweeps_in
-from results_db.contract import State, Store, StoreError
+from results_db.columns import config_keys
+from results_db.contract import State, StoreError
 from results_db.paper import learning_order
 from results_db.paper.compare import compare, kept_values
 from results_db.paper.numbers import ABOUT, SIMILARITY, TABLES
-from results_db.query.aggregate import records
+from results_db.query.aggregate import records, sort_key
 from results_db.query.gate import completed, passed
 from results_db.report.boards import sequence
-from results_db.text import short
+from results_db.store.launched import launched
+from results_db.store.sql import SqlStore
+from results_db.text import cell_text, short
 from results_db.views.figures import boards, curves, metrics
 
 _VARIED = ("channels", "enc_layers", "step_layers", "dec_layers", "batch", "lr", "muon_lr", "reset")
@@ -44,7 +46,7 @@ class Report:
         tables: table to its rows, as `compare` gives them.
         pictures: the figures.
         runs: the runs of the gallery: id, filters, metrics, config, attempts and sequences.
-        sweeps: launched sweep to its number of runs.
+        launches: launched sweep with its overrides, as `table1 channels=32`, to its number of runs.
         left_out: the number of kept runs beyond those of the gallery.
     """
 
@@ -53,13 +55,13 @@ class Report:
     tables: Mapping[str, Sequence[Mapping[str, Any]]]
     pictures: Sequence[Picture]
     runs: Sequence[Mapping[str, Any]]
-    sweeps: Mapping[str, int]
+    launches: Mapping[str, int]
     left_out: int = 0
     about: Mapping[str, str] = field(default_factory=lambda: ABOUT)
 
 
 def collect(
-    store: Store, frame: pd.DataFrame, *, most_runs: int, min_accuracy: float | None = None
+    store: SqlStore, frame: pd.DataFrame, *, most_runs: int, min_accuracy: float | None = None
 ) -> Report:
     """What the report on these runs shows. `frame` holds runs of the store, as `Store.runs` gives them.
 
@@ -80,7 +82,7 @@ def collect(
         tables=filled,
         pictures=list(_pictures(store, frame, done, kept, filled, min_accuracy=min_accuracy)),
         runs=runs,
-        sweeps=_sweeps(done),
+        launches=_launches(store, done),
         left_out=len(kept) - len(runs),
     )
 
@@ -95,12 +97,21 @@ def _summary(done: pd.DataFrame, kept: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _sweeps(done: pd.DataFrame) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for cell in done["sweep"]:
-        for name in sweeps_in(cell):
-            counts[name] = counts.get(name, 0) + 1
-    return dict(sorted(counts.items()))
+def _launches(store: SqlStore, done: pd.DataFrame) -> dict[str, int]:
+    """What to launch to repeat the runs, with the overrides of their launches, to the number of runs here."""
+    found = {}
+    for launch in launched(store):
+        runs = done[done["run_id"].isin(launch.run_ids)]
+        overrides = [f"{key}={_values(runs[key])}" for key in launch.overridden or () if key in runs]
+        if len(runs):
+            found[" ".join([launch.name, *overrides])] = len(runs)
+    return dict(sorted(found.items()))
+
+
+def _values(column: "pd.Series[Any]") -> str:
+    """The distinct values of a config key, as an override has them: `20,32`."""
+    distinct = sorted(set(column.dropna().tolist()), key=lambda value: sort_key([value]))
+    return ",".join(repr(value) if isinstance(value, float) else cell_text(value) for value in distinct)
 
 
 def _spread(kept: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -112,7 +123,7 @@ def _spread(kept: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def _pictures(
-    store: Store,
+    store: SqlStore,
     frame: pd.DataFrame,
     done: pd.DataFrame,
     kept: pd.DataFrame,
@@ -152,7 +163,7 @@ def _picture(title: str, figure: Figure) -> Picture:
     return Picture(title, text[text.index("<svg") :].replace("#000000", "currentColor"))
 
 
-def _run(store: Store, row: Mapping[str, Any]) -> dict[str, Any] | None:
+def _run(store: SqlStore, row: Mapping[str, Any]) -> dict[str, Any] | None:
     """A run of the gallery; None without decoded boards."""
     run_id = str(row["run_id"])
     try:

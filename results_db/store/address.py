@@ -7,7 +7,7 @@ working directory.
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -52,12 +52,19 @@ class Address:
     folder: Path
 
 
-def locate(db: str | None) -> Address:
+def locate(db: str | None, *, files: Path | None = None) -> Address:
     """The address of a store: `db`, else IMAGINE_DB, else the default; a URL or a path that ends in .db.
+
+    `files` names another folder than the usual one.
 
     Raises:
         StoreError: the text is neither of these, or names neither a SQLite file nor a PostgreSQL database.
     """
+    found = _locate(db)
+    return found if files is None else replace(found, folder=files.absolute())
+
+
+def _locate(db: str | None) -> Address:
     text, origin = (db, "--db") if db is not None else (os.environ.get("IMAGINE_DB") or DEFAULT, "IMAGINE_DB")
     if "://" not in text:
         if not text.endswith(".db"):

@@ -116,6 +116,7 @@ class Run(Base):
         metric_names: the names of `metrics`, in their order; null until the run is stored.
         metrics: see `packed.pack_metrics`.
         last_number: the largest attempt number ever claimed, withdrawn claims included.
+        note: what a user wrote about it.
     """
 
     __tablename__ = "run"
@@ -133,6 +134,7 @@ class Run(Base):
     last_number: Mapped[int] = mapped_column(server_default="0")
     metric_names: Mapped[int | None] = mapped_column(ForeignKey("shared.id"))
     metrics: Mapped[bytes | None]
+    note: Mapped[str | None] = mapped_column(Text)
 
 
 class SweepRun(Base):
@@ -142,6 +144,15 @@ class SweepRun(Base):
 
     sweep: Mapped[int] = mapped_column(ForeignKey("sweep.id", ondelete="CASCADE"), primary_key=True)
     run: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+class Tag(Base):
+    """A word that a user gave to a run. A run may have several."""
+
+    __tablename__ = "tag"
+
+    run: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
 
 
 class Attempt(Base):

@@ -44,6 +44,8 @@ def run_frame(reading: Reading, *, limit: int | None = None) -> Frame:
         "outcome": column(outcomes),
         "attempts": lambda: per_run(_attempts(), missing=0),
         "seconds": lambda: _floats(per_run(select(run.id, run.seconds), missing=None)),
+        "tag": lambda: per_run(_tags(), missing=None),
+        "note": lambda: per_run(select(run.id, run.note), missing=None),
     }
     configs = _with_own(_configs(_kinds(settings), shared, known), own)
     metrics = _metrics(_kinds(names), packed, shared)
@@ -227,6 +229,11 @@ def _attempts() -> Any:
     """The number of attempts of each run, restarts not counted."""
     attempt = models.Attempt
     return select(attempt.run, func.count(distinct(attempt.number))).group_by(attempt.run)
+
+
+def _tags() -> Any:
+    """The tags of each run, sorted."""
+    return select(models.Tag.run, models.Tag.name).order_by(models.Tag.name)
 
 
 def _sweeps() -> Any:

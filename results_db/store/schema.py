@@ -18,7 +18,7 @@ from results_db.contract import StoreError
 from results_db.store.engine import BUSY_TIMEOUT_S, journal, writing
 from results_db.store.lock import WAL, lock_file, only_writer
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
 """Every revision of the schema, oldest first. This version reads and writes the last."""
 
 VERSION_TABLE = "imagine_version"
@@ -42,7 +42,7 @@ def is_empty(connection: Connection, *, shown: str) -> bool:
     if revision != REVISIONS[-1]:
         raise StoreError(
             f"{shown} has the older schema {revision}, this version needs {REVISIONS[-1]}; "
-            "run: imagine-results db upgrade"
+            f"run: imagine-results db upgrade --db {shown}"
         )
     return False
 

@@ -38,7 +38,9 @@ if TYPE_CHECKING:  # both are slow to import, and few commands need them
     from results_db.frame import Frame
 
 
-def open_store(db: str | None = None, *, create: bool, read_only: bool = False) -> "SqlStore":
+def open_store(
+    db: str | None = None, *, create: bool, read_only: bool = False, files: Path | None = None
+) -> "SqlStore":
     """Open a store.
 
     Args:
@@ -46,11 +48,12 @@ def open_store(db: str | None = None, *, create: bool, read_only: bool = False) 
         create: whether to create a missing folder and missing tables. Without `create`, a database that is missing
             or has no tables is an empty store that cannot be written, and nothing is created.
         read_only: whether to open a SQLite file so that nothing can write it, not even SQLite's crash recovery.
+        files: the folder beside it, if it is not the usual one.
 
     Raises:
         StoreError: the database cannot be reached, is not a store, or has the schema of another version.
     """
-    address = locate(db)
+    address = locate(db, files=files)
     if address.file is not None:
         if create:
             _make_folder(address.file.parent)
@@ -82,9 +85,9 @@ def open_store(db: str | None = None, *, create: bool, read_only: bool = False) 
     return SqlStore(address, engine, uuid=uuid, group=group, journal=mode)
 
 
-def open_to_read(db: str | None = None) -> "SqlStore":
+def open_to_read(db: str | None = None, *, files: Path | None = None) -> "SqlStore":
     """Open a store to read it; see `open_store`. In another user's store this leaves no file behind."""
-    return open_store(db, create=False, read_only=readers.of_another(locate(db).file))
+    return open_store(db, create=False, read_only=readers.of_another(locate(db).file), files=files)
 
 
 def upgrade_store(db: str | None = None) -> schema.Upgraded:
@@ -218,20 +221,23 @@ class SqlStore(AttemptStore):
     @override
     def launches(self) -> list[NewSweep]:
         sweep = models.Sweep
-        newest = select(func.max(sweep.id)).group_by(sweep.name, sweep.spec)
         columns = (sweep.name, sweep.spec, sweep.overridden, sweep.content)
-        query = select(*columns).where(sweep.id.in_(newest)).order_by(sweep.id)
+        found: dict[tuple[str, str], NewSweep] = {}
         with self._reading() as connection:
-            return [
-                NewSweep(name, spec, None if own is None else tuple(own), content or "")
-                for name, spec, own, content in connection.execute(query)
-            ]
+            # By time, because a merge brings older launches.
+            for name, spec, own, content in connection.execute(
+                select(*columns).order_by(sweep.launched_at, sweep.id)
+            ):
+                found.pop((name, spec), None)
+                found[name, spec] = NewSweep(name, spec, None if own is None else tuple(own), content or "")
+        return list(found.values())
 
     @override
     def members(self, sweeps: Collection[str], *, overridden: Collection[str]) -> set[str]:
         sweep, member, run = models.Sweep, models.SweepRun, models.Run
         columns = (sweep.id, sweep.name, sweep.overridden, sweep.content)
-        launched = select(*columns).where(sweep.name.in_(sweeps)).order_by(sweep.id)
+        named = select(*columns).where(sweep.name.in_(sweeps))
+        launched = named.order_by(sweep.launched_at, sweep.id)
         with self._reading() as connection:
             plain = [
                 (key, (name, frozenset(own) - {"preset"}), content)  # the preset is no part of the content
@@ -297,6 +303,7 @@ class SqlStore(AttemptStore):
             run.staged_at,
             run.ended_at,
             run.last_number,
+            run.note,
         )
         query = select(run.id, run.seed, run.own, models.Shared.value, *shown).outerjoin(
             models.Shared, models.Shared.id == run.settings
@@ -314,6 +321,8 @@ class SqlStore(AttemptStore):
             found["metrics"] = {name: metrics[name] for name in in_order(metrics, list(known.metrics))}
             names = select(sweep.name).join(member, member.sweep == sweep.id).where(member.run == row.id)
             found["sweeps"] = list(connection.scalars(names.distinct().order_by(sweep.name)))
+            tags = select(models.Tag.name).where(models.Tag.run == row.id).order_by(models.Tag.name)
+            found["tags"] = list(connection.scalars(tags))
         return found
 
     @override

@@ -29,33 +29,53 @@ _CELL_PIECES = re.compile(r"(?:\[[-\d.,]+, [-\d.,]+\]|\S+)\s*")  # an interval s
 _PART_PIECES = re.compile(r"(?:[^\s_/=]+[_/=]?|[_/=])\s*")
 
 
-def table(cells: Columns) -> str:
-    """A table of these columns.
+def same_in_all(cells: Columns, names: Iterable[str]) -> dict[str, str]:
+    """The columns among `names` that have one value in all of several rows, with this value; never all columns."""
+    rows = len(next(iter(cells.values()), ()))
+    found = {
+        name: cells[name][0] for name in names if name in cells and rows > 1 and len(set(cells[name])) == 1
+    }
+    if found and len(found) == len(cells):
+        del found[next(iter(cells))]
+    return found
+
+
+def caption(same: Mapping[str, str]) -> str:
+    """The line for columns that have one value in all rows."""
+    shown = "; ".join(f"{name} {value or 'empty'}" for name, value in same.items())
+    return f"in every row: {shown}"
+
+
+def table(cells: Columns, *, captioned: Sequence[str] = ()) -> str:
+    """A table of these columns. Of those in `captioned`, one with a single value goes into a line below.
 
     On a narrower terminal, in this order and as far as needed: columns move closer; those with one value in all rows go
-    into a line below; names, then cells fold; the config keys of a row go into a line above or below it; words are cut.
+    into the line below; names, then cells fold; the config keys of a row go into a line above or below it; words are
+    cut.
     """
     width = console.terminal_width()
+    same = same_in_all(cells, captioned)
+    drawn, more = _fitted({name: column for name, column in cells.items() if name not in same}, width)
+    same |= more
+    return f"{drawn}\n{folded(caption(same), width)}" if same else drawn
+
+
+def _fitted(cells: Columns, width: int | None) -> tuple[str, dict[str, str]]:
+    """The drawn table, and the columns that it leaves out because they have one value in all rows."""
     names, rows = list(cells), len(next(iter(cells.values()), ()))
     natural = [max(map(len, (name, *cells[name]))) for name in names]
     if width is None or sum(natural) + 3 * len(names) - 2 <= width:
-        return _draw(cells, natural, gutter=3)
+        return _draw(cells, natural, gutter=3), {}
     if sum(natural) <= _room(cells, width):
-        return _draw(cells, natural, gutter=2)
-    same = {name: cells[name][0] for name in names if rows > 1 and len(set(cells[name])) == 1}
-    if len(same) == len(cells):
-        del same[names[0]]
+        return _draw(cells, natural, gutter=2), {}
+    same = same_in_all(cells, names)
     left: Columns = {name: column for name, column in cells.items() if name not in same}
     configs = [""] * rows
     if sum(_widths(left, width, words=_CELL_PIECES)) > _room(left, width):
         left, configs = _without_config(left, configs)
     is_first = next(name for name in names if name not in same) not in left
     beside = [config and folded(config if is_first else f"  {config}", width - 1) for config in configs]
-    drawn = _draw(left, _narrowed(left, width), gutter=2, beside=beside, above=is_first)
-    if not same:
-        return drawn
-    caption = "; ".join(f"{name} {value or 'empty'}" for name, value in same.items())
-    return f"{drawn}\n{folded(f'in every row: {caption}', width)}"
+    return _draw(left, _narrowed(left, width), gutter=2, beside=beside, above=is_first), same
 
 
 def _without_config(cells: Columns, configs: list[str]) -> tuple[Columns, list[str]]:

@@ -57,7 +57,7 @@ def describe(found: Mapping[str, Any]) -> str:
             f"discarded, attempt {record['number']}": _pairs(_discarded(record))
             for record in found["discarded"]
         },
-        **{name: "\n".join(found[name]) for name in ("sweeps", "samples")},
+        **{name: "\n".join(found[name]) for name in ("sweeps", "tags", "samples")},
         "needs": _pairs({key: " ".join(map(str, one.values())) for key, one in found["needs"].items()}),
         "needed by": _some(found["needed_by"]),
         "artifacts": _pairs({name: f"{about['size']:,} bytes" for name, about in found["artifacts"].items()}),

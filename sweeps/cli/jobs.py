@@ -134,14 +134,14 @@ def _of_other_launches(
     store: Store, spec: str, overrides: Sequence[str], chosen: Collection[str]
 ) -> str | None:
     """A line on active runs that only other launches of this sweep wanted, as of an earlier version of its file."""
-    from results_db.columns import sweeps_in
+    from results_db.columns import names_in
     from slurm.client.parse import base
     from sweeps.spec.stored import find_spec
 
     name = find_spec(store, spec, overrides, report=lambda _: None)[0].name
     frame = store.runs()
     members = {
-        run for run, cell in zip(frame["run_id"], frame["sweep"], strict=True) if name in sweeps_in(cell)
+        run for run, cell in zip(frame["run_id"], frame["sweep"], strict=True) if name in names_in(cell)
     }
     others = [one for one in store.open_attempts() if one.attempt.run_id in members - set(chosen)]
     if not others:

@@ -1,19 +1,17 @@
 """Where the stored runs were trained, and how long they took there."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from jobs.dispatched import DispatchFolder
 from jobs.progress import Where
 from results_db.contract import BegunAttempt, State, Store
+from results_db.query.packs import NOT_YET, packs
 
 if TYPE_CHECKING:  # takes half a second to import
     import pandas as pd
-
-_NOT_YET = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,13 @@ def past_runs(store: Store, frame: "pd.DataFrame") -> dict[str, PastRun]:
     for one in attempts:
         devices[one.attempt.run_id].add(one.device)
     found = []
-    for pack in _packs(attempts):
+    for pack in packs(attempts):
         overhead = _overhead(pack, seconds)
         for one in pack:
             run_id = one.attempt.run_id
             if one.state is State.COMPLETED and run_id in seconds and len(devices[run_id]) == 1:
                 past = PastRun(Where(one.device, len(pack)), seconds[run_id] * overhead, one.job_name)
-                found.append((one.ended_at or _NOT_YET, run_id, past))
+                found.append((one.ended_at or NOT_YET, run_id, past))
     return {run_id: past for _, run_id, past in sorted(found, key=lambda each: each[0])}
 
 
@@ -68,25 +66,10 @@ def _asked_for_gpus(store: Store, job_name: str) -> bool | None:
     return None if dispatch is None or dispatch.gpus is None else dispatch.gpus > 0
 
 
-def _packs(attempts: Iterable[BegunAttempt]) -> list[list[BegunAttempt]]:
-    """The attempts that trained together: those of one process whose times overlap."""
-    packs: list[list[BegunAttempt]] = []
-    last: dict[tuple[str, str], tuple[list[BegunAttempt], datetime]] = {}
-    for one in attempts:
-        worker, end = (one.host, one.process), one.ended_at or _NOT_YET
-        pack, until = last.get(worker, ([], one.started_at))
-        if one.started_at >= until:
-            pack, until = [], one.started_at
-            packs.append(pack)
-        pack.append(one)
-        last[worker] = (pack, max(until, end))
-    return packs
-
-
 def _overhead(pack: Sequence[BegunAttempt], seconds: Mapping[str, float]) -> float:
     """The pack's time by the clock for each second of its training, at least 1; 1 if not all of its runs completed."""
     trained = sum(seconds.get(one.attempt.run_id, 0.0) for one in pack)
     if trained <= 0 or any(one.state is not State.COMPLETED for one in pack):
         return 1.0
-    ends = [one.ended_at or _NOT_YET for one in pack]
+    ends = [one.ended_at or NOT_YET for one in pack]
     return max((max(ends) - pack[0].started_at).total_seconds() / trained, 1.0)

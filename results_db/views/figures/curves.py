@@ -19,6 +19,9 @@ _HEIGHT = 2.3
 _LOWEST = 0.75
 """The lowest similarity shown, unless a curve ends lower. The start of the training is of no interest."""
 
+_BAND = (0.1, 0.9)
+"""The shares of the runs that lie below the two edges of a band."""
+
 _BEYOND = 1.25
 """The end of a scaled axis, on which the final state is learned at 1."""
 
@@ -26,9 +29,10 @@ _BEYOND = 1.25
 def draw(orders: Sequence[Order], *, similarity: float) -> Figure:
     """Similarity against training, one line per state and one panel per cell.
 
-    A dot marks the step at which a state first reaches the similarity. Several runs of a cell are thin lines, with
-    their mean, over the training as a share of the step at which their final state reaches the similarity. Runs
-    whose final state never reaches it are left out; if no run's final state does, the axis shows steps.
+    A dot marks the step at which a state first reaches the similarity. Several runs of a cell are their mean and a band
+    that holds the middle 80% of them, over the training as a share of the step at which their final state reaches the
+    similarity. Runs whose final state never reaches it are left out; if no run's final state does, each run is a thin
+    line over its steps.
     """
     cells = by_cell(orders)
     columns = shown_keys(orders)
@@ -65,10 +69,11 @@ def _panel(axes: Axes, runs: Sequence[Order], *, similarity: float) -> None:
     if shared:
         left_out = len(runs) - len(scaled)
         missing = f"; {left_out} more never reached it" if left_out else ""
+        band = ", band: the middle 80%" if len(scaled) > 1 else ""
         axes.set_xlim(0, _BEYOND)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel(
-            f"training, 100%: the final state reaches {level}\n({counted(len(scaled), 'run')}{missing})"
+            f"training, 100%: the final state reaches {level}\n({counted(len(scaled), 'run')}{band}{missing})"
         )
     else:
         axes.set_xlim(left=0)
@@ -84,17 +89,22 @@ def _state(axes: Axes, name: str, runs: Sequence[Order], *, shared: bool, colour
         steps, values = run.traces[name]
         x = np.asarray(steps) / (run.final if shared and run.final else 1)
         curves.append((x, np.asarray(values, dtype=float)))
-        axes.plot(*curves[-1], color=colour, linewidth=0.4 if several else 1.2, alpha=0.5 if several else 1)
+        if not (shared and several):
+            axes.plot(
+                *curves[-1], color=colour, linewidth=0.4 if several else 1.2, alpha=0.5 if several else 1
+            )
         first = run.first[name]
         if first is not None:
             place = list(steps).index(first)
             size = 2 if several else 3.5
             axes.plot(x[place], values[place], "o", color=colour, markersize=size, zorder=3)
     if shared and several:
-        # The mean goes as far as every curve does.
+        # Both go as far as every curve does.
         grid = np.linspace(max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves), 400)
-        mean = np.mean([np.interp(grid, x, values) for x, values in curves], axis=0)
-        axes.plot(grid, mean, color=colour, linewidth=1.4)
+        drawn = np.array([np.interp(grid, x, values) for x, values in curves])
+        low, high = np.quantile(drawn, _BAND, axis=0)
+        axes.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(grid, drawn.mean(axis=0), color=colour, linewidth=1.4)
     axes.plot([], [], color=colour, linewidth=1.4, label=_label(name, runs))
 
 

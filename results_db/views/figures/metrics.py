@@ -104,6 +104,33 @@ def steps(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
     return figure
 
 
+def throughput(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
+    """Training steps per second against the size of the pack: a dot for each run, a line through the medians.
+
+    `runs` are those of `with_packs`.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(COLUMN, 2.3), layout="constrained")
+        axes = figure.subplots()
+        for (label, group), colour in zip(_groups(runs, by), cycle(COLOURS)):
+            said = f"{label} ({len(group)})".strip()
+            axes.plot(
+                group["pack"], group["rate"], "o", color=colour, markersize=2.5, alpha=0.4, markeredgewidth=0
+            )
+            medians = group.groupby("pack")["rate"].median()
+            axes.plot(medians.index, medians, "o-", color=colour, markersize=3.5, linewidth=1, label=said)
+        sizes = sorted(runs["pack"].unique())
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.set_xlabel("runs in the pack")
+        axes.set_ylabel("steps per second, all runs")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=1)
+    return figure
+
+
 def survival(steps: Sequence[float], reached: Sequence[bool]) -> tuple[list[float], list[float]]:
     """Steps at which the share of runs that are not there yet falls, and the share from then on.
 

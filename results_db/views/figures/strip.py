@@ -1,8 +1,9 @@
-"""True states over decoded states, one column per timestep (the paper's Figures 1 and 3-6)."""
+"""True states over decoded states, from the first to the final one (the paper's Figures 1 and 3-6)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,8 +14,8 @@ from results_db.views.figures.files import COLUMN
 # Lengths in inches, so that the text keeps its size and has enough room.
 _LEFT = 0.17
 _GAP = 0.06
-_LARGEST, _SMALLEST = 0.70, 0.44
-_TITLE, _HEAD, _NOTE, _BETWEEN = 0.19, 0.14, 0.15, 0.10
+_LARGEST, _SMALLEST = 0.90, 0.44
+_RUN, _TITLE, _HEAD, _NOTE, _BETWEEN = 0.16, 0.19, 0.14, 0.15, 0.10
 
 _COUNT_NOTE = 0.25
 """The note of `life_count` has two lines, because the first decoded board is both trained and scored."""
@@ -31,15 +32,16 @@ _DASHES = {Kind.MATCH: "solid", Kind.OTHER: "solid", Kind.OUTSIDE: (0, (3, 2))}
 def draw(sequences: Sequence[Picked], *, config: Mapping[str, Any]) -> Figure:
     """The figure of some sequences of one run, one below the other.
 
-    The figure is as wide as a paper's column, or wider where boards would get too small. Rows have one board per
-    state and begin at the same column. Greys are values between dead (white) and alive (black). A green frame marks
-    a decoded board that matches a true state. `config` is the config of the run.
+    The figure is as wide as a paper's column, or wider where boards would get too small. Its first line names the run.
+    Rows have one board per state, spread over the whole width: so the decoded final state stands below the true one,
+    and if `gol` and `model_t` are equal, each timestep is one column. Greys are values between dead (white) and alive
+    (black). A green frame marks a decoded board that matches a true state. `config` is the config of the run.
     """
     count = config.get("experiment") == "life_count"
     columns = max(len(sequences[0].truth), *map(len, sequences[0].decoded.values()))
     decoders = len(sequences[0].decoded)
     note = _COUNT_NOTE if count else _NOTE
-    words = len(sequences) * (_TITLE + _HEAD + decoders * (_GAP + note) + _BETWEEN) - _BETWEEN
+    words = _RUN + len(sequences) * (_TITLE + _HEAD + decoders * (_GAP + note) + _BETWEEN) - _BETWEEN
     rows = len(sequences) * (1 + decoders)
     fitting = min((COLUMN - _LEFT) / columns - _GAP, (_TALLEST - words) / rows)
     board = min(max(fitting, _SMALLEST), _LARGEST)
@@ -47,6 +49,8 @@ def draw(sequences: Sequence[Picked], *, config: Mapping[str, Any]) -> Figure:
     top = height = words + rows * board
     with rc_context(_STYLE):
         figure = Figure(figsize=(width, height))
+        figure.text(_LEFT / width, (top - 0.11) / height, _run(config), weight="bold")
+        top -= _RUN
         for picked in sequences:
             title = _title(picked, measure="correlation" if count else "metric")
             figure.text(_LEFT / width, (top - 0.11) / height, title)
@@ -72,8 +76,8 @@ def _row(
     """Draw boards side by side, each with its edge of `board` inches, and their upper edge at `top`."""
     width, height = figure.get_size_inches()
     row = []
-    for column, (cells, note) in enumerate(zip(boards, said, strict=True)):
-        left = _LEFT + column * (board + _GAP)
+    lefts = np.linspace(_LEFT, width - board - _GAP, len(boards))
+    for left, cells, note in zip(lefts, boards, said, strict=True):
         axes = figure.add_axes((left / width, (top - board) / height, board / width, board / height))
         axes.imshow(cells, cmap="gray_r", vmin=0, vmax=1, interpolation="none")
         for spine in axes.spines.values():
@@ -83,6 +87,11 @@ def _row(
         row.append(axes)
     row[0].set_ylabel(name, labelpad=2)
     return row
+
+
+def _run(config: Mapping[str, Any]) -> str:
+    """The run in words: `gol 3, model_t 2, seed 5`."""
+    return ", ".join(f"{key} {config[key]}" for key in ("gol", "model_t", "seed") if key in config)
 
 
 def _title(picked: Picked, *, measure: str) -> str:

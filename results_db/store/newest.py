@@ -1,0 +1,56 @@
+"""The newest attempt of every run: the one that made its result, if it has one."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from results_db.contract import Attempt, State
+from results_db.store import models
+from results_db.store.sql import SqlStore
+
+
+@dataclass(frozen=True)
+class Newest:
+    """A run's newest attempt.
+
+    Attributes:
+        state: the attempt's state.
+        run_state: the run's state, which differs only if a newer claim was withdrawn.
+        job_name: None without a scheduler.
+        log: see `Provenance`.
+    """
+
+    attempt: Attempt
+    state: State
+    run_state: State
+    job_name: str | None
+    log: str | None
+
+
+def newest_attempts(store: SqlStore) -> dict[str, Newest]:
+    """Run id to its newest attempt; runs that were never claimed are left out."""
+    run, attempt = models.Run, models.Attempt
+    query = (
+        select(
+            run.run_id,
+            *(attempt.number, attempt.restart, attempt.nonce),
+            *(attempt.state, run.state.label("of_run"), attempt.job_name, attempt.log),
+        )
+        .join(attempt, attempt.run == run.id)
+        .order_by(attempt.number, attempt.restart)
+    )
+    found: dict[str, Newest] = {}
+    with store._reading() as connection:
+        for run_id, number, restart, nonce, state, run_state, *about in connection.execute(query):
+            one = Attempt(run_id, number, restart, nonce)
+            found[run_id] = Newest(one, State(str(state)), State(str(run_state)), *about)
+    return found
+
+
+def trained_by(store: SqlStore) -> dict[str, tuple[str | None, bool | None, str | None]]:
+    """Run id to commit, whether files differed from it, and host of the attempt that made the run's result."""
+    run, attempt = models.Run, models.Attempt
+    columns = (run.run_id, attempt.git_commit, attempt.git_dirty, attempt.host)
+    query = select(*columns).join(attempt, attempt.run == run.id).where(attempt.state == State.COMPLETED)
+    with store._reading() as connection:
+        return {run_id: (commit, dirty, host) for run_id, commit, dirty, host in connection.execute(query)}
