@@ -17,7 +17,7 @@ CALLS = [
 ]
 
 
-def build(kernel, target, *, absent=(), pointers={}, **constants):
+def build(kernel, target, *, pointers, absent=(), **constants):
     constants |= dict.fromkeys(absent)
     signature = {}
     for parameter in kernel.params:

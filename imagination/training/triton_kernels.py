@@ -139,12 +139,14 @@ def weight_gradients(
 @triton.jit
 def _product(a, b, PRECISION: tl.constexpr):
     if PRECISION == "float64":
-        return tl.dot(a, b, out_dtype=tl.float64)
-    if PRECISION == "bfloat16":
-        return tl.dot(a, b)
-    if PRECISION == "rounded":  # the same for the interpreter, which cannot multiply bfloat16
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
-    return tl.dot(a, b, input_precision=PRECISION)
+        product = tl.dot(a, b, out_dtype=tl.float64)
+    elif PRECISION == "bfloat16":
+        product = tl.dot(a, b)
+    elif PRECISION == "rounded":  # the same for the interpreter, which cannot multiply bfloat16
+        product = tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+    else:
+        product = tl.dot(a, b, input_precision=PRECISION)
+    return product
 
 
 # --- random numbers: `philox.py` says what they are ---
