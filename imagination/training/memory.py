@@ -1,7 +1,9 @@
-"""Memory of a process that trains on the CPU."""
+"""Memory of a process that trains."""
 
 import ctypes
 from contextlib import suppress
+
+import torch
 
 _TRIM, _TOP_PAD, _MMAP = -1, -2, -3  # of glibc's mallopt
 _SETTINGS = {_MMAP: 2**25, _TRIM: 2**30, _TOP_PAD: 2**26}
@@ -17,3 +19,8 @@ def keep_freed() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for name, value in _SETTINGS.items():
             mallopt(name, value)
+
+
+def is_out(error: Exception) -> bool:
+    """Whether an operation failed because the device, or the host, has too little memory."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

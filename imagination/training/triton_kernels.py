@@ -17,7 +17,7 @@ def convolve(
     bias,  # [R, OUT] or None
     sign,  # [R, B, high, wide, OUT] or None: LeakyReLU's factor depends on it, else on the result
     addend,  # [R, B, high, wide, OUT] or None
-    y,  # [R, B, high, wide, OUT] or None: the result after LeakyReLU
+    y,  # [R, B, high, wide, OUT]: the result after LeakyReLU
     total,  # the same plus the addend, or None
     slope,
     boards,
@@ -73,8 +73,7 @@ def convolve(
     if sign is not None:
         decides = tl.load(sign + at, mask=here, other=0.0).to(sums.dtype)
     sums = tl.where(decides > 0, sums, sums * slope)
-    if y is not None:
-        tl.store(y + at, sums, mask=here)
+    tl.store(y + at, sums, mask=here)
     if total is not None:
         tl.store(total + at, sums + tl.load(addend + at, mask=here, other=0.0), mask=here)
 
