@@ -1,8 +1,8 @@
 """The trainer: trains R runs at once. The run is the first axis of every tensor.
 
 Runs of a pack share operations and nothing else. Each has its own random streams, step count, learning rate,
-early stop and record. When a run's stage ends, the run is removed from the tensors and the others continue. When all
-stages have ended, the runs that have a next stage train it together.
+early stop and record. When a run's stage ends, the others continue. When all stages have ended, the runs that have a
+next stage train it together.
 
 Between two events (a traced value, the end of an interval) the host only starts steps: everything else stays on the
 device, and an event fetches what it needs at once.
