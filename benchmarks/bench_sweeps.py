@@ -103,8 +103,9 @@ def _optimize(storage: str, runs: int) -> None:
 
     from imagination.life.config import LifeStateConfig
     from imagination.life.state import LifeState
+    from imagination.runner import Run
     from imagination.schema import rebuild
-    from imagination.training.loop import Run, Trainer
+    from imagination.training.loop import Trainer
 
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -128,7 +129,7 @@ def _optimize(storage: str, runs: int) -> None:
         def _ignored(self, *_: Any, **__: Any) -> None:
             pass
 
-        sample = checkpoint = progress = finish = _ignored
+        sample = checkpoint = progress = finish = artifact = _ignored
 
     def objective(trial: Any) -> float:
         config: LifeStateConfig = rebuild(LifeStateConfig, {**RUN, "seed": trial.number})

@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_helpers import CPU, experiment_of, tiny, tiny_count, train
 
-from imagination.training import graphs, native
+from imagination.training import gpu, graphs, native
 from imagination.training.loop import Trainer
 from imagination.training.state import TrainState
 
@@ -89,9 +89,12 @@ def test_no_tensor_of_a_step_is_on_the_host(kind, stage, monkeypatch):
 # --- rows of ended runs ---
 
 
-def test_a_gpu_keeps_a_power_of_two_of_rows():
-    assert [graphs.rows(live, torch.device("cuda")) for live in (1, 2, 3, 4, 5, 33)] == [1, 2, 4, 4, 8, 64]
-    assert graphs.rows(5, torch.device("cpu")) == 5
+def test_with_graphs_a_gpu_keeps_a_power_of_two_of_rows(monkeypatch):
+    cuda = torch.device("cuda")
+    assert graphs.rows(5, cuda) == 5
+    monkeypatch.setenv(gpu.VARIABLE, "graphs")
+    assert [graphs.rows(live, cuda) for live in (1, 2, 3, 4, 5, 33)] == [1, 2, 4, 4, 8, 64]
+    assert graphs.rows(5, CPU) == 5
 
 
 @pytest.mark.parametrize("gan", ["none", "posthoc"])

@@ -21,10 +21,14 @@ _WARM_UP = 3
 def rows(live: int, device: torch.device) -> int:
     """How many rows a pack keeps for its live runs.
 
-    On a GPU the next power of two: every other number would need kernels and graphs of its own. The rows of ended runs
-    go on training; nobody reads them.
+    With graphs the next power of two, because every number needs graphs of its own. The rows of ended runs go on
+    training; nobody reads them.
     """
-    return live if device.type == "cpu" else 1 << (live - 1).bit_length()
+    return 1 << (live - 1).bit_length() if _captures(device) else live
+
+
+def _captures(device: torch.device) -> bool:
+    return device.type == "cuda" and gpu.uses(gpu.GRAPHS)
 
 
 class Graphs:
@@ -35,7 +39,7 @@ class Graphs:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._captures = device.type == "cuda" and gpu.uses(gpu.GRAPHS)
+        self._captures = _captures(device)
         self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Tensor | None]] = {}
         self._calls: Counter[bool] = Counter()
 

@@ -155,7 +155,7 @@ class Trainer:
             return
         except (MemoryError, RuntimeError) as error:  # without a name below: its frames hold the tensors
             runs = len(self._training())
-            if runs == 1 or self._is_torn or not memory.is_out(error):
+            if runs == 1 or self._is_torn or not memory.is_out_of_memory(error):
                 raise
         self._most = (runs + 1) // 2
         log.warning("%d runs do not fit into the memory; %d at a time are tried", runs, self._most)

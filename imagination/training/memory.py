@@ -3,8 +3,6 @@
 import ctypes
 from contextlib import suppress
 
-import torch
-
 _TRIM, _TOP_PAD, _MMAP = -1, -2, -3  # of glibc's mallopt
 _SETTINGS = {_MMAP: 2**25, _TRIM: 2**30, _TOP_PAD: 2**26}
 
@@ -21,6 +19,11 @@ def keep_freed() -> None:
             mallopt(name, value)
 
 
-def is_out(error: Exception) -> bool:
-    """Whether an operation failed because the device, or the host, has too little memory."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the host or the device ran out of memory."""
+    # On the CPU torch raises a plain RuntimeError.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
