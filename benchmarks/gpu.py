@@ -1,10 +1,12 @@
-"""Everything about the trainer on a GPU, in under ten minutes: what is right, and what is fast.
+"""Everything about the trainer on a GPU, in under ten minutes.
 
-    python benchmarks/gpu.py                          # into benchmarks/results.json
-    python benchmarks/gpu.py --cpu --out /tmp/x.json  # every part at tiny sizes, by Triton's interpreter
+    python benchmarks/gpu.py            # into benchmarks/results.json
+    python benchmarks/gpu.py --cpu --out /tmp/x.json    # tiny, on the CPU
 
-Ways: `plain` is PyTorch's own operations, `triton` kernels of our own, `graphs` CUDA graphs, as in IMAGINE_GPU. A rate
-is in run-steps per second: steps times runs. The exit code is 1 if two ways do not agree, 2 without a GPU.
+It first checks that all ways and precisions train the same, then measures them.
+Ways: `plain` is PyTorch's own operations, `triton` kernels of our own, `graphs`
+CUDA graphs, as in IMAGINE_GPU. A rate is in run-steps per second: steps times
+runs. Exit code: 1 if two ways do not agree, 2 without a GPU.
 """
 
 import argparse
