@@ -181,14 +181,20 @@ def _is_late() -> bool:
     return time.monotonic() - STARTED > LIMIT_S
 
 
-def _stepper(plan: Plan, runs: int, *, precision: str = "float32", stage: int = 0) -> Callable[[], object]:
-    """Makes a step of a fresh pack."""
+def _trainer(plan: Plan, runs: int, *, precision: str = "float32", stage: int = 0) -> Trainer:
+    """A trainer of a fresh pack at the beginning of this stage."""
     configs = [replace(plan.config, seed=seed, precision=precision) for seed in range(runs)]
     experiment: Any = LifeState(configs, plan.device)
     for _ in range(stage):
         experiment = experiment.next_stage()
     trainer = Trainer(experiment, [])
     trainer._take(experiment, TrainState.initial(experiment))
+    return trainer
+
+
+def _stepper(plan: Plan, runs: int, **options: Any) -> Callable[[], object]:
+    """Makes a step of a fresh pack."""
+    trainer = _trainer(plan, runs, **options)
     return lambda: trainer._graphs.run(trainer._update, traced=False)
 
 
@@ -204,27 +210,25 @@ def _rate(plan: Plan, runs: int, way: str, **options: Any) -> list[float]:
 def _agreement(plan: Plan) -> bool:
     """Whether every way and precision trains the same, and what stopped and resumed is the same to the bit."""
     agrees = True
-    wanted: Tensor | None = None
-    for precision in plan.precisions:
-        for way in plan.ways:
-            found = _parameters(plan, way, precision)
-            wanted = found if wanted is None else wanted
-            far = float((found - wanted).norm() / wanted.norm())
-            same = torch.equal(found, _parameters(plan, way, precision))
-            agrees &= same and far < (1e-3 if precision == "float32" else 0.05)
-            again = "equal" if same else "OTHER"
-            print(f"{way}, {precision}: {far:.1e} from plain float32 after 20 steps, {again} bits again")
+    for stage in (0, 1):
+        wanted: Tensor | None = None
+        for precision in plan.precisions:
+            for way in plan.ways:
+                found = _parameters(plan, way, precision, stage=stage)
+                wanted = found if wanted is None else wanted
+                far = float((found - wanted).norm() / wanted.norm())
+                same = torch.equal(found, _parameters(plan, way, precision, stage=stage))
+                agrees &= same and far < (1e-3 if precision == "float32" else 0.05)
+                bits = "equal" if same else "OTHER"
+                print(f"stage {stage}, {way}, {precision}: {far:.1e} from plain float32, {bits} bits again")
     return agrees
 
 
-def _parameters(plan: Plan, way: str, precision: str) -> Tensor:
-    """The parameters of a pack after 20 steps."""
+def _parameters(plan: Plan, way: str, precision: str, *, stage: int) -> Tensor:
+    """The parameters of a pack after 20 steps of this stage."""
     with _asked(way):
-        configs = [replace(plan.config, seed=seed, precision=precision) for seed in range(3)]
-        experiment = LifeState(configs, plan.device)
-        trainer = Trainer(experiment, [])
-        trainer._take(experiment, TrainState.initial(experiment))
-        for step in range(20 if plan.seconds else 2):
+        trainer = _trainer(plan, min(3, plan.runs), precision=precision, stage=stage)
+        for step in range(20 if plan.seconds else 1):
             trainer._graphs.run(trainer._update, traced=step % 5 == 0)
         return trainer._state.parameters.cpu()
 
@@ -354,7 +358,7 @@ def _counted(plan: Plan, start: float, length: float) -> int:
         _wait(plan)
         time.sleep(max(0.0, start - time.time()))
         steps = 0
-        while time.time() < start + length:
+        while not steps or time.time() < start + length:
             step()
             steps += 1
             if steps % 10 == 0:
