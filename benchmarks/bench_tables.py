@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 
-from results_db.columns import METRIC_COLUMNS
+from imagination import registry
 from results_db.contract import NewSweep, State
 from results_db.store import models, open_store, rows
 from results_db.store.packed import pack_metrics
@@ -75,7 +75,7 @@ def fill(folder: Path, spec: str) -> None:
     runs, chance = expand(loaded).runs, random.Random(0)
     with open_store(str(folder / "x.db"), create=True) as store:
         store.stage(runs, sweep=NewSweep(loaded.name, loaded.composed))
-        names = [name for name in METRIC_COLUMNS if not name.startswith("correlation")]
+        names = list(registry.declaration("life_state").metrics)
         with store._writing() as connection:
             (key,) = rows.share(connection, [names])
             ids = connection.scalars(select(models.Run.id)).all()

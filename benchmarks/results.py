@@ -11,7 +11,14 @@ FILE = Path(__file__).with_name("results.json")
 
 
 def record(
-    name: str, ours: Sequence[float], other: Sequence[float], *, unit: str, is_rate: bool = False
+    name: str,
+    ours: Sequence[float],
+    other: Sequence[float],
+    *,
+    unit: str,
+    is_rate: bool = False,
+    machine: str | None = None,
+    file: Path = FILE,
 ) -> str:
     """Writes the medians of paired measurements and the spread of their ratios; the line to print.
 
@@ -24,12 +31,12 @@ def record(
         "other": round(statistics.median(other), 4),
         "ratio": round(statistics.median(ratios), 3),
         "unit": unit,
-        "machine": cpu_name(),
+        "machine": machine or cpu_name(),
         "spread": [round(min(ratios), 3), round(max(ratios), 3)],
     }
-    kept = json.loads(FILE.read_text()) if FILE.exists() else []
+    kept = json.loads(file.read_text()) if file.exists() else []
     rows = [row for row in kept if row["name"] != name] + [found]
-    FILE.write_text(json.dumps(sorted(rows, key=lambda row: str(row["name"])), indent=1) + "\n")
+    file.write_text(json.dumps(sorted(rows, key=lambda row: str(row["name"])), indent=1) + "\n")
     return (
         f"{name}: {found['ours']} against {found['other']} {unit}, ratio {found['ratio']} "
         f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} pairs)"

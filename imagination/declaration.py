@@ -9,8 +9,8 @@ from imagination.schema import ConfigError, RunConfig, Scalar, added, build, key
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 RESERVED = (
-    *("run_id", "sweep", "state", "outcome", "attempts", "seconds", "tag", "note"),
-    *("gate", "kept", "code", "host", "cause"),
+    *("run_id", "sweep", "state", "outcome", "attempts", "seconds", "tag", "note", "gate", "kept"),
+    *("code", "host", "cause"),
 )
 """The columns of every run, which no config key or metric may be named like."""
 

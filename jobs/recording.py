@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from typing_extensions import override
 
 from imagination.recorder import Arrays, Recorder
+from imagination.training.memory import is_out_of_memory
 from jobs import checkpoint
 from results_db.contract import Artifact, Attempt, Ending, RunRecord, State
 from results_db.files import Files, attempt_of, last_lines, write_atomically
@@ -261,13 +262,3 @@ def _patiently(write: Callable[[], None]) -> None:
             log.warning("%s; trying again in %s s", error, delay_s)
             time.sleep(delay_s)
     return write()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the host or the device ran out of memory."""
-    # On the CPU torch raises a plain RuntimeError.
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator: can't allocate memory" in str(error)
-    )

@@ -20,7 +20,6 @@ GATE_COLUMNS = ("gate", "kept")
 
 LAST_KEY = "seed"
 
-
 ADDED = ("code", "host", "cause")
 """Columns that some commands add after the metrics: what trained a run, and why it failed."""
 

@@ -47,12 +47,6 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def some(run_ids: Sequence[str]) -> str:
-    """The number of runs and their first ids: `7 runs: 1a2b3c4d5e, ...`."""
-    more = ", ..." if len(run_ids) > 5 else ""
-    return f"{counted(len(run_ids), 'run')}: {', '.join(map(short, run_ids[:5]))}{more}"
-
-
 _ID = re.compile("((?:sha256:)?[0-9a-f]{10})[0-9a-f]{54}")
 
 
@@ -60,6 +54,12 @@ def brief(text: str) -> str:
     """The text; of a whole run id or digest only the beginning."""
     found = _ID.fullmatch(text)
     return found[1] if found else text
+
+
+def some(run_ids: Sequence[str]) -> str:
+    """The number of runs and their first ids: `7 runs: 1a2b3c4d5e, ...`."""
+    more = ", ..." if len(run_ids) > 5 else ""
+    return f"{counted(len(run_ids), 'run')}: {', '.join(map(short, run_ids[:5]))}{more}"
 
 
 def cell_text(value: Any) -> str:

@@ -27,6 +27,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests choose what is a network file system, whatever this machine's disks are.
 os.environ.setdefault("IMAGINE_MOUNTS", str(Path(__file__).with_name("mountinfo")))
 
+# Without a GPU Triton's kernels run in its interpreter, which must be chosen before anything imports Triton.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # In a background job SIGINT may be ignored, and children would inherit that; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -33,7 +33,7 @@ def discriminator(widths, *, board, runs):
 def test_the_discriminator_is_what_double_precision_computes(widths, board, runs):
     made, named = discriminator(widths, board=board, runs=runs)
     x = boards(runs, 5, board, board)
-    masks = made.masks(x, seeds=SEEDS[:runs], steps=STEPS[:runs], stream="fake")
+    (masks,) = made.masks({"fake": x}, seeds=SEEDS[:runs], steps=STEPS[:runs])
     found = made.logits(named, x, masks)
     assert found.shape == (runs, 5)
     for run in range(runs):
@@ -88,7 +88,7 @@ def test_neither_sides_loss_reaches_the_other():
 
 def test_dropout_leaves_out_three_in_ten_and_scales_the_rest():
     made = Discriminator([8], board=10)
-    (found,) = made.masks(torch.ones(2, 50, 10, 10), seeds=SEEDS, steps=STEPS, stream="x")
+    ((found,),) = made.masks({"x": torch.ones(2, 50, 10, 10)}, seeds=SEEDS, steps=STEPS)
     assert found.shape == (50, 2 * 8, 5, 5)
     assert sorted(found.unique().tolist()) == pytest.approx([0.0, 1 / 0.7], rel=1e-4)
     for run in (found[:, :8], found[:, 8:]):  # 10,000 draws: their standard deviation is .0046
@@ -98,11 +98,10 @@ def test_dropout_leaves_out_three_in_ten_and_scales_the_rest():
 
 def test_dropout_is_a_function_of_seed_step_stream_and_board_not_of_the_pack():
     def draw(seeds=(7, 8), steps=(3, 5), stream="x", lanes=6):
-        (drawn,) = Discriminator([2], board=10).masks(
-            torch.ones(len(seeds), lanes, 10, 10),
+        ((drawn,),) = Discriminator([2], board=10).masks(
+            {stream: torch.ones(len(seeds), lanes, 10, 10)},
             seeds=torch.tensor(seeds),
             steps=torch.tensor(steps),
-            stream=stream,
         )
         return drawn.unflatten(1, (len(seeds), 2)).transpose(0, 1)  # [R, N, C, H, W]
 

@@ -2,9 +2,11 @@
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,15 @@ def test_a_result_on_which_others_build_is_not_replaced(store: SqlStore, other: 
     ):
         merge(store, other, prefer="theirs")
     assert content(store) == before
+
+
+def test_drawn_values_join(store: SqlStore, other: SqlStore) -> None:
+    """Values that few runs share stay with their runs, apart from the rest of the config."""
+    configs = {f"{seed:064x}": {"gol": 3, "lr": 0.1 + seed / 1000, "seed": seed} for seed in range(40)}
+    other.stage([PlannedRun(run_id, config) for run_id, config in configs.items()])
+    merge(store, other)
+    assert {run_id: store.run(run_id)["config"] for run_id in configs} == configs
+    assert store.runs()["lr"].tolist() == [config["lr"] for config in configs.values()]
 
 
 def test_equal_results_are_skipped_and_different_ones_refused(store: SqlStore, other: SqlStore) -> None:
@@ -405,7 +416,8 @@ def test_a_store_is_made_by_a_merge_but_not_by_its_dry_run(
 )
 def test_bad_input(capsys: Capsys, two: tuple[SqlStore, SqlStore], args: tuple[str, ...], says: str) -> None:
     Path("text.db").write_text("no database, but long enough to be read as one" * 20)
-    output(capsys, "db", "backup", "whole.db", "--db", "b.db")
+    with closing(sqlite3.connect("b.db")) as connection:
+        connection.execute("VACUUM INTO 'whole.db'")
     Path("cut.db").write_bytes(Path("whole.db").read_bytes()[:5000])
     Path("empty.db").touch()
     code, out, err = call(capsys, "merge", *args, "--db", "a.db")

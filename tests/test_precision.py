@@ -115,3 +115,23 @@ def test_evaluation_is_in_float32():
     named = experiment.layout.unpack(experiment.initial_parameters())
     exact = type(experiment)([replace(config, precision="float32")], CPU)
     assert experiment.evaluate(named).metrics == exact.evaluate(named).metrics
+
+
+def test_tf32_is_allowed_inside_a_step_and_nowhere_else():
+    kinds = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [kind.allow_tf32 for kind in kinds]
+    for kind in kinds:
+        kind.allow_tf32 = False
+    try:
+        for precision, allowed in (("tf32", True), ("float32", False)):
+            with experiment_of(tiny(precision=precision)).products():
+                assert [kind.allow_tf32 for kind in kinds] == [allowed, allowed]
+            assert not any(kind.allow_tf32 for kind in kinds)
+    finally:
+        for kind, allowed in zip(kinds, before, strict=True):
+            kind.allow_tf32 = allowed
+
+
+def test_on_a_cpu_tf32_is_float32_to_the_bit():
+    exact, rounded = (parameters_after([tiny(precision=p)], 5) for p in ("float32", "tf32"))
+    assert torch.equal(exact, rounded)

@@ -14,8 +14,9 @@ from safetensors.numpy import load_file, save_file
 from store_helpers import Prompt
 from sweep_helpers import HOPELESS, ME, attempt_states, small
 
+from imagination.training.memory import is_out_of_memory
 from jobs import checkpoint
-from jobs.recording import RunRecorder, is_out_of_memory
+from jobs.recording import RunRecorder
 from results_db.contract import Attempt, Ending, State, StoreError
 from results_db.files import Files, file_name
 from results_db.spool.delivery import Delivery

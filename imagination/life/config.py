@@ -32,7 +32,8 @@ class LifeConfig(RunConfig):
         decay: factor of the rate per 100,000 steps (`schedule: exponential`).
         clip: limit of Adam's gradient (not Muon's).
         clip_by: what `clip` limits: each entry (`value`), the `norm`, or nothing (`none`).
-        precision: `float32`, or `bfloat16` for the convolutions of training steps (weights stay float32).
+        precision: of training steps; weights, optimisers and evaluation are always float32. `bfloat16`: the
+            convolutions'. `tf32`: that of all products on a GPU; on a CPU the same as `float32`.
         max_steps: the step at which the run ends if it does not reach `accuracy` before.
         eval_every: steps of one interval of the training accuracy; the stopping rule applies at its end. If
             `max_steps` is not a multiple of it, the last interval is longer.
@@ -68,7 +69,7 @@ class LifeConfig(RunConfig):
     decay: float = setting(1.0, above=0, high=1, packs=True)
     clip: float = setting(1.0, above=0, packs=True)
     clip_by: str = setting("norm", choices=("none", "value", "norm"), packs=True)
-    precision: str = setting("float32", choices=("float32", "bfloat16"))
+    precision: str = setting("float32", choices=("float32", "tf32", "bfloat16"))
     max_steps: int = setting(5000, low=1, high=2**30, packs=True)
     eval_every: int = setting(250, low=1, packs=True)
     trace_every: int = setting(50, low=1, packs=True)

@@ -5,8 +5,9 @@ The tensors of the R runs have equal shapes. Keys that change no shape, such as 
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -78,10 +79,15 @@ class LifeStage(Experiment, Generic[C]):
         second = torch.cat((sequence[1], rules.step(real)), dim=1) if self._real_boards else sequence[1]
         return sequence, real, second
 
-    def autocast(self) -> torch.autocast:
-        """The precision of training steps."""
-        enabled = self.shape.precision == "bfloat16"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of the convolutions of training steps: activations and products in bfloat16, or nothing."""
+        if self.shape.precision != "bfloat16":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    @override
+    def products(self) -> AbstractContextManager[object]:
+        return tf32() if self.shape.precision == "tf32" else nullcontext()
 
     def discriminator_optimizer(self) -> Adam:
         """Adam at the constant rate `disc_lr`, without clipping (the authors' code)."""
@@ -205,6 +211,20 @@ class LifeExperiment(LifeStage[C]):
         if trained and all(bool(value.isfinite().all()) for value in trained):  # else it diverged
             found["adversarial"] = (networks.ADVERSARY, config.adv_depth)
         return found
+
+
+@contextmanager
+def tf32() -> Iterator[None]:
+    """Inside it, a GPU may round the factors of products to TF32's 10 bits. A CPU has no such products."""
+    kinds: tuple[Any, Any] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [kind.allow_tf32 for kind in kinds]
+    for kind in kinds:
+        kind.allow_tf32 = True
+    try:
+        yield
+    finally:
+        for kind, allowed in zip(kinds, before, strict=True):
+            kind.allow_tf32 = allowed
 
 
 def joined(chunks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -5,18 +5,16 @@ A network object holds no parameters. It computes with the parameters of R runs 
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
 from imagination.life.config import LifeConfig, LifeCountConfig, LifeStateConfig
-from imagination.training import layers, native
+from imagination.training import layers
 from imagination.training.blocks import Blocks
 from imagination.training.layers import Activations, ParameterLayout
-
-A = TypeVar("A", Tensor, Blocks)
+from imagination.training.pixels import Pixels
 
 DECODER, ADVERSARY = "decoder", "adversary"
 """Names of the decoder trained with the network, and of the adversarial decoder trained after it."""
@@ -49,17 +47,17 @@ def stack_shapes(
 
 def decode(parameters: Mapping[str, Tensor], hidden: Activations, *, name: str, depth: int) -> Tensor:
     """A decoder's linear output, float32 `[R, B, H, W]`, for a hidden state."""
-    if isinstance(hidden, Blocks):
-        blocks = layers.convolutions(parameters, name, hidden, layers=depth, linear_end=True)
-        return blocks.unfold()[:, :, 0]
-    output = layers.convolutions(parameters, name, hidden, layers=depth, linear_end=True)
-    return output.transpose(0, 1).to(torch.float32)
+    return layers.boards(layers.convolutions(parameters, name, hidden, layers=depth, linear_end=True))
 
 
-def _encode(config: LifeConfig, parameters: Mapping[str, Tensor], first: Tensor) -> Tensor:
-    """h_0 `[B, R*C, H, W]` of s_1 `[R, B, H, W]`."""
-    folded = first.transpose(0, 1).float()
+def _encode(
+    config: LifeConfig, parameters: Mapping[str, Tensor], first: Tensor, *, compiled: bool = True
+) -> Activations:
+    """h_0 of s_1 `[R, B, H, W]`; `compiled` as in `layers.fold`."""
+    folded = layers.fold(first, parameters["encoder.0.weight"], compiled=compiled)
     encoded = layers.convolutions(parameters, "encoder", folded, layers=config.enc_layers)
+    if not isinstance(encoded, Tensor):
+        return encoded
     # Setting this layout on the boards has no effect: a tensor of one channel has both layouts.
     return encoded.contiguous(memory_format=layers.memory_format(first.device))
 
@@ -84,15 +82,7 @@ class StateNetwork(Network):
 
     @override
     def hidden_states(self, parameters: Mapping[str, Tensor], first: Tensor) -> Sequence[Activations]:
-        if self._config.kernel == 3 and native.usable(parameters["encoder.0.weight"]):
-            blocks = Blocks.fold(first)
-            encoded = layers.convolutions(parameters, "encoder", blocks, layers=self._config.enc_layers)
-            return self._continued(parameters, encoded)
-        return self._continued(parameters, _encode(self._config, parameters, first))
-
-    def _continued(self, parameters: Mapping[str, Tensor], encoded: A) -> list[A]:
-        """h_0 .. h_T from h_0."""
-        config, hidden = self._config, [encoded]
+        config, hidden = self._config, [_encode(self._config, parameters, first)]
         for name in self._step_names():
             hidden.append(
                 layers.convolutions(
@@ -121,9 +111,11 @@ class CountNetwork(Network):
         self.layout = ParameterLayout(layers.kernels_first(shapes))
 
     @override
-    def hidden_states(self, parameters: Mapping[str, Tensor], first: Tensor) -> list[Tensor]:
-        hidden = [_encode(self._config, parameters, first)]
-        cells: list[tuple[Tensor, Tensor] | None] = [None] * self._config.lstm_layers
+    def hidden_states(self, parameters: Mapping[str, Tensor], first: Tensor) -> Sequence[Activations]:
+        encoded = _encode(self._config, parameters, first, compiled=False)
+        assert not isinstance(encoded, Blocks)
+        hidden = [encoded]
+        cells: list[tuple[Tensor | Pixels, Tensor] | None] = [None] * self._config.lstm_layers
         for timestep in range(self._config.model_t):
             x = hidden[0] if timestep == 0 else None
             for layer, cell in enumerate(cells):
@@ -136,8 +128,5 @@ class CountNetwork(Network):
     def count(self, parameters: Mapping[str, Tensor], hidden: Activations) -> Tensor:
         """The count head's output for a hidden state: living cells as a share of the board, `[R, B]`."""
         depth = self._config.count_layers
-        if isinstance(hidden, Blocks):
-            blocks = layers.convolutions(parameters, "count", hidden, layers=depth)
-            return layers.linear(parameters, "count.linear", blocks)
         x = layers.convolutions(parameters, "count", hidden, layers=depth)
         return layers.linear(parameters, "count.linear", x)

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from imagination.life import rules
-from imagination.training import philox
+from imagination.training import draws, gpu, philox
 
 _MAX_AGE = 1000
 """Largest age of a chain's first state, in Life steps. The limit matters only for `reset` far below .01."""
+
+_FRESH, _RESET = "sampler.fresh", "sampler.reset"  # streams of random numbers
 
 EVALUATION_SEED = 2**62 + 2405_06409
 EVALUATION_RESET = 0.1
@@ -22,7 +24,7 @@ EVALUATION_RESET = 0.1
 
 def fresh(seeds: Tensor, steps: Tensor, *, batch: int, board: int) -> Tensor:
     """Fresh boards at density .5, bool `[R, B, H, W]`, from each run's seed and step (`[R]`)."""
-    cells = philox.bits(seeds, steps, stream="sampler.fresh", lanes=batch, count=board * board)
+    cells = philox.bits(seeds, steps, stream=_FRESH, lanes=batch, count=board * board)
     return cells.reshape(seeds.shape[0], batch, board, board)
 
 
@@ -55,8 +57,11 @@ def advance(second: Tensor, seeds: Tensor, reset: Tensor, steps: Tensor) -> Tens
         reset: float `[R]`.
         steps: int64 `[R]`, the step of the next batch, from 1.
     """
+    if gpu.takes(seeds):
+        whether, what = philox.number(_RESET), philox.number(_FRESH)
+        return draws.renewed(second, reset.double(), seeds, steps, whether=whether, what=what)
     _, batch, board, _ = second.shape
-    draw = philox.uniform(seeds, steps, stream="sampler.reset", lanes=batch)[..., 0]
+    draw = philox.uniform(seeds, steps, stream=_RESET, lanes=batch)[..., 0]
     begins_anew = draw < reset.double()[:, None]
     return torch.where(begins_anew[..., None, None], fresh(seeds, steps, batch=batch, board=board), second)
 

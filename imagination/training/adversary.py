@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagination.training import judge, layers, native, philox
+from imagination.training import draws, gpu, judge, layers, native, philox
 from imagination.training.blocks import Blocks
 from imagination.training.config import TrainingConfig
 from imagination.training.optimizer import column
+from imagination.training.pixels import Pixels
 
 DROPOUT = 0.3
 NAME = "discriminator"
@@ -45,31 +46,38 @@ class Discriminator:
         self.shapes[f"{NAME}.linear.weight"] = (1, width_in * side * side)
         self.shapes[f"{NAME}.linear.bias"] = (1,)
 
-    def masks(self, boards: Tensor, *, seeds: Tensor, steps: Tensor, stream: str) -> list[Tensor]:
-        """Dropout factors for the output of every convolution, each `[N, R*C, h, w]`.
+    def masks(self, boards: Mapping[str, Tensor], *, seeds: Tensor, steps: Tensor) -> list[list[Tensor]]:
+        """For each stream the dropout factors of every convolution's output, in that output's layout.
 
         Args:
-            boards: `[R, N, H, W]`.
+            boards: by stream, `real` or `fake`, each `[R, N, H, W]`; equal seeds, steps and streams give equal masks.
             seeds: int64 `[R]`.
             steps: int64 `[R]`.
-            stream: `real` or `fake`; equal seeds, steps and streams give equal masks.
         """
-        runs, lanes = boards.shape[:2]
-        masks = []
-        for layer, width in enumerate(self.widths):
-            side = self._sides[layer]
-            name = _stream(stream, layer)
-            kept = _dropout(seeds, steps, stream=name, lanes=lanes, count=width * side * side)
-            masks.append(kept.transpose(0, 1).reshape(lanes, runs * width, side, side))
-        return masks
+        wanted = {
+            _stream(stream, layer): (each.shape[1], self._sides[layer], width)
+            for stream, each in boards.items()
+            for layer, width in enumerate(self.widths)
+        }
+        if gpu.takes(seeds):
+            masks = [draws.Mask(philox.number(name), *form) for name, form in wanted.items()]
+            found = draws.dropout(seeds, steps, masks, dropped=_DROPPED, kept=_KEPT)
+        else:
+            found = [_dropout(seeds, steps, name, *form) for name, form in wanted.items()]
+        depth = len(self.widths)
+        return [found[first : first + depth] for first in range(0, len(found), depth)]
 
     def logits(self, parameters: Mapping[str, Tensor], boards: Tensor, masks: Sequence[Tensor]) -> Tensor:
         """The logit `[R, N]` of every board, float `[R, N, H, W]`, with the dropout factors of `masks`."""
-        x = boards.transpose(0, 1)
+        x = layers.fold(boards, parameters[f"{NAME}.0.weight"], compiled=False)
         for layer, mask in enumerate(masks):
-            named = f"{NAME}.{layer}"
-            x = layers.convolve(x, parameters[f"{named}.weight"], parameters[f"{named}.bias"], stride=2)
-            x = F.leaky_relu(x, layers.LEAKY_SLOPE) * mask
+            weight, bias = (parameters[f"{NAME}.{layer}.{part}"] for part in ("weight", "bias"))
+            if isinstance(x, Pixels):
+                found = x.convolutions([weight], [bias], slopes=[layers.LEAKY_SLOPE], stride=2)
+                x = Pixels(found.values * mask)
+            else:
+                assert isinstance(x, Tensor)
+                x = F.leaky_relu(layers.convolve(x, weight, bias, stride=2), layers.LEAKY_SLOPE) * mask
         return layers.linear(parameters, f"{NAME}.linear", x)
 
     def losses(
@@ -87,7 +95,8 @@ class Discriminator:
             seeds: int64 `[R]`.
             steps: int64 `[R]`.
         """
-        if self._kernel == 3 and native.usable(parameters[f"{NAME}.linear.weight"]):
+        linear = parameters[f"{NAME}.linear.weight"]
+        if self._kernel == 3 and native.usable(linear) and not gpu.takes(linear):
             fooled, judged, known = self._compiled(parameters, real=real, fake=fake, seeds=seeds, steps=steps)
         else:
             fooled, judged, known = self._plain(parameters, real=real, fake=fake, seeds=seeds, steps=steps)
@@ -100,8 +109,7 @@ class Discriminator:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The logits of the fake boards for the generator, of the fake boards, and of the real boards."""
         frozen = {name: value.detach() for name, value in parameters.items() if name.startswith(NAME)}
-        of_fake = self.masks(fake, seeds=seeds, steps=steps, stream="fake")
-        of_real = self.masks(real, seeds=seeds, steps=steps, stream="real")
+        of_fake, of_real = self.masks({"fake": fake, "real": real}, seeds=seeds, steps=steps)
         fooled = self.logits(frozen, fake, of_fake)
         judged = self.logits(parameters, fake.detach(), of_fake)
         known = self.logits(parameters, real, of_real)
@@ -154,8 +162,10 @@ def _stream(kind: str, layer: int) -> str:
     return f"dropout.{kind}.{layer}"
 
 
-def _dropout(seeds: Tensor, steps: Tensor, *, stream: str, lanes: int, count: int) -> Tensor:
-    """Dropout factors float32 `[R, lanes, count]`, 0 or 1 / keep probability, from 16 random bits each."""
+def _dropout(seeds: Tensor, steps: Tensor, stream: str, lanes: int, side: int, width: int) -> Tensor:
+    """Dropout factors float32 `[N, R*C, h, w]`, 0 or 1 / keep probability, from 16 random bits each."""
+    count = width * side**2
     words = philox.words(seeds, steps, stream=stream, lanes=lanes, count=-(-count // 2))
     halves = torch.stack((words & (_HALF_WORD - 1), words >> 16), dim=-1).flatten(2)[..., :count]
-    return (halves >= _DROPPED).float() * _KEPT
+    factors = (halves >= _DROPPED).float() * _KEPT
+    return factors.transpose(0, 1).reshape(lanes, -1, side, side)

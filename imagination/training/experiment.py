@@ -1,6 +1,7 @@
 """What the trainer needs of an experiment: R runs, in one stage of their training."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,6 +74,10 @@ class Experiment(Protocol):
 
     def initial_data(self) -> Tensor:
         """The data from which `forward` makes the first batch, `[R, ...]`."""
+
+    def products(self) -> AbstractContextManager[object]:
+        """How products are rounded in a training step's forward and backward pass."""
+        return nullcontext()
 
     def forward(self, parameters: Tensor, data: Tensor, steps: Tensor) -> Forward:
         """Computes the batch made from `data` `[R, ...]`, in each run's step `steps` (int64 `[R]`, from 0)."""

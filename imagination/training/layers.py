@@ -7,19 +7,18 @@ checkpoints handle one tensor.
 
 import math
 from collections.abc import Collection, Mapping
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagination.training import philox
+from imagination.training import gpu, native, philox
 from imagination.training.blocks import Blocks
+from imagination.training.pixels import Pixels
 
-Activations: TypeAlias = Tensor | Blocks
-"""Folded, or in the layout of the compiled kernels."""
-
-A = TypeVar("A", Tensor, Blocks)
+Activations: TypeAlias = Tensor | Blocks | Pixels
+"""Folded, or in the layout of the compiled kernels, or in that of Triton's."""
 
 LEAKY_SLOPE = 0.3
 """Slope of every LeakyReLU (the authors' code)."""
@@ -108,18 +107,18 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1)
 def convolutions(
     parameters: Mapping[str, Tensor],
     name: str,
-    x: A,
+    x: Activations,
     *,
     layers: int,
     linear_end: bool = False,
     residual: bool = False,
-) -> A:
-    """The stack `name` of convolutions: `[B, R*C_in, H, W]` to `[B, R*C_out, H, W]`, or `Blocks` to `Blocks`.
+) -> Activations:
+    """The stack `name` of convolutions, in the layout of x: `[B, R*C_in, H, W]` to `[B, R*C_out, H, W]`, and so on.
 
     LeakyReLU follows every convolution; with `linear_end`, every one except the last. With `residual` the result is the
     sum of the input and the last one's output.
     """
-    if isinstance(x, Blocks):
+    if not isinstance(x, Tensor):
         weights, biases = (
             [parameters[f"{name}.{layer}.{part}"] for layer in range(layers)] for part in ("weight", "bias")
         )
@@ -142,9 +141,9 @@ def lstm_shapes(name: str, *, channels: int, kernel: int) -> dict[str, tuple[int
 def lstm_step(
     parameters: Mapping[str, Tensor],
     name: str,
-    x: Tensor | None,
-    state: tuple[Tensor, Tensor] | None,
-) -> tuple[Tensor, Tensor]:
+    x: Tensor | Pixels | None,
+    state: tuple[Tensor | Pixels, Tensor] | None,
+) -> tuple[Tensor | Pixels, Tensor]:
     """One step of a convolutional LSTM cell (Shi et al., 2015, without peepholes).
 
     i, f, o = sigmoid(W_x * x + W_h * h + b), with 1 added to f's; g = tanh(...); c <- f c + i g; h <- o tanh(c).
@@ -152,8 +151,9 @@ def lstm_step(
     Args:
         parameters: by name, each `[R, ...]`.
         name: of the cell.
-        x: input `[B, R*C, H, W]`; None for zeros, which need no convolution.
-        state: h `[B, R*C, H, W]` and c `[B, R, C, H, W]`; None for zeros. At least one of x and state is given.
+        x: input `[B, R*C, H, W]` or `Pixels`; None for zeros, which need no convolution.
+        state: h, as x, and c `[B, R, C, H, W]` (`[R, B, H, W, C]` beside `Pixels`); None for zeros. At least one of x
+            and state is given.
 
     Returns:
         The new (h, c).
@@ -161,15 +161,47 @@ def lstm_step(
     bias = parameters[f"{name}.bias"]
     terms = []
     if x is not None:
-        terms.append(convolve(x, parameters[f"{name}.input.weight"], bias))
+        terms.append(_gates(x, parameters[f"{name}.input.weight"], bias))
     if state is not None:
-        terms.append(convolve(state[0], parameters[f"{name}.hidden.weight"], None if terms else bias))
+        terms.append(_gates(state[0], parameters[f"{name}.hidden.weight"], None if terms else bias))
     gates = terms[0] if len(terms) == 1 else terms[0] + terms[1]
-    # Runs have their own axis here, which keeps the memory layout; c is float32.
-    i, f, g, o = gates.unflatten(1, (bias.shape[0], 4, -1)).float().unbind(2)  # each [B, R, C, H, W]
+    # Runs or gates have their own axis here, which keeps the memory layout; c is float32.
+    folded = isinstance(x if x is not None else state and state[0], Tensor)
+    apart, axis = (
+        (gates.unflatten(1, (bias.shape[0], 4, -1)), 2) if folded else (gates.unflatten(-1, (4, -1)), -2)
+    )
+    i, f, g, o = apart.float().unbind(axis)
     new = i.sigmoid() * g.tanh()
     c = new if state is None else (f + FORGET_BIAS).sigmoid() * state[1] + new
-    return (o.sigmoid() * c.tanh()).flatten(1, 2), c
+    h = o.sigmoid() * c.tanh()
+    return h.flatten(1, 2) if folded else Pixels(h), c
+
+
+def _gates(x: Tensor | Pixels, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What one input adds to all gates, before their activations."""
+    if isinstance(x, Tensor):
+        return convolve(x, weight, bias)
+    return x.convolutions([weight], [bias], slopes=[1.0]).values
+
+
+def fold(boards: Tensor, weight: Tensor, *, compiled: bool = True) -> Activations:
+    """One channel of boards, bool or float `[R, B, H, W]`, in the layout of the fastest kernels for this weight.
+
+    Args:
+        boards: see above.
+        weight: of the first convolution, `[R, C, 1, k, k]`.
+        compiled: whether everything that follows has compiled kernels.
+    """
+    if gpu.takes(weight):
+        return Pixels.fold(boards, weight.dtype)
+    if compiled and weight.shape[-1] == 3 and native.usable(weight):
+        return Blocks.fold(boards)
+    return boards.transpose(0, 1).float()
+
+
+def boards(x: Activations) -> Tensor:
+    """The only channel of x as boards, float32 `[R, B, H, W]`."""
+    return (x.transpose(0, 1) if isinstance(x, Tensor) else x.unfold()[:, :, 0]).float()
 
 
 def linear(parameters: Mapping[str, Tensor], name: str, x: Activations) -> Tensor:
@@ -178,7 +210,7 @@ def linear(parameters: Mapping[str, Tensor], name: str, x: Activations) -> Tenso
     The weight is `[R, 1, C*H*W]`, the bias `[R, 1]`.
     """
     weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
-    if isinstance(x, Blocks):
+    if not isinstance(x, Tensor):
         flat = x.unfold().flatten(2)  # [R, B, C*H*W]
     else:
         flat = x.unflatten(1, (weight.shape[0], -1)).transpose(0, 1).flatten(2)

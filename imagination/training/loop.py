@@ -1,23 +1,30 @@
 """The trainer: trains R runs at once. The run is the first axis of every tensor.
 
 Runs of a pack share operations and nothing else. Each has its own random streams, step count, learning rate,
-early stop and record. When a run's stage ends, the run is removed from the tensors and the others continue. When all
-stages have ended, the runs that have a next stage train it together.
+early stop and record. When a run's stage ends, the others continue. When all stages have ended, the runs that have a
+next stage train it together.
+
+Between two events (a traced value, the end of an interval) the host only starts steps: everything else stays on the
+device, and an event fetches what it needs at once.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from imagination.recorder import Arrays
+from imagination.recorder import Arrays, Recorder
 from imagination.runner import CheckpointError, Run
-from imagination.training import memory
+from imagination.training import graphs, memory
 from imagination.training.config import TrainingConfig
 from imagination.training.experiment import Evaluation, Experiment, Forward
 from imagination.training.state import TrainState
+
+log = logging.getLogger(__name__)
 
 DIVERGED, GIVEN_UP = "diverged", "given_up"
 
@@ -70,7 +77,9 @@ class Trainer:
         self._stop: Callable[[], bool] = lambda: False
         self._saved = self._charged = 0.0
         self._waiting = [self._entrance(place, run.checkpoint) for place, run in enumerate(runs)]
-        self._places: list[int] = []  # of the runs that train now
+        self._places: list[int | None] = []  # by row of the tensors: the run's place; None if it has ended
+        self._most = len(runs)  # that train at once; too little memory halves it
+        self._is_torn = False  # while the state is between two steps
 
     def _entrance(self, place: int, checkpoint: Arrays | None) -> _Waiting:
         """The stage and state in which a run begins, or continues from its checkpoint."""
@@ -106,7 +115,11 @@ class Trainer:
         try:
             while self._waiting:
                 self._begin_stage()
-                self._train_stage()
+                self._train_what_fits()
+            if self._most < len(self._members):
+                log.warning(
+                    "%d runs at a time fit into the memory: launch with --pack-size %d", *[self._most] * 2
+                )
             return True
         except Stopped:
             self._checkpoint()
@@ -115,59 +128,115 @@ class Trainer:
             return False
 
     def _begin_stage(self) -> None:
-        """Begins the earliest stage that runs wait for, with all runs that wait for it."""
+        """Begins the earliest stage that runs wait for, with all runs that wait for it, as far as they fit."""
         stage = min(entry.stage for entry in self._waiting)
         entering = [entry for entry in self._waiting if entry.stage == stage]
         entering.sort(key=lambda entry: entry.place)  # in the pack's order
-        self._waiting = [entry for entry in self._waiting if entry.stage != stage]
-        self._places = [entry.place for entry in entering]
-        self._experiment = self._at_stage(self._places, stage)
-        self._state = TrainState.joined([entry.state for entry in entering])
-        self._optimizers = self._experiment.optimizers()
-        self._steps: list[int] = self._state.step.tolist()  # on the host, so that no read waits
+        entering = entering[: self._most]
+        self._waiting = [entry for entry in self._waiting if entry not in entering]
+        places = [entry.place for entry in entering]
+        self._places = list(places)
+        # On the host, so that no read waits.
+        self._steps: list[int] = [int(entry.state.step) for entry in entering]
+        self._earlier: list[int] = [int(entry.state.earlier) for entry in entering]
+        self._take(self._at_stage(places, stage), TrainState.joined([entry.state for entry in entering]))
         self._charged = time.perf_counter()
+
+    def _take(self, experiment: Experiment, state: TrainState) -> None:
+        """Trains these rows from now on."""
+        self._experiment, self._state = experiment, state
+        self._optimizers = experiment.optimizers()
+        self._graphs = graphs.Graphs(experiment.device)
+
+    def _train_what_fits(self) -> None:
+        """Trains the stage. If the memory does not suffice, half of its runs wait until the others have ended."""
+        try:
+            self._train_stage()
+            return
+        except (MemoryError, RuntimeError) as error:  # without a name below: its frames hold the tensors
+            runs = len(self._training())
+            if runs == 1 or self._is_torn or not memory.is_out_of_memory(error):
+                raise
+        self._most = (runs + 1) // 2
+        log.warning("%d runs do not fit into the memory; %d at a time are tried", runs, self._most)
+        stage = self._experiment.stage
+        for row, place in self._training():
+            self._waiting.append(_Waiting(place, stage, self._state.select([row])))
+        self._places = []
+        self._graphs = graphs.Graphs(self._experiment.device)
+        if self._experiment.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _train_stage(self) -> None:
         while True:
             self._end_intervals()
-            if not self._places:
+            if not self._training():
                 return
-            self._check_stop()
-            if time.monotonic() - self._saved > self._checkpoint_every_s:
-                self._checkpoint()
-                self._saved = time.monotonic()
-            self._advance()
+            for _ in range(self._quiet_steps()):
+                self._check_stop()
+                if time.monotonic() - self._saved > self._checkpoint_every_s:
+                    self._checkpoint()
+                    self._saved = time.monotonic()
+                self._advance()
 
-    @property
-    def _runs(self) -> list[Run]:
-        """The runs that train now, in the order of the tensors' rows."""
-        return [self._members[place] for place in self._places]
+    def _training(self) -> list[tuple[int, int]]:
+        """Row and place of each run that trains now."""
+        return [(row, place) for row, place in enumerate(self._places) if place is not None]
+
+    def _quiet_steps(self) -> int:
+        """How many steps until an interval may end."""
+        return min(self._to_interval(row, self._members[place].config) for row, place in self._training())
+
+    def _to_interval(self, row: int, config: TrainingConfig) -> int:
+        left = self._experiment.updates(config) - self._steps[row]
+        return (
+            left
+            if self._experiment.stage
+            else min(left, config.eval_every - self._steps[row] % config.eval_every)
+        )
 
     def _check_stop(self) -> None:
         if self._stop():
             raise Stopped
 
     def _checkpoint(self) -> None:
-        if not self._places:
+        if not self._training():
             return
         self._charge()
-        for index, run in enumerate(self._runs):
-            run.recorder.checkpoint(self._state.arrays(index))
+        state = self._state.on_host()
+        for row, place in self._training():
+            self._members[place].recorder.checkpoint(state.arrays(row))
 
     def _charge(self) -> None:
         """Divides the time since the last call among the runs. Call it after the host has waited for the device."""
         now = time.perf_counter()
-        self._state.seconds += (now - self._charged) / len(self._places)
+        self._state.seconds += (now - self._charged) / len(self._training())
         self._charged = now
 
     def _advance(self) -> None:
         """Trains every run by one step."""
+        due = [
+            (row, self._members[place])
+            for row, place in self._training()
+            if self._steps[row] % self._members[place].config.trace_every == 0
+        ]
+        values = self._graphs.run(self._update, traced=bool(due))
+        if values is not None:
+            self._trace(due, values.tolist())
+        self._steps = [step + 1 for step in self._steps]
+
+    def _update(self, traced: bool) -> Tensor | None:
+        """The device's work of a step. With `traced` the traced values from before the update, float64 `[names, R]`.
+
+        All tensors of the state stay where they are.
+        """
         state = self._state
-        parameters = state.parameters.requires_grad_()
-        forward = self._experiment.forward(parameters, state.data, state.step)
-        (gradient,) = torch.autograd.grad(forward.loss.sum(), parameters)
-        state.parameters = parameters.detach()
-        self._trace(forward)
+        parameters = state.parameters.detach().requires_grad_()
+        with self._experiment.products():
+            forward = self._experiment.forward(parameters, state.data, state.step)
+            (gradient,) = torch.autograd.grad(forward.loss.sum(), parameters)
+        values = self._traced(forward) if traced else None
+        self._is_torn = True
         for columns, optimizer in self._optimizers:
             optimizer.update(
                 state.parameters[:, columns],
@@ -180,87 +249,93 @@ class Trainer:
         if forward.accuracy is not None:  # a later stage keeps the accuracy of the first stage's end
             state.interval += 1
             state.accuracy_sum += forward.accuracy
-        state.data = self._experiment.next_data(forward.carry, state.step)
-        self._steps = [step + 1 for step in self._steps]
+        state.data.copy_(self._experiment.next_data(forward.carry, state.step))
+        self._is_torn = False
+        return values
 
-    def _trace(self, forward: Forward) -> None:
-        """Records the traced values of the runs that are due. Call it before this step's update."""
-        runs = self._runs
-        due = [i for i, run in enumerate(runs) if self._steps[i] % run.config.trace_every == 0]
-        if not due:
-            return
-        with torch.no_grad():
-            values = {name: column.tolist() for name, column in forward.traced().items()}
-        earlier = self._state.earlier.tolist()
+    @torch.no_grad()
+    def _traced(self, forward: Forward) -> Tensor:
+        named = forward.traced()
+        self._names = list(named)
+        return torch.stack([value.double() for value in named.values()])
+
+    def _trace(self, due: Sequence[tuple[int, Run]], values: list[list[float]]) -> None:
+        """Records the traced values `[names][R]` of the rows and runs that are due."""
         self._charge()
-        for index in due:
-            # A diverged loss has no value.
-            now = {name: column[index] for name, column in values.items() if math.isfinite(column[index])}
-            recorder = runs[index].recorder
+        for row, run in due:
+            now = {name: value[row] for name, value in zip(self._names, values, strict=True)}
+            now = {
+                name: value for name, value in now.items() if math.isfinite(value)
+            }  # a diverged loss has none
             for name, value in now.items():
-                recorder.trace(name, self._steps[index], value)
-            recorder.progress(earlier[index] + self._steps[index], now)
+                run.recorder.trace(name, self._steps[row], value)
+            run.recorder.progress(self._earlier[row] + self._steps[row], now)
 
     def _end_intervals(self) -> None:
         """Applies the stopping rule to the runs whose interval ended, and ends the stage of those that must stop.
 
         A second call at the same step changes nothing, so a run that was stopped during its evaluation can repeat it.
         """
-        due = [index for index in range(len(self._places)) if self._may_end_interval(index)]
+        due = [(row, place) for row, place in self._training() if self._may_end_interval(row, place)]
         if not due:
             return
         state, first = self._state, self._experiment.stage == 0
-        batches = state.interval.tolist()
-        accuracies = (state.accuracy_sum / state.interval).tolist()
-        finite = state.parameters.isfinite().all(1).tolist()
-        earlier = state.earlier.tolist()
+        accuracy, finite = state.accuracy_sum / state.interval, state.parameters.isfinite().all(1)
+        accuracies, are_finite, batches = torch.stack(
+            [accuracy, finite.double(), state.interval.double()]
+        ).tolist()
         self._charge()
         ended: dict[int, _End] = {}
-        for index in due:
-            if batches[index] == 0:
+        continued: list[int] = []
+        for row, place in due:
+            if batches[row] == 0:
                 continue
-            steps = self._steps[index] if first else earlier[index]
-            config, accuracy = self._runs[index].config, accuracies[index]
-            outcome = _outcome(config, steps, accuracy=accuracy, is_finite=finite[index] or not first)
+            steps = self._steps[row] if first else self._earlier[row]
+            config, is_finite = self._members[place].config, bool(are_finite[row]) or not first
+            outcome = _outcome(config, steps, accuracy=accuracies[row], is_finite=is_finite)
             if outcome is None:
-                state.accuracy_sum[index] = 0
-                state.interval[index] = 0
+                continued.append(row)
             else:
-                ended[self._places[index]] = _End(outcome, accuracy=accuracy, steps=steps)
-        for place, end in ended.items():
-            self._end(self._places.index(place), end)
+                ended[row] = _End(outcome, accuracy=accuracies[row], steps=steps)
+        state.accuracy_sum[continued] = 0
+        state.interval[continued] = 0
+        for row, end in ended.items():
+            self._end(row, end)
             self._charged = time.perf_counter()  # evaluation does not count as training time
+        self._compact()
 
-    def _may_end_interval(self, index: int) -> bool:
+    def _may_end_interval(self, row: int, place: int) -> bool:
         """Whether a run's interval may end at this step.
 
         Intervals end every `eval_every` steps. If fewer steps would remain, the last interval continues to
         `max_steps`. A later stage has one interval.
         """
-        config, step = self._runs[index].config, self._steps[index]
+        config, step = self._members[place].config, self._steps[row]
         left = self._experiment.updates(config) - step
         if self._experiment.stage:
             return bool(left <= 0)
         return bool(left <= 0 or (step % config.eval_every == 0 and left >= config.eval_every))
 
-    def _end(self, index: int, end: _End) -> None:
+    def _end(self, row: int, end: _End) -> None:
         """Ends a run's stage: the run waits for the next stage, or is evaluated and recorded."""
-        alone = self._experiment.select([index])
+        place = self._places[row]
+        assert place is not None
+        recorder = self._members[place].recorder
+        alone = self._experiment.select([row])
         hopeless = end.outcome in (DIVERGED, GIVEN_UP)
         following = None if hopeless else alone.next_stage()
         if following is None:
-            self._finish(index, end, alone)
+            self._finish(row, end, alone=alone, recorder=recorder)
         else:
-            state = self._state.successor(index, following)
-            self._waiting.append(_Waiting(self._places[index], following.stage, state))
-            self._runs[index].recorder.checkpoint(state.arrays(0))
-        self._remove(index)
+            state = self._state.successor(row, following)
+            self._waiting.append(_Waiting(place, following.stage, state))
+            recorder.checkpoint(state.arrays(0))
+        self._places[row] = None
 
-    def _finish(self, index: int, end: _End, alone: Experiment) -> None:
+    def _finish(self, row: int, end: _End, *, alone: Experiment, recorder: Recorder) -> None:
         """Evaluates an ended run and records it; an error in the evaluation fails only this run."""
-        recorder = self._runs[index].recorder
-        recorder.checkpoint(self._state.arrays(index))  # a stopped evaluation begins again here
-        weights = self._experiment.layout.unpack(self._state.parameters[index : index + 1])
+        recorder.checkpoint(self._state.arrays(row))  # a stopped evaluation begins again here
+        weights = self._experiment.layout.unpack(self._state.parameters[row : row + 1])
         try:
             evaluation = Evaluation({}, {})
             if end.outcome != DIVERGED:
@@ -278,19 +353,22 @@ class Trainer:
             recorder.sample(name, arrays)
         recorder.finish(
             end.outcome,
-            seconds=float(self._state.seconds[index]),
+            seconds=float(self._state.seconds[row]),
             weights={name: value[0].cpu().numpy() for name, value in weights.items()},
         )
 
-    def _remove(self, index: int) -> None:
-        """Removes a run from the tensors."""
-        kept = [other for other in range(len(self._places)) if other != index]
-        self._places = [self._places[other] for other in kept]
-        self._steps = [self._steps[other] for other in kept]
-        if kept:
-            self._state = self._state.select(kept)
-            self._experiment = self._experiment.select(kept)
-            self._optimizers = self._experiment.optimizers()
+    def _compact(self) -> None:
+        """Removes rows of ended runs from the tensors."""
+        training = [row for row, _ in self._training()]
+        ended = [row for row, place in enumerate(self._places) if place is None]
+        wanted = graphs.rows(len(training), self._experiment.device) if training else 0
+        if not training or wanted >= len(self._places):
+            return
+        kept = sorted(training + ended[: wanted - len(training)])
+        self._places = [self._places[row] for row in kept]
+        self._steps = [self._steps[row] for row in kept]
+        self._earlier = [self._earlier[row] for row in kept]
+        self._take(self._experiment.select(kept), self._state.select(kept))
 
 
 def _outcome(config: TrainingConfig, step: int, *, accuracy: float, is_finite: bool) -> str | None:

@@ -1,4 +1,4 @@
-"""Memory of a process that trains on the CPU."""
+"""Memory of a process that trains."""
 
 import ctypes
 from contextlib import suppress
@@ -17,3 +17,13 @@ def keep_freed() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for name, value in _SETTINGS.items():
             mallopt(name, value)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the host or the device ran out of memory."""
+    # On the CPU torch raises a plain RuntimeError.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )

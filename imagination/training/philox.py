@@ -10,7 +10,7 @@ import zlib
 import torch
 from torch import Tensor
 
-from imagination.training import native
+from imagination.training import draws, gpu, native
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -56,6 +56,8 @@ def words(seeds: Tensor, steps: Tensor, *, stream: str, lanes: int, count: int) 
     Returns:
         int64 `[R, B, count]`, each in [0, 2^32).
     """
+    if gpu.takes(seeds):
+        return draws.words(seeds, steps, stream=number(stream), lanes=lanes, count=count)
     if native.has_kernels(seeds.device):
         return native.philox(seeds, steps, stream=number(stream), lanes=lanes, count=count)
     blocks = -(-count // 4)

@@ -83,6 +83,10 @@ class TrainState:
         index = torch.tensor(kept, dtype=torch.int64, device=self.step.device)
         return TrainState(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
+    def on_host(self) -> "TrainState":
+        """This state in the host's memory."""
+        return TrainState(**{f.name: getattr(self, f.name).cpu() for f in fields(self)})
+
     def arrays(self, run: int) -> Arrays:
         """One run's row as numpy arrays: its checkpoint."""
         return {f.name: getattr(self, f.name)[run].cpu().numpy().copy() for f in fields(self)}

@@ -319,17 +319,13 @@ def _declare(ours: Connection, theirs: Connection) -> None:
 
 def _stage(ours: Connection, theirs: Connection, run: _Run) -> None:
     table, shared = models.Run, models.Shared
-    columns = (table.seed, table.own, table.staged_at, shared.value)
-    query = select(*columns).outerjoin(shared, shared.id == table.settings)
+    query = select(table.seed, table.own, table.staged_at, shared.value).outerjoin(
+        shared, shared.id == table.settings
+    )
     row = theirs.execute(query.where(table.id == run.id)).one()
     (settings,) = rows.share(ours, [row.value])
-    new = {
-        "run_id": run.run_id,
-        "settings": settings,
-        "seed": row.seed,
-        "own": row.own,
-        "staged_at": row.staged_at,
-    }
+    kept = {"own": row.own, "seed": row.seed, "staged_at": row.staged_at}
+    new = {"run_id": run.run_id, "settings": settings, **kept}
     rows.insert_new(ours, table, [{**new, "state": State.STAGED}], unique="run_id")
     needed = _rows(theirs, models.Need, models.Need.run == run.id)
     needs = {one["key"]: one["needed"] for one in needed}

@@ -1,13 +1,13 @@
 """A run can have tags and a note.
 
-Revises 0010.
+Revises 0009.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0010"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 

@@ -1,13 +1,13 @@
 """The store describes its experiments, and knows what runs leave as files and build on.
 
-Revises 0009.
+Revises 0010.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,58 @@
+"""What may make training on a GPU faster. It is used only where `IMAGINE_GPU` asks for it, until it has been measured.
+
+`IMAGINE_GPU=triton,graphs` asks for both ways: kernels of our own, and CUDA graphs, which launch a whole step at once.
+`benchmarks/gpu.py` measures them. Where a way cannot be used, the log says so once and training goes on without it.
+"""
+
+import logging
+import os
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "IMAGINE_GPU"
+TRITON, GRAPHS = "triton", "graphs"
+
+
+def uses(way: str) -> bool:
+    """Whether `IMAGINE_GPU` asks for this way."""
+    return way in _asked(os.environ.get(VARIABLE, ""))
+
+
+def takes(x: Tensor) -> bool:
+    """Whether Triton's kernels compute with this tensor. On a CPU only Triton's interpreter does, for tests."""
+    if not uses(TRITON) or x.dtype not in (torch.float32, torch.bfloat16, torch.float64, torch.int64):
+        return False
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return (interpreted if x.device.type == "cpu" else x.device.type == "cuda") and _works(x.device)
+
+
+@lru_cache
+def _asked(text: str) -> frozenset[str]:
+    asked = frozenset(text.replace(",", " ").split())
+    if unknown := sorted(asked - {TRITON, GRAPHS}):
+        log.warning("%s: '%s' is not known; it may have %s and %s", VARIABLE, unknown[0], TRITON, GRAPHS)
+    return asked
+
+
+@lru_cache
+def _works(device: torch.device) -> bool:
+    """Whether Triton can build and run a kernel here that draws the right numbers."""
+    from imagination.training import philox
+
+    seed, zero = torch.tensor([7], device=device), torch.tensor([0], device=device)
+    try:
+        from imagination.training import draws
+
+        drawn = draws.words(seed, zero, stream=5, lanes=1, count=4)
+        wanted = philox.philox4x32((zero, zero, zero, zero + 5), (seed, zero))
+        if torch.equal(drawn.flatten(), wanted.flatten()):
+            return True
+        reason = "it draws other random numbers"
+    except Exception as error:  # an old driver, no compiler, another version: each fails in its own way
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    log.warning("training goes on without Triton's kernels: %s", reason)
+    return False
