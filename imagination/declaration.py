@@ -40,6 +40,7 @@ class Declaration:
         presets: named values that differ from the config's defaults. The first is the default preset.
         cells: the config keys that usually tell the rows of a table apart; listings show them first.
         metrics: what each metric of a run means, in one line, in the order of listings.
+        shown: the metrics that tables show, the first with its interval; default: the first metric.
         gate: which completed runs are kept; None: all of them.
         runner: a `imagination.runner.Runner`, which trains packs of runs.
         function: instead of a runner, a function of one run: `run(config, recorder)`, see `imagination.function`.
@@ -52,6 +53,7 @@ class Declaration:
     presets: Mapping[str, Mapping[str, Scalar]] = field(default_factory=lambda: {"default": {}})
     cells: tuple[str, ...] = ()
     metrics: Mapping[str, str]
+    shown: tuple[str, ...] = ()
     gate: Gate | None = None
     runner: str = ""
     function: str = ""
@@ -94,6 +96,8 @@ class Declaration:
         _require("steps" not in known, "steps is a metric, the trained steps; name the key max_steps")
         both = [name for name in self.metrics if name in known]
         _require(not both, f"{', '.join(both)} is a metric and a config key")
+        unknown = [name for name in self.shown if name not in self.metrics]
+        _require(not unknown, f"shown has {', '.join(unknown)}, which metrics lacks")
         _require(
             self.gate is None or self.gate.metric in self.metrics,
             f"the gate '{self.gate}' is about a metric that metrics lacks",
@@ -115,6 +119,7 @@ class Declaration:
             "keys": list(self.keys),
             "cells": list(self.cells),
             "metrics": dict(self.metrics),
+            "shown": list(self.shown or list(self.metrics)[:1]),
             "gate": None if self.gate is None else [self.gate.metric, self.gate.least],
             "needs": list(needs(self.config)),
             "before": dict(added(self.config)),

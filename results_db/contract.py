@@ -131,6 +131,7 @@ class Experiment:
         keys: its config keys, in the order of listings, the seed last.
         cells: those that usually tell the rows of a table apart.
         metrics: metric to its meaning, in the order of listings.
+        shown: the metrics that tables show, the first with its interval.
         gate: the metric that decides which runs are kept, and its least value; None: all completed runs are.
         needs: the config keys that name what a run builds on.
         before: the value of younger keys in runs that were stored without them.
@@ -139,6 +140,7 @@ class Experiment:
     keys: Sequence[str]
     cells: Sequence[str] = ()
     metrics: Mapping[str, str] = field(default_factory=dict)
+    shown: Sequence[str] = ()
     gate: tuple[str, float] | None = None
     needs: Sequence[str] = ()
     before: Mapping[str, Scalar] = field(default_factory=dict)
@@ -426,7 +428,7 @@ class Store(Protocol):
         """
 
     def experiments(self) -> dict[str, Experiment]:
-        """What the store knows of the experiments of its runs, by name."""
+        """What the store knows of its runs' experiments, by name; a store without any has those of this package."""
 
     def forget(self, sweep: NewSweep) -> None:
         """Delete the last launch of this name and text, which submitted nothing. Its runs stay."""

@@ -13,8 +13,9 @@ from cli_helpers import call, cells, imported_by, output
 from compare_helpers import WHO, complete
 from store_helpers import start
 
-from results_db.contract import Ending, NewSweep, PlannedRun, RunRecord, State
-from results_db.query.aggregate import MEASURES
+from imagination import registry
+from results_db.contract import Ending, Experiment, NewSweep, PlannedRun, RunRecord, State
+from results_db.query.aggregate import means, measures
 from results_db.store.schema import REVISIONS
 from results_db.store.sql import SqlStore, open_store
 from results_db.views import tables
@@ -22,6 +23,9 @@ from results_db.views import tables
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 Capsys = pytest.CaptureFixture[str]
+
+
+MEASURES = measures(means({"life_state": Experiment(**registry.declaration("life_state").stored())}))
 
 
 def run_id(number: int) -> str:

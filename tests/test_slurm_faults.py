@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from slurm_helpers import (
     LONG,
@@ -43,6 +44,8 @@ from slurm.testbed import packages
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
 DONE = {State.COMPLETED}
+CHAIN = Path(__file__).with_name("chain_experiment") / "chain.yaml"
+NUMBERS = np.random.default_rng(0).integers(1, 100, 10)
 MEDIUM = {**LONG, "max_steps": 3000}
 
 
@@ -150,6 +153,27 @@ def test_a_node_is_cut_off_and_comes_back(slurm, tmp_path) -> None:
         assert [one["restart"] for one in tries] == [0, 1]
         assert tries[0]["state"] == State.LOST
     assert_whole(there, slurm, train_here(here))
+
+
+def test_a_node_is_lost_under_runs_that_others_need(slurm, tmp_path, installed) -> None:
+    """A dependency between arrays lets a run wait for the two that it needs, one of which is requeued."""
+    installed("chain_experiment")
+    chain = CHAIN.read_text().replace("factor: 2", "factor: 2\n    rounds: 150")
+    (tmp_path / "s.yaml").write_text(f"{chain}launcher: {{cpus_per_task: 1, mem_gb: 1, timeout_min: 10}}\n")
+    assert launch(tmp_path).json["submitted"] == 4
+    assert slurm.run("squeue", "-h", "-o", "%r").split().count("Dependency") >= 1
+    with closing(opened(tmp_path)) as store:
+        runs = store.runs()
+        (long,) = runs[runs["rounds"] == 150]["run_id"]
+        (join,) = runs[runs["experiment"] == "chain_join"]["run_id"]
+        wait_until(lambda: store.states([long]) == {long: State.RUNNING}, within_s=WITHIN_S)
+        node = store.attempts(long)[-1]["host"]
+        slurm.kill_node(node)
+        wait_for_states(tmp_path, State.COMPLETED)
+        slurm.start_node(node)
+        assert [one["restart"] for one in store.attempts(long)] == [0, 1]
+        assert [one["restart"] for one in store.attempts(join)] == [0]
+        assert store.run(join)["metrics"]["total"] == (2 * 150 + 3) * NUMBERS.sum()
 
 
 def test_the_controller_is_killed_and_started_again(slurm, sweep, undisturbed) -> None:

@@ -20,7 +20,8 @@ STATE = Declaration(
     name="life_state",
     config=LifeStateConfig,
     presets=LIFE_STATE_PRESETS,
-    cells=("gol", "model_t", "ae", "rnn", "gan", "channels", "enc_layers", "step_layers", "dec_layers"),
+    cells=("gol", "model_t", "ae", "rnn"),
+    shown=("metric", "metric_plain", "metric_adv"),
     metrics={
         "metric": "Eq. 1, the interpretability metric: the larger one of both decoders",
         "metric_plain": "Eq. 1 with the network's own decoder",
@@ -45,7 +46,8 @@ COUNT = Declaration(
     name="life_count",
     config=LifeCountConfig,
     presets=LIFE_COUNT_PRESETS,
-    cells=("gol", "model_t", "gan", "channels", "enc_layers", "dec_layers", "lstm_layers", "count_layers"),
+    cells=("gol", "model_t"),
+    shown=("correlation", "correlation_plain", "correlation_adv", "correlation_aligned"),
     metrics={
         "correlation": "Matthews correlation of decoded with true states: the larger one of both decoders",
         "correlation_plain": "the same with the network's own decoder",

@@ -1,5 +1,6 @@
 """The commands about single runs: `runs`, `show`, `tag`, `note` and `discard`."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ from results_db.text import counted, short, some
 from results_db.views import tables
 
 if TYPE_CHECKING:
+    from results_db.contract import Experiment
     from results_db.frame import Frame
 
 
@@ -52,7 +54,7 @@ def runs(
         if style in tables.EXACT:
             click.echo(tables.render(frame.records(), frame.columns, style=style))
         elif not frame.empty:
-            rows = frame.records(_shown_columns(frame))
+            rows = frame.records(_shown_columns(frame, store.experiments()))
             shortened = [{**row, "run_id": short(row["run_id"])} for row in rows]
             click.echo(tables.render(shortened, list(rows[0]), style=style))
         else:
@@ -166,17 +168,22 @@ def note(*, run: str, text: str, db: str | None) -> None:
     console.say(f"{short(run_id)}: {'note written' if text.strip() else 'note deleted'}")
 
 
-def _shown_columns(frame: "Frame") -> list[str]:
+def _shown_columns(frame: "Frame", experiments: "Mapping[str, Experiment]") -> list[str]:
     """The columns of a run, the config keys in which these runs differ, and the metrics that they have."""
     import numpy as np
 
     from results_db.columns import LABELS, RUN_COLUMNS, config_keys
     from results_db.frame import plain
 
-    metrics = ("train_accuracy", "metric", "correlation", "steps")
-    known = [name for name in (*metrics, *LABELS, "cause") if name in frame.columns]
+    each = experiments.values()
+    metrics = [
+        *(one.gate[0] for one in each if one.gate),
+        *(name for one in each for name in one.shown[:1]),
+        "steps",
+    ]
+    known = [name for name in dict.fromkeys([*metrics, *LABELS, "cause"]) if name in frame.columns]
     filled = [name for name in known if any(cell is not None for cell in plain(frame[name]))]
-    always = ("gol", "model_t", "seed")
+    always = {"seed", *(name for one in each for name in one.cells[:2])} if len(experiments) else {"seed"}
     differ = [
         name for name in config_keys(frame.columns) if name in always or np.ptp(frame.column(name).codes)
     ]

@@ -1,13 +1,13 @@
 """The commands that print numbers over runs: `table`, and `compare` with the paper's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from results_db import console
 from results_db.cli import options
-from results_db.columns import names_in
+from results_db.columns import check_metric, merged, names_in
 from results_db.text import counted, short
 from results_db.views import tables
 from results_db.views.tables import Row
@@ -15,6 +15,7 @@ from results_db.views.tables import Row
 if TYPE_CHECKING:
     import pandas as pd
 
+    from results_db.contract import Experiment
     from results_db.frame import Frame
     from results_db.store.sql import SqlStore
 
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--group",
-    default="gol,model_t,ae,rnn",
-    show_default=True,
     metavar="COLUMNS",
     shell_complete=console.complete_columns,
-    help="The columns to group by, with commas.",
+    help="The columns to group by, with commas. [default: those that the experiments declare]",
 )
 @click.option("--metrics", metavar="NAMES", help="The metrics to show, with commas, each with its interval.")
 @click.option(
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 @options.style_options
 def table(
     *,
-    group: str,
+    group: str | None,
     metrics: str | None,
     interval: str,
     with_runs: bool,
@@ -57,30 +56,34 @@ def table(
 
     Example: imagine-results table --group gol,model_t --where ae=true
     """
-    from results_db.query.aggregate import INTERVALS, MEASURES, aggregate, grouping
+    from results_db.query.aggregate import INTERVALS, aggregate, grouping, means, measures
     from results_db.query.provenance import with_provenance
 
     with choice.reading() as store:
         frame = choice.of(with_provenance(store, store.frame()))
-        by = grouping(frame, _names(group))
-        chosen = None if metrics is None else _names(metrics)
+        experiments = store.experiments()
+        by = grouping(frame, _cells(frame, experiments) if group is None else _names(group))
+        shown = means(experiments)
+        if metrics is not None:
+            shown = dict.fromkeys(_names(metrics), ())
+            for name in shown:
+                check_metric(name, frame.columns, origin="--metrics")
         rows = aggregate(
-            frame, by, min_accuracy=choice.min_accuracy, metrics=chosen, interval=INTERVALS[interval]
+            frame, by, shown=shown, min_accuracy=choice.min_accuracy, interval=INTERVALS[interval]
         )
-        listed = _listed(frame, by, chosen, min_accuracy=choice.min_accuracy) if with_runs else []
+        listed = _listed(frame, by, list(shown), min_accuracy=choice.min_accuracy) if with_runs else []
         if style == "json":
             for row in rows if with_runs else ():
                 row["runs"] = [one for one in listed if all(one[key] == row[key] for key in by)]
             click.echo(tables.as_json(rows))
         elif style == "csv":
-            names = [*by, *MEASURES] if chosen is None or not rows else list(rows[0])
-            names = list(listed[0]) if listed else [name for name in names if name not in ("varies", "code")]
+            names = list(listed[0]) if listed else [*by, *measures(shown)]
             click.echo(tables.render(listed or rows, names, style=style))
         elif rows:
             click.echo(tables.summary(rows, by, style=style))
             if listed:
-                shown = [{**one, "run_id": short(one["run_id"])} for one in listed]
-                click.echo(f"\n{tables.render(shown, list(shown[0]), style=style, captioned=list(shown[0]))}")
+                brief = [{**one, "run_id": short(one["run_id"])} for one in listed]
+                click.echo(f"\n{tables.render(brief, list(brief[0]), style=style, captioned=list(brief[0]))}")
             remarks = _remarks(frame, rows, min_accuracy=choice.min_accuracy)
             remarks += ["intervals of means: bootstrap (BCa)"] if interval == "bootstrap" else []
             for line in tables.notes(remarks, style=style):
@@ -89,20 +92,28 @@ def table(
             choice.say_nothing(store, frame)
 
 
+def _cells(frame: "Frame", experiments: "Mapping[str, Experiment]") -> list[str]:
+    """The keys that tell the cells of the completed runs' experiments apart."""
+    from results_db.query.gate import completed
+
+    there = set(completed(frame)["experiment"]) or set(experiments)
+    return merged([one.cells for name, one in experiments.items() if name in there]) or ["experiment"]
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
 def _listed(
-    frame: "Frame", by: Sequence[str], metrics: Sequence[str] | None, *, min_accuracy: float | None
+    frame: "Frame", by: Sequence[str], metrics: Sequence[str], *, min_accuracy: float | None
 ) -> list[dict[str, Any]]:
     """The runs behind a table, in the order of its rows: the group's columns, the metrics, and what trained them."""
     from results_db.frame import plain
-    from results_db.query.aggregate import MEANS, sort_key
+    from results_db.query.aggregate import sort_key
     from results_db.query.gate import completed, passed
 
     runs = completed(frame)
-    shown = metrics or [name for name in MEANS if name in runs.columns and any(plain(runs[name]))]
+    shown = [name for name in metrics if name in runs.columns and any(plain(runs[name]))]
     names = list(dict.fromkeys([*by, "run_id", "seed", *shown, "sweep", "code", "host"]))
     kept = passed(runs, min_accuracy=min_accuracy)
     rows = [{**row, "kept": bool(is_kept)} for row, is_kept in zip(runs.records(names), kept, strict=True)]

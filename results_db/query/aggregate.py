@@ -10,31 +10,28 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from results_db import columns
-from results_db.contract import StoreError
+from results_db.contract import Experiment, StoreError
 from results_db.frame import Frame, plain
 from results_db.query.gate import completed, passed
 
 if TYPE_CHECKING:  # slow to import
     import pandas as pd
 
-MEANS = {
-    "metric": ("metric_plain", "metric_adv"),
-    "correlation": ("correlation_plain", "correlation_adv", "correlation_aligned"),
-}
-"""Maps the metric that judges an experiment to the metrics shown beside it.
+Means = Mapping[str, Sequence[str]]
+"""The metrics that judge experiments, each with those shown beside it. Only the former's means have intervals."""
 
-Only the judging metric's mean has an interval.
-"""
 
-MEASURES = (
-    *("kept", "run", "pass_rate", "pass_rate_low", "pass_rate_high"),
-    *(
-        name
-        for judged, beside in MEANS.items()
-        for name in (judged, f"{judged}_low", f"{judged}_high", *beside)
-    ),
-)
-"""The columns after the group columns, without `metrics`; null where an experiment has no such metric."""
+def means(experiments: Mapping[str, Experiment]) -> Means:
+    """What these experiments show."""
+    return {one.shown[0]: tuple(one.shown[1:]) for one in experiments.values() if one.shown}
+
+
+def measures(shown: Means) -> list[str]:
+    """The columns after the group columns; null where an experiment has no such metric."""
+    counts = ["kept", "run", "pass_rate", "pass_rate_low", "pass_rate_high"]
+    each = [(name, f"{name}_low", f"{name}_high", *beside) for name, beside in shown.items()]
+    return list(dict.fromkeys([*counts, *(name for names in each for name in names)]))
+
 
 CONFIDENCE = 0.95
 """The level of every interval."""
@@ -62,11 +59,11 @@ def aggregate(
     frame: Frame,
     by: Sequence[str],
     *,
+    shown: Means,
     min_accuracy: float | None = None,
-    metrics: Sequence[str] | None = None,
     interval: "Estimate | None" = None,
 ) -> list[dict[str, Any]]:
-    """One row per group of COMPLETED runs: the group's columns, `MEASURES`, and `varies`; sorted by the group.
+    """One row per group of COMPLETED runs: the group's columns, `measures`, and `varies`; sorted by the group.
 
     Means are over the kept runs that have the metric. `varies` lists the config
     keys, but the seed, in which the runs of the group differ. If the frame has the column `code`, `code` lists the
@@ -75,32 +72,29 @@ def aggregate(
     Args:
         frame: the runs, as `Store.frame` gives them.
         by: the columns to group by.
+        shown: the metrics.
         min_accuracy: see `gate.passed`.
-        metrics: the metrics, each with its interval, instead of those of `MEANS`.
         interval: how to estimate a mean, one of `INTERVALS`; default: `mean_interval`.
 
     Raises:
         StoreError: a column to group by is unknown, is a measure, or is named twice.
     """
     for name in by:
-        columns.check(name, [one for one in frame.columns if one not in MEASURES], origin="--group")
+        columns.check(name, [one for one in frame.columns if one not in measures(shown)], origin="--group")
     if len(set(by)) < len(by):
         raise StoreError(f"--group: '{','.join(by)}' names a column twice; name each column once")
-    for name in metrics or ():
-        columns.check_metric(name, frame.columns, origin="--metrics")
     runs = completed(frame)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, row in enumerate(zip(*(plain(runs[name]) for name in by), strict=True)):
         groups.setdefault(row, []).append(place)
     kept = passed(runs, min_accuracy=min_accuracy)
-    beside = MEANS if metrics is None else dict.fromkeys(metrics, ())
     code = runs["code"] if "code" in runs.columns else None
     keys = (name for name in columns.config_keys(runs.columns) if name != "seed")
     codes_of = {name: codes for name in keys if np.any(codes := runs.column(name).codes)}
     return [
         {
             **dict(zip(by, key, strict=True)),
-            **_measures(runs.take(places), kept[places], beside=beside, interval=interval or mean_interval),
+            **_measures(runs.take(places), kept[places], beside=shown, interval=interval or mean_interval),
             "varies": [name for name, codes in codes_of.items() if np.ptp(codes[places])],
             **({} if code is None else {"code": sorted(set(code[places]))}),
         }

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects import sqlite
 
+from imagination import registry
 from results_db.contract import (
     Attempt,
     Experiment,
@@ -249,10 +250,11 @@ def declare(connection: Connection, name: str, known: Experiment) -> None:
 def experiments(connection: Connection) -> dict[str, Experiment]:
     """See `contract.Store.experiments`."""
     table = models.Experiment
-    found = connection.execute(select(table.name, table.declared).order_by(table.name))
+    stored = connection.execute(select(table.name, table.declared).order_by(table.name)).all()
+    found = {row.name: row.declared for row in stored} or {one.name: one.stored() for one in registry.own()}
     return {
         name: Experiment(**{**declared, "gate": declared["gate"] and tuple(declared["gate"])})
-        for name, declared in found
+        for name, declared in found.items()
     }
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import Connection, distinct, func, select
 
-from imagination import registry
 from results_db.columns import LAST_KEY, in_order, merged
 from results_db.contract import DIVERGED, Experiment, State, Traces
 from results_db.frame import Column, Frame, column, objects, plain
@@ -35,7 +34,7 @@ def run_frame(reading: Reading, *, limit: int | None = None) -> Frame:
         keys, states, outcomes, settings, own, names, packed = zip(*found, strict=True) if found else [()] * 7
         used = {key for key in (*settings, *names) if key is not None}
         shared = _shared(connection, None if limit is None else used)
-        known = rows.experiments(connection) or _own()
+        known = rows.experiments(connection)
     per_run = partial(_per_run, reading, keys, everything=limit is None)
     data: Columns = {
         "run_id": lambda: per_run(select(run.id, run.run_id), missing=None),
@@ -69,11 +68,6 @@ def run_frame(reading: Reading, *, limit: int | None = None) -> Frame:
     for name in in_order({*metrics, *metric_order} - data.keys(), metric_order):
         data[name] = metrics.get(name, no_number)
     return Frame(data, len(keys))
-
-
-def _own() -> dict[str, Experiment]:
-    """Those of this package, so that a store without runs has columns."""
-    return {one.name: Experiment(**one.stored()) for one in registry.own()}
 
 
 class _Gates:

@@ -12,7 +12,7 @@ branch_labels = None
 depends_on = None
 
 _SHARED = [
-    "channels", "enc_layers", "step_layers", "dec_layers", "lstm_layers", "count_layers", "kernel", "residual",
+    "gan", "channels", "enc_layers", "step_layers", "dec_layers", "lstm_layers", "count_layers", "kernel", "residual",
     "reset", "board", "batch", "optimizer", "lr", "muon_lr", "schedule", "warmup", "decay", "loss",
     "count_weight", "clip", "clip_by", "precision", "max_steps", "eval_every", "trace_every", "accuracy",
     "give_up_at", "give_up_accuracy", "adv_steps", "adv_weight", "adv_ramp", "adv_layers", "adv_lr",
@@ -20,7 +20,11 @@ _SHARED = [
 ]  # fmt: skip
 _STATE_ONLY = {"ae", "rnn", "step_layers", "residual", "loss", "eval_board"}
 _COUNT_ONLY = {"lstm_layers", "count_layers", "count_weight", "disc_layers", "disc_width"}
-_CELLS = ["gol", "model_t", "ae", "rnn", "gan"]
+_CELLS = ["gol", "model_t", "ae", "rnn"]
+_SHOWN = {
+    "metric", "metric_plain", "metric_adv", "correlation", "correlation_plain", "correlation_adv",
+    "correlation_aligned",
+}  # fmt: skip
 _METRICS = {
     "life_state": [
         "metric", "metric_plain", "metric_adv", "metric_dataset", "metric_slip", "train_accuracy", "eval_accuracy",
@@ -41,6 +45,7 @@ def _declared(name: str, *, without: set[str], gate: float) -> dict[str, object]
         "keys": ["experiment", "preset", *cells, *(key for key in _SHARED if key not in without)],
         "cells": cells,
         "metrics": dict.fromkeys(_METRICS[name], ""),
+        "shown": [key for key in _METRICS[name] if key in _SHOWN],
         "gate": ["train_accuracy", gate],
         "needs": [],
         "before": {},
