@@ -311,10 +311,10 @@ def _join(ours: Connection, theirs: Connection, run: _Run, own: _Run | None, *, 
 
 def _declare(ours: Connection, theirs: Connection) -> None:
     """Note what only the other store knows of experiments."""
-    known = rows.experiments(ours)
-    for name, declared in rows.experiments(theirs).items():
-        if name not in known:
-            rows.declare(ours, name, declared)
+    table = models.Experiment
+    known = set(ours.scalars(select(table.name)))
+    declared = _rows(theirs, table, table.name.not_in(known))
+    _insert(ours, table, declared)
 
 
 def _stage(ours: Connection, theirs: Connection, run: _Run) -> None:
