@@ -45,7 +45,7 @@ class Declaration:
         runner: a `imagination.runner.Runner`, which trains packs of runs.
         function: instead of a runner, a function of one run: `run(config, recorder)`, see `imagination.function`.
         figures: by name, functions that draw a run, see `results_db.views.figures.own`.
-        numbers: the numbers of a paper that its runs are compared with: a `results_db.paper.numbers.Paper`.
+        numbers: the numbers of a paper that its runs are compared with: an `imagination.paper.Paper`.
     """
 
     name: str

@@ -79,6 +79,13 @@ def declaration(experiment: str) -> Declaration:
     return found
 
 
+def package(experiment: str) -> tuple[str, str] | None:
+    """The name and version of the package that adds an experiment; None if it is this one."""
+    point = _known().get(experiment)
+    distribution = None if point is None else point.dist
+    return None if distribution is None else (distribution.name, distribution.version)
+
+
 def declarations() -> Iterator[Declaration]:
     """All declarations. One that cannot be had is named in a warning and left out."""
     for name in names():

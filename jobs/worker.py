@@ -11,7 +11,7 @@ from imagination import registry, schema
 from imagination.function import FunctionRunner
 from imagination.runner import CheckpointError, Needed, Run, Runner
 from imagination.schema import ConfigError, rebuild
-from imagination.training import native
+from imagination.training import gpu, native
 from jobs import needs
 from jobs.needs import UnmetError
 from jobs.pack import Task
@@ -75,8 +75,9 @@ def runner(experiment: str) -> Runner:
 
 
 def kernels_name(device: torch.device) -> str:
-    """The compiled kernels that convolutions have on this device, with the threads of now; `none` without any."""
-    return "avx512" if native.usable(torch.zeros(0, device=device)) else "none"
+    """The kernels of ours that convolutions have on this device, with the threads of now; `none` without any."""
+    some = torch.zeros(0, device=device)
+    return "triton" if gpu.takes(some) else "avx512" if native.usable(some) else "none"
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def run_pack(
         task: the pack, and the attempts that were claimed for this worker.
         delivery: brings the runs' records to the store.
         device: from `choose_device`.
-        provenance: provenance of this worker's attempts; the kernels are added.
+        provenance: provenance of this worker's attempts; the kernels and the experiment's package are added.
         report: receives the events `started, progress, ended, skipped` of each run.
         stop: called before every step; if it returns True, every run is checkpointed and the training ends.
         checkpoint_every_s: seconds between checkpoints.
@@ -112,7 +113,10 @@ def run_pack(
     Returns:
         By run id, the final state of this worker's attempt. Skipped runs are left out.
     """
-    provenance = replace(provenance, kernels=kernels_name(device))
+    experiments = {str(run.config["experiment"]) for run in task.pack.runs}
+    packages = dict(package for name in experiments if (package := registry.package(name)) is not None)
+    versions = {**provenance.versions, **packages}
+    provenance = replace(provenance, kernels=kernels_name(device), versions=versions)
     begun = {attempt.run_id: attempt for attempt in delivery.begin(task.attempts, provenance)}
     members: list[_Member] = []
     recorders: list[RunRecorder] = []

@@ -156,9 +156,8 @@ def run(
             attribute `lines`, each line is printed as an error of its own.
         args: the command line; default: the arguments of this process.
     """
-    gc.set_threshold(
-        100_000
-    )  # a listing makes many objects at once; looking for cycles among them takes longer
+    # A listing makes many objects at once, and looking for cycles among them takes longer.
+    gc.set_threshold(1_000_000)
     name = command.name or "python"
     _complete(command, name)
     if sys.stdout is None:

@@ -1,14 +1,17 @@
 """A worker's way to the store: its records are safe before they are stored, and the store may be away."""
 
+import multiprocessing
 import os
 import signal
 import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store_helpers import OTHER, RUN, THIRD, WHO, claimed, files, staged, stopped
@@ -488,3 +491,69 @@ def test_a_worker_that_is_killed_at_any_moment_loses_no_record_that_it_wrote(tmp
     written = {line for line in noted.read_text().splitlines() if len(line) == 64}
     assert written
     assert {opened.states([run])[run] for run in written} == {State.COMPLETED}
+
+
+JOBS = 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_hundred_jobs_open_no_more_than_a_hundred_connections_and_leave_none_idle(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each job is a process; all begin, train and end together. The server would allow more connections."""
+    monkeypatch.setenv("IMAGINE_FILES", str(tmp_path / "x.files"))
+    monkeypatch.setattr(module, "HEARTBEAT_EVERY_S", 600.0)
+    runs = [f"{number:064x}" for number in range(JOBS)]
+    store = open_store(server.get_uri(), create=True)
+    with store._reading() as connection:
+        raw = connection.connection.dbapi_connection
+        raw.rollback()
+        raw.autocommit = True
+        raw.execute("ALTER SYSTEM SET max_connections = 300")
+    store.close()
+    server.stop()
+    server.start()
+    staged(store, *runs)
+    claimed_now = store.claim(runs, launcher="local")
+    store.close()
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(JOBS + 1)
+
+    def job(attempt: Attempt) -> None:
+        worker = delivery(server.get_uri())
+        together.wait()
+        assert worker.begin([attempt], WHO)
+        together.wait(200)  # it trains
+        worker.end(attempt, replace(RECORD, run_id=attempt.run_id))
+        worker.close()
+
+    jobs = [context.Process(target=job, args=(attempt,), daemon=True) for attempt in claimed_now]
+    for one in jobs:
+        one.start()
+    together.wait()
+    counts = connections(server.get_uri())
+    seen = [*takewhile(lambda _: together.n_waiting < JOBS, counts)]
+    seen += takewhile(lambda count: count > 0, counts)  # while they train: until there is none
+    together.wait()
+    seen += takewhile(lambda _: any(one.is_alive() for one in jobs), counts)
+    assert [one.exitcode for one in jobs] == [0] * JOBS
+    assert JOBS / 10 < max(seen) <= JOBS
+    assert next(counts) == 0
+    counts.close()
+    ingest(store)
+    assert set(store.states(runs).values()) == {State.COMPLETED}
+    store.close()
+
+
+def connections(uri: str) -> Generator[int, None, None]:
+    """Again and again, the number of other connections."""
+    import psycopg
+
+    query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    with psycopg.connect(uri, autocommit=True) as connection:
+        while True:
+            row = connection.execute(query).fetchone()
+            assert row is not None
+            yield row[0]
+            time.sleep(0.05)

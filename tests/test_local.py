@@ -130,7 +130,7 @@ def test_a_worker_logs_what_the_launch_prints_and_the_store_may_move(undisturbed
     for seed, run_id in enumerate(planned(folder)):
         log = answer("logs", run_id, "--db", "a.db", folder=moved)
         told = [line.split(" ", 1)[1] for line in log.out.splitlines() if run_id[:10] in line]
-        assert re.fullmatch(rf"{run_id[:10]} gol=2 .*\bseed={seed} .*: started at step 0", told[0])
+        assert re.fullmatch(rf"{run_id[:10]} gol=2 .*\bseed={seed}\b.*: started at step 0", told[0])
         assert told[-1].startswith(f"{run_id[:10]} seed={seed}: step_limit at step 1500, in ")
         # The launch printed the same words about that end.
         assert told[-1].split(": ")[1].rpartition(" (")[0] in done.stderr

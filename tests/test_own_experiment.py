@@ -60,6 +60,7 @@ def test_it_is_launched_here_and_tabulated(folder) -> None:
         # The gate is the declared one, recomputed here; and the accuracy follows from the weights that were left.
         assert list(frame["kept"]) == list(frame["accuracy"] >= 0.95)
         assert set(frame["gate"]) == {"accuracy >= 0.95"}
+        assert store.attempts(frame["run_id"][0])[0]["versions"]["parity"] == "1.0"
         for row in frame.itertuples():
             assert row.accuracy == accuracy_of(store, row.run_id, row.bits)
     wide = {row["bits"]: row["kept"] for row in rows if row["width"] == 16}

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from imagination.paper import Effect
 from imagination.registry import config_type
 from imagination.schema import keys
 from results_db.contract import StoreError
@@ -112,14 +113,12 @@ def test_every_table_has_a_heading() -> None:
 
 
 def test_the_specs_of_a_number_ship() -> None:
-    sources = [
-        source for table in numbers.TABLES.values() for number in table for source in numbers.sources(number)
-    ]
+    sources = [source for table in numbers.TABLES.values() for number in table for source in number.sources]
     assert {spec for source in sources for spec in (source.spec, *source.specs)} <= shipped().keys()
 
 
 @pytest.mark.parametrize("effect", numbers.EFFECTS.values())
-def test_the_sides_of_an_effect_are_filters_on_config_keys(effect: numbers.Effect) -> None:
+def test_the_sides_of_an_effect_are_filters_on_config_keys(effect: Effect) -> None:
     frame = pd.DataFrame({key: [1] for key in keys(config_type("life_state"))} | {"ae": True, "rnn": True})
     for side in (effect.first, effect.second):
         where.apply(side.where, frame)

@@ -17,7 +17,7 @@ __all__ = ["by_triton"]
 SMALL = {"board": 4, "batch": 2, "adv_ramp": 0.0}
 KINDS = {
     "state": tiny(**SMALL, gan="posthoc", channels=5),
-    "joint": tiny(**SMALL, gan="joint", rnn=False, residual=False, kernel=5),
+    "joint": tiny(**SMALL, gan="joint", rnn=False, residual=False),
     "count": tiny_count(**SMALL, gan="posthoc", model_t=3),
 }
 pytestmark = pytest.mark.skipif(
@@ -38,6 +38,7 @@ def losses_and_gradients(configs, stage):
     return [forward.loss, traced, gradient, experiment.next_data(forward.carry, steps + 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "stage"), [("state", 0), ("state", 1), ("joint", 0), ("count", 0), ("count", 1)]
 )

@@ -40,6 +40,7 @@ STATE = Declaration(
     },
     gate=Gate("train_accuracy", 0.99),  # the share of correct pixels (paper, section 3.1.1)
     runner="imagination.life.state:RUNNER",
+    numbers="imagination.life.paper:PAPER",
 )
 
 COUNT = Declaration(
@@ -62,4 +63,5 @@ COUNT = Declaration(
         "train_accuracy", 0.999
     ),  # the share of boards whose rounded count is correct (the authors' code)
     runner="imagination.life.count:RUNNER",
+    numbers="imagination.life.paper:PAPER",
 )

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imagination.paper import SIMILARITY
 from imagination.schema import nearest
 from results_db import console
 from results_db.cli import options
 from results_db.contract import StoreError
-from results_db.paper.numbers import SIMILARITY
 from results_db.text import short
 from results_db.views import tables
 from results_db.views.figures import files

@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from imagination.paper import LEADS, Number, Side
 from results_db.columns import config_keys
 from results_db.contract import Store
 from results_db.paper.learning_order import Traces, first_steps, leads
-from results_db.paper.numbers import EFFECTS, LEADS, TABLES, Number, Side
+from results_db.paper.numbers import EFFECTS, TABLES
 from results_db.paper.selection import groups
 from results_db.query import where
 from results_db.query.aggregate import Interval, mean_interval, ratio_interval, values

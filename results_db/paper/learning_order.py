@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from imagination.paper import SIMILARITY
 from results_db.contract import Store, StoreError
-from results_db.paper.numbers import SIMILARITY, TABLES
+from results_db.paper.numbers import TABLES
 from results_db.paper.selection import runs_of
 from results_db.query import where as filters
 from results_db.query.aggregate import mean_interval, records, sort_key

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from imagination.paper import LEADS, Number, Source
 from results_db.columns import config_keys, names_in
 from results_db.contract import Scalar, State, Store
-from results_db.paper.numbers import EFFECTS, LEADS, TABLES, Number, Source, sources
+from results_db.paper.numbers import EFFECTS, TABLES
 from results_db.query import where
 from results_db.query.gate import completed
 
@@ -38,7 +39,7 @@ ABSENT = {
 
 
 def groups(frame: pd.DataFrame, number: Number, *, store: Store) -> list[Group]:
-    """The runs of a number, see `sources`, by source and preset. Without runs, one empty group of the first source.
+    """The runs of a number, by its sources and their presets. Without runs, one empty group of the first source.
 
     `frame` holds runs of the store, as `Store.runs` gives them.
     """
@@ -47,10 +48,10 @@ def groups(frame: pd.DataFrame, number: Number, *, store: Store) -> list[Group]:
     if number.table == "signs":
         sides = EFFECTS[str(number.cell["effect"])]
         fitting = where.apply(f"({sides.first.where}) or ({sides.second.where})", fitting)
-    found = [group for source in sources(number) for group in _found(fitting, number, source, store=store)]
+    found = [group for source in number.sources for group in _found(fitting, number, source, store=store)]
     if found:
         return found
-    source = sources(number)[0]
+    source = number.sources[0]
     members = store.members(source.specs, overridden=source.overridden)
     return [Group(source.spec, None, frame.iloc[:0], _absent(fitting, source, members))]
 
@@ -76,7 +77,7 @@ def overridden(table: str, sweeps: Collection[str], *, store: Store) -> list[str
     own = {
         spec: source.overridden
         for number in TABLES[table]
-        for source in sources(number)
+        for source in number.sources
         for spec in source.specs
     }
     return sorted(

@@ -190,7 +190,7 @@ def pass_rate(kept: int, run: int) -> Interval:
     """The share of kept runs, with its interval after Wilson: the shares from which kept / run is not too far."""
     if not run:
         return Interval()
-    share, square = kept / run, NormalDist().inv_cdf((1 + CONFIDENCE) / 2) ** 2
+    share, square = kept / run, quantile(math.inf) ** 2
     middle = (share + square / (2 * run)) / (1 + square / run)
     half = math.sqrt(square * (share * (1 - share) + square / (4 * run)) / run) / (1 + square / run)
     return Interval(share, max(middle - half, 0.0), min(middle + half, 1.0))
@@ -211,6 +211,8 @@ def _interval(mean: float, error: float, *, freedom: float) -> Interval:
 @cache
 def quantile(freedom: float) -> float:
     """The t that a Student variable stays within, on both sides, with the probability `CONFIDENCE`."""
+    if math.isinf(freedom):
+        return NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     # With t = sqrt(freedom) tan(angle), half of the probability is an integral over cos(angle)^(freedom - 1), by
     # Simpson's rule, and Newton's method finds its upper end from below. scipy would take .2 s to import.
     density = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)

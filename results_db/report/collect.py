@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from imagination.paper import SIMILARITY
 from results_db.columns import config_keys
 from results_db.contract import State, StoreError
 from results_db.paper import learning_order
 from results_db.paper.compare import compare, kept_values
-from results_db.paper.numbers import ABOUT, SIMILARITY, TABLES
+from results_db.paper.numbers import ABOUT, TABLES
 from results_db.query.aggregate import records, sort_key
 from results_db.query.gate import completed, passed
 from results_db.report.boards import sequence

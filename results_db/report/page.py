@@ -8,7 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from results_db.paper.numbers import LEADS, TABLES
+from imagination.paper import LEADS
+from results_db.paper.numbers import TABLES
 from results_db.report.collect import Report
 from results_db.text import cell_text
 from results_db.views.tables import decimals, interval, spread

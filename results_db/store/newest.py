@@ -53,4 +53,14 @@ def trained_by(store: SqlStore) -> dict[str, tuple[str | None, bool | None, str 
     columns = (run.run_id, attempt.git_commit, attempt.git_dirty, attempt.host)
     query = select(*columns).join(attempt, attempt.run == run.id).where(attempt.state == State.COMPLETED)
     with store._reading() as connection:
-        return {run_id: (commit, dirty, host) for run_id, commit, dirty, host in connection.execute(query)}
+        return {
+            run_id: (commit, dirty, host) for run_id, commit, dirty, host in connection.execute(query).all()
+        }
+
+
+def versions(store: SqlStore) -> list[tuple[str | None, bool | None]]:
+    """Every commit, and whether files differed from it, that made a result."""
+    attempt = models.Attempt
+    query = select(attempt.git_commit, attempt.git_dirty).where(attempt.state == State.COMPLETED).distinct()
+    with store._reading() as connection:
+        return [(commit, dirty) for commit, dirty in connection.execute(query).all()]

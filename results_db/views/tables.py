@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from results_db.paper.numbers import LEADS
+from imagination.paper import LEADS
 from results_db.text import brief, cell_text, one_line
 from results_db.views import layout
 

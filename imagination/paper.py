@@ -1,0 +1,89 @@
+"""How the numbers of a paper are written down, so that stored runs can be compared with them. Torch-free."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from imagination.schema import Scalar
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of the paper.
+
+    Attributes:
+        table: a name in `TABLES`: a table of the paper, its learning order, or `signs`.
+        quantity: the metric or lead whose mean it is, or the `effect`, a mean difference of two metrics.
+        cell: the group columns of its runs, with their values.
+        value: the number.
+        runs: the number of its runs; null where the paper does not say.
+        sources: where its runs come from; the first is the one to launch.
+    """
+
+    table: str
+    quantity: str
+    cell: Mapping[str, Scalar]
+    value: float
+    runs: int | None
+    sources: "Sequence[Source]" = ()
+
+
+class Source(NamedTuple):
+    """The specs that train the runs of a number. A run of any of them counts.
+
+    Attributes:
+        spec: the one to launch for this number.
+        specs: all of them. Their runs differ in their cells alone.
+        overridden: config keys that a launch may have overridden.
+    """
+
+    spec: str
+    specs: Sequence[str]
+    overridden: Sequence[str] = ()
+
+
+class Side(NamedTuple):
+    """A side of an effect: its name, a filter for its runs in the language of `--where`, and the compared metric."""
+
+    label: str
+    where: str
+    metric: str = "metric"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A claim of the paper: the first side's metric is larger. Runs are compared in pairs of one seed and shape.
+
+    Attributes:
+        spec: the spec that trains its runs.
+        first: the side with the larger mean.
+        second: the other side.
+        value: the paper's difference of the two means.
+    """
+
+    spec: str
+    first: Side
+    second: Side
+    value: float
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The numbers that a paper reports, by table.
+
+    Attributes:
+        tables: the numbers of each table, in the paper's order.
+        about: what each table shows, in one line.
+        effects: the claims that the table `signs` is about, by name.
+    """
+
+    tables: Mapping[str, Sequence[Number]]
+    about: Mapping[str, str]
+    effects: Mapping[str, Effect] = field(default_factory=dict)
+
+
+SIMILARITY = 0.98
+"""The pixel similarity from which the paper counts a state as learned."""
+
+LEADS = ("lead_state2", "lead_state3")
+"""The quantities of the learning order: how many training steps a state is learned before the final one."""
