@@ -79,7 +79,7 @@ def need(*experiments: str, asset: bool = False, optional: bool = False) -> Any:
     """A dataclass field that names a run, or a file, that the run builds on.
 
     Its value is the id of the needed run, `sha256:` and the digest of a file, or an empty string for none. A spec gives
-    it under `needs:`, see docs/specs.md.
+    it under `needs:`, see docs/spec.md.
 
     Args:
         experiments: the experiments whose runs may be given.

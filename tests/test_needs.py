@@ -94,7 +94,7 @@ def test_a_chain_that_is_stopped_goes_on(folder) -> None:
     assert list(checkpoints.iterdir()) == []
 
 
-def test_what_builds_on_a_run_below_its_gate_is_held(folder) -> None:
+def test_what_builds_on_a_run_below_its_gate_is_blocked(folder) -> None:
     write(folder, CHAIN.read_text().replace("chain_source, seed: 0", "chain_source, quality: 0.1, seed: 0"))
     first = launch(folder)
     assert first.code == 1
@@ -107,7 +107,7 @@ def test_what_builds_on_a_run_below_its_gate_is_held(folder) -> None:
     # The next launch knows it before it begins, also of what builds on the steps.
     again = launch(folder)
     assert again.json["trained"] == {}
-    line = f"s: 3 runs held, because run {source[:10]}, which they need, is below its gate good >= 0.5"
+    line = f"s: 3 runs blocked, because run {source[:10]}, which they need, is below its gate good >= 0.5"
     assert line in again.err
 
 
@@ -205,7 +205,7 @@ def test_bad_needs(folder, text: str, said: str) -> None:
 def test_a_need_that_the_store_lacks_is_named(folder) -> None:
     write(folder, f"experiment: chain_step\nbase: {{source: {'ab' * 32}}}\n")
     said = launch(folder)
-    assert f"s: 1 run held, because run {'ab' * 5}, which they need, is not in the store" in said.err
+    assert f"s: 1 run blocked, because run {'ab' * 5}, which they need, is not in the store" in said.err
     assert said.json["trained"] == {}
 
 

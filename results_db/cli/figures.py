@@ -233,7 +233,7 @@ def steps(*, by: str, choice: options.Choice, place: options.Place) -> None:
 def packs(*, by: str, choice: options.Choice, place: options.Place) -> None:
     """Draw how many training steps per second packs of different sizes make.
 
-    A dot is a stored run that had one attempt, a line goes through the medians. Without -o the file is packs.png.
+    Each dot is a stored run that had one attempt. A line joins the medians. Without -o the file is packs.png.
 
     Example: imagine-results figure packs --by device,channels
     """

@@ -121,16 +121,17 @@ def gc(*, dry_run: bool, yes: bool, as_json: bool, db: str | None) -> int:
     """Delete the files beside the store that nothing needs any more.
 
     \b
-    weights      of attempts that made no result; so for artifacts
+    weights      and artifacts, of attempts that made no result
     checkpoints  of stored runs, and damaged ones
-    spool        records and heartbeats of other attempts of stored runs
+    spool        records and heartbeats of attempts that did not give the
+                 stored result
     logs         of earlier attempts
     dispatches   tasks, scripts and code of jobs that are over
     packs        of local workers that were killed
     unfinished   files of writers that were killed
 
-    What a stored or active run needs stays, or one that may continue, and every file that changed within the last hour.
-    Weights of discarded runs stay, too.
+    Files stay that a stored or active run needs, or a run that may continue; so do files that changed within the last
+    hour, and the weights of discarded runs.
 
     Example: imagine-results gc --dry-run
     """  # noqa: D301 - click wants the character \\b

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     shell_complete=console.complete_columns,
     help="The columns to group by, with commas. [default: those that the experiments declare]",
 )
-@click.option("--metrics", metavar="NAMES", help="The metrics to show, with commas, each with its interval.")
+@click.option(
+    "--metrics",
+    metavar="NAMES",
+    help="The metrics to show, with commas, each with its interval. [default: those that the experiments declare]",
+)
 @click.option(
     "--interval",
     type=click.Choice(["t", "bootstrap"]),
@@ -47,9 +51,9 @@ def table(
     choice: options.Choice,
     style: str,
 ) -> None:
-    """Print the mean metric or correlation of each group of runs.
+    """Print the means of each group of runs.
 
-    `run` counts the completed runs of a group, and `kept` those that passed the gate; the pass rate is kept /
+    `run` counts the stored runs of a group, and `kept` those that passed the gate; the pass rate is kept /
     run. Means are over kept runs. All intervals are 95%, that of the pass rate after Wilson. Runs of different
     experiments are never mixed. Lines below name the config keys in which the runs of a row differ, and say where a row
     mixes runs of different code.

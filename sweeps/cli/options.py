@@ -117,8 +117,18 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="On Slurm: hold the launch if its first K runs all fail with the same error; 0: never.",
         ),
         click.option("--snapshot", is_flag=True, help="On Slurm: jobs run a copy of the code as it is now."),
-        click.option("--pack-size", type=positive, metavar="N", help="Most runs of a pack."),
-        click.option("--workers", type=positive, metavar="N", help="Processes. [default: per core or GPU]"),
+        click.option(
+            "--pack-size",
+            type=positive,
+            metavar="N",
+            help="Most runs of a pack. [default: 16 on a GPU, else 1]",
+        ),
+        click.option(
+            "--workers",
+            type=positive,
+            metavar="N",
+            help="Processes that train at once. [default: one per GPU, else one per core]",
+        ),
         click.option("--dry-run", is_flag=True, help="Only show what the command would do."),
         first_option,
     ):
@@ -156,7 +166,12 @@ def run_on_finish(command: str, name: str, counts: "Counts") -> None:
         say(f"--on-finish: '{command}' ended with exit code {done.returncode}")
 
 
-yes_option = click.option("-y", "--yes", is_flag=True, help=f"Do not ask, even above {MOST_UNASKED} runs.")
+yes_option = click.option(
+    "-y",
+    "--yes",
+    is_flag=True,
+    help=f"Do not ask. Without it, more than {MOST_UNASKED} runs are asked about.",
+)
 
 
 def confirm(what: str, runs: int, *, then: str, yes: bool) -> None:

@@ -15,9 +15,9 @@ from sweeps.launch.assets import provide
 from sweeps.launch.options import LaunchOptions
 from sweeps.spec.expand import Expansion, expand, first_runs, in_breadth_first_order
 from sweeps.spec.model import Spec
+from sweeps.status.blocked import blocked, lines
 from sweeps.status.cell import Counts
 from sweeps.status.expected import Expected, Machines, expect
-from sweeps.status.held import held, lines
 from sweeps.status.plan import Plan, make_plan
 
 GPU_PACK = 16
@@ -171,7 +171,7 @@ def prepare(
         provide(spec, Files(store.folder))
         notes = recover(store)
         plan = make_plan(expansion, store, retry_failed=options.retry_failed)
-        stopped = held(plan.to_submit, store, waits=machines.on_slurm)
+        stopped = blocked(plan.to_submit, store, waits=machines.on_slurm)
         plan = replace(plan, to_submit=[run for run in plan.to_submit if run.run_id not in stopped])
         notes = [*notes, *(f"{spec.name}: {line}" for line in lines(stopped))]
         packs, expected = form_packs(expansion, plan, store, machines=machines, options=options)

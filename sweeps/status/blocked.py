@@ -7,7 +7,7 @@ from results_db.contract import ACTIVE, FAILURES, PlannedRun, State, Store
 from results_db.text import counted, short
 
 
-def held(runs: Sequence[PlannedRun], store: Store, *, waits: bool) -> dict[str, str]:
+def blocked(runs: Sequence[PlannedRun], store: Store, *, waits: bool) -> dict[str, str]:
     """Run id to why a run cannot be trained with these, which are in the order of training.
 
     Args:
@@ -23,15 +23,15 @@ def held(runs: Sequence[PlannedRun], store: Store, *, waits: bool) -> dict[str, 
     for run in runs:
         for need in run.needs.values():
             if need in reasons:
-                # What needs a held run is held for the same reason.
+                # What needs a blocked run is blocked for the same reason.
                 reasons.setdefault(run.run_id, reasons[need])
     return {run_id: why for run_id, why in reasons.items() if run_id in among}
 
 
-def lines(held_runs: Mapping[str, str]) -> list[str]:
+def lines(runs: Mapping[str, str]) -> list[str]:
     """One line for each reason."""
     return [
-        f"{counted(count, 'run')} held, because {why}" for why, count in Counter(held_runs.values()).items()
+        f"{counted(count, 'run')} blocked, because {why}" for why, count in Counter(runs.values()).items()
     ]
 
 
