@@ -1,11 +1,12 @@
 """What an experiment declares about itself. Torch-free: specs are checked against it on the login node."""
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from imagination.schema import ConfigError, RunConfig, Scalar, added, build, keys, needs, require
+from imagination.schema import ConfigError, RunConfig, Scalar, added, build, coerce, keys, needs, require
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 RESERVED = (
@@ -14,6 +15,10 @@ RESERVED = (
 )
 """The columns of every run, which no config key or metric may be named like."""
 
+RESERVED_KEYS = ("steps", "run", "hydra", "asset", "same", "needs")
+"""Words with a meaning of their own where config keys stand; `steps` is a metric, the trained steps."""
+
+_METRIC = re.compile(r"[A-Za-z]\w{0,63}")
 _DOTTED = re.compile(r"[\w.]+:\w+")
 
 
@@ -93,11 +98,19 @@ class Declaration:
         _require(not strange, f"cells has {', '.join(strange)}, which config lacks")
         taken = [name for name in (*known, *self.metrics) if name in RESERVED]
         _require(not taken, f"{', '.join(taken)} is a column of every run; choose another name")
-        _require("steps" not in known, "steps is a metric, the trained steps; name the key max_steps")
+        taken = [name for name in known if name in RESERVED_KEYS]
+        _require(not taken, f"the config key {', '.join(taken)} has another meaning; choose another name")
+        _require(isinstance(self.metrics, Mapping), "metrics is not a mapping of names to meanings")
+        odd = [name for name in self.metrics if not _METRIC.fullmatch(name)]
+        _require(not odd, f"metrics has {odd}; a name has letters, digits and _, at most 64")
+        for one in fields(self.config):
+            coerce(self.config, one.name, one.default)
         both = [name for name in self.metrics if name in known]
         _require(not both, f"{', '.join(both)} is a metric and a config key")
         unknown = [name for name in self.shown if name not in self.metrics]
         _require(not unknown, f"shown has {', '.join(unknown)}, which metrics lacks")
+        is_gate = self.gate is None or (isinstance(self.gate, Gate) and math.isfinite(self.gate.least))
+        _require(is_gate, "the gate is no Gate with a finite number")
         _require(
             self.gate is None or self.gate.metric in self.metrics,
             f"the gate '{self.gate}' is about a metric that metrics lacks",
@@ -108,6 +121,7 @@ class Declaration:
         _require(self.presets, "presets is empty; give at least {'default': {}}")
         given = dict.fromkeys(needs(self.config), "0" * 64)
         for name, values in self.presets.items():
+            _require("experiment" not in values, f"preset '{name}' sets the experiment")
             try:
                 build(self.config, {**given, "experiment": self.name, "preset": name, **values})
             except ConfigError as error:

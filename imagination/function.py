@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # slow to import
 DONE = "done"
 """The outcome of a run whose function returned."""
 
-_SECONDS = "seconds"
+_SECONDS = "imagine.seconds"
 
 
 class _Stopped(BaseException):  # not an Exception, so that the function does not catch it by accident

@@ -65,7 +65,7 @@ def declaration(experiment: str) -> Declaration:
     point = _known()[experiment]
     try:
         found = point.load()
-    except Exception as error:  # whatever a foreign module raises
+    except (Exception, SystemExit) as error:  # whatever a foreign module raises
         raise ConfigError(
             f"experiment '{experiment}': {point.value} cannot be imported: {type(error).__name__}: {error}",
             key="experiment",
@@ -75,7 +75,13 @@ def declaration(experiment: str) -> Declaration:
             f"experiment '{experiment}': {point.value} is not the Declaration of this experiment",
             key="experiment",
         )
-    found.check()
+    try:
+        found.check()
+    except ConfigError:
+        raise
+    except Exception as error:
+        why = f"experiment '{experiment}': its declaration cannot be read: {type(error).__name__}: {error}"
+        raise ConfigError(why, key="experiment") from error
     return found
 
 

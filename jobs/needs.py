@@ -4,7 +4,7 @@ from typing import Any
 
 from imagination import registry
 from imagination.runner import Needed
-from imagination.schema import ASSET, needs, rebuild
+from imagination.schema import ASSET, ConfigError, needs, rebuild
 from results_db.contract import State, Store
 from results_db.files import Files, digest
 from results_db.spool.results import Result, result
@@ -40,7 +40,15 @@ def _find(key: str, value: str, store: Store) -> Needed:
         raise UnmetError(f"its need {key}, run {short(value)}, is {state}")
     if found.missed is not None:
         raise UnmetError(f"its need {key}, run {short(value)}, is below its gate {found.missed}")
-    built: Any = rebuild(registry.config_type(str(found.config["experiment"])), found.config)
-    left = {path.name.removesuffix(".safetensors"): path for path in files.artifacts(found.attempt).glob("*")}
+    try:
+        built: Any = rebuild(registry.config_type(str(found.config["experiment"])), found.config)
+    except ConfigError as error:
+        raise UnmetError(f"its need {key}, run {short(value)}, cannot be read here: {error}") from None
     weights = files.weights(found.attempt)
-    return Needed(built, found.metrics, left | ({"weights": weights} if weights.exists() else {}))
+    left = {"weights": weights} if weights.exists() else {}
+    for name, artifact in found.artifacts.items():
+        path = files.artifacts(found.attempt) / name
+        if digest(path) != artifact.sha256:
+            raise UnmetError(f"its need {key}, run {short(value)}, left {path}, which is missing or damaged")
+        left[name.removesuffix(".safetensors")] = path
+    return Needed(built, found.metrics, left)

@@ -3,11 +3,14 @@
 import hashlib
 import io
 import logging
+import math
+import operator
 import re
 import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +107,16 @@ class RunRecorder(Recorder):
             return
         for path in self._files.artifacts(before).glob("*"):
             if path.suffix != ".tmp":
-                self._keep(path.name, path.read_bytes())
+                with suppress(FileNotFoundError):  # a newer attempt has ended
+                    self._keep(path.name, path.read_bytes())
 
     def _keep(self, name: str, data: bytes) -> None:
         path = self._files.artifacts(self.attempt) / name
-        _patiently(lambda: write_atomically(path, data))
+        try:
+            _patiently(lambda: write_atomically(path, data))
+        except OSError:  # a full disk is no fault of the run
+            self._end(State.PREEMPTED)
+            raise
         self._artifacts[name] = Artifact(len(data), hashlib.sha256(data).hexdigest())
 
     def _forget(self) -> None:
@@ -137,13 +145,15 @@ class RunRecorder(Recorder):
 
     @override
     def trace(self, name: str, step: int, value: float) -> None:
-        steps, values = self._traces[name]
-        steps.append(step)
-        values.append(value)
+        number = _number(value)
+        if number is not None:
+            steps, values = self._traces[name]
+            steps.append(operator.index(step))
+            values.append(number)
 
     @override
     def metric(self, name: str, value: float | None) -> None:
-        self._metrics[name] = value
+        self._metrics[name] = None if value is None else _number(value)
 
     @override
     def sample(self, name: str, arrays: Arrays) -> None:
@@ -154,7 +164,7 @@ class RunRecorder(Recorder):
 
     @override
     def artifact(self, name: str, content: Arrays | bytes) -> None:
-        if not _ARTIFACT.fullmatch(name):
+        if not _ARTIFACT.fullmatch(name) or name.endswith(".tmp"):
             raise ValueError(
                 f"artifact '{name}' is not of 1 to 80 letters, digits and _.-, beginning with none of .-"
             )
@@ -177,10 +187,12 @@ class RunRecorder(Recorder):
 
     @override
     def progress(self, step: int, values: Mapping[str, float]) -> None:
-        self._delivery.progress(self.attempt, step=step, values=values)
+        numbers = {name: number for name, value in values.items() if (number := _number(value)) is not None}
+        step = operator.index(step)
+        self._delivery.progress(self.attempt, step=step, values=numbers)
         if time.monotonic() - self._reported >= _REPORT_EVERY_S:
             self._reported = time.monotonic()
-            self._tell("progress", step=step, max_steps=self._max_steps, values=dict(values))
+            self._tell("progress", step=step, max_steps=self._max_steps, values=numbers)
 
     @override
     def finish(self, outcome: str, *, seconds: float, weights: Arrays) -> None:
@@ -206,6 +218,8 @@ class RunRecorder(Recorder):
 
     @override
     def fail(self, error: BaseException) -> None:
+        if self.ended_as is not None:
+            return
         text = "".join(traceback.format_exception(error))
         log.error("run %s failed\n%s", short(self.attempt.run_id), text)
         state = State.OUT_OF_MEMORY if is_out_of_memory(error) else State.FAILED
@@ -246,7 +260,18 @@ class RunRecorder(Recorder):
 
 def _steps(checkpoint: Arrays) -> int:
     """The training steps of a checkpoint, over all stages."""
-    return sum(int(checkpoint[name]) for name in ("earlier", "step") if name in checkpoint)
+    named = [np.asarray(checkpoint[name]) for name in ("earlier", "step") if name in checkpoint]
+    return sum(int(value) for value in named if value.size == 1 and value.dtype.kind in "iu")
+
+
+def _number(value: object) -> float | None:
+    """The value as a number of Python's own; None if it is not finite.
+
+    Raises:
+        TypeError, ValueError: it is no number.
+    """
+    number = float(value)  # type: ignore[arg-type]
+    return number if math.isfinite(number) else None
 
 
 def _patiently(write: Callable[[], None]) -> None:

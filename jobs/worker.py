@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -86,7 +86,7 @@ class _Member:
 
     config: Any
     recorder: RunRecorder
-    needs: Mapping[str, Needed]
+    needs: Mapping[str, Needed] = field(default_factory=dict)
 
 
 def run_pack(
@@ -124,22 +124,26 @@ def run_pack(
         if run.run_id not in begun:
             report({"event": "skipped", "run_id": run.run_id})
             continue
-        config: Any = rebuild(registry.config_type(str(run.config["experiment"])), run.config)
+        config: Any = None
+        wrong: ConfigError | None = None
+        try:
+            config = rebuild(registry.config_type(str(run.config["experiment"])), run.config)
+        except ConfigError as error:  # the code changed since the launch
+            wrong = error
         recorder = RunRecorder(
             begun[run.run_id],
             delivery,
-            max_steps=config.total_steps,
+            max_steps=0 if config is None else config.total_steps,
             report=report,
             log_file=provenance.log,
         )
         recorders.append(recorder)
         recorder.started()
-        try:
-            found = _needs(config, delivery)
-        except (UnmetError, StoreError) as error:
-            recorder.hold_back(error)
-            continue
-        members.append(_Member(config, recorder, found))
+        if wrong is None:
+            members.append(_Member(config, recorder))
+        else:
+            recorder.fail(wrong)
+    members = _with_needs(members, delivery)
 
     def stops() -> bool:
         return stop() or all(r.superseded or r.ended_as is not None for r in recorders)
@@ -149,13 +153,31 @@ def run_pack(
     return {r.attempt.run_id: r.state for r in recorders if r.state is not None}
 
 
-def _needs(config: Any, delivery: Delivery) -> Mapping[str, Needed]:
-    """See `needs.find`. A run without needs does not wait for the store."""
-    kind: type = type(config)
-    if not any(getattr(config, key) for key in schema.needs(kind)):
-        return {}
-    with delivery.reading() as store:
-        return needs.find(config, store)
+def _with_needs(members: Sequence[_Member], delivery: Delivery) -> list[_Member]:
+    """The members with what they build on, without those whose needs are not there, which end here.
+
+    Runs without needs do not wait for the store.
+    """
+    if not members:
+        return []
+    kind: type = type(members[0].config)
+    if not any(getattr(member.config, key) for member in members for key in schema.needs(kind)):
+        return list(members)
+    found = []
+    try:
+        with delivery.reading() as store:
+            for member in members:
+                try:
+                    found.append(replace(member, needs=needs.find(member.config, store)))
+                except UnmetError as error:
+                    member.recorder.hold_back(error)
+    except StoreError as error:
+        log.warning("%s", error)
+        for member in members:
+            if member.recorder.ended_as is None:
+                member.recorder.interrupt()
+        return []
+    return found
 
 
 def _train(
@@ -197,9 +219,10 @@ def _run(
 ) -> bool:
     """See `Runner.train`. A run whose checkpoint does not fit starts from the one before, or from its beginning."""
     while True:
-        runs = [Run(m.config, m.recorder, m.recorder.checkpointed, m.needs) for m in members]
+        left = [member for member in members if member.recorder.ended_as is None]
+        runs = [Run(m.config, m.recorder, m.recorder.checkpointed, m.needs) for m in left]
         trains = runner(members[0].config.experiment)
         try:
             return trains.train(runs, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s)
         except CheckpointError as error:
-            members[error.index].recorder.discard_checkpoint(error)
+            left[error.index].recorder.discard_checkpoint(error)

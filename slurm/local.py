@@ -322,6 +322,7 @@ class LocalLauncher:
         if self._signals and self._stopping is None:
             self._stopping = time.monotonic()
             self._waiting.clear()
+            self._wake()
             self._terminate()
             self._display.stopping("stopping: saving the running runs (Ctrl-C again kills them)")
         late = self._stopping is not None and time.monotonic() - self._stopping > _SAVE_WITHIN_S

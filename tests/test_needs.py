@@ -5,15 +5,20 @@ import shutil
 import signal
 import subprocess
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from store_helpers import WHO
 from sweep_helpers import RESULTS, SWEEP, answer, opened, run, wait_until
 
 from jobs.pack import Pack
-from results_db.contract import Attempt, State, StoreError
+from results_db.contract import Attempt, RunRecord, State, StoreError
 from results_db.files import Files
+from results_db.spool.records import Spool, Spooled
+from results_db.spool.results import Result, result
+from results_db.store.sql import open_store
 from slurm.submit.dispatch import in_levels
 from sweeps.spec.expand import depths_of, expand, in_breadth_first_order
 from sweeps.spec.load import load
@@ -76,13 +81,18 @@ def test_a_chain_is_planned_trained_in_order_and_shown_both_ways(folder) -> None
     assert launch(folder).json["trained"] == {}
 
 
+def begun(folder: Path) -> bool:
+    """Whether the step with 60 rounds has reported a step."""
+    with closing(opened(folder)) as store:
+        return any(one.step for one in store.open_attempts())
+
+
 def test_a_chain_that_is_stopped_goes_on(folder) -> None:
     write(folder, CHAIN.read_text().replace("factor: 2", "factor: 2\n    rounds: 60"))
     command = (SWEEP, "launch", "s.yaml", "--db", "a.db", "--workers", "2")
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as stopped:
         checkpoints = folder / "a.files" / "checkpoints"
-        logs = folder / "a.files" / "logs"
-        wait_until(lambda: "rounds=60" in "".join(path.read_text() for path in logs.glob("*")))
+        wait_until(lambda: (folder / "a.db").exists() and begun(folder))
         stopped.send_signal(signal.SIGINT)
         stopped.communicate(timeout=60)
         assert stopped.returncode == 130
@@ -248,3 +258,28 @@ def test_a_broken_package_leaves_only_its_own_experiments_out(folder, installed)
     # It cannot replace one of ours.
     write(folder, "experiment: life_state\nruns: 1\n")
     assert answer("plan", "s.yaml", "--db", "a.db", folder=folder).code == 0
+
+
+def test_a_forged_or_outdated_record_is_no_need(folder) -> None:
+    """A record counts before it is in the store only if the store believes it and claimed its attempt."""
+    write(folder, CHAIN.read_text().replace("factor: 2", "factor: 2\n    rounds: 1"))
+    expansion = expand(load(folder / "s.yaml"))
+    (source,) = [one for one in expansion.runs if one.config["experiment"] == "chain_source"]
+    with closing(open_store(str(folder / "a.db"), create=True)) as store:
+        store.stage([source])
+        (attempt,) = store.claim([source.run_id], launcher="local")
+        store.begin(attempt, WHO)
+        record = RunRecord(source.run_id, "done", 1.0, {"good": 1.0})
+        for number, believed in ((7, False), (attempt.number, True)):
+            Spool(store.folder).write(Spooled(replace(attempt, number=number), record, WHO, 1.0))
+            assert isinstance(result(store, source.run_id), Result) is believed
+
+
+def test_a_need_whose_files_changed_is_not_built_on(folder) -> None:
+    assert launch(folder, "--where", "experiment = chain_source").code == 0
+    (left,) = (folder / "a.files" / "artifacts").glob("*/numbers.safetensors")
+    left.write_bytes(left.read_bytes()[:-1] + b"x")
+    assert launch(folder).code == 1
+    with closing(opened(folder)) as store:
+        for step in by_experiment(folder)["chain_step"]:
+            assert "which is missing or damaged" in store.attempts(step)[-1]["error"]

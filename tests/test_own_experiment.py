@@ -109,3 +109,42 @@ def test_it_is_launched_on_slurm(slurm, folder) -> None:
     wait_for_states(folder, State.COMPLETED)
     rows = answer_json(folder, "table", "--group", "bits,width")
     assert [(row["bits"], row["width"], row["run"]) for row in rows] == [(4, 32, 2)]
+
+
+@pytest.mark.slow
+def test_every_command_reads_a_store_without_life(folder) -> None:
+    (folder / "s.yaml").write_text("experiment: parity\nbase: {bits: 3}\ngrid: {width: [16, 24]}\nruns: 2\n")
+    assert answer("launch", "s.yaml", "--db", "a.db", "--json", folder=folder).code == 0
+    for arguments in (
+        ["table"],
+        ["table", "--runs", "--metrics", "accuracy"],
+        ["runs"],
+        ["compare", "all"],
+        ["effect", "width"],
+        ["figure", "key", "width", "-o", "a.png"],
+        ["export", "out"],
+    ):
+        done = run(RESULTS, *arguments, "--db", "a.db", folder=folder)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), (arguments, done.stderr)
+    for arguments in (["trace"], ["figure", "steps"], ["figure", "packs"], ["report", "-o", "r.html"]):
+        done = run(RESULTS, *arguments, "--db", "a.db", folder=folder)
+        assert "Traceback" not in done.stderr, (arguments, done.stderr)
+
+
+@pytest.mark.slow
+def test_what_is_no_number_fails_its_run_alone(folder) -> None:
+    train = folder / "site" / "parity" / "train.py"
+    train.write_text(
+        "import numpy as np\nimport torch\n\n"
+        "def run(config, recorder):\n"
+        "    recorder.trace('loss', np.int64(0), torch.tensor(float('nan')))\n"
+        "    recorder.trace('loss', np.int64(1), torch.tensor(0.5))\n"
+        "    recorder.metric('accuracy', np.float32(0.5) if config.seed else 'much')\n"
+    )
+    (folder / "s.yaml").write_text("experiment: parity\nruns: 2\n")
+    assert answer("launch", "s.yaml", "--db", "a.db", "--json", folder=folder).code == 1
+    with closing(opened(folder)) as store:
+        frame = store.runs().set_index("seed")
+        assert list(frame["state"]) == ["FAILED", "COMPLETED"]
+        assert store.traces(frame["run_id"][1]) == {"loss": ([1], [0.5])}
+        assert "could not convert string to float" in store.attempts(frame["run_id"][0])[0]["error"]

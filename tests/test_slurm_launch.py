@@ -106,7 +106,7 @@ def test_runs_are_queued_with_what_the_spec_asks_for_and_complete(slurm, tmp_pat
         (tmp_path / name).rename(tmp_path / "moved" / name)
     for seed, run_id in enumerate(planned(tmp_path)):
         log = answer("logs", run_id, "--db", "a.db", folder=tmp_path / "moved").out
-        assert re.search(rf"{run_id[:10]} gol=2 .*\bseed={seed} .*: started at step 0\n", log)
+        assert re.search(rf"{run_id[:10]} gol=2 .*\bseed={seed}: started at step 0\n", log)
         assert f"{run_id[:10]} seed={seed}: step_limit at step 40" in log
 
 

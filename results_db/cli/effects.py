@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("keys", nargs=-1, metavar="[KEY]...", shell_complete=console.complete_columns)
-@click.option("--metric", default="metric", show_default=True, metavar="NAME", help="The metric to explain.")
+@options.metric_option
 @options.choice_options(gate=True)
 @options.style_options
 def effect(
     *,
     keys: tuple[str, ...],
-    metric: str,
+    metric: str | None,
     choice: options.Choice,
     style: str,
 ) -> None:
@@ -34,12 +34,11 @@ def effect(
 
     Example: imagine-results effect ae --where 'gol=3 and model_t=3'
     """
-    from results_db.columns import check_metric
     from results_db.query import effect as effects
 
     with choice.reading() as store:
         frame = choice.of(store.runs())
-    check_metric(metric, list(frame.columns))
+        metric = options.metric_of(metric, frame, store)
     if keys:
         found = effects.effect(frame, keys, metric=metric, min_accuracy=choice.min_accuracy)
         _show(_levels(found), _differences(found), style=style)

@@ -160,14 +160,14 @@ def cells(
 
 @figure.command()
 @click.argument("key", shell_complete=console.complete_columns)
-@click.option("--metric", default="metric", show_default=True, metavar="NAME", help="The metric to draw.")
+@options.metric_option
 @click.option("--by", metavar="KEY", help="One colour for each value of this config key.")
 @options.choice_options(gate=True)
 @options.output_options
 def key(
     *,
     key: str,
-    metric: str,
+    metric: str | None,
     by: str | None,
     choice: options.Choice,
     place: options.Place,
@@ -178,16 +178,16 @@ def key(
 
     Example: imagine-results figure key channels --by ae --where gol=3
     """
-    from results_db.columns import check, check_metric, config_keys
+    from results_db.columns import check, config_keys
     from results_db.query.gate import completed, passed
     from results_db.views.figures import metrics
 
     path = place(f"{key}.png")
     with choice.reading() as store:
         frame = choice.of(store.runs())
+        metric = options.metric_of(metric, frame, store)
     names = list(frame.columns)
     check(key, config_keys(names), origin="KEY")
-    check_metric(metric, names)
     if by is not None:
         check(by, config_keys(names), origin="--by")
     done = completed(frame)
@@ -198,12 +198,10 @@ def key(
 
 
 @figure.command()
-@click.option(
-    "--by", default="gol,model_t", show_default=True, metavar="COLUMNS", help="A curve for each group."
-)
+@click.option("--by", metavar="COLUMNS", help="A curve for each group. [default: the first two cell keys]")
 @options.choice_options()
 @options.output_options
-def steps(*, by: str, choice: options.Choice, place: options.Place) -> None:
+def steps(*, by: str | None, choice: options.Choice, place: options.Place) -> None:
     """Draw how many training steps runs need: the share that has not reached its accuracy yet (Kaplan and Meier).
 
     Without -o the file is steps.png.
@@ -217,10 +215,14 @@ def steps(*, by: str, choice: options.Choice, place: options.Place) -> None:
     path = place("steps.png")
     with choice.reading() as store:
         frame = choice.of(store.runs())
-    columns = [name.strip() for name in by.split(",")]
+        experiments = store.experiments()
+    columns = (
+        options.cells_of(frame, experiments)[:2] if by is None else [one.strip() for one in by.split(",")]
+    )
     for name in columns:
         check(name, config_keys(frame.columns), origin="--by")
     runs = completed(frame)
+    check("steps", frame.columns, origin="figure steps")
     _need(runs, "COMPLETED run", choice)
     files.save(metrics.steps(runs, columns), path)
     click.echo(str(path))

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from results_db import console
+from results_db.columns import check_metric, merged
 from results_db.console import json_option, say
-from results_db.contract import StoreError
+from results_db.contract import Experiment, StoreError
 from results_db.text import counted
 from results_db.views.figures import files
 from results_db.views.tables import FORMATS
@@ -204,6 +205,32 @@ def reading(db: str | None, *, may_create: bool = False, write: bool = False) ->
         yield store
         if not store.exists:
             say(missing, err=True)
+
+
+metric_option = click.option(
+    "--metric", metavar="NAME", help="The metric. [default: the first that the experiment declares]"
+)
+
+
+def metric_of(name: str | None, frame: "AnyFrame", store: "SqlStore") -> str:
+    """The metric of `--metric`, or the first one that tables show of these runs' experiments.
+
+    Raises:
+        StoreError: the frame has no such metric.
+    """
+    there = set(frame["experiment"])
+    shown = [one.shown[0] for key, one in store.experiments().items() if key in there and one.shown]
+    chosen = name or next(iter(shown), "metric")
+    check_metric(chosen, list(frame.columns))
+    return chosen
+
+
+def cells_of(frame: "AnyFrame", experiments: Mapping[str, Experiment]) -> list[str]:
+    """The keys that tell the cells of the completed runs' experiments apart."""
+    from results_db.query.gate import completed
+
+    there = set(completed(frame)["experiment"]) or set(experiments)
+    return merged([one.cells for name, one in experiments.items() if name in there]) or ["experiment"]
 
 
 def _nothing(store: str, runs: "AnyFrame", which: str, *, min_accuracy: float | None) -> str:

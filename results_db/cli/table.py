@@ -1,13 +1,13 @@
 """The commands that print numbers over runs: `table`, and `compare` with the paper's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from results_db import console
 from results_db.cli import options
-from results_db.columns import check_metric, merged, names_in
+from results_db.columns import check_metric, names_in
 from results_db.text import counted, short
 from results_db.views import tables
 from results_db.views.tables import Row
@@ -15,7 +15,6 @@ from results_db.views.tables import Row
 if TYPE_CHECKING:
     import pandas as pd
 
-    from results_db.contract import Experiment
     from results_db.frame import Frame
     from results_db.store.sql import SqlStore
 
@@ -66,7 +65,7 @@ def table(
     with choice.reading() as store:
         frame = choice.of(with_provenance(store, store.frame()))
         experiments = store.experiments()
-        by = grouping(frame, _cells(frame, experiments) if group is None else _names(group))
+        by = grouping(frame, options.cells_of(frame, experiments) if group is None else _names(group))
         shown = means(experiments)
         if metrics is not None:
             shown = dict.fromkeys(_names(metrics), ())
@@ -94,14 +93,6 @@ def table(
                 console.say(line)
         else:
             choice.say_nothing(store, frame)
-
-
-def _cells(frame: "Frame", experiments: "Mapping[str, Experiment]") -> list[str]:
-    """The keys that tell the cells of the completed runs' experiments apart."""
-    from results_db.query.gate import completed
-
-    there = set(completed(frame)["experiment"]) or set(experiments)
-    return merged([one.cells for name, one in experiments.items() if name in there]) or ["experiment"]
 
 
 def _names(text: str) -> list[str]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from imagination import registry
 from imagination.paper import LEADS, Number, Source
 from results_db.columns import config_keys, names_in
 from results_db.contract import Scalar, State, Store
@@ -44,6 +45,7 @@ def groups(frame: pd.DataFrame, number: Number, *, store: Store) -> list[Group]:
     `frame` holds runs of the store, as `Store.runs` gives them.
     """
     cell = {key: value for key, value in number.cell.items() if key != "effect"}
+    frame = _with_declared(frame)
     fitting = _in_cell(frame, cell)
     if number.table == "signs":
         sides = EFFECTS[str(number.cell["effect"])]
@@ -63,7 +65,7 @@ def runs_of(frame: pd.DataFrame, number: Number, *, store: Store) -> pd.DataFram
 
 def others(table: str, frame: pd.DataFrame, *, store: Store) -> pd.DataFrame:
     """The COMPLETED runs that would fit into the rows of this table that have no runs; they do not count."""
-    runs = completed(frame)
+    runs = completed(_with_declared(frame))
     fitting = [
         _in_cell(runs, number.cell)
         for number in TABLES[table]
@@ -89,6 +91,13 @@ def overridden(table: str, sweeps: Collection[str], *, store: Store) -> list[str
             if key not in own[launch.name]
         }
     )
+
+
+def _with_declared(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with all columns of the experiments whose paper this is: a store of others lacks them."""
+    papers = [one for one in registry.declarations() if one.numbers]
+    known = [name for one in papers for name in (*one.keys, *one.metrics)]
+    return frame.assign(**{name: None for name in known if name not in frame.columns})
 
 
 def _in_cell(runs: pd.DataFrame, cell: Mapping[str, Scalar]) -> pd.DataFrame:

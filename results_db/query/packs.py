@@ -42,6 +42,8 @@ def with_packs(store: Store, runs: "pd.DataFrame") -> "pd.DataFrame":
         for one in pack
         if one.state is State.COMPLETED and tries[one.attempt.run_id] == 1
     }
+    if "steps" not in runs.columns:  # no experiment of this store counts them
+        runs = runs.iloc[:0].assign(steps=float("nan"))
     chosen = runs[runs["run_id"].isin(about) & runs["steps"].notna() & (runs["seconds"] > 0)]
     sizes, devices = (
         zip(*(about[run_id] for run_id in chosen["run_id"]), strict=True) if len(chosen) else ((), ())

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from imagination.paper import SIMILARITY
-from results_db.columns import config_keys
-from results_db.contract import State, StoreError
+from results_db.columns import config_keys, merged
+from results_db.contract import Experiment, State, StoreError
 from results_db.paper import learning_order
 from results_db.paper.compare import compare, kept_values
 from results_db.paper.numbers import ABOUT, TABLES
@@ -22,11 +22,8 @@ from results_db.store.sql import SqlStore
 from results_db.text import cell_text, short
 from results_db.views.figures import boards, curves, metrics
 
-_VARIED = ("channels", "enc_layers", "step_layers", "dec_layers", "batch", "lr", "muon_lr", "reset")
-"""Config keys against which the metric is drawn, if the runs differ in them."""
-
-_CELL = ("experiment", "preset", "gol", "model_t", "ae", "rnn", "gan")
-"""Config keys by which the gallery can be filtered."""
+_FEWEST_VALUES = 4
+"""The metric is drawn against numbers of the config that have at least so many values in the kept runs."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +72,15 @@ def collect(
     kept = done[passed(done, min_accuracy=min_accuracy)]
     tables = {name: compare(name, frame, store=store, min_accuracy=min_accuracy) for name in TABLES}
     filled = {name: rows for name, rows in tables.items() if any(row["run"] for row in rows)}
-    shown = _spread(kept, most_runs)
-    runs = [run for row in records(shown) if (run := _run(store, row)) is not None]
+    experiments = [one for name, one in store.experiments().items() if name in set(done["experiment"])]
+    cells = merged([["experiment", "preset"], *(one.cells for one in experiments)])
+    shown = _spread(kept, most_runs, cells)
+    runs = [run for row in records(shown) if (run := _run(store, row, cells, experiments)) is not None]
     return Report(
         store=store.display_url,
         summary=_summary(done, kept),
         tables=filled,
-        pictures=list(_pictures(store, frame, done, kept, filled, min_accuracy=min_accuracy)),
+        pictures=list(_pictures(store, frame, kept, filled, experiments, min_accuracy=min_accuracy)),
         runs=runs,
         launches=_launches(store, done),
         left_out=len(kept) - len(runs),
@@ -115,20 +114,20 @@ def _values(column: "pd.Series[Any]") -> str:
     return ",".join(repr(value) if isinstance(value, float) else cell_text(value) for value in distinct)
 
 
-def _spread(kept: pd.DataFrame, most: int) -> pd.DataFrame:
+def _spread(kept: pd.DataFrame, most: int, cells: Sequence[str]) -> pd.DataFrame:
     """At most so many runs, taken in turn from every cell, so that each is represented."""
     if len(kept) <= most:
         return kept
-    turn = kept.groupby(list(_CELL), dropna=False).cumcount()
+    turn = kept.groupby(list(cells), dropna=False).cumcount()
     return kept.loc[turn.sort_values(kind="stable").index[:most].sort_values()]
 
 
 def _pictures(
     store: SqlStore,
     frame: pd.DataFrame,
-    done: pd.DataFrame,
     kept: pd.DataFrame,
     tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    experiments: Sequence[Experiment],
     *,
     min_accuracy: float | None,
 ) -> Iterable[Picture]:
@@ -146,11 +145,26 @@ def _pictures(
         yield _picture(
             "Learning order: when each state is learned", curves.draw(orders, similarity=SIMILARITY)
         )
-    yield _picture("Steps to the accuracy", metrics.steps(done, ["gol", "model_t"]))
-    by = "ae" if kept["ae"].nunique() > 1 else None
-    for key in _VARIED:
-        if key in kept and kept[key].nunique() > 3 and kept["metric"].notna().any():
-            yield _picture(f"The metric against {key}", metrics.against(kept, key, metric="metric", by=by))
+    done = completed(frame)
+    if "steps" in done and done["steps"].notna().any():
+        cells = merged(one.cells for one in experiments)[:2]
+        yield _picture("Steps to the accuracy", metrics.steps(done[done["steps"].notna()], cells))
+    for metric in dict.fromkeys(one.shown[0] for one in experiments if one.shown):
+        having = kept[kept[metric].notna()]
+        by = next((key for key in merged(one.cells for one in experiments) if _is_switch(having[key])), None)
+        for key in config_keys(having.columns):
+            if key != "seed" and _is_varied(having[key]):
+                drawn = metrics.against(having, key, metric=metric, by=by)
+                yield _picture(f"The metric {metric} against {key}", drawn)
+
+
+def _is_switch(column: "pd.Series[Any]") -> bool:
+    return set(column.dropna()) == {True, False}
+
+
+def _is_varied(column: "pd.Series[Any]") -> bool:
+    values = set(column.dropna())
+    return len(values) >= _FEWEST_VALUES and all(type(value) in (int, float) for value in values)
 
 
 def _picture(title: str, figure: Figure) -> Picture:
@@ -164,7 +178,9 @@ def _picture(title: str, figure: Figure) -> Picture:
     return Picture(title, text[text.index("<svg") :].replace("#000000", "currentColor"))
 
 
-def _run(store: SqlStore, row: Mapping[str, Any]) -> dict[str, Any] | None:
+def _run(
+    store: SqlStore, row: Mapping[str, Any], cells: Sequence[str], experiments: Sequence[Experiment]
+) -> dict[str, Any] | None:
     """A run of the gallery; None without decoded boards."""
     run_id = str(row["run_id"])
     try:
@@ -176,10 +192,11 @@ def _run(store: SqlStore, row: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "id": short(run_id),
         "seed": row["seed"],
-        "cell": {key: config[key] for key in _CELL if key in config},
+        "cell": {key: config[key] for key in cells if key in config},
         "metrics": {
             name: row[name]
-            for name in ("metric", "metric_plain", "metric_adv", "correlation", "train_accuracy", "steps")
+            for one in experiments
+            for name in (*one.shown, *([one.gate[0]] if one.gate else []), "steps")
             if row.get(name) is not None
         },
         "config": config,

@@ -92,16 +92,23 @@ def ingest(store: Store, *, adopt: bool = False) -> Ingested:
 
 def _is_trusted(store: Store, path: Path, found: Ingested) -> bool:
     """Whether the file is the store's owner's or root's. Whoever can write the folder could forge a result in it."""
-    trusted = store.trusted_owner
     with suppress(FileNotFoundError):  # another process ingested it
-        owner = path.stat().st_uid
-        if trusted is None or owner in (0, trusted):
+        if trusts(store, path):
             return True
         found.left.append(
-            f"{path} is not believed: user {owner} wrote it, and the store is user {trusted}'s; "
-            "to share the store: imagine-results db share GROUP"
+            f"{path} is not believed: user {path.stat().st_uid} wrote it, and the store is user "
+            f"{store.trusted_owner}'s; to share the store: imagine-results db share GROUP"
         )
     return False
+
+
+def trusts(store: Store, path: Path) -> bool:
+    """Whether a file in the spool was written by the store's owner, root, or in a shared store by anyone.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    return store.trusted_owner is None or path.stat().st_uid in (0, store.trusted_owner)
 
 
 def _ingest_heartbeats(store: Store, found: Ingested) -> None:

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,11 @@ def encode(entry: Spooled) -> bytes:
 
 
 def _plain(value: object) -> object:
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else vars(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if is_dataclass(value):
+        return vars(value)
+    raise TypeError(f"a record cannot hold {value!r}")
 
 
 def decode(data: bytes) -> Spooled:
@@ -94,7 +98,10 @@ def _record(plain: dict[str, Any]) -> RunRecord:
     samples = {name: base64.b64decode(npz) for name, npz in plain["samples"].items()}
     traces = {name: (steps, values) for name, (steps, values) in plain["traces"].items()}
     artifacts = {name: Artifact(**about) for name, about in plain.get("artifacts", {}).items()}
-    return RunRecord(**{**plain, "samples": samples, "traces": traces, "artifacts": artifacts})
+    metrics = {name: None if value is None else float(value) for name, value in plain["metrics"].items()}
+    return RunRecord(
+        **{**plain, "metrics": metrics, "samples": samples, "traces": traces, "artifacts": artifacts}
+    )
 
 
 class Spool:

@@ -1,9 +1,11 @@
 """The result of a run that another run builds on: in the store, or in the spool on its way there."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from results_db.contract import Attempt, Experiment, RunRecord, State, Store, UnknownRunError
+from results_db.contract import Artifact, Attempt, Experiment, RunRecord, State, Store, UnknownRunError
+from results_db.spool.ingest import trusts
 from results_db.spool.records import DamagedError, NewerFormatError, Spool
 
 
@@ -15,12 +17,14 @@ class Result:
         attempt: the attempt that made it, which names its files.
         config: the run's config.
         metrics: its metrics.
+        artifacts: the files that it left.
         missed: the gate that it missed, in words; None: it is kept.
     """
 
     attempt: Attempt
     config: dict[str, Any]
     metrics: dict[str, float | None]
+    artifacts: Mapping[str, Artifact]
     missed: str | None
 
 
@@ -45,14 +49,16 @@ def _result(store: Store, run_id: str) -> Result | State | None:
         (done,) = [one for one in store.attempts(run_id) if one["state"] == State.COMPLETED]
         attempt = Attempt(run_id, done["number"], done["restart"], done["nonce"])
         missed = experiment.missed(run["outcome"], run["metrics"])
-        return Result(attempt, run["config"], run["metrics"], missed)
+        return Result(attempt, run["config"], run["metrics"], store.artifacts(run_id), missed)
     spool = Spool(store.folder)
     for attempt in reversed(spool.attempts(run_id)):
         try:
+            if not trusts(store, spool.path(attempt)) or not store.standing(attempt):
+                continue
             ending = spool.read(attempt).ending
         except (OSError, DamagedError, NewerFormatError):
             continue  # `ingest` reports it
         if isinstance(ending, RunRecord):
             missed = experiment.missed(ending.outcome, ending.metrics)
-            return Result(attempt, run["config"], dict(ending.metrics), missed)
+            return Result(attempt, run["config"], dict(ending.metrics), ending.artifacts, missed)
     return State(run["state"])

@@ -48,10 +48,13 @@ def _record(connection: Connection, run: int) -> dict[str, Any]:
         select(trace.points, trace.steps, trace.values).where(trace.run == run)
     ).first()
     samples = connection.execute(select(sample.name, sample.npz).where(sample.run == run))
+    left = models.Artifact
+    artifacts = connection.execute(select(left.name, left.size, left.sha256).where(left.run == run))
     return {
         "outcome": head.outcome,
         "seconds": head.seconds,
         "metrics": rows.metrics_of(connection, run),
         "traces": {} if traces is None else rows.traces_in(*traces),
+        "artifacts": {name: [size, digest] for name, size, digest in artifacts},
         "samples": {name: base64.b64encode(npz).decode() for name, npz in samples},
     }

@@ -240,7 +240,15 @@ def declare(connection: Connection, name: str, known: Experiment) -> None:
     """Note what is known of an experiment, if that is new."""
     table = models.Experiment
     declared = json.loads(json.dumps(vars(known)))
-    before = connection.scalar(select(table.declared).where(table.name == name))
+    stored = {row.name: row.declared for row in connection.execute(select(table.name, table.declared))}
+    for other, one in stored.items():
+        both = {*known.keys}.intersection(one["metrics"]) | {*known.metrics}.intersection(one["keys"])
+        if both and other != name:
+            raise StoreError(
+                f"experiment '{name}' cannot share this store with {other}: {', '.join(sorted(both))} is a config key "
+                "of one and a metric of the other; name another store with --db"
+            )
+    before = stored.get(name)
     if before is None:
         insert_new(connection, table, [{"name": name, "declared": declared}], unique="name")
     elif before != declared:

@@ -1,5 +1,6 @@
 """Copies the files that runs build on into the store's folder, where their jobs find them by digest."""
 
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,10 +28,22 @@ def provide(spec: Spec, files: Files) -> None:
             raise ConfigError(f"needs: the file {given} is missing{source}")
         if found != need.sha256:
             raise ConfigError(f"needs: the file {given} has the digest {found}, not {need.sha256}{source}")
+        _copy(given, kept)
+
+
+def _copy(given: Path, kept: Path) -> None:
+    """Copy a file so that a crash leaves it whole or not at all; another launch may copy it at the same moment."""
+    copy = kept.with_name(f"{kept.name}.{secrets.token_hex(4)}.tmp")
+    try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        copy = kept.with_name(f"{kept.name}.tmp")
         shutil.copyfile(given, copy)
+        if digest(copy) != kept.name:
+            raise ConfigError(f"needs: the file {given} changed while it was copied; launch again")
         copy.replace(kept)
+    except OSError as error:
+        raise ConfigError(f"needs: cannot copy {given} to {kept}: {error.strerror}") from None
+    finally:
+        copy.unlink(missing_ok=True)
 
 
 def _assets(spec: Spec) -> Iterator[tuple[Path, AssetNeed]]:

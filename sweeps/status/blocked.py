@@ -1,7 +1,7 @@
 """Runs that a launch cannot train yet, because what they build on is not there."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from results_db.contract import ACTIVE, FAILURES, PlannedRun, State, Store
 from results_db.text import counted, short
@@ -13,7 +13,7 @@ def blocked(runs: Sequence[PlannedRun], store: Store, *, waits: bool) -> dict[st
     Args:
         runs: the runs to train.
         store: the store.
-        waits: whether runs can wait for others that earlier launches train, as Slurm's jobs do.
+        waits: whether runs can wait for the jobs of earlier launches, as Slurm's jobs do.
     """
     among = {run.run_id for run in runs}
     others = {need for run in runs for need in run.needs.values()} - among
@@ -38,21 +38,22 @@ def lines(runs: Mapping[str, str]) -> list[str]:
 def _reasons(needed: set[str], store: Store, *, waits: bool) -> dict[str, str]:
     """Why runs cannot build on these runs, by run id."""
     states = store.states(needed)
+    queued = {one.attempt.run_id for one in store.open_attempts() if one.job_id} if waits else set()
     found = {}
     for run_id in sorted(needed):
-        why = _why(run_id, states.get(run_id), store, waits=waits)
+        why = _why(run_id, states.get(run_id), store, queued=queued)
         if why is not None:
             found[run_id] = f"run {short(run_id)}, which they need, {why}"
     return found
 
 
-def _why(run_id: str, state: State | None, store: Store, *, waits: bool) -> str | None:
+def _why(run_id: str, state: State | None, store: Store, *, queued: Collection[str]) -> str | None:
     if state is None:
         return "is not in the store"
     if state in FAILURES:
         return f"{state.lower().replace('_', ' ')}; imagine-sweep retry trains it again"
     if state in ACTIVE:
-        return None if waits else "is trained by another launch; launch again when it is stored"
+        return None if run_id in queued else "is trained by another launch; launch again when it is stored"
     if state is not State.COMPLETED:
         return "is not trained yet; launch it first"
     run = store.run(run_id)
