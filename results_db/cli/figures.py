@@ -222,7 +222,7 @@ def steps(*, by: str | None, choice: options.Choice, place: options.Place) -> No
     for name in columns:
         check(name, config_keys(frame.columns), origin="--by")
     runs = completed(frame)
-    check("steps", frame.columns, origin="figure steps")
+    check("steps", list(frame.columns), origin="figure steps")
     _need(runs, "COMPLETED run", choice)
     files.save(metrics.steps(runs, columns), path)
     click.echo(str(path))
