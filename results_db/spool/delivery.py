@@ -160,6 +160,8 @@ class Delivery:
         """
         own = self._own[attempt]
         own.over = True
+        if own.reply is Reply.REFUSED and isinstance(ending, Ending):
+            return  # a newer attempt counts, and this one left nothing
         entry = Spooled(attempt, ending, own.provenance, time.monotonic() - own.since)
         try:
             self._spool.write(entry)
