@@ -49,7 +49,6 @@ class Declaration:
         gate: which completed runs are kept; None: all of them.
         runner: a `imagination.runner.Runner`, which trains packs of runs.
         function: instead of a runner, a function of one run: `run(config, recorder)`, see `imagination.function`.
-        figures: by name, functions that draw a run, see `results_db.views.figures.own`.
         numbers: the numbers of a paper that its runs are compared with: an `imagination.paper.Paper`.
     """
 
@@ -62,7 +61,6 @@ class Declaration:
     gate: Gate | None = None
     runner: str = ""
     function: str = ""
-    figures: Mapping[str, str] = field(default_factory=dict)
     numbers: str = ""
 
     @property
@@ -116,7 +114,7 @@ class Declaration:
             f"the gate '{self.gate}' is about a metric that metrics lacks",
         )
         _require(bool(self.runner) != bool(self.function), "give either runner or function")
-        for path in filter(None, (self.runner, self.function, self.numbers, *self.figures.values())):
+        for path in filter(None, (self.runner, self.function, self.numbers)):
             _require(_DOTTED.fullmatch(path), f"'{path}' is not of the form module:name")
         _require(self.presets, "presets is empty; give at least {'default': {}}")
         given = dict.fromkeys(needs(self.config), "0" * 64)
