@@ -1,4 +1,4 @@
-"""A training step as one launch: CUDA graphs. On a CPU, and where nobody asks for them, a step is an ordinary call."""
+"""A training step as one CUDA graph. On a CPU, or unless the user asks for graphs, a step is an ordinary call."""
 
 import logging
 from collections import Counter
@@ -21,8 +21,8 @@ _WARM_UP = 3
 def rows(live: int, device: torch.device) -> int:
     """How many rows a pack keeps for its live runs.
 
-    With graphs the next power of two, because every number needs graphs of its own. The rows of ended runs go on
-    training; nobody reads them.
+    With graphs it is the next power of two, because every number of rows needs graphs of its own. The rows of ended
+    runs go on training, and their results are ignored.
     """
     return 1 << (live - 1).bit_length() if _captures(device) else live
 

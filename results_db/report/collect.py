@@ -155,7 +155,7 @@ def _pictures(
         for key in config_keys(having.columns):
             if key != "seed" and _is_varied(having[key]):
                 drawn = metrics.against(having, key, metric=metric, by=by)
-                yield _picture(f"The metric {metric} against {key}", drawn)
+                yield _picture(f"{metric} against {key}", drawn)
 
 
 def _is_switch(column: "pd.Series[Any]") -> bool:
