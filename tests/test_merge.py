@@ -158,6 +158,22 @@ def test_drawn_values_join(store: SqlStore, other: SqlStore) -> None:
     assert store.runs()["lr"].tolist() == [config["lr"] for config in configs.values()]
 
 
+def test_what_builds_on_a_result_that_does_not_join_is_left_out(store: SqlStore, other: SqlStore) -> None:
+    """Else a run that was trained on their weights would stand here as if it built on ours."""
+    stored(store, RUN, 0.5)
+    stored(other, RUN, 0.6)
+    other.stage(
+        [PlannedRun(OTHER, {"seed": 1}, {"base": RUN}), PlannedRun(THIRD, {"seed": 2}, {"base": OTHER})]
+    )
+    for run_id in (OTHER, THIRD):
+        assert other.finish(start(other, run_id, WHO), record(run_id))
+    found = merge(store, other, prefer="ours")
+    assert (found.kept, found.unfit, found.joined) == ([RUN], [OTHER, THIRD], [])
+    assert OTHER not in store.states([OTHER])
+    found = merge(store, other, prefer="theirs")  # then all of the chain is theirs
+    assert (found.replaced, found.unfit, found.joined) == ([RUN], [], [OTHER, THIRD])
+
+
 def test_equal_results_are_skipped_and_different_ones_refused(store: SqlStore, other: SqlStore) -> None:
     for run_id in (RUN, OTHER):
         stored(store, run_id)

@@ -68,7 +68,8 @@ def merge(
     Runs with different results are listed, and nothing is merged, unless --prefer says which stays. With `--prefer
     theirs` our result is discarded, as by `discard`.
 
-    Active runs are left out. To bring them, merge again when they have ended. Repeating a merge changes nothing.
+    Active runs are left out. To bring them, merge again when they have ended. Results that build on results that do not
+    join are left out, too. Repeating a merge changes nothing.
 
     Example: imagine-results merge node7.db --db outputs/imagine.db
     """
@@ -89,7 +90,7 @@ def merge(
             f"{counted(len(found.conflicts), 'run')} of {source.display_url} with other results than here; nothing was "
             "merged; give --prefer ours or --prefer theirs"
         )
-    return console.SOME_FAILED if found.active else 0
+    return console.SOME_FAILED if found.active or found.unfit else 0
 
 
 def _say_merged(found: "Merged", other: str, *, dry_run: bool) -> None:
@@ -110,6 +111,8 @@ def _say_merged(found: "Merged", other: str, *, dry_run: bool) -> None:
         console.say(f"{counted(len(found.without_weights), 'stored run')} came without weights")
     if found.active:
         console.say(f"left out, because active: {some(found.active)}; merge again when they have ended")
+    if found.unfit:
+        console.say(f"left out, because they build on results that do not join: {some(found.unfit)}")
 
 
 @click.command()

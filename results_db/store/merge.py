@@ -31,6 +31,7 @@ class _Fate(Enum):
     STAYS = "ours stays as it is"
     ACTIVE = "one of them is active"
     CONFLICT = "the results differ"
+    UNFIT = "it builds on a result that does not join"
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Merged:
         same: runs with equal results.
         kept: runs with different results that keep ours.
         active: runs that were left out, because they are active in one of the stores.
+        unfit: stored runs that were left out, because they build on results that do not join.
         conflicts: runs with different results, if none is preferred; then nothing is merged.
         without_weights: stored runs among the first two of which the other store has no weights.
         launches: the number of launches that this store had not.
@@ -84,6 +86,7 @@ class Merged:
     same: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     active: list[str] = field(default_factory=list)
+    unfit: list[str] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
     without_weights: list[str] = field(default_factory=list)
     launches: int = 0
@@ -144,10 +147,30 @@ _Fates = list[tuple[_Run, _Run | None, _Fate]]
 def _fates(ours: Connection, theirs: Connection, *, prefer: Prefer | None) -> _Fates:
     """In the order in which the other store staged its runs."""
     own = {run.run_id: run for run in _runs(ours)}
-    return [
+    fates = [
         (run, mine, _fate(ours, run, mine, prefer=prefer))
         for run in _runs(theirs)
         for mine in (own.get(run.run_id),)
+    ]
+    return _with_unfit(theirs, fates)
+
+
+def _with_unfit(theirs: Connection, fates: _Fates) -> _Fates:
+    """Leaves out the results of runs that need, directly or not, a result of the other store that does not join."""
+    run, need = models.Run, models.Need
+    needs = theirs.execute(select(run.run_id, need.needed).join(need, need.run == run.id)).all()
+    outside = (_Fate.CONFLICT, _Fate.ACTIVE, _Fate.STAYS)
+    missing = {each.run_id for each, _, fate in fates if fate in outside}
+    while True:
+        more = {run_id for run_id, needed in needs if needed in missing} - missing
+        if not more:
+            break
+        missing |= more
+    return [
+        (each, own, _Fate.UNFIT)
+        if each.run_id in missing and each.result is not None and fate in (_Fate.JOINS, _Fate.REPLACES)
+        else (each, own, fate)
+        for each, own, fate in fates
     ]
 
 
@@ -210,6 +233,7 @@ def _merged(fates: _Fates, *, kept: bool) -> Merged:
         same=ids[_Fate.SAME],
         kept=ids[_Fate.CONFLICT] if kept else [],
         active=ids[_Fate.ACTIVE],
+        unfit=ids[_Fate.UNFIT],
         conflicts=[] if kept else conflicts,
     )
 
