@@ -1,7 +1,8 @@
 """Effects: how the metric changes with config keys, in pairs of runs, between groups, and by regression.
 
 Only kept runs count. Two runs are a pair if all their other config keys are equal, the seed among them. Pairs need
-fewer runs than independent groups, because both runs of a pair have the same drawn shape.
+fewer runs than independent groups, because both runs of a pair have the same drawn shape. Keys that always change
+together with the factor, such as the learning rate with the optimizer, are no reason against a pair; they are named.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,7 +79,7 @@ class Effect:
         levels: every combination of the factors' values that has runs.
         differences: of each factor, with the other one fixed.
         interaction: of two factors with two values each: how the effect of one depends on the other.
-        also: other config keys in which runs differ between the levels, so that they are no pairs.
+        also: other config keys that always change together with a factor: two levels have no value in common.
     """
 
     levels: Sequence[Level]
@@ -160,22 +161,18 @@ def effect(
         )
     cells = [dict(zip(factors, cell, strict=True)) for cell in product(*found.values())]
     levels = [_level(runs, kept, cell, metric) for cell in cells]
-    equal = [key for key in keys if key not in factors]
     sides = [_in_cell(kept, cell) for cell in cells]
     comparisons = [pair for pair in _comparisons(cells, factors) if all(levels[place].run for place in pair)]
     if not comparisons:
         raise StoreError(
             f"KEY: no two combinations of {' and '.join(factors)} that have runs differ in one key alone; give one key"
         )
+    rest = [key for key in keys if key not in factors]
+    also = [key for key in rest if any(_is_apart([sides[place] for place in pair], key) for pair in comparisons)]
+    equal = [key for key in rest if key not in also]
     differences = [_difference(cells, sides, index, base, equal, metric) for index, base in comparisons]
     whole = len(factors) == 2 and len(cells) == 4 and all(level.run for level in levels)
     interaction = _interaction(cells, sides, equal, metric) if whole else None
-    alone = [
-        (sides[index], sides[base])
-        for (index, base), each in zip(comparisons, differences, strict=True)
-        if not each.pairs and len(sides[index]) and len(sides[base])
-    ]
-    also = list(dict.fromkeys(key for pair in alone for key in _confounded(pair, equal)))
     return Effect([level for level in levels if level.run], differences, interaction, also)
 
 
@@ -268,14 +265,10 @@ def _contrast(groups: Sequence[Sequence[float]], signs: Sequence[int]) -> Interv
     return Interval(mean, mean - half, mean + half)
 
 
-def _confounded(sides: Sequence[pd.DataFrame], equal: Sequence[str]) -> list[str]:
-    """The keys of which two levels have no value in common."""
-    found = []
-    for key in equal:
-        first, second = ({row[key] for row in records(side[[key]])} for side in sides)
-        if not first & second:
-            found.append(key)
-    return found
+def _is_apart(sides: Sequence[pd.DataFrame], key: str) -> bool:
+    """Whether the kept runs of two levels have no value of the key in common. Seeds tell pairs apart, always."""
+    first, second = ({row[key] for row in records(side[[key]])} for side in sides)
+    return key != "seed" and bool(first) and bool(second) and not first & second
 
 
 def regression(frame: pd.DataFrame, *, metric: str, min_accuracy: float | None = None) -> Regression:
