@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from training_helpers import random, tiny, train
 
 from imagination.training import native
-from imagination.training.blocks import Blocks
+from imagination.training.blocks import Blocks, lstm_cell
 
 compiled = pytest.mark.skipif(native.library() is None, reason="no compiled kernels here")
 
@@ -62,6 +62,41 @@ def test_a_stack_and_its_gradients_are_what_double_precision_computes(
 def close(found, wanted):
     scale = max(1.0, float(wanted.detach().abs().max()))
     torch.testing.assert_close(found.detach().double() / scale, wanted.detach() / scale, rtol=0, atol=2e-6)
+
+
+@compiled
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_lstm_cell_and_its_gradients_are_what_double_precision_computes(is_first):
+    """i, f, o = sigmoid, g = tanh of the sum of the gates' terms; c = f c + i g; h = o tanh(c)."""
+    runs, boards, channels = 2, 5, 3
+    terms = [4 * random(runs, boards, 4 * channels, 3, 4, seed=seed) for seed in range(1 if is_first else 2)]
+    terms[0][0, 0, 0, 0, 0] = 90.0  # the exponential of -90 and of 180 are no float32
+    old = random(runs, boards, channels, 3, 4, seed=5)
+    gates, before = [folded(term) for term in terms], None if is_first else folded(old).values
+    h, c = lstm_cell(gates, before, forget_bias=1.0)
+    found = [h.unfold(), Blocks(c, boards).unfold()]
+    upstream = [random(*each.shape, seed=7) for each in found]
+    inputs = [each.values for each in gates] + ([] if before is None else [before])
+    gradients = torch.autograd.grad(found, inputs, upstream)
+    plain = [each.double().requires_grad_() for each in (*terms, *([] if is_first else [old]))]
+    i, f, g, o = sum(plain[: len(terms)]).unflatten(2, (4, channels)).unbind(2)
+    state = i.sigmoid() * g.tanh() + (0 if is_first else (f + 1).sigmoid() * plain[-1])
+    wanted = [o.sigmoid() * state.tanh(), state]
+    for each, expected in zip(found, wanted, strict=True):
+        close(each, expected)
+    expected = torch.autograd.grad(wanted, plain, [each.double() for each in upstream])
+    for each, right in zip(gradients, expected, strict=True):
+        close(Blocks(each, boards).unfold(), right)
+
+
+@compiled
+def test_a_diverged_cell_is_nan_and_harms_no_other():
+    gates = random(2, 3, 4, 2, 2)
+    gates[0, 0, 0, 0, 0] = torch.nan
+    h, c = lstm_cell([folded(gates)], None, forget_bias=1.0)
+    assert h.unfold()[0, 0, 0, 0, 0].isnan()
+    assert Blocks(c, 3).unfold()[0, 0, 0, 0, 0].isnan()
+    assert h.values.isnan().sum() == 1
 
 
 @compiled

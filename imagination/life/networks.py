@@ -12,9 +12,7 @@ from typing_extensions import override
 
 from imagination.life.config import LifeConfig, LifeCountConfig, LifeStateConfig
 from imagination.training import layers
-from imagination.training.blocks import Blocks
 from imagination.training.layers import Activations, ParameterLayout
-from imagination.training.pixels import Pixels
 
 DECODER, ADVERSARY = "decoder", "adversary"
 """Names of the decoder trained with the network, and of the adversarial decoder trained after it."""
@@ -50,11 +48,9 @@ def decode(parameters: Mapping[str, Tensor], hidden: Activations, *, name: str, 
     return layers.boards(layers.convolutions(parameters, name, hidden, layers=depth, linear_end=True))
 
 
-def _encode(
-    config: LifeConfig, parameters: Mapping[str, Tensor], first: Tensor, *, compiled: bool = True
-) -> Activations:
-    """h_0 of s_1 `[R, B, H, W]`; `compiled` as in `layers.fold`."""
-    folded = layers.fold(first, parameters["encoder.0.weight"], compiled=compiled)
+def _encode(config: LifeConfig, parameters: Mapping[str, Tensor], first: Tensor) -> Activations:
+    """h_0 of s_1 `[R, B, H, W]`."""
+    folded = layers.fold(first, parameters["encoder.0.weight"])
     encoded = layers.convolutions(parameters, "encoder", folded, layers=config.enc_layers)
     if not isinstance(encoded, Tensor):
         return encoded
@@ -112,10 +108,8 @@ class CountNetwork(Network):
 
     @override
     def hidden_states(self, parameters: Mapping[str, Tensor], first: Tensor) -> Sequence[Activations]:
-        encoded = _encode(self._config, parameters, first, compiled=False)
-        assert not isinstance(encoded, Blocks)
-        hidden = [encoded]
-        cells: list[tuple[Tensor | Pixels, Tensor] | None] = [None] * self._config.lstm_layers
+        hidden = [_encode(self._config, parameters, first)]
+        cells: list[tuple[Activations, Tensor] | None] = [None] * self._config.lstm_layers
         for timestep in range(self._config.model_t):
             x = hidden[0] if timestep == 0 else None
             for layer, cell in enumerate(cells):

@@ -60,6 +60,35 @@ class Blocks:
         return Blocks(apply(self.values, list(slopes), residual, *weights, *biases), self.boards)
 
 
+def lstm_cell(gates: Sequence[Blocks], before: Tensor | None, *, forget_bias: float) -> tuple[Blocks, Tensor]:
+    """One step of an LSTM's cells: the new h, and the new c as the values of blocks.
+
+    Borders stay zero, because tanh(0) is 0. Arguments as in `native.lstm_forward`.
+    """
+    apply: Callable[..., tuple[Tensor, Tensor]] = _Cell.apply
+    h, c = apply(forget_bias, before, *(each.values for each in gates))
+    return Blocks(h, gates[0].boards), c
+
+
+class _Cell(torch.autograd.Function):
+    """See `lstm_cell`."""
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, forget_bias: float, before: Tensor | None, *gates: Tensor) -> tuple[Tensor, Tensor]:
+        h, c, activations = native.lstm_forward(gates, before, forget_bias=forget_bias)
+        ctx.activations, ctx.terms = activations, len(gates)
+        ctx.save_for_backward(before, c)
+        return h, c
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (before, c), (of_h, of_c) = ctx.saved_tensors, gradients
+        of_gates, of_before = native.lstm_backward(ctx.activations, before, c, of_h=of_h, of_c=of_c)
+        return (None, of_before, *[of_gates] * ctx.terms)
+
+
 class _Stack(torch.autograd.Function):
     """See `Blocks.convolutions`. The convolutions' outputs are kept for the backward pass."""
 

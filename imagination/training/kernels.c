@@ -1,4 +1,4 @@
-/* The kernels of `native.py`, for one core with AVX-512: 3x3 convolutions and their gradients.
+/* The kernels of `native.py`, for one core with AVX-512: 3x3 convolutions, LSTM cells, and their gradients.
 
    Activations are [runs, groups, channels, H + 2, W + 2, 16]: the lanes of a vector are 16 boards, and each board has a
    border of zeros. So every number of channels fills whole vectors. Each run is computed by itself. */
@@ -498,6 +498,64 @@ int stack_backward(const float *x, const float *const *weights, const float *slo
                 for (long k = 0; k < size; k++) ((vec *)dx)[g * size + k] += given[k];
         }
     }
+    return 0;
+}
+
+/* --- the cell of a convolutional LSTM, see `layers.lstm_step` --- */
+
+/* e^x by the polynomial of Cephes (Moshier, 1992), exactly 1 at 0. */
+INLINE vec exponential(vec x) {
+    const vec shift = (vec){0} + 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    const float p[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, .5f};
+    ints high = x > 87.0f, low = x < -87.0f; /* NaN is neither, and stays */
+    x = (vec)((high & (ints)((vec){0} + 87.0f)) | (low & (ints)((vec){0} - 87.0f)) | (~(high | low) & (ints)x));
+    vec rounded = x * 1.44269504f + shift, n = rounded - shift;
+    vec r = x - n * .693359375f + n * 2.12194440e-4f, sum = (vec){0} + p[0];
+    for (int k = 1; k < 6; k++) sum = sum * r + p[k];
+    ints power = ((ints)rounded - (ints)shift + 127) << 23;
+    return (sum * r * r + r + 1.0f) * (vec)power;
+}
+
+INLINE vec sigmoid(vec x) { return 1.0f / (1.0f + exponential(-x)); }
+INLINE vec tangent(vec x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; } /* tanh, exactly 0 at 0 */
+
+/* The new c and h [blocks, size], and the activations [blocks, 4, size] of the gates input, forget, cell, output.
+   `more` is added to the gates; without `before`, the state before is zero. */
+int lstm_forward(const float *gates, const float *more, const float *before, float remember, float *activations,
+                 float *c, float *h, long blocks, long size) {
+    for (long b = 0; b < blocks; b++)
+        for (long k = 0; k < size; k++) {
+            long at = 4 * b * size + k, here = b * size + k;
+            vec x[4], *a = (vec *)activations + at;
+            for (int gate = 0; gate < 4; gate++) {
+                x[gate] = ((const vec *)gates)[at + gate * size];
+                if (more) x[gate] += ((const vec *)more)[at + gate * size];
+            }
+            vec i = sigmoid(x[0]), f = sigmoid(x[1] + remember), g = tangent(x[2]), o = sigmoid(x[3]), now = i * g;
+            if (before) now += f * ((const vec *)before)[here];
+            a[0] = i, a[size] = f, a[2 * size] = g, a[3 * size] = o;
+            ((vec *)c)[here] = now, ((vec *)h)[here] = o * tangent(now);
+        }
+    return 0;
+}
+
+/* The gradients of the gates and, if there is `before`, of that; `dc` and `dh` are those of the results. */
+int lstm_backward(const float *activations, const float *before, const float *c, const float *dc, const float *dh,
+                  float *dgates, float *dbefore, long blocks, long size) {
+    for (long b = 0; b < blocks; b++)
+        for (long k = 0; k < size; k++) {
+            long at = 4 * b * size + k, here = b * size + k;
+            const vec *a = (const vec *)activations + at;
+            vec i = a[0], f = a[size], g = a[2 * size], o = a[3 * size], *d = (vec *)dgates + at;
+            vec t = tangent(((const vec *)c)[here]), up = ((const vec *)dh)[here];
+            vec of_c = ((const vec *)dc)[here] + up * o * (1.0f - t * t);
+            vec old = before ? ((const vec *)before)[here] : (vec){0};
+            d[0] = of_c * g * i * (1.0f - i);
+            d[size] = of_c * old * f * (1.0f - f);
+            d[2 * size] = of_c * i * (1.0f - g * g);
+            d[3 * size] = up * t * o * (1.0f - o);
+            if (dbefore) ((vec *)dbefore)[here] = of_c * f;
+        }
     return 0;
 }
 

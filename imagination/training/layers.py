@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagination.training import gpu, native, philox
+from imagination.training import blocks, gpu, native, philox
 from imagination.training.blocks import Blocks
 from imagination.training.pixels import Pixels
 
@@ -87,21 +87,20 @@ def kernels_first(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int,
     return {**dict(sorted(kernels.items(), key=lambda item: item[1])), **shapes}
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, stride: int = 1) -> Tensor:
     """One convolution per run, zero-padded by half a kernel on every side.
 
     Args:
         x: `[B, R*C_in, H, W]`.
         weight: `[R, C_out, C_in, k, k]`, k odd.
-        bias: `[R, C_out]`, or None.
+        bias: `[R, C_out]`.
         stride: of the kernel; H and W become ceil(H / stride) and ceil(W / stride).
 
     Returns:
         `[B, R*C_out, H, W]`.
     """
     runs, kernel = weight.shape[0], weight.shape[-1]
-    flat = None if bias is None else bias.flatten()
-    return F.conv2d(x, weight.flatten(0, 1), flat, padding=kernel // 2, stride=stride, groups=runs)
+    return F.conv2d(x, weight.flatten(0, 1), bias.flatten(), padding=kernel // 2, stride=stride, groups=runs)
 
 
 def convolutions(
@@ -141,9 +140,9 @@ def lstm_shapes(name: str, *, channels: int, kernel: int) -> dict[str, tuple[int
 def lstm_step(
     parameters: Mapping[str, Tensor],
     name: str,
-    x: Tensor | Pixels | None,
-    state: tuple[Tensor | Pixels, Tensor] | None,
-) -> tuple[Tensor | Pixels, Tensor]:
+    x: Activations | None,
+    state: tuple[Activations, Tensor] | None,
+) -> tuple[Activations, Tensor]:
     """One step of a convolutional LSTM cell (Shi et al., 2015, without peepholes).
 
     i, f, o = sigmoid(W_x * x + W_h * h + b), with 1 added to f's; g = tanh(...); c <- f c + i g; h <- o tanh(c).
@@ -151,22 +150,27 @@ def lstm_step(
     Args:
         parameters: by name, each `[R, ...]`.
         name: of the cell.
-        x: input `[B, R*C, H, W]` or `Pixels`; None for zeros, which need no convolution.
-        state: h, as x, and c `[B, R, C, H, W]` (`[R, B, H, W, C]` beside `Pixels`); None for zeros. At least one of x
-            and state is given.
+        x: the input; None for zeros, which need no convolution.
+        state: h, in the layout of x, and c, float32 with an axis of its own for each run: `[B, R, C, H, W]`,
+            `[R, B, H, W, C]` beside `Pixels`, or as the values of `Blocks`. None for zeros. At least one of x and
+            state is given.
 
     Returns:
         The new (h, c).
     """
     bias = parameters[f"{name}.bias"]
-    terms = []
+    terms: list[Activations] = []
     if x is not None:
         terms.append(_gates(x, parameters[f"{name}.input.weight"], bias))
     if state is not None:
-        terms.append(_gates(state[0], parameters[f"{name}.hidden.weight"], None if terms else bias))
-    gates = terms[0] if len(terms) == 1 else terms[0] + terms[1]
+        rest = torch.zeros_like(bias) if terms else bias
+        terms.append(_gates(state[0], parameters[f"{name}.hidden.weight"], rest))
+    if compiled := [term for term in terms if isinstance(term, Blocks)]:
+        return blocks.lstm_cell(compiled, state and state[1], forget_bias=FORGET_BIAS)
+    values = [term if isinstance(term, Tensor) else term.values for term in terms]
+    gates = values[0] if len(values) == 1 else values[0] + values[1]
     # Runs or gates have their own axis here, which keeps the memory layout; c is float32.
-    folded = isinstance(x if x is not None else state and state[0], Tensor)
+    folded = isinstance(terms[0], Tensor)
     apart, axis = (
         (gates.unflatten(1, (bias.shape[0], 4, -1)), 2) if folded else (gates.unflatten(-1, (4, -1)), -2)
     )
@@ -177,11 +181,11 @@ def lstm_step(
     return h.flatten(1, 2) if folded else Pixels(h), c
 
 
-def _gates(x: Tensor | Pixels, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _gates(x: Activations, weight: Tensor, bias: Tensor) -> Activations:
     """What one input adds to all gates, before their activations."""
     if isinstance(x, Tensor):
         return convolve(x, weight, bias)
-    return x.convolutions([weight], [bias], slopes=[1.0]).values
+    return x.convolutions([weight], [bias], slopes=[1.0])
 
 
 def fold(boards: Tensor, weight: Tensor, *, compiled: bool = True) -> Activations:

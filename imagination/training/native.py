@@ -38,6 +38,8 @@ _ARGUMENTS = {
     "weights": [*[_POINTER] * 4, *[_LONG] * 7],
     "stack_forward": [*[_POINTER] * 7, *[_LONG] * 5],
     "stack_backward": [*[_POINTER] * 8, _INT, _POINTER, *[_LONG] * 5],
+    "lstm_forward": [*[_POINTER] * 3, _FLOAT, *[_POINTER] * 3, *[_LONG] * 2],
+    "lstm_backward": [*[_POINTER] * 7, *[_LONG] * 2],
     "philox": [*[_POINTER] * 2, _WORD, *[_LONG] * 3, _POINTER],
     "dropout": [*[_POINTER] * 2, _WORD, *[_LONG] * 7, _WORD, _FLOAT, _POINTER],
 }
@@ -207,6 +209,43 @@ def weight_gradients(x: Tensor, gradient: Tensor, *, stride: int = 1) -> tuple[T
     sizes = (runs, groups, channels, out, high, wide, stride)
     _kernels().weights(*map(_pointer, (x, gradient, weight, bias)), *sizes)
     return weight, bias
+
+
+def lstm_forward(
+    gates: Sequence[Tensor], before: Tensor | None, *, forget_bias: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of an LSTM's cells: the new h and c, and the gates' activations for `lstm_backward`.
+
+    Args:
+        gates: one or two tensors `[R, G, 4 C, H + 2, W + 2, 16]`; their sum are the gates before their activations.
+        before: c before, `[R, G, C, H + 2, W + 2, 16]`; None for zeros.
+        forget_bias: see `layers.lstm_step`.
+    """
+    runs, groups, width, high, wide, _ = gates[0].shape
+    activations = torch.empty_like(gates[0])
+    c, h = gates[0].new_empty((2, runs, groups, width // 4, high, wide, LANES))
+    first, more = gates if len(gates) == 2 else (gates[0], None)
+    found = map(_pointer, (activations, c, h))
+    sizes = _cells(c)
+    _done(_kernels().lstm_forward(*map(_pointer, (first, more, before)), forget_bias, *found, *sizes))
+    return h, c, activations
+
+
+def lstm_backward(
+    activations: Tensor, before: Tensor | None, c: Tensor, *, of_h: Tensor, of_c: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of the gates and of c before, from those of the new h and c."""
+    of_gates = torch.empty_like(activations)
+    of_before = None if before is None else torch.empty_like(before)
+    given = (activations, before, c, of_c.contiguous(), of_h.contiguous())
+    _done(_kernels().lstm_backward(*map(_pointer, (*given, of_gates, of_before)), *_cells(c)))
+    return of_gates, of_before
+
+
+def _cells(c: Tensor) -> tuple[int, int]:
+    """The number of groups of boards, and of vectors in each."""
+    groups = c.shape[0] * c.shape[1]
+    return groups, c.numel() // groups // LANES
 
 
 def philox(seeds: Tensor, steps: Tensor, *, stream: int, lanes: int, count: int) -> Tensor:

@@ -27,8 +27,8 @@ def effect(
     """Show what a config key does to the metric: of each value, and as differences with 95% intervals.
 
     Each difference is printed twice: over pairs of kept runs that are equal in all other config keys and the seed, and
-    over all kept runs. If another key always changes together with KEY, pairs differ in it, too, and it is named. For two KEYs with two values each there is also their interaction: how the effect of one depends
-    on the other.
+    over all kept runs. If another key always changes together with KEY, pairs differ in it, too, and it is named. For
+    two KEYs with two values each there is also their interaction: how the effect of one depends on the other.
 
     Without a KEY, a regression on all config keys in which the runs differ says which of them the metric depends on.
 

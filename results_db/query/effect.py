@@ -168,7 +168,9 @@ def effect(
             f"KEY: no two combinations of {' and '.join(factors)} that have runs differ in one key alone; give one key"
         )
     rest = [key for key in keys if key not in factors]
-    also = [key for key in rest if any(_is_apart([sides[place] for place in pair], key) for pair in comparisons)]
+    also = [
+        key for key in rest if any(_is_apart([sides[place] for place in pair], key) for pair in comparisons)
+    ]
     equal = [key for key in rest if key not in also]
     differences = [_difference(cells, sides, index, base, equal, metric) for index, base in comparisons]
     whole = len(factors) == 2 and len(cells) == 4 and all(level.run for level in levels)
