@@ -45,6 +45,28 @@ def stack(named, name, x, count, *, linear_end=False):
     return x
 
 
+def transposed(x, weight):
+    """The adjoint of `convolution`: every pixel of `[B, O, H, W]` is spread by the kernels `[O, C, k, k]`."""
+    kernel, (height, width) = weight.shape[-1], x.shape[2:]
+    side = kernel // 2
+    out = np.zeros((len(x), weight.shape[1], height + 2 * side, width + 2 * side))
+    for i in range(kernel):
+        for j in range(kernel):
+            out[:, :, i : i + height, j : j + width] += np.einsum("bohw,oc->bchw", x, weight[:, :, i, j])
+    return out[:, :, side : side + height, side : side + width]
+
+
+def decode(config, named, hidden):
+    """The network's own decoder, `[B, H, W]`."""
+    if not getattr(config, "tied", False):
+        return stack(named, "decoder", hidden, config.dec_layers, linear_end=True)[:, 0]
+    for layer in reversed(range(config.enc_layers)):
+        bias = named[f"decoder.{config.enc_layers - 1 - layer}.bias"]
+        hidden = transposed(hidden, named[f"encoder.{layer}.weight"]) + bias[:, None, None]
+        hidden = leaky(hidden) if layer else hidden
+    return hidden[:, 0]
+
+
 def linear(named, name, x):
     """One number per board: all channels of `[B, C, H, W]`, each row by row, against one weight each."""
     return x.reshape(len(x), -1) @ named[f"{name}.weight"][0] + named[f"{name}.bias"][0]

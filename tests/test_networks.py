@@ -101,6 +101,8 @@ NETWORKS = [
             {"residual": False},
             {"enc_layers": 3, "dec_layers": 2, "kernel": 5},
             {"channels": 16},
+            {"tied": True},
+            {"tied": True, "enc_layers": 2, "kernel": 5},
             {"gol": 1, "model_t": 1},
         )
     ),
@@ -130,8 +132,8 @@ def test_hidden_and_decoded_states_are_what_double_precision_computes(config, ru
         compute = reference.state_hidden if is_state else reference.count_hidden
         for ours, wanted in zip(hidden, compute(config, plain, first[run].numpy()), strict=True):
             np.testing.assert_allclose(of_run(ours, run, runs), wanted, rtol=1e-4, atol=1e-5)
-            decoded = decode(named, ours, name="decoder", depth=config.dec_layers)[run]
-            board = reference.stack(plain, "decoder", wanted, config.dec_layers, linear_end=True)[:, 0]
+            decoded = decode(named, ours, name="decoder", depth=config.decoder_depth)[run]
+            board = reference.decode(config, plain, wanted)
             np.testing.assert_allclose(decoded.numpy(), board, rtol=1e-4, atol=1e-5)
 
 

@@ -18,7 +18,7 @@ class LifeConfig(RunConfig):
             network; or `joint` (only life_state): of the network itself, so the generator's gradient reaches the
             hidden states.
         channels: width of every hidden layer.
-        enc_layers, dec_layers: convolutions of the encoder and of the decoder.
+        enc_layers, dec_layers: convolutions of the encoder and of the decoder; for a decoder that is `tied`, see there.
         kernel: side of the convolution kernels, odd.
         reset: probability that a sequence of the chain sampler begins with a fresh board.
         board: side of the square training boards.
@@ -90,6 +90,11 @@ class LifeConfig(RunConfig):
         return self.adv_layers or self.dec_layers
 
     @property
+    def decoder_depth(self) -> int:
+        """Convolutions of the network's own decoder."""
+        return self.dec_layers
+
+    @property
     @override
     def total_steps(self) -> int:
         """The largest number of updates, in all stages: the total of a progress bar."""
@@ -159,6 +164,8 @@ class LifeStateConfig(LifeConfig):
         residual: whether h <- h + step(h); if not, h <- step(h).
         loss: `bce` (with logits, threshold at logit 0) or `l2` (linear output, threshold .5).
         eval_board: side of the boards that the metrics are computed on.
+        tied: whether the decoder is the encoder in reverse: as many convolutions, each the transpose of the encoder's,
+            with biases of its own. An adversarial decoder is never tied.
     """
 
     experiment: str = setting("life_state", choices=("life_state",))
@@ -169,6 +176,12 @@ class LifeStateConfig(LifeConfig):
     residual: bool = setting(True)
     loss: str = setting("bce", choices=("bce", "l2"), packs=True)
     eval_board: int = setting(20, low=3, high=256, packs=True)
+    tied: bool = setting(False, before=False)
+
+    @property
+    @override
+    def decoder_depth(self) -> int:
+        return self.enc_layers if self.tied else self.dec_layers
 
     @override
     def check(self) -> None:

@@ -169,7 +169,7 @@ class LifeExperiment(LifeStage[C]):
 
     def decode(self, named: Mapping[str, Tensor], hidden: Activations) -> Tensor:
         """The network's own decoder: its linear output, float32 `[R, B, H, W]`."""
-        return networks.decode(named, hidden, name=networks.DECODER, depth=self.shape.dec_layers)
+        return networks.decode(named, hidden, name=networks.DECODER, depth=self.shape.decoder_depth)
 
     def traced(
         self, named: Mapping[str, Tensor], hidden: Sequence[Activations], sequence: Tensor
@@ -206,7 +206,7 @@ class LifeExperiment(LifeStage[C]):
         """By name in samples and metrics: each decoder's name in the weights, and its depth."""
         config = self.shape
         own = "adversarial" if config.gan == "joint" else "plain"
-        found = {own: (networks.DECODER, config.dec_layers)}
+        found = {own: (networks.DECODER, config.decoder_depth)}
         trained = [value for name, value in weights.items() if name.startswith(f"{networks.ADVERSARY}.")]
         if trained and all(bool(value.isfinite().all()) for value in trained):  # else it diverged
             found["adversarial"] = (networks.ADVERSARY, config.adv_depth)

@@ -44,8 +44,21 @@ def stack_shapes(
 
 
 def decode(parameters: Mapping[str, Tensor], hidden: Activations, *, name: str, depth: int) -> Tensor:
-    """A decoder's linear output, float32 `[R, B, H, W]`, for a hidden state."""
+    """A decoder's linear output, float32 `[R, B, H, W]`, for a hidden state.
+
+    A decoder that has no weights of its own is the encoder in reverse.
+    """
+    if f"{name}.0.weight" not in parameters:
+        parameters = {**parameters, **_transposed_encoder(parameters, name=name, depth=depth)}
     return layers.boards(layers.convolutions(parameters, name, hidden, layers=depth, linear_end=True))
+
+
+def _transposed_encoder(parameters: Mapping[str, Tensor], *, name: str, depth: int) -> dict[str, Tensor]:
+    """Weights for `name`, `[R, in, out, k, k]` of the encoder's `[R, out, in, k, k]`, turned by half a circle."""
+    weights = [parameters[f"encoder.{layer}.weight"] for layer in reversed(range(depth))]
+    return {
+        f"{name}.{layer}.weight": weight.transpose(1, 2).flip(-2, -1) for layer, weight in enumerate(weights)
+    }
 
 
 def _encode(config: LifeConfig, parameters: Mapping[str, Tensor], first: Tensor) -> Activations:
@@ -69,8 +82,10 @@ class StateNetwork(Network):
         shapes = stack_shapes("encoder", config, depth=config.enc_layers, channels_in=1)
         for name in dict.fromkeys(self._step_names()):
             shapes |= stack_shapes(name, config, depth=config.step_layers)
-        shapes |= stack_shapes(DECODER, config, depth=config.dec_layers, channels_out=1)
-        self.layout = ParameterLayout(layers.kernels_first(shapes))
+        decoder = stack_shapes(DECODER, config, depth=config.decoder_depth, channels_out=1)
+        if config.tied:
+            decoder = {name: shape for name, shape in decoder.items() if name.endswith(".bias")}
+        self.layout = ParameterLayout(layers.kernels_first({**shapes, **decoder}))
 
     def _step_names(self) -> list[str]:
         """The name of each timestep's step network; all timesteps share one unless `rnn` is false."""
