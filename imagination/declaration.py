@@ -19,6 +19,7 @@ RESERVED_KEYS = ("steps", "run", "hydra", "asset", "same", "needs")
 """Words with a meaning of their own where config keys stand; `steps` is a metric, the trained steps."""
 
 _METRIC = re.compile(r"[A-Za-z]\w{0,63}")
+_COMMAND = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _DOTTED = re.compile(r"[\w.]+:\w+")
 
 
@@ -50,6 +51,10 @@ class Declaration:
         runner: a `imagination.runner.Runner`, which trains packs of runs.
         function: instead of a runner, a function of one run: `run(config, recorder)`, see `imagination.function`.
         numbers: the numbers of a paper that its runs are compared with: an `imagination.paper.Paper`.
+        figures: its own figures, by name: functions that draw one run, `function(run, *, option=...)`, or several,
+            `function(runs, *, option=...)`, and return an `imagination.figures.Drawn`.
+        analyses: its own numbers, by name: each an `imagination.figures.Analysis`.
+        gallery: what the report's gallery shows of a run: an `imagination.figures.Gallery`.
     """
 
     name: str
@@ -62,6 +67,9 @@ class Declaration:
     runner: str = ""
     function: str = ""
     numbers: str = ""
+    figures: Mapping[str, str] = field(default_factory=dict)
+    analyses: Mapping[str, str] = field(default_factory=dict)
+    gallery: str = ""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -114,7 +122,10 @@ class Declaration:
             f"the gate '{self.gate}' is about a metric that metrics lacks",
         )
         _require(bool(self.runner) != bool(self.function), "give either runner or function")
-        for path in filter(None, (self.runner, self.function, self.numbers)):
+        odd = [name for name in (*self.figures, *self.analyses) if not _COMMAND.fullmatch(name)]
+        _require(not odd, f"figures and analyses have {odd}; a name has a-z, 0-9 and -, at most 40")
+        paths = (self.runner, self.function, self.numbers, self.gallery)
+        for path in filter(None, (*paths, *self.figures.values(), *self.analyses.values())):
             _require(_DOTTED.fullmatch(path), f"'{path}' is not of the form module:name")
         _require(self.presets, "presets is empty; give at least {'default': {}}")
         given = dict.fromkeys(needs(self.config), "0" * 64)

@@ -18,6 +18,12 @@ class Number:
         value: the number.
         runs: the number of its runs; null where the paper does not say.
         sources: where its runs come from; the first is the one to launch.
+        where: a filter that its runs must match, in the language of `--where`.
+        alike: config keys that do not matter to it; of runs that differ only in these, one counts.
+        derived: for a quantity that is no metric: a function of a run's traces, as `module:name`, that gives a mapping
+            of quantities to `Derived`.
+        beside: for a derived quantity: the quantity of the same table that it is compared with. Runs differ in length,
+            so not the values are judged, but the ratio of the two shares.
     """
 
     table: str
@@ -26,6 +32,17 @@ class Number:
     value: float
     runs: int | None
     sources: "Sequence[Source]" = ()
+    where: str = ""
+    alike: Sequence[str] = ()
+    derived: str = ""
+    beside: str = ""
+
+
+class Derived(NamedTuple):
+    """A quantity of one run that is derived from its traces: a value in training steps, and as a share."""
+
+    steps: int
+    share: float
 
 
 class Source(NamedTuple):
@@ -80,10 +97,3 @@ class Paper:
     tables: Mapping[str, Sequence[Number]]
     about: Mapping[str, str]
     effects: Mapping[str, Effect] = field(default_factory=dict)
-
-
-SIMILARITY = 0.98
-"""The pixel similarity from which the paper counts a state as learned."""
-
-LEADS = ("lead_state2", "lead_state3")
-"""The quantities of the learning order: how many training steps a state is learned before the final one."""

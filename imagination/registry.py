@@ -117,6 +117,18 @@ def load(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def load_or_warn(path: str) -> Any | None:
+    """The object that `module:name` names; None, with a warning, if it cannot be imported.
+
+    For code without which results can be read, such as figures.
+    """
+    try:
+        return load(path)
+    except (Exception, SystemExit) as error:  # whatever a foreign module raises
+        log.warning("%s cannot be imported: %s: %s; left out", path, type(error).__name__, error)
+        return None
+
+
 def config_type(experiment: str) -> type:
     """The config dataclass of an experiment: the schema of its specs.
 

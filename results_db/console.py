@@ -43,8 +43,7 @@ def _shared_db(context: click.Context, _param: click.Parameter, value: str | Non
     # A context shares its meta with the contexts of subcommands, so the group's --db reaches its commands.
     if value is not None:
         context.meta[_DB] = value
-    shared: str | None = context.meta.get(_DB)
-    return shared
+    return shared_db(context)
 
 
 _DB_OPTION: dict[str, Any] = {
@@ -53,6 +52,12 @@ _DB_OPTION: dict[str, Any] = {
     "help": "Store: a URL, or a path that ends in .db. [IMAGINE_DB; default: sqlite:///outputs/imagine.db] "
     "For a PostgreSQL store, IMAGINE_FILES names the folder of the weights.",
 }
+
+
+def shared_db(context: click.Context) -> str | None:
+    """The `--db` that was given before the command."""
+    shared: str | None = context.meta.get(_DB)
+    return shared
 
 
 def complete_columns(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -133,8 +138,9 @@ class ConsoleGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        valid = self.list_commands(ctx)
-        if args and args[0] not in valid and not args[0].startswith("-") and not ctx.resilient_parsing:
+        known = not args or args[0].startswith("-") or self.get_command(ctx, args[0]) is not None
+        if not known and not ctx.resilient_parsing:
+            valid = self.list_commands(ctx)
             hint = nearest(args[0], valid)
             raise click.UsageError(
                 f"unknown command '{args[0]}'{hint}; valid commands: {', '.join(valid)}", ctx

@@ -9,16 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagination.intervals import Interval, mean_interval, quantile, ratio_interval
 from results_db.contract import DIVERGED, StoreError
 from results_db.frame import Frame
 from results_db.query import aggregate as query
-from results_db.query.aggregate import (
-    Interval,
-    bootstrap_interval,
-    mean_interval,
-    quantile,
-    ratio_interval,
-)
+from results_db.query.aggregate import bootstrap_interval
 
 RUN: dict[str, Any] = {
     "experiment": "life_state",

@@ -1,6 +1,9 @@
 """Figures: what they show, that no texts overlap, and how they become files."""
 
 import io
+import re
+import tempfile
+from functools import cache
 from xml.etree import ElementTree
 
 import numpy as np
@@ -8,12 +11,16 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
-from picture_helpers import CONFIG, FIRST, RANKED, assert_legible, curves, life, run_id, sample, seven
+from picture_helpers import CONFIG, FIRST, RANKED, add, assert_legible, curves, life, run_id, sample, seven
 
+from imagination.figures import FigureError
+from imagination.life import boards, strip
+from imagination.life.curves import draw as draw_curves
+from imagination.life.learning_order import Cell, Order, first_steps, states
 from results_db.contract import StoreError
-from results_db.paper.learning_order import Cell, Order, first_steps, states
-from results_db.views.figures import boards, files, strip
-from results_db.views.figures.curves import draw as draw_curves
+from results_db.store.sql import open_store
+from results_db.views.figures import files
+from results_db.views.stored import named
 
 THREE = Cell("life_state", "fast", 3, 3, True, True, 0.1)
 COUNT = {**CONFIG, "experiment": "life_count"}
@@ -29,11 +36,20 @@ def words(figure):
     return [text.get_text() for text in figure.findobj(Text)]
 
 
-def picked(gol, model_t, *, both=False, wanted="all"):
+def read(samples):
+    """The boards of a run with these samples, through a store."""
+    with tempfile.TemporaryDirectory() as folder, open_store(f"{folder}/a.db", create=True) as store:
+        return boards.read(named(store, add(store, 0, samples=samples)))
+
+
+@cache
+def read_seven(gol, model_t, both):
     samples = {"plain": seven(gol, model_t)}
-    if both:
-        samples["adversarial"] = seven(gol, model_t, noise=0.4)
-    return boards.pick(boards.read(samples, run="00", state="STAGED"), wanted)
+    return read({**samples, "adversarial": seven(gol, model_t, noise=0.4)} if both else samples)
+
+
+def picked(gol, model_t, *, both=False, wanted="all"):
+    return boards.pick(read_seven(gol, model_t, both), wanted)
 
 
 # --- which sequences
@@ -57,13 +73,13 @@ def test_pick(wanted, expected):
 
 @pytest.mark.parametrize("wanted", ["4", "-1", "1.0", "bset", "", "²"])
 def test_what_is_not_stored_cannot_be_picked(wanted):
-    with pytest.raises(StoreError, match=r"stored are 0, 1, 2, 3, 77, 4711, 9123$"):
+    with pytest.raises(FigureError, match=r"stored are 0, 1, 2, 3, 77, 4711, 9123$"):
         picked(3, 3, wanted=wanted)
 
 
 def test_the_plain_decoder_comes_first_and_alone_the_adversarial_one_is_enough():
     assert list(picked(3, 3, both=True)[0].decoded) == ["plain", "adversarial"]
-    alone = boards.pick(boards.read({"adversarial": seven(3, 3)}, run="00", state="STAGED"), "first")
+    alone = boards.pick(read({"adversarial": seven(3, 3)}), "first")
     assert list(alone[0].decoded) == ["adversarial"]
     assert "adversarial" in words(strip.draw(alone, config=CONFIG))
 
@@ -74,7 +90,7 @@ def test_the_plain_decoder_comes_first_and_alone_the_adversarial_one_is_enough()
 def test_without_a_score_there_is_no_rank_and_the_first_sequences_are_shown(wanted, expected):
     states_ = life(2)  # 1/1: no intermediate state
     alone = {"plain": sample([states_] * 7, [states_] * 7, [float("nan")] * 7, FIRST + RANKED)}
-    found = boards.pick(boards.read(alone, run="00", state="COMPLETED"), wanted)
+    found = boards.pick(read(alone), wanted)
     assert [(one.name, one.index, *one.scores.values()) for one in found] == [("", n, None) for n in expected]
     assert f"no. {expected[0]}: metric undefined" in words(strip.draw(found, config=CONFIG))
 
@@ -88,16 +104,16 @@ def npz(**arrays):
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        ({}, "run 00 is STAGED and has no decoded boards"),
-        ({"other": b""}, "run 00 is STAGED and has no decoded boards"),
+        ({}, "run 0000000000 is COMPLETED (reached) and has no decoded boards"),
+        ({"other": b""}, "run 0000000000 is COMPLETED (reached) and has no decoded boards"),
         ({"plain": b"npz"}, "sample 'plain' is damaged"),
         ({"plain": seven(3, 3)[:200]}, "sample 'plain' is damaged"),
         ({"plain": npz(decoded=[0], truth=[0], score=[0])}, "sample 'plain' lacks the array 'index'"),
     ],
 )
 def test_samples_that_cannot_be_read(samples, message):
-    with pytest.raises(StoreError, match=message):
-        boards.read(samples, run="00", state="STAGED")
+    with pytest.raises(FigureError, match=re.escape(message)):
+        read(samples)
 
 
 # --- what is said of each board
@@ -192,7 +208,7 @@ def test_the_longest_titles_fit():
     assert_legible(strip.draw(picked(3, 3, both=True), config=COUNT))
     states_ = life(2)
     one = sample([states_] * 4, [states_] * 4, [float("nan")] * 4, [9999] * 4)
-    median = boards.pick(boards.read({"plain": one, "adversarial": one}, run="00", state="STAGED"), "median")
+    median = boards.pick(read({"plain": one, "adversarial": one}), "median")
     assert_legible(strip.draw(median, config=CONFIG))
 
 
@@ -252,9 +268,9 @@ def test_matching_boards_have_a_green_frame_and_those_left_out_a_dashed_one():
 
 
 def order(number, traces, **changes):
-    named = {name: traces[name] for name in states(traces)}
-    first = first_steps(named)
-    return Order(run_id(number), THREE._replace(**changes), number, named, first)
+    learned = {name: traces[name] for name in states(traces)}
+    first = first_steps(learned)
+    return Order(run_id(number), run_id(number)[:10], THREE._replace(**changes), number, learned, first)
 
 
 def legend(axes):

@@ -19,7 +19,10 @@ def leaves(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[str
     if not isinstance(command, click.Group):
         yield " ".join(words), command
         return
-    for name, below in command.commands.items():
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        assert below is not None
         yield from leaves(below, (*words, name))
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results_db.paper.learning_order import Lead, first_steps, leads, states
+from imagination.life.learning_order import Lead, first_steps, leads, states
 
 STEPS = [0, 100, 200, 300]
 

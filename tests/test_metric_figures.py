@@ -11,6 +11,7 @@ from compare_helpers import METRICS, WHO, config, store_five, store_run
 from matplotlib.figure import Figure
 from picture_helpers import assert_legible
 
+from imagination.figures import COLOURS
 from jobs.identity import run_id
 from results_db.contract import Ending, PlannedRun, RunRecord, State
 from results_db.paper.compare import compare, kept_values
@@ -18,7 +19,6 @@ from results_db.query.gate import completed
 from results_db.query.packs import with_packs
 from results_db.store.sql import SqlStore, open_store
 from results_db.views.figures import metrics
-from results_db.views.figures.style import COLOURS
 
 Capsys = pytest.CaptureFixture[str]
 

@@ -1,15 +1,16 @@
 """Which stored runs each number of the paper is compared with: those that its specs want."""
 
+import json
 from pathlib import Path
 
 import pytest
+from cli_helpers import output
 from compare_helpers import METRICS, complete
 from sweep_helpers import staged_launch
 
 from results_db.contract import RunRecord
 from results_db.paper import numbers
 from results_db.paper.compare import compare
-from results_db.paper.learning_order import choose, collect
 from results_db.store.sql import SqlStore, open_store
 from sweeps.spec.load import expand_spec
 
@@ -107,7 +108,8 @@ def test_leads_do_not_depend_on_the_adversary(db: SqlStore) -> None:
     assert [run for _, _, run in found(db, "table1")] == [0, 2, 0, 0, 0]
 
 
-def test_trace_takes_the_runs_of_the_learning_order(db: SqlStore) -> None:
+def test_trace_takes_the_runs_of_the_learning_order(db: SqlStore, capsys: pytest.CaptureFixture[str]) -> None:
     train(db, "learning_order", "runs=2")
     train(db, "data_matters", "runs=1")
-    assert [order.seed for order in collect(db, choose(db), similarity=0.98)] == [0, 1]
+    said = output(capsys, "trace", "--json", "--no-plot", "--db", db.display_url)
+    assert [row["seed"] for row in json.loads(said)["runs"]] == [0, 1]

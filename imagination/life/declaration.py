@@ -1,5 +1,7 @@
 """The two Game of Life experiments, as the rest of the program knows them. Torch-free."""
 
+from typing import Any
+
 from imagination.declaration import Declaration, Gate
 from imagination.life.config import (
     LIFE_COUNT_PRESETS,
@@ -14,6 +16,12 @@ _TRAINING = {
     "baseline_repeat": "the score of a decoder that shows s_1 every time",
     "baseline_perfect": "the ceiling: the score of a decoder that shows the true states",
     "steps": "training steps when the run ended",
+}
+
+_PICTURES: dict[str, Any] = {
+    "figures": {"strip": "imagination.life.figures:strip"},
+    "analyses": {"trace": "imagination.life.figures:TRACE"},
+    "gallery": "imagination.life.figures:GALLERY",
 }
 
 STATE = Declaration(
@@ -41,6 +49,7 @@ STATE = Declaration(
     gate=Gate("train_accuracy", 0.99),  # the share of correct pixels (paper, section 3.1.1)
     runner="imagination.life.state:RUNNER",
     numbers="imagination.life.paper:PAPER",
+    **_PICTURES,
 )
 
 COUNT = Declaration(
@@ -64,4 +73,5 @@ COUNT = Declaration(
     ),  # the share of boards whose rounded count is correct (the authors' code)
     runner="imagination.life.count:RUNNER",
     numbers="imagination.life.paper:PAPER",
+    **_PICTURES,
 )

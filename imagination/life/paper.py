@@ -1,8 +1,9 @@
 """Every number that the paper reports (arXiv 2405.06409), and the runs that each number is of. Torch-free."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from imagination.paper import LEADS, Effect, Number, Paper, Side, Source
+from imagination.paper import Effect, Number, Paper, Side, Source
 from imagination.schema import Scalar
 
 _TABLES = ("table1", "table2", "table3", "learning_order", "contrasts")
@@ -72,7 +73,7 @@ _ROWS: dict[str, list[tuple[Mapping[str, Scalar], int | None, Mapping[str, float
         ({"gol": 4, "model_t": 3}, 3, {"correlation": 0.86}),
     ],
     # Section 3.1.1: 15 runs with 3 timesteps.
-    "learning_order": [(_state(3, 3), 15, {LEADS[0]: 5533, LEADS[1]: 2773})],
+    "learning_order": [(_state(3, 3), 15, {"lead_state2": 5533, "lead_state3": 2773})],
     "signs": [({"effect": name}, None, {"effect": effect.value}) for name, effect in _EFFECTS.items()],
 }
 
@@ -86,14 +87,27 @@ _ABOUT = {
 }
 
 
-def _sources(table: str, quantity: str, cell: Mapping[str, Scalar]) -> list[Source]:
+_LEADS: dict[str, dict[str, Any]] = {
+    one: {
+        "derived": "imagination.life.learning_order:derived_leads",
+        "beside": other,
+        # An adversary that trains after the network changes nothing of when states are learned.
+        "where": "gan in (none, posthoc)",
+        "alike": ["gan"],
+    }
+    for one, other in (("lead_state2", "lead_state3"), ("lead_state3", "lead_state2"))
+}
+"""What makes the leads of the learning order; they are no metrics."""
+
+
+def _sources(table: str, cell: Mapping[str, Scalar]) -> list[Source]:
     """Where the runs of a number come from: first our own specs, then the authors' ranges.
 
     Tables 1 to 3, the learning order and the contrasts are of the same runs, so a run of one of these specs counts in
     all of them. `paper_search` trains with another optimiser and other ranges, so its runs are rows of their own.
-    Leads do not depend on an adversary that trains after the network, so there a launch may have overridden `gan`.
+    In the learning order a launch may have overridden `gan`, see `_LEADS`.
     """
-    gan = ["gan"] if quantity in LEADS else []
+    gan = ["gan"] if table == "learning_order" else []
     spec = _EFFECTS[str(cell["effect"])].spec if table == "signs" else table
     if spec == "table4":
         return [Source(spec, [spec]), Source("paper_search_count", ["paper_search_count"], ["preset"])]
@@ -106,7 +120,7 @@ def _sources(table: str, quantity: str, cell: Mapping[str, Scalar]) -> list[Sour
 PAPER = Paper(
     tables={
         table: [
-            Number(table, quantity, cell, value, runs, _sources(table, quantity, cell))
+            Number(table, quantity, cell, value, runs, _sources(table, cell), **_LEADS.get(quantity, {}))
             for cell, runs, means in rows
             for quantity, value in means.items()
         ]

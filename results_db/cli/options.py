@@ -104,16 +104,17 @@ class Choice:
         given += [f"--state {state}" for state in self.states]
         return f" with {' '.join(given)}" if given else ""
 
-    def say_nothing(self, store: "SqlStore", runs: "AnyFrame", *, of: str = "") -> None:
+    def say_nothing(self, store: "SqlStore", runs: "AnyFrame", *, of: str = "", shown: str = "") -> None:
         """Says why an answer is empty: the first step at which no run is left. See `reading` for a missing store.
 
         Args:
             store: the store.
             runs: the chosen runs.
             of: what chose them if no option did.
+            shown: what the command shows of a run, for kept runs that do not have it.
         """
         if store.exists:
-            say(_nothing(store.display_url, runs, str(self) or of, min_accuracy=self.min_accuracy))
+            say(_nothing(store.display_url, runs, str(self) or of, shown, min_accuracy=self.min_accuracy))
 
 
 def choice_options(
@@ -233,7 +234,7 @@ def cells_of(frame: "AnyFrame", experiments: Mapping[str, Experiment]) -> list[s
     return merged([one.cells for name, one in experiments.items() if name in there]) or ["experiment"]
 
 
-def _nothing(store: str, runs: "AnyFrame", which: str, *, min_accuracy: float | None) -> str:
+def _nothing(store: str, runs: "AnyFrame", which: str, shown: str, *, min_accuracy: float | None) -> str:
     from results_db.query.gate import completed, named, passed
 
     done = completed(runs)
@@ -244,4 +245,4 @@ def _nothing(store: str, runs: "AnyFrame", which: str, *, min_accuracy: float | 
     of = f"of {counted(len(done), 'completed run')}{which}, none"
     if not passed(done, min_accuracy=min_accuracy).any():
         return f"{of} passed the gate ({named(done, min_accuracy)}); --min-accuracy A sets another gate"
-    return f"{of} that passed the gate has traces of its states"
+    return f"{of} that passed the gate has what {shown} shows"

@@ -1,30 +1,28 @@
 """The paper's numbers beside the stored runs' numbers, with a plain verdict.
 
-A verdict is `too few runs`, `uncertain`, `reproduced`, `higher` or `lower`. Leads in steps cannot be compared between
-runs of different length, and the paper does not say how long its runs were. So a lead of the learning order is judged
-by its ratio to the other lead, both as shares of the final state's step.
+A verdict is `too few runs`, `uncertain`, `reproduced`, `higher` or `lower`. Training steps cannot be compared between
+runs of different length, and the paper does not say how long its runs were. So a quantity that is derived from traces
+is judged by its ratio to another, both as shares.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from imagination.paper import LEADS, Number, Side
+from imagination import registry
+from imagination.intervals import Interval, mean_interval, ratio_interval
+from imagination.paper import Derived, Number, Side
 from results_db.columns import config_keys
 from results_db.contract import Store
-from results_db.paper.learning_order import Traces, first_steps, leads
 from results_db.paper.numbers import EFFECTS, TABLES
 from results_db.paper.selection import groups
 from results_db.query import where
-from results_db.query.aggregate import Interval, mean_interval, ratio_interval, values
+from results_db.query.aggregate import values
 from results_db.query.effect import paired
 from results_db.query.gate import passed
 
 Row = dict[str, Any]
-
-Leads = dict[str, tuple[int, float]]
-"""Quantity to a lead in steps and as a share of the final state's step."""
 
 TOO_FEW = "too few runs"
 UNCERTAIN = "uncertain"
@@ -34,7 +32,7 @@ WIDEST = 0.10
 
 CLOSE = 0.05
 CLOSE_RATIO = 0.20
-"""Relative, for the learning order."""
+"""Relative, for ratios."""
 
 _ROUNDING = 1e-9
 """The tolerance of comparisons: as binary fractions, .99 - .94 is larger than .05."""
@@ -52,28 +50,29 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: floa
     """One row per number of a table of the paper, and per spec and preset of its runs.
 
     Its keys are `table, spec, preset, quantity`, the number's group columns, `paper, paper_runs, ours, low, high,
-    difference, kept, run, baseline, ceiling, verdict`; then, for leads, `share, share_low, share_high` (of the final
-    state's step) and `ratio, ratio_low, ratio_high, paper_ratio` (to the other lead), and for an effect `sign` and its
-    two sides; and why runs do not count: `missed_gate`, and the keys of `selection.ABSENT`.
+    difference, kept, run, baseline, ceiling, verdict`; then, for a derived quantity, `share, share_low, share_high` and
+    `ratio, ratio_low, ratio_high, paper_ratio` (to the quantity beside it), and for an effect `sign` and its two sides;
+    and why runs do not count: `missed_gate`, and the keys of `selection.ABSENT`.
 
     `table` is a name in `numbers.TABLES`; `frame` holds runs of the store, as `Store.runs` gives them; see
     `gate.passed` for `min_accuracy`.
     """
     rows = []
     numbers = TABLES[table]
-    found: dict[str, Leads] = {}
+    found: dict[str, Mapping[str, Derived]] = {}
     for number in numbers:
         for spec, preset, runs, absent in groups(frame, number, store=store):
             kept = runs[passed(runs, min_accuracy=min_accuracy)]
             if table == "signs":
                 row = _effect(number, runs, kept)
-            elif table == "learning_order":
+            elif number.derived:
                 ids = [str(run_id) for run_id in kept["run_id"]]
                 missing = [run_id for run_id in ids if run_id not in found]
                 traces = store.traces_of(missing) if missing else {}
-                found |= {run_id: _leads(traces.get(run_id, {})) for run_id in missing}
-                leads = [found[run_id] for run_id in ids]
-                row = _lead(number, numbers[1 - numbers.index(number)], leads, run=len(runs))
+                derive = registry.load(number.derived)
+                found |= {run_id: derive(traces.get(run_id, {})) for run_id in missing}
+                (other,) = [one for one in numbers if one.quantity == number.beside]
+                row = _derived(number, other, [found[run_id] for run_id in ids], run=len(runs))
             else:
                 row = _mean(number, runs, kept)
             missed = {"missed_gate": len(runs) - len(kept), **absent}
@@ -127,36 +126,27 @@ def _mean(number: Number, runs: pd.DataFrame, kept: pd.DataFrame) -> Row:
     return _row(number, ours, kept=len(measured), run=len(runs), baseline=baseline, ceiling=ceiling)
 
 
-def _leads(traces: Traces) -> Leads:
-    """The leads of a run's states; a state that was never learned has none."""
-    return {
-        f"lead_{state}": (lead.steps, lead.share)
-        for state, lead in leads(first_steps(traces)).items()
-        if lead.steps is not None and lead.share is not None
-    }
-
-
-def _lead(number: Number, other: Number, found: Sequence[Leads], *, run: int) -> Row:
+def _derived(number: Number, other: Number, found: Sequence[Mapping[str, Derived]], *, run: int) -> Row:
     both = [of_run for of_run in found if number.quantity in of_run and other.quantity in of_run]
-    shares = [of_run[number.quantity][1] for of_run in both]
+    shares = [of_run[number.quantity].share for of_run in both]
     share = mean_interval(shares)
     # A ratio of shares, because the longest runs would dominate a mean of steps.
-    ratio = ratio_interval(shares, [of_run[other.quantity][1] for of_run in both])
+    ratio = ratio_interval(shares, [of_run[other.quantity].share for of_run in both])
     wanted = number.value / other.value
     return _row(
         number,
-        mean_interval([of_run[number.quantity][0] for of_run in both]),
+        mean_interval([of_run[number.quantity].steps for of_run in both]),
         kept=len(both),
         run=run,
-        said=_lead_verdict(wanted, share, ratio, kept=len(both)),
+        said=_ratio_verdict(wanted, share, ratio, kept=len(both)),
         beside={**share.columns("share"), **ratio.columns("ratio"), "paper_ratio": wanted},
     )
 
 
-def _lead_verdict(wanted: float, share: Interval, ratio: Interval, *, kept: int) -> str:
+def _ratio_verdict(wanted: float, share: Interval, ratio: Interval, *, kept: int) -> str:
     if (missing := _no_verdict(share, kept=kept)) or share.mean is None:
         return missing or TOO_FEW
-    if ratio.mean is None:  # the other state is not learned before the final one
+    if ratio.mean is None:  # the mean of the other one is not positive
         return "higher" if share.mean > 0 else "lower"
     return _judged(wanted, ratio, close=CLOSE_RATIO * wanted)
 
@@ -217,7 +207,7 @@ def _row(
     beside: Row | None = None,
 ) -> Row:
     """A row of `compare`; its verdict is on `ours` unless it is given."""
-    comparable = number.quantity not in LEADS
+    comparable = not number.derived
     return {
         "quantity": number.quantity,
         **number.cell,

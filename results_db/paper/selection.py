@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from imagination import registry
-from imagination.paper import LEADS, Number, Source
+from imagination.paper import Number, Source
 from results_db.columns import config_keys, names_in
 from results_db.contract import Scalar, State, Store
 from results_db.paper.numbers import EFFECTS, TABLES
@@ -105,19 +105,15 @@ def _in_cell(runs: pd.DataFrame, cell: Mapping[str, Scalar]) -> pd.DataFrame:
     return found
 
 
-def _one_per_network(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs without a joint adversary. Those that differ only in `gan` are one network and one row."""
-    runs = runs[runs["gan"].isin(("none", "posthoc"))]
-    return runs.drop_duplicates([name for name in config_keys(runs.columns) if name != "gan"])
-
-
 def _found(fitting: pd.DataFrame, number: Number, source: Source, *, store: Store) -> Iterator[Group]:
     """The groups of one source, by preset, among the runs that fit into the number's row."""
     members = store.members(source.specs, overridden=source.overridden)
     runs = completed(fitting)
     runs = runs[runs["run_id"].isin(members)]
-    if number.quantity in LEADS:
-        runs = _one_per_network(runs)
+    if number.where:
+        runs = where.apply(number.where, runs)
+    if number.alike:
+        runs = runs.drop_duplicates([name for name in config_keys(runs.columns) if name not in number.alike])
     for preset in sorted(runs["preset"].unique()):
         absent = _absent(fitting[fitting["preset"] == preset], source, members)
         yield Group(source.spec, preset, runs[runs["preset"] == preset], absent)

@@ -13,18 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from imagination.intervals import CONFIDENCE, Interval, mean_interval, quantile
 from results_db.columns import check, config_keys
 from results_db.contract import Scalar, StoreError
-from results_db.query.aggregate import (
-    CONFIDENCE,
-    Interval,
-    mean_interval,
-    pass_rate,
-    quantile,
-    records,
-    sort_key,
-    values,
-)
+from results_db.query.aggregate import pass_rate, records, sort_key, values
 from results_db.query.gate import completed, passed
 from results_db.text import cell_text
 

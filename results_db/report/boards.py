@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from results_db.views.figures.boards import Array, Picked
+from imagination.figures import Boards
 
 GREYS = 16
 
 
-def packed(boards: Array) -> str:
+def packed(boards: np.ndarray) -> str:
     """Boards with values in [0, 1], any shape: the rounded greys of two cells to a byte, the first in the high half."""
     greys = np.clip(np.rint(np.asarray(boards, dtype=float) * (GREYS - 1)), 0, GREYS - 1).astype(np.uint8)
     flat = greys.ravel()
@@ -20,13 +20,14 @@ def packed(boards: Array) -> str:
     return base64.b64encode((flat[0::2] << 4 | flat[1::2]).tobytes()).decode()
 
 
-def sequence(picked: Picked) -> Mapping[str, Any]:
-    """A sequence for the page: its sizes, its scores, and the boards of truth and of each decoder."""
+def plain(boards: Boards) -> Mapping[str, Any]:
+    """Boards for the page: their size, the rows, and a line for each place."""
+    (*_, high, wide) = next(iter(boards.rows.values())).shape
     return {
-        "name": picked.name,
-        "index": picked.index,
-        "scores": picked.scores,
-        "side": list(picked.truth.shape[1:]),
-        "truth": packed(picked.truth),
-        "decoded": {name: packed(boards) for name, boards in picked.decoded.items()},
+        "name": boards.name,
+        "index": boards.index,
+        "side": [high, wide],
+        "rows": {name: packed(row) for name, row in boards.rows.items()},
+        "said": list(boards.said),
+        "overview": boards.overview,
     }

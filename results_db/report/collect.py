@@ -1,26 +1,31 @@
 """What a report shows, as plain data for its page."""
 
+import inspect
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from imagination.paper import SIMILARITY
+from imagination import registry
+from imagination.declaration import Declaration
+from imagination.figures import FigureError, Gallery, Stored, takes_one_run
 from results_db.columns import config_keys, merged
 from results_db.contract import Experiment, State, StoreError
-from results_db.paper import learning_order
 from results_db.paper.compare import compare, kept_values
 from results_db.paper.numbers import ABOUT, TABLES
+from results_db.paper.selection import runs_of
 from results_db.query.aggregate import records, sort_key
 from results_db.query.gate import completed, passed
-from results_db.report.boards import sequence
+from results_db.report.boards import plain
 from results_db.store.launched import launched
 from results_db.store.sql import SqlStore
-from results_db.text import cell_text, short
-from results_db.views.figures import boards, curves, metrics
+from results_db.text import cell_text
+from results_db.views.figures import metrics
+from results_db.views.stored import several
 
 _FEWEST_VALUES = 4
 """The metric is drawn against numbers of the config that have at least so many values in the kept runs."""
@@ -44,6 +49,7 @@ class Report:
         tables: table to its rows, as `compare` gives them.
         pictures: the figures.
         runs: the runs of the gallery: id, filters, metrics, config, attempts and sequences.
+        galleries: what the pictures of the gallery are, a paragraph each.
         launches: launched sweep with its overrides, as `table1 channels=32`, to its number of runs.
         left_out: the number of kept runs beyond those of the gallery.
     """
@@ -53,6 +59,7 @@ class Report:
     tables: Mapping[str, Sequence[Mapping[str, Any]]]
     pictures: Sequence[Picture]
     runs: Sequence[Mapping[str, Any]]
+    galleries: Sequence[str]
     launches: Mapping[str, int]
     left_out: int = 0
     about: Mapping[str, str] = field(default_factory=lambda: ABOUT)
@@ -75,13 +82,16 @@ def collect(
     experiments = [one for name, one in store.experiments().items() if name in set(done["experiment"])]
     cells = merged([["experiment", "preset"], *(one.cells for one in experiments)])
     shown = _spread(kept, most_runs, cells)
-    runs = [run for row in records(shown) if (run := _run(store, row, cells, experiments)) is not None]
+    own = [one for one in registry.declarations() if one.name in set(done["experiment"])]
+    galleries = {one.name: found for one in own if (found := _gallery(one)) is not None}
+    runs = _runs(store, shown, cells, galleries)
     return Report(
         store=store.display_url,
         summary=_summary(done, kept),
         tables=filled,
-        pictures=list(_pictures(store, frame, kept, filled, experiments, min_accuracy=min_accuracy)),
+        pictures=list(_pictures(store, frame, kept, filled, experiments, own, min_accuracy=min_accuracy)),
         runs=runs,
+        galleries=list(dict.fromkeys(one.about for one in galleries.values())),
         launches=_launches(store, done),
         left_out=len(kept) - len(runs),
     )
@@ -128,6 +138,7 @@ def _pictures(
     kept: pd.DataFrame,
     tables: Mapping[str, Sequence[Mapping[str, Any]]],
     experiments: Sequence[Experiment],
+    own: Sequence[Declaration],
     *,
     min_accuracy: float | None,
 ) -> Iterable[Picture]:
@@ -136,15 +147,7 @@ def _pictures(
             values = kept_values(name, frame, store=store, min_accuracy=min_accuracy)
             drawn = metrics.cells(rows, values, list(TABLES[name][0].cell))
             yield _picture(f"{name}: {ABOUT[name]}", drawn)
-    chosen = learning_order.choose(store, (), where=None, sweep=None)
-    chosen = chosen[chosen["run_id"].isin(frame["run_id"])]
-    orders = learning_order.collect(
-        store, chosen, named=False, min_accuracy=min_accuracy, similarity=SIMILARITY
-    )
-    if orders:
-        yield _picture(
-            "Learning order: when each state is learned", curves.draw(orders, similarity=SIMILARITY)
-        )
+    yield from _own_pictures(store, kept, own)
     done = completed(frame)
     if "steps" in done and done["steps"].notna().any():
         cells = merged(one.cells for one in experiments)[:2]
@@ -178,28 +181,70 @@ def _picture(title: str, figure: Figure) -> Picture:
     return Picture(title, text[text.index("<svg") :].replace("#000000", "currentColor"))
 
 
-def _run(
-    store: SqlStore, row: Mapping[str, Any], cells: Sequence[str], experiments: Sequence[Experiment]
-) -> dict[str, Any] | None:
-    """A run of the gallery; None without decoded boards."""
-    run_id = str(row["run_id"])
-    try:
-        read = boards.read(store.samples(run_id), run=short(run_id), state="COMPLETED")
-    except StoreError:
-        return None
-    (attempt,) = [one for one in store.attempts(run_id) if one["state"] == State.COMPLETED]
-    config = {key: row[key] for key in config_keys(row) if row[key] is not None}
+def _own_pictures(store: SqlStore, kept: pd.DataFrame, own: Sequence[Declaration]) -> Iterator[Picture]:
+    """The analyses of these experiments, and their figures of several runs, each of all runs that it is about."""
+    for path in dict.fromkeys(path for one in own for path in one.analyses.values()):
+        analysis = registry.load_or_warn(path)
+        if analysis is not None:
+            chosen = _of(kept, own, "analyses", path)
+            if analysis.table:
+                chosen = runs_of(chosen, TABLES[analysis.table][0], store=store)
+            found = analysis.function(several(store, records(chosen)))
+            if found.runs:
+                yield _picture(analysis.title, found.draw())
+    for path in dict.fromkeys(path for one in own for path in one.figures.values()):
+        function = registry.load_or_warn(path)
+        if function is not None and not takes_one_run(function):
+            with suppress(FigureError):
+                drawn = function(several(store, records(_of(kept, own, "figures", path))))
+                yield _picture(_title(function), drawn.figure)
+
+
+def _of(kept: pd.DataFrame, own: Sequence[Declaration], kind: str, path: str) -> pd.DataFrame:
+    """The runs of the experiments that declare this code."""
+    names = [one.name for one in own if path in getattr(one, kind).values()]
+    return kept[kept["experiment"].isin(names)]
+
+
+def _title(function: Callable[..., Any]) -> str:
+    return inspect.cleandoc(function.__doc__ or function.__name__).split("\n\n")[0].removesuffix(".")
+
+
+def _gallery(declared: Declaration) -> Gallery | None:
+    return registry.load_or_warn(declared.gallery) if declared.gallery else None
+
+
+def _runs(
+    store: SqlStore, shown: pd.DataFrame, cells: Sequence[str], galleries: Mapping[str, Gallery]
+) -> list[dict[str, Any]]:
+    """The runs of the gallery; those of which it shows nothing are left out."""
+    rows = records(shown[shown["experiment"].isin(list(galleries))])
+    experiments = store.experiments()
+    found = []
+    for row, run in zip(rows, several(store, rows), strict=True):
+        experiment = str(run.config["experiment"])
+        with suppress(FigureError):
+            pictures = [plain(boards) for boards in galleries[experiment].function(run)]
+            about = _about(store, row, run, cells, experiments[experiment])
+            found.append({**about, "sequences": pictures})
+    return found
+
+
+def _about(
+    store: SqlStore, row: Mapping[str, Any], run: Stored, cells: Sequence[str], experiment: Experiment
+) -> dict[str, Any]:
+    """What the page says of a run of the gallery. Its score is the first metric that tables show."""
+    (attempt,) = [one for one in store.attempts(run.run_id) if one["state"] == State.COMPLETED]
+    gate = [experiment.gate[0]] if experiment.gate else []
     return {
-        "id": short(run_id),
-        "seed": row["seed"],
-        "cell": {key: config[key] for key in cells if key in config},
+        "id": run.name,
+        "seed": run.config["seed"],
+        "score": run.metrics.get(experiment.shown[0]) if experiment.shown else None,
+        "cell": {key: run.config[key] for key in cells if key in run.config},
         "metrics": {
-            name: row[name]
-            for one in experiments
-            for name in (*one.shown, *([one.gate[0]] if one.gate else []), "steps")
-            if row.get(name) is not None
+            name: run.metrics[name] for name in (*experiment.shown, *gate, "steps") if name in run.metrics
         },
-        "config": config,
+        "config": run.config,
         "about": {
             "sweeps": row["sweep"],
             "commit": attempt["git_commit"],
@@ -207,5 +252,4 @@ def _run(
             "device": attempt["device"],
             "minutes": round(float(row["seconds"]) / 60, 1),
         },
-        "sequences": [sequence(picked) for picked in boards.pick(read, "all")],
     }

@@ -16,18 +16,7 @@ function unpack(text, side) {
   return Array.from({ length: boards }, (_, b) => Float32Array.from({ length: area }, (_, k) => cell(b * area + k)));
 }
 
-// The next state of Life; everything outside the board is dead.
-function next(board, [high, wide]) {
-  const alive = (y, x) => y >= 0 && y < high && x >= 0 && x < wide && board[y * wide + x] > 0.5;
-  return Float32Array.from(board, (_, k) => {
-    const y = Math.floor(k / wide), x = k % wide;
-    let around = 0;
-    for (let dy = -1; dy <= 1; dy++) for (let dx = -1; dx <= 1; dx++) if (dy || dx) around += alive(y + dy, x + dx);
-    return around === 3 || (around === 2 && alive(y, x)) ? 1 : 0;
-  });
-}
-
-// Rows of boards, one pixel to a cell, with a gap of one. Dead is white and alive is black, as in the paper.
+// Rows of boards, one pixel to a cell, with a gap of one. 0 is white and 1 is black.
 function paint(canvas, rows, [high, wide]) {
   const most = Math.max(...rows.map((row) => row.length));
   canvas.width = most * (wide + 1) - 1;
@@ -45,8 +34,7 @@ function paint(canvas, rows, [high, wide]) {
 const show = (value) => (typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value);
 const named = (cell) => Object.entries(cell).filter(([, value]) => value !== undefined)
   .map(([key, value]) => `${key} ${value}`).join(", ");
-const score = (run) => run.metrics.metric ?? run.metrics.correlation;
-const told = (run) => (score(run) === undefined ? "no score" : `score ${score(run).toFixed(2)}`);
+const told = (run) => (run.score === null ? "no score" : `score ${run.score.toFixed(2)}`);
 
 function element(name, attributes = {}, ...children) {
   const made = Object.assign(document.createElement(name), attributes);
@@ -75,7 +63,7 @@ function list() {
   const chosen = runs.filter((run) =>
     selects.every((select) => !select.value || String(run.cell[select.dataset.key]) === select.value));
   const sign = { "best first": -1, "worst first": 1 }[order.value];
-  if (sign) chosen.sort((a, b) => sign * ((score(a) ?? -1) - (score(b) ?? -1)));
+  if (sign) chosen.sort((a, b) => sign * ((a.score ?? -1) - (b.score ?? -1)));
   shown.chosen = chosen;
   at("cards").replaceChildren();
   more();
@@ -92,7 +80,8 @@ function card(run) {
   const median = run.sequences.find((one) => one.name === "median") ?? run.sequences[0];
   const canvas = element("canvas");
   canvas.setAttribute("aria-hidden", "true");
-  paint(canvas, [median.truth, ...Object.values(median.decoded)].map((text) => unpack(text, median.side)), median.side);
+  const [first, ...others] = Object.values(median.rows).map((text) => unpack(text, median.side));
+  paint(canvas, [first.slice(0, median.overview ?? first.length), ...others], median.side);
   const few = Object.fromEntries(varied.map((key) => [key, run.cell[key]]));
   const button = element("button", { type: "button", className: "card", onclick: () => open(run, true) },
     element("b", {}, `${run.id}, seed ${run.seed}`), `${named(few)}${varied.length ? ", " : ""}${told(run)}`, canvas);
@@ -119,19 +108,15 @@ function open(run, focus) {
 
 function choose() {
   const one = shown.run.sequences[at("pick").value];
-  const truth = unpack(one.truth, one.side);
-  const decoded = Object.entries(one.decoded).map(([name, text]) => [name, unpack(text, one.side)]);
-  const steps = Math.max(truth.length, ...decoded.map(([, boards]) => boards.length));
-  const states = [truth[0]];
-  while (states.length < steps) states.push(next(states.at(-1), one.side));
-  Object.assign(shown, { one, steps, rows: [["Life", states], ...decoded] });
+  const rows = Object.entries(one.rows).map(([name, text]) => [name, unpack(text, one.side)]);
+  Object.assign(shown, { one, steps: one.said.length, rows });
   at("live").replaceChildren(...shown.rows.map(([name]) => {
     const canvas = element("canvas");
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `${name}, the board of the chosen state`);
-    return element("figure", {}, canvas, element("figcaption", {}, name === "Life" ? "Life itself" : `decoded, ${name}`));
+    return element("figure", {}, canvas, element("figcaption", {}, name));
   }));
-  at("step").max = steps - 1;
+  at("step").max = shown.steps - 1;
   go(0);
 }
 
@@ -142,15 +127,7 @@ function go(step) {
     const boards = shown.rows[row][1];
     paint(canvas, [[boards[Math.min(place, boards.length - 1)]]], shown.one.side);
   });
-  // With unequal timesteps a decoded board has no true state of its own, so each is named by the nearest one.
-  const nearest = shown.rows.slice(1).map(([name, boards]) => {
-    const board = boards[Math.min(place, boards.length - 1)];
-    const equal = shown.rows[0][1].map((truth) =>
-      board.reduce((sum, value, k) => sum + (value > 0.5 === truth[k] > 0.5), 0) / board.length);
-    const most = Math.max(...equal), best = equal[place] === most ? place : equal.indexOf(most);
-    return `${name} is nearest to state ${best + 1} of Life (${Math.floor(100 * equal[best])}% of the cells)`;
-  });
-  at("said").textContent = `State ${place + 1} of ${shown.steps}: ${nearest.join("; ")}.`;
+  at("said").textContent = shown.one.said[place];
 }
 
 function play(on) {

@@ -8,11 +8,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from imagination.paper import LEADS
+from imagination.intervals import Interval, decimals
 from results_db.paper.numbers import TABLES
 from results_db.report.collect import Report
 from results_db.text import cell_text
-from results_db.views.tables import decimals, interval, spread
+from results_db.views.tables import spread
 
 FOLDER = Path(__file__).parent
 
@@ -27,11 +27,11 @@ class Column:
 
     def text(self, row: Mapping[str, Any]) -> str:
         """The cell of a row of `compare`."""
-        places = 0 if row["quantity"] in LEADS else 2
+        places = 0 if "share" in row else 2
         if self.key == "kept":
             return f"{row['kept']}/{row['run']}"
         if self.key == "ours":
-            return interval(row["ours"], row["low"], row["high"], places=places)
+            return Interval(row["ours"], row["low"], row["high"]).text(places=places)
         if self.key in ("share", "ratio"):
             return spread(row, self.key)
         if self.key in ("paper", "baseline", "ceiling"):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from imagination.paper import LEADS
+from imagination.intervals import Interval, decimals
 from results_db.text import brief, cell_text, one_line
 from results_db.views import layout
 
@@ -110,8 +110,8 @@ def comparison(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
 def _compared(rows: Sequence[Row], same: Sequence[str]) -> dict[str, Any]:
     """A row for people: of one number, or of one for each decoder."""
     (row, *others) = rows
-    places = 0 if row["quantity"] in LEADS else 2
-    means = [interval(one["ours"], one["low"], one["high"], places=places) for one in rows]
+    places = 0 if "share" in row else 2
+    means = [Interval(one["ours"], one["low"], one["high"]).text(places=places) for one in rows]
     verdicts = [str(one["verdict"] or "") for one in rows]
     own: dict[str, Any]
     if others:
@@ -139,8 +139,8 @@ def _compared(rows: Sequence[Row], same: Sequence[str]) -> dict[str, Any]:
 
 
 def spread(row: Row, name: str, *, places: int = 2) -> str:
-    """The mean `name` of a row with its bounds `name_low` and `name_high`, see `interval`."""
-    return interval(row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high"), places=places)
+    """The mean `name` of a row with its bounds `name_low` and `name_high`."""
+    return Interval(row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high")).text(places=places)
 
 
 def pass_rate(row: Row) -> str:
@@ -149,22 +149,6 @@ def pass_rate(row: Row) -> str:
         return ""
     share, low, high = (f"{100 * row[name]:.0f}" for name in ("pass_rate", "pass_rate_low", "pass_rate_high"))
     return f"{share}% [{low}, {high}]"
-
-
-def interval(mean: float | None, low: float | None, high: float | None, *, places: int = 2) -> str:
-    """`0.98 [0.96, 1.00]`; the mean alone where there is no interval."""
-    shown = decimals(mean, places=places)
-    if low is None or high is None:
-        return shown
-    return f"{shown} [{decimals(low, places=places)}, {decimals(high, places=places)}]"
-
-
-def decimals(value: float | None, *, places: int = 2, signed: bool = False) -> str:
-    """A number with so many decimals, `1,571` or `0.98`; empty for null. A rounded zero has no sign."""
-    if value is None:
-        return ""
-    sign = "+" if signed and round(value, places) > 0 else ""
-    return f"{value:{sign}z,.{places}f}"
 
 
 def _side(row: Row, side: str) -> str:

@@ -11,9 +11,6 @@ from results_db.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMN = 3.25
-"""Width of a paper's column, in inches."""
-
 _DPI = 300
 _UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 """Leaves the time out, so that equal figures give equal files."""

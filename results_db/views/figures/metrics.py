@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
+from imagination.figures import COLOURS, COLUMN, STYLE
 from results_db.query.aggregate import records
 from results_db.text import cell_text
-from results_db.views.figures.files import COLUMN
-from results_db.views.figures.style import COLOURS, STYLE
 
 Row = Mapping[str, Any]
 

@@ -1,7 +1,5 @@
 """The stored boards of a run: which sequences to show, their scores, and the true states that boards match."""
 
-import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -10,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from results_db.contract import StoreError
+from imagination.figures import Boards, FigureError, Stored
 
 Array = NDArray[Any]
 
@@ -65,16 +63,17 @@ class Note:
     kind: Kind
 
 
-def read(samples: Mapping[str, bytes], *, run: str, state: str) -> dict[str, dict[str, Array]]:
-    """The arrays of each decoder's sample, the plain decoder first. Errors name the run and its state.
+def read(run: Stored) -> dict[str, dict[str, Array]]:
+    """The arrays of each decoder's sample, the plain decoder first.
 
     Raises:
-        StoreError: the run has no sample, or a sample is damaged or of an older version.
+        FigureError: the run has no sample, or a sample is damaged or of an older version.
     """
-    found = {name: _arrays(samples[name], run=run, name=name) for name in _DECODERS if name in samples}
+    found = {name: arrays for name in _DECODERS if (arrays := _arrays(run, name)) is not None}
     if not found:
-        raise StoreError(
-            f"run {run} is {state} and has no decoded boards: they are stored when a run ends without diverging; "
+        state = f"{run.state} ({run.outcome})" if run.outcome else run.state
+        raise FigureError(
+            f"run {run.name} is {state} and has no decoded boards: they are stored when a run ends without diverging; "
             "see imagine-results runs --state COMPLETED"
         )
     return found
@@ -87,7 +86,7 @@ def pick(arrays: Mapping[str, Mapping[str, Array]], wanted: str) -> list[Picked]
     the same sequences.
 
     Raises:
-        StoreError: `wanted` is neither one of `PICKS` nor the number of a stored sequence.
+        FigureError: `wanted` is neither one of `PICKS` nor the number of a stored sequence.
     """
     index = [int(number) for number in next(iter(arrays.values()))["index"]]
     ranks = list(RANKS) if wanted == "all" else [wanted]
@@ -101,7 +100,7 @@ def pick(arrays: Mapping[str, Mapping[str, Array]], wanted: str) -> list[Picked]
     if wanted.isdecimal() and int(wanted) in index:
         return [_picked(arrays, index.index(int(wanted)))]
     stored = ", ".join(map(str, sorted(set(index))))
-    raise StoreError(
+    raise FigureError(
         f"--pick: '{wanted}' is none of {', '.join(PICKS)}, and no stored sequence; stored are {stored}"
     )
 
@@ -118,6 +117,43 @@ def notes(boards: Array, truth: Array, *, config: Mapping[str, Any]) -> list[Not
     return [Note(first, Kind.OUTSIDE), *between, Note("trained", Kind.OUTSIDE)]
 
 
+def beside_life(picked: Picked) -> Boards:
+    """The decoded boards of a sequence beside the true states, which go on where there are more decoded boards."""
+    places = max(len(picked.truth), *map(len, picked.decoded.values()))
+    life = list(picked.truth)
+    while len(life) < places:
+        life.append(after(life[-1]))
+    alive = np.stack(life) > 0.5
+    said = []
+    for place in range(places):
+        near = [
+            f"{name} is nearest to {_nearest(boards[min(place, len(boards) - 1)] > 0.5, alive, place)}"
+            for name, boards in picked.decoded.items()
+        ]
+        said.append(f"State {place + 1} of {places}: {'; '.join(near)}.")
+    rows = {"Life itself": np.stack(life), **{f"decoded, {name}": of for name, of in picked.decoded.items()}}
+    return Boards(picked.name, picked.index, rows, said, overview=len(picked.truth))
+
+
+def after(board: Array) -> Array:
+    """The next state of Life; everything outside the board is dead."""
+    alive = np.pad(board > 0.5, 1)
+    high, wide = board.shape
+    corners = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]
+    around = sum(alive[y : y + high, x : x + wide].astype(np.uint8) for y, x in corners)
+    return ((around == 3) | ((around == 2) & (board > 0.5))).astype(board.dtype)
+
+
+def _nearest(board: Array, life: Array, place: int) -> str:
+    """The state of Life that a board is nearest to; of equally near ones the state of its own place.
+
+    With unequal timesteps a decoded board has no true state of its own.
+    """
+    equal = (board == life).mean((1, 2))
+    best = place if equal[place] == equal.max() else int(equal.argmax())
+    return f"state {best + 1} of Life ({int(100 * equal[best])}% of the cells)"
+
+
 def correlation(decoded: Array, truth: Array) -> float:
     """The Matthews coefficient of two boards' living cells; 0 where a board is uniform.
 
@@ -128,17 +164,16 @@ def correlation(decoded: Array, truth: Array) -> float:
     return float(np.corrcoef(decoded.ravel(), truth.ravel())[0, 1])
 
 
-def _arrays(sample: bytes, *, run: str, name: str) -> dict[str, Array]:
-    try:
-        with np.load(io.BytesIO(sample)) as file:
-            return {key: file[key] for key in _ARRAYS}
-    except KeyError as error:
-        reason = f"lacks the array '{error.args[0].split()[0]}', so an older version wrote it"
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
-        reason = "is damaged"
-    raise StoreError(
-        f"run {run}: its sample '{name}' {reason}; choose another run, or train it in a new store"
-    )
+def _arrays(run: Stored, name: str) -> dict[str, Array] | None:
+    sample = run.sample(name)
+    if sample is None:
+        return None
+    if missing := [key for key in _ARRAYS if key not in sample]:
+        raise FigureError(
+            f"run {run.name}: its sample '{name}' lacks the array '{missing[0]}', so an older version wrote it; "
+            "choose another run, or train it in a new store"
+        )
+    return {key: sample[key] for key in _ARRAYS}
 
 
 def _picked(arrays: Mapping[str, Mapping[str, Array]], row: int, *, name: str = "") -> Picked:

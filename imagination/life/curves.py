@@ -9,11 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
-from results_db.paper.learning_order import Cell, Order, by_cell, states
-from results_db.text import cell_text, counted
-from results_db.views.figures.files import COLUMN
-from results_db.views.figures.style import COLOURS, STYLE
-from results_db.views.learning_order import shown_keys
+from imagination.figures import COLOURS, COLUMN, STYLE
+from imagination.life.learning_order import Cell, Order, by_cell, shown_keys, states
 
 _HEIGHT = 2.3
 _LOWEST = 0.75
@@ -47,8 +44,18 @@ def draw(orders: Sequence[Order], *, similarity: float) -> Figure:
 
 def _title(cell: Cell, columns: Sequence[str]) -> str:
     values = cell._asdict()
-    keys = [f"{name} {cell_text(values[name])}" for name in columns if values[name] is not None]
+    keys = [f"{name} {_word(values[name])}" for name in columns if values[name] is not None]
     return "\n".join(", ".join(keys[place : place + 4]) for place in range(0, len(keys), 4))
+
+
+def _word(value: str | float) -> str:
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _panel(axes: Axes, runs: Sequence[Order], *, similarity: float) -> None:
@@ -70,11 +77,10 @@ def _panel(axes: Axes, runs: Sequence[Order], *, similarity: float) -> None:
         left_out = len(runs) - len(scaled)
         missing = f"; {left_out} more never reached it" if left_out else ""
         band = ", band: the middle 80%" if len(scaled) > 1 else ""
+        shown = "1 run" if len(scaled) == 1 else f"{len(scaled)} runs"
         axes.set_xlim(0, _BEYOND)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.set_xlabel(
-            f"training, 100%: the final state reaches {level}\n({counted(len(scaled), 'run')}{band}{missing})"
-        )
+        axes.set_xlabel(f"training, 100%: the final state reaches {level}\n({shown}{band}{missing})")
     else:
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

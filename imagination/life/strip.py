@@ -8,8 +8,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results_db.views.figures.boards import Array, Kind, Note, Picked, notes
-from results_db.views.figures.files import COLUMN
+from imagination.figures import COLUMN
+from imagination.life.boards import Array, Kind, Note, Picked, notes
 
 # Lengths in inches, so that the text keeps its size and has enough room.
 _LEFT = 0.17
