@@ -24,6 +24,10 @@ class Number:
             of quantities to `Derived`.
         beside: for a derived quantity: the quantity of the same table that it is compared with. Runs differ in length,
             so not the values are judged, but the ratio of the two shares.
+        side: its column, if the quantities of a cell stand side by side in one row.
+        short: the group columns whose values alone name a cell in figures, as in 3/2.
+        baselines: the metrics of trivial solutions, of which the best is shown beside it.
+        ceiling: the metric of a perfect solution, which is shown beside it.
     """
 
     table: str
@@ -36,6 +40,10 @@ class Number:
     alike: Sequence[str] = ()
     derived: str = ""
     beside: str = ""
+    side: str = ""
+    short: Sequence[str] = ()
+    baselines: Sequence[str] = ()
+    ceiling: str = ""
 
 
 class Derived(NamedTuple):

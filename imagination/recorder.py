@@ -19,7 +19,7 @@ class Recorder(Protocol):
         """Records a value of the run, or None if the run has no such value."""
 
     def sample(self, name: str, arrays: Arrays) -> None:
-        """Records a few decoded boards for figures."""
+        """Records a few arrays for figures, such as decoded boards."""
 
     def artifact(self, name: str, content: Arrays | bytes) -> None:
         """Keeps arrays, or a file, beside the store, such as the weights of an autoencoder or a picture.

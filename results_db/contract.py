@@ -323,7 +323,7 @@ class RunRecord:
         seconds: training time over all attempts, in seconds, without evaluation.
         metrics: name to value; null where the metric does not exist for this run.
         traces: name to (steps, values), equally long.
-        samples: name to a few decoded boards, as a compressed .npz file (see `imagination.recorder`).
+        samples: name to a few arrays for figures, as a compressed .npz file (see `imagination.recorder`).
         artifacts: the files that it left, by name; see `Files.artifacts`.
     """
 

@@ -75,8 +75,9 @@ def resolve(words):
         program, rest = rest[1], rest[2:]
     command = PROGRAMS[program]
     while isinstance(command, click.Group) and rest:
-        assert rest[0] in command.commands, f"{program} has no command {rest[0]}"
-        command, rest = command.commands[rest[0]], rest[1:]
+        found = command.get_command(click.Context(command), rest[0])
+        assert found is not None, f"{program} has no command {rest[0]}"
+        command, rest = found, rest[1:]
     return command, rest
 
 

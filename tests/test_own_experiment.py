@@ -18,6 +18,7 @@ from sweep_helpers import RESULTS, SWEEP, answer, opened, run, wait_until
 from results_db.contract import Attempt, State
 from results_db.files import Files
 from results_db.store import open_store
+from results_db.views.stored import named
 
 PACKAGE = Path(__file__).with_name("own_experiment")
 PAGE = Path(__file__).parents[1] / "docs" / "own-experiment.md"
@@ -38,7 +39,7 @@ def answer_json(folder: Path, *arguments: str):
 def test_the_page_shows_this_package() -> None:
     blocks = re.findall(r"```\w+\n(.+?)\n```", PAGE.read_text(), re.DOTALL)
     texts = [(PACKAGE / file).read_text().rstrip() for file in FILES]
-    assert blocks == texts
+    assert blocks == [*texts, (PACKAGE / "parity/figures.py").read_text().rstrip()]
     lines = sum(len(text.splitlines()) for text in texts)
     assert lines < 70
     code = sum(bool(line.strip()) for text in texts for line in text.splitlines())
@@ -57,6 +58,9 @@ def test_it_is_launched_here_and_tabulated(folder) -> None:
     )
     with closing(opened(folder)) as store:
         frame = store.runs()
+        assert sorted(named(store, frame["run_id"][0]).arrays("network")) == [
+            f"{layer}.{kind}" for layer in (0, 2) for kind in ("bias", "weight")
+        ]
         # The gate is the declared one, recomputed here; and the accuracy follows from the weights that were left.
         assert list(frame["kept"]) == list(frame["accuracy"] >= 0.95)
         assert set(frame["gate"]) == {"accuracy >= 0.95"}
@@ -122,11 +126,13 @@ def test_every_command_reads_a_store_without_life(folder) -> None:
         ["compare", "all"],
         ["effect", "width"],
         ["figure", "key", "width", "-o", "a.png"],
+        ["figure", "loss"],
+        ["report", "-o", "r.html"],
         ["export", "out"],
     ):
         done = run(RESULTS, *arguments, "--db", "a.db", folder=folder)
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), (arguments, done.stderr)
-    for arguments in (["trace"], ["figure", "steps"], ["figure", "packs"], ["report", "-o", "r.html"]):
+    for arguments in (["trace"], ["figure", "steps"], ["figure", "packs"]):
         done = run(RESULTS, *arguments, "--db", "a.db", folder=folder)
         assert "Traceback" not in done.stderr, (arguments, done.stderr)
 

@@ -117,10 +117,22 @@ def _sources(table: str, cell: Mapping[str, Scalar]) -> list[Source]:
     return [Source(spec, [spec])]
 
 
+def _about(quantity: str, cell: Mapping[str, Scalar]) -> dict[str, Any]:
+    """How a number is judged and shown."""
+    if "effect" in cell or quantity in _LEADS:
+        return _LEADS.get(quantity, {})
+    return {
+        "side": {"metric_plain": "plain", "metric_adv": "adversarial"}.get(quantity, ""),
+        "short": ["gol", "model_t"],
+        "baselines": ["baseline_repeat", "baseline_dead", "baseline_shifted"],
+        "ceiling": "baseline_perfect",
+    }
+
+
 PAPER = Paper(
     tables={
         table: [
-            Number(table, quantity, cell, value, runs, _sources(table, cell), **_LEADS.get(quantity, {}))
+            Number(table, quantity, cell, value, runs, _sources(table, cell), **_about(quantity, cell))
             for cell, runs, means in rows
             for quantity, value in means.items()
         ]

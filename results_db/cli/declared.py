@@ -5,7 +5,7 @@ They come from installed code alone, by the names in its declarations; a store n
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -126,7 +126,7 @@ def _of_one(declared: Declared, function: Callable[..., Drawn]) -> click.Command
             _check(declared, [stored])
             drawn = function(stored, **given)
         shown = {"run_id": stored.run_id}
-        _save(drawn, place(_file(declared, stored.name, *given.values())), shown, as_json=as_json)
+        _save(drawn, place(_file(declared, stored.name, *_words(given))), shown, as_json=as_json)
 
     about = f"{_RUN} Without -o the file is {_file(declared, 'RUN', *_own_names(function))}."
     return _made(declared, function, click.argument("run")(command), about)
@@ -145,7 +145,7 @@ def _of_several(declared: Declared, function: Callable[..., Drawn]) -> click.Com
                 raise StoreError(f"no kept run of {declared.of}{choice} is stored; see imagine-results runs")
             drawn = function(stored, **given)
         shown = {"runs": [one.run_id for one in stored]}
-        _save(drawn, place(_file(declared, *given.values())), shown, as_json=as_json)
+        _save(drawn, place(_file(declared, *_words(given))), shown, as_json=as_json)
 
     about = f"{_RUNS} Without -o the file is {_file(declared, *_own_names(function))}."
     return _made(declared, function, _RUN_ARGUMENTS(command), about)
@@ -302,6 +302,11 @@ def _absent(ctx: click.Context, args: Sequence[str]) -> list[str]:
 
 def _file(declared: Declared, *parts: Any) -> str:
     return f"{'-'.join([declared.name, *map(str, parts)])}.png"
+
+
+def _words(given: Mapping[str, Any]) -> list[str]:
+    """The values of the options, for the name of a file; of a flag its name, if it is set."""
+    return [name if value is True else str(value) for name, value in given.items() if value is not False]
 
 
 def _save(drawn: Drawn, path: Path, shown: dict[str, Any], *, as_json: bool) -> None:

@@ -30,7 +30,7 @@ def export(*, folder: Path, kind: str, force: bool, choice: options.Choice) -> N
     """Write runs, traces and samples into FOLDER, for other programs.
 
     runs.csv has a row for each run, with its config and metrics; traces.csv has a row for each traced value;
-    samples/RUN.NAME.npz are decoded boards.
+    samples/RUN.NAME.npz are their samples.
 
     Example: imagine-results export table3 --where 'gol=3' --format parquet
     """

@@ -32,7 +32,7 @@ def cells(
 ) -> None:
     """Draw a table of the paper: the metric of each cell with its interval, and the paper's value as a mark.
 
-    TABLE is table1, table2, table3 or table4. The rows are those of `compare`. Dots are kept runs. Without -o the file
+    TABLE is a table of means, such as table1. The rows are those of `compare`. Dots are kept runs. Without -o the file
     is TABLE.png.
 
     Example: imagine-results figure cells table3 -o table3.pdf
@@ -41,7 +41,7 @@ def cells(
     from results_db.paper.compare import compare, kept_values
     from results_db.views.figures import metrics
 
-    valid = [name for name in numbers.TABLES if name.startswith("table")]
+    valid = numbers.MEANS
     if table not in valid:
         raise StoreError(f"unknown table '{table}'{nearest(table, valid)}; valid tables: {', '.join(valid)}")
     path = place(f"{table}.png")
@@ -49,8 +49,8 @@ def cells(
         frame = choice.of(store.runs())
         rows = compare(table, frame, store=store, min_accuracy=choice.min_accuracy)
         kept = kept_values(table, frame, store=store, min_accuracy=choice.min_accuracy)
-    by = list(numbers.TABLES[table][0].cell)
-    files.save(metrics.cells(rows, kept, by), path)
+    first = numbers.TABLES[table][0]
+    files.save(metrics.cells(rows, kept, list(first.cell), short=first.short), path)
     click.echo(str(path))
 
 

@@ -1,4 +1,4 @@
-"""The command `report`: one HTML file with the tables, figures and decoded boards of a store."""
+"""The command `report`: one HTML file with the tables, figures and pictures of a store."""
 
 from pathlib import Path
 
@@ -44,8 +44,8 @@ def report(
 ) -> None:
     """Write one HTML page that opens offline: the paper's tables beside ours, figures, and a gallery of boards.
 
-    The gallery shows true and decoded boards of kept runs. It can be filtered, and stepped through in time beside a
-    live board of Life.
+    The gallery shows boards of kept runs, for Life the true and the decoded ones. It can be filtered and sorted, and
+    each run stepped through.
 
     Example: imagine-results report -o report.html --where preset=fast
     """

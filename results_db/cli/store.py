@@ -62,7 +62,7 @@ def merge(
     as_json: bool,
     db: str | None,
 ) -> int:
-    """Bring the runs of the store OTHER into this one, with their attempts, traces, boards, weights, sweeps and tags.
+    """Bring the runs of the store OTHER into this one, with their attempts, traces, samples, weights, sweeps and tags.
 
     OTHER is a path that ends in .db, or a URL; it does not change. Runs with equal results in both stores are skipped.
     Runs with different results are listed, and nothing is merged, unless --prefer says which stays. With `--prefer

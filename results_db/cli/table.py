@@ -139,7 +139,7 @@ def compare(
     In `signs`, the effects of single settings, runs are compared in pairs that differ in nothing else. `sign` says
     whether the effect points the same way as in the paper.
 
-    TABLE is table1, table2, table3, table4, learning_order, signs, or all.
+    TABLE is a table that an experiment declares, such as table1, or all. Without it, the command names them.
 
     Example: imagine-results compare table3 --where preset=fast
     """  # noqa: D301 - click wants the character \\b
@@ -163,9 +163,10 @@ def compare(
             if place:
                 click.echo()
             by = list(numbers.TABLES[name][0].cell)
+            sides = {one.quantity: one.side for one in numbers.TABLES[name] if one.side}
             (heading,) = tables.notes([f"{name}: {numbers.ABOUT[name]}"], style=style)[-1:]
             console.say(f"{heading}\n")
-            click.echo(tables.comparison(part, by, style=style))
+            click.echo(tables.comparison(part, by, style=style, sides=sides))
             for line in tables.notes(_not_counted(part, by), style=style):
                 console.say(line)
             if not all(row["run"] for row in part):

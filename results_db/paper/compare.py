@@ -37,10 +37,6 @@ CLOSE_RATIO = 0.20
 _ROUNDING = 1e-9
 """The tolerance of comparisons: as binary fractions, .99 - .94 is larger than .05."""
 
-CEILING = "baseline_perfect"
-"""The metric of a perfect decoder; the other `baseline_*` are of trivial ones."""
-
-
 TOO_FEW_PAIRS = "too few pairs"
 FEWEST_PAIRS = 10
 """Fewer pairs than this do not show the sign of an effect."""
@@ -116,11 +112,10 @@ def _judged(wanted: float, ours: Interval, *, close: float) -> str:
 
 def _mean(number: Number, runs: pd.DataFrame, kept: pd.DataFrame) -> Row:
     measured = values(kept, number.quantity)
-    # The best trivial decoder. Runs that were evaluated on the same boards have the same baselines.
-    trivial = [name for name in runs.columns if name.startswith("baseline_") and name != CEILING]
+    # The best trivial solution. Runs that were evaluated on the same data have the same baselines.
     baseline, ceiling = (
         max((value for name in names for value in values(runs, name)), default=None)
-        for names in (trivial, [CEILING])
+        for names in (number.baselines, [number.ceiling])
     )
     ours = mean_interval(measured)
     return _row(number, ours, kept=len(measured), run=len(runs), baseline=baseline, ceiling=ceiling)

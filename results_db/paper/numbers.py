@@ -15,6 +15,13 @@ TABLES = {name: numbers for paper in _PAPERS for name, numbers in paper.tables.i
 ABOUT = {name: line for paper in _PAPERS for name, line in paper.about.items()}
 """What each table shows, in one line."""
 
+MEANS = [
+    name
+    for name, numbers in TABLES.items()
+    if not any(one.derived or one.quantity == "effect" for one in numbers)
+]
+"""The tables of means of metrics."""
+
 EFFECTS = {name: effect for paper in _PAPERS for name, effect in paper.effects.items()}
 """The claims that the table `signs` is about, by name."""
 

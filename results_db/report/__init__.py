@@ -1,1 +1,1 @@
-"""The report: one HTML file with the tables, figures and decoded boards of a store."""
+"""The report: one HTML file with the tables, figures and pictures of a store."""

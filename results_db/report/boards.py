@@ -1,4 +1,4 @@
-"""Decoded boards in a form that a page can show: 16 greys, two cells to a byte, in base64."""
+"""Boards in a form that a page can show: 16 greys, two cells to a byte, in base64."""
 
 import base64
 from collections.abc import Mapping

@@ -16,7 +16,7 @@ from imagination.figures import FigureError, Gallery, Stored, takes_one_run
 from results_db.columns import config_keys, merged
 from results_db.contract import Experiment, State, StoreError
 from results_db.paper.compare import compare, kept_values
-from results_db.paper.numbers import ABOUT, TABLES
+from results_db.paper.numbers import ABOUT, MEANS, TABLES
 from results_db.paper.selection import runs_of
 from results_db.query.aggregate import records, sort_key
 from results_db.query.gate import completed, passed
@@ -143,9 +143,9 @@ def _pictures(
     min_accuracy: float | None,
 ) -> Iterable[Picture]:
     for name, rows in tables.items():
-        if name.startswith("table"):
+        if name in MEANS:
             values = kept_values(name, frame, store=store, min_accuracy=min_accuracy)
-            drawn = metrics.cells(rows, values, list(TABLES[name][0].cell))
+            drawn = metrics.cells(rows, values, list(TABLES[name][0].cell), short=TABLES[name][0].short)
             yield _picture(f"{name}: {ABOUT[name]}", drawn)
     yield from _own_pictures(store, kept, own)
     done = completed(frame)

@@ -219,7 +219,7 @@ class Discarded(Base):
 
 
 class Sample(Base):
-    """A few decoded boards of a run, as the bytes of a compressed .npz file."""
+    """A few arrays of a run for figures, as the bytes of a compressed .npz file."""
 
     __tablename__ = "sample"
 

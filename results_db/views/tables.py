@@ -38,13 +38,11 @@ _LATEX = {
 }
 """Characters that LaTeX reads as commands, or that the default fonts lack."""
 
-_COMPARED = (
-    *("spec", "preset", "quantity", "paper", "paper_runs", "ours", "plain", "adversarial", "difference"),
-    *("share", "ratio", "paper_ratio", "first", "second", "kept/run", "baseline/ceiling", "sign", "verdict"),
+_COMPARED = ("spec", "preset", "quantity", "paper", "paper_runs", "ours")
+_JUDGED = (
+    *("difference", "share", "ratio", "paper_ratio", "first", "second"),
+    *("kept/run", "baseline/ceiling", "sign", "verdict"),
 )
-
-_DECODERS = {"metric_plain": "plain", "metric_adv": "adversarial"}
-"""Quantities that stand side by side in one row, as in the paper."""
 
 
 def render(rows: Sequence[Row], names: Sequence[str], *, style: str, captioned: Sequence[str] = ()) -> str:
@@ -93,29 +91,38 @@ def summary(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
     return _render_filled(shown, list(shown[0]), style=style, captioned=by)
 
 
-def comparison(rows: Sequence[Row], by: Sequence[str], *, style: str) -> str:
+def comparison(
+    rows: Sequence[Row], by: Sequence[str], *, style: str, sides: Mapping[str, str] | None = None
+) -> str:
     """The rows of `compare` for people: rounded, without empty columns; `by` are the group columns.
 
-    The two decoders of a cell are one row: `paper` and `verdict` then have two parts, `plain/adversarial`.
+    The quantities of `sides` have these columns instead of `ours`, side by side: `paper` and `verdict` then have a part
+    for each.
     """
+    sides = sides or {}
     same = (*by, "spec", "preset")
     cells: dict[tuple[Any, ...], list[Row]] = {}
     for place, row in enumerate(rows):
-        is_decoder = row["quantity"] in _DECODERS
-        cells.setdefault(tuple(row.get(name) for name in same) if is_decoder else (place,), []).append(row)
-    shown = [_compared(of, same) for of in cells.values()]
-    return _render_filled(shown, [*by, *_COMPARED], style=style, captioned=("spec", "preset", "quantity"))
+        has_side = row["quantity"] in sides
+        cells.setdefault(tuple(row.get(name) for name in same) if has_side else (place,), []).append(row)
+    shown = [_compared(of, same, sides) for of in cells.values()]
+    return _render_filled(
+        shown,
+        [*by, *_COMPARED, *sides.values(), *_JUDGED],
+        style=style,
+        captioned=("spec", "preset", "quantity"),
+    )
 
 
-def _compared(rows: Sequence[Row], same: Sequence[str]) -> dict[str, Any]:
-    """A row for people: of one number, or of one for each decoder."""
+def _compared(rows: Sequence[Row], same: Sequence[str], sides: Mapping[str, str]) -> dict[str, Any]:
+    """A row for people: of one number, or of one for each side."""
     (row, *others) = rows
     places = 0 if "share" in row else 2
     means = [Interval(one["ours"], one["low"], one["high"]).text(places=places) for one in rows]
     verdicts = [str(one["verdict"] or "") for one in rows]
     own: dict[str, Any]
     if others:
-        own = dict(zip((_DECODERS[one["quantity"]] for one in rows), means, strict=True))
+        own = dict(zip((sides[one["quantity"]] for one in rows), means, strict=True))
     else:
         # An effect is a difference itself.
         difference = None if row["quantity"] == "effect" else row["difference"]

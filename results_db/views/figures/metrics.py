@@ -22,13 +22,16 @@ _MARGIN = 0.55
 _PAPER = "#555555"
 
 
-def cells(rows: Sequence[Row], kept: Sequence[Sequence[float]], by: Sequence[str]) -> Figure:
+def cells(
+    rows: Sequence[Row], kept: Sequence[Sequence[float]], by: Sequence[str], *, short: Sequence[str] = ()
+) -> Figure:
     """The rows of `compare`, one line each: kept runs as dots, our mean with its interval, and the paper's value.
 
     Args:
         rows: of one table, from `results_db.paper.compare`.
         kept: the values of each row's kept runs.
         by: the table's group columns.
+        short: those whose values alone name a row, as in 3/2.
     """
     shared = {key for key in (*by, "quantity", "preset") if len({row[key] for row in rows} - {None}) <= 1}
     with rc_context(STYLE):
@@ -45,22 +48,22 @@ def cells(rows: Sequence[Row], kept: Sequence[Sequence[float]], by: Sequence[str
             axes.plot(row["paper"], place, "D", color=COLOURS[1], markersize=3.2, zorder=4)
             if row.get("ceiling") is not None:
                 axes.plot(row["ceiling"], place, "|", color=_PAPER, markersize=7)
-        axes.set_yticks(range(len(rows)), [_row_label(row, by, shared) for row in rows])
+        axes.set_yticks(range(len(rows)), [_row_label(row, by, shared, short) for row in rows])
         axes.invert_yaxis()
         axes.set_xlabel(str(rows[0]["quantity"]) if "quantity" in shared else "metric")
         axes.plot([], [], "o", color=COLOURS[0], markersize=3, label="ours, 95% interval")
         axes.plot([], [], "D", color=COLOURS[1], markersize=3.2, label="the paper")
-        axes.plot([], [], "|", color=_PAPER, markersize=7, label="a perfect decoder")
+        axes.plot([], [], "|", color=_PAPER, markersize=7, label="the ceiling")
         figure.legend(loc="outside upper right", ncols=3)
     return figure
 
 
-def _row_label(row: Row, by: Sequence[str], shared: set[str]) -> str:
-    parts = [f"{row['gol']}/{row['model_t']}"] if {"gol", "model_t"} <= set(by) else []
+def _row_label(row: Row, by: Sequence[str], shared: set[str], short: Sequence[str]) -> str:
+    parts = ["/".join(cell_text(row[key]) for key in short)] if short else []
     parts += [
         f"{key} {cell_text(row[key])}"
         for key in (*by, "quantity", "preset")
-        if key not in ("gol", "model_t") and key not in shared and row.get(key) is not None
+        if key not in short and key not in shared and row.get(key) is not None
     ]
     return f"{', '.join(parts)}  ({row['kept']}/{row['run']})"
 

@@ -23,4 +23,5 @@ PARITY = Declaration(
     metrics={"accuracy": "the share of all inputs whose parity is right"},
     gate=Gate("accuracy", 0.95),
     function="parity.train:run",
+    figures={"loss": "parity.figures:loss"},
 )
