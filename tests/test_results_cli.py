@@ -361,7 +361,7 @@ def test_why_an_answer_is_empty(capsys: Capsys, filled: SqlStore) -> None:
         output(capsys, "trace", "--where", "seed=4")
         == f"of 1 completed run with --where 'seed=4', none {said}"
     )
-    said = "of 4 completed runs with --where 'gol=3', none that passed the gate has traces of its states"
+    said = "of 4 completed runs with --where 'gol=3', none that passed the gate has what trace shows"
     assert output(capsys, "trace", "--where", "gol=3", "--min-accuracy", ".5") == f"{said}\n"
 
 
