@@ -151,7 +151,7 @@ def test_a_row_per_group_with_its_counts() -> None:
 def test_a_group_without_kept_runs_is_a_row_without_a_mean() -> None:
     (row,) = aggregate(runs({"train_accuracy": 0.5}), ["gol"])
     assert (row["kept"], row["run"], row["metric"]) == (0, 1, None)
-    (row,) = aggregate(runs({"train_accuracy": 0.5}), ["gol"], min_accuracy=0.5)
+    (row,) = aggregate(runs({"train_accuracy": 0.5}), ["gol"], gate="train_accuracy>=.5")
     assert (row["kept"], row["run"], row["metric"]) == (1, 1, 1.0)
 
 

@@ -183,9 +183,9 @@ def test_a_spec_that_was_changed_is_compared_as_last_launched(db: SqlStore) -> N
     assert counts(db) == (2, 2)
 
 
-def test_min_accuracy_moves_the_gate(db: SqlStore) -> None:
+def test_the_gate_can_be_moved(db: SqlStore) -> None:
     store_run(db, config(), train_accuracy=0.97, outcome="given_up")
-    assert (counts(db), counts(db, min_accuracy=0.97)) == ((0, 1), (1, 1))
+    assert (counts(db), counts(db, gate="train_accuracy>=.97")) == ((0, 1), (1, 1))
 
 
 def test_table_3_measures_the_same_runs_with_both_decoders(db: SqlStore) -> None:

@@ -140,10 +140,10 @@ def test_the_learning_order_for_people(capsys: pytest.CaptureFixture[str], db: S
     assert three[5:7] == ["0.50 [0.50, 0.50]", "0.50"]
 
 
-def test_where_and_min_accuracy(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
+def test_where_and_gate(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
     store_five(db)
     store_run(db, config(seed=9, channels=8), train_accuracy=0.9)
-    args = ["compare", "table1", "--json", "--where", "channels=8", "--min-accuracy", "0.9"]
+    args = ["compare", "table1", "--json", "--where", "channels=8", "--gate", "train_accuracy>=.9"]
     row = json.loads(output(capsys, *args))[1]
     assert (row["kept"], row["run"]) == (1, 1)
 
@@ -163,7 +163,7 @@ def test_as_csv(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
         (["compare"], "TABLE is missing; give one of table1, table2, "),
         (["compare", "table1", "table2"], "table2"),
         (["compare", "all", "--where", "golf=3"], "unknown column 'golf'"),
-        (["compare", "all", "--min-accuracy", "1.5"], "1.5"),
+        (["compare", "all", "--gate", "accuracyy>1"], "--gate: unknown column 'accuracyy'"),
         (["compare", "all", "--format", "rich", "--json"], "--json and --format are two ways to print"),
     ],
 )

@@ -73,8 +73,8 @@ def test_the_gate_can_be_moved_and_a_diverged_run_never_passes(filled) -> None:
     store, expansion = filled
     complete(store, expansion.cells[1].runs[1], accuracy=1.0, outcome="diverged")
 
-    for gate, kept in ((None, [1, 1]), (0.98, [2, 1]), (0.995, [0, 1])):
-        assert [cell.kept for cell in cover(expansion, store.runs(), min_accuracy=gate)] == kept
+    for gate, kept in ((None, [1, 1]), ("train_accuracy>=.98", [2, 1]), ("train_accuracy>=.995", [0, 1])):
+        assert [cell.kept for cell in cover(expansion, store.runs(), gate=gate)] == kept
 
 
 def test_runs_after_the_specs_seeds_belong_to_the_cell_up_to_the_first_gap(tmp_path) -> None:
@@ -133,7 +133,7 @@ def test_coverage_of_a_spec(folder) -> None:
 def test_overrides_and_options(folder) -> None:
     (row,) = coverage(folder, "s.yaml", "--json", "--where", "missing=3 and gol<2", "--cap", "3").json
     assert row == {**FULL_1, "top_up": 8, "held_back": 0, "seeds": list(range(4, 12))}
-    rows = coverage(folder, "s.yaml", "--json", "--min-accuracy", "0.5").json
+    rows = coverage(folder, "s.yaml", "--json", "--gate", "train_accuracy>=.5").json
     assert [(row["kept"], row["missing"]) for row in rows] == [(2, 2), (1, 1)]
     rows = coverage(folder, "s.yaml", "--json", "channels=5").json
     assert [(row["to_submit"], row["pass_rate"], row["seeds"]) for row in rows] == [
@@ -171,7 +171,7 @@ def test_a_seed_that_no_top_up_has_reached_may_contradict_its_cell(tmp_path) -> 
     store.close()
     assert coverage(tmp_path, "s.yaml", "--json").json[0]["stored"] == 2
     # With a gate that none passes, the next seed is needed. It is held back, in one line.
-    wants = ("s.yaml", "--min-accuracy", "1", "--cap", "9")
+    wants = ("s.yaml", "--gate", "train_accuracy>=1", "--cap", "9")
     row = coverage(tmp_path, *wants, "--json").json[0]
     assert (row["top_up"], row["held_back"]) == (0, 3)  # the two missed it, so a kept run costs three
     said = coverage(tmp_path, *wants)
@@ -201,7 +201,7 @@ BAD = {
     "no match": (["s.yaml", "--where", "gol=9"], "no cell matches"),
     "a cap below the runs wanted": (["s.yaml", "--cap", "0.5"], "--cap"),
     "no cap": (["s.yaml", "--cap", "twice"], "'twice'"),
-    "no accuracy": (["s.yaml", "--min-accuracy", "99"], "--min-accuracy"),
+    "no gate": (["s.yaml", "--gate", "99"], "--gate '99'"),
     "no store": (["s.yaml", "--db", "nonsense"], "nonsense"),
 }
 

@@ -128,8 +128,17 @@ def test_experiments_are_never_mixed(capsys: Capsys, filled: SqlStore) -> None:
     assert columns("--group", "gol,experiment")[:2] == ["gol", "experiment"]
 
 
-def test_where_and_min_accuracy(capsys: Capsys, filled: SqlStore) -> None:
-    args = ["table", "--group", "gol", "--json", "--where", "ae=true and seed<=4", "--min-accuracy", "0.9"]
+def test_where_and_gate(capsys: Capsys, filled: SqlStore) -> None:
+    args = [
+        "table",
+        "--group",
+        "gol",
+        "--json",
+        "--where",
+        "ae=true and seed<=4",
+        "--gate",
+        "train_accuracy>=.9",
+    ]
     (row,) = json.loads(output(capsys, *args))
     assert (row["kept"], row["run"], row["metric"]) == (4, 4, pytest.approx(0.25))
 
@@ -142,14 +151,14 @@ def test_a_table_says_which_keys_vary_inside_a_row_and_which_gate_kept_nothing(
     add(filled, 8, gol=4, channels=8, accuracy=0.9)
     *_, gate, varies = output(capsys, "table").splitlines()
     assert gate == (
-        "no run of 1 row passed the gate (train_accuracy >= 0.99 for life_state); --min-accuracy A sets another gate"
+        "no run of 1 row passed the gate (train_accuracy >= 0.99 for life_state); --gate sets another"
     )
     assert varies == "varies: channels, max_steps (--group or --where keeps such runs apart)"
     assert "varies: max_steps (" not in output(capsys, "table", "--group", "gol,channels")
     rows = json.loads(output(capsys, "table", "--group", "gol", "--json"))
     assert [row["varies"] for row in rows] == [[], ["channels", "max_steps"], []]
-    given = output(capsys, "table", "--where", "gol=4", "--min-accuracy", ".95").splitlines()[-1]
-    assert "passed the gate (train_accuracy >= 0.95)" in given
+    given = output(capsys, "table", "--where", "gol=4", "--gate", "train_accuracy>=.95").splitlines()[-1]
+    assert "passed the gate (train_accuracy>=.95)" in given
 
 
 def test_the_runs_behind_a_table(capsys: Capsys, filled: SqlStore) -> None:
@@ -356,13 +365,13 @@ def test_why_an_answer_is_empty(capsys: Capsys, filled: SqlStore) -> None:
     assert output(capsys, "runs", "--sweep", "quick", "--where", "gol=9").startswith(said)
     said = "of 1 run with --where 'state=running', none is COMPLETED; see imagine-results runs\n"
     assert output(capsys, "table", "--where", "state=running") == said
-    said = "passed the gate (train_accuracy >= 0.99 for life_state); --min-accuracy A sets another gate\n"
+    said = "passed the gate (train_accuracy >= 0.99 for life_state); --gate sets another\n"
     assert (
         output(capsys, "trace", "--where", "seed=4")
         == f"of 1 completed run with --where 'seed=4', none {said}"
     )
     said = "of 4 completed runs with --where 'gol=3', none that passed the gate has what trace shows"
-    assert output(capsys, "trace", "--where", "gol=3", "--min-accuracy", ".5") == f"{said}\n"
+    assert output(capsys, "trace", "--where", "gol=3", "--gate", "train_accuracy>=.5") == f"{said}\n"
 
 
 def test_the_store_from_the_environment(
@@ -393,7 +402,7 @@ def test_db_upgrade(capsys: Capsys, filled: SqlStore) -> None:
         (["table", "--group", ""], "unknown column ''"),
         (["table", "--where", "golf=3"], "unknown column 'golf'"),
         (["table", "--where", "gol=3; drop table run"], "cannot read ';' at position 6"),
-        (["table", "--min-accuracy", "2"], "2"),
+        (["table", "--gate", "gol>"], "--gate 'gol>': it ends too early"),
         (["table", "--format", "html"], "is not one of"),
         (["runs", "--db", "results"], "neither a URL nor a path that ends in .db"),
         (["show", "ab"], "'ab'"),

@@ -51,27 +51,28 @@ CASES = [
     ({"outcome": "given_up", "train_accuracy": 0.995}, None, True),
     ({"outcome": "given_up", "train_accuracy": 0.9}, None, False),
     ({"train_accuracy": None}, None, False),
-    ({"train_accuracy": None}, 0, False),
-    ({"outcome": DIVERGED, "train_accuracy": 1.0}, 0, False),  # whatever it reached
+    ({"train_accuracy": None}, "train_accuracy>=0", False),
+    ({"outcome": DIVERGED, "train_accuracy": 1.0}, "train_accuracy>=0", False),  # whatever it reached
     ({"outcome": DIVERGED, "train_accuracy": 1.0}, None, False),
-    ({"outcome": "step_limit", "train_accuracy": 0.2}, 0, True),
-    # --min-accuracy replaces the gate of every experiment.
-    ({"train_accuracy": 0.6}, 0.5, True),
+    ({"outcome": "step_limit", "train_accuracy": 0.2}, "train_accuracy>=0", True),
+    # --gate replaces the gate of every experiment.
+    ({"train_accuracy": 0.6}, "train_accuracy>=.5", True),
+    ({"accuracy": 0.6}, "accuracy>=.5 or train_accuracy=1", True),
     # An experiment that declares no gate keeps every completed run.
     ({"experiment": "unheard_of", "accuracy": 0.4}, None, True),
     ({"experiment": "unheard_of", "outcome": DIVERGED}, None, False),
-    ({"experiment": "unheard_of", "train_accuracy": 0.4}, 0.5, False),
+    ({"experiment": "unheard_of", "train_accuracy": 0.4}, "train_accuracy>=.5", False),
 ]
 
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(("run", "min_accuracy", "kept"), CASES)
-def test_the_gate(store, run: dict[str, Any], min_accuracy: float | None, kept: bool) -> None:
+@pytest.mark.parametrize(("run", "gate", "kept"), CASES)
+def test_the_gate(store, run: dict[str, Any], gate: str | None, kept: bool) -> None:
     # Beside a run that passes every gate, so that the frame has more than one row.
     finished(store, **run)
     finished(store, train_accuracy=1.0)
     for frame in (store.runs(), store.frame()):
-        assert passed(frame, min_accuracy=min_accuracy).tolist() == [kept, True]
+        assert passed(frame, gate=gate).tolist() == [kept, True]
 
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
@@ -79,13 +80,13 @@ def test_the_gate_is_named_as_it_was_declared(store) -> None:
     finished(store, train_accuracy=0.5)
     finished(store, experiment="unheard_of", accuracy=0.4)
     assert named(store.runs(), None) == "train_accuracy >= 0.99 for life_state and none for unheard_of"
-    assert named(store.runs(), 0.5) == "train_accuracy >= 0.5"
+    assert named(store.runs(), "metric>0") == "metric>0"
 
 
-def test_a_minimal_accuracy_needs_that_metric() -> None:
+def test_a_gate_needs_its_metric() -> None:
     runs = Frame.of([{"experiment": "parity", "outcome": "done", "kept": True, "accuracy": 0.4}])
-    with pytest.raises(StoreError, match="--min-accuracy: unknown column 'train_accuracy'"):
-        passed(runs, min_accuracy=0.5)
+    with pytest.raises(StoreError, match="--gate: unknown column 'train_accuracy'"):
+        passed(runs, gate="train_accuracy>=.5")
 
 
 def test_every_outcome_has_a_name() -> None:

@@ -178,7 +178,7 @@ def test_top_ups_are_trained_until_the_cap_holds_them_back(tmp_path) -> None:
     assert set(frame["state"]) == {"COMPLETED"}
     assert store.sweeps() == {"s": {State.COMPLETED: 4}}
     # With a gate that all of them passed nothing is missing.
-    fine = top_up(tmp_path, "--min-accuracy", "0.01", "--json")
+    fine = top_up(tmp_path, "--gate", "train_accuracy>=.01", "--json")
     assert (fine.code, fine.json["trained"]) == (0, {})
     assert "held" not in fine.err
     (row,) = answer("coverage", "s.yaml", "--db", "a.db", "--json", folder=tmp_path).json

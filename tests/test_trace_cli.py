@@ -122,7 +122,7 @@ def test_csv_has_a_column_for_every_state(capsys: Capsys, filled: SqlStore) -> N
     ("args", "seeds"),
     [
         ([], [1, 2]),
-        (["--min-accuracy", "0.5"], [1, 2, 4]),  # 5 has diverged
+        (["--gate", "train_accuracy>=.5"], [1, 2, 4]),  # 5 has diverged
         (["--where", "rnn=false"], [7]),
         (["--where", "gol=3"], [1, 2, 7, 8]),
         (["--sweep", "data_matters"], [8]),
@@ -247,7 +247,7 @@ def test_strip_as_json(capsys: Capsys, filled: SqlStore) -> None:
             f"trace {SHORT[1]} {SHORT[5]}",
             f"run {SHORT[5]} is COMPLETED and has no traces of its states (diverged)",
         ),
-        (f"trace {SHORT[1]} --min-accuracy 0.9", "--min-accuracy chooses among runs"),
+        (f"trace {SHORT[1]} --gate metric>0", "--gate chooses among runs"),
         ("trace -o a.jpg", "'a.jpg' does not end in .png or .svg or .pdf"),
         ("trace -o none/a.png", "the folder none does not exist"),
         ("trace -o outputs", "'outputs' does not end in"),

@@ -252,10 +252,8 @@ def _chosen(
     from results_db.query.gate import completed, passed
     from results_db.views.stored import several
 
-    if runs and choice.min_accuracy is not None:
-        raise click.UsageError(
-            "--min-accuracy chooses among runs, and a named RUN is always shown; give one of them"
-        )
+    if runs and choice.gate is not None:
+        raise click.UsageError("--gate chooses among runs, and a named RUN is always shown; give one of them")
     frame = store.runs()
     if runs:
         frame = frame[frame["run_id"].isin({store.find(prefix) for prefix in runs})]
@@ -267,7 +265,7 @@ def _chosen(
         _check(declared, found)
         return frame, found
     own = completed(frame[frame["experiment"].isin(declared.experiments)])
-    return frame, several(store, records(own[passed(own, min_accuracy=choice.min_accuracy)]))
+    return frame, several(store, records(own[passed(own, gate=choice.gate)]))
 
 
 def _check(declared: Declared, runs: "Sequence[Stored]") -> None:

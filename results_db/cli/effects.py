@@ -40,12 +40,12 @@ def effect(
         frame = choice.of(store.runs())
         metric = options.metric_of(metric, frame, store)
     if keys:
-        found = effects.effect(frame, keys, metric=metric, min_accuracy=choice.min_accuracy)
+        found = effects.effect(frame, keys, metric=metric, gate=choice.gate)
         _show(_levels(found), _differences(found), style=style)
         if found.also and style not in tables.EXACT:
             console.say(f"compared runs also differ in: {', '.join(found.also)}")
         return
-    fitted = effects.regression(frame, metric=metric, min_accuracy=choice.min_accuracy)
+    fitted = effects.regression(frame, metric=metric, gate=choice.gate)
     rows = _slopes(fitted)
     if style == "json":
         click.echo(tables.as_json({"runs": fitted.runs, "explained": fitted.explained, "slopes": rows}))

@@ -47,8 +47,8 @@ def cells(
     path = place(f"{table}.png")
     with choice.reading() as store:
         frame = choice.of(store.runs())
-        rows = compare(table, frame, store=store, min_accuracy=choice.min_accuracy)
-        kept = kept_values(table, frame, store=store, min_accuracy=choice.min_accuracy)
+        rows = compare(table, frame, store=store, gate=choice.gate)
+        kept = kept_values(table, frame, store=store, gate=choice.gate)
     first = numbers.TABLES[table][0]
     files.save(metrics.cells(rows, kept, list(first.cell), short=first.short), path)
     click.echo(str(path))
@@ -87,7 +87,7 @@ def key(
     if by is not None:
         check(by, config_keys(names), origin="--by")
     done = completed(frame)
-    kept = done[passed(done, min_accuracy=choice.min_accuracy)]
+    kept = done[passed(done, gate=choice.gate)]
     _need(kept[[key, metric]].dropna(), f"kept run with {key} and {metric}", choice)
     files.save(metrics.against(kept, key, metric=metric, by=by), path)
     click.echo(str(path))

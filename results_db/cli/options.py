@@ -48,13 +48,12 @@ def complete_tables(_context: click.Context, _param: click.Parameter, incomplete
 
 
 gate_option = click.option(
-    "--min-accuracy",
-    type=click.FloatRange(0, 1),
-    metavar="A",
-    help="Keep runs with at least this training accuracy, e.g. 0.95. "
-    "[default: the gate, 0.99 for life_state and 0.999 for life_count]",
+    "--gate",
+    metavar="FILTER",
+    help="Keep the runs that match, e.g. 'train_accuracy>=0.95'. [default: the gate of each experiment]",
+    shell_complete=console.complete_columns,
 )
-"""Adds `--min-accuracy` and the argument `min_accuracy: float | None`."""
+"""Adds `--gate` and the argument `gate: str | None`."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,14 @@ class Choice:
     """The runs that a command is about: those that `--where` and `--sweep` choose, in the store of `--db`.
 
     Attributes:
-        min_accuracy: the gate of `--min-accuracy`, see `results_db.query.gate.passed`.
+        gate: the filter of `--gate`, see `results_db.query.gate.passed`.
         states: those of `--state`.
     """
 
     db: str | None
     where: str | None
     sweep: str | None
-    min_accuracy: float | None = None
+    gate: str | None = None
     states: Sequence[str] = ()
 
     def reading(self, *, write: bool = False) -> "AbstractContextManager[SqlStore]":
@@ -114,13 +113,13 @@ class Choice:
             shown: what the command shows of a run, for kept runs that do not have it.
         """
         if store.exists:
-            say(_nothing(store.display_url, runs, str(self) or of, shown, min_accuracy=self.min_accuracy))
+            say(_nothing(store.display_url, runs, str(self) or of, shown, gate=self.gate))
 
 
 def choice_options(
     *, gate: bool = False, state: bool = False, required: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds `--where`, `--sweep`, `--db`, and on request `--min-accuracy` and `--state`; gives `choice: Choice`.
+    """Adds `--where`, `--sweep`, `--db`, and on request `--gate` and `--state`; gives `choice: Choice`.
 
     With `required`, `--where` must be given.
     """
@@ -234,7 +233,7 @@ def cells_of(frame: "AnyFrame", experiments: Mapping[str, Experiment]) -> list[s
     return merged([one.cells for name, one in experiments.items() if name in there]) or ["experiment"]
 
 
-def _nothing(store: str, runs: "AnyFrame", which: str, shown: str, *, min_accuracy: float | None) -> str:
+def _nothing(store: str, runs: "AnyFrame", which: str, shown: str, *, gate: str | None) -> str:
     from results_db.query.gate import completed, named, passed
 
     done = completed(runs)
@@ -243,6 +242,6 @@ def _nothing(store: str, runs: "AnyFrame", which: str, shown: str, *, min_accura
     if done.empty:
         return f"of {counted(len(runs), 'run')}{which}, none is COMPLETED; see imagine-results runs"
     of = f"of {counted(len(done), 'completed run')}{which}, none"
-    if not passed(done, min_accuracy=min_accuracy).any():
-        return f"{of} passed the gate ({named(done, min_accuracy)}); --min-accuracy A sets another gate"
+    if not passed(done, gate=gate).any():
+        return f"{of} passed the gate ({named(done, gate)}); --gate sets another"
     return f"{of} that passed the gate has what {shown} shows"

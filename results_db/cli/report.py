@@ -55,7 +55,7 @@ def report(
     files.check(output, force=force, endings=(".html",))
     with choice.reading() as store:
         frame = choice.of(store.runs())
-        found = collect(store, frame, most_runs=most, min_accuracy=choice.min_accuracy)
+        found = collect(store, frame, most_runs=most, gate=choice.gate)
     text = page(found, title=title)
     try:
         write_atomically(output, text.encode())

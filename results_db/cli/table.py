@@ -71,10 +71,8 @@ def table(
             shown = dict.fromkeys(_names(metrics), ())
             for name in shown:
                 check_metric(name, frame.columns, origin="--metrics")
-        rows = aggregate(
-            frame, by, shown=shown, min_accuracy=choice.min_accuracy, interval=INTERVALS[interval]
-        )
-        listed = _listed(frame, by, list(shown), min_accuracy=choice.min_accuracy) if with_runs else []
+        rows = aggregate(frame, by, shown=shown, gate=choice.gate, interval=INTERVALS[interval])
+        listed = _listed(frame, by, list(shown), gate=choice.gate) if with_runs else []
         if style == "json":
             for row in rows if with_runs else ():
                 row["runs"] = [one for one in listed if all(one[key] == row[key] for key in by)]
@@ -87,7 +85,7 @@ def table(
             if listed:
                 brief = [{**one, "run_id": short(one["run_id"])} for one in listed]
                 click.echo(f"\n{tables.render(brief, list(brief[0]), style=style, captioned=list(brief[0]))}")
-            remarks = _remarks(frame, rows, min_accuracy=choice.min_accuracy)
+            remarks = _remarks(frame, rows, gate=choice.gate)
             remarks += ["intervals of means: bootstrap (BCa)"] if interval == "bootstrap" else []
             for line in tables.notes(remarks, style=style):
                 console.say(line)
@@ -100,7 +98,7 @@ def _names(text: str) -> list[str]:
 
 
 def _listed(
-    frame: "Frame", by: Sequence[str], metrics: Sequence[str], *, min_accuracy: float | None
+    frame: "Frame", by: Sequence[str], metrics: Sequence[str], *, gate: str | None
 ) -> list[dict[str, Any]]:
     """The runs behind a table, in the order of its rows: the group's columns, the metrics, and what trained them."""
     from results_db.frame import plain
@@ -110,7 +108,7 @@ def _listed(
     runs = completed(frame)
     shown = [name for name in metrics if name in runs.columns and any(plain(runs[name]))]
     names = list(dict.fromkeys([*by, "run_id", "seed", *shown, "sweep", "code", "host"]))
-    kept = passed(runs, min_accuracy=min_accuracy)
+    kept = passed(runs, gate=gate)
     rows = [{**row, "kept": bool(is_kept)} for row, is_kept in zip(runs.records(names), kept, strict=True)]
     return sorted(rows, key=lambda row: sort_key([row[name] for name in by]))
 
@@ -150,9 +148,7 @@ def compare(
     names = numbers.chosen(table)
     with choice.reading() as store:
         frame = choice.of(store.runs())
-        found = {
-            name: compare_table(name, frame, store=store, min_accuracy=choice.min_accuracy) for name in names
-        }
+        found = {name: compare_table(name, frame, store=store, gate=choice.gate) for name in names}
         if style in tables.EXACT:
             rows = [row for part in found.values() for row in part]
             click.echo(
@@ -174,16 +170,14 @@ def compare(
                 console.say(f"\n{_without_runs(name, fitting, store=store, which=str(choice))}")
 
 
-def _remarks(frame: "Frame", rows: "Sequence[Row]", *, min_accuracy: float | None) -> list[str]:
+def _remarks(frame: "Frame", rows: "Sequence[Row]", *, gate: str | None) -> list[str]:
     """What a reader of a table has to know: rows without a kept run, and different configs in a row."""
     from results_db.query.gate import completed, named
 
     remarks = []
     if without := [row for row in rows if not row["kept"]]:
-        gate = f"the gate ({named(completed(frame), min_accuracy)})"
-        remarks.append(
-            f"no run of {counted(len(without), 'row')} passed {gate}; --min-accuracy A sets another gate"
-        )
+        wanted = f"the gate ({named(completed(frame), gate)})"
+        remarks.append(f"no run of {counted(len(without), 'row')} passed {wanted}; --gate sets another")
     if varies := dict.fromkeys(name for row in rows for name in row["varies"]):
         remarks.append(f"varies: {', '.join(varies)} (--group or --where keeps such runs apart)")
     if mixed := [row for row in rows if len(row["code"]) > 1]:

@@ -42,7 +42,7 @@ FEWEST_PAIRS = 10
 """Fewer pairs than this do not show the sign of an effect."""
 
 
-def compare(table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: float | None = None) -> list[Row]:
+def compare(table: str, frame: pd.DataFrame, *, store: Store, gate: str | None = None) -> list[Row]:
     """One row per number of a table of the paper, and per spec and preset of its runs.
 
     Its keys are `table, spec, preset, quantity`, the number's group columns, `paper, paper_runs, ours, low, high,
@@ -51,14 +51,14 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: floa
     and why runs do not count: `missed_gate`, and the keys of `selection.ABSENT`.
 
     `table` is a name in `numbers.TABLES`; `frame` holds runs of the store, as `Store.runs` gives them; see
-    `gate.passed` for `min_accuracy`.
+    `gate.passed` for `gate`.
     """
     rows = []
     numbers = TABLES[table]
     found: dict[str, Mapping[str, Derived]] = {}
     for number in numbers:
         for spec, preset, runs, absent in groups(frame, number, store=store):
-            kept = runs[passed(runs, min_accuracy=min_accuracy)]
+            kept = runs[passed(runs, gate=gate)]
             if table == "signs":
                 row = _effect(number, runs, kept)
             elif number.derived:
@@ -77,11 +77,11 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: floa
 
 
 def kept_values(
-    table: str, frame: pd.DataFrame, *, store: Store, min_accuracy: float | None = None
+    table: str, frame: pd.DataFrame, *, store: Store, gate: str | None = None
 ) -> list[list[float]]:
     """The values of the kept runs of each row of `compare` for a table of means."""
     return [
-        values(group.runs[passed(group.runs, min_accuracy=min_accuracy)], number.quantity)
+        values(group.runs[passed(group.runs, gate=gate)], number.quantity)
         for number in TABLES[table]
         for group in groups(frame, number, store=store)
     ]

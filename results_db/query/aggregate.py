@@ -37,7 +37,7 @@ def aggregate(
     by: Sequence[str],
     *,
     shown: Means,
-    min_accuracy: float | None = None,
+    gate: str | None = None,
     interval: "Estimate | None" = None,
 ) -> list[dict[str, Any]]:
     """One row per group of COMPLETED runs: the group's columns, `measures`, and `varies`; sorted by the group.
@@ -50,7 +50,7 @@ def aggregate(
         frame: the runs, as `Store.frame` gives them.
         by: the columns to group by.
         shown: the metrics.
-        min_accuracy: see `gate.passed`.
+        gate: see `gate.passed`.
         interval: how to estimate a mean, one of `INTERVALS`; default: `mean_interval`.
 
     Raises:
@@ -64,7 +64,7 @@ def aggregate(
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, row in enumerate(zip(*(plain(runs[name]) for name in by), strict=True)):
         groups.setdefault(row, []).append(place)
-    kept = passed(runs, min_accuracy=min_accuracy)
+    kept = passed(runs, gate=gate)
     code = runs["code"] if "code" in runs.columns else None
     keys = (name for name in columns.config_keys(runs.columns) if name != "seed")
     codes_of = {name: codes for name in keys if np.any(codes := runs.column(name).codes)}

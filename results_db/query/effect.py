@@ -129,9 +129,7 @@ def paired(
     return one.align(other, join="inner")
 
 
-def effect(
-    frame: pd.DataFrame, factors: Sequence[str], *, metric: str, min_accuracy: float | None = None
-) -> Effect:
+def effect(frame: pd.DataFrame, factors: Sequence[str], *, metric: str, gate: str | None = None) -> Effect:
     """The effect of one factor, or of two, on a metric. `frame` is as `Store.runs` gives it.
 
     Raises:
@@ -144,7 +142,7 @@ def effect(
     if len(set(factors)) != len(factors) or len(factors) > 2:
         raise StoreError(f"KEY: '{' '.join(factors)}'; give one config key, or two different ones")
     runs = completed(frame)
-    kept = runs[passed(runs, min_accuracy=min_accuracy)]
+    kept = runs[passed(runs, gate=gate)]
     found = {name: _values(runs, name) for name in factors}
     if one := next((name for name, said in found.items() if len(said) < 2), None):
         raise StoreError(
@@ -265,7 +263,7 @@ def _is_apart(sides: Sequence[pd.DataFrame], key: str) -> bool:
     return key != "seed" and bool(first) and bool(second) and not first & second
 
 
-def regression(frame: pd.DataFrame, *, metric: str, min_accuracy: float | None = None) -> Regression:
+def regression(frame: pd.DataFrame, *, metric: str, gate: str | None = None) -> Regression:
     """A linear regression of the metric on all config keys in which the kept runs differ, but the seed.
 
     Rates enter by their logarithm, words as one variable for each value but the first.
@@ -274,7 +272,7 @@ def regression(frame: pd.DataFrame, *, metric: str, min_accuracy: float | None =
         StoreError: no config key differs, or there are too few runs for the keys.
     """
     runs = completed(frame)
-    kept = runs[passed(runs, min_accuracy=min_accuracy)]
+    kept = runs[passed(runs, gate=gate)]
     kept = kept[kept[metric].notna()]
     if kept[metric].nunique() < 2:
         raise StoreError(

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from results_db.columns import check
 from results_db.contract import DIVERGED, State
 
 if TYPE_CHECKING:  # slow to import
@@ -15,10 +14,10 @@ if TYPE_CHECKING:  # slow to import
 AnyFrame = TypeVar("AnyFrame", "pd.DataFrame", "Frame")
 
 
-def named(frame: "pd.DataFrame | Frame", min_accuracy: float | None) -> str:
+def named(frame: "pd.DataFrame | Frame", gate: str | None) -> str:
     """The gates of these runs, in words: `train_accuracy >= 0.99 for life_state`."""
-    if min_accuracy is not None:
-        return f"train_accuracy >= {min_accuracy:g}"
+    if gate is not None:
+        return gate
     pairs = sorted(set(zip(frame["experiment"], frame["gate"], strict=True)), key=str)
     return " and ".join(f"{gate or 'none'} for {experiment}" for experiment, gate in pairs)
 
@@ -29,17 +28,18 @@ def completed(frame: AnyFrame) -> AnyFrame:
     return frame[stored]
 
 
-def passed(frame: "pd.DataFrame | Frame", *, min_accuracy: float | None = None) -> np.ndarray:
+def passed(frame: "pd.DataFrame | Frame", *, gate: str | None = None) -> np.ndarray:
     """The completed runs that pass the gate: bool `[rows]`. A diverged run never passes.
 
-    `frame` is as `Store.runs` gives it. By default, each run has the gate of its experiment; with `min_accuracy` the
-    gate is `train_accuracy >= min_accuracy`.
+    `frame` is as `Store.runs` gives it. By default, each run has the gate of its experiment. `gate` is another one for
+    all: a filter in the language of `--where`.
 
     Raises:
-        StoreError: `min_accuracy` is given, and no experiment of the store has this metric.
+        StoreError: see `where.mask`.
     """
-    if min_accuracy is None:
+    if gate is None:
         return np.asarray(frame["kept"], dtype=bool)
-    check("train_accuracy", list(frame.columns), origin="--min-accuracy")
-    reached = np.asarray(frame["train_accuracy"], dtype=float) >= min_accuracy  # false for NaN
-    return np.asarray(reached & (np.asarray(frame["outcome"], dtype=object) != DIVERGED), dtype=bool)
+    from results_db.query.where import mask  # its parser is slow to import
+
+    met = mask(gate, frame, origin="--gate")
+    return np.asarray(met & (np.asarray(frame["outcome"], dtype=object) != DIVERGED), dtype=bool)

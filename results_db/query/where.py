@@ -80,18 +80,20 @@ _LISTS = ("sweep", "tag")
 """Columns whose cells may have several names."""
 
 
-def mask(text: str, frame: "pd.DataFrame | Frame") -> np.ndarray:
-    """The rows of the frame that meet the filter: bool `[rows]`.
+def mask(text: str, frame: "pd.DataFrame | Frame", *, origin: str = "--where") -> np.ndarray:
+    """The rows of the frame that meet the filter: bool `[rows]`. Errors name the option that the filter is of.
 
     Raises:
         StoreError: a syntax error, an unknown column or word, or values that cannot be compared.
     """
     try:
-        return _evaluate(_PARSER.parse(text), frame)
+        return _evaluate(_PARSER.parse(text), frame, origin)
     except UnexpectedInput as error:
-        raise StoreError(_syntax_error(text, error)) from None
+        raise StoreError(f"{origin} {_syntax_error(text, error)}") from None
     except RecursionError:
-        raise StoreError("--where: the filter is nested too deeply; use fewer parentheses and nots") from None
+        raise StoreError(
+            f"{origin}: the filter is nested too deeply; use fewer parentheses and nots"
+        ) from None
 
 
 def apply(text: str | None, frame: AnyFrame, *, sweep: str | None = None) -> AnyFrame:
@@ -123,32 +125,34 @@ def _syntax_error(text: str, error: UnexpectedInput) -> str:
     else:
         place = error.pos_in_stream or 0
         found = f"cannot read '{token or text[place]}' at position {place + 1}"
-    return f"--where '{text}': {found}; allowed are comparisons with and, or, not, in (..), like '{EXAMPLE}'"
+    return f"'{text}': {found}; allowed are comparisons with and, or, not, in (..), like '{EXAMPLE}'"
 
 
-def _evaluate(tree: Tree[Token], frame: "pd.DataFrame | Frame") -> np.ndarray:
+def _evaluate(tree: Tree[Token], frame: "pd.DataFrame | Frame", origin: str) -> np.ndarray:
     children: list[Any] = tree.children
     if tree.data == "compare":
         column, sign, value = children
-        return _compare(frame, column, "=" if sign == "==" else str(sign), value)
+        return _compare(frame, column, "=" if sign == "==" else str(sign), value, origin=origin)
     if tree.data == "negation":
-        return ~_evaluate(children[0], frame)
+        return ~_evaluate(children[0], frame, origin)
     if tree.data == "member":
         column, *values = children
-        parts = [_compare(frame, column, "=", value) for value in values]
+        parts = [_compare(frame, column, "=", value, origin=origin) for value in values]
     else:
-        parts = [_evaluate(child, frame) for child in children]
+        parts = [_evaluate(child, frame, origin) for child in children]
     combine = np.logical_and if tree.data == "both" else np.logical_or
     return np.asarray(combine.reduce(parts), dtype=bool)
 
 
-def _compare(frame: "pd.DataFrame | Frame", column: str, sign: str, token: Token) -> np.ndarray:
+def _compare(
+    frame: "pd.DataFrame | Frame", column: str, sign: str, token: Token, *, origin: str
+) -> np.ndarray:
     """The rows whose cell compares with the value; cells of another kind than the value do not."""
-    columns.check(column, list(frame.columns), origin="--where")
-    value = _value(token, column=column)
+    columns.check(column, list(frame.columns), origin=origin)
+    value = _value(token, column=column, origin=origin)
     shown = json.dumps(value, ensure_ascii=False)
     if sign not in ("=", "!=") and (value is None or isinstance(value, bool)):
-        raise StoreError(f"--where: '{column} {sign} {shown}': {shown} can only be compared with = and !=")
+        raise StoreError(f"{origin}: '{column} {sign} {shown}': {shown} can only be compared with = and !=")
     cells = np.asarray(frame[column], dtype=object)
     missing = frames.missing(cells)
     if value is None:
@@ -157,7 +161,7 @@ def _compare(frame: "pd.DataFrame | Frame", column: str, sign: str, token: Token
     fits = ~missing & (kinds == _kind(value))
     if not (missing.all() or fits.any()):
         raise StoreError(
-            f"--where: '{column} {sign} {shown}': {shown} is {_kind(value)}, "
+            f"{origin}: '{column} {sign} {shown}': {shown} is {_kind(value)}, "
             f"but {column} is {' or '.join(sorted(set(kinds[~missing])))}"
         )
     if column == "run_id" and sign in ("=", "!="):  # the first characters name a run, as everywhere
@@ -176,7 +180,7 @@ def _kind(value: object) -> str:
     return "a number" if isinstance(value, int | float | np.number) else "a word"
 
 
-def _value(token: Token, *, column: str) -> Value:
+def _value(token: Token, *, column: str, origin: str) -> Value:
     """The value that a token stands for. For run ids, states and outcomes a number is a word, too."""
     match token.type:
         case "TRUE" | "FALSE":
@@ -184,26 +188,26 @@ def _value(token: Token, *, column: str) -> Value:
         case "NULL":
             return None
         case "NUMBER" if column != "run_id" and column not in _WORDS:
-            return _number(token)
+            return _number(token, origin)
         case "QUOTED":
-            return _word(re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL), column=column)
-    return _word(str(token), column=column)
+            return _word(re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL), column=column, origin=origin)
+    return _word(str(token), column=column, origin=origin)
 
 
-def _number(text: str) -> int | float:
+def _number(text: str, origin: str) -> int | float:
     number = float(text)
     if math.isinf(number):
-        raise StoreError(f"--where: {text[:20]} is too large for a number")
+        raise StoreError(f"{origin}: {text[:20]} is too large for a number")
     return int(text) if re.fullmatch(r"[+-]?\d+", text) else number
 
 
-def _word(word: str, *, column: str) -> str:
+def _word(word: str, *, column: str, origin: str) -> str:
     if column == "run_id":
-        return columns.run_prefix(word, origin="--where")
+        return columns.run_prefix(word, origin=origin)
     if column not in _WORDS:
         return word
     valid, fold = _WORDS[column]
     if fold(word) not in valid:
         hint = nearest(fold(word), valid)
-        raise StoreError(f"--where: unknown {column} '{word}'{hint}; valid ones: {', '.join(valid)}")
+        raise StoreError(f"{origin}: unknown {column} '{word}'{hint}; valid ones: {', '.join(valid)}")
     return fold(word)

@@ -65,9 +65,7 @@ class Report:
     about: Mapping[str, str] = field(default_factory=lambda: ABOUT)
 
 
-def collect(
-    store: SqlStore, frame: pd.DataFrame, *, most_runs: int, min_accuracy: float | None = None
-) -> Report:
+def collect(store: SqlStore, frame: pd.DataFrame, *, most_runs: int, gate: str | None = None) -> Report:
     """What the report on these runs shows. `frame` holds runs of the store, as `Store.runs` gives them.
 
     Raises:
@@ -76,8 +74,8 @@ def collect(
     done = completed(frame)
     if done.empty:
         raise StoreError("no COMPLETED run to report on; see imagine-results runs")
-    kept = done[passed(done, min_accuracy=min_accuracy)]
-    tables = {name: compare(name, frame, store=store, min_accuracy=min_accuracy) for name in TABLES}
+    kept = done[passed(done, gate=gate)]
+    tables = {name: compare(name, frame, store=store, gate=gate) for name in TABLES}
     filled = {name: rows for name, rows in tables.items() if any(row["run"] for row in rows)}
     experiments = [one for name, one in store.experiments().items() if name in set(done["experiment"])]
     cells = merged([["experiment", "preset"], *(one.cells for one in experiments)])
@@ -89,7 +87,7 @@ def collect(
         store=store.display_url,
         summary=_summary(done, kept),
         tables=filled,
-        pictures=list(_pictures(store, frame, kept, filled, experiments, own, min_accuracy=min_accuracy)),
+        pictures=list(_pictures(store, frame, kept, filled, experiments, own, gate=gate)),
         runs=runs,
         galleries=list(dict.fromkeys(one.about for one in galleries.values())),
         launches=_launches(store, done),
@@ -140,11 +138,11 @@ def _pictures(
     experiments: Sequence[Experiment],
     own: Sequence[Declaration],
     *,
-    min_accuracy: float | None,
+    gate: str | None,
 ) -> Iterable[Picture]:
     for name, rows in tables.items():
         if name in MEANS:
-            values = kept_values(name, frame, store=store, min_accuracy=min_accuracy)
+            values = kept_values(name, frame, store=store, gate=gate)
             drawn = metrics.cells(rows, values, list(TABLES[name][0].cell), short=TABLES[name][0].short)
             yield _picture(f"{name}: {ABOUT[name]}", drawn)
     yield from _own_pictures(store, kept, own)

@@ -43,7 +43,7 @@ def coverage(
     spec: str | None,
     overrides: tuple[str, ...],
     where: str | None,
-    min_accuracy: float | None,
+    gate: str | None,
     cap: float,
     as_json: bool,
     store: Store,
@@ -60,7 +60,7 @@ def coverage(
     from sweeps.spec.stored import NO_SWEEP, sweeps_of
 
     sweeps = sweeps_of(store, spec, overrides, report=say)
-    cells = _top_ups(sweeps, store, min_accuracy=min_accuracy, cap=cap)
+    cells = _top_ups(sweeps, store, gate=gate, cap=cap)
     if not cells and not as_json:
         if store.exists:
             click.echo(NO_SWEEP)
@@ -85,7 +85,7 @@ def top_up(
     spec: str,
     overrides: tuple[str, ...],
     where: str | None,
-    min_accuracy: float | None,
+    gate: str | None,
     cap: float,
     how: LaunchOptions,
     dry_run: bool,
@@ -105,7 +105,7 @@ def top_up(
 
     with closing(open_store(how.db, create=False)) as store:
         loaded, expansion = find_sweep(store, spec, overrides, report=say)
-        cells = _top_ups([(loaded, expansion)], store, min_accuracy=min_accuracy, cap=cap)
+        cells = _top_ups([(loaded, expansion)], store, gate=gate, cap=cap)
     if all(cell.next_seed is None for cell in expansion.cells):
         raise SpecError(
             f"{loaded.name} fixes its seeds by a count, list or range, so a top-up cannot add any; "
@@ -134,7 +134,7 @@ def top_up(
 
 
 def _top_ups(
-    sweeps: "Sequence[tuple[Spec, Expansion]]", store: Store, *, min_accuracy: float | None, cap: float
+    sweeps: "Sequence[tuple[Spec, Expansion]]", store: Store, *, gate: str | None, cap: float
 ) -> list[CellStatus]:
     """Every cell of these sweeps, with the runs that a top-up would launch."""
     from sweeps.follow.coverage import cover
@@ -143,7 +143,7 @@ def _top_ups(
     frame, dead = store.runs(), dead_runs(store)
     cells = []
     for spec, expansion in sweeps:
-        covered = cover(expansion, frame, sweep=spec.name, dead=dead, min_accuracy=min_accuracy)
+        covered = cover(expansion, frame, sweep=spec.name, dead=dead, gate=gate)
         cells += make_top_up(covered, cap=cap)
     return cells
 

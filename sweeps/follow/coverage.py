@@ -22,11 +22,11 @@ def cover(
     *,
     sweep: str = "",
     dead: Collection[str] = (),
-    min_accuracy: float | None = None,
+    gate: str | None = None,
 ) -> list[CellStatus]:
     """The status of every cell, with its number of kept runs and the runs of earlier top-ups.
 
-    `frame` holds all runs of the store. `min_accuracy` is the gate; default: each experiment's own. See `dead_runs`
+    `frame` holds all runs of the store. `gate` is the gate; default: each experiment's own. See `dead_runs`
     for `dead`.
 
     Raises:
@@ -37,7 +37,7 @@ def cover(
     states = {run_id: State(state) for run_id, state in zip(frame["run_id"], frame["state"], strict=True)}
     whole = with_top_ups(expansion, states.keys())
     stored = completed(frame[frame["run_id"].isin({run.run_id for run in whole.runs})])
-    kept = set(stored["run_id"][passed(stored, min_accuracy=min_accuracy)])
+    kept = set(stored["run_id"][passed(stored, gate=gate)])
     return [
         replace(cell, kept=sum(run.run_id in kept for run in cell.cell.runs))
         for cell in read_cells(whole, with_lost(states, dead), sweep=sweep)
