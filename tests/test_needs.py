@@ -20,6 +20,7 @@ from results_db.spool.records import Spool, Spooled
 from results_db.spool.results import Result, result
 from results_db.store.sql import open_store
 from slurm.submit.dispatch import in_levels
+from sweeps.spec.document import SpecError
 from sweeps.spec.expand import depths_of, expand, in_breadth_first_order
 from sweeps.spec.load import load
 
@@ -258,6 +259,30 @@ def test_a_broken_package_leaves_only_its_own_experiments_out(folder, installed)
     # It cannot replace one of ours.
     write(folder, "experiment: life_state\nruns: 1\n")
     assert answer("plan", "s.yaml", "--db", "a.db", folder=folder).code == 0
+
+
+def test_a_need_may_take_over_a_drawn_value_whose_default_does_not_fit_it(folder) -> None:
+    """A source has a size of at most 10, and the default of a step is 20."""
+    write(
+        folder,
+        "experiment: chain_step\nneeds: {source: {experiment: chain_source, same: [size, seed]}}\n"
+        "sample: {size: {choice: [3, 4]}}\nruns: 3\n",
+    )
+    runs = expand(load(folder / "s.yaml")).runs
+    sources = {run.run_id: run.config for run in runs if run.config["experiment"] == "chain_source"}
+    steps = [run.config for run in runs if run.config["experiment"] == "chain_step"]
+    assert len(steps) == len(sources) == 3
+    for step in steps:
+        source = sources[str(step["source"])]
+        assert [source[key] for key in ("size", "seed")] == [step[key] for key in ("size", "seed")]
+        assert step["size"] in (3, 4)
+    write(
+        folder,
+        "experiment: chain_step\nneeds: {source: {experiment: chain_source, same: [size]}}\n"
+        "sample: {size: {choice: [11, 12]}}\nruns: 3\n",
+    )
+    with pytest.raises(SpecError, match=r"seed 0 \(and 2 more of 3\): size: 1[12] is above 10"):
+        expand(load(folder / "s.yaml"))
 
 
 def test_a_forged_or_outdated_record_is_no_need(folder) -> None:

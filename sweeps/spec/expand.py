@@ -1,5 +1,6 @@
 """Expands a spec into cells, the rows of the finished table, and their runs."""
 
+import hashlib
 import itertools
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -29,7 +30,7 @@ class Cell:
         wanted: the number of kept runs that the spec asks for.
         specs: the names of the specs whose own cell it is: the launched spec, or ones that it includes.
         runs: the runs of a launch, in seed order, without those of earlier cells.
-        template: the complete config before a run's seed and draws replace their keys.
+        template: the complete config before a run's seed, draws and needs replace their keys.
         sample: the keys that are drawn per seed.
         needs: what its runs build on, by config key.
         next_seed: the first seed of a top-up; None: the spec fixes its seeds.
@@ -276,7 +277,7 @@ def _cell(part: Part, row: Row, axes: Values) -> Cell:
     described = _described({**axes, **row.values})
     try:
         values = part.unchecked(row, axes)
-        ids = {key: need.value(values) for key, need in part.needs.items()}
+        ids = {key: _template_id(need, values, drawn=part.sample) for key, need in part.needs.items()}
         template = resolve(part.experiment, part.preset, part.base, axes, row.values, ids)
     except ConfigError as error:
         raise SpecError(f"{part.place(row, error.keys)}: {described}{error}") from None
@@ -303,6 +304,16 @@ def _cell(part: Part, row: Row, axes: Values) -> Cell:
         more = f" (and {len(refused) - 1:,} more of {len(seeds):,})" if len(refused) > 1 else ""
         raise SpecError(f"{part.place(row, first.keys)}: {described}seed {seed}{more}: {first}")
     return replace(cell, runs=runs)
+
+
+def _template_id(need: Need, values: Values, *, drawn: Collection[str]) -> str:
+    """What stands in a cell's template for this need: its value, or a stand-in that depends on nothing drawn.
+
+    A value that is drawn is known for a run only, and the default in its place may not fit the needed run.
+    """
+    if set(drawn).isdisjoint(need.same):
+        return need.value(values)
+    return hashlib.sha256(repr(need).encode()).hexdigest()
 
 
 def _listed(values: Values) -> str:

@@ -9,6 +9,7 @@ from imagination.schema import RunConfig, need, setting
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig(RunConfig):
     quality: float = setting(1.0)
+    size: int = setting(10, low=1, high=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,7 @@ class StepConfig(RunConfig):
     source: str = need("chain_source", asset=True)
     factor: int = setting(2)
     rounds: int = setting(1, low=1)
+    size: int = setting(20, low=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def source(config, recorder):
-    numbers = np.random.default_rng(config.seed).integers(1, 100, 10)
+    numbers = np.random.default_rng(config.seed).integers(1, 100, config.size)
     recorder.metric("good", config.quality)
     recorder.artifact("numbers", {"numbers": numbers})
     recorder.artifact("note.txt", b"ten numbers")
