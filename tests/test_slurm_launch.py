@@ -48,6 +48,7 @@ from sweeps.spec.load import load
 pytestmark = pytest.mark.slow
 
 WAITS = "launcher.additional_parameters={begin: now+1hour}"
+CHAIN = Path(__file__).with_name("chain_experiment") / "chain.yaml"
 LAUNCH = (SWEEP, "launch", "s.yaml", "launcher=slurm", "--db", "a.db", "--no-check", "--json")
 
 
@@ -138,6 +139,27 @@ def test_arrays_are_no_longer_than_the_cluster_allows(slurm_with, tmp_path) -> N
     jobs = [attempt["job_id"] for (attempt,) in attempts(tmp_path)]
     assert jobs == [f"{[first, second][n % 2]}_{n // 2}" for n in range(6)] + [third]
     assert slurm.run("scontrol", "show", "config").count("MaxArraySize            = 3") == 1
+
+
+def test_a_job_waits_only_for_those_that_train_what_it_needs(slurm_with, tmp_path, installed) -> None:
+    """Two sources, a step of each, and a join of both steps, each run a job of its own."""
+    installed("chain_experiment")
+    slurm = slurm_with(nodes=1, max_array=1, accounting=False)
+    chain = CHAIN.read_text().replace("{source: *source}", "{source: {experiment: chain_source, seed: 1}}")
+    (tmp_path / "s.yaml").write_text(f"{chain}launcher: {{cpus_per_task: 1, mem_gb: 1, timeout_min: 10}}\n")
+    assert launch(tmp_path).json["submitted"] == 5
+    waits = {
+        job: set(ids[1].split(":")) if (ids := re.search("--dependency=afterany:([0-9:]+)", text)) else set()
+        for job, text in scripts(slurm, tmp_path).items()
+    }
+    with closing(opened(tmp_path)) as store:
+        runs = store.runs()["run_id"]
+        job_of = {run_id: store.attempts(run_id)[-1]["job_id"] for run_id in runs}
+        assert waits == {
+            job_of[run_id]: {job_of[need] for need in store.needs(run_id).values()} for run_id in runs
+        }
+    assert sorted(map(len, waits.values())) == [0, 0, 1, 1, 2]
+    wait_for_states(tmp_path, State.COMPLETED)
 
 
 def test_a_dry_run_shows_what_is_submitted(slurm_with, tmp_path) -> None:

@@ -129,15 +129,18 @@ class Submission:
             ConfigError: Slurm refused an array, or its folder cannot be made. Earlier arrays stay in the queue.
         """
         parallelism = int(self.resources.values["array_parallelism"])
-        before = self._active_needs(packs)
+        training = self._active_needs(packs)
         try:
             for level in in_levels(packs):
                 ids: list[str | None] = []
                 for part in deal(level, limit=limit, parallelism=parallelism):
-                    earlier = [] if part.after is None else [ids[part.after]]
-                    after = [job for job in (*earlier, *before) if job is not None]
-                    ids.append(self._submit_part(part, after=after))
-                before = [*before, *ids]
+                    earlier = None if part.after is None else ids[part.after]
+                    needed = [training.get(need) for need in _needs(part.packs)]
+                    after = sorted({job for job in (earlier, *needed) if job is not None})
+                    job_id = self._submit_part(part, after=after)
+                    ids.append(job_id)
+                    if job_id is not None:
+                        training |= {run.run_id: job_id for pack in part.packs for run in pack.runs}
         except (SlurmError, OSError) as error:
             why = f"the jobs' files cannot be written: {one_line(error)}"
             if isinstance(error, SlurmError):
@@ -163,14 +166,16 @@ class Submission:
     def _new_name(self) -> str:
         return f"{self.sweep[:_NAME_LENGTH]}-{secrets.token_hex(4)}"
 
-    def _active_needs(self, packs: Sequence[Pack]) -> Sequence[str | None]:
-        """The ids of the jobs of earlier launches that train what runs of these packs need."""
-        needed = {need for pack in packs for run in pack.runs for need in run.needs.values()}
+    def _active_needs(self, packs: Sequence[Pack]) -> dict[str, str]:
+        """What runs of these packs need and jobs of earlier launches train, with the ids of these jobs."""
+        needed = _needs(packs)
         if not needed:
-            return []
-        return sorted(
-            {one.job_id for one in self.store.open_attempts() if one.job_id and one.attempt.run_id in needed}
-        )
+            return {}
+        return {
+            one.attempt.run_id: one.job_id
+            for one in self.store.open_attempts()
+            if one.job_id and one.attempt.run_id in needed
+        }
 
     def _submit_part(self, part: Part, *, after: Sequence[str]) -> str | None:
         """The array's id; None if other launches have claimed all of its runs.
@@ -291,6 +296,11 @@ def setup_commands(resources: Resources) -> list[str]:
         *(["export IMAGINE_DEVICE=${IMAGINE_DEVICE:-cuda}"] if resources.gpus else []),
         *resources.setup,
     ]
+
+
+def _needs(packs: Sequence[Pack]) -> set[str]:
+    """The ids of the runs that runs of these packs need."""
+    return {need for pack in packs for run in pack.runs for need in run.needs.values()}
 
 
 def _tasks(packs: Sequence[Pack], attempts: Sequence[Attempt]) -> list[Task]:
