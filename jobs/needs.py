@@ -1,5 +1,6 @@
 """Finds what a run builds on when it starts: the results of other runs, or files. Torch-free."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from imagination import registry
@@ -15,16 +16,34 @@ class UnmetError(Exception):
     """Something that a run needs is not there, or may not be built on: one line."""
 
 
-def find(config: Any, store: Store) -> dict[str, Needed]:
-    """What a run with this config builds on, by config key.
+def find(configs: Sequence[Any], store: Store) -> list[dict[str, Needed] | UnmetError]:
+    """What runs with these configs build on, by config key; each needed run or file is looked up and checked once.
+
+    For a run that cannot be built, the error: a needed run has no result or missed its gate, or a needed file is
+    missing or damaged.
 
     Raises:
-        UnmetError: a needed run has no result or missed its gate, or a needed file is missing or damaged.
         StoreError: the store cannot be reached.
     """
-    kind: type = type(config)
-    wanted = {key: getattr(config, key) for key in needs(kind)}
-    return {key: _find(key, value, store) for key, value in wanted.items() if value}
+    known: dict[tuple[str, str], Needed | UnmetError] = {}
+    found: list[dict[str, Needed] | UnmetError] = []
+    for config in configs:
+        kind: type = type(config)
+        wanted = {key: str(value) for key in needs(kind) if (value := getattr(config, key))}
+        for one in wanted.items():
+            if one not in known:
+                known[one] = _met(*one, store)
+        met = {key: known[key, value] for key, value in wanted.items()}
+        unmet = next((one for one in met.values() if isinstance(one, UnmetError)), None)
+        found.append(unmet or {key: one for key, one in met.items() if isinstance(one, Needed)})
+    return found
+
+
+def _met(key: str, value: str, store: Store) -> Needed | UnmetError:
+    try:
+        return _find(key, value, store)
+    except UnmetError as error:
+        return error
 
 
 def _find(key: str, value: str, store: Store) -> Needed:
@@ -39,7 +58,7 @@ def _find(key: str, value: str, store: Store) -> Needed:
         state = "not in the store" if found is None else str(State(found))
         raise UnmetError(f"its need {key}, run {short(value)}, is {state}")
     if found.missed is not None:
-        raise UnmetError(f"its need {key}, run {short(value)}, is below its gate {found.missed}")
+        raise UnmetError(f"its need {key}, run {short(value)}, {found.missed}")
     try:
         built: Any = rebuild(registry.config_type(str(found.config["experiment"])), found.config)
     except ConfigError as error:

@@ -166,11 +166,12 @@ def _with_needs(members: Sequence[_Member], delivery: Delivery) -> list[_Member]
     found = []
     try:
         with delivery.reading() as store:
-            for member in members:
-                try:
-                    found.append(replace(member, needs=needs.find(member.config, store)))
-                except UnmetError as error:
-                    member.recorder.hold_back(error)
+            looked_up = needs.find([member.config for member in members], store)
+        for member, met in zip(members, looked_up, strict=True):
+            if isinstance(met, UnmetError):
+                member.recorder.hold_back(met)
+            else:
+                found.append(replace(member, needs=met))
     except StoreError as error:
         log.warning("%s", error)
         for member in members:

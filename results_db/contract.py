@@ -146,13 +146,14 @@ class Experiment:
     before: Mapping[str, Scalar] = field(default_factory=dict)
 
     def missed(self, outcome: str, metrics: Mapping[str, float | None]) -> str | None:
-        """The gate that a run with this outcome and these metrics misses, in words; None: it is kept."""
+        """Why a run with this outcome and these metrics is not kept, in words; None: it is kept."""
         if outcome == DIVERGED:
-            return f"it {DIVERGED}"
+            return DIVERGED
         if self.gate is None:
             return None
         value = metrics.get(self.gate[0])
-        return None if value is not None and value >= self.gate[1] else f"{self.gate[0]} >= {self.gate[1]:g}"
+        gate = f"{self.gate[0]} >= {self.gate[1]:g}"
+        return None if value is not None and value >= self.gate[1] else f"is below its gate {gate}"
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import Engine, event
 from store_helpers import WHO
 from sweep_helpers import RESULTS, SWEEP, answer, opened, run, wait_until
 
+from imagination import registry
+from imagination.schema import build
+from jobs.needs import find
 from jobs.pack import Pack
 from results_db.contract import Attempt, RunRecord, State, StoreError
 from results_db.files import Files
@@ -23,6 +27,7 @@ from slurm.submit.dispatch import in_levels
 from sweeps.spec.document import SpecError
 from sweeps.spec.expand import depths_of, expand, in_breadth_first_order
 from sweeps.spec.load import load
+from sweeps.status.blocked import blocked
 
 CHAIN = Path(__file__).with_name("chain_experiment") / "chain.yaml"
 NUMBERS = np.random.default_rng(0).integers(1, 100, 10)
@@ -298,6 +303,61 @@ def test_a_forged_or_outdated_record_is_no_need(folder) -> None:
         for number, believed in ((7, False), (attempt.number, True)):
             Spool(store.folder).write(Spooled(replace(attempt, number=number), record, WHO, 1.0))
             assert isinstance(result(store, source.run_id), Result) is believed
+
+
+def test_a_run_that_many_need_is_looked_up_once(folder) -> None:
+    """By a worker, whose pack shares it, and by a launch."""
+    write(folder, "experiment: chain_step\nneeds: {source: {experiment: chain_source}}\nruns: 9\n")
+    runs = expand(load(folder / "s.yaml")).runs
+    (source, *steps) = runs
+    with closing(open_store(str(folder / "a.db"), create=True)) as store:
+        store.stage([source])
+        (attempt,) = store.claim([source.run_id], launcher="local")
+        store.begin(attempt, WHO)
+        store.finish(attempt, RunRecord(source.run_id, "done", 1.0, {"good": 1.0}))
+        kind = registry.config_type("chain_step")
+        configs = [build(kind, step.config) for step in steps]
+        met, once = statements(lambda: find(configs[:1], store))
+        all_met, for_nine = statements(lambda: find(configs, store))
+        assert once == for_nine > 0
+        assert [one["source"].metrics for one in (*met, *all_met)] == [{"good": 1.0}] * 10
+
+
+def test_a_launch_asks_for_all_needs_at_once(folder) -> None:
+    write(
+        folder,
+        "experiment: chain_step\nneeds: {source: {experiment: chain_source, same: [seed]}}\nruns: 9\n",
+    )
+    runs = expand(load(folder / "s.yaml")).runs
+    sources, steps = runs[:9], runs[9:]
+    with closing(open_store(str(folder / "a.db"), create=True)) as store:
+        store.stage(sources)
+        for seed, attempt in enumerate(store.claim([one.run_id for one in sources], launcher="local")):
+            store.begin(attempt, WHO)
+            outcome, good = [("done", 1.0), ("done", 0.1), ("diverged", 1.0)][min(seed, 2)]
+            store.finish(attempt, RunRecord(attempt.run_id, outcome, 1.0, {"good": good}))
+        one, for_one = statements(lambda: blocked(steps[:1], store, waits=False))
+        every, for_all = statements(lambda: blocked(steps, store, waits=False))
+        assert (one, for_one) == ({}, for_all)
+        said = [every.get(step.run_id) for step in steps]
+        assert said[0] is None
+        assert said[1].endswith("which they need, is below its gate good >= 0.5")
+        assert all(line.endswith("which they need, diverged") for line in said[2:])
+
+
+def statements(act):
+    """What it returns, and the number of its SQL statements."""
+    asked = []
+
+    def note(*about):
+        asked.append(about[2])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        answered = act()
+        return answered, len(asked)
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 def test_a_need_whose_files_changed_is_not_built_on(folder) -> None:

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from results_db.contract import ACTIVE, FAILURES, PlannedRun, State, Store
+from results_db.contract import ACTIVE, DIVERGED, FAILURES, PlannedRun, State, Store
+from results_db.query.gate import completed, passed
 from results_db.text import counted, short
 
 
@@ -39,24 +40,32 @@ def _reasons(needed: set[str], store: Store, *, waits: bool) -> dict[str, str]:
     """Why runs cannot build on these runs, by run id."""
     states = store.states(needed)
     queued = {one.attempt.run_id for one in store.open_attempts() if one.job_id} if waits else set()
+    below = _below(store) if State.COMPLETED in states.values() else {}
     found = {}
     for run_id in sorted(needed):
-        why = _why(run_id, states.get(run_id), store, queued=queued)
+        state = states.get(run_id)
+        why = below.get(run_id) if state is State.COMPLETED else _why(run_id, state, queued=queued)
         if why is not None:
             found[run_id] = f"run {short(run_id)}, which they need, {why}"
     return found
 
 
-def _why(run_id: str, state: State | None, store: Store, *, queued: Collection[str]) -> str | None:
+def _below(store: Store) -> dict[str, str]:
+    """The stored runs that are not kept, and why."""
+    runs = completed(store.frame())
+    lost = runs[~passed(runs)]
+    return {
+        str(run_id): DIVERGED if outcome == DIVERGED else f"is below its gate {gate}"
+        for run_id, outcome, gate in zip(lost["run_id"], lost["outcome"], lost["gate"], strict=True)
+    }
+
+
+def _why(run_id: str, state: State | None, *, queued: Collection[str]) -> str | None:
+    """Why runs cannot build on a run in this state, if it is not COMPLETED."""
     if state is None:
         return "is not in the store"
     if state in FAILURES:
         return f"{state.lower().replace('_', ' ')}; imagine-sweep retry trains it again"
     if state in ACTIVE:
         return None if run_id in queued else "is trained by another launch; launch again when it is stored"
-    if state is not State.COMPLETED:
-        return "is not trained yet; launch it first"
-    run = store.run(run_id)
-    experiment = store.experiments().get(str(run["config"].get("experiment")))
-    missed = None if experiment is None else experiment.missed(run["outcome"], run["metrics"])
-    return None if missed is None else f"is below its gate {missed}"
+    return "is not trained yet; launch it first"
