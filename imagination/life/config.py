@@ -247,6 +247,19 @@ LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
         "adv_weight": 0.1,
         "adv_lr": 1e-3,
     },
+    "small": {
+        "board": 10,
+        "batch": 64,
+        "warmup": 0.02,
+        "clip": 0.1,
+        "clip_by": "value",
+        "max_steps": 20_000,
+        "eval_every": 100,
+        "trace_every": 50,
+        "adv_steps": 3000,
+        "adv_weight": 0.1,
+        "adv_lr": 1e-3,
+    },
     "adam": {},
     "paper_bce": {
         **_PAPER_STATE,
@@ -268,7 +281,8 @@ LIFE_STATE_PRESETS: dict[str, dict[str, Scalar]] = {
 """Presets of the state task: their differences from `adam`, which has the config's defaults.
 
 `adam` is Adam on 12x12 boards with a warm-up and a linear decay; `fast` was developed from it. `fast` trains the same
-task on smaller boards with Muon. `paper_bce` is the authors' code of 2020, `paper_l2` that of 2021, which the paper's
+task on smaller boards with Muon. `small` is the cheapest that we found with the authors' optimiser and clipping, on the
+boards of `fast`. `paper_bce` is the authors' code of 2020, `paper_l2` that of 2021, which the paper's
 text describes. A table of all values is in docs/experiments.md.
 """
 

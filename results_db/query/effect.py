@@ -71,7 +71,7 @@ class Effect:
         levels: every combination of the factors' values that has runs.
         differences: of each factor, with the other one fixed.
         interaction: of two factors with two values each: how the effect of one depends on the other.
-        also: other config keys that always change together with a factor: two levels have no value in common.
+        also: other config keys in which the runs of pairs differ, because two levels have no value in common.
     """
 
     levels: Sequence[Level]
@@ -158,12 +158,18 @@ def effect(frame: pd.DataFrame, factors: Sequence[str], *, metric: str, gate: st
             f"KEY: no two combinations of {' and '.join(factors)} that have runs differ in one key alone; give one key"
         )
     rest = [key for key in keys if key not in factors]
-    also = [
-        key for key in rest if any(_is_apart([sides[place] for place in pair], key) for pair in comparisons)
+    apart = {
+        pair: [key for key in rest if _is_apart([sides[place] for place in pair], key)]
+        for pair in comparisons
+    }
+    differences = [
+        _difference(cells, sides, index, base, [key for key in rest if key not in others], metric)
+        for (index, base), others in apart.items()
     ]
-    equal = [key for key in rest if key not in also]
-    differences = [_difference(cells, sides, index, base, equal, metric) for index, base in comparisons]
+    with_pairs = [others for others, each in zip(apart.values(), differences, strict=True) if each.pairs]
+    also = list(dict.fromkeys(key for others in with_pairs for key in others))
     whole = len(factors) == 2 and len(cells) == 4 and all(level.run for level in levels)
+    equal = [key for key in rest if key not in also]
     interaction = _interaction(cells, sides, equal, metric) if whole else None
     return Effect([level for level in levels if level.run], differences, interaction, also)
 
