@@ -31,8 +31,8 @@ from imagination.life.config import LifeStateConfig
 from imagination.life.state import LifeState
 from imagination.schema import rebuild
 from imagination.training import gpu, pixels
+from imagination.training.group import Group
 from imagination.training.layers import ParameterLayout, convolutions
-from imagination.training.loop import Trainer
 from imagination.training.pixels import Pixels, Tiles
 from imagination.training.state import TrainState
 from jobs.worker import choose_device
@@ -181,21 +181,18 @@ def _is_late() -> bool:
     return time.monotonic() - STARTED > LIMIT_S
 
 
-def _trainer(plan: Plan, runs: int, *, precision: str = "float32", stage: int = 0) -> Trainer:
-    """A trainer of a fresh pack at the beginning of this stage."""
+def _group(plan: Plan, runs: int, *, precision: str = "float32", stage: int = 0) -> Group:
+    """A fresh pack at the beginning of this stage."""
     configs = [replace(plan.config, seed=seed, precision=precision) for seed in range(runs)]
     experiment: Any = LifeState(configs, plan.device)
     for _ in range(stage):
         experiment = experiment.next_stage()
-    trainer = Trainer(experiment, [])
-    trainer._take(experiment, TrainState.initial(experiment))
-    return trainer
+    return Group(experiment, TrainState.initial(experiment), range(runs))
 
 
 def _stepper(plan: Plan, runs: int, **options: Any) -> Callable[[], object]:
     """Makes a step of a fresh pack."""
-    trainer = _trainer(plan, runs, **options)
-    return lambda: trainer._graphs.run(trainer._update, traced=False)
+    return _group(plan, runs, **options).step
 
 
 def _rate(plan: Plan, runs: int, way: str, **options: Any) -> list[float]:
@@ -227,10 +224,10 @@ def _agreement(plan: Plan) -> bool:
 def _parameters(plan: Plan, way: str, precision: str, *, stage: int) -> Tensor:
     """The parameters of a pack after 20 steps of this stage."""
     with _asked(way):
-        trainer = _trainer(plan, min(3, plan.runs), precision=precision, stage=stage)
+        group = _group(plan, min(3, plan.runs), precision=precision, stage=stage)
         for step in range(20 if plan.seconds else 1):
-            trainer._graphs.run(trainer._update, traced=step % 5 == 0)
-        return trainer._state.parameters.cpu()
+            group.step(traced=step % 5 == 0)
+        return group.state.parameters.cpu()
 
 
 # --- what is fast ---

@@ -77,6 +77,7 @@ class Runner(ABC):
         device: "torch.device",
         stop: Callable[[], bool],
         checkpoint_every_s: float,
+        slots: int | None = None,
     ) -> bool:
         """Train the runs, and tell each one's recorder how it ended (`finish` or `fail`).
 
@@ -87,6 +88,7 @@ class Runner(ABC):
             device: where to train.
             stop: asked often; once it returns True, every open run is saved by `Recorder.checkpoint` and left.
             checkpoint_every_s: seconds between checkpoints.
+            slots: how many of the runs may train at once; None: all.
 
         Returns:
             False if `stop` ended it before all runs had ended.

@@ -13,9 +13,15 @@ from results_db.contract import Attempt, PlannedRun
 
 @dataclass(frozen=True)
 class Pack:
-    """Runs that one worker trains at once. Their experiment and tensor shapes are equal."""
+    """Runs that one worker trains. Their experiment and tensor shapes are equal.
+
+    Attributes:
+        runs: the runs.
+        slots: how many of them train at once; None: all. The next run begins where one has ended.
+    """
 
     runs: tuple[PlannedRun, ...]
+    slots: int | None = None
 
     @property
     def pack_id(self) -> str:
@@ -41,7 +47,7 @@ class Task:
     def encode(self) -> str:
         """The content of the task's file."""
         runs, attempts = map(asdict, self.pack.runs), map(asdict, self.attempts)
-        return json.dumps({"runs": list(runs), "attempts": list(attempts)})
+        return json.dumps({"runs": list(runs), "slots": self.pack.slots, "attempts": list(attempts)})
 
     @classmethod
     def decode(cls, text: str) -> "Task":
@@ -56,7 +62,9 @@ class Task:
                 numbers = data["numbers"].items()
                 data["attempts"] = [{"run_id": run_id, "number": number} for run_id, number in numbers]
             runs = tuple(PlannedRun(**run) for run in data["runs"])
-            return cls(Pack(runs), tuple(Attempt(**attempt) for attempt in data["attempts"]))
+            return cls(
+                Pack(runs, data.get("slots")), tuple(Attempt(**attempt) for attempt in data["attempts"])
+            )
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"no task: {error}") from error
 

@@ -336,6 +336,18 @@ def test_packs_train_together(tmp_path) -> None:
     assert history(tmp_path) == [["COMPLETED"]] * 6
 
 
+def test_with_one_slot_a_worker_trains_the_runs_of_its_pack_one_after_the_other(tmp_path) -> None:
+    write_spec(tmp_path, **LONG)
+    done = run(*LAUNCH, "--pack-size", "2", "--slots", "1", "--workers", "1", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "in 1 pack on 1 worker" in done.stderr
+    one, two = sorted(opened(tmp_path).begun_attempts(), key=lambda each: each.ended_at)
+    # Together they would end at the same step.
+    gap = (two.ended_at - one.ended_at).total_seconds()
+    seconds = opened(tmp_path).runs().set_index("run_id")["seconds"]
+    assert gap > 0.5 * seconds[two.attempt.run_id]
+
+
 def test_workers_that_cannot_start(tmp_path) -> None:
     write_spec(tmp_path)
     broken = tmp_path / "broken"

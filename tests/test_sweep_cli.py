@@ -401,6 +401,7 @@ BAD_LAUNCHES = {
     "no cluster": (["ok.yaml", "launcher=slurm"], ["launcher=local", "Slurm"]),
     "no runs": (["ok.yaml", "-n", "0"], ["-n", "0"]),
     "no workers": (["ok.yaml", "--workers", "0"], ["--workers", "0"]),
+    "more slots than runs": (["ok.yaml", "--pack-size", "2", "--slots", "3"], ["--slots", "--pack-size"]),
     "no size": (["ok.yaml", "--pack-size", "big"], ["--pack-size", "big"]),
 }
 CASES = [

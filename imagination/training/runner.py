@@ -30,9 +30,11 @@ class GradientRunner(Runner):
         device: torch.device,
         stop: Callable[[], bool],
         checkpoint_every_s: float,
+        slots: int | None = None,
     ) -> bool:
         experiment = self.experiment([run.config for run in runs], device)
-        return Trainer(experiment, runs, checkpoint_every_s=checkpoint_every_s).train(stop=stop)
+        trainer = Trainer(experiment, runs, slots=slots, checkpoint_every_s=checkpoint_every_s)
+        return trainer.train(stop=stop)
 
     @override
     def evaluate(

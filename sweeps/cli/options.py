@@ -124,6 +124,12 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Most runs of a pack. [default: 16 on a GPU, else 1]",
         ),
         click.option(
+            "--slots",
+            type=positive,
+            metavar="N",
+            help="Runs of a pack that train at once; the others follow as runs end. [default: all]",
+        ),
+        click.option(
             "--workers",
             type=positive,
             metavar="N",
