@@ -1,6 +1,7 @@
 """Trains the runs of a pack, and records each run when it ends. Imports torch."""
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -127,6 +128,7 @@ def run_pack(
     packages = dict(package for name in experiments if (package := registry.package(name)) is not None)
     versions = {**provenance.versions, **packages}
     provenance = replace(provenance, kernels=kernels_name(device), versions=versions)
+    report = _in_turn(report)
     begun = {attempt.run_id: attempt for attempt in delivery.begin(task.attempts, provenance)}
     members: list[_Member] = []
     recorders: list[RunRecorder] = []
@@ -161,7 +163,20 @@ def run_pack(
     if members:
         options = _Options(device, stops, checkpoint_every_s, task.pack.slots)
         _train(members, options)
+    for recorder in recorders:
+        recorder.wait()
     return {r.attempt.run_id: r.state for r in recorders if r.state is not None}
+
+
+def _in_turn(report: Report) -> Report:
+    """Calls it from one thread at a time."""
+    lock = threading.Lock()
+
+    def tell(event: Mapping[str, object]) -> None:
+        with lock:
+            report(event)
+
+    return tell
 
 
 def _with_needs(members: Sequence[_Member], delivery: Delivery) -> list[_Member]:
