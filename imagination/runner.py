@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagination.pace import Pace
 from imagination.recorder import Arrays, Recorder
 
 if TYPE_CHECKING:  # slow to import
@@ -96,6 +97,10 @@ class Runner(ABC):
         Raises:
             CheckpointError: a checkpoint does not fit. The worker sets it aside and calls again.
         """
+
+    def pace(self, configs: Sequence[Any], *, device: "torch.device", within_s: float) -> Pace | None:
+        """How fast these runs train as a pack, measured for about `within_s` seconds; None: it cannot say."""
+        return None
 
     def evaluate(
         self, config: Any, weights: Arrays, *, device: "torch.device"

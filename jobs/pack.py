@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from imagination import registry
-from imagination.schema import pack_keys
+from imagination.schema import Scalar, pack_keys
+from jobs.identity import canonical_json
 from results_db.contract import Attempt, PlannedRun
 
 
@@ -67,6 +68,12 @@ class Task:
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"no task: {error}") from error
+
+
+def shape(config: Mapping[str, Scalar]) -> str:
+    """The config keys that are equal in all runs of a pack, as text."""
+    keys = pack_keys(registry.config_type(str(config["experiment"])))
+    return canonical_json({key: config[key] for key in keys})
 
 
 def group(runs: Iterable[PlannedRun], *, size: int) -> list[Pack]:

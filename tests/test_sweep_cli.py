@@ -76,6 +76,7 @@ def test_plan_and_dry_run_as_json(sweep, filled) -> None:
         "expected_seconds": 60.0,
         "finished_in_seconds": 60.0,
         "at_most_steps": 0,
+        "calibrated": 0,
         "hours": 60 / 3600,
         "unit": "core-hours",
         "device": cpu_name(),

@@ -45,13 +45,22 @@ def in_words(expected: Expected, machines: Machines) -> str:
         what = f"{machines.unit} are unknown" if machines.on_slurm else "the time is unknown"
         steps = f"at most {expected.most_steps:,} steps; " if expected.most_steps else ""
         return f"{steps}{what} until the first run ends"
+    about = "at most" if expected.is_limit else "about"
     about, more = (
-        ("at least", f" (unknown for {unknown} of {counted(runs, 'run')})") if unknown else ("about", "")
+        ("at least", f" (unknown for {unknown} of {counted(runs, 'run')})") if unknown else (about, "")
     )
     if machines.on_slurm:
-        return f"{about} {spent(expected.known_seconds, machines)} by past runs on {expected.device}{more}"
+        return f"{about} {spent(expected.known_seconds, machines)} by {_sources(expected)} on {expected.device}{more}"
     workers = counted(expected.workers, "worker")
-    return f"finished in {about} {duration(expected.finished_in)} on {workers}{more}"
+    by = f" by {_sources(expected)}" if expected.calibrated else ""
+    return f"finished in {about} {duration(expected.finished_in)} on {workers}{by}{more}"
+
+
+def _sources(expected: Expected) -> str:
+    """What told these times."""
+    known = len(expected.by_run) - expected.unknown
+    names = ["past runs"] * (known > expected.calibrated) + ["calibration"] * (expected.calibrated > 0)
+    return " and ".join(names)
 
 
 def spent(seconds: float, machines: Machines) -> str:

@@ -198,6 +198,11 @@ def form_packs(
     return packs, expect(expansion, packs, store, machines=machines)
 
 
+def all_packs(expansion: Expansion, *, machines: Machines, options: LaunchOptions) -> list[Pack]:
+    """The packs of all runs on these machines, whether the store has them or not."""
+    return group(in_breadth_first_order(expansion), size=_pack_size(machines, options))
+
+
 def _pack_size(machines: Machines, options: LaunchOptions) -> int:
     """Most runs of a pack.
 

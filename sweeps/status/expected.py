@@ -1,9 +1,14 @@
-"""How long a launch is expected to take, by past runs on its device and in packs of the same size."""
+"""How long a launch is expected to take.
+
+Past runs on its device, in packs of the same size, tell it; else what `imagine-sweep calibrate` measured there. Seconds
+of another device tell nothing.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.calibration import Calibration, stored
 from jobs.pack import Pack
 from jobs.progress import Where
 from results_db.contract import PlannedRun, Store
@@ -45,11 +50,13 @@ class Expected:
     """The expected time of a launch.
 
     Attributes:
-        device: the device of the past runs; None: there are none.
+        device: the device; None: unknown.
         workers: the number of workers.
         by_run: run id to its share of a worker's time in seconds; None: unknown.
         most_steps: the step limits of the runs whose time is unknown, added up.
         longest: seconds of the longest pack whose time is known.
+        calibrated: the number of runs whose time the device's calibration tells; none like them has ended there.
+        is_limit: whether some of these times are for the step limit, because nothing else is known of the steps.
         estimate: for the time left, once the launch trains.
     """
 
@@ -58,6 +65,8 @@ class Expected:
     by_run: dict[str, float | None] = field(default_factory=dict, repr=False)
     most_steps: int = 0
     longest: float = 0.0
+    calibrated: int = 0
+    is_limit: bool = False
     estimate: Estimate = field(default_factory=lambda: Estimate([]), repr=False)
 
     @property
@@ -90,6 +99,7 @@ class Expected:
             "hours": machines.hours(self.known_seconds) if known else None,
             "unit": machines.unit,
             "device": self.device,
+            "calibrated": self.calibrated,
             "workers": self.workers,
         }
 
@@ -101,12 +111,22 @@ def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machine
     frame = store.runs()
     past = past_runs(store, frame)
     estimate = Estimate(expansion.cells, frame, past)
-    device = device_of_jobs(past, store, gpus=machines.gpus) if machines.on_slurm else machines.device
+    calibrations = stored(store.folder)
+    device = machines.device
+    if machines.on_slurm:
+        device = device_of_jobs(past, store, gpus=machines.gpus) or _calibrated_by_job(calibrations, machines)
+    calibration = next((one for one in calibrations if one.device == device), None)
     by_run: dict[str, float | None] = {}
-    longest = 0.0
+    longest, calibrated, is_limit = 0.0, 0, False
     for pack in packs:
         where = None if device is None else Where(device, len(pack.runs))
         times = {run.run_id: estimate.seconds(run.run_id, where) for run in pack.runs}
+        unseen = [run_id for run_id, seconds in times.items() if seconds is None]
+        pace = calibration.pace(pack) if calibration and unseen else None
+        for run_id in unseen if pace else ():
+            assert pace is not None
+            times[run_id], at_limit = estimate.paced(run_id, pace)
+            calibrated, is_limit = calibrated + 1, is_limit or at_limit
         longest = max(longest, sum(time or 0.0 for time in times.values()))
         by_run |= times
     unknown = [run for pack in packs for run in pack.runs if by_run[run.run_id] is None]
@@ -116,5 +136,13 @@ def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machine
         by_run=by_run,
         most_steps=sum(total_steps(run.config) for run in unknown),
         longest=longest,
+        calibrated=calibrated,
+        is_limit=is_limit,
         estimate=estimate,
     )
+
+
+def _calibrated_by_job(calibrations: Sequence[Calibration], machines: Machines) -> str | None:
+    """The device of the newest calibration that a job of this kind made; None: there is none."""
+    found = [one.device for one in calibrations if one.on_slurm and one.is_gpu == bool(machines.gpus)]
+    return found[-1] if found else None
