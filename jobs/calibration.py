@@ -17,6 +17,7 @@ from imagination.pace import Pace
 from imagination.schema import rebuild
 from jobs.pack import Pack, shape
 from jobs.provenance import slurm_job
+from results_db.contract import PlannedRun
 from results_db.files import write_atomically
 
 
@@ -36,10 +37,9 @@ class Calibration:
     on_slurm: bool
     paces: dict[tuple[int, str], Pace]
 
-    def pace(self, pack: Pack) -> Pace | None:
-        """How fast the runs of this pack train on the device; None: not measured."""
-        at_once = min(pack.slots or len(pack.runs), len(pack.runs))
-        return self.paces.get((at_once, shape(pack.runs[0].config)))
+    def pace(self, run: PlannedRun, *, at_once: int) -> Pace | None:
+        """How fast runs of this run's shape train on the device, `at_once` together; None: not measured."""
+        return self.paces.get((at_once, shape(run.config)))
 
 
 class Device:

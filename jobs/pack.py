@@ -45,6 +45,12 @@ class Task:
         """The same task at another start of its job."""
         return replace(self, attempts=tuple(replace(one, restart=restart) for one in self.attempts))
 
+    def part(self, index: int, *, of: int) -> "Task":
+        """One of several parts, each with every so manieth run."""
+        runs = self.pack.runs[index::of]
+        mine = {run.run_id for run in runs}
+        return Task(replace(self.pack, runs=runs), tuple(one for one in self.attempts if one.run_id in mine))
+
     def encode(self) -> str:
         """The content of the task's file."""
         runs, attempts = map(asdict, self.pack.runs), map(asdict, self.attempts)

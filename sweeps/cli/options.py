@@ -121,7 +121,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--pack-size",
             type=positive,
             metavar="N",
-            help="Most runs of a pack. [default: 16 on a GPU, else 1]",
+            help="Most runs of a pack; with several GPUs in a job, on each. [default: 16 on a GPU, else 1]",
         ),
         click.option(
             "--slots",

@@ -34,8 +34,14 @@ def on_this_machine(own: LocalResources) -> Machines:
 
 def on_slurm(asked: Resources) -> Machines:
     """The machines of a launch on Slurm; their device is known once a job has run."""
-    workers = int(asked.values["array_parallelism"])
-    return Machines(workers=workers, gpus=asked.gpus, cores=asked.cpus, on_slurm=True)
+    per_job = max(asked.gpus, 1)  # a job trains a part of its pack on each of its GPUs
+    return Machines(
+        workers=int(asked.values["array_parallelism"]) * per_job,
+        gpus=min(asked.gpus, 1),
+        cores=max(asked.cpus // per_job, 1),
+        on_slurm=True,
+        per_job=per_job,
+    )
 
 
 def in_words(expected: Expected, machines: Machines) -> str:

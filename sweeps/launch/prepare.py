@@ -204,7 +204,7 @@ def all_packs(expansion: Expansion, *, machines: Machines, options: LaunchOption
 
 
 def _pack_size(machines: Machines, options: LaunchOptions) -> int:
-    """Most runs of a pack.
+    """Most runs of a pack: so many for each worker that trains a part of it.
 
     Raises:
         ConfigError: a pack has more slots.
@@ -214,7 +214,7 @@ def _pack_size(machines: Machines, options: LaunchOptions) -> int:
         raise ConfigError(
             f"--slots: {options.slots} is more than the {size} of --pack-size; give a larger --pack-size"
         )
-    return size
+    return size * machines.per_job
 
 
 def open_packs(expansion: Expansion, plan: Plan, store: Store, *, size: int, limit: int | None) -> list[Pack]:

@@ -27,6 +27,7 @@ class Machines:
         cores: its cores.
         device: the device of a local launch; None: unknown.
         on_slurm: whether jobs train, whose device is known once one has run.
+        per_job: the workers of a job, which divide its pack among themselves.
     """
 
     workers: int
@@ -34,6 +35,7 @@ class Machines:
     cores: int
     device: str | None = None
     on_slurm: bool = False
+    per_job: int = 1
 
     @property
     def unit(self) -> str:
@@ -52,7 +54,7 @@ class Expected:
     Attributes:
         device: the device; None: unknown.
         workers: the number of workers.
-        by_run: run id to its share of a worker's time in seconds; None: unknown.
+        by_run: run id to its share of the workers' time in seconds, with what a job's workers idle; None: unknown.
         most_steps: the step limits of the runs whose time is unknown, added up.
         longest: seconds of the longest pack whose time is known.
         calibrated: the number of runs whose time the device's calibration tells; none like them has ended there.
@@ -119,20 +121,26 @@ def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machine
     by_run: dict[str, float | None] = {}
     longest, calibrated, is_limit = 0.0, 0, False
     for pack in packs:
-        where = None if device is None else Where(device, len(pack.runs))
+        together = -(-len(pack.runs) // machines.per_job)
+        where = None if device is None else Where(device, together)
         times = {run.run_id: estimate.seconds(run.run_id, where) for run in pack.runs}
         unseen = [run_id for run_id, seconds in times.items() if seconds is None]
-        pace = calibration.pace(pack) if calibration and unseen else None
+        at_once = min(pack.slots or together, together)
+        pace = calibration.pace(pack.runs[0], at_once=at_once) if calibration and unseen else None
         for run_id in unseen if pace else ():
             assert pace is not None
             times[run_id], at_limit = estimate.paced(run_id, pace)
             calibrated, is_limit = calibrated + 1, is_limit or at_limit
-        longest = max(longest, sum(time or 0.0 for time in times.values()))
+        idle = (
+            together * machines.per_job / len(pack.runs)
+        )  # above 1 if some of a job's workers have less to do
+        times = {run_id: None if time is None else time * idle for run_id, time in times.items()}
+        longest = max(longest, sum(time or 0.0 for time in times.values()) / machines.per_job)
         by_run |= times
     unknown = [run for pack in packs for run in pack.runs if by_run[run.run_id] is None]
     return Expected(
         device=device,
-        workers=min(machines.workers, len(packs)),
+        workers=min(machines.workers, len(packs) * machines.per_job),
         by_run=by_run,
         most_steps=sum(total_steps(run.config) for run in unknown),
         longest=longest,
