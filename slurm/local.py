@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from imagination.schema import ConfigError
 from jobs.gpus import gpu_names, visible_gpus
 from jobs.pack import Pack, Task
 from jobs.progress import Display
@@ -178,7 +179,11 @@ class LocalLauncher:
         return self._stopping is not None
 
     def run(self, packs: Sequence[Pack]) -> None:
-        """Train the packs, until they are done or a signal stops the launcher."""
+        """Train the packs, until they are done or a signal stops the launcher.
+
+        Raises:
+            ConfigError: the workers have no such device.
+        """
         self._waiting.extend(packs)
         self._open = {run.run_id for pack in packs for run in pack.runs}
         previous = {number: signal.signal(number, self._signal) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -313,6 +318,8 @@ class LocalLauncher:
                 worker.process.kill()
 
     def _handle(self, worker: _Worker, event: dict[str, Any]) -> None:
+        if event["event"] == "refused":  # no worker can train as it was asked to
+            raise ConfigError(event["error"])
         if event["event"] in ("ready", "idle"):
             if worker.pack is not None:
                 self._files.pack(worker.pack.pack_id).unlink(missing_ok=True)

@@ -365,6 +365,16 @@ def test_workers_that_cannot_start(tmp_path) -> None:
     assert run(*LAUNCH, folder=tmp_path).returncode == 0  # mended, the same command goes on
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "banana"])
+def test_a_device_that_is_not_here_is_an_error_of_one_line(tmp_path, device) -> None:
+    write_spec(tmp_path)
+    done = run(*LAUNCH, folder=tmp_path, env={**os.environ, "IMAGINE_DEVICE": device})
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"imagine-sweep: error: device: '{device}' cannot be used here; try auto or cpu")
+    assert history(tmp_path) == [[], []]
+
+
 def test_a_run_that_kills_its_workers_fails_alone(tmp_path) -> None:
     write_spec(tmp_path, runs=2)
     deadly = tmp_path / "deadly"
