@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from floor import core_rate, operations, product_rate
 from results import record
 
 from imagination import registry
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def _step(channels: int, *, times: int = 7) -> None:
-    """Useful operations of forward and backward pass, beside the matrix product."""
+    """Useful operations of forward and backward pass, beside the matrix product and the core's rate."""
     values = {**registry.preset("life_state", "fast"), "channels": channels}
     config: LifeStateConfig = rebuild(LifeStateConfig, values)
     experiment = LifeState([config], torch.device("cpu"))
@@ -60,18 +61,15 @@ def _step(channels: int, *, times: int = 7) -> None:
     def step() -> None:
         torch.autograd.grad(experiment.forward(parameters, data, steps).loss.sum(), parameters)
 
-    # A 3x3 convolution has 18 operations per pixel and pair of channels; both gradients as many again. The encoder's
-    # input needs no gradient.
-    pixels = config.batch * config.board**2
-    inner = config.model_t * config.step_layers * channels**2
-    operations = 18 * pixels * (3 * inner + 2 * channels + 2 * 3 * channels)
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     ours, product = [], []
     for _ in range(times):
-        ours.append(operations / _seconds(step, 10) / 1e9)
-        product.append(2 * 1024**3 / _seconds(lambda: a @ b, 3) / 1e9)
-    name = f"step of 3/3, {channels} channels, beside the matrix product"
-    print(record(name, ours, product, unit="useful GFLOP/s", is_rate=True))
+        ours.append(operations(config) / _seconds(step, 10) / 1e9)
+        product.append(product_rate() / 1e9)
+    unit = "useful GFLOP/s"
+    name = f"step of 3/3, {channels} channels, beside the"
+    print(record(f"{name} matrix product", ours, product, unit=unit, is_rate=True))
+    if rate := core_rate():
+        print(record(f"{name} core's float32 rate", ours, [rate / 1e9] * times, unit=unit, is_rate=True))
 
 
 def _seconds(work: Any, times: int) -> float:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from floor import operations
 from results import FILE, record
 from torch import Tensor
 
@@ -31,14 +32,24 @@ from imagination.life.config import LifeStateConfig
 from imagination.life.state import LifeState
 from imagination.schema import rebuild
 from imagination.training import gpu, pixels
+from imagination.training.group import Group
 from imagination.training.layers import ParameterLayout, convolutions
-from imagination.training.loop import Trainer
 from imagination.training.pixels import Pixels, Tiles
 from imagination.training.state import TrainState
 from jobs.worker import choose_device
 
 PLAIN = "plain"
 BOTH = f"{gpu.TRITON},{gpu.GRAPHS}"
+RATE = "run-steps/s"
+GOALS = {
+    "alone": "gpu, best way of a pack, one after another in the plain way",
+    "solo": "gpu, best way of a pack, one after another in the best way",
+    "processes": "gpu, best way of a pack, processes that share the GPU",
+    "rate": "gpu, best way of a pack, 15,000 run-steps/s",
+    "tf32": "gpu, best way of a pack in tf32, matrix product",
+    "bfloat16": "gpu, best way of a pack in bfloat16, matrix product",
+}
+"""What the trainer should reach on a GPU, of packs of 64 runs."""
 LIMIT_S = 540
 STARTED = time.monotonic()
 
@@ -80,11 +91,8 @@ class Plan:
 
     @property
     def operations(self) -> int:
-        """Useful floating-point operations of a run's step: forward, and twice as much backward."""
-        c = self.config
-        inner = c.model_t * c.step_layers * c.channels**2
-        # The encoder's input needs no gradient; the decoder is called at h_0 and h_T.
-        return 18 * c.batch * c.board**2 * (3 * inner + 2 * c.channels + 2 * 3 * c.channels)
+        """Useful floating-point operations of a run's step."""
+        return operations(self.config)
 
     def say(
         self, name: str, ours: list[float], other: list[float], *, unit: str, is_rate: bool = True
@@ -181,21 +189,18 @@ def _is_late() -> bool:
     return time.monotonic() - STARTED > LIMIT_S
 
 
-def _trainer(plan: Plan, runs: int, *, precision: str = "float32", stage: int = 0) -> Trainer:
-    """A trainer of a fresh pack at the beginning of this stage."""
+def _group(plan: Plan, runs: int, *, precision: str = "float32", stage: int = 0) -> Group:
+    """A fresh pack at the beginning of this stage."""
     configs = [replace(plan.config, seed=seed, precision=precision) for seed in range(runs)]
     experiment: Any = LifeState(configs, plan.device)
     for _ in range(stage):
         experiment = experiment.next_stage()
-    trainer = Trainer(experiment, [])
-    trainer._take(experiment, TrainState.initial(experiment))
-    return trainer
+    return Group(experiment, TrainState.initial(experiment), range(runs))
 
 
 def _stepper(plan: Plan, runs: int, **options: Any) -> Callable[[], object]:
     """Makes a step of a fresh pack."""
-    trainer = _trainer(plan, runs, **options)
-    return lambda: trainer._graphs.run(trainer._update, traced=False)
+    return _group(plan, runs, **options).step
 
 
 def _rate(plan: Plan, runs: int, way: str, **options: Any) -> list[float]:
@@ -227,10 +232,10 @@ def _agreement(plan: Plan) -> bool:
 def _parameters(plan: Plan, way: str, precision: str, *, stage: int) -> Tensor:
     """The parameters of a pack after 20 steps of this stage."""
     with _asked(way):
-        trainer = _trainer(plan, min(3, plan.runs), precision=precision, stage=stage)
+        group = _group(plan, min(3, plan.runs), precision=precision, stage=stage)
         for step in range(20 if plan.seconds else 1):
-            trainer._graphs.run(trainer._update, traced=step % 5 == 0)
-        return trainer._state.parameters.cpu()
+            group.step(traced=step % 5 == 0)
+        return group.state.parameters.cpu()
 
 
 # --- what is fast ---
@@ -272,7 +277,7 @@ def _stacks(plan: Plan, ceilings: dict[str, float]) -> None:
     folded = torch.randn(c.batch, runs * c.channels, c.board, c.board, device=plan.device)
     apart = folded.unflatten(1, (runs, -1)).permute(1, 0, 3, 4, 2).contiguous()
     # Gradients of the input as well, as in every timestep but the first.
-    operations = 3 * 18 * c.batch * c.board**2 * c.step_layers * c.channels**2 * runs
+    useful = 3 * 18 * c.batch * c.board**2 * c.step_layers * c.channels**2 * runs
 
     def rates(x: Tensor, precision: str, *, by_triton: bool) -> list[float]:
         x = x.requires_grad_()
@@ -285,7 +290,7 @@ def _stacks(plan: Plan, ceilings: dict[str, float]) -> None:
             torch.autograd.grad(values.float().sum(), [x, parameters])
 
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        found = [operations / seconds / 1e12 for seconds in _seconds(plan, work)]
+        found = [useful / seconds / 1e12 for seconds in _seconds(plan, work)]
         torch.backends.cudnn.allow_tf32 = False
         return found
 
@@ -305,18 +310,25 @@ def _stacks(plan: Plan, ceilings: dict[str, float]) -> None:
 def _ways(plan: Plan, ceilings: dict[str, float]) -> None:
     """Run-steps per second of a whole pack, in both stages, beside plain runs one after another."""
     solo = _rate(plan, 1, PLAIN)
-    best_solo = max(statistics.median(_rate(plan, 1, way)) for way in plan.ways)
+    best_solo = max((_rate(plan, 1, way) for way in plan.ways), key=statistics.median)
+    best: dict[str, list[float]] = {}
     for precision in plan.precisions:
         for way in plan.ways:
             rate = _rate(plan, plan.runs, way, precision=precision)
             name = f"gpu: {plan.runs} runs, {way}, {precision}"
-            plan.say(f"{name}, beside one after another", rate, solo, unit="run-steps/s")
-            share = statistics.median(rate) * plan.operations / ceilings[precision]
-            print(f"  {share:.3f} of the matrix product's rate; the best solo way: {best_solo:.0f}")
+            plan.say(f"{name}, beside one after another", rate, solo, unit=RATE)
+            best[precision] = max(best.get(precision, rate), rate, key=statistics.median)
+        ceiling = [ceilings[precision] / 1e12] * len(solo)
+        useful = [each * plan.operations / 1e12 for each in best[precision]]
+        if precision in GOALS:
+            plan.say(GOALS[precision], useful, ceiling, unit="TFLOP/s")
+    fastest = max(best.values(), key=statistics.median)
+    for kind, other in (("alone", solo), ("solo", best_solo), ("rate", [15_000.0] * len(solo))):
+        plan.say(GOALS[kind], fastest, other, unit=RATE)
     usual = _rate(plan, plan.runs, PLAIN, stage=1)
     for way in plan.ways[1:]:
         rate = _rate(plan, plan.runs, way, stage=1)
-        plan.say(f"gpu: adversary of {plan.runs} runs, {way}, plain", rate, usual, unit="run-steps/s")
+        plan.say(f"gpu: adversary of {plan.runs} runs, {way}, plain", rate, usual, unit=RATE)
 
 
 def _packs(plan: Plan, ceilings: dict[str, float]) -> None:
@@ -328,7 +340,7 @@ def _packs(plan: Plan, ceilings: dict[str, float]) -> None:
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             rate = _rate(plan, runs, way)
-            plan.say(f"gpu: {runs} runs, {way}, beside one alone", rate, solo, unit="run-steps/s")
+            plan.say(f"gpu: {runs} runs, {way}, beside one alone", rate, solo, unit=RATE)
             if plan.device.type == "cuda":
                 print(f"  {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB at most")
 
@@ -343,10 +355,8 @@ def _processes(plan: Plan, ceilings: dict[str, float]) -> None:
     counts = [int(process.communicate()[0]) for process in started]
     assert all(process.returncode == 0 for process in started)
     together = sum(counts) / length
-    for way in (PLAIN, BOTH):
-        name = f"gpu: {plan.runs} runs, {way}, beside {plan.processes} processes"
-        rate = _rate(plan, plan.runs, way)
-        plan.say(name, rate, [together] * len(rate), unit="run-steps/s")
+    best = max((_rate(plan, plan.runs, way) for way in plan.ways), key=statistics.median)
+    plan.say(GOALS["processes"], best, [together] * len(best), unit=RATE)
 
 
 def _counted(plan: Plan, start: float, length: float) -> int:

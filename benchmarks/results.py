@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jobs.provenance import cpu_name
 
+NOT_MEASURED = "not measured"
 FILE = Path(__file__).with_name("results.json")
 
 
@@ -34,10 +35,25 @@ def record(
         "machine": machine or cpu_name(),
         "spread": [round(min(ratios), 3), round(max(ratios), 3)],
     }
-    kept = json.loads(file.read_text()) if file.exists() else []
-    rows = [row for row in kept if row["name"] != name] + [found]
-    file.write_text(json.dumps(sorted(rows, key=lambda row: str(row["name"])), indent=1) + "\n")
+    _write([*(row for row in _read(file) if row["name"] != name), found], file)
     return (
         f"{name}: {found['ours']} against {found['other']} {unit}, ratio {found['ratio']} "
         f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} pairs)"
     )
+
+
+def not_measured(name: str, *, unit: str, file: Path = FILE) -> str:
+    """Writes that nothing has measured this here, unless there is a result; the line to print."""
+    kept = _read(file)
+    if name not in [row["name"] for row in kept]:
+        values = dict.fromkeys(("ours", "other", "ratio"), NOT_MEASURED)
+        _write([*kept, {"name": name, **values, "unit": unit, "machine": NOT_MEASURED, "spread": []}], file)
+    return f"{name}: {NOT_MEASURED} here"
+
+
+def _read(file: Path) -> list[dict[str, object]]:
+    return list(json.loads(file.read_text())) if file.exists() else []
+
+
+def _write(rows: list[dict[str, object]], file: Path) -> None:
+    file.write_text(json.dumps(sorted(rows, key=lambda row: str(row["name"])), indent=1) + "\n")

@@ -86,6 +86,7 @@ class FunctionRunner(Runner):
         device: "torch.device",
         stop: Callable[[], bool],
         checkpoint_every_s: float,
+        slots: int | None = None,
     ) -> bool:
         for run in runs:
             if stop():

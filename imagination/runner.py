@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagination.pace import Pace
 from imagination.recorder import Arrays, Recorder
 
 if TYPE_CHECKING:  # slow to import
@@ -77,6 +78,7 @@ class Runner(ABC):
         device: "torch.device",
         stop: Callable[[], bool],
         checkpoint_every_s: float,
+        slots: int | None = None,
     ) -> bool:
         """Train the runs, and tell each one's recorder how it ended (`finish` or `fail`).
 
@@ -87,6 +89,7 @@ class Runner(ABC):
             device: where to train.
             stop: asked often; once it returns True, every open run is saved by `Recorder.checkpoint` and left.
             checkpoint_every_s: seconds between checkpoints.
+            slots: how many of the runs may train at once; None: all.
 
         Returns:
             False if `stop` ended it before all runs had ended.
@@ -94,6 +97,10 @@ class Runner(ABC):
         Raises:
             CheckpointError: a checkpoint does not fit. The worker sets it aside and calls again.
         """
+
+    def pace(self, configs: Sequence[Any], *, device: "torch.device", within_s: float) -> Pace | None:
+        """How fast these runs train as a pack, measured for about `within_s` seconds; None: it cannot say."""
+        return None
 
     def evaluate(
         self, config: Any, weights: Arrays, *, device: "torch.device"

@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from imagination.schema import ConfigError
 from jobs.pack import Task
 from jobs.provenance import provenance
 from jobs.run_log import RunLog
@@ -57,9 +58,13 @@ def main() -> int:
             print(json.dumps(event), file=events)
 
     worker: Any = importlib.import_module("jobs.worker")
-    device = worker.choose_device(
-        os.environ.get("IMAGINE_DEVICE", "auto"), threads=int(os.environ.get("IMAGINE_THREADS", "1"))
-    )
+    try:
+        device = worker.choose_device(
+            os.environ.get("IMAGINE_DEVICE", "auto"), threads=int(os.environ.get("IMAGINE_THREADS", "1"))
+        )
+    except ConfigError as error:
+        report({"event": "refused", "error": str(error)})
+        return 2
     store = delivery(os.environ["IMAGINE_DB"])
     own = os.environ.get("IMAGINE_LOG")
     log = Files(store.folder).name(Path(own)) if own else None

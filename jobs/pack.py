@@ -3,19 +3,26 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from imagination import registry
-from imagination.schema import pack_keys
+from imagination.schema import Scalar, pack_keys
+from jobs.identity import canonical_json
 from results_db.contract import Attempt, PlannedRun
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Runs that one worker trains at once. Their experiment and tensor shapes are equal."""
+    """Runs that one worker trains. Their experiment and tensor shapes are equal.
+
+    Attributes:
+        runs: the runs.
+        slots: how many of them train at once; None: all. The next run begins where one has ended.
+    """
 
     runs: tuple[PlannedRun, ...]
+    slots: int | None = None
 
     @property
     def pack_id(self) -> str:
@@ -38,10 +45,16 @@ class Task:
         """The same task at another start of its job."""
         return replace(self, attempts=tuple(replace(one, restart=restart) for one in self.attempts))
 
+    def part(self, index: int, *, of: int) -> "Task":
+        """One of several parts, each with every so manieth run."""
+        runs = self.pack.runs[index::of]
+        mine = {run.run_id for run in runs}
+        return Task(replace(self.pack, runs=runs), tuple(one for one in self.attempts if one.run_id in mine))
+
     def encode(self) -> str:
         """The content of the task's file."""
         runs, attempts = map(asdict, self.pack.runs), map(asdict, self.attempts)
-        return json.dumps({"runs": list(runs), "attempts": list(attempts)})
+        return json.dumps({"runs": list(runs), "slots": self.pack.slots, "attempts": list(attempts)})
 
     @classmethod
     def decode(cls, text: str) -> "Task":
@@ -56,9 +69,17 @@ class Task:
                 numbers = data["numbers"].items()
                 data["attempts"] = [{"run_id": run_id, "number": number} for run_id, number in numbers]
             runs = tuple(PlannedRun(**run) for run in data["runs"])
-            return cls(Pack(runs), tuple(Attempt(**attempt) for attempt in data["attempts"]))
+            return cls(
+                Pack(runs, data.get("slots")), tuple(Attempt(**attempt) for attempt in data["attempts"])
+            )
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"no task: {error}") from error
+
+
+def shape(config: Mapping[str, Scalar]) -> str:
+    """The config keys that are equal in all runs of a pack, as text."""
+    keys = pack_keys(registry.config_type(str(config["experiment"])))
+    return canonical_json({key: config[key] for key in keys})
 
 
 def group(runs: Iterable[PlannedRun], *, size: int) -> list[Pack]:

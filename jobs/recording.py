@@ -6,6 +6,7 @@ import logging
 import math
 import operator
 import re
+import threading
 import time
 import traceback
 from collections import defaultdict
@@ -45,7 +46,7 @@ class RunRecorder(Recorder):
     Attributes:
         attempt: the attempt.
         checkpointed: the checkpoint to continue from, or None.
-        ended_as: the state in which the attempt ended; None until then.
+        ended_as: the state in which the attempt ended or is ending; None until then.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class RunRecorder(Recorder):
         self._saved_step: int | None = None
         self._restored: Path | None = None
         self._unfit: set[Path] = set()
+        self._ending: threading.Thread | None = None
         self.rewind()
 
     @property
@@ -196,14 +198,24 @@ class RunRecorder(Recorder):
 
     @override
     def finish(self, outcome: str, *, seconds: float, weights: Arrays) -> None:
-        """Writes the weights and the record; the checkpoint stays until the store has the record.
+        """Writes the weights and the record in a thread of their own, so that the other runs train on; see `wait`.
 
-        If neither the disk nor the store accepts the record for about a minute, the attempt ends as PREEMPTED.
+        The checkpoint stays until the store has the record. If neither the disk nor the store accepts the record for
+        about a minute, the attempt ends as PREEMPTED.
         """
         record = RunRecord(
             self.attempt.run_id, outcome, seconds, self._metrics, self._traces, self._samples, self._artifacts
         )
+        self.ended_as = State.COMPLETED
+        self._ending = threading.Thread(target=self._commit, args=(record, weights), name="ending")
+        self._ending.start()
 
+    def wait(self) -> None:
+        """Waits until what `finish` has begun to write is written."""
+        if self._ending is not None:
+            self._ending.join()
+
+    def _commit(self, record: RunRecord, weights: Arrays) -> None:
         def commit() -> None:
             if weights:
                 write_atomically(self._files.weights(self.attempt), save(dict(weights)))
@@ -213,8 +225,12 @@ class RunRecorder(Recorder):
             _patiently(commit)
         except OSError:
             self._end(State.PREEMPTED)
+        except Exception as error:
+            self.ended_as = None
+            self.fail(error)
         else:
-            self._ended(State.COMPLETED, outcome=outcome, seconds=seconds, metrics=dict(self._metrics))
+            metrics = dict(record.metrics)
+            self._ended(State.COMPLETED, outcome=record.outcome, seconds=record.seconds, metrics=metrics)
 
     @override
     def fail(self, error: BaseException) -> None:

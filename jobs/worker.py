@@ -1,6 +1,7 @@
 """Trains the runs of a pack, and records each run when it ends. Imports torch."""
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -89,6 +90,16 @@ class _Member:
     needs: Mapping[str, Needed] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Options:
+    """See `Runner.train`."""
+
+    device: torch.device
+    stop: Callable[[], bool]
+    checkpoint_every_s: float
+    slots: int | None
+
+
 def run_pack(
     task: Task,
     delivery: Delivery,
@@ -117,6 +128,7 @@ def run_pack(
     packages = dict(package for name in experiments if (package := registry.package(name)) is not None)
     versions = {**provenance.versions, **packages}
     provenance = replace(provenance, kernels=kernels_name(device), versions=versions)
+    report = _in_turn(report)
     begun = {attempt.run_id: attempt for attempt in delivery.begin(task.attempts, provenance)}
     members: list[_Member] = []
     recorders: list[RunRecorder] = []
@@ -149,8 +161,22 @@ def run_pack(
         return stop() or all(r.superseded or r.ended_as is not None for r in recorders)
 
     if members:
-        _train(members, device=device, stop=stops, checkpoint_every_s=checkpoint_every_s)
+        options = _Options(device, stops, checkpoint_every_s, task.pack.slots)
+        _train(members, options)
+    for recorder in recorders:
+        recorder.wait()
     return {r.attempt.run_id: r.state for r in recorders if r.state is not None}
+
+
+def _in_turn(report: Report) -> Report:
+    """Calls it from one thread at a time."""
+    lock = threading.Lock()
+
+    def tell(event: Mapping[str, object]) -> None:
+        with lock:
+            report(event)
+
+    return tell
 
 
 def _with_needs(members: Sequence[_Member], delivery: Delivery) -> list[_Member]:
@@ -181,16 +207,10 @@ def _with_needs(members: Sequence[_Member], delivery: Delivery) -> list[_Member]
     return found
 
 
-def _train(
-    members: Sequence[_Member],
-    *,
-    device: torch.device,
-    stop: Callable[[], bool],
-    checkpoint_every_s: float,
-) -> None:
+def _train(members: Sequence[_Member], options: _Options) -> None:
     """Trains these runs together; after an error, again in halves, so that in the end only the faulty run fails."""
     try:
-        if not _run(members, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s):
+        if not _run(members, options):
             for member in members:
                 if member.recorder.ended_as is None:
                     member.recorder.interrupt()
@@ -200,7 +220,7 @@ def _train(
             members[0].recorder.fail(error)
             return
         log.warning("a pack of %d runs failed and is trained again in halves: %s", len(members), error)
-    if device.type == "cuda":
+    if options.device.type == "cuda":
         torch.cuda.empty_cache()  # the pack may have been too large, and its halves need the memory
     left = [member for member in members if member.recorder.ended_as is None]
     middle = (len(left) + 1) // 2
@@ -208,22 +228,22 @@ def _train(
         for member in half:
             member.recorder.rewind()
         if half:
-            _train(half, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s)
+            _train(half, options)
 
 
-def _run(
-    members: Sequence[_Member],
-    *,
-    device: torch.device,
-    stop: Callable[[], bool],
-    checkpoint_every_s: float,
-) -> bool:
+def _run(members: Sequence[_Member], options: _Options) -> bool:
     """See `Runner.train`. A run whose checkpoint does not fit starts from the one before, or from its beginning."""
     while True:
         left = [member for member in members if member.recorder.ended_as is None]
         runs = [Run(m.config, m.recorder, m.recorder.checkpointed, m.needs) for m in left]
         trains = runner(members[0].config.experiment)
         try:
-            return trains.train(runs, device=device, stop=stop, checkpoint_every_s=checkpoint_every_s)
+            return trains.train(
+                runs,
+                device=options.device,
+                stop=options.stop,
+                checkpoint_every_s=options.checkpoint_every_s,
+                slots=options.slots,
+            )
         except CheckpointError as error:
             left[error.index].recorder.discard_checkpoint(error)

@@ -1,21 +1,26 @@
 """The job that Slurm runs: a task of a dispatch, which trains one pack. `slurm.start` starts it. Torch-free.
 
+If the job has several GPUs, a process for each of them trains a part of the pack (`parts`).
+
 `jobs.worker` is loaded by name, because it imports torch.
 """
 
 import importlib
+import json
 import logging
 import os
 import socket
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jobs.code import Code, this_code
 from jobs.dispatched import Dispatch, DispatchFolder
+from jobs.gpus import visible_gpus
 from jobs.pack import Task
 from jobs.provenance import provenance, slurm_job
 from jobs.run_log import RunLog
@@ -23,6 +28,7 @@ from results_db.contract import Ending, Provenance, State, StoreError
 from results_db.files import Files
 from results_db.spool.delivery import Delivery, delivery
 from results_db.text import one_line
+from slurm import parts
 from slurm.client.client import Slurm, SlurmError
 from slurm.follow.hold import FAULTS, hold_from_job
 from slurm.follow.logs import log_path, own_tail
@@ -73,10 +79,19 @@ class Job:
             return 0
         log.info("job %s, start %d, on %s", self._id, restart, _node())
         _compare(dispatch.code)
+        died = None
+        gpus = visible_gpus()[: len(task.pack.runs)] if (dispatch.gpus or 0) > 1 else []
         try:
-            states = self._train(task.restarted(restart), store)
+            if len(gpus) > 1:
+                log.info("the pack of %d runs is divided among %d GPUs", len(task.pack.runs), len(gpus))
+                states, died = parts.train(
+                    str(self._folder.path), gpus, restart=restart, signals=self._signals
+                )
+            else:
+                states = self._train(task.restarted(restart), store)
             # This comes first, because Slurm kills the job soon after the signal.
-            if self._signals.told and State.PREEMPTED in states.values() and self._goes_on(dispatch, restart):
+            saved = State.PREEMPTED in states.values() or died is not None
+            if self._signals.told and saved and self._goes_on(dispatch, restart):
                 return 1
         finally:
             store.close()
@@ -84,6 +99,25 @@ class Job:
         log.info("job %s ends: %s", self._id, ", ".join(f"{ended[one]} {one}" for one in ended))
         if not FAULTS.isdisjoint(states.values()):
             hold_from_job(dispatch.db)
+        if died is not None:
+            log.error(
+                "a process of this job died: %s", f"signal {-died}" if died < 0 else f"exit code {died}"
+            )
+            return 1
+        return 0
+
+    def run_part(self, text: str) -> int:
+        """Train a part of the pack, and print the final states of its attempts as JSON; the exit code."""
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+        )
+        answer = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)  # all other output goes to the job's log
+        part = parts.Part.parse(text)
+        dispatch, task = self._read()
+        store = delivery(dispatch.db, scheduled=True)
+        with answer, closing(store):
+            json.dump(self._train(task.part(part.index, of=part.of).restarted(part.restart), store), answer)
         return 0
 
     def _read(self) -> tuple[Dispatch, Task]:

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +23,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from imagination.schema import ConfigError
+from jobs.gpus import gpu_names, visible_gpus
 from jobs.pack import Pack, Task
 from jobs.progress import Display
 from jobs.provenance import cpu_name
@@ -93,30 +94,12 @@ def usable_cores() -> int:
     return max(cores, 1)
 
 
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, counted without torch."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [gpu for gpu in named.split(",") if gpu.strip() not in ("", "-1", "NoDevFiles")]
-    return [str(index) for index in range(len(_gpu_names()))]
-
-
 def device_name(gpus: Sequence[str]) -> str | None:
     """The device of workers with these GPUs, as attempts record it; None: this machine's GPUs differ."""
     if not gpus or os.environ.get("IMAGINE_DEVICE") == "cpu":
         return cpu_name()
-    names = set(_gpu_names())
+    names = set(gpu_names())
     return names.pop() if len(names) == 1 else None
-
-
-def _gpu_names() -> list[str]:
-    """The name of each of this machine's GPUs, from lines such as `GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d2f)`."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
-    lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
-    names = [line.partition(": ")[2].partition(" (UUID")[0] for line in lines]
-    return names if listed.returncode == 0 else []
 
 
 @dataclass
@@ -196,7 +179,11 @@ class LocalLauncher:
         return self._stopping is not None
 
     def run(self, packs: Sequence[Pack]) -> None:
-        """Train the packs, until they are done or a signal stops the launcher."""
+        """Train the packs, until they are done or a signal stops the launcher.
+
+        Raises:
+            ConfigError: the workers have no such device.
+        """
         self._waiting.extend(packs)
         self._open = {run.run_id for pack in packs for run in pack.runs}
         previous = {number: signal.signal(number, self._signal) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -331,6 +318,8 @@ class LocalLauncher:
                 worker.process.kill()
 
     def _handle(self, worker: _Worker, event: dict[str, Any]) -> None:
+        if event["event"] == "refused":  # no worker can train as it was asked to
+            raise ConfigError(event["error"])
         if event["event"] in ("ready", "idle"):
             if worker.pack is not None:
                 self._files.pack(worker.pack.pack_id).unlink(missing_ok=True)

@@ -36,6 +36,8 @@ def test_every_part_runs_at_tiny_sizes(tmp_path):
     for part in (
         "next boards",
         "one after another",
+        "15,000 run-steps/s",
+        "in bfloat16, matrix product",
         "adversary",
         "one alone",
         "processes",

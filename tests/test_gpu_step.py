@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training_helpers import CPU, experiment_of, tiny, tiny_count, train
 
 from imagination.training import gpu, graphs, native
-from imagination.training.loop import Trainer
+from imagination.training.group import Group
 from imagination.training.state import TrainState
 
 KINDS = {
@@ -47,38 +47,40 @@ class NeverWaits(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
-def trainer_of(kind, stage, *, device):
-    """A trainer of three runs that may make a step of this stage, and its state."""
+def group_of(kind, stage, *, device):
+    """A group of three runs that may make a step of this stage."""
     configs = [replace(KINDS[kind], seed=seed) for seed in range(3)]
     experiments = [type(experiment_of(*configs))(configs, where) for where in (CPU, torch.device(device))]
     for _ in range(stage):
         experiments = [experiment.next_stage() for experiment in experiments]
     state = vars(TrainState.initial(experiments[0]))
-    trainer = Trainer(experiments[1], [])
-    trainer._take(experiments[1], TrainState(**{name: value.to(device) for name, value in state.items()}))
-    return trainer, trainer._state
+    group = Group(
+        experiments[0], TrainState(**state), range(3)
+    )  # reads on the host at which step its runs are
+    group._take(experiments[1], TrainState(**{name: value.to(device) for name, value in state.items()}))
+    return group
 
 
 @STAGES
 def test_a_step_never_waits_for_the_device(kind, stage, monkeypatch):
     monkeypatch.setattr(native, "library", lambda: None)
-    trainer, state = trainer_of(kind, stage, device="cpu")
+    group = group_of(kind, stage, device="cpu")
 
-    before = {name: value.data_ptr() for name, value in vars(state).items()}
+    before = {name: value.data_ptr() for name, value in vars(group.state).items()}
     with NeverWaits():
-        assert trainer._update(True).shape[1] == 3
-        for waiting in (state.step[0].item, lambda: torch.tensor([1.0])):
+        assert group.step(traced=True).shape[1] == 3
+        for waiting in (group.state.step[0].item, lambda: torch.tensor([1.0])):
             with pytest.raises(WaitError):
                 waiting()
-    assert {name: value.data_ptr() for name, value in vars(trainer._state).items()} == before
+    assert {name: value.data_ptr() for name, value in vars(group.state).items()} == before
 
 
 @STAGES
 def test_no_tensor_of_a_step_is_on_the_host(kind, stage, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *a, **k: nullcontext())  # which `meta` does not have
     # `meta` is a device without memory: a tensor on the host among those of the device is an error, and so is reading.
-    trainer, state = trainer_of(kind, stage, device="meta")
-    found = trainer._update(True)
+    group = group_of(kind, stage, device="meta")
+    found, state = group.step(traced=True), group.state
     assert (found.device.type, found.shape[1]) == ("meta", 3)
     with pytest.raises(RuntimeError, match="expected device meta"):
         state.step + torch.zeros(3)
@@ -153,7 +155,7 @@ def test_a_pack_without_enough_memory_is_halved_and_says_which_size_fits():
     found, log = trained(limit=300 * 2**20)
     assert found == usual
     assert log[0] == "8 runs do not fit into the memory; 4 at a time are tried"
-    size = re.fullmatch(r"([124]) runs at a time fit into the memory: launch with --pack-size \1", log[-1])
+    size = re.fullmatch(r"([124]) runs at a time fit into the memory: launch with --slots \1", log[-1])
     assert size, log
     assert len(log) == 1 + {"4": 1, "2": 2, "1": 3}[size[1]]
 

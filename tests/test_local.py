@@ -336,6 +336,18 @@ def test_packs_train_together(tmp_path) -> None:
     assert history(tmp_path) == [["COMPLETED"]] * 6
 
 
+def test_with_one_slot_a_worker_trains_the_runs_of_its_pack_one_after_the_other(tmp_path) -> None:
+    write_spec(tmp_path, **LONG)
+    done = run(*LAUNCH, "--pack-size", "2", "--slots", "1", "--workers", "1", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "in 1 pack on 1 worker" in done.stderr
+    one, two = sorted(opened(tmp_path).begun_attempts(), key=lambda each: each.ended_at)
+    # Together they would end at the same step.
+    gap = (two.ended_at - one.ended_at).total_seconds()
+    seconds = opened(tmp_path).runs().set_index("run_id")["seconds"]
+    assert gap > 0.5 * seconds[two.attempt.run_id]
+
+
 def test_workers_that_cannot_start(tmp_path) -> None:
     write_spec(tmp_path)
     broken = tmp_path / "broken"
@@ -351,6 +363,16 @@ def test_workers_that_cannot_start(tmp_path) -> None:
     assert history(tmp_path) == [[], []]
     assert plan(tmp_path)["to_submit"] == 2
     assert run(*LAUNCH, folder=tmp_path).returncode == 0  # mended, the same command goes on
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "banana"])
+def test_a_device_that_is_not_here_is_an_error_of_one_line(tmp_path, device) -> None:
+    write_spec(tmp_path)
+    done = run(*LAUNCH, folder=tmp_path, env={**os.environ, "IMAGINE_DEVICE": device})
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"imagine-sweep: error: device: '{device}' cannot be used here; try auto or cpu")
+    assert history(tmp_path) == [[], []]
 
 
 def test_a_run_that_kills_its_workers_fails_alone(tmp_path) -> None:

@@ -75,7 +75,7 @@ def test_every_run_is_in_one_pack_of_equal_shapes(runs: list[PlannedRun], size: 
 
 
 def test_a_task_is_read_back_as_it_was_written() -> None:
-    pack = Pack((small(lr=1e-3, ae=False), small(seed=2**62)))
+    pack = Pack((small(lr=1e-3, ae=False), small(seed=2**62)), slots=1)
     task = Task(pack, tuple(Attempt(run.run_id, 3, 1, "0a1b2c3d") for run in pack.runs))
     assert Task.decode(task.encode()) == task
     assert [one.restart for one in task.restarted(2).attempts] == [2, 2]

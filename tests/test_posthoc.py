@@ -145,9 +145,11 @@ class Sessions:
 @pytest.mark.parametrize("runs", [1, 2])
 @pytest.mark.parametrize("steps", [1, 4])
 def test_stopped_and_resumed_is_as_if_undisturbed_to_the_bit(config, runs, steps):
-    # Stopped before every step (or every fourth), between the stages and in every evaluation, while one run waits
-    # for the other at the border and after it has left.
-    configs = [replace(config, seed=1), replace(config, seed=2, max_steps=5, adv_steps=4)][-runs:]
+    # Stopped before every step (or every fourth), between the stages and in every evaluation, while both runs are in
+    # one stage or in two, and after one has left.
+    configs = [replace(config, seed=1, adv_steps=14), replace(config, seed=2, max_steps=5, adv_steps=9)][
+        -runs:
+    ]
     undisturbed, sessions = train(configs), Sessions(configs)
     sessions.train(steps=steps)
     if runs == 2:

@@ -39,16 +39,24 @@ def events() -> list[dict]:
     return []
 
 
+class Waits(RunRecorder):
+    """A recorder whose `finish` returns when everything is written."""
+
+    def finish(self, *arguments, **options):
+        super().finish(*arguments, **options)
+        self.wait()
+
+
 @pytest.fixture
 def record(store, events):
     """Makes the recorder of the run's next attempt, or of a given one, with a way of its own to the store."""
     ways = []
 
-    def recorder(attempt: Attempt | None = None, *, way=Prompt, **options) -> RunRecorder:
+    def recorder(attempt: Attempt | None = None, *, way=Prompt, kind=Waits, **options) -> RunRecorder:
         ways.append(way(store))
         attempt = attempt or claimed(store)
         ways[-1].begin([attempt], ME)
-        return RunRecorder(attempt, ways[-1], max_steps=40, report=events.append, **options)
+        return kind(attempt, ways[-1], max_steps=40, report=events.append, **options)
 
     yield recorder
     for way in ways:
@@ -238,6 +246,20 @@ def test_a_full_disk_costs_no_training(store, record, monkeypatch) -> None:
     recorder.finish("reached", seconds=1, weights=WEIGHTS)
     assert (recorder.state, state(store)) == (State.PREEMPTED, State.PREEMPTED)
     assert int(record().checkpointed["step"]) == 7
+
+
+def test_the_training_of_other_runs_does_not_wait_for_a_disk_that_is_full_for_a_while(store, record) -> None:
+    recorder = record(kind=RunRecorder)
+    recorder.checkpoint(STATE)
+    recorder.metric("metric", 0.75)
+    weights = store.folder / "weights"
+    weights.write_text("a file where the folder was")
+    recorder.finish("reached", seconds=1, weights=WEIGHTS)
+    assert (recorder.ended_as, state(store)) == (State.COMPLETED, State.RUNNING)
+    weights.unlink()
+    recorder.wait()  # it tries again every few seconds
+    assert (recorder.state, state(store)) == (State.COMPLETED, State.COMPLETED)
+    assert store.run(RUN.run_id)["metrics"] == {"metric": 0.75}
 
 
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(store, record, caplog) -> None:

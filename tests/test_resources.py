@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from jobs.gpus import visible_gpus
 from jobs.provenance import cpu_name
 from slurm import local
 
@@ -49,7 +50,7 @@ def test_a_worker_per_core_or_per_several_cores(machine) -> None:
 )
 def test_gpus_that_the_environment_names(monkeypatch, named, gpus) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    assert local.visible_gpus() == gpus
+    assert visible_gpus() == gpus
 
 
 def test_a_worker_per_gpu_with_its_share_of_the_cores(machine, monkeypatch) -> None:
@@ -76,7 +77,7 @@ def test_the_device_of_workers_is_named_as_attempts_record_it(monkeypatch, tmp_p
     command.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert local.visible_gpus() == ["0", "1"]
+    assert visible_gpus() == ["0", "1"]
     assert local.device_name(["0", "1"]) == name
     assert local.device_name([]) == cpu_name()
     monkeypatch.setenv("IMAGINE_DEVICE", "cpu")

@@ -76,6 +76,7 @@ def test_plan_and_dry_run_as_json(sweep, filled) -> None:
         "expected_seconds": 60.0,
         "finished_in_seconds": 60.0,
         "at_most_steps": 0,
+        "calibrated": 0,
         "hours": 60 / 3600,
         "unit": "core-hours",
         "device": cpu_name(),
@@ -401,6 +402,7 @@ BAD_LAUNCHES = {
     "no cluster": (["ok.yaml", "launcher=slurm"], ["launcher=local", "Slurm"]),
     "no runs": (["ok.yaml", "-n", "0"], ["-n", "0"]),
     "no workers": (["ok.yaml", "--workers", "0"], ["--workers", "0"]),
+    "more slots than runs": (["ok.yaml", "--pack-size", "2", "--slots", "3"], ["--slots", "--pack-size"]),
     "no size": (["ok.yaml", "--pack-size", "big"], ["--pack-size", "big"]),
 }
 CASES = [

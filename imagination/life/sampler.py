@@ -44,7 +44,8 @@ def start(seeds: Tensor, reset: Tensor, *, batch: int, board: int, step: int = 0
     draw = philox.uniform(seeds, first, stream="sampler.age", lanes=batch)[..., 0]
     age = (draw.log() / survival).floor().clamp(max=_MAX_AGE)  # P(age >= k) = (1 - reset)^k
     for elapsed in range(int(age.max())):
-        boards = torch.where((age > elapsed)[..., None, None], rules.step(boards), boards)
+        older = age > elapsed  # few boards are old
+        boards[older] = rules.step(boards[older])
     return boards
 
 

@@ -1,8 +1,9 @@
 """The trainer: trains R runs at once. The run is the first axis of every tensor.
 
 Runs of a pack share operations and nothing else. Each has its own random streams, step count, learning rate,
-early stop and record. When a run's stage ends, the others continue. When all stages have ended, the runs that have a
-next stage train it together.
+early stop and record. No run waits for another: the runs of each stage are a group, and the groups step in turn. When
+a run's stage ends, the run goes on in the group of its next stage. When a run ends, its slot is free, and the next run
+of the pack begins there.
 
 Between two events (a traced value, the end of an interval) the host only starts steps: everything else stays on the
 device, and an event fetches what it needs at once.
@@ -15,13 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from imagination.recorder import Arrays, Recorder
 from imagination.runner import CheckpointError, Run
-from imagination.training import graphs, memory
+from imagination.training import memory
 from imagination.training.config import TrainingConfig
-from imagination.training.experiment import Evaluation, Experiment, Forward
+from imagination.training.experiment import Evaluation, Experiment
+from imagination.training.group import Group
 from imagination.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Trainer:
     Args:
         experiment: the runs' experiment in its first stage, in the order of `runs`.
         runs: the pack.
+        slots: how many of them train at once; None: all. The others wait for a free slot.
         checkpoint_every_s: seconds between checkpoints.
 
     Raises:
@@ -70,16 +72,20 @@ class Trainer:
     """
 
     def __init__(
-        self, experiment: Experiment, runs: Sequence[Run], *, checkpoint_every_s: float = 60
+        self,
+        experiment: Experiment,
+        runs: Sequence[Run],
+        *,
+        slots: int | None = None,
+        checkpoint_every_s: float = 60,
     ) -> None:
         self._pack, self._members = experiment, list(runs)
         self._checkpoint_every_s = checkpoint_every_s
         self._stop: Callable[[], bool] = lambda: False
         self._saved = self._charged = 0.0
         self._waiting = [self._entrance(place, run.checkpoint) for place, run in enumerate(runs)]
-        self._places: list[int | None] = []  # by row of the tensors: the run's place; None if it has ended
-        self._most = len(runs)  # that train at once; too little memory halves it
-        self._is_torn = False  # while the state is between two steps
+        self._groups: dict[int, Group] = {}  # by stage
+        self._slots = self._wanted = min(slots or len(runs), len(runs))  # too little memory halves the slots
 
     def _entrance(self, place: int, checkpoint: Arrays | None) -> _Waiting:
         """The stage and state in which a run begins, or continues from its checkpoint."""
@@ -112,13 +118,13 @@ class Trainer:
         self._stop = stop
         memory.keep_freed()
         self._saved = time.monotonic()
+        self._charged = time.perf_counter()
         try:
             while self._waiting:
-                self._begin_stage()
                 self._train_what_fits()
-            if self._most < len(self._members):
+            if self._slots < self._wanted:
                 log.warning(
-                    "%d runs at a time fit into the memory: launch with --pack-size %d", *[self._most] * 2
+                    "%d runs at a time fit into the memory: launch with --slots %d", *[self._slots] * 2
                 )
             return True
         except Stopped:
@@ -127,51 +133,30 @@ class Trainer:
                 self._members[entry.place].recorder.checkpoint(entry.state.arrays(0))
             return False
 
-    def _begin_stage(self) -> None:
-        """Begins the earliest stage that runs wait for, with all runs that wait for it, as far as they fit."""
-        stage = min(entry.stage for entry in self._waiting)
-        entering = [entry for entry in self._waiting if entry.stage == stage]
-        entering.sort(key=lambda entry: entry.place)  # in the pack's order
-        entering = entering[: self._most]
-        self._waiting = [entry for entry in self._waiting if entry not in entering]
-        places = [entry.place for entry in entering]
-        self._places = list(places)
-        # On the host, so that no read waits.
-        self._steps: list[int] = [int(entry.state.step) for entry in entering]
-        self._earlier: list[int] = [int(entry.state.earlier) for entry in entering]
-        self._take(self._at_stage(places, stage), TrainState.joined([entry.state for entry in entering]))
-        self._charged = time.perf_counter()
-
-    def _take(self, experiment: Experiment, state: TrainState) -> None:
-        """Trains these rows from now on."""
-        self._experiment, self._state = experiment, state
-        self._optimizers = experiment.optimizers()
-        self._graphs = graphs.Graphs(experiment.device)
-
     def _train_what_fits(self) -> None:
-        """Trains the stage. If the memory does not suffice, half of its runs wait until the others have ended."""
+        """Trains until all runs have ended. If the memory does not suffice, all wait, and half of the slots remain."""
         try:
-            self._train_stage()
+            self._train_all()
             return
         except (MemoryError, RuntimeError) as error:  # without a name below: its frames hold the tensors
-            runs = len(self._training())
-            if runs == 1 or self._is_torn or not memory.is_out_of_memory(error):
+            runs, is_torn = len(self._training()), any(group.is_torn for group in self._groups.values())
+            if runs <= 1 or is_torn or not memory.is_out_of_memory(error):
                 raise
-        self._most = (runs + 1) // 2
-        log.warning("%d runs do not fit into the memory; %d at a time are tried", runs, self._most)
-        stage = self._experiment.stage
-        for row, place in self._training():
-            self._waiting.append(_Waiting(place, stage, self._state.select([row])))
-        self._places = []
-        self._graphs = graphs.Graphs(self._experiment.device)
-        if self._experiment.device.type == "cuda":
+        self._slots = (runs + 1) // 2
+        log.warning("%d runs do not fit into the memory; %d at a time are tried", runs, self._slots)
+        for group, row, place in self._training():
+            self._waiting.append(_Waiting(place, group.experiment.stage, group.state.select([row])))
+        self._groups = {}
+        if self._pack.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _train_stage(self) -> None:
+    def _train_all(self) -> None:
         while True:
-            self._end_intervals()
-            if not self._training():
+            self._fill()
+            if not self._groups:
                 return
+            if self._end_intervals():
+                continue  # there are free slots
             for _ in range(self._quiet_steps()):
                 self._check_stop()
                 if time.monotonic() - self._saved > self._checkpoint_every_s:
@@ -179,20 +164,42 @@ class Trainer:
                     self._saved = time.monotonic()
                 self._advance()
 
-    def _training(self) -> list[tuple[int, int]]:
-        """Row and place of each run that trains now."""
-        return [(row, place) for row, place in enumerate(self._places) if place is not None]
+    def _fill(self) -> None:
+        """Begins or continues waiting runs in the free slots: those of later stages first, then in the pack's order."""
+        waiting = sorted(self._waiting, key=lambda entry: (-entry.stage, entry.place))
+        free = self._slots - len(self._training())
+        entering, groups = waiting[:free], dict(self._groups)
+        if not entering:
+            return
+        self._charge()
+        for stage in sorted({entry.stage for entry in entering}):
+            states = {entry.place: entry.state for entry in entering if entry.stage == stage}
+            if stage in groups:
+                group = groups[stage]
+                states |= {place: group.state.select([row]) for row, place in group.training}
+            places = sorted(states)  # in the pack's order, so that a stop and a resume change no row
+            joined = TrainState.joined([states[place] for place in places])
+            groups[stage] = Group(self._at_stage(places, stage), joined, places)
+        self._groups, self._waiting = (
+            groups,
+            waiting[free:],
+        )  # only now, because memory may have been too little
+
+    def _training(self) -> list[tuple[Group, int, int]]:
+        """Group, row and place of each run that trains now."""
+        return [(group, row, place) for group in self._groups.values() for row, place in group.training]
 
     def _quiet_steps(self) -> int:
         """How many steps until an interval may end."""
-        return min(self._to_interval(row, self._members[place].config) for row, place in self._training())
+        return min(self._to_interval(*each) for each in self._training())
 
-    def _to_interval(self, row: int, config: TrainingConfig) -> int:
-        left = self._experiment.updates(config) - self._steps[row]
+    def _to_interval(self, group: Group, row: int, place: int) -> int:
+        config: TrainingConfig = self._members[place].config
+        left = group.experiment.updates(config) - group.steps[row]
         return (
             left
-            if self._experiment.stage
-            else min(left, config.eval_every - self._steps[row] % config.eval_every)
+            if group.experiment.stage
+            else min(left, config.eval_every - group.steps[row] % config.eval_every)
         )
 
     def _check_stop(self) -> None:
@@ -200,142 +207,118 @@ class Trainer:
             raise Stopped
 
     def _checkpoint(self) -> None:
-        if not self._training():
+        """Saves all runs between the same two steps, so that they continue together as they would have."""
+        if not self._groups:
             return
         self._charge()
-        state = self._state.on_host()
-        for row, place in self._training():
-            self._members[place].recorder.checkpoint(state.arrays(row))
+        for group in self._groups.values():
+            state = group.state.on_host()
+            for row, place in group.training:
+                self._members[place].recorder.checkpoint(state.arrays(row))
 
     def _charge(self) -> None:
         """Divides the time since the last call among the runs. Call it after the host has waited for the device."""
         now = time.perf_counter()
-        self._state.seconds += (now - self._charged) / len(self._training())
+        for group in self._groups.values():
+            group.state.seconds += (now - self._charged) / len(self._training())
         self._charged = now
 
     def _advance(self) -> None:
         """Trains every run by one step."""
-        due = [
-            (row, self._members[place])
-            for row, place in self._training()
-            if self._steps[row] % self._members[place].config.trace_every == 0
-        ]
-        values = self._graphs.run(self._update, traced=bool(due))
-        if values is not None:
-            self._trace(due, values.tolist())
-        self._steps = [step + 1 for step in self._steps]
+        for group in self._groups.values():
+            due = [
+                (row, self._members[place])
+                for row, place in group.training
+                if group.steps[row] % self._members[place].config.trace_every == 0
+            ]
+            values = group.step(traced=bool(due))
+            if values is not None:
+                self._trace(group, due, values.tolist())
 
-    def _update(self, traced: bool) -> Tensor | None:
-        """The device's work of a step. With `traced` the traced values from before the update, float64 `[names, R]`.
-
-        All tensors of the state stay where they are.
-        """
-        state = self._state
-        parameters = state.parameters.detach().requires_grad_()
-        with self._experiment.products():
-            forward = self._experiment.forward(parameters, state.data, state.step)
-            (gradient,) = torch.autograd.grad(forward.loss.sum(), parameters)
-        values = self._traced(forward) if traced else None
-        self._is_torn = True
-        for columns, optimizer in self._optimizers:
-            optimizer.update(
-                state.parameters[:, columns],
-                gradient[:, columns],
-                mean=state.mean[:, columns],
-                variance=state.variance[:, columns],
-                steps=state.step,
-            )
-        state.step += 1
-        if forward.accuracy is not None:  # a later stage keeps the accuracy of the first stage's end
-            state.interval += 1
-            state.accuracy_sum += forward.accuracy
-        state.data.copy_(self._experiment.next_data(forward.carry, state.step))
-        self._is_torn = False
-        return values
-
-    @torch.no_grad()
-    def _traced(self, forward: Forward) -> Tensor:
-        named = forward.traced()
-        self._names = list(named)
-        return torch.stack([value.double() for value in named.values()])
-
-    def _trace(self, due: Sequence[tuple[int, Run]], values: list[list[float]]) -> None:
-        """Records the traced values `[names][R]` of the rows and runs that are due."""
+    def _trace(self, group: Group, due: Sequence[tuple[int, Run]], values: list[list[float]]) -> None:
+        """Records the values `[names][R]` from before the step just done, of the rows and runs that are due."""
         self._charge()
         for row, run in due:
-            now = {name: value[row] for name, value in zip(self._names, values, strict=True)}
+            step = group.steps[row] - 1
+            now = {name: value[row] for name, value in zip(group.names, values, strict=True)}
             now = {
                 name: value for name, value in now.items() if math.isfinite(value)
             }  # a diverged loss has none
             for name, value in now.items():
-                run.recorder.trace(name, self._steps[row], value)
-            run.recorder.progress(self._earlier[row] + self._steps[row], now)
+                run.recorder.trace(name, step, value)
+            run.recorder.progress(group.earlier[row] + step, now)
 
-    def _end_intervals(self) -> None:
+    def _end_intervals(self) -> bool:
         """Applies the stopping rule to the runs whose interval ended, and ends the stage of those that must stop.
 
         A second call at the same step changes nothing, so a run that was stopped during its evaluation can repeat it.
+
+        Returns:
+            Whether a stage ended.
         """
-        due = [(row, place) for row, place in self._training() if self._may_end_interval(row, place)]
+        ends = [self._end_intervals_of(group) for group in list(self._groups.values())]
+        self._groups = {stage: group for stage, group in self._groups.items() if group.training}
+        return any(ends)
+
+    def _end_intervals_of(self, group: Group) -> bool:
+        due = [(row, place) for row, place in group.training if self._may_end_interval(group, row, place)]
         if not due:
-            return
-        state, first = self._state, self._experiment.stage == 0
-        accuracy, finite = state.accuracy_sum / state.interval, state.parameters.isfinite().all(1)
-        accuracies, are_finite, batches = torch.stack(
-            [accuracy, finite.double(), state.interval.double()]
-        ).tolist()
+            return False
+        first = group.experiment.stage == 0
+        accuracies, are_finite, batches = group.intervals()
         self._charge()
         ended: dict[int, _End] = {}
         continued: list[int] = []
         for row, place in due:
             if batches[row] == 0:
                 continue
-            steps = self._steps[row] if first else self._earlier[row]
-            config, is_finite = self._members[place].config, bool(are_finite[row]) or not first
+            steps = group.steps[row] if first else group.earlier[row]
+            config, is_finite = self._members[place].config, are_finite[row] or not first
             outcome = _outcome(config, steps, accuracy=accuracies[row], is_finite=is_finite)
             if outcome is None:
                 continued.append(row)
             else:
                 ended[row] = _End(outcome, accuracy=accuracies[row], steps=steps)
-        state.accuracy_sum[continued] = 0
-        state.interval[continued] = 0
+        group.begin_intervals(continued)
         for row, end in ended.items():
-            self._end(row, end)
+            self._end(group, row, end)
             self._charged = time.perf_counter()  # evaluation does not count as training time
-        self._compact()
+        if ended and group.training:
+            group.compact()
+        return bool(ended)
 
-    def _may_end_interval(self, row: int, place: int) -> bool:
+    def _may_end_interval(self, group: Group, row: int, place: int) -> bool:
         """Whether a run's interval may end at this step.
 
         Intervals end every `eval_every` steps. If fewer steps would remain, the last interval continues to
         `max_steps`. A later stage has one interval.
         """
-        config, step = self._members[place].config, self._steps[row]
-        left = self._experiment.updates(config) - step
-        if self._experiment.stage:
+        config, step = self._members[place].config, group.steps[row]
+        left = group.experiment.updates(config) - step
+        if group.experiment.stage:
             return bool(left <= 0)
         return bool(left <= 0 or (step % config.eval_every == 0 and left >= config.eval_every))
 
-    def _end(self, row: int, end: _End) -> None:
+    def _end(self, group: Group, row: int, end: _End) -> None:
         """Ends a run's stage: the run waits for the next stage, or is evaluated and recorded."""
-        place = self._places[row]
+        place = group.places[row]
         assert place is not None
         recorder = self._members[place].recorder
-        alone = self._experiment.select([row])
+        alone = group.experiment.select([row])
         hopeless = end.outcome in (DIVERGED, GIVEN_UP)
         following = None if hopeless else alone.next_stage()
         if following is None:
-            self._finish(row, end, alone=alone, recorder=recorder)
+            self._finish(group, row, end, alone=alone, recorder=recorder)
         else:
-            state = self._state.successor(row, following)
+            state = group.state.successor(row, following)
             self._waiting.append(_Waiting(place, following.stage, state))
             recorder.checkpoint(state.arrays(0))
-        self._places[row] = None
+        group.places[row] = None
 
-    def _finish(self, row: int, end: _End, *, alone: Experiment, recorder: Recorder) -> None:
+    def _finish(self, group: Group, row: int, end: _End, *, alone: Experiment, recorder: Recorder) -> None:
         """Evaluates an ended run and records it; an error in the evaluation fails only this run."""
-        recorder.checkpoint(self._state.arrays(row))  # a stopped evaluation begins again here
-        weights = self._experiment.layout.unpack(self._state.parameters[row : row + 1])
+        recorder.checkpoint(group.state.arrays(row))  # a stopped evaluation begins again here
+        weights = group.experiment.layout.unpack(group.state.parameters[row : row + 1])
         try:
             evaluation = Evaluation({}, {})
             if end.outcome != DIVERGED:
@@ -353,22 +336,9 @@ class Trainer:
             recorder.sample(name, arrays)
         recorder.finish(
             end.outcome,
-            seconds=float(self._state.seconds[row]),
+            seconds=float(group.state.seconds[row]),
             weights={name: value[0].cpu().numpy() for name, value in weights.items()},
         )
-
-    def _compact(self) -> None:
-        """Removes rows of ended runs from the tensors."""
-        training = [row for row, _ in self._training()]
-        ended = [row for row, place in enumerate(self._places) if place is None]
-        wanted = graphs.rows(len(training), self._experiment.device) if training else 0
-        if not training or wanted >= len(self._places):
-            return
-        kept = sorted(training + ended[: wanted - len(training)])
-        self._places = [self._places[row] for row in kept]
-        self._steps = [self._steps[row] for row in kept]
-        self._earlier = [self._earlier[row] for row in kept]
-        self._take(self._experiment.select(kept), self._state.select(kept))
 
 
 def _outcome(config: TrainingConfig, step: int, *, accuracy: float, is_finite: bool) -> str | None:

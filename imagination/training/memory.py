@@ -3,8 +3,8 @@
 import ctypes
 from contextlib import suppress
 
-_TRIM, _TOP_PAD, _MMAP = -1, -2, -3  # of glibc's mallopt
-_SETTINGS = {_MMAP: 2**25, _TRIM: 2**30, _TOP_PAD: 2**26}
+_TRIM, _TOP_PAD, _MAPPED = -1, -2, -4  # of glibc's mallopt
+_SETTINGS = {_MAPPED: 0, _TRIM: 2**31 - 1, _TOP_PAD: 2**26}
 
 
 def keep_freed() -> None:

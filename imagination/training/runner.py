@@ -1,15 +1,20 @@
 """The runner of experiments that learn by gradient descent: the packed trainer."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from typing_extensions import override
 
+from imagination.pace import Pace
 from imagination.recorder import Arrays
 from imagination.runner import Run, Runner
+from imagination.training import memory
 from imagination.training.experiment import Experiment
+from imagination.training.group import Group
 from imagination.training.loop import Trainer
+from imagination.training.state import TrainState
 
 
 class GradientRunner(Runner):
@@ -30,9 +35,27 @@ class GradientRunner(Runner):
         device: torch.device,
         stop: Callable[[], bool],
         checkpoint_every_s: float,
+        slots: int | None = None,
     ) -> bool:
         experiment = self.experiment([run.config for run in runs], device)
-        return Trainer(experiment, runs, checkpoint_every_s=checkpoint_every_s).train(stop=stop)
+        trainer = Trainer(experiment, runs, slots=slots, checkpoint_every_s=checkpoint_every_s)
+        return trainer.train(stop=stop)
+
+    @override
+    def pace(self, configs: Sequence[Any], *, device: torch.device, within_s: float) -> Pace | None:
+        memory.keep_freed()
+        stages: list[Experiment] = []
+        following: Experiment | None = self.experiment(configs, device)
+        while following is not None:
+            stages.append(following)
+            following = following.next_stage()
+        groups = [Group(stage, TrainState.initial(stage), range(len(configs))) for stage in stages]
+        step_s = tuple(_step_s(group, within_s / len(stages)) / len(configs) for group in groups)
+        last = stages[-1].select([0])
+        weights = last.layout.unpack(last.initial_parameters())
+        started = time.perf_counter()
+        last.evaluate(weights)
+        return Pace(step_s, time.perf_counter() - started)
 
     @override
     def evaluate(
@@ -44,3 +67,23 @@ class GradientRunner(Runner):
             return None
         tensors = {name: torch.from_numpy(value)[None].to(device) for name, value in weights.items()}
         return experiment.evaluate(tensors).metrics
+
+
+_AT_LEAST = 5
+"""Steps that are measured, and before them steps in which libraries choose and build their kernels."""
+
+
+def _step_s(group: Group, within_s: float) -> float:
+    """Seconds of a step of these runs."""
+
+    def some() -> None:
+        for _ in range(_AT_LEAST):
+            group.step()
+        group.state.step.tolist()  # waits for the device
+
+    some()
+    started, times = time.perf_counter(), 0
+    while not times or time.perf_counter() - started < within_s:
+        some()
+        times += 1
+    return (time.perf_counter() - started) / (times * _AT_LEAST)

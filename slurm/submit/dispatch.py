@@ -17,7 +17,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -306,5 +306,5 @@ def _needs(packs: Sequence[Pack]) -> set[str]:
 def _tasks(packs: Sequence[Pack], attempts: Sequence[Attempt]) -> list[Task]:
     """The packs, each with its claimed runs; a pack without any is left out."""
     of_run = {attempt.run_id: attempt for attempt in attempts}
-    claimed = [Pack(tuple(run for run in pack.runs if run.run_id in of_run)) for pack in packs]
+    claimed = [replace(pack, runs=tuple(run for run in pack.runs if run.run_id in of_run)) for pack in packs]
     return [Task(pack, tuple(of_run[run.run_id] for run in pack.runs)) for pack in claimed if pack.runs]

@@ -11,6 +11,7 @@ from results_db.cli.options import reading
 from results_db.contract import StoreError
 from results_db.text import counted
 from slurm.client.client import SlurmError
+from sweeps.cli import calibrate as cli_calibrate
 from sweeps.cli import coverage as cli_coverage
 from sweeps.cli import jobs as cli_jobs
 from sweeps.cli import options
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = [
     *(cli_watch.status, cli_watch.watch, cli_coverage.coverage, cli_coverage.top_up),
-    *(cli_retry.retry, cli_jobs.logs, cli_jobs.cancel, cli_jobs.reconcile),
+    *(cli_calibrate.calibrate, cli_retry.retry, cli_jobs.logs, cli_jobs.cancel, cli_jobs.reconcile),
 ]
 
 

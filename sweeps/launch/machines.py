@@ -34,8 +34,14 @@ def on_this_machine(own: LocalResources) -> Machines:
 
 def on_slurm(asked: Resources) -> Machines:
     """The machines of a launch on Slurm; their device is known once a job has run."""
-    workers = int(asked.values["array_parallelism"])
-    return Machines(workers=workers, gpus=asked.gpus, cores=asked.cpus, on_slurm=True)
+    per_job = max(asked.gpus, 1)  # a job trains a part of its pack on each of its GPUs
+    return Machines(
+        workers=int(asked.values["array_parallelism"]) * per_job,
+        gpus=min(asked.gpus, 1),
+        cores=max(asked.cpus // per_job, 1),
+        on_slurm=True,
+        per_job=per_job,
+    )
 
 
 def in_words(expected: Expected, machines: Machines) -> str:
@@ -45,13 +51,22 @@ def in_words(expected: Expected, machines: Machines) -> str:
         what = f"{machines.unit} are unknown" if machines.on_slurm else "the time is unknown"
         steps = f"at most {expected.most_steps:,} steps; " if expected.most_steps else ""
         return f"{steps}{what} until the first run ends"
+    about = "at most" if expected.is_limit else "about"
     about, more = (
-        ("at least", f" (unknown for {unknown} of {counted(runs, 'run')})") if unknown else ("about", "")
+        ("at least", f" (unknown for {unknown} of {counted(runs, 'run')})") if unknown else (about, "")
     )
     if machines.on_slurm:
-        return f"{about} {spent(expected.known_seconds, machines)} by past runs on {expected.device}{more}"
+        return f"{about} {spent(expected.known_seconds, machines)} by {_sources(expected)} on {expected.device}{more}"
     workers = counted(expected.workers, "worker")
-    return f"finished in {about} {duration(expected.finished_in)} on {workers}{more}"
+    by = f" by {_sources(expected)}" if expected.calibrated else ""
+    return f"finished in {about} {duration(expected.finished_in)} on {workers}{by}{more}"
+
+
+def _sources(expected: Expected) -> str:
+    """What told these times."""
+    known = len(expected.by_run) - expected.unknown
+    names = ["past runs"] * (known > expected.calibrated) + ["calibration"] * (expected.calibrated > 0)
+    return " and ".join(names)
 
 
 def spent(seconds: float, machines: Machines) -> str:

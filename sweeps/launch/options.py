@@ -16,6 +16,7 @@ class LaunchOptions:
         limit: the number of runs from the start of the spec to consider; None: all.
         workers: number of local processes; None: one per GPU, or one per `launcher.cpus_per_task` cores.
         pack_size: most runs of a pack; None: 16 on a GPU, 1 on a CPU.
+        slots: most runs of a pack that train at once; None: all.
         check: on Slurm, check a node before submitting.
         hold_after: on Slurm, hold the launch if its first so many runs all fail with the same error; 0: never.
         ask_above: on Slurm, expected GPU-hours above which the launch asks first.
@@ -28,6 +29,7 @@ class LaunchOptions:
     limit: int | None = None
     workers: int | None = None
     pack_size: int | None = None
+    slots: int | None = None
     check: bool = True
     hold_after: int = HOLD_AFTER
     ask_above: float = 100.0

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 
+from imagination.schema import ConfigError
 from jobs.pack import Pack, group
 from results_db import console
 from results_db.contract import NewSweep, PlannedRun, State, Store
@@ -162,9 +163,10 @@ def prepare(
         recover: brings the store up to date, and returns lines for the user.
 
     Raises:
-        ConfigError: a file that runs need is missing or another one.
+        ConfigError: a file that runs need is missing or another one; or there are more slots than runs of a pack.
         StoreError: see `open_store`; or the folder beside the store cannot be written.
     """
+    _pack_size(machines, options)
     Files(locate(options.db).folder).check_writable()
     with closing(open_store(options.db, create=True)) as store:
         Files(store.folder).take(store.uuid)
@@ -191,9 +193,28 @@ def form_packs(
     expansion: Expansion, plan: Plan, store: Store, *, machines: Machines, options: LaunchOptions
 ) -> tuple[list[Pack], Expected]:
     """The packs that a launch with these options trains on these machines, and how long that takes."""
-    size = options.pack_size or (GPU_PACK if machines.gpus else 1)
-    packs = open_packs(expansion, plan, store, size=size, limit=options.limit)
+    packs = open_packs(expansion, plan, store, size=_pack_size(machines, options), limit=options.limit)
+    packs = [replace(pack, slots=options.slots) for pack in packs]
     return packs, expect(expansion, packs, store, machines=machines)
+
+
+def all_packs(expansion: Expansion, *, machines: Machines, options: LaunchOptions) -> list[Pack]:
+    """The packs of all runs on these machines, whether the store has them or not."""
+    return group(in_breadth_first_order(expansion), size=_pack_size(machines, options))
+
+
+def _pack_size(machines: Machines, options: LaunchOptions) -> int:
+    """Most runs of a pack: so many for each worker that trains a part of it.
+
+    Raises:
+        ConfigError: a pack has more slots.
+    """
+    size = options.pack_size or (GPU_PACK if machines.gpus else 1)
+    if options.slots and options.slots > size:
+        raise ConfigError(
+            f"--slots: {options.slots} is more than the {size} of --pack-size; give a larger --pack-size"
+        )
+    return size * machines.per_job
 
 
 def open_packs(expansion: Expansion, plan: Plan, store: Store, *, size: int, limit: int | None) -> list[Pack]:

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from imagination import registry
+from imagination.pace import Pace
 from imagination.schema import RunConfig, Scalar, rebuild
 from jobs.identity import canonical_json
 from jobs.progress import Training, Where
@@ -99,6 +100,15 @@ class Estimate:
     def seconds(self, run_id: str, where: Where | None) -> float | None:
         """Mean seconds of the stored runs of the run's cell that trained there; None: unknown."""
         return None if where is None else self._seconds[self._config_of[run_id], where].value
+
+    def paced(self, run_id: str, pace: Pace) -> tuple[float, bool]:
+        """Seconds of a run at this pace, and whether they are the most that it can take.
+
+        They are if no run of the sweep has ended yet, because then its steps are those of its limit.
+        """
+        config = self._config_of[run_id]
+        later = _built(self._template[config]).later_steps
+        return pace.seconds(self._mean_steps(config) - later, later=later), not self._ended_steps(config)
 
     def of_run(self, run: Training) -> float | None:
         """Seconds until a run ends, at its own speed; None: unknown.

@@ -1,9 +1,14 @@
-"""How long a launch is expected to take, by past runs on its device and in packs of the same size."""
+"""How long a launch is expected to take.
+
+Past runs on its device, in packs of the same size, tell it; else what `imagine-sweep calibrate` measured there. Seconds
+of another device tell nothing.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.calibration import Calibration, stored
 from jobs.pack import Pack
 from jobs.progress import Where
 from results_db.contract import PlannedRun, Store
@@ -22,6 +27,7 @@ class Machines:
         cores: its cores.
         device: the device of a local launch; None: unknown.
         on_slurm: whether jobs train, whose device is known once one has run.
+        per_job: the workers of a job, which divide its pack among themselves.
     """
 
     workers: int
@@ -29,6 +35,7 @@ class Machines:
     cores: int
     device: str | None = None
     on_slurm: bool = False
+    per_job: int = 1
 
     @property
     def unit(self) -> str:
@@ -45,11 +52,13 @@ class Expected:
     """The expected time of a launch.
 
     Attributes:
-        device: the device of the past runs; None: there are none.
+        device: the device; None: unknown.
         workers: the number of workers.
-        by_run: run id to its share of a worker's time in seconds; None: unknown.
+        by_run: run id to its share of the workers' time in seconds, with what a job's workers idle; None: unknown.
         most_steps: the step limits of the runs whose time is unknown, added up.
         longest: seconds of the longest pack whose time is known.
+        calibrated: the number of runs whose time the device's calibration tells; none like them has ended there.
+        is_limit: whether some of these times are for the step limit, because nothing else is known of the steps.
         estimate: for the time left, once the launch trains.
     """
 
@@ -58,6 +67,8 @@ class Expected:
     by_run: dict[str, float | None] = field(default_factory=dict, repr=False)
     most_steps: int = 0
     longest: float = 0.0
+    calibrated: int = 0
+    is_limit: bool = False
     estimate: Estimate = field(default_factory=lambda: Estimate([]), repr=False)
 
     @property
@@ -90,6 +101,7 @@ class Expected:
             "hours": machines.hours(self.known_seconds) if known else None,
             "unit": machines.unit,
             "device": self.device,
+            "calibrated": self.calibrated,
             "workers": self.workers,
         }
 
@@ -101,20 +113,44 @@ def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machine
     frame = store.runs()
     past = past_runs(store, frame)
     estimate = Estimate(expansion.cells, frame, past)
-    device = device_of_jobs(past, store, gpus=machines.gpus) if machines.on_slurm else machines.device
+    calibrations = stored(store.folder)
+    device = machines.device
+    if machines.on_slurm:
+        device = device_of_jobs(past, store, gpus=machines.gpus) or _calibrated_by_job(calibrations, machines)
+    calibration = next((one for one in calibrations if one.device == device), None)
     by_run: dict[str, float | None] = {}
-    longest = 0.0
+    longest, calibrated, is_limit = 0.0, 0, False
     for pack in packs:
-        where = None if device is None else Where(device, len(pack.runs))
+        together = -(-len(pack.runs) // machines.per_job)
+        where = None if device is None else Where(device, together)
         times = {run.run_id: estimate.seconds(run.run_id, where) for run in pack.runs}
-        longest = max(longest, sum(time or 0.0 for time in times.values()))
+        unseen = [run_id for run_id, seconds in times.items() if seconds is None]
+        at_once = min(pack.slots or together, together)
+        pace = calibration.pace(pack.runs[0], at_once=at_once) if calibration and unseen else None
+        for run_id in unseen if pace else ():
+            assert pace is not None
+            times[run_id], at_limit = estimate.paced(run_id, pace)
+            calibrated, is_limit = calibrated + 1, is_limit or at_limit
+        idle = (
+            together * machines.per_job / len(pack.runs)
+        )  # above 1 if some of a job's workers have less to do
+        times = {run_id: None if time is None else time * idle for run_id, time in times.items()}
+        longest = max(longest, sum(time or 0.0 for time in times.values()) / machines.per_job)
         by_run |= times
     unknown = [run for pack in packs for run in pack.runs if by_run[run.run_id] is None]
     return Expected(
         device=device,
-        workers=min(machines.workers, len(packs)),
+        workers=min(machines.workers, len(packs) * machines.per_job),
         by_run=by_run,
         most_steps=sum(total_steps(run.config) for run in unknown),
         longest=longest,
+        calibrated=calibrated,
+        is_limit=is_limit,
         estimate=estimate,
     )
+
+
+def _calibrated_by_job(calibrations: Sequence[Calibration], machines: Machines) -> str | None:
+    """The device of the newest calibration that a job of this kind made; None: there is none."""
+    found = [one.device for one in calibrations if one.on_slurm and one.is_gpu == bool(machines.gpus)]
+    return found[-1] if found else None

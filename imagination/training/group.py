@@ -1,0 +1,111 @@
+"""Runs that train together in one stage: their tensors, and a step of all of them.
+
+What a step computes stays in place on the device. The host keeps what it needs to start steps.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from imagination.training import graphs
+from imagination.training.experiment import Experiment, Forward
+from imagination.training.state import TrainState
+
+
+class Group:
+    """R runs in one stage.
+
+    Args:
+        experiment: the runs in this stage.
+        state: their state.
+        places: by row of the tensors, the run's place in the pack.
+
+    Attributes:
+        experiment, state: as given, or with fewer rows after `compact`.
+        places: by row, the run's place; None once it has left the group.
+        steps, earlier: by row, its updates in this stage and in earlier ones.
+        names: of the values that a traced step returns.
+        is_torn: whether the state is between two steps.
+    """
+
+    def __init__(self, experiment: Experiment, state: TrainState, places: Sequence[int]) -> None:
+        self.places: list[int | None] = list(places)
+        # On the host, so that no read waits.
+        self.steps: list[int] = state.step.tolist()
+        self.earlier: list[int] = state.earlier.tolist()
+        self.names: list[str] = []
+        self.is_torn = False
+        self._take(experiment, state)
+
+    def _take(self, experiment: Experiment, state: TrainState) -> None:
+        self.experiment, self.state = experiment, state
+        self._optimizers = experiment.optimizers()
+        self._graphs = graphs.Graphs(experiment.device)
+
+    @property
+    def training(self) -> list[tuple[int, int]]:
+        """Row and place of each run that trains."""
+        return [(row, place) for row, place in enumerate(self.places) if place is not None]
+
+    def step(self, *, traced: bool = False) -> Tensor | None:
+        """Starts a step of every run. With `traced` the traced values from before it, float64 `[names, R]`."""
+        values = self._graphs.run(self._update, traced=traced)
+        self.steps = [step + 1 for step in self.steps]
+        return values
+
+    def _update(self, traced: bool) -> Tensor | None:
+        """The device's work of a step. All tensors of the state stay where they are."""
+        state = self.state
+        parameters = state.parameters.detach().requires_grad_()
+        with self.experiment.products():
+            forward = self.experiment.forward(parameters, state.data, state.step)
+            (gradient,) = torch.autograd.grad(forward.loss.sum(), parameters)
+        values = self._traced(forward) if traced else None
+        self.is_torn = True
+        for columns, optimizer in self._optimizers:
+            optimizer.update(
+                state.parameters[:, columns],
+                gradient[:, columns],
+                mean=state.mean[:, columns],
+                variance=state.variance[:, columns],
+                steps=state.step,
+            )
+        state.step += 1
+        if forward.accuracy is not None:  # a later stage keeps the accuracy of the first stage's end
+            state.interval += 1
+            state.accuracy_sum += forward.accuracy
+        state.data.copy_(self.experiment.next_data(forward.carry, state.step))
+        self.is_torn = False
+        return values
+
+    @torch.no_grad()
+    def _traced(self, forward: Forward) -> Tensor:
+        named = forward.traced()
+        self.names = list(named)
+        return torch.stack([value.double() for value in named.values()])
+
+    def intervals(self) -> tuple[list[float], list[bool], list[int]]:
+        """By row: the mean accuracy of its interval, whether its parameters are finite, its interval's batches."""
+        state = self.state
+        accuracy, finite = state.accuracy_sum / state.interval, state.parameters.isfinite().all(1)
+        found = torch.stack([accuracy, finite.double(), state.interval.double()]).tolist()
+        return found[0], [bool(each) for each in found[1]], [int(each) for each in found[2]]
+
+    def begin_intervals(self, rows: Sequence[int]) -> None:
+        """Begins another interval of these rows."""
+        self.state.accuracy_sum[rows] = 0
+        self.state.interval[rows] = 0
+
+    def compact(self) -> None:
+        """Removes rows of runs that have left."""
+        training = [row for row, _ in self.training]
+        left = [row for row, place in enumerate(self.places) if place is None]
+        wanted = graphs.rows(len(training), self.experiment.device)
+        if wanted >= len(self.places):
+            return
+        kept = sorted(training + left[: wanted - len(training)])
+        self.places = [self.places[row] for row in kept]
+        self.steps = [self.steps[row] for row in kept]
+        self.earlier = [self.earlier[row] for row in kept]
+        self._take(self.experiment.select(kept), self.state.select(kept))

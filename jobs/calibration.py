@@ -1,0 +1,117 @@
+"""How fast a device trains runs of a shape, measured there and kept beside the store. Torch-free.
+
+`jobs.worker` is loaded by name, because it imports torch.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from imagination import registry
+from imagination.pace import Pace
+from imagination.schema import rebuild
+from jobs.pack import Pack, shape
+from jobs.provenance import slurm_job
+from results_db.contract import PlannedRun
+from results_db.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured on one device.
+
+    Attributes:
+        device: the device's name, as attempts record it.
+        is_gpu: whether it is a GPU.
+        on_slurm: whether a Slurm job measured it.
+        paces: by the runs that trained at once and their `shape`.
+    """
+
+    device: str
+    is_gpu: bool
+    on_slurm: bool
+    paces: dict[tuple[int, str], Pace]
+
+    def pace(self, run: PlannedRun, *, at_once: int) -> Pace | None:
+        """How fast runs of this run's shape train on the device, `at_once` together; None: not measured."""
+        return self.paces.get((at_once, shape(run.config)))
+
+
+class Device:
+    """The device of this process, which it may measure.
+
+    Args:
+        threads: threads on a CPU.
+
+    Raises:
+        ConfigError: `IMAGINE_DEVICE` names no device of this machine.
+    """
+
+    def __init__(self, *, threads: int) -> None:
+        self._worker: Any = importlib.import_module("jobs.worker")
+        self._device = self._worker.choose_device(os.environ.get("IMAGINE_DEVICE", "auto"), threads=threads)
+        self.name: str = self._worker.device_name(self._device)
+        self.is_gpu: bool = self._device.type == "cuda"
+
+    def pace(self, pack: Pack, *, within_s: float) -> Pace | None:
+        """How fast the runs of this pack train together; None: their runner cannot say."""
+        experiment = str(pack.runs[0].config["experiment"])
+        configs: list[Any] = [rebuild(registry.config_type(experiment), run.config) for run in pack.runs]
+        found: Pace | None = self._worker.runner(experiment).pace(
+            configs, device=self._device, within_s=within_s
+        )
+        return found
+
+
+def stored(folder: Path) -> list[Calibration]:
+    """The calibrations beside a store, the newest last."""
+    files = sorted(_folder(folder).glob("*.json"), key=lambda path: path.stat().st_mtime)
+    return [one for path in files if (one := _read(path)) is not None]
+
+
+def keep(folder: Path, device: Device, measured: Sequence[tuple[Pack, Pace]]) -> None:
+    """Keeps what was measured on this device, beside what was measured there before.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = _folder(folder) / f"{hashlib.sha256(device.name.encode()).hexdigest()[:16]}.json"
+    before = _read(path)
+    paces = {
+        **(before.paces if before else {}),
+        **{(len(pack.runs), shape(pack.runs[0].config)): pace for pack, pace in measured},
+    }
+    about = {"device": device.name, "is_gpu": device.is_gpu, "on_slurm": slurm_job() is not None}
+    rows = [{"runs": runs, "shape": key, **asdict(pace)} for (runs, key), pace in paces.items()]
+    write_atomically(path, json.dumps({**about, "paces": rows}, indent=1).encode())
+
+
+def _folder(folder: Path) -> Path:
+    return folder / "calibrations"
+
+
+def _read(path: Path) -> Calibration | None:
+    """None: there is none, or it is damaged, so the next one replaces it."""
+    try:
+        found = json.loads(path.read_text())
+        paces = {
+            (int(row["runs"]), str(row["shape"])): Pace(tuple(map(float, row["step_s"])), float(row["end_s"]))
+            for row in found["paces"]
+        }
+        return Calibration(str(found["device"]), bool(found["is_gpu"]), bool(found["on_slurm"]), paces)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def shapes(packs: Sequence[Pack]) -> list[Pack]:
+    """One of these packs for each shape and number of runs that train at once."""
+    found: dict[tuple[int, str], Pack] = {}
+    for pack in packs:
+        runs = pack.runs[: pack.slots]
+        found.setdefault((len(runs), shape(runs[0].config)), Pack(runs))
+    return list(found.values())

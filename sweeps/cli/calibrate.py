@@ -1,0 +1,93 @@
+"""`imagine-sweep calibrate`: how fast this machine trains the runs of a spec."""
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import click
+
+from results_db import console
+from results_db.text import counted
+from sweeps.cli import options
+from sweeps.launch.options import LaunchOptions, say
+
+if TYPE_CHECKING:
+    from imagination.pace import Pace
+    from jobs.pack import Pack
+    from sweeps.spec.expand import Expansion
+
+_LIMIT_S, _MOST_S = 45.0, 5.0
+
+
+@click.command()
+@options.spec_arguments
+@options.where_option
+@click.option(
+    "--pack-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Runs that train at once. [default: 16 on a GPU, else 1]",
+)
+@console.db_option
+@console.json_option
+def calibrate(
+    *,
+    spec: str,
+    overrides: tuple[str, ...],
+    where: str | None,
+    pack_size: int | None,
+    db: str | None,
+    as_json: bool,
+) -> None:
+    """Measure how fast this machine trains the runs of SPEC, in less than a minute.
+
+    `plan` and `launch` then know the time of runs of which none has ended on such a device. For the GPUs of a cluster,
+    run it in a job: srun --gpus=1 imagine-sweep calibrate table3.
+
+    Example: imagine-sweep calibrate table1
+    """
+    from jobs.calibration import Device, keep, shapes
+    from results_db.files import Files
+    from results_db.store import open_store
+    from results_db.store.address import locate
+    from slurm.submit.launchers import choose
+    from sweeps.launch.machines import local_resources, on_this_machine
+    from sweeps.launch.prepare import all_packs
+    from sweeps.spec.choose import matching
+    from sweeps.spec.stored import find_spec
+
+    with closing(open_store(db, create=False)) as store:
+        ((loaded, expansion),) = matching([find_spec(store, spec, overrides, report=say)], where)
+    machines = on_this_machine(local_resources(choose(loaded.launcher)))
+    how = LaunchOptions(db=db, pack_size=pack_size)
+    wanted = shapes(all_packs(expansion, machines=machines, options=how))
+    Files(locate(db).folder).check_writable()
+    device = Device(threads=machines.cores)
+    started = time.monotonic()
+    measured: list[tuple[Pack, Pace]] = []
+    for pack in wanted:
+        if time.monotonic() - started < _LIMIT_S:
+            pace = device.pace(pack, within_s=min(_MOST_S, _LIMIT_S / len(wanted)))
+            measured += [(pack, pace)] if pace else []
+    with closing(open_store(db, create=True)) as store:
+        Files(store.folder).take(store.uuid)
+        keep(store.folder, device, measured)
+    rows = [_row(expansion, pack, pace) for pack, pace in measured]
+    options.print_rows(rows, as_json=as_json)
+    left = len(wanted) - len(measured)
+    more = f"; {counted(left, 'shape')} not measured, choose fewer with --where" if left else ""
+    took = f"{time.monotonic() - started:.0f} s"
+    say(f"{loaded.name}: {counted(len(measured), 'shape')} measured on {device.name} in {took}{more}")
+
+
+def _row(expansion: "Expansion", pack: "Pack", pace: "Pace") -> dict[str, object]:
+    """What was measured: milliseconds of a run's step in either stage, and seconds of its evaluation."""
+    cell = next(cell for cell in expansion.cells if pack.runs[0] in cell.runs)
+    step_ms, adversary_ms = [*(round(1000 * seconds, 2) for seconds in pace.step_s), None][:2]
+    return {
+        **cell.columns,
+        "pack": len(pack.runs),
+        "step_ms": step_ms,
+        "adversary_ms": adversary_ms,
+        "evaluation_s": round(pace.end_s, 2),
+    }

@@ -1,0 +1,117 @@
+"""What `calibrate` measures on a device, and how `plan` uses it: after past runs, and for no other device."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from sweep_helpers import ME, SWEEP, begun, run, trained_by_job, write_spec
+
+from imagination.pace import Pace
+from jobs.calibration import keep
+from jobs.pack import Pack
+from results_db.contract import RunRecord
+from results_db.store import open_store
+from sweeps.launch.machines import in_words
+from sweeps.launch.options import LaunchOptions
+from sweeps.launch.prepare import form_packs
+from sweeps.spec.expand import Expansion, expand
+from sweeps.spec.load import load
+from sweeps.status.expected import Machines
+from sweeps.status.plan import make_plan
+
+HERE = SimpleNamespace(name=ME.device, is_gpu=False)
+A_GPU = SimpleNamespace(name="a GPU", is_gpu=True)
+ONE_CORE = Machines(workers=2, gpus=0, cores=1, device=ME.device)
+ON_GPUS = Machines(workers=9, gpus=1, cores=8, on_slurm=True)
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = open_store(str(tmp_path / "a.db"), create=True)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def cells(tmp_path):
+    """Cells of one and two runs of 40 steps."""
+    write_spec(tmp_path, cells="[{gol: 1, runs: 1}, {gol: 2}]")
+    return expand(load(tmp_path / "s.yaml"))
+
+
+def times(expansion, store, machines=ONE_CORE, **options):
+    """Expected seconds by cell, and the line for people."""
+    plan, how = make_plan(expansion, store), LaunchOptions(db=None, **{"pack_size": 1, **options})
+    found = form_packs(expansion, plan, store, machines=machines, options=how)[1]
+    return [found.seconds(cell.runs) for cell in expansion.cells], in_words(found, machines)
+
+
+def test_a_calibration_tells_the_time_of_runs_of_which_none_has_ended_here(store, cells) -> None:
+    first, second = (cell.runs[0] for cell in cells.cells)
+    assert times(cells, store)[0] == [None, None]
+    keep(store.folder, HERE, [(Pack((first,)), Pace((0.5,), 3.0))])
+    assert times(cells, store)[0] == [40 * 0.5 + 3, None]
+    keep(store.folder, HERE, [(Pack((second,)), Pace((0.25,), 1.0))])  # beside what is there
+    known, words = times(cells, store)
+    assert known == [23, 2 * (40 * 0.25 + 1)]
+    assert words == "finished in at most 23 s on 2 workers by calibration"
+    # A past run knows better, and how many steps such runs need.
+    record = RunRecord(second.run_id, "reached", 7.0, {"train_accuracy": 1.0, "steps": 20.0})
+    assert store.finish(begun(store, second), record)
+    known, words = times(cells, store)
+    assert known == [20 * 0.5 + 3, 7]
+    assert words == "finished in about 13 s on 2 workers by past runs and calibration"
+
+
+def test_neither_another_device_nor_another_pack_tells_the_time(store, cells) -> None:
+    run_ = cells.cells[1].runs[0]
+    keep(store.folder, A_GPU, [(Pack((run_,)), Pace((0.5,), 3.0))])
+    assert times(cells, store)[0] == [None, None]
+    pair = Pack(cells.cells[1].runs)
+    keep(store.folder, HERE, [(pair, Pace((0.5,), 3.0))])
+    assert times(cells, store)[0] == [None, None]
+    assert times(cells, store, pack_size=2)[0] == [None, 46]
+    assert times(cells, store, pack_size=2, slots=1)[0] == [None, None]
+
+
+def test_on_slurm_a_job_calibrates_its_kind_of_device(store, cells, monkeypatch) -> None:
+    one = cells.cells[0].runs[0]
+    keep(store.folder, A_GPU, [(Pack((one,)), Pace((90.0,), 0.0))])
+    alone = Expansion(cells.cells[:1])
+    assert times(alone, store, ON_GPUS)[0] == [None]  # no job measured it, so jobs may have another GPU
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    keep(store.folder, A_GPU, [(Pack((one,)), Pace((90.0,), 0.0))])
+    assert times(alone, store, ON_GPUS) == ([3600], "at most 1 GPU-hours by calibration on a GPU")
+    assert times(alone, store, replace(ON_GPUS, gpus=0))[0] == [None]
+    # The device of past jobs is where the next ones train.
+    trained_by_job(store, cells.cells[1].runs[0], seconds=5.0, device="new GPU", gpus=1)
+    assert times(alone, store, ON_GPUS)[0] == [None]
+
+
+def test_a_damaged_calibration_is_replaced(store, cells) -> None:
+    one = Pack(cells.cells[0].runs[:1])
+    keep(store.folder, HERE, [(one, Pace((0.5,), 3.0))])
+    (file,) = (store.folder / "calibrations").iterdir()
+    file.write_text("{")
+    assert times(cells, store)[0] == [None, None]
+    keep(store.folder, HERE, [(one, Pace((1.0,), 3.0))])
+    assert times(cells, store)[0] == [43, None]
+
+
+@pytest.mark.slow
+def test_calibrate_measures_every_shape_and_plan_knows_their_time(tmp_path) -> None:
+    write_spec(tmp_path, cells="[{gol: 1}, {gol: 2, gan: posthoc}]", adv_steps=6)
+    environment = {"IMAGINE_DEVICE": "cpu"}
+    done = run(SWEEP, "calibrate", "s.yaml", "--db", "a.db", "--json", folder=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["gol"] for row in rows] == [1, 2]
+    assert rows[0]["adversary_ms"] is None
+    assert "s: 2 shapes measured on " in done.stderr
+    said = run(SWEEP, "plan", "s.yaml", "--db", "a.db", "--json", folder=tmp_path, env=environment).stdout
+    plan = json.loads(said)
+    assert plan["calibrated"] == 4
+    for row, cell in zip(rows, plan["cells"], strict=True):
+        one = 40 * row["step_ms"] / 1000 + 6 * (row["adversary_ms"] or 0) / 1000 + row["evaluation_s"]
+        assert cell["expected_seconds"] == pytest.approx(2 * one, abs=0.02)  # the rows are rounded

@@ -1,0 +1,106 @@
+"""A pack with fewer slots than runs, and runs of one pack in different stages: no run waits for another one's end."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from training_helpers import CPU, MemoryRecorder, after, experiment_of, tiny, tiny_count, train
+
+from imagination.life.state import LifeState
+from imagination.runner import Run
+from imagination.training import native
+from imagination.training.loop import Trainer
+
+ADVERSARY = {"gan": "posthoc", "eval_every": 5, "trace_every": 1, "adv_layers": 2}
+BITS = pytest.mark.skipif(native.library() is None, reason="in packs of other sizes the bits differ")
+
+
+def order_of(configs, **options):
+    """For each traced step of a pack, in the order of time: the run, and whether it was its adversary's step."""
+    seen = []
+
+    class Telling(MemoryRecorder):
+        def progress(self, step, values):
+            seen.append((recorders.index(self), any(name.startswith("adv_") for name in values)))
+
+    recorders = [Telling() for _ in configs]
+    runs = [Run(config, recorder) for config, recorder in zip(configs, recorders, strict=True)]
+    Trainer(experiment_of(*configs), runs, **options).train()
+    return seen
+
+
+def packs_of(configs, **options):
+    """How many runs each step trained."""
+    sizes = []
+
+    class Counted(LifeState):
+        def forward(self, parameters, data, steps):
+            sizes.append(len(parameters))
+            return super().forward(parameters, data, steps)
+
+    train(configs, experiment=Counted(configs, CPU), **options)
+    return sizes
+
+
+def assert_equal(found, wanted):
+    for one, other in zip(found, wanted, strict=True):
+        assert (one.outcome, one.metrics, one.traces) == (other.outcome, other.metrics, other.traces)
+        assert all(np.array_equal(weight, other.weights[name]) for name, weight in one.weights.items())
+
+
+@pytest.mark.parametrize("kind", [tiny, tiny_count])
+def test_an_adversary_begins_while_other_runs_train_their_networks(kind):
+    configs = [kind(**ADVERSARY, seed=seed, max_steps=5 * seed, adv_steps=4) for seed in (3, 1)]
+    # Networks train for 15 and 5 steps. Then the second run has its four steps beside steps 5 to 8 of the first.
+    assert order_of(configs) == [
+        *[(0, False), (1, False)] * 5,
+        *[(0, False), (1, True)] * 4,
+        *[(0, False)] * 6,
+        *[(0, True)] * 4,
+    ]
+
+
+def test_a_freed_slot_is_taken_by_the_next_run():
+    configs = [tiny(seed=steps, max_steps=steps, eval_every=1, trace_every=1) for steps in (12, 2, 3, 4, 5)]
+    started = {}
+    for when, (run, _) in enumerate(order_of(configs, slots=2)):
+        started.setdefault(run, when // 2)
+    # Two train at once. The first is the longest; the others follow one another beside it.
+    assert started == {0: 0, 1: 0, 2: 2, 3: 2 + 3, 4: 2 + 3 + 4}
+    assert packs_of(configs, slots=2) == [2] * 12 + [1] * 2
+    assert packs_of(configs) == [5] * 2 + [4] + [3] + [2] + [1] * 7
+
+
+def test_a_run_keeps_its_slot_for_its_adversary():
+    configs = [tiny(**ADVERSARY, seed=seed, max_steps=5, adv_steps=3) for seed in range(3)]
+    assert order_of(configs, slots=1) == [
+        (run, adversary) for run in range(3) for adversary in [False] * 5 + [True] * 3
+    ]
+
+
+@BITS
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_slots_change_no_result(slots):
+    configs = [tiny(**ADVERSARY, seed=seed, max_steps=5 * seed, adv_steps=7) for seed in (2, 1, 3, 1)]
+    configs[3] = replace(configs[3], lr=1e38, clip_by="none", seed=9)  # it diverges
+    found = train(configs, slots=slots)
+    assert [one.outcome for one in found] == ["step_limit"] * 3 + ["diverged"]
+    for one, config in zip(found[:3], configs, strict=False):
+        assert_equal([one], train([config]))
+
+
+@pytest.mark.usefixtures("kernels")
+def test_with_slots_stopped_and_resumed_is_as_if_undisturbed_to_the_bit():
+    configs = [tiny(**ADVERSARY, seed=seed, max_steps=5 * seed, adv_steps=7) for seed in (3, 1, 2)]
+    undisturbed = train(configs, slots=2)
+    recorders, stages = [MemoryRecorder() for _ in configs], []
+    while any(recorder.outcome is None for recorder in recorders):
+        left = [
+            Run(config, recorder, recorder.checkpoints[-1] if recorder.checkpoints else None)
+            for config, recorder in zip(configs, recorders, strict=True)
+            if recorder.outcome is None
+        ]
+        stages.append([-1 if run.checkpoint is None else int(run.checkpoint["stage"]) for run in left])
+        Trainer(experiment_of(*(run.config for run in left)), left, slots=2).train(stop=after(4))
+    assert [0, 1, 0] in stages
+    assert_equal(recorders, undisturbed)
