@@ -50,6 +50,9 @@ class Declaration:
         gate: which completed runs are kept; None: all of them.
         runner: a `imagination.runner.Runner`, which trains packs of runs.
         function: instead of a runner, a function of one run: `run(config, recorder)`, see `imagination.function`.
+        ready: a function without arguments that raises ConfigError if this machine lacks something that its runs use.
+        pack: how many runs train in one pack at least, if the user gives no number; above 1 for a runner whose runs
+            share work.
         numbers: the numbers of a paper that its runs are compared with: an `imagination.paper.Paper`.
         figures: its own figures, by name: functions that draw one run, `function(run, *, option=...)`, or several,
             `function(runs, *, option=...)`, and return an `imagination.figures.Drawn`.
@@ -66,6 +69,8 @@ class Declaration:
     gate: Gate | None = None
     runner: str = ""
     function: str = ""
+    ready: str = ""
+    pack: int = 1
     numbers: str = ""
     figures: Mapping[str, str] = field(default_factory=dict)
     analyses: Mapping[str, str] = field(default_factory=dict)
@@ -121,10 +126,11 @@ class Declaration:
             self.gate is None or self.gate.metric in self.metrics,
             f"the gate '{self.gate}' is about a metric that metrics lacks",
         )
+        _require(self.pack >= 1, "pack is below 1")
         _require(bool(self.runner) != bool(self.function), "give either runner or function")
         odd = [name for name in (*self.figures, *self.analyses) if not _COMMAND.fullmatch(name)]
         _require(not odd, f"figures and analyses have {odd}; a name has a-z, 0-9 and -, at most 40")
-        paths = (self.runner, self.function, self.numbers, self.gallery)
+        paths = (self.runner, self.function, self.ready, self.numbers, self.gallery)
         for path in filter(None, (*paths, *self.figures.values(), *self.analyses.values())):
             _require(_DOTTED.fullmatch(path), f"'{path}' is not of the form module:name")
         _require(self.presets, "presets is empty; give at least {'default': {}}")

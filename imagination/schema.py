@@ -117,6 +117,13 @@ class RunConfig:
     def check(self) -> None:
         """Raises ConfigError if values that are each allowed contradict each other."""
 
+    def check_needs(self, needed: Mapping[str, Any]) -> None:
+        """Raises ConfigError if the values contradict what the run builds on.
+
+        Args:
+            needed: by config key, the config of a needed run, or the path of a file.
+        """
+
 
 def nearest(word: str, valid: Iterable[str]) -> str:
     """The hint `" (did you mean 'x'?)"` if a valid word is close to `word`, else an empty string."""

@@ -82,14 +82,19 @@ def shape(config: Mapping[str, Scalar]) -> str:
     return canonical_json({key: config[key] for key in keys})
 
 
-def group(runs: Iterable[PlannedRun], *, size: int) -> list[Pack]:
-    """Packs of at most `size` runs, in the order of their first runs."""
+def group(runs: Iterable[PlannedRun], *, size: int, declared: bool = False) -> list[Pack]:
+    """Packs of at most `size` runs, in the order of their first runs.
+
+    With `declared`, the packs of an experiment that declares larger ones are as large as it says.
+    """
     packs: list[list[PlannedRun]] = []
     filling: dict[tuple[object, ...], list[PlannedRun]] = defaultdict(list)
     for run in runs:
-        keys = pack_keys(registry.config_type(str(run.config["experiment"])))
+        experiment = registry.declaration(str(run.config["experiment"]))
+        keys = pack_keys(experiment.config)
+        most = max(size, experiment.pack) if declared else size
         key = tuple(run.config[name] for name in keys)
-        if len(filling[key]) % size == 0:
+        if len(filling[key]) % most == 0:
             filling[key] = []
             packs.append(filling[key])
         filling[key].append(run)

@@ -5,8 +5,10 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from imagination.schema import ConfigError
+from imagination import registry
+from imagination.schema import ConfigError, RunConfig, build
 from results_db.files import Files, digest
+from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
 from sweeps.spec.needs import AssetNeed, Need
 
@@ -29,6 +31,21 @@ def provide(spec: Spec, files: Files) -> None:
         if found != need.sha256:
             raise ConfigError(f"needs: the file {given} has the digest {found}, not {need.sha256}{source}")
         _copy(given, kept)
+
+
+def check(expansion: Expansion, files: Files) -> None:
+    """Check that the files fit the runs that need them; `provide` has copied them.
+
+    Raises:
+        ConfigError: see `RunConfig.check_needs`.
+    """
+    for cell in expansion.cells:
+        paths = {
+            key: files.asset(need.sha256) for key, need in cell.needs.items() if isinstance(need, AssetNeed)
+        }
+        if paths:
+            kind: type[RunConfig] = registry.config_type(str(cell.template["experiment"]))
+            build(kind, cell.template).check_needs(paths)
 
 
 def _copy(given: Path, kept: Path) -> None:

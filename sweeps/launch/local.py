@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from contextlib import closing
 
+from imagination import registry
+from jobs.pack import Pack
 from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts
 from results_db.contract import FAILURES, INTERRUPTED, State, Store
@@ -43,6 +45,7 @@ def launch_locally(
             for run in cell.runs
         }
         local = LocalLauncher(ready.store, machine=machine, display=display, labels=labels)
+        _check_machine(ready.packs)
         ready.stage()
         if ready.packs:
             with display:
@@ -50,6 +53,14 @@ def launch_locally(
     result = _result(spec, expansion, local, db=options.db)
     display.say(_closing(result, trained=ready.runs))
     return result
+
+
+def _check_machine(packs: Sequence[Pack]) -> None:
+    """Raises ConfigError if this machine lacks what runs of these packs use."""
+    for name in {str(run.config["experiment"]) for pack in packs for run in pack.runs}:
+        path = registry.declaration(name).ready
+        if path:
+            registry.load(path)()
 
 
 def _recover(store: Store) -> Sequence[str]:

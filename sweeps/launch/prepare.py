@@ -12,7 +12,7 @@ from results_db.files import Files
 from results_db.store import open_store
 from results_db.store.address import locate
 from results_db.text import counted
-from sweeps.launch.assets import provide
+from sweeps.launch import assets
 from sweeps.launch.options import LaunchOptions
 from sweeps.spec.expand import Expansion, expand, first_runs, in_breadth_first_order
 from sweeps.spec.model import Spec
@@ -170,7 +170,8 @@ def prepare(
     Files(locate(options.db).folder).check_writable()
     with closing(open_store(options.db, create=True)) as store:
         Files(store.folder).take(store.uuid)
-        provide(spec, Files(store.folder))
+        assets.provide(spec, Files(store.folder))
+        assets.check(expansion, Files(store.folder))
         notes = recover(store)
         plan = make_plan(expansion, store, retry_failed=options.retry_failed)
         stopped = blocked(plan.to_submit, store, waits=machines.on_slurm)
@@ -193,14 +194,25 @@ def form_packs(
     expansion: Expansion, plan: Plan, store: Store, *, machines: Machines, options: LaunchOptions
 ) -> tuple[list[Pack], Expected]:
     """The packs that a launch with these options trains on these machines, and how long that takes."""
-    packs = open_packs(expansion, plan, store, size=_pack_size(machines, options), limit=options.limit)
+    packs = open_packs(
+        expansion,
+        plan,
+        store,
+        size=_pack_size(machines, options),
+        limit=options.limit,
+        declared=options.pack_size is None,
+    )
     packs = [replace(pack, slots=options.slots) for pack in packs]
     return packs, expect(expansion, packs, store, machines=machines)
 
 
 def all_packs(expansion: Expansion, *, machines: Machines, options: LaunchOptions) -> list[Pack]:
     """The packs of all runs on these machines, whether the store has them or not."""
-    return group(in_breadth_first_order(expansion), size=_pack_size(machines, options))
+    return group(
+        in_breadth_first_order(expansion),
+        size=_pack_size(machines, options),
+        declared=options.pack_size is None,
+    )
 
 
 def _pack_size(machines: Machines, options: LaunchOptions) -> int:
@@ -217,17 +229,25 @@ def _pack_size(machines: Machines, options: LaunchOptions) -> int:
     return size * machines.per_job
 
 
-def open_packs(expansion: Expansion, plan: Plan, store: Store, *, size: int, limit: int | None) -> list[Pack]:
+def open_packs(
+    expansion: Expansion,
+    plan: Plan,
+    store: Store,
+    *,
+    size: int,
+    limit: int | None,
+    declared: bool = False,
+) -> list[Pack]:
     """The packs of the runs to train among the first `limit` runs (None: all), in breadth-first order.
 
-    Packs are formed from all runs, with at most `size` runs each, and then lose the runs that are not to be trained.
+    Packs are formed from all runs by `jobs.pack.group`, and then lose the runs that are not to be trained.
     So an interrupted run resumes in the same pack, and its result is that of an uninterrupted run. A run whose job
     or process ran out of memory trains alone, because any run of its pack may have caused that.
     """
     open_ids = {run.run_id for run in plan.to_submit}
     alone = {one.attempt.run_id for one in store.ended_attempts({State.OUT_OF_MEMORY})}
     packs = []
-    for pack in group(in_breadth_first_order(first_runs(expansion, limit)), size=size):
+    for pack in group(in_breadth_first_order(first_runs(expansion, limit)), size=size, declared=declared):
         left = [run for run in pack.runs if run.run_id in open_ids]
         together = tuple(run for run in left if run.run_id not in alone)
         packs += [Pack(together)] if together else []

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from imagination import registry
-from imagination.schema import ConfigError, Scalar, build, plain
+from imagination.schema import ConfigError, RunConfig, Scalar, build, plain
 from jobs.config import resolve
 from jobs.identity import canonical_json, planned
 from results_db.contract import PlannedRun
 from sweeps.spec.document import SpecError
 from sweeps.spec.model import Part, Row, Spec, Values
-from sweeps.spec.needs import Need
+from sweeps.spec.needs import Need, RunNeed
 from sweeps.spec.sample import Distribution
 
 MOST_RUNS = 200_000
@@ -64,6 +64,7 @@ class Cell:
         config |= {key: need.value(config) for key, need in self.needs.items()}
         if self.sample:
             build(registry.config_type(str(config["experiment"])), config)
+            _check_needs(self.needs, config)
         return planned(config)
 
 
@@ -279,6 +280,8 @@ def _cell(part: Part, row: Row, axes: Values) -> Cell:
         values = part.unchecked(row, axes)
         ids = {key: _template_id(need, values, drawn=part.sample) for key, need in part.needs.items()}
         template = resolve(part.experiment, part.preset, part.base, axes, row.values, ids)
+        if not part.sample:
+            _check_needs(part.needs, template)
     except ConfigError as error:
         raise SpecError(f"{part.place(row, error.keys)}: {described}{error}") from None
     seeds = part.seeds_of(row)
@@ -314,6 +317,18 @@ def _template_id(need: Need, values: Values, *, drawn: Collection[str]) -> str:
     if set(drawn).isdisjoint(need.same):
         return need.value(values)
     return hashlib.sha256(repr(need).encode()).hexdigest()
+
+
+def _check_needs(needs: Mapping[str, Need], config: Values) -> None:
+    """Raises ConfigError if a config contradicts the runs that it needs."""
+    runs = {key: need.run(config) for key, need in needs.items() if isinstance(need, RunNeed)}
+    if runs:
+        _config(config).check_needs({key: _config(run.config) for key, run in runs.items()})
+
+
+def _config(values: Values) -> RunConfig:
+    kind: type[RunConfig] = registry.config_type(str(values["experiment"]))
+    return build(kind, values)
 
 
 def _listed(values: Values) -> str:
