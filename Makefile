@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: quickstart test test-faults check coverage lint format bench reproduce-check slurm-install slurm-demo browser-install
+.PHONY: quickstart test test-faults check coverage lint format bench reproduce-check slurm-install slurm-demo browser-install chess-install
 
 quickstart: $(VENV)/.installed  ## install, train the small sweep, print its table
 	$(BIN)/imagine-sweep launch sweeps/quick.yaml
@@ -46,6 +46,10 @@ slurm-install: $(VENV)/.installed  ## the Debian packages of a real Slurm (root,
 
 browser-install:  ## Debian's chromium, for the tests of the report (root, or sudo without a password)
 	command -v chromium || $$(test $$(id -u) -eq 0 || echo sudo -n) apt-get install -y --no-install-recommends chromium
+
+chess-install: $(VENV)/.installed  ## the chess experiments: a package, and Debian's Stockfish (root, or sudo without a password)
+	$(PIP) install --quiet -c constraints.txt -e ".[chess]"
+	test -x /usr/games/stockfish || $$(test $$(id -u) -eq 0 || echo sudo -n) apt-get install -y --no-install-recommends stockfish
 
 # The demo has its own testbed and its own store, so it changes no others.
 slurm-demo: $(VENV)/.installed  ## a small sweep on a real Slurm, which is started before it and removed after it

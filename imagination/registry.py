@@ -21,6 +21,10 @@ GROUP = "imagine_sweep.experiments"
 _OWN = {
     "life_state": "imagination.life.declaration:STATE",
     "life_count": "imagination.life.declaration:COUNT",
+    "chess_positions": "imagination.chess.declaration:POSITIONS",
+    "chess_network": "imagination.chess.declaration:NETWORK",
+    "chess_probe": "imagination.chess.declaration:PROBE",
+    "chess_decoder": "imagination.chess.declaration:DECODER",
 }
 
 

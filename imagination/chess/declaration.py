@@ -1,0 +1,86 @@
+"""The chess experiments, as the rest of the program knows them. Torch-free."""
+
+from imagination.chess.config import (
+    DECODER_PRESETS,
+    NETWORK_PRESETS,
+    POSITIONS_PRESETS,
+    DecoderConfig,
+    NetworkConfig,
+    PositionsConfig,
+    ProbeConfig,
+)
+from imagination.declaration import Declaration, Gate
+
+POSITIONS = Declaration(
+    name="chess_positions",
+    config=PositionsConfig,
+    presets=POSITIONS_PRESETS,
+    cells=("nodes", "games"),
+    shown=("positions", "held_out", "repeated"),
+    metrics={
+        "positions": "positions of the games that networks learn from",
+        "held_out": "positions of the held-out games",
+        "repeated": "share of the held-out positions that also occur in the other games",
+    },
+    function="imagination.chess.positions:run",
+    ready="imagination.chess.stockfish:check",
+)
+
+NETWORK = Declaration(
+    name="chess_network",
+    config=NetworkConfig,
+    presets=NETWORK_PRESETS,
+    cells=("blocks", "filters"),
+    shown=("policy_accuracy", "value_error"),
+    metrics={
+        "policy_accuracy": "share of held-out positions where the best legal move is Stockfish's",
+        "policy_loss": "cross-entropy of Stockfish's move on held-out positions, in nats",
+        "value_error": "mean distance of the expected score from Stockfish's, from 0 to 1",
+        "steps": "training steps when the run ended",
+    },
+    gate=Gate("policy_accuracy", 0.30),
+    function="imagination.chess.training:run",
+)
+
+PROBE = Declaration(
+    name="chess_probe",
+    config=ProbeConfig,
+    cells=("target", "ply", "features", "shuffled", "layer"),
+    shown=("accuracy", "changed", "successor", "flips", "flips_random"),
+    metrics={
+        "accuracy": "share of right squares; lens, tuned: of positions where the move is Stockfish's",
+        "baseline": "accuracy of the most frequent square, or of repeating the board",
+        "changed": "board: share of right squares among those that change (repeating the board has 0)",
+        "successor": "board, ply 1: how often the board after Stockfish's move is the likeliest of all legal ones",
+        "successor_mrr": "the mean reciprocal rank of that board",
+        "chance": "the successor of a random choice",
+        "chance_mrr": "the mean reciprocal rank of a random order",
+        "agreement": "lens, tuned: share of positions where the move is the network's own",
+        "flips": "cause: how often the network chooses another move when the layer is moved towards that move",
+        "flips_random": "the same with random directions of equal length",
+    },
+    runner="imagination.chess.probe:RUNNER",
+    pack=64,
+)
+
+DECODER = Declaration(
+    name="chess_decoder",
+    config=DecoderConfig,
+    presets=DECODER_PRESETS,
+    cells=("adversary",),
+    shown=("present", "changed_1", "squares_1", "copy_1"),
+    metrics={
+        "present": "share of right squares of the present board, decoded from the first layer",
+        **{
+            name.format(ply): line.format(ply)
+            for ply in (1, 2, 3)
+            for name, line in {
+                "changed_{}": "share of right squares among those that ply {} has changed, at the best later layer",
+                "squares_{}": "share of right squares of the board after ply {}, at the best later layer",
+                "copy_{}": "the share of right squares that repeating the present board has after ply {}",
+            }.items()
+        },
+        "steps": "training steps when the run ended",
+    },
+    function="imagination.chess.decoder:run",
+)

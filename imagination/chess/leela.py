@@ -1,0 +1,159 @@
+"""Reads networks of Leela Chess Zero (`.pb.gz`), as far as they are like ours. Torch-free.
+
+The format is protobuf, described by `proto/net.proto` of lczero-common; only its fields that are used here are read. A
+network has 112 input planes, squeeze-excitation and a convolutional policy; its arrays are stored as 16-bit numbers
+between a least and a largest value (LINEAR16). A batch normalisation's `stddivs` are variances.
+"""
+
+import gzip
+import zlib
+from collections import defaultdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagination.chess.boards import LEELA_PLANES
+from imagination.recorder import Arrays
+from imagination.schema import ConfigError
+
+MAGIC = 0x1C0
+LINEAR16 = 1
+_INPUT, _NETWORK, _POLICY = {0, 1}, {2, 4}, {0, 2}
+"""The formats that are read: the classical 112 planes, squeeze-excitation, and the convolutional policy."""
+
+_CONVOLUTION = {1: "0.weight", 2: "bias", 3: "1.running_mean", 4: "1.running_var", 5: "1.weight", 6: "1.bias"}
+
+Fields = dict[int, list[Any]]
+Floats = NDArray[np.float32]
+
+
+@lru_cache(maxsize=2)
+def read(path: Path) -> Arrays:
+    """The state of a `network.Network`, by name.
+
+    Raises:
+        ConfigError: the file is damaged, or of another format.
+    """
+    try:
+        net = _fields(gzip.decompress(path.read_bytes()))
+        if net[1] != [MAGIC]:
+            raise _unread(path, "is no network of Leela Chess Zero")
+        _check(path, _fields(net[4][0]))
+        return _state(_fields(net[10][0]))
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unread(path, f"is no whole gzip file ({error})") from None
+    except (IndexError, ValueError) as error:
+        raise _unread(path, "is damaged, or lacks parts of such a network") from error
+
+
+def shape_of(state: Arrays) -> dict[str, int]:
+    """The arguments of `network.Network` that fit this state."""
+    return {
+        "planes": state["input.0.weight"].shape[1],
+        "blocks": len({name.split(".")[1] for name in state if name.startswith("blocks.")}),
+        "filters": state["input.0.weight"].shape[0],
+        "squeeze": state["blocks.0.squeeze.bias"].shape[0],
+        "value_planes": state["value.0.weight"].shape[0],
+        "value_width": state["value1.bias"].shape[0],
+        "values": state["value2.bias"].shape[0],
+    }
+
+
+def _unread(path: Path, why: str) -> ConfigError:
+    allowed = "a .pb.gz with 112 planes, squeeze-excitation and a convolutional policy"
+    return ConfigError(f"network: the file {path} {why}; give {allowed}", key="network")
+
+
+def _check(path: Path, form: Fields) -> None:
+    kinds = _fields(form[2][0])
+    found = {name: (kinds[at] or [0])[0] for name, at in {"input": 1, "network": 3, "policy": 4}.items()}
+    allowed = {"input": _INPUT, "network": _NETWORK, "policy": _POLICY}
+    strange = [f"{name} format {value}" for name, value in found.items() if value not in allowed[name]]
+    if form[1] != [LINEAR16]:
+        strange.append("another encoding of weights than LINEAR16")
+    if strange:
+        raise _unread(path, f"has {' and '.join(strange)}")
+
+
+def _fields(data: bytes) -> Fields:
+    """The fields of a protobuf message, by number; a field may be repeated.
+
+    Raises:
+        ValueError, IndexError: it is none.
+    """
+    found: Fields = defaultdict(list)
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+            found[number].append(value)
+            continue
+        length = {1: 8, 5: 4}.get(kind)
+        if kind == 2:
+            length, at = _varint(data, at)
+        if length is None or at + length > len(data):
+            raise ValueError(f"field {number} is cut off")
+        part = data[at : at + length]
+        found[number].append(int.from_bytes(part, "little") if kind == 5 else part)
+        at += length
+    return found
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of 7 bits per byte, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def _state(weights: Fields) -> Arrays:
+    found = _convolution(weights[1][0], "input", before=LEELA_PLANES)
+    filters = len(found["input.1.bias"])
+    for number, one in enumerate(weights[2]):
+        block, name = _fields(one), f"blocks.{number}"
+        found |= _convolution(block[1][0], f"{name}.conv1", before=filters)
+        found |= _convolution(block[2][0], f"{name}.conv2", before=filters)
+        squeeze = _fields(block[3][0])
+        found |= {**_linear(squeeze, 1, f"{name}.squeeze"), **_linear(squeeze, 3, f"{name}.excite")}
+    found |= _convolution(weights[11][0], "policy1", before=filters)
+    last = _fields(weights[3][0])
+    found["policy.weight"] = _layer(last[1][0]).reshape(-1, filters, 3, 3)
+    found["policy.bias"] = _layer(last[2][0])
+    found |= _convolution(weights[6][0], "value", before=filters, kernel=1)
+    found |= {**_linear(weights, 7, "value1"), **_linear(weights, 9, "value2")}
+    return found
+
+
+def _convolution(data: bytes, name: str, *, before: int, kernel: int = 3) -> dict[str, Floats]:
+    """A convolution with batch normalisation; its bias becomes part of the mean."""
+    fields = _fields(data)
+    found = {part: _layer(fields[at][0]) for at, part in _CONVOLUTION.items() if at in fields}
+    mean = found["1.running_mean"]
+    found["0.weight"] = found["0.weight"].reshape(len(mean), before, kernel, kernel)
+    found["1.running_mean"] = mean - found.pop("bias", np.zeros_like(mean))
+    found.setdefault("1.weight", np.ones_like(mean))
+    found.setdefault("1.bias", np.zeros_like(mean))
+    return {f"{name}.{part}": value for part, value in found.items()}
+
+
+def _linear(fields: Fields, at: int, name: str) -> dict[str, Floats]:
+    """A linear layer, whose bias follows its weights."""
+    bias = _layer(fields[at + 1][0])
+    return {f"{name}.weight": _layer(fields[at][0]).reshape(len(bias), -1), f"{name}.bias": bias}
+
+
+def _layer(data: bytes) -> Floats:
+    fields = _fields(data)
+    least, largest = (np.array(fields[at], np.uint32).view(np.float32)[0] for at in (1, 2))
+    share = np.frombuffer(fields[3][0], "<u2").astype(np.float32) / np.float32(0xFFFF)
+    found: Floats = least * (1 - share) + largest * share
+    return found

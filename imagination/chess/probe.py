@@ -1,0 +1,301 @@
+"""`chess_probe`: what a linear map reads of coming moves in one layer, and whether the network uses it."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import override
+
+from imagination.chess import boards
+from imagination.chess.config import ProbeConfig
+from imagination.chess.network import frozen
+from imagination.chess.positions import Positions
+from imagination.function import DONE
+from imagination.probing import Linear, Ridge, reciprocal_rank, split
+from imagination.probing import frozen as activations
+from imagination.runner import Run, Runner
+from imagination.schema import ConfigError
+
+PLIES = 3
+_AT_ONCE = 512
+_CHECKED = 0.1
+"""Share of all games on which a probe's penalty is chosen."""
+_TRIED = 2000
+"""Most test positions for which all next boards are ranked, or whose layer is changed."""
+
+Metrics = dict[str, float]
+
+
+class Layer:
+    """What a pack shares: the positions, the frozen network, and its layer at them.
+
+    Attributes:
+        network: the network.
+        number: the layer.
+        held: the held-out positions.
+        at: those of them that `PLIES` further ones follow, int64 `[N]`.
+        features: what the probes read there, `[N, D]`.
+    """
+
+    def __init__(self, run: Run, *, device: torch.device) -> None:
+        config: ProbeConfig = run.config
+        random = config.seed if config.features == "random" else None
+        self.network = frozen(run.needs["network"], device=device, random=random)
+        config.check_blocks(len(self.network.blocks))
+        self.number = config.layer
+        self.held = Positions.of(run.needs["positions"].arrays("held"))
+        self.at = self.held.followed(PLIES)
+        self.features = activations(self._input() if config.features == "input" else self._batches())
+
+    @property
+    def rows(self) -> boards.Rows:
+        """The positions that are probed."""
+        return self.held.rows[self.at]
+
+    @cached_property
+    def last(self) -> Tensor:
+        """The network's last layer `[N, D]`, from the features."""
+        return activations(
+            self.network.after(x, self.number) for x in self.maps(self.features).split(_AT_ONCE)
+        )
+
+    def maps(self, features: Tensor) -> Tensor:
+        """Features `[N, D]` as channels on the board, `[N, C, 8, 8]`."""
+        return features.reshape(len(features), -1, 8, 8)
+
+    def moves(self, features: Tensor) -> Tensor:
+        """The policy `[N, 1858]` if the last layer is this."""
+        with torch.no_grad():
+            return torch.cat([self.network.moves(x) for x in self.maps(features).split(_AT_ONCE)])
+
+    def _parts(self) -> Iterator[boards.Rows]:
+        yield from np.split(self.rows, range(_AT_ONCE, len(self.at), _AT_ONCE))
+
+    def _input(self) -> Iterator[Tensor]:
+        for part in self._parts():
+            yield torch.from_numpy(boards.planes(part)).to(self.network.places.device)
+
+    def _batches(self) -> Iterator[Tensor]:
+        for part in self._parts():
+            yield next(itertools.islice(self.network.layers(self.network.encode(part)), self.number, None))
+
+
+class Probes:
+    """The probes of one layer on one deal of the games to training and test."""
+
+    def __init__(self, layer: Layer, config: ProbeConfig) -> None:
+        self._layer, self._seed = layer, config.seed
+        games = torch.from_numpy(layer.held.games[layer.at])
+        fitted = (config.share * (1 - _CHECKED), config.share * _CHECKED)
+        self._fit, self._check, self._test = split(games, seed=config.seed, shares=fitted)
+        if not len(self._test):
+            raise ConfigError(
+                f"share: {config.share} of {len(games.unique())} games leaves none for the test"
+            )
+
+    def measure(self, config: ProbeConfig) -> Metrics:
+        """The metrics of one run."""
+        measures: dict[str, Callable[[ProbeConfig], Metrics]] = {
+            "from": self._square,
+            "to": self._square,
+            "board": self._board,
+            "lens": self._lens,
+            "tuned": self._lens,
+            "cause": self._cause,
+        }
+        return measures[config.target](config)
+
+    @cached_property
+    def _ridge(self) -> Ridge:
+        return Ridge(self._layer.features[self._fit])
+
+    @cached_property
+    def _legal(self) -> Tensor:
+        """Whether each move is legal in the test's positions, `[T, 1858]`."""
+        masks = boards.legal_masks(self._layer.rows[self._test.numpy()])
+        return torch.from_numpy(masks).to(self._layer.features.device)
+
+    @cached_property
+    def _chosen(self) -> Tensor:
+        """The network's own moves in the test's positions, `[T]`."""
+        return self._best(self._layer.moves(self._layer.last[self._test]))
+
+    def _best(self, moves: Tensor) -> Tensor:
+        """The best legal move in each of the test's positions."""
+        return moves.masked_fill(~self._legal, -torch.inf).argmax(1)
+
+    def _squares(self, target: str, ply: int) -> Tensor:
+        """The square from or to which the move of this ply goes, as the player to move sees it, `[N]`."""
+        moves = self._layer.held.moves[self._layer.at + ply - 1]
+        ends = boards.ends()[moves, 0 if target == "from" else 1]
+        return torch.from_numpy(ends ^ 56 if ply == 2 else ends)
+
+    def _after(self, ply: int) -> Tensor:
+        """The board after this many plies, as the player to move now sees it, int64 `[N, 64]`."""
+        found = self._layer.held.rows[self._layer.at + ply, :64]
+        return torch.from_numpy((boards.turned(found) if ply % 2 else found).astype(np.int64))
+
+    def _probe(self, right: Tensor, classes: int, *, shuffled: bool = False) -> Linear:
+        """The probe of these classes `[N, ...]`, by least squares on a one-hot code of them."""
+        learned = torch.cat([self._fit, self._check])
+        if shuffled:
+            order = torch.randperm(len(learned), generator=torch.Generator().manual_seed(self._seed))
+            right = right.clone()
+            right[learned] = right[learned[order]]
+        device = self._layer.features.device
+        targets = F.one_hot(right[self._fit], classes).flatten(1).float().to(device)
+        wanted, features = right[self._check].to(device), self._layer.features[self._check]
+
+        def score(probe: Linear) -> float:
+            return _share(_classes(probe(features), wanted).argmax(-1) == wanted)
+
+        return self._ridge.fit(targets, score=score)
+
+    def _square(self, config: ProbeConfig) -> Metrics:
+        right = self._squares(config.target, config.ply)
+        probe = self._probe(right, 64, shuffled=config.shuffled)
+        found = probe(self._layer.features[self._test]).argmax(1).cpu()
+        usual = right[self._fit].mode().values
+        return {
+            "accuracy": _share(found == right[self._test]),
+            "baseline": _share(right[self._test] == usual),
+        }
+
+    def _board(self, config: ProbeConfig) -> Metrics:
+        right = self._after(config.ply)
+        probe = self._probe(right, boards.CLASSES, shuffled=config.shuffled)
+        scores = _classes(probe(self._layer.features[self._test]), right[self._test]).cpu()
+        now = torch.from_numpy(self._layer.rows[self._test.numpy(), :64].astype(np.int64))
+        found, wanted = scores.argmax(-1) == right[self._test], right[self._test]
+        metrics = {
+            "accuracy": _share(found),
+            "baseline": _share(now == wanted),
+            "changed": _share(found[now != wanted]),
+        }
+        return metrics | (self._successors(scores) if config.ply == 1 else {})
+
+    def _successors(self, scores: Tensor) -> Metrics:
+        """How the board after Stockfish's move ranks among all next boards, by squared error."""
+        tried = self._test[:_TRIED].numpy()
+        moves = self._layer.held.moves[self._layer.at[tried]]
+        ranks, counts = [], []
+        for row, move, one in zip(self._layer.rows[tried], moves, scores[:_TRIED], strict=True):
+            successors = boards.successors(row)
+            squares = torch.from_numpy(np.array(list(successors.values())).astype(np.int64))
+            likely = one.gather(1, squares.T).sum(0)  # a board's squared error is a constant minus twice this
+            ranks.append(reciprocal_rank(likely, list(successors).index(int(move))))
+            counts.append(len(successors))
+        return {
+            "successor": _mean([float(rank == 1) for rank in ranks]),
+            "successor_mrr": _mean(ranks),
+            "chance": _mean([1 / count for count in counts]),
+            "chance_mrr": _mean([float((1 / np.arange(1, count + 1)).mean()) for count in counts]),
+        }
+
+    def _lens(self, config: ProbeConfig) -> Metrics:
+        features = self._layer.features[self._test]
+        found = self._best(
+            self._layer.moves(self._tuned(features) if config.target == "tuned" else features)
+        ).cpu()
+        moves = torch.from_numpy(self._layer.held.moves[self._layer.at[self._test.numpy()]])
+        return {"accuracy": _share(found == moves), "agreement": _share(found == self._chosen.cpu())}
+
+    def _tuned(self, features: Tensor) -> Tensor:
+        """The last layer, as a linear map of each square's channels gives it."""
+        channels = self._layer.maps(self._layer.features).shape[1]
+
+        def squares(x: Tensor) -> Tensor:
+            return x.reshape(len(x), channels, 64).movedim(1, 2).flatten(0, 1)
+
+        check, last = squares(self._layer.features[self._check]), squares(self._layer.last[self._check])
+        lens = Ridge(squares(self._layer.features[self._fit])).fit(
+            squares(self._layer.last[self._fit]), score=lambda one: -F.mse_loss(one(check), last).item()
+        )
+        return lens(squares(features)).reshape(-1, 64, channels).movedim(1, 2).flatten(1)
+
+    def _cause(self, config: ProbeConfig) -> Metrics:
+        """Flips to another legal move, along the probes' directions of it and along random ones."""
+        rng = np.random.default_rng([config.seed, config.layer])
+        left = (self._legal.sum(1) > 1).nonzero()[:_TRIED, 0]
+        legal, chosen = self._legal[left].cpu().numpy(), self._chosen[left].cpu().numpy()
+        others = np.array([_other(mask, move, rng) for mask, move in zip(legal, chosen, strict=True)])
+        features = self._layer.features[self._test[left.cpu()]]
+        probes = [self._probe(self._squares(target, 1), 64) for target in ("from", "to")]
+        ends = boards.ends()
+        steps = sum(
+            probe.weights.T[ends[others, side]] - probe.weights.T[ends[chosen, side]]
+            for side, probe in enumerate(probes)
+        )
+        assert isinstance(steps, Tensor)
+        random = torch.from_numpy(rng.standard_normal(features.shape).astype(np.float32)).to(features.device)
+        length = config.strength * (features - probes[0].mean).norm(dim=1, keepdim=True)
+        flipped = {}
+        for name, direction in {"flips": steps, "flips_random": random}.items():
+            moved = features + length * F.normalize(direction, dim=1)
+            found = self._moved(moved).masked_fill(~self._legal[left], -torch.inf).argmax(1).cpu()
+            flipped[name] = _share(found == torch.from_numpy(others))
+        return flipped
+
+    def _moved(self, features: Tensor) -> Tensor:
+        """The policy after the layer has these values."""
+        layer = self._layer
+        parts = layer.maps(features).split(_AT_ONCE)
+        return layer.moves(activations(layer.network.after(part, layer.number) for part in parts))
+
+
+class ProbeRunner(Runner):
+    """Measures the runs of a pack, which share a layer and its forward pass; those of a seed share the solver."""
+
+    @override
+    def train(
+        self,
+        runs: Sequence[Run],
+        *,
+        device: torch.device,
+        stop: Callable[[], bool],
+        checkpoint_every_s: float,
+    ) -> bool:
+        began = time.monotonic()
+        layer: Layer | None = None
+        ordered = sorted(runs, key=lambda run: (run.config.seed, run.config.share))
+        for _, group in itertools.groupby(ordered, key=lambda run: (run.config.seed, run.config.share)):
+            members = list(group)
+            if layer is None or members[0].config.features == "random":
+                layer = Layer(members[0], device=device)
+            probes = Probes(layer, members[0].config)
+            for run in members:
+                if stop():
+                    return False
+                for name, value in probes.measure(run.config).items():
+                    run.recorder.metric(name, value)
+                now = time.monotonic()
+                run.recorder.finish(DONE, seconds=now - began, weights={})
+                began = now
+        return True
+
+
+RUNNER = ProbeRunner()
+
+
+def _classes(scores: Tensor, like: Tensor) -> Tensor:
+    """Scores `[N, K]` by class last: `[N, classes]`, or `[N, 64, classes]` for boards."""
+    return scores.reshape(*like.shape, -1)
+
+
+def _other(legal: NDArray[np.bool_], move: int, rng: np.random.Generator) -> int:
+    """Another legal move than this one, at random."""
+    return int(rng.choice([one for one in np.flatnonzero(legal) if one != move]))
+
+
+def _share(right: Tensor) -> float:
+    return right.double().mean().item()
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
