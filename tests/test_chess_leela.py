@@ -77,7 +77,6 @@ def test_a_damaged_file_is_refused_in_one_line(file, content, why) -> None:
     file.write_bytes(content(file.read_bytes()))
     with pytest.raises(ConfigError, match=why) as refused:
         leela.read(file)
-    assert str(file) in str(refused.value)
     assert "\n" not in str(refused.value)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from chess_helpers import config_of, trained
 
+from imagination import saving
 from imagination.chess import boards, network, training
 from imagination.chess.positions import Positions
 from imagination.runner import Needed
@@ -76,7 +77,7 @@ def test_a_network_that_was_left_is_the_network_that_was_scored(precision) -> No
     config = config_of("chess_network", **{**TINY, "precision": precision})
     (recorder,) = trained(config, needs=NEEDS)
     model = network.new(config)
-    network.load(model, recorder.artifacts["network"])
+    saving.load(model, recorder.artifacts["network"])
     held = Positions.of(NEEDS["positions"].arrays("held"))
     assert training.evaluate(model.eval(), held) == {
         name: recorder.metrics[name] for name in ("policy_accuracy", "policy_loss", "value_error")

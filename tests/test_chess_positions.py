@@ -47,7 +47,7 @@ def test_an_interrupted_run_goes_on_with_the_next_game(played) -> None:
 def test_each_position_follows_by_the_move_of_the_one_before(played) -> None:
     every = [Positions.of(played.artifacts[name]) for name in ("played", "held")]
     assert [np.unique(one.games).tolist() for one in every] == [[0, 1, 2, 3], [4, 5, 6]]
-    assert [played.metrics[name] for name in ("positions", "held_out")] == [len(one) for one in every]
+    assert [played.metrics[name] for name in ("played", "held_out")] == [len(one) for one in every]
     for positions in every:
         assert np.allclose(positions.chances.sum(1), 1)
         for at in positions.followed(1):

@@ -36,9 +36,9 @@ def measured(needs, **changes):
 def test_the_rule_is_read_from_the_network_but_not_from_shuffled_targets(needs) -> None:
     right = measured(needs, layer=2, target="from")
     wrong = measured(needs, layer=2, target="from", shuffled=True)
-    assert set(right) == {"accuracy", "baseline"}
-    assert right["accuracy"] > wrong["accuracy"]
-    assert right["accuracy"] > right["baseline"] == wrong["baseline"]
+    assert set(right) == {"probe_accuracy", "baseline_usual"}
+    assert right["probe_accuracy"] > wrong["probe_accuracy"]
+    assert right["probe_accuracy"] > right["baseline_usual"] == wrong["baseline_usual"]
 
 
 def test_targets_are_those_of_the_moves_that_follow(needs) -> None:
@@ -62,14 +62,14 @@ def test_targets_are_those_of_the_moves_that_follow(needs) -> None:
 
 def test_a_board_probe_is_measured_beside_copying(needs) -> None:
     found = measured(needs, layer=1, target="board")
-    assert 0.9 < found["baseline"] < 1  # one move changes 2 to 4 of 64 squares
+    assert 0.9 < found["baseline_usual"] < 1  # one move changes 2 to 4 of 64 squares
     assert 0 <= found["changed"] <= 1
     assert found["chance"] <= found["successor"] + 1
     assert found["chance_mrr"] > found["chance"] > 1 / 60
     assert found["successor_mrr"] >= found["successor"]
     assert set(measured(needs, layer=1, target="board", ply=2)) == {
-        "accuracy",
-        "baseline",
+        "probe_accuracy",
+        "baseline_usual",
         "changed",
     }
 
@@ -120,7 +120,7 @@ def test_a_pack_measures_what_each_run_measures_alone(needs) -> None:
 @pytest.mark.parametrize("features", ["random", "input"])
 def test_controls(needs, features) -> None:
     found = [measured(needs, features=features, target="from", seed=seed) for seed in (0, 1)]
-    assert all(0 <= one["accuracy"] <= 1 for one in found)
+    assert all(0 <= one["probe_accuracy"] <= 1 for one in found)
     assert found[0] != measured(needs, target="from")
 
 

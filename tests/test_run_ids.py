@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from imagination import registry
+from imagination.schema import needs
 from jobs.config import resolve
 from jobs.identity import run_id
 from sweeps.spec.document import SpecError
@@ -26,9 +27,13 @@ def presets(experiment: str) -> list[str]:
     return list(registry.declaration(experiment).presets)
 
 
+def made_up_needs(experiment: str) -> dict[str, str]:
+    return dict.fromkeys(needs(registry.config_type(experiment)), "0" * 64)
+
+
 def current() -> dict[str, list[str]]:
     ids = {
-        f"{experiment} preset={preset}": [run_id(resolve(experiment, preset))]
+        f"{experiment} preset={preset}": [run_id(resolve(experiment, preset, made_up_needs(experiment)))]
         for experiment in registry.names()
         for preset in presets(experiment)
     }

@@ -16,9 +16,9 @@ POSITIONS = Declaration(
     config=PositionsConfig,
     presets=POSITIONS_PRESETS,
     cells=("nodes", "games"),
-    shown=("positions", "held_out", "repeated"),
+    shown=("played", "held_out", "repeated"),
     metrics={
-        "positions": "positions of the games that networks learn from",
+        "played": "positions of the games that networks learn from",
         "held_out": "positions of the held-out games",
         "repeated": "share of the held-out positions that also occur in the other games",
     },
@@ -46,10 +46,10 @@ PROBE = Declaration(
     name="chess_probe",
     config=ProbeConfig,
     cells=("target", "ply", "features", "shuffled", "layer"),
-    shown=("accuracy", "changed", "successor", "flips", "flips_random"),
+    shown=("probe_accuracy", "changed", "successor", "flips", "flips_random"),
     metrics={
-        "accuracy": "share of right squares; lens, tuned: of positions where the move is Stockfish's",
-        "baseline": "accuracy of the most frequent square, or of repeating the board",
+        "probe_accuracy": "share of right squares; lens, tuned: of positions where the move is Stockfish's",
+        "baseline_usual": "the same for always saying the most frequent square, or for repeating the board",
         "changed": "board: share of right squares among those that change (repeating the board has 0)",
         "successor": "board, ply 1: how often the board after Stockfish's move is the likeliest of all legal ones",
         "successor_mrr": "the mean reciprocal rank of that board",
@@ -60,7 +60,7 @@ PROBE = Declaration(
         "flips_random": "the same with random directions of equal length",
     },
     runner="imagination.chess.probe:RUNNER",
-    pack=64,
+    pack=100,
 )
 
 DECODER = Declaration(

@@ -40,13 +40,13 @@ def read(path: Path) -> Arrays:
     try:
         net = _fields(gzip.decompress(path.read_bytes()))
         if net[1] != [MAGIC]:
-            raise _unread(path, "is no network of Leela Chess Zero")
-        _check(path, _fields(net[4][0]))
+            raise _unread("is no network of Leela Chess Zero")
+        _check(_fields(net[4][0]))
         return _state(_fields(net[10][0]))
     except (OSError, EOFError, zlib.error) as error:
-        raise _unread(path, f"is no whole gzip file ({error})") from None
+        raise _unread(f"is no whole gzip file ({error})") from None
     except (IndexError, ValueError) as error:
-        raise _unread(path, "is damaged, or lacks parts of such a network") from error
+        raise _unread("is damaged, or lacks parts of such a network") from error
 
 
 def shape_of(state: Arrays) -> dict[str, int]:
@@ -62,12 +62,12 @@ def shape_of(state: Arrays) -> dict[str, int]:
     }
 
 
-def _unread(path: Path, why: str) -> ConfigError:
+def _unread(why: str) -> ConfigError:
     allowed = "a .pb.gz with 112 planes, squeeze-excitation and a convolutional policy"
-    return ConfigError(f"network: the file {path} {why}; give {allowed}", key="network")
+    return ConfigError(f"network: the file {why}; give {allowed}", key="network")
 
 
-def _check(path: Path, form: Fields) -> None:
+def _check(form: Fields) -> None:
     kinds = _fields(form[2][0])
     found = {name: (kinds[at] or [0])[0] for name, at in {"input": 1, "network": 3, "policy": 4}.items()}
     allowed = {"input": _INPUT, "network": _NETWORK, "policy": _POLICY}
@@ -75,7 +75,7 @@ def _check(path: Path, form: Fields) -> None:
     if form[1] != [LINEAR16]:
         strange.append("another encoding of weights than LINEAR16")
     if strange:
-        raise _unread(path, f"has {' and '.join(strange)}")
+        raise _unread(f"has {' and '.join(strange)}")
 
 
 def _fields(data: bytes) -> Fields:

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import override
 
+from imagination import saving
 from imagination.chess import boards, leela
 from imagination.chess.config import NetworkConfig
-from imagination.recorder import Arrays
 from imagination.runner import Needed
 
 POLICY_PLANES = 80
@@ -104,16 +102,6 @@ def new(config: NetworkConfig) -> Network:
     return _channels_last(made)
 
 
-def arrays(network: Network) -> dict[str, NDArray[np.generic]]:
-    """The state of a network as arrays. Some of torch's are views, or not in the order of C."""
-    return {name: np.ascontiguousarray(value.cpu().numpy()) for name, value in network.state_dict().items()}
-
-
-def load(network: Network, state: Arrays) -> None:
-    """Puts the arrays of `arrays` into a network."""
-    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
-
-
 def frozen(needed: Needed, *, device: torch.device, random: int | None = None) -> Network:
     """The network of a run or of a file in Leela's format, for evaluation.
 
@@ -127,7 +115,7 @@ def frozen(needed: Needed, *, device: torch.device, random: int | None = None) -
         torch.manual_seed(0 if random is None else random)
         network = Network(**leela.shape_of(state))
     if random is None:
-        load(network, state)
+        saving.load(network, state)
     network.requires_grad_(False).eval()
     return _channels_last(network.to(device))
 

@@ -74,7 +74,7 @@ def run(config: PositionsConfig, recorder: FunctionRecorder) -> None:
     recorder.artifact("played", every[~held].arrays())
     recorder.artifact("held", every[held].arrays())
     seen = {row.tobytes() for row in every.rows[~held, : boards.CLOCK]}
-    recorder.metric("positions", len(every) - held.sum())
+    recorder.metric("played", len(every) - held.sum())
     recorder.metric("held_out", held.sum())
     again = [row.tobytes() in seen for row in every.rows[held, : boards.CLOCK]]
     recorder.metric("repeated", sum(again) / len(again))

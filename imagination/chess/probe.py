@@ -163,8 +163,8 @@ class Probes:
         found = probe(self._layer.features[self._test]).argmax(1).cpu()
         usual = right[self._fit].mode().values
         return {
-            "accuracy": _share(found == right[self._test]),
-            "baseline": _share(right[self._test] == usual),
+            "probe_accuracy": _share(found == right[self._test]),
+            "baseline_usual": _share(right[self._test] == usual),
         }
 
     def _board(self, config: ProbeConfig) -> Metrics:
@@ -174,8 +174,8 @@ class Probes:
         now = torch.from_numpy(self._layer.rows[self._test.numpy(), :64].astype(np.int64))
         found, wanted = scores.argmax(-1) == right[self._test], right[self._test]
         metrics = {
-            "accuracy": _share(found),
-            "baseline": _share(now == wanted),
+            "probe_accuracy": _share(found),
+            "baseline_usual": _share(now == wanted),
             "changed": _share(found[now != wanted]),
         }
         return metrics | (self._successors(scores) if config.ply == 1 else {})
@@ -204,7 +204,7 @@ class Probes:
             self._layer.moves(self._tuned(features) if config.target == "tuned" else features)
         ).cpu()
         moves = torch.from_numpy(self._layer.held.moves[self._layer.at[self._test.numpy()]])
-        return {"accuracy": _share(found == moves), "agreement": _share(found == self._chosen.cpu())}
+        return {"probe_accuracy": _share(found == moves), "agreement": _share(found == self._chosen.cpu())}
 
     def _tuned(self, features: Tensor) -> Tensor:
         """The last layer, as a linear map of each square's channels gives it."""

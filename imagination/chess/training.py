@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imagination import saving
 from imagination.chess import boards, network
 from imagination.chess.config import NetworkConfig
 from imagination.chess.network import Network
 from imagination.chess.positions import Positions
 from imagination.function import FunctionRecorder
-from imagination.recorder import Arrays
 
-_SAVE_EVERY = 20
+SAVE_EVERY = 20
 """Steps between two offers of a checkpoint, because a GPU must copy it."""
 EVALUATED_AT_ONCE = 512
 
@@ -26,10 +26,11 @@ def run(config: NetworkConfig, recorder: FunctionRecorder) -> None:
     torch.manual_seed(config.seed)
     model = network.new(config).to(recorder.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.decay)
-    step = 0 if recorder.restored is None else _restore(recorder.restored, model, optimizer)
+    parts = ({"network": model}, {"adam": optimizer})
+    step = 0 if recorder.restored is None else saving.restore(recorder.restored, *parts)
     for batch in _batches(played, config, step=step):
-        if step % _SAVE_EVERY == 0 or recorder.stopping:
-            recorder.checkpoint(_state(model, optimizer, step))
+        if step % SAVE_EVERY == 0 or recorder.stopping:
+            recorder.checkpoint(saving.state(step, *parts))
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _rate(step, config)
         losses = _losses(model, batch, config)
@@ -46,7 +47,7 @@ def run(config: NetworkConfig, recorder: FunctionRecorder) -> None:
     for name, value in evaluate(model, held).items():
         recorder.metric(name, value)
     recorder.metric("steps", step)
-    recorder.artifact("network", network.arrays(model))
+    recorder.artifact("network", saving.arrays(model))
 
 
 def policy(model: Network, rows: boards.Rows) -> tuple[Tensor, Tensor]:
@@ -103,24 +104,3 @@ def _rate(step: int, config: NetworkConfig) -> float:
     if step < rising:
         return (step + 1) / (rising + 1)
     return (config.max_steps - step) / (config.max_steps - rising)
-
-
-def _state(model: Network, optimizer: torch.optim.Optimizer, step: int) -> Arrays:
-    moments = {
-        f"adam.{number}.{name}": np.ascontiguousarray(value.cpu().numpy())
-        for number, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items()
-    }
-    return {"step": np.array(step), **moments, **network.arrays(model)}
-
-
-def _restore(saved: Arrays, model: Network, optimizer: torch.optim.Optimizer) -> int:
-    """Puts a saved state back, and returns its step."""
-    network.load(model, {name: saved[name] for name in network.arrays(model)})
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in saved.items():
-        if name.startswith("adam."):
-            _, number, part = name.split(".")
-            moments.setdefault(int(number), {})[part] = torch.from_numpy(np.array(value))
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(saved["step"])

@@ -40,12 +40,15 @@ def check(expansion: Expansion, files: Files) -> None:
         ConfigError: see `RunConfig.check_needs`.
     """
     for cell in expansion.cells:
-        paths = {
-            key: files.asset(need.sha256) for key, need in cell.needs.items() if isinstance(need, AssetNeed)
-        }
-        if paths:
+        assets = {key: need for key, need in cell.needs.items() if isinstance(need, AssetNeed)}
+        if assets:
             kind: type[RunConfig] = registry.config_type(str(cell.template["experiment"]))
-            build(kind, cell.template).check_needs(paths)
+            paths = {key: files.asset(need.sha256) for key, need in assets.items()}
+            try:
+                build(kind, cell.template).check_needs(paths)
+            except ConfigError as error:
+                named = ", ".join(need.asset for need in assets.values())
+                raise ConfigError(f"needs: {named}: {error}") from None
 
 
 def _copy(given: Path, kept: Path) -> None:

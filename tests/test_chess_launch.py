@@ -1,0 +1,141 @@
+"""The chain of chess from an empty store: positions, a network, probes and decoders; and what is refused."""
+
+import hashlib
+import json
+import os
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import leela_helpers
+import numpy as np
+import pytest
+from chess_helpers import needs_stockfish
+from sweep_helpers import RESULTS, answer, opened, run
+
+from sweeps.spec.load import expand_spec
+
+SPEC = Path(__file__).with_name("chess_tiny.yaml")
+TARGETS = {"from", "to", "board", "lens", "tuned", "cause"}
+
+
+def launch(folder: Path, *arguments: str):
+    return answer("launch", *arguments, "--db", "a.db", "--json", "--workers", "2", folder=folder)
+
+
+@pytest.mark.slow
+@needs_stockfish
+def test_the_chain_is_trained_from_an_empty_store_and_tabulated(tmp_path) -> None:
+    shutil.copy(SPEC, tmp_path)
+    said = launch(tmp_path, "chess_tiny.yaml")
+    assert said.code == 0, said.err
+    assert (
+        said.json["stored"] == 2 + 8 * 2 * 2
+    )  # positions, network; eight cells at two layers with two seeds
+    table = run(
+        RESULTS, "table", "--db", "a.db", "--json", "--group", "target,layer,shuffled", folder=tmp_path
+    )
+    rows = json.loads(table.stdout)
+    assert {row["target"] for row in rows if row["target"]} == TARGETS
+    with closing(opened(tmp_path)) as store:
+        frame = store.runs().set_index("run_id")
+        probes = frame[frame["experiment"] == "chess_probe"]
+        # Runs of one layer share a pack, so they share a job's log and begin together.
+        begun = {
+            (layer, features): len({store.attempts(each)[-1]["process"] for each in group.index})
+            for (layer, features), group in probes.groupby(["layer", "features"])
+        }
+        assert set(begun.values()) == {1}
+    lens = probes[(probes["target"] == "lens") & (probes["layer"] == 2)]
+    assert (lens["agreement"] == 1).all()  # the last layer's lens is the network
+    board = probes[probes["target"] == "board"]
+    assert (board["successor"] > 2 * board["chance"]).all()
+    # The paper's procedure on the same network, which is not trained again.
+    said = launch(tmp_path, paper(tmp_path).name)
+    assert said.code == 0, said.err
+    assert len(said.json["trained"]) == 2
+    with closing(opened(tmp_path)) as store:
+        decoders = store.runs()[lambda frame: frame["experiment"] == "chess_decoder"]
+    assert (decoders["copy_1"] > 0.9).all()
+
+
+def paper(folder: Path) -> Path:
+    """`chess_paper` with the tiny presets."""
+    text = (Path(__file__).parents[1] / "sweeps" / "chess_paper.yaml").read_text()
+    text = text.replace("preset: small", "preset: tiny").replace(
+        "chess_positions, seed", "chess_positions, preset: tiny, seed"
+    )
+    (folder / "paper.yaml").write_text(text.replace("runs: 5", "runs: 1\nbase: {preset: tiny, share: 0.6}"))
+    return folder / "paper.yaml"
+
+
+def test_the_shipped_specs_build_on_the_same_network() -> None:
+    ids = [
+        {one.run_id for one in expand_spec(name, ())[1].runs if one.config["experiment"] != experiment}
+        for name, experiment in (("chess", "chess_probe"), ("chess_paper", "chess_decoder"))
+    ]
+    assert len(ids[0]) == 2
+    assert ids[0] == ids[1]
+
+
+def test_a_layer_beyond_the_network_is_refused(tmp_path) -> None:
+    (tmp_path / "s.yaml").write_text(SPEC.read_text().replace("layer: [0, 2]", "layer: [0, 3]"))
+    said = answer("plan", "s.yaml", folder=tmp_path)
+    assert said.code == 2
+    first = said.err.splitlines()[0]
+    assert "layer: 3 is beyond the network's last block, 2; give a layer from 0 to 2" in first
+    assert "s.yaml:" in first
+
+
+LEELA = """
+experiment: chess_probe
+needs:
+  network: {{asset: net.pb.gz, sha256: {digest}}}
+  positions: {{experiment: chess_positions, preset: tiny, seed: 0}}
+cells: [{{target: lens, layer: {layer}, share: 0.6}}]
+"""
+
+
+def leela(folder: Path, data: bytes, *, layer: int = 2):
+    (folder / "net.pb.gz").write_bytes(data)
+    (folder / "s.yaml").write_text(LEELA.format(digest=hashlib.sha256(data).hexdigest(), layer=layer))
+    return launch(folder, "s.yaml")
+
+
+@pytest.mark.slow
+@needs_stockfish
+def test_a_network_of_leela_is_probed(tmp_path) -> None:
+    data, _ = leela_helpers.network(np.random.default_rng(0))
+    said = leela(tmp_path, data)
+    assert said.code == 0, said.err
+    with closing(opened(tmp_path)) as store:
+        frame = store.runs()
+        assert frame["agreement"].dropna().tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "cut", "why"),
+    [
+        (2, 100, "needs: net.pb.gz: network: the file is no whole gzip file"),
+        (3, 0, "layer: 3 is beyond the network's last block, 2"),
+    ],
+)
+def test_a_file_that_does_not_fit_ends_the_launch(tmp_path, layer, cut, why) -> None:
+    data, _ = leela_helpers.network(np.random.default_rng(0))
+    said = leela(tmp_path, data[: len(data) - cut], layer=layer)
+    assert said.code == 2
+    (line,) = said.err.splitlines()
+    assert why in line
+
+
+def test_without_stockfish_the_launch_says_how_to_install_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("imagination.chess.stockfish._DEBIAN", "/nowhere")
+    monkeypatch.setenv(
+        "PATH", os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if "games" not in p)
+    )
+    if shutil.which("stockfish"):
+        pytest.skip("Stockfish is on the PATH")
+    shutil.copy(SPEC, tmp_path)
+    said = launch(tmp_path, "chess_tiny.yaml")
+    assert said.code == 2
+    assert "sudo apt-get install stockfish" in said.err
