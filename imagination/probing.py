@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 """Ridge penalties to choose from, in units of the features' mean variance times their number of samples."""
+
+CHECKED = 0.1
+"""Share of the learned samples on which a probe's penalty is chosen."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,49 @@ class Ridge:
         products = self._centred.T @ (targets - bias)
         maps = (Linear(self._mean, torch.cholesky_solve(products, factor), bias) for factor in self._factors)
         return max(maps, key=score)
+
+
+class Deal:
+    """Samples `[N, D]` that are dealt, in whole groups, to fitting, to choosing the penalty, and to the test.
+
+    Attributes:
+        fit, check, test: indices of the samples.
+    """
+
+    def __init__(self, features: Tensor, groups: Tensor, *, share: float, seed: int) -> None:
+        self.features, self._seed = features, seed
+        self.fit, self.check, self.test = split(
+            groups, seed=seed, shares=((1 - CHECKED) * share, CHECKED * share)
+        )
+
+    @cached_property
+    def _ridge(self) -> Ridge:
+        return Ridge(self.features[self.fit])
+
+    def classifier(self, right: Tensor, classes: int, *, shuffled: bool = False) -> Linear:
+        """The probe of these classes, int64 `[N, ...]`, by least squares on a one-hot code of them.
+
+        Args:
+            right: the classes.
+            classes: how many there are.
+            shuffled: whether it learns them in a random order, so that it can know nothing.
+        """
+        if shuffled:
+            learned = torch.cat([self.fit, self.check])
+            order = torch.randperm(len(learned), generator=torch.Generator().manual_seed(self._seed))
+            right = right.clone()
+            right[learned] = right[learned[order]]
+        targets = F.one_hot(right[self.fit], classes).flatten(1).float().to(self.features.device)
+        features, wanted = self.features[self.check], right[self.check]
+
+        def score(probe: Linear) -> float:
+            return (self.scores(probe, features, wanted).argmax(-1) == wanted).double().mean().item()
+
+        return self._ridge.fit(targets, score=score)
+
+    def scores(self, probe: Linear, features: Tensor, like: Tensor) -> Tensor:
+        """A classifier's scores on the CPU, of the shape of these classes and one more axis."""
+        return probe(features).reshape(*like.shape, -1).cpu()
 
 
 def frozen(batches: Iterable[Tensor]) -> Tensor:

@@ -36,9 +36,9 @@ def measured(needs, **changes):
 def test_the_rule_is_read_from_the_network_but_not_from_shuffled_targets(needs) -> None:
     right = measured(needs, layer=2, target="from")
     wrong = measured(needs, layer=2, target="from", shuffled=True)
-    assert set(right) == {"probe_accuracy", "baseline_usual"}
+    assert set(right) == {"probe_accuracy", "usual"}
     assert right["probe_accuracy"] > wrong["probe_accuracy"]
-    assert right["probe_accuracy"] > right["baseline_usual"] == wrong["baseline_usual"]
+    assert right["probe_accuracy"] > right["usual"] == wrong["usual"]
 
 
 def test_targets_are_those_of_the_moves_that_follow(needs) -> None:
@@ -62,14 +62,14 @@ def test_targets_are_those_of_the_moves_that_follow(needs) -> None:
 
 def test_a_board_probe_is_measured_beside_copying(needs) -> None:
     found = measured(needs, layer=1, target="board")
-    assert 0.9 < found["baseline_usual"] < 1  # one move changes 2 to 4 of 64 squares
+    assert 0.9 < found["usual"] < 1  # one move changes 2 to 4 of 64 squares
     assert 0 <= found["changed"] <= 1
     assert found["chance"] <= found["successor"] + 1
     assert found["chance_mrr"] > found["chance"] > 1 / 60
     assert found["successor_mrr"] >= found["successor"]
     assert set(measured(needs, layer=1, target="board", ply=2)) == {
         "probe_accuracy",
-        "baseline_usual",
+        "usual",
         "changed",
     }
 

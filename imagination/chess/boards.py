@@ -85,29 +85,31 @@ def turned(classes: Rows) -> Rows:
 
 
 @cache
+def _directions() -> dict[tuple[int, int, str], int]:
+    """The planes of a convolutional policy by files and ranks of a move, and its promotion.
+
+    They are each direction of a queen with each distance, a knight's jumps, and promotions other than to a knight.
+    """
+    queen = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]
+    knight = [(1, 2), (2, 1), (2, -1), (1, -2), (-1, -2), (-2, -1), (-2, 1), (-1, 2)]
+    planes = [(x * n, y * n, "") for x, y in queen for n in range(1, 8)]
+    planes += [(x, y, "") for x, y in knight]
+    planes += [(x, 1, letter) for x in (-1, 0, 1) for letter in "rbq"]
+    return {direction: plane for plane, direction in enumerate(planes)}
+
+
+@cache
 def moves() -> tuple[str, ...]:
     """The 1858 moves of Leela's policy, in its order: those of queens and knights, then promotions."""
-    queen_or_knight = [
-        chess.Move(start, end).uci()
-        for start in range(64)
-        for end in range(64)
-        if (1 << end) & (chess.BB_KNIGHT_ATTACKS[start] | _rays(start))
-    ]
-    promotions = [
-        chess.square_name(48 + file) + chess.square_name(56 + to) + letter
-        for file in range(8)
-        for to in (file - 1, file, file + 1)
-        if 0 <= to < 8
-        for letter in _PROMOTIONS.values()
-    ]
-    return (*queen_or_knight, *promotions)
+    names = chess.SQUARE_NAMES
+    pairs = [(start, end) for start in range(64) for end in range(64)]
+    plain = [names[one] + names[two] for one, two in pairs if (*_shift(one, two), "") in _directions()]
+    last = [(one, two) for one, two in pairs if one // 8 == 6 and two // 8 == 7 and abs(one + 8 - two) < 2]
+    return (*plain, *(names[one] + names[two] + letter for one, two in last for letter in "qrb"))
 
 
-def _rays(square: int) -> int:
-    """The squares that a queen reaches on an empty board, as bits."""
-    return int(
-        chess.BB_RANK_ATTACKS[square][0] | chess.BB_FILE_ATTACKS[square][0] | chess.BB_DIAG_ATTACKS[square][0]
-    )
+def _shift(start: int, end: int) -> tuple[int, int]:
+    return end % 8 - start % 8, end // 8 - start // 8
 
 
 @cache
@@ -159,19 +161,13 @@ def successors(row: Rows) -> dict[int, Rows]:
 def policy_map() -> NDArray[np.int64]:
     """Where each move is in the output of a convolutional policy, as index `[1858]` into its planes `[80, 8, 8]`.
 
-    A plane is a direction and a distance of a queen, a knight's jump, or a promotion; a square is the move's first.
+    The plane is the move's direction, the square in it the move's first.
     """
-    queen = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]
-    knight = [(1, 2), (2, 1), (2, -1), (1, -2), (-1, -2), (-2, -1), (-2, 1), (-1, 2)]
-    planes = [(x * n, y * n, "") for x, y in queen for n in range(1, 8)]
-    planes += [(x, y, "") for x, y in knight]
-    planes += [(x, 1, letter) for x in (-1, 0, 1) for letter in "rbq"]
-    numbers = {shift: plane for plane, shift in enumerate(planes)}
-    places = [
-        (numbers[end % 8 - start % 8, end // 8 - start // 8, move[4:]], start)
+    found = [
+        _directions()[(*_shift(start, end), move[4:])] * 64 + start
         for move, (start, end) in zip(moves(), ends().tolist(), strict=True)
     ]
-    return np.array([plane * 64 + start for plane, start in places])
+    return np.array(found)
 
 
 def planes(rows: Rows) -> NDArray[np.float32]:

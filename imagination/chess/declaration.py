@@ -49,7 +49,7 @@ PROBE = Declaration(
     shown=("probe_accuracy", "changed", "successor", "flips", "flips_random"),
     metrics={
         "probe_accuracy": "share of right squares; lens, tuned: of positions where the move is Stockfish's",
-        "baseline_usual": "the same for always saying the most frequent square, or for repeating the board",
+        "usual": "the same for always saying the most frequent square, or for repeating the board",
         "changed": "board: share of right squares among those that change (repeating the board has 0)",
         "successor": "board, ply 1: how often the board after Stockfish's move is the likeliest of all legal ones",
         "successor_mrr": "the mean reciprocal rank of that board",

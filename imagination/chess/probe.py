@@ -17,15 +17,13 @@ from imagination.chess.config import ProbeConfig
 from imagination.chess.network import frozen
 from imagination.chess.positions import Positions
 from imagination.function import DONE
-from imagination.probing import Linear, Ridge, reciprocal_rank, split
+from imagination.probing import Deal, Ridge, reciprocal_rank
 from imagination.probing import frozen as activations
 from imagination.runner import Run, Runner
 from imagination.schema import ConfigError
 
 PLIES = 3
 _AT_ONCE = 512
-_CHECKED = 0.1
-"""Share of all games on which a probe's penalty is chosen."""
 _TRIED = 2000
 """Most test positions for which all next boards are ranked, or whose layer is changed."""
 
@@ -90,10 +88,10 @@ class Probes:
     """The probes of one layer on one deal of the games to training and test."""
 
     def __init__(self, layer: Layer, config: ProbeConfig) -> None:
-        self._layer, self._seed = layer, config.seed
+        self._layer = layer
         games = torch.from_numpy(layer.held.games[layer.at])
-        fitted = (config.share * (1 - _CHECKED), config.share * _CHECKED)
-        self._fit, self._check, self._test = split(games, seed=config.seed, shares=fitted)
+        self._deal = Deal(layer.features, games, share=config.share, seed=config.seed)
+        self._test = self._deal.test
         if not len(self._test):
             raise ConfigError(
                 f"share: {config.share} of {len(games.unique())} games leaves none for the test"
@@ -110,10 +108,6 @@ class Probes:
             "cause": self._cause,
         }
         return measures[config.target](config)
-
-    @cached_property
-    def _ridge(self) -> Ridge:
-        return Ridge(self._layer.features[self._fit])
 
     @cached_property
     def _legal(self) -> Tensor:
@@ -141,41 +135,24 @@ class Probes:
         found = self._layer.held.rows[self._layer.at + ply, :64]
         return torch.from_numpy((boards.turned(found) if ply % 2 else found).astype(np.int64))
 
-    def _probe(self, right: Tensor, classes: int, *, shuffled: bool = False) -> Linear:
-        """The probe of these classes `[N, ...]`, by least squares on a one-hot code of them."""
-        learned = torch.cat([self._fit, self._check])
-        if shuffled:
-            order = torch.randperm(len(learned), generator=torch.Generator().manual_seed(self._seed))
-            right = right.clone()
-            right[learned] = right[learned[order]]
-        device = self._layer.features.device
-        targets = F.one_hot(right[self._fit], classes).flatten(1).float().to(device)
-        wanted, features = right[self._check].to(device), self._layer.features[self._check]
-
-        def score(probe: Linear) -> float:
-            return _share(_classes(probe(features), wanted).argmax(-1) == wanted)
-
-        return self._ridge.fit(targets, score=score)
+    def _tested(self, right: Tensor, classes: int, config: ProbeConfig) -> Tensor:
+        """The scores of a probe of these classes `[N, ...]` in the test's positions."""
+        probe = self._deal.classifier(right, classes, shuffled=config.shuffled)
+        return self._deal.scores(probe, self._layer.features[self._test], right[self._test])
 
     def _square(self, config: ProbeConfig) -> Metrics:
         right = self._squares(config.target, config.ply)
-        probe = self._probe(right, 64, shuffled=config.shuffled)
-        found = probe(self._layer.features[self._test]).argmax(1).cpu()
-        usual = right[self._fit].mode().values
-        return {
-            "probe_accuracy": _share(found == right[self._test]),
-            "baseline_usual": _share(right[self._test] == usual),
-        }
+        found, wanted = self._tested(right, 64, config).argmax(-1), right[self._test]
+        usual = right[self._deal.fit].mode().values
+        return {"probe_accuracy": _share(found == wanted), "usual": _share(wanted == usual)}
 
     def _board(self, config: ProbeConfig) -> Metrics:
-        right = self._after(config.ply)
-        probe = self._probe(right, boards.CLASSES, shuffled=config.shuffled)
-        scores = _classes(probe(self._layer.features[self._test]), right[self._test]).cpu()
-        now = torch.from_numpy(self._layer.rows[self._test.numpy(), :64].astype(np.int64))
-        found, wanted = scores.argmax(-1) == right[self._test], right[self._test]
+        after, now = self._after(config.ply), self._after(0)[self._test]
+        scores, wanted = self._tested(after, boards.CLASSES, config), after[self._test]
+        found = scores.argmax(-1) == wanted
         metrics = {
             "probe_accuracy": _share(found),
-            "baseline_usual": _share(now == wanted),
+            "usual": _share(now == wanted),
             "changed": _share(found[now != wanted]),
         }
         return metrics | (self._successors(scores) if config.ply == 1 else {})
@@ -213,9 +190,12 @@ class Probes:
         def squares(x: Tensor) -> Tensor:
             return x.reshape(len(x), channels, 64).movedim(1, 2).flatten(0, 1)
 
-        check, last = squares(self._layer.features[self._check]), squares(self._layer.last[self._check])
-        lens = Ridge(squares(self._layer.features[self._fit])).fit(
-            squares(self._layer.last[self._fit]), score=lambda one: -F.mse_loss(one(check), last).item()
+        check, last = (
+            squares(self._layer.features[self._deal.check]),
+            squares(self._layer.last[self._deal.check]),
+        )
+        lens = Ridge(squares(self._layer.features[self._deal.fit])).fit(
+            squares(self._layer.last[self._deal.fit]), score=lambda one: -F.mse_loss(one(check), last).item()
         )
         return lens(squares(features)).reshape(-1, 64, channels).movedim(1, 2).flatten(1)
 
@@ -226,7 +206,7 @@ class Probes:
         legal, chosen = self._legal[left].cpu().numpy(), self._chosen[left].cpu().numpy()
         others = np.array([_other(mask, move, rng) for mask, move in zip(legal, chosen, strict=True)])
         features = self._layer.features[self._test[left.cpu()]]
-        probes = [self._probe(self._squares(target, 1), 64) for target in ("from", "to")]
+        probes = [self._deal.classifier(self._squares(target, 1), 64) for target in ("from", "to")]
         ends = boards.ends()
         steps = sum(
             probe.weights.T[ends[others, side]] - probe.weights.T[ends[chosen, side]]
@@ -281,11 +261,6 @@ class ProbeRunner(Runner):
 
 
 RUNNER = ProbeRunner()
-
-
-def _classes(scores: Tensor, like: Tensor) -> Tensor:
-    """Scores `[N, K]` by class last: `[N, classes]`, or `[N, 64, classes]` for boards."""
-    return scores.reshape(*like.shape, -1)
 
 
 def _other(legal: NDArray[np.bool_], move: int, rng: np.random.Generator) -> int:
