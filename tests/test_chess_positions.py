@@ -65,7 +65,7 @@ def test_followed_keeps_to_the_game() -> None:
 def test_stockfish_takes_the_queen() -> None:
     # Black's queen on d5 is attacked by the rook on d1, and nothing protects it.
     with stockfish.player(version="15.1", nodes=500) as player:
-        move, chances = player.best(chess.Board("7k/8/8/3q4/8/8/6PP/3R3K w - - 0 1"), 0)
+        move, chances = player(chess.Board("7k/8/8/3q4/8/8/6PP/3R3K w - - 0 1"), 0)
     assert move.uci() == "d1d5"
     assert chances.wins > 900
 

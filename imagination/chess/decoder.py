@@ -17,7 +17,6 @@ from imagination.function import FunctionRecorder
 from imagination.probing import split
 
 PLIES = 3
-_AT_ONCE = 512
 _SAVE_EVERY = 20
 
 
@@ -129,16 +128,10 @@ def _decoded(network: Network, decoder: nn.Module, rows: boards.Rows) -> boards.
     """The boards that every layer gives, `[layers, N, 64]`."""
     parts = []
     with torch.no_grad():
-        for part in np.split(rows, range(_AT_ONCE, len(rows), _AT_ONCE)):
-            layers = network.layers(network.encode(part))
-            parts.append(torch.stack([decoder(layer).argmax(1).flatten(1) for layer in layers]).cpu())
+        for planes in network.batches(rows):
+            found = [decoder(layer).argmax(1).flatten(1) for layer in network.layers(planes)]
+            parts.append(torch.stack(found).cpu())
     return torch.cat(parts, 1).numpy().astype(np.uint8)
-
-
-def _line(held: Positions, at: NDArray[np.int64], ply: int) -> boards.Rows:
-    """The boards `[N, 64]` this many plies later, as the players see them who move at `at`."""
-    found = held.rows[at + ply, :64]
-    return boards.turned(found) if ply % 2 else found
 
 
 def _score(
@@ -152,7 +145,7 @@ def _score(
     found, now = _decoded(network, decoder, held.rows[at]), held.rows[at, :64]
     recorder.metric("present", (found[0] == now).mean())
     for ply in range(1, PLIES + 1):
-        after = _line(held, at, ply)
+        after = held.after(at, ply)
         right, differs = found == after, after != now
         by_layer = {"squares": right.mean((1, 2)), "changed": right[:, differs].mean(1)}
         for name, values in by_layer.items():
@@ -173,7 +166,7 @@ def _show(
     """Leaves one position, its decoded boards by layer, and the boards that follow (none if the config names it)."""
     row = boards.encode(boards.parse(config.fen)) if config.fen else held.rows[at]
     plies = range(1, PLIES + 1 if not config.fen else 1)
-    line = [_line(held, np.array([at]), ply)[0] for ply in plies]
+    line = [held.after(np.array([at]), ply)[0] for ply in plies]
     recorder.sample(
         "boards",
         {

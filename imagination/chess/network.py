@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from imagination.runner import Needed
 
 POLICY_PLANES = 80
 """Planes of the policy's last convolution; the moves are in the first 73."""
+AT_ONCE = 512
+"""Positions that are evaluated in one forward pass."""
 VALUE_PLANES, VALUE_WIDTH = 32, 128
 
 
@@ -94,6 +97,10 @@ class Network(nn.Module):
         """The input planes of positions, on this network's device."""
         made = boards.planes(rows) if self.planes == boards.PLANES else boards.leela_planes(rows)
         return torch.from_numpy(made).to(self.places.device, memory_format=torch.channels_last)
+
+    def batches(self, rows: boards.Rows) -> Iterator[Tensor]:
+        """The same in parts that fit the memory."""
+        yield from map(self.encode, np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)))
 
 
 def new(config: NetworkConfig) -> Network:

@@ -55,6 +55,11 @@ class Positions:
         same = np.roll(self.games, -plies) == self.games
         return np.flatnonzero(last & same)
 
+    def after(self, at: NDArray[np.int64], ply: int) -> boards.Rows:
+        """The boards `[N, 64]` this many plies after some positions, as the players see them who move there."""
+        found = self.rows[at + ply, :64]
+        return boards.turned(found) if ply % 2 else found
+
 
 def run(config: PositionsConfig, recorder: FunctionRecorder) -> None:
     """Plays the games, and leaves the artifacts `played` and `held`."""
@@ -93,7 +98,7 @@ def _play(stockfish: Player, config: PositionsConfig, *, rng: np.random.Generato
     moves: list[int] = []
     chances: list[list[float]] = []
     while len(moves) < config.plies and not board.is_game_over(claim_draw=True):
-        move, wdl = stockfish.best(board, number)
+        move, wdl = stockfish(board, number)
         rows.append(boards.encode(board))
         moves.append(boards.index(board, move))
         chances.append([part / wdl.total() for part in wdl])

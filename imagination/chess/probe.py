@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from imagination.chess import boards
 from imagination.chess.config import ProbeConfig
-from imagination.chess.network import frozen
+from imagination.chess.network import AT_ONCE, frozen
 from imagination.chess.positions import Positions
 from imagination.function import DONE
 from imagination.probing import Deal, Ridge, reciprocal_rank
@@ -23,7 +23,6 @@ from imagination.runner import Run, Runner
 from imagination.schema import ConfigError
 
 PLIES = 3
-_AT_ONCE = 512
 _TRIED = 2000
 """Most test positions for which all next boards are ranked, or whose layer is changed."""
 
@@ -49,7 +48,9 @@ class Layer:
         self.number = config.layer
         self.held = Positions.of(run.needs["positions"].arrays("held"))
         self.at = self.held.followed(PLIES)
-        self.features = activations(self._input() if config.features == "input" else self._batches())
+        is_input = config.features == "input"
+        planes = torch.from_numpy(boards.planes(self.rows)).to(device)
+        self.features = activations([planes] if is_input else self._read(config.layer))
 
     @property
     def rows(self) -> boards.Rows:
@@ -60,7 +61,7 @@ class Layer:
     def last(self) -> Tensor:
         """The network's last layer `[N, D]`, from the features."""
         return activations(
-            self.network.after(x, self.number) for x in self.maps(self.features).split(_AT_ONCE)
+            self.network.after(x, self.number) for x in self.maps(self.features).split(AT_ONCE)
         )
 
     def maps(self, features: Tensor) -> Tensor:
@@ -70,18 +71,11 @@ class Layer:
     def moves(self, features: Tensor) -> Tensor:
         """The policy `[N, 1858]` if the last layer is this."""
         with torch.no_grad():
-            return torch.cat([self.network.moves(x) for x in self.maps(features).split(_AT_ONCE)])
+            return torch.cat([self.network.moves(x) for x in self.maps(features).split(AT_ONCE)])
 
-    def _parts(self) -> Iterator[boards.Rows]:
-        yield from np.split(self.rows, range(_AT_ONCE, len(self.at), _AT_ONCE))
-
-    def _input(self) -> Iterator[Tensor]:
-        for part in self._parts():
-            yield torch.from_numpy(boards.planes(part)).to(self.network.places.device)
-
-    def _batches(self) -> Iterator[Tensor]:
-        for part in self._parts():
-            yield next(itertools.islice(self.network.layers(self.network.encode(part)), self.number, None))
+    def _read(self, layer: int) -> Iterator[Tensor]:
+        for planes in self.network.batches(self.rows):
+            yield next(itertools.islice(self.network.layers(planes), layer, None))
 
 
 class Probes:
@@ -132,8 +126,7 @@ class Probes:
 
     def _after(self, ply: int) -> Tensor:
         """The board after this many plies, as the player to move now sees it, int64 `[N, 64]`."""
-        found = self._layer.held.rows[self._layer.at + ply, :64]
-        return torch.from_numpy((boards.turned(found) if ply % 2 else found).astype(np.int64))
+        return torch.from_numpy(self._layer.held.after(self._layer.at, ply).astype(np.int64))
 
     def _tested(self, right: Tensor, classes: int, config: ProbeConfig) -> Tensor:
         """The scores of a probe of these classes `[N, ...]` in the test's positions."""
@@ -225,7 +218,7 @@ class Probes:
     def _moved(self, features: Tensor) -> Tensor:
         """The policy after the layer has these values."""
         layer = self._layer
-        parts = layer.maps(features).split(_AT_ONCE)
+        parts = layer.maps(features).split(AT_ONCE)
         return layer.moves(activations(layer.network.after(part, layer.number) for part in parts))
 
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import chess
@@ -34,22 +34,13 @@ def check() -> None:
     find()
 
 
-class Player:
-    """Stockfish in one thread, with a new memory for every game; so equal games have equal moves."""
-
-    def __init__(self, engine: chess.engine.SimpleEngine, *, nodes: int) -> None:
-        self._engine, self._limit = engine, chess.engine.Limit(nodes=nodes)
-
-    def best(self, board: chess.Board, game: int) -> tuple[chess.Move, chess.engine.Wdl]:
-        """The move that it plays, and how it sees the player's chances of a win, a draw and a loss, in thousandths."""
-        played = self._engine.play(board, self._limit, game=game, info=chess.engine.INFO_SCORE)
-        assert played.move is not None
-        return played.move, played.info["score"].relative.wdl(model="sf15.1", ply=board.ply())
+Player = Callable[[chess.Board, int], tuple[chess.Move, chess.engine.Wdl]]
+"""The best move of a position in the game of this number, and the player's chances in thousandths."""
 
 
 @contextmanager
 def player(*, version: str, nodes: int) -> Iterator[Player]:
-    """Starts Stockfish, and ends it.
+    """Starts Stockfish in one thread, with a new memory for every game, so that equal games have equal moves.
 
     Raises:
         ConfigError: it is not installed, or has another version.
@@ -62,4 +53,11 @@ def player(*, version: str, nodes: int) -> Iterator[Player]:
                 "or set stockfish to the one here"
             )
         engine.configure({"Threads": 1, "Hash": _HASH_MB})
-        yield Player(engine, nodes=nodes)
+        limit = chess.engine.Limit(nodes=nodes)
+
+        def best(board: chess.Board, game: int) -> tuple[chess.Move, chess.engine.Wdl]:
+            played = engine.play(board, limit, game=game, info=chess.engine.INFO_SCORE)
+            assert played.move is not None
+            return played.move, played.info["score"].relative.wdl(model="sf15.1", ply=board.ply())
+
+        yield best

@@ -16,7 +16,6 @@ from imagination.function import FunctionRecorder
 
 SAVE_EVERY = 20
 """Steps between two offers of a checkpoint, because a GPU must copy it."""
-EVALUATED_AT_ONCE = 512
 
 
 def run(config: NetworkConfig, recorder: FunctionRecorder) -> None:
@@ -54,8 +53,8 @@ def policy(model: Network, rows: boards.Rows) -> tuple[Tensor, Tensor]:
     """The logits of the moves `[N, 1858]` and the expected scores `[N]`, on the CPU."""
     moves, scores = [], []
     with torch.no_grad():
-        for part in np.split(rows, range(EVALUATED_AT_ONCE, len(rows), EVALUATED_AT_ONCE)):
-            logits, values = model(model.encode(part))
+        for planes in model.batches(rows):
+            logits, values = model(planes)
             moves.append(logits.cpu())
             win, draw, _ = values.softmax(1).cpu().unbind(1)
             scores.append(win + draw / 2)
