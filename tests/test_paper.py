@@ -124,9 +124,12 @@ def test_the_sides_of_an_effect_are_filters_on_config_keys(effect: Effect) -> No
         where.apply(side.where, frame)
 
 
+CHESS = ["chess_paper", "chess"]
+
+
 def test_a_table_by_its_name() -> None:
     assert numbers.chosen("table3") == ["table3"]
-    assert numbers.chosen("all") == [*(f"table{n}" for n in (1, 2, 3, 4)), "learning_order", "signs"]
+    assert numbers.chosen("all") == [*(f"table{n}" for n in (1, 2, 3, 4)), "learning_order", "signs", *CHESS]
 
 
 @pytest.mark.parametrize(
@@ -142,4 +145,4 @@ def test_unknown_tables(name: str | None, says: str) -> None:
     with pytest.raises(StoreError) as caught:
         numbers.chosen(name)
     assert says in str(caught.value)
-    assert str(caught.value).endswith("signs, all")
+    assert str(caught.value).endswith("signs, chess_paper, chess, all")

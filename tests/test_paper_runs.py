@@ -56,6 +56,8 @@ def test_every_number_has_the_runs_that_its_spec_wants(db: SqlStore) -> None:
     """In one store and after one launch; the ablations' runs count in no table."""
     train(db, "paper")
     for table, of_table in numbers.TABLES.items():
+        if table.startswith("chess"):
+            continue  # `paper` is without chess
         for number, (preset, kept, run) in zip(of_table, found(db, table), strict=True):
             wanted = PAIRS[str(number.cell["effect"])] if table == "signs" else number.runs
             if (number.table, number.cell.get("ae")) == ("table3", False):

@@ -60,6 +60,7 @@ PROBE = Declaration(
         "flips_random": "the same with random directions of equal length",
     },
     runner="imagination.chess.probe:RUNNER",
+    numbers="imagination.chess.paper:PAPER",
     pack=100,
 )
 
@@ -83,4 +84,5 @@ DECODER = Declaration(
         "steps": "training steps when the run ended",
     },
     function="imagination.chess.decoder:run",
+    numbers="imagination.chess.paper:PAPER",
 )

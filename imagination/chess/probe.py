@@ -91,9 +91,9 @@ class Probes:
                 f"share: {config.share} of {len(games.unique())} games leaves none for the test"
             )
 
-    def measure(self, config: ProbeConfig) -> Metrics:
+    def measure(self, run: Run) -> Metrics:
         """The metrics of one run."""
-        measures: dict[str, Callable[[ProbeConfig], Metrics]] = {
+        measures: dict[str, Callable[[Run], Metrics]] = {
             "from": self._square,
             "to": self._square,
             "board": self._board,
@@ -101,7 +101,7 @@ class Probes:
             "tuned": self._lens,
             "cause": self._cause,
         }
-        return measures[config.target](config)
+        return measures[run.config.target](run)
 
     @cached_property
     def _legal(self) -> Tensor:
@@ -133,13 +133,16 @@ class Probes:
         probe = self._deal.classifier(right, classes, shuffled=config.shuffled)
         return self._deal.scores(probe, self._layer.features[self._test], right[self._test])
 
-    def _square(self, config: ProbeConfig) -> Metrics:
-        right = self._squares(config.target, config.ply)
-        found, wanted = self._tested(right, 64, config).argmax(-1), right[self._test]
+    def _square(self, run: Run) -> Metrics:
+        right = self._squares(run.config.target, run.config.ply)
+        scores, wanted = self._tested(right, 64, run.config), right[self._test]
+        board = self._layer.rows[self._test[0], :64]
+        run.recorder.sample("heat", {"board": board, "scores": scores[0].numpy(), "right": wanted[0].numpy()})
         usual = right[self._deal.fit].mode().values
-        return {"probe_accuracy": _share(found == wanted), "usual": _share(wanted == usual)}
+        return {"probe_accuracy": _share(scores.argmax(-1) == wanted), "usual": _share(wanted == usual)}
 
-    def _board(self, config: ProbeConfig) -> Metrics:
+    def _board(self, run: Run) -> Metrics:
+        config: ProbeConfig = run.config
         after, now = self._after(config.ply), self._after(0)[self._test]
         scores, wanted = self._tested(after, boards.CLASSES, config), after[self._test]
         found = scores.argmax(-1) == wanted
@@ -168,7 +171,8 @@ class Probes:
             "chance_mrr": _mean([float((1 / np.arange(1, count + 1)).mean()) for count in counts]),
         }
 
-    def _lens(self, config: ProbeConfig) -> Metrics:
+    def _lens(self, run: Run) -> Metrics:
+        config: ProbeConfig = run.config
         features = self._layer.features[self._test]
         found = self._best(
             self._layer.moves(self._tuned(features) if config.target == "tuned" else features)
@@ -192,8 +196,9 @@ class Probes:
         )
         return lens(squares(features)).reshape(-1, 64, channels).movedim(1, 2).flatten(1)
 
-    def _cause(self, config: ProbeConfig) -> Metrics:
+    def _cause(self, run: Run) -> Metrics:
         """Flips to another legal move, along the probes' directions of it and along random ones."""
+        config: ProbeConfig = run.config
         rng = np.random.default_rng([config.seed, config.layer])
         left = (self._legal.sum(1) > 1).nonzero()[:_TRIED, 0]
         legal, chosen = self._legal[left].cpu().numpy(), self._chosen[left].cpu().numpy()
@@ -245,7 +250,7 @@ class ProbeRunner(Runner):
             for run in members:
                 if stop():
                     return False
-                for name, value in probes.measure(run.config).items():
+                for name, value in probes.measure(run).items():
                     run.recorder.metric(name, value)
                 now = time.monotonic()
                 run.recorder.finish(DONE, seconds=now - began, weights={})
