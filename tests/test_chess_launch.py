@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import leela_helpers
 import numpy as np
 import pytest
 from chess_helpers import needs_stockfish
+from slurm_helpers import launch as launch_on_slurm
+from slurm_helpers import wait_for_states
 from sweep_helpers import RESULTS, answer, opened, run
 
+from results_db.contract import State
 from sweeps.spec.load import expand_spec
 
 SPEC = Path(__file__).with_name("chess_tiny.yaml")
@@ -139,3 +143,24 @@ def test_without_stockfish_the_launch_says_how_to_install_it(tmp_path, monkeypat
     said = launch(tmp_path, "chess_tiny.yaml")
     assert said.code == 2
     assert "sudo apt-get install stockfish" in said.err
+
+
+def test_without_the_package_chess_the_launch_names_it(tmp_path, monkeypatch) -> None:
+    for name in [name for name in sys.modules if name.startswith(("chess", "imagination.chess."))]:
+        if not name.endswith(("config", "declaration")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "chess", None)
+    shutil.copy(SPEC, tmp_path)
+    said = launch(tmp_path, "chess_tiny.yaml")
+    assert said.code == 2
+    assert "experiment 'chess_positions' needs a package that is not installed here, chess;" in said.err
+
+
+@pytest.mark.slow
+@needs_stockfish
+def test_the_chain_is_trained_on_slurm(slurm, tmp_path) -> None:
+    (tmp_path / "s.yaml").write_text(SPEC.read_text() + "launcher: {cpus_per_task: 1}\n")
+    assert launch_on_slurm(tmp_path).json["submitted"] == 34
+    wait_for_states(tmp_path, State.COMPLETED)
+    with closing(opened(tmp_path)) as store:
+        assert len(store.runs()) == 34

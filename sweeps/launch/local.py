@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from imagination import registry
+from imagination.schema import ConfigError
 from jobs.pack import Pack
 from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts
@@ -31,6 +32,7 @@ def launch_locally(
     machine = local_resources(launcher, workers=options.workers)
     machines = on_this_machine(machine)
     with prepare(spec, expansion, options, machines=machines, recover=_recover) as ready:
+        _check_machine(ready.packs)
         display = Display(
             [[run.run_id for run in pack.runs] for pack in ready.packs],
             workers=ready.expected.workers,
@@ -45,7 +47,6 @@ def launch_locally(
             for run in cell.runs
         }
         local = LocalLauncher(ready.store, machine=machine, display=display, labels=labels)
-        _check_machine(ready.packs)
         ready.stage()
         if ready.packs:
             with display:
@@ -59,8 +60,13 @@ def _check_machine(packs: Sequence[Pack]) -> None:
     """Raises ConfigError if this machine lacks what runs of these packs use."""
     for name in {str(run.config["experiment"]) for pack in packs for run in pack.runs}:
         path = registry.declaration(name).ready
-        if path:
-            registry.load(path)()
+        try:
+            if path:
+                registry.load(path)()
+        except ImportError as error:
+            raise ConfigError(
+                f"experiment '{name}' needs a package that is not installed here, {error.name}; install it with pip"
+            ) from None
 
 
 def _recover(store: Store) -> Sequence[str]:
