@@ -78,10 +78,10 @@ def _train(
         board_loss = loss.item()
         if config.adversary:
             fake = decoder(torch.cat(layers[1:])).softmax(1)
-            real = F.one_hot(_classes(others[:, :64], recorder.device), boards.CLASSES).movedim(-1, 1).float()
             loss = loss + config.adv_weight * F.softplus(-discriminator(fake)).mean()
         _update(optimizers["generator"], loss)
         if config.adversary:
+            real = F.one_hot(_classes(others[:, :64], recorder.device), boards.CLASSES).movedim(-1, 1).float()
             known, judged = discriminator(real), discriminator(fake.detach())
             _update(optimizers["judge"], F.softplus(-known).mean() + F.softplus(judged).mean())
         step += 1

@@ -172,11 +172,9 @@ class Probes:
         }
 
     def _lens(self, run: Run) -> Metrics:
-        config: ProbeConfig = run.config
         features = self._layer.features[self._test]
-        found = self._best(
-            self._layer.moves(self._tuned(features) if config.target == "tuned" else features)
-        ).cpu()
+        last = self._tuned(features) if run.config.target == "tuned" else features
+        found = self._best(self._layer.moves(last)).cpu()
         moves = torch.from_numpy(self._layer.held.moves[self._layer.at[self._test.numpy()]])
         return {"probe_accuracy": _share(found == moves), "agreement": _share(found == self._chosen.cpu())}
 
@@ -187,13 +185,11 @@ class Probes:
         def squares(x: Tensor) -> Tensor:
             return x.reshape(len(x), channels, 64).movedim(1, 2).flatten(0, 1)
 
-        check, last = (
-            squares(self._layer.features[self._deal.check]),
-            squares(self._layer.last[self._deal.check]),
+        fit, check = (
+            [squares(x[part]) for x in (self._layer.features, self._layer.last)]
+            for part in (self._deal.fit, self._deal.check)
         )
-        lens = Ridge(squares(self._layer.features[self._deal.fit])).fit(
-            squares(self._layer.last[self._deal.fit]), score=lambda one: -F.mse_loss(one(check), last).item()
-        )
+        lens = Ridge(fit[0]).fit(fit[1], score=lambda one: -F.mse_loss(one(check[0]), check[1]).item())
         return lens(squares(features)).reshape(-1, 64, channels).movedim(1, 2).flatten(1)
 
     def _cause(self, run: Run) -> Metrics:
