@@ -12,6 +12,9 @@ from results_db.paper.compare import compare
 from results_db.store.sql import SqlStore, open_store
 
 
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
+
 @pytest.fixture
 def db() -> SqlStore:
     return open_store(None, create=True)

@@ -1,5 +1,7 @@
 """The chess experiments, as the rest of the program knows them. Torch-free."""
 
+from typing import Any
+
 from imagination.chess.config import (
     DECODER_PRESETS,
     NETWORK_PRESETS,
@@ -10,6 +12,14 @@ from imagination.chess.config import (
     ProbeConfig,
 )
 from imagination.declaration import Declaration, Gate
+
+_PICTURES: dict[str, Any] = {
+    "figures": {
+        "chess-boards": "imagination.chess.figures:chess_boards",
+        "chess-heat": "imagination.chess.figures:chess_heat",
+    },
+    "analyses": {"chess-layers": "imagination.chess.figures:LAYERS"},
+}
 
 POSITIONS = Declaration(
     name="chess_positions",
@@ -61,6 +71,7 @@ PROBE = Declaration(
     },
     runner="imagination.chess.probe:RUNNER",
     numbers="imagination.chess.paper:PAPER",
+    **_PICTURES,
     pack=100,
 )
 
@@ -85,4 +96,5 @@ DECODER = Declaration(
     },
     function="imagination.chess.decoder:run",
     numbers="imagination.chess.paper:PAPER",
+    **_PICTURES,
 )

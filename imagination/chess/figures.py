@@ -1,0 +1,137 @@
+"""The figures of chess: decoded boards, accuracy by layer, and a probe's heat. Imports nothing slow."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from imagination.figures import Analysis, Drawn, FigureError, Findings, Stored, Table
+from imagination.intervals import Interval, mean_interval
+
+if TYPE_CHECKING:  # slow to import
+    from imagination.recorder import Arrays
+
+_MEASURED = {
+    "from": ["probe_accuracy"],
+    "to": ["probe_accuracy"],
+    "board": ["changed", "successor"],
+    "lens": ["probe_accuracy"],
+    "tuned": ["probe_accuracy"],
+    "cause": ["flips", "flips_random"],
+}
+"""The metrics of each target that change from layer to layer."""
+
+
+class Line(NamedTuple):
+    """Means over runs by layer: what is asked, and of what features or by which metric."""
+
+    asked: str
+    of: str
+    by_layer: Mapping[int, Interval]
+    runs: int
+
+
+def chess_boards(run: Stored) -> Drawn:
+    """Draw a position of a chess_decoder run, the boards that it decodes from each layer, and the boards that follow.
+
+    The player to move has the white pieces. Frames mark squares that differ from the present board.
+
+    Example: imagine-results figure chess-boards 1a2b3c -o boards.png
+    """
+    from imagination.chess import drawing
+
+    return Drawn(drawing.boards(_sample(run, "boards")))
+
+
+def chess_heat(run: Stored) -> Drawn:
+    """Draw what a probe of `from` or `to` says of each square of one position; a frame marks the right square.
+
+    Example: imagine-results figure chess-heat 1a2b3c
+    """
+    from imagination.chess import drawing
+
+    title = f"{run.config['target']}-square of ply {run.config['ply']}, layer {run.config['layer']}"
+    return Drawn(drawing.heat(_sample(run, "heat"), title=title))
+
+
+def chess_layers(runs: Sequence[Stored]) -> Findings:
+    """Print and draw what chess probes and decoders find in each layer, with intervals over runs.
+
+    Layer 0 is the first convolution. `input` are the input planes, which have no layers.
+
+    Example: imagine-results chess-layers --where 'target=from or target=board'
+    """
+    from imagination.chess import drawing
+
+    lines = collect(runs)
+    rows = [
+        {"asked": line.asked, "of": line.of, "layer": layer, "runs": line.runs, **one.columns("mean")}
+        for line in lines
+        for layer, one in sorted(line.by_layer.items())
+    ]
+    layers = sorted({layer for line in lines for layer in line.by_layer})
+    shown = [
+        {"asked": line.asked, "of": line.of, **{str(at): one.text() for at, one in line.by_layer.items()}}
+        for line in lines
+    ]
+    return Findings(
+        runs=[run.name for run in runs if _values(run)],
+        facts={"layers": rows},
+        table=Table(rows, ["asked", "of", "layer", "runs", "mean", "mean_low", "mean_high"]),
+        shown=[Table(shown, ["asked", "of", *map(str, layers)])],
+        draw=partial(drawing.curves, [line[:3] for line in lines]),
+    )
+
+
+LAYERS = Analysis(chess_layers, title="Chess: what each layer knows of the moves to come")
+
+
+def collect(runs: Sequence[Stored]) -> list[Line]:
+    """The lines of these runs, in the order of their first runs."""
+    found: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        for asked, of, layer, value in _values(run):
+            found[asked, of][layer].append(value)
+    return [
+        Line(
+            asked,
+            of,
+            {at: mean_interval(values) for at, values in layers.items()},
+            max(map(len, layers.values())),
+        )
+        for (asked, of), layers in found.items()
+    ]
+
+
+def _values(run: Stored) -> list[tuple[str, str, int, float]]:
+    """What a run says of layers: what was asked, of what, the layer, the value."""
+    if run.config["experiment"] == "chess_decoder":
+        return list(_decoded(run))
+    if run.config["experiment"] != "chess_probe":
+        return []
+    target, features = str(run.config["target"]), str(run.config["features"])
+    of = "shuffled" if run.config["shuffled"] else features
+    asked, layer = f"{target}, ply {run.config['ply']}", int(run.config["layer"])
+    found = {name: run.metrics[name] for name in _MEASURED[target] if name in run.metrics}
+    if target == "cause":
+        return [(target, name, layer, value) for name, value in found.items()]
+    return [
+        (asked if name == "probe_accuracy" else f"{asked}: {name}", of, layer, value)
+        for name, value in found.items()
+    ]
+
+
+def _decoded(run: Stored) -> Iterator[tuple[str, str, int, float]]:
+    of = "adversary" if run.config["adversary"] else "no adversary"
+    for ply in (1, 2, 3):
+        layers, values = run.traces.get(f"changed_{ply}", ((), ()))
+        yield from (
+            (f"decoder, ply {ply}: changed", of, at, value) for at, value in zip(layers, values, strict=True)
+        )
+
+
+def _sample(run: Stored, name: str) -> "Arrays":
+    found = run.sample(name)
+    if found is None:
+        raise FigureError(f"run {run.name} of {run.config['experiment']} left no {name}; choose another run")
+    return found
