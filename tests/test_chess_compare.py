@@ -11,7 +11,6 @@ from results_db.contract import NewSweep, PlannedRun, RunRecord
 from results_db.paper.compare import compare
 from results_db.store.sql import SqlStore, open_store
 
-
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from imagination.schema import RunConfig, Scalar, need, require, setting
+from imagination.schema import RunConfig, Scalar, need, plain, require, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,22 +136,15 @@ class ProbeConfig(FrozenConfig):
             f"layer: {self.layer} with features 'input'; the input has no layers, so set layer to 0",
             keys=("layer", "features"),
         )
-        squares = ("from", "to", "board")
-        require(
-            self.ply == 1 or self.target in squares,
-            f"ply: {self.ply} with target '{self.target}', which is about the next move; set ply to 1",
-            keys=("ply", "target"),
-        )
-        require(
-            self.features == "trained" or self.target in squares,
-            f"features: '{self.features}' with target '{self.target}', which needs the trained network's layers",
-            keys=("features", "target"),
-        )
-        require(
-            not self.shuffled or self.target in squares,
-            f"shuffled: true with target '{self.target}'; shuffle the targets from, to or board",
-            keys=("shuffled", "target"),
-        )
+        if self.target in ("lens", "tuned", "cause"):
+            for key, only in {"ply": 1, "features": "trained", "shuffled": False}.items():
+                given = getattr(self, key)
+                require(
+                    given == only,
+                    f"{key}: {plain(given)} with target '{self.target}', which is about the network's next move; "
+                    f"set {key} to {plain(only)}",
+                    keys=(key, "target"),
+                )
 
     @override
     def check_blocks(self, blocks: int) -> None:

@@ -1,6 +1,6 @@
 """`chess_decoder`: the paper's procedure, one decoder of boards for all layers of a frozen network (section 3.3)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -27,10 +27,93 @@ def run(config: DecoderConfig, recorder: FunctionRecorder) -> None:
     at = held.followed(PLIES)
     learned, tested = split(torch.from_numpy(held.games[at]), seed=config.seed, shares=(config.share,))
     torch.manual_seed(config.seed)
-    decoder = _decoder(network.filters, config.width).to(recorder.device)
-    _train(config, recorder, network, decoder, held[at[learned.numpy()]])
-    _score(recorder, network, decoder, held, at[tested.numpy()])
-    _show(config, recorder, network, decoder, held, int(at[tested[0]]))
+    decoding = _Decoding(config, recorder, network)
+    decoding.train(held.rows[at[learned.numpy()]])
+    decoding.score(held, at[tested.numpy()])
+    decoding.show(held, at[tested.numpy()[:1]])
+
+
+class _Decoding:
+    """The frozen network, and the decoder of its layers."""
+
+    def __init__(self, config: DecoderConfig, recorder: FunctionRecorder, network: Network) -> None:
+        self._config, self._recorder, self._network = config, recorder, network
+        self._decoder = _decoder(network.filters, config.width).to(recorder.device)
+
+    def train(self, learned: boards.Rows) -> None:
+        """Trains the decoder on these positions."""
+        config, recorder = self._config, self._recorder
+        judge = _discriminator(config.width).to(recorder.device)
+        optimizers = {
+            name: torch.optim.Adam(module.parameters(), lr=config.lr, betas=(0.5, 0.99))
+            for name, module in {"generator": self._decoder, "judge": judge}.items()
+        }
+        parts = ({"decoder": self._decoder, "discriminator": judge}, optimizers)
+        step = 0 if recorder.restored is None else saving.restore(recorder.restored, *parts)
+        for rows, others in _batches(config, learned, step=step):
+            if step % _SAVE_EVERY == 0 or recorder.stopping:
+                recorder.checkpoint(saving.state(step, *parts))
+            with torch.no_grad():
+                layers = list(self._network.layers(self._network.encode(rows)))
+            loss = self._board_loss(layers, rows)
+            board_loss = loss.item()
+            if config.adversary:
+                fake = self._decoder(torch.cat(layers[1:])).softmax(1)
+                loss = loss + config.adv_weight * F.softplus(-judge(fake)).mean()
+            _update(optimizers["generator"], loss)
+            if config.adversary:
+                real = F.one_hot(self._classes(others[:, :64]), boards.CLASSES).movedim(-1, 1).float()
+                known, judged = judge(real), judge(fake.detach())
+                _update(optimizers["judge"], F.softplus(-known).mean() + F.softplus(judged).mean())
+            step += 1
+            if step % config.trace_every == 0:
+                recorder.progress(step, {"loss": board_loss})
+                recorder.trace("loss", step, board_loss)
+        recorder.metric("steps", step)
+
+    def score(self, held: Positions, at: NDArray[np.int64]) -> None:
+        """Leaves metrics, and traces whose steps are layers."""
+        found, now = self._decoded(held.rows[at]), held.rows[at, :64]
+        self._recorder.metric("present", (found[0] == now).mean())
+        for ply in range(1, PLIES + 1):
+            after = held.after(at, ply)
+            right, differs = found == after, after != now
+            by_layer = {"squares": right.mean((1, 2)), "changed": right[:, differs].mean(1)}
+            for name, values in by_layer.items():
+                for layer, value in enumerate(values):
+                    self._recorder.trace(f"{name}_{ply}", layer, value)
+                self._recorder.metric(f"{name}_{ply}", values[1:].max())
+            self._recorder.metric(f"copy_{ply}", 1 - differs.mean())
+
+    def show(self, held: Positions, at: NDArray[np.int64]) -> None:
+        """Leaves one position, its boards by layer, and those that follow (none if the config names it)."""
+        fen = self._config.fen
+        row = boards.encode(boards.parse(fen)) if fen else held.rows[at[0]]
+        line = [] if fen else [held.after(at, ply)[0] for ply in range(1, PLIES + 1)]
+        following = np.array(line, np.uint8).reshape(-1, 64)
+        decoded = self._decoded(row[None])[:, 0]
+        self._recorder.sample("boards", {"board": row[:64], "decoded": decoded, "line": following})
+
+    def _board_loss(self, layers: Sequence[Tensor], rows: boards.Rows) -> Tensor:
+        """The cross-entropy of the present board at the first layer, and of the next one at the last."""
+        loss = F.cross_entropy(self._decoder(layers[0]), self._classes(rows[:, :64]))
+        if not self._config.next_board:
+            return loss
+        chosen = self._classes(_chosen(self._network, layers[-1], rows))
+        return loss + F.cross_entropy(self._decoder(layers[-1]), chosen)
+
+    def _classes(self, squares: boards.Rows) -> Tensor:
+        """Squares `[N, 64]` as classes int64 `[N, 8, 8]`."""
+        return torch.from_numpy(squares.astype(np.int64)).reshape(-1, 8, 8).to(self._recorder.device)
+
+    def _decoded(self, rows: boards.Rows) -> boards.Rows:
+        """The boards that every layer gives, `[layers, N, 64]`."""
+        parts = []
+        with torch.no_grad():
+            for planes in self._network.batches(rows):
+                found = [self._decoder(layer).argmax(1).flatten(1) for layer in self._network.layers(planes)]
+                parts.append(torch.stack(found).cpu())
+        return torch.cat(parts, 1).numpy().astype(np.uint8)
 
 
 def _decoder(filters: int, width: int) -> nn.Module:
@@ -50,45 +133,6 @@ def _discriminator(width: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(8 * width, 1),
     )
-
-
-def _train(
-    config: DecoderConfig,
-    recorder: FunctionRecorder,
-    network: Network,
-    decoder: nn.Module,
-    learned: Positions,
-) -> None:
-    discriminator = _discriminator(config.width).to(recorder.device)
-    optimizers = {
-        name: torch.optim.Adam(module.parameters(), lr=config.lr, betas=(0.5, 0.99))
-        for name, module in {"generator": decoder, "judge": discriminator}.items()
-    }
-    parts = ({"decoder": decoder, "discriminator": discriminator}, optimizers)
-    step = 0 if recorder.restored is None else saving.restore(recorder.restored, *parts)
-    for rows, others in _batches(config, learned.rows, step=step):
-        if step % _SAVE_EVERY == 0 or recorder.stopping:
-            recorder.checkpoint(saving.state(step, *parts))
-        with torch.no_grad():
-            layers = list(network.layers(network.encode(rows)))
-        loss = F.cross_entropy(decoder(layers[0]), _classes(rows[:, :64], recorder.device))
-        if config.next_board:
-            following = _classes(_chosen(network, layers[-1], rows), recorder.device)
-            loss = loss + F.cross_entropy(decoder(layers[-1]), following)
-        board_loss = loss.item()
-        if config.adversary:
-            fake = decoder(torch.cat(layers[1:])).softmax(1)
-            loss = loss + config.adv_weight * F.softplus(-discriminator(fake)).mean()
-        _update(optimizers["generator"], loss)
-        if config.adversary:
-            real = F.one_hot(_classes(others[:, :64], recorder.device), boards.CLASSES).movedim(-1, 1).float()
-            known, judged = discriminator(real), discriminator(fake.detach())
-            _update(optimizers["judge"], F.softplus(-known).mean() + F.softplus(judged).mean())
-        step += 1
-        if step % config.trace_every == 0:
-            recorder.progress(step, {"loss": board_loss})
-            recorder.trace("loss", step, board_loss)
-    recorder.metric("steps", step)
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -117,61 +161,3 @@ def _chosen(network: Network, last: Tensor, rows: boards.Rows) -> boards.Rows:
         board.push(legal[max(legal, key=logits.__getitem__)])
         found.append(boards.squares(board, player=True))
     return np.array(found)
-
-
-def _classes(squares: boards.Rows, device: torch.device) -> Tensor:
-    """Squares `[N, 64]` as classes int64 `[N, 8, 8]`."""
-    return torch.from_numpy(squares.astype(np.int64)).reshape(-1, 8, 8).to(device)
-
-
-def _decoded(network: Network, decoder: nn.Module, rows: boards.Rows) -> boards.Rows:
-    """The boards that every layer gives, `[layers, N, 64]`."""
-    parts = []
-    with torch.no_grad():
-        for planes in network.batches(rows):
-            found = [decoder(layer).argmax(1).flatten(1) for layer in network.layers(planes)]
-            parts.append(torch.stack(found).cpu())
-    return torch.cat(parts, 1).numpy().astype(np.uint8)
-
-
-def _score(
-    recorder: FunctionRecorder,
-    network: Network,
-    decoder: nn.Module,
-    held: Positions,
-    at: NDArray[np.int64],
-) -> None:
-    """Metrics, and traces whose steps are layers."""
-    found, now = _decoded(network, decoder, held.rows[at]), held.rows[at, :64]
-    recorder.metric("present", (found[0] == now).mean())
-    for ply in range(1, PLIES + 1):
-        after = held.after(at, ply)
-        right, differs = found == after, after != now
-        by_layer = {"squares": right.mean((1, 2)), "changed": right[:, differs].mean(1)}
-        for name, values in by_layer.items():
-            for layer, value in enumerate(values):
-                recorder.trace(f"{name}_{ply}", layer, value)
-            recorder.metric(f"{name}_{ply}", values[1:].max())
-        recorder.metric(f"copy_{ply}", 1 - differs.mean())
-
-
-def _show(
-    config: DecoderConfig,
-    recorder: FunctionRecorder,
-    network: Network,
-    decoder: nn.Module,
-    held: Positions,
-    at: int,
-) -> None:
-    """Leaves one position, its decoded boards by layer, and the boards that follow (none if the config names it)."""
-    row = boards.encode(boards.parse(config.fen)) if config.fen else held.rows[at]
-    plies = range(1, PLIES + 1 if not config.fen else 1)
-    line = [held.after(np.array([at]), ply)[0] for ply in plies]
-    recorder.sample(
-        "boards",
-        {
-            "board": row[:64],
-            "decoded": _decoded(network, decoder, row[None])[:, 0],
-            "line": np.array(line, np.uint8).reshape(-1, 64),
-        },
-    )
