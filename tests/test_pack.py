@@ -9,6 +9,8 @@ from sweep_helpers import ids, small
 
 from imagination.life.config import LifeStateConfig
 from imagination.schema import pack_keys
+from jobs.config import resolve
+from jobs.identity import run_id
 from jobs.pack import Pack, Task, group
 from results_db.contract import Attempt, PlannedRun
 
@@ -32,6 +34,20 @@ def test_of_size_one_every_run_is_a_pack() -> None:
     runs = [small(seed=seed) for seed in range(3)]
     assert group(runs, size=1) == [Pack((run,)) for run in runs]
     assert group([], size=4) == []
+
+
+def test_an_experiment_may_declare_larger_packs() -> None:
+    """Probes of one layer share the network's forward pass."""
+    needs = dict.fromkeys(("network", "positions"), "0" * 64)
+    configs = [
+        resolve("chess_probe", "default", needs, {"layer": at, "seed": seed})
+        for at in (0, 1)
+        for seed in (0, 1)
+    ]
+    probes = [PlannedRun(run_id(config), config) for config in configs]
+    runs = [small(), *probes, small(seed=1)]
+    assert [len(pack.runs) for pack in group(runs, size=1, declared=True)] == [1, 2, 2, 1]
+    assert [len(pack.runs) for pack in group(runs, size=1)] == [1] * 6
 
 
 def test_what_may_differ_inside_a_pack_and_what_may_not() -> None:
