@@ -75,7 +75,9 @@ WITHOUT_CODE = "Results are read without the code of an experiment"
         ("results_db/query/gate.py", "import results_db.spool.records", "The floors of results_db"),
         ("jobs/pack.py", "def late():\n    import jobs.entry", "The floors of jobs"),
         ("imagination/recorder.py", "import imagination.training.loop", "The floors of imagination"),
-        ("imagination/life/rules.py", "import imagination.life.networks", "The floors of an environment"),
+        ("imagination/life/rules.py", "import imagination.life.networks", "The floors of life"),
+        ("imagination/chess/boards.py", "import imagination.chess.network", "The floors of chess"),
+        ("imagination/chess/figures.py", "def late():\n    import torch", TORCH),
     ],
 )
 def test_a_wrong_import_breaks_its_contract(tree, file, line, contract) -> None:
