@@ -18,7 +18,7 @@ from imagination.life.config import (
     LifeCountConfig,
     LifeStateConfig,
 )
-from imagination.schema import ConfigError, Scalar, coerce, keys
+from imagination.schema import ConfigError, Scalar, coerce, keys, needs
 from jobs import hydra_config
 from jobs.config import RunSettings, resolve
 
@@ -131,11 +131,13 @@ def test_the_preset_adam_is_the_defaults(config_type: type[LifeConfig]) -> None:
 
 @pytest.mark.parametrize("experiment", registry.names())
 def test_the_docs_list_every_value_of_every_preset(experiment: str) -> None:
-    docs = " ".join((Path(__file__).parents[1] / "docs" / "experiments.md").read_text().split())
+    folder = Path(__file__).parents[1] / "docs"
+    docs = " ".join(" ".join((folder / page).read_text() for page in ("experiments.md", "chess.md")).split())
     names = list(registry.declaration(experiment).presets)
-    configs = [resolve(experiment, name) for name in names]
+    given = dict.fromkeys(needs(registry.config_type(experiment)), "0" * 64)
+    configs = [resolve(experiment, name, given) for name in names]
     assert f"| `{experiment}` | {' | '.join(f'`{name}`' for name in names)} |" in docs
-    for key in configs[0].keys() - {"experiment", "preset", "gol", "model_t", "gan", "seed"}:
+    for key in configs[0].keys() - {"experiment", "preset", "gol", "model_t", "gan", "seed", *given}:
         found = [config[key] for config in configs]
         told = [str(value).lower() if isinstance(value, bool | str) else f"{value:g}" for value in found]
         assert f"| {key} | {' | '.join(told)} |" in docs or (
