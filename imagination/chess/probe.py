@@ -234,6 +234,7 @@ class ProbeRunner(Runner):
         device: torch.device,
         stop: Callable[[], bool],
         checkpoint_every_s: float,
+        slots: int | None = None,
     ) -> bool:
         began = time.monotonic()
         layer: Layer | None = None
