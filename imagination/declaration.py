@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from imagination.schema import ConfigError, RunConfig, Scalar, added, build, coerce, keys, needs, require
 
@@ -32,6 +32,13 @@ class Gate:
 
     def __str__(self) -> str:
         return f"{self.metric} >= {self.least:g}"
+
+
+class Command(NamedTuple):
+    """A figure or an analysis: the name of its code, and the line of help that lists of commands show."""
+
+    code: str
+    about: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +79,8 @@ class Declaration:
     ready: str = ""
     pack: int = 1
     numbers: str = ""
-    figures: Mapping[str, str] = field(default_factory=dict)
-    analyses: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, Command] = field(default_factory=dict)
+    analyses: Mapping[str, Command] = field(default_factory=dict)
     gallery: str = ""
 
     @property
@@ -130,8 +137,11 @@ class Declaration:
         _require(bool(self.runner) != bool(self.function), "give either runner or function")
         odd = [name for name in (*self.figures, *self.analyses) if not _COMMAND.fullmatch(name)]
         _require(not odd, f"figures and analyses have {odd}; a name has a-z, 0-9 and -, at most 40")
+        commands = (*self.figures.items(), *self.analyses.items())
+        odd = [name for name, one in commands if not isinstance(one, Command) or "\n" in one.about]
+        _require(not odd, f"{', '.join(odd)} is no Command with a line of help")
         paths = (self.runner, self.function, self.ready, self.numbers, self.gallery)
-        for path in filter(None, (*paths, *self.figures.values(), *self.analyses.values())):
+        for path in filter(None, (*paths, *(one.code for _, one in commands))):
             _require(_DOTTED.fullmatch(path), f"'{path}' is not of the form module:name")
         _require(self.presets, "presets is empty; give at least {'default': {}}")
         given = dict.fromkeys(needs(self.config), "0" * 64)

@@ -6,9 +6,9 @@ A declaration names them. `results_db` finds the runs, makes a command of each, 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from imagination.schema import Scalar
+from imagination.schema import Scalar, require
 
 if TYPE_CHECKING:  # slow to import
     import numpy as np
@@ -111,9 +111,73 @@ class Option:
     high: float | None = None
 
 
+class OwnOption(NamedTuple):
+    """An option that the function of a figure or of an analysis adds to its command."""
+
+    default: Scalar
+    said: Option
+
+
 def takes_one_run(function: Callable[..., Any]) -> bool:
     """Whether the function of a figure is of one run: its first parameter is then `run`, else `runs`."""
     return next(iter(inspect.signature(function).parameters)) == "run"
+
+
+def own_options(function: Callable[..., Any]) -> dict[str, OwnOption]:
+    """The options of a function: every parameter but the first, by name.
+
+    Raises:
+        ConfigError: it is no function of runs and options.
+    """
+    _require(callable(function), "it is no function")
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    is_of_runs = parameters and parameters[0].name in ("run", "runs")
+    _require(is_of_runs, "its first parameter is not run or runs")
+    return {one.name: _option(one) for one in parameters[1:]}
+
+
+def _option(parameter: inspect.Parameter) -> OwnOption:
+    said = getattr(parameter.annotation, "__metadata__", ())
+    option = next((one for one in said if isinstance(one, Option)), Option(""))
+    default, of = parameter.default, f"its parameter {parameter.name}"
+    _require(type(default) in (bool, int, float, str), f"{of} has no default of type bool, int, float or str")
+    _require(default is not True, f"{of} is True by default, so no option could change it")
+    is_bounded = option.low is not None or option.high is not None
+    _require(not is_bounded or type(default) in (int, float), f"{of} has bounds, but is no number")
+    return OwnOption(default, option)
+
+
+def check_figure(code: Any) -> None:
+    """Check the code of a figure.
+
+    Raises:
+        ConfigError: see `own_options`.
+    """
+    own_options(code)
+
+
+def check_analysis(code: Any) -> None:
+    """Check the code of an analysis.
+
+    Raises:
+        ConfigError: it is no `Analysis` of a function of runs.
+    """
+    _require(isinstance(code, Analysis), "it is no Analysis")
+    own_options(code.function)
+    _require(not takes_one_run(code.function), "its function takes one run; an analysis takes runs")
+
+
+def check_gallery(code: Any) -> None:
+    """Check the code of a gallery.
+
+    Raises:
+        ConfigError: it is no `Gallery`.
+    """
+    _require(isinstance(code, Gallery), "it is no Gallery")
+
+
+def _require(holds: object, message: str) -> None:
+    require(bool(holds), message, keys=("experiment",))
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """How the numbers of a paper are written down, so that stored runs can be compared with them. Torch-free."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from imagination.schema import Scalar
+from imagination.schema import Scalar, require
 
 
 @dataclass(frozen=True)
@@ -12,9 +12,9 @@ class Number:
     """One number of the paper.
 
     Attributes:
-        table: a name in `TABLES`: a table of the paper, its learning order, or `signs`.
-        quantity: the metric or lead whose mean it is, or the `effect`, a mean difference of two metrics.
-        cell: the group columns of its runs, with their values.
+        table: the table that it is in, a name in `Paper.tables`.
+        quantity: the metric whose mean it is, or a name for what is `derived` or for an `effect`.
+        cell: the group columns of its runs, with their values; of an effect its row's labels.
         value: the number.
         runs: the number of its runs; null where the paper does not say.
         sources: where its runs come from; the first is the one to launch.
@@ -24,6 +24,7 @@ class Number:
             of quantities to `Derived`.
         beside: for a derived quantity: the quantity of the same table that it is compared with. Runs differ in length,
             so not the values are judged, but the ratio of the two shares.
+        effect: for a mean difference in pairs of runs: its two sides.
         side: its column, if the quantities of a cell stand side by side in one row.
         short: the group columns whose values alone name a cell in figures, as in 3/2.
         baselines: the metrics of trivial solutions, of which the best is shown beside it.
@@ -40,6 +41,7 @@ class Number:
     alike: Sequence[str] = ()
     derived: str = ""
     beside: str = ""
+    effect: "Effect | None" = None
     side: str = ""
     short: Sequence[str] = ()
     baselines: Sequence[str] = ()
@@ -99,9 +101,35 @@ class Paper:
     Attributes:
         tables: the numbers of each table, in the paper's order.
         about: what each table shows, in one line.
-        effects: the claims that the table `signs` is about, by name.
     """
 
     tables: Mapping[str, Sequence[Number]]
     about: Mapping[str, str]
-    effects: Mapping[str, Effect] = field(default_factory=dict)
+
+    def check(self, *, keys: Collection[str], metrics: Collection[str]) -> None:
+        """Check that the tables can be compared with runs that have these config keys and metrics.
+
+        Raises:
+            ConfigError: they cannot; one line says where.
+        """
+        for name, numbers in self.tables.items():
+            _require(name != "all" and name in self.about, f"about has no line for table '{name}'")
+            _require(numbers, f"table '{name}' is empty")
+            for number in numbers:
+                of = f"'{number.quantity}' of table '{name}'"
+                _require(number.table == name, f"{of} says that it is of table '{number.table}'")
+                _require(number.sources, f"{of} has no sources")
+                if not number.effect:
+                    strange = [key for key in number.cell if key not in keys]
+                    _require(not strange, f"{of} has the cell key {', '.join(strange)}, which no config has")
+                if number.derived:
+                    beside = [one for one in numbers if one.quantity == number.beside]
+                    _require(len(beside) == 1, f"{of} needs one number beside it, and has {len(beside)}")
+                elif not number.effect:
+                    named = [number.quantity, *number.baselines, *filter(None, [number.ceiling])]
+                    strange = [metric for metric in named if metric not in metrics]
+                    _require(not strange, f"{of} needs {', '.join(strange)}, which metrics lacks")
+
+
+def _require(holds: object, message: str) -> None:
+    require(bool(holds), message, keys=("experiment",))

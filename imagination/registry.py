@@ -7,16 +7,26 @@ declaration up imports no torch.
 import functools
 import importlib
 import logging
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from imagination.declaration import Declaration
+from imagination.figures import FigureError
 from imagination.schema import ConfigError, Scalar, nearest
 
 log = logging.getLogger(__name__)
 
 GROUP = "imagine_sweep.experiments"
+
+Result = TypeVar("Result")
+
+
+class CodeError(FigureError):
+    """Code that a declaration names is wrong: one line that says which code, and why."""
+
 
 _OWN = {
     "life_state": "imagination.life.declaration:STATE",
@@ -121,15 +131,51 @@ def load(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def load_or_warn(path: str) -> Any | None:
-    """The object that `module:name` names; None, with a warning, if it cannot be imported.
+def load_or_warn(path: str, check: Callable[[Any], object]) -> Any | None:
+    """The object that `module:name` names; None, with a warning, if it cannot be imported or `check` refuses it.
 
-    For code without which results can be read, such as figures.
+    For code without which results can be read, such as figures. `check` raises a ConfigError that says why.
     """
     try:
-        return load(path)
+        found = load(path)
     except (Exception, SystemExit) as error:  # whatever a foreign module raises
         log.warning("%s cannot be imported: %s: %s; left out", path, type(error).__name__, error)
+        return None
+    try:
+        check(found)
+    except (Exception, SystemExit) as error:
+        why = error if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        log.warning("%s: %s; left out", path, why)
+        return None
+    return found
+
+
+def call(path: str, code: Callable[[], Result], wanted: type[Result]) -> Result:
+    """What declared code gives, which must be of the type `wanted`.
+
+    Raises:
+        FigureError: the code raises one.
+        CodeError: it raises something else, or gives something else.
+    """
+    try:
+        given = code()
+    except FigureError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever foreign code raises
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        raise CodeError(f"{path} raised {type(error).__name__}: {error} ({where})") from error
+    if not isinstance(given, wanted):
+        raise CodeError(f"{path} returned {type(given).__name__} instead of {wanted.__name__}")
+    return given
+
+
+def call_or_warn(path: str, code: Callable[[], Result], wanted: type[Result]) -> Result | None:
+    """See `call`; None, with a warning, instead of a CodeError."""
+    try:
+        return call(path, code, wanted)
+    except CodeError as error:
+        log.warning("%s; left out", error)
         return None
 
 

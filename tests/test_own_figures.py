@@ -18,7 +18,9 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
 Capsys = pytest.CaptureFixture[str]
 
 PARITY = {"experiment": "parity", "preset": "default", "bits": 3, "width": 4, "lr": 0.5, "max_steps": 200}
-WITHOUT = "no installed experiment has a figure 'loss', and this store has runs of parity: "
+WITHOUT = (
+    "unknown command 'loss'; valid commands: cells, key, packs, steps, strip; a figure of an experiment that"
+)
 
 
 def add_parity(db: str) -> None:

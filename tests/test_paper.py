@@ -117,7 +117,7 @@ def test_the_specs_of_a_number_ship() -> None:
     assert {spec for source in sources for spec in (source.spec, *source.specs)} <= shipped().keys()
 
 
-@pytest.mark.parametrize("effect", numbers.EFFECTS.values())
+@pytest.mark.parametrize("effect", [number.effect for number in numbers.TABLES["signs"]])
 def test_the_sides_of_an_effect_are_filters_on_config_keys(effect: Effect) -> None:
     frame = pd.DataFrame({key: [1] for key in keys(config_type("life_state"))} | {"ae": True, "rnn": True})
     for side in (effect.first, effect.second):

@@ -11,14 +11,26 @@ from imagination.chess.config import (
     PositionsConfig,
     ProbeConfig,
 )
-from imagination.declaration import Declaration, Gate
+from imagination.declaration import Command, Declaration, Gate
 
 _PICTURES: dict[str, Any] = {
     "figures": {
-        "chess-boards": "imagination.chess.figures:chess_boards",
-        "chess-heat": "imagination.chess.figures:chess_heat",
+        "chess-boards": Command(
+            "imagination.chess.figures:chess_boards",
+            "Draw a position of a chess_decoder run, the boards that it decodes from each layer, and the boards that "
+            "follow.",
+        ),
+        "chess-heat": Command(
+            "imagination.chess.figures:chess_heat",
+            "Draw what a probe of `from` or `to` says of each square of one position; a frame marks the right square.",
+        ),
     },
-    "analyses": {"chess-layers": "imagination.chess.figures:LAYERS"},
+    "analyses": {
+        "chess-layers": Command(
+            "imagination.chess.figures:LAYERS",
+            "Print and draw what chess probes and decoders find in each layer, with intervals over runs.",
+        )
+    },
 }
 
 POSITIONS = Declaration(

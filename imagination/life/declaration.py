@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from imagination.declaration import Declaration, Gate
+from imagination.declaration import Command, Declaration, Gate
 from imagination.life.config import (
     LIFE_COUNT_PRESETS,
     LIFE_STATE_PRESETS,
@@ -19,8 +19,15 @@ _TRAINING = {
 }
 
 _PICTURES: dict[str, Any] = {
-    "figures": {"strip": "imagination.life.figures:strip"},
-    "analyses": {"trace": "imagination.life.figures:TRACE"},
+    "figures": {
+        "strip": Command(
+            "imagination.life.figures:strip",
+            "Draw true states above decoded ones, from the first to the final one.",
+        )
+    },
+    "analyses": {
+        "trace": Command("imagination.life.figures:TRACE", "Print and draw the learning order of runs.")
+    },
     "gallery": "imagination.life.figures:GALLERY",
 }
 

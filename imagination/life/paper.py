@@ -119,8 +119,10 @@ def _sources(table: str, cell: Mapping[str, Scalar]) -> list[Source]:
 
 def _about(quantity: str, cell: Mapping[str, Scalar]) -> dict[str, Any]:
     """How a number is judged and shown."""
-    if "effect" in cell or quantity in _LEADS:
-        return _LEADS.get(quantity, {})
+    if "effect" in cell:
+        return {"effect": _EFFECTS[str(cell["effect"])]}
+    if quantity in _LEADS:
+        return _LEADS[quantity]
     return {
         "side": {"metric_plain": "plain", "metric_adv": "adversarial"}.get(quantity, ""),
         "short": ["gol", "model_t"],
@@ -139,5 +141,4 @@ PAPER = Paper(
         for table, rows in _ROWS.items()
     },
     about=_ABOUT,
-    effects=_EFFECTS,
 )

@@ -1,22 +1,32 @@
 """Commands that experiments declare: their own figures and analyses, each a function of stored runs.
 
-They come from installed code alone, by the names in its declarations; a store names no code.
+They come from installed code alone, by the names in its declarations; a store names no code. Commands are listed by
+what the declarations say, and the code is imported when a command runs or shows its own help.
 """
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
+from click.core import ParameterSource
 from typing_extensions import override
 
 from imagination import registry
-from imagination.figures import Analysis, Drawn, FigureError, Option, takes_one_run
+from imagination.figures import (
+    Analysis,
+    Drawn,
+    FigureError,
+    Findings,
+    OwnOption,
+    check_analysis,
+    check_figure,
+    own_options,
+    takes_one_run,
+)
 from results_db import console
 from results_db.cli import options
 from results_db.contract import StoreError
@@ -32,23 +42,100 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Kind = Literal["figures", "analyses"]
+Result = TypeVar("Result")
 
+_ONE = {"figures": "a figure", "analyses": "an analysis"}
 _RUN = "RUN is a run id or its first characters."
 _RUNS = f"{_RUN} Without a RUN, the runs are the kept runs that --where and --sweep choose."
 
 
 @dataclass
-class Declared:
-    """What a name means: the code, and the experiments that declare it."""
+class Entry:
+    """One meaning of a name: the code, its line of help, and the experiments that declare it."""
 
-    name: str
     path: str
+    about: str
     experiments: list[str]
 
     @property
     def of(self) -> str:
         """Its experiments in words."""
         return " and ".join(self.experiments)
+
+
+@dataclass
+class Loaded:
+    """An entry with its code: a function, or an analysis with its function."""
+
+    entry: Entry
+    code: Any
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function that draws or finds."""
+        return self.code.function if isinstance(self.code, Analysis) else self.code
+
+    @property
+    def options(self) -> dict[str, OwnOption]:
+        """See `own_options`."""
+        return own_options(self.function)
+
+    def call(
+        self, wanted: type[Result], runs: "Stored | Sequence[Stored]", given: Mapping[str, Any]
+    ) -> Result:
+        """What the function gives.
+
+        Raises:
+            StoreError: it raises something, or gives something else.
+        """
+        return _called(self.entry.path, lambda: self.function(runs, **self._values(given)), wanted)
+
+    def _values(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of its options: those of the command line, else its defaults."""
+        context, own = click.get_current_context(), self.options
+        chosen = [name for name in given if context.get_parameter_source(name) != ParameterSource.DEFAULT]
+        for name in chosen:
+            if name not in own:
+                raise click.UsageError(f"{_flag(name)} is no option for runs of {self.entry.of}", context)
+        return {name: given[name] if name in chosen else one.default for name, one in own.items()}
+
+
+@dataclass
+class Declared:
+    """A declared name, and its meanings: experiments may give one name to different code."""
+
+    name: str
+    loaded: list[Loaded]
+
+    @property
+    def of(self) -> str:
+        """The experiments in words."""
+        return " and ".join(one.entry.of for one in self.loaded)
+
+    @property
+    def experiments(self) -> list[str]:
+        """The experiments that declare the name."""
+        return [name for one in self.loaded for name in one.entry.experiments]
+
+    @property
+    def options(self) -> dict[str, OwnOption]:
+        """The options of all."""
+        return {name: one for loaded in reversed(self.loaded) for name, one in loaded.options.items()}
+
+    def meant(self, experiments: Sequence[str]) -> Loaded:
+        """The code for runs of these experiments; the first if they are of none.
+
+        Raises:
+            StoreError: they have different code of this name.
+        """
+        found = [one for one in self.loaded if {*one.entry.experiments} & {*experiments}] or self.loaded[:1]
+        if len(found) > 1:
+            of = " and ".join(one.entry.of for one in found)
+            raise StoreError(
+                f"the runs are of {of}, and '{self.name}' is different for them; choose runs of one of them, such as "
+                f"--where 'experiment={found[0].entry.experiments[0]}'"
+            )
+        return found[0]
 
 
 class DeclaredGroup(console.ConsoleGroup):
@@ -65,7 +152,7 @@ class DeclaredGroup(console.ConsoleGroup):
         own = super().get_command(ctx, cmd_name)
         if own is not None or cmd_name not in self._declared(ctx):
             return own
-        return _command(self.kind, self._declared(ctx)[cmd_name])
+        return _Lazy(self.kind, cmd_name, self._declared(ctx)[cmd_name])
 
     @override
     def resolve_command(
@@ -73,28 +160,29 @@ class DeclaredGroup(console.ConsoleGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
-        except click.UsageError:
-            if self.kind == "figures" and (absent := _absent(ctx, args)):
-                raise StoreError(
-                    f"no installed experiment has a figure '{args[0]}', and this store has runs of "
-                    f"{', '.join(absent)}: figures of its own need the package that adds it; install it"
-                ) from None
+        except click.UsageError as error:
+            if not args[0].startswith("-"):
+                hint = f"{_ONE[self.kind]} of an experiment that is not installed needs its package"
+                raise click.UsageError(f"{error.message}; {hint}", ctx) from None
             raise
 
-    def _declared(self, ctx: click.Context) -> dict[str, Declared]:
-        """The declared names. Of two codes for one name, the experiment that is listed first has it."""
+    def _declared(self, ctx: click.Context) -> dict[str, list[Entry]]:
+        """The declared names with their meanings. A command of our own keeps its name."""
         key = f"{__name__}.{self.kind}"
         if key not in ctx.meta:
-            found: dict[str, Declared] = ctx.meta.setdefault(key, {})
+            found: dict[str, dict[str, Entry]] = {}
             for declared in registry.declarations():
-                for name, path in getattr(declared, self.kind).items():
-                    known = found.setdefault(name, Declared(name, path, []))
-                    if known.path == path:
-                        known.experiments.append(declared.name)
-                    else:
+                for name, (path, about) in getattr(declared, self.kind).items():
+                    if super().get_command(ctx, name) is not None:
                         log.warning(
-                            "'%s' of experiment '%s' is left out: %s has it", name, declared.name, known.of
+                            "'%s' of experiment '%s' is left out: it is a general command",
+                            name,
+                            declared.name,
                         )
+                        continue
+                    entry = found.setdefault(name, {}).setdefault(path, Entry(path, about, []))
+                    entry.experiments.append(declared.name)
+            ctx.meta[key] = {name: list(entries.values()) for name, entries in found.items()}
         return ctx.meta[key]  # type: ignore[no-any-return]
 
 
@@ -104,57 +192,104 @@ class AnalysisGroup(DeclaredGroup):
     kind: Kind = "analyses"
 
 
-def _command(kind: Kind, declared: Declared) -> click.Command | None:
-    """The command of a declared name; None, with a warning, if its code cannot be had."""
-    code = registry.load_or_warn(declared.path)
-    if code is None:
-        return None
+class _Lazy(click.Command):
+    """A declared command in a list. It becomes the whole command when it is called."""
+
+    def __init__(self, kind: Kind, name: str, entries: Sequence[Entry]) -> None:
+        super().__init__(name, help=_summary(entries))
+        self._kind, self._entries = kind, entries
+
+    @override
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        command = _command(self._kind, str(self.name), self._entries)
+        return command.make_context(info_name, args, parent, **extra)
+
+
+def _summary(entries: Sequence[Entry]) -> str:
+    return " ".join(dict.fromkeys(entry.about for entry in entries))
+
+
+def _command(kind: Kind, name: str, entries: Sequence[Entry]) -> click.Command:
+    """The command of a declared name, of the code that can be had. A warning names what is left out, and why.
+
+    Raises:
+        StoreError: no code can be had.
+    """
+    check = check_analysis if kind == "analyses" else check_figure
+    found: list[Loaded] = []
+    for entry in entries:
+        code = registry.load_or_warn(entry.path, check)
+        if code is not None and _fits(one := Loaded(entry, code), found):
+            found.append(one)
+    if not found:
+        raise StoreError(
+            f"'{name}' has no code that works; mend or update {entries[0].path.partition('.')[0]}"
+        )
+    declared = Declared(name, found)
     if kind == "analyses":
-        return _analysis(declared, code)
-    return _of_one(declared, code) if takes_one_run(code) else _of_several(declared, code)
+        return _analysis(declared)
+    return _of_one(declared) if takes_one_run(found[0].function) else _of_several(declared)
 
 
-def _of_one(declared: Declared, function: Callable[..., Drawn]) -> click.Command:
+def _fits(one: Loaded, others: Sequence[Loaded]) -> bool:
+    """Whether its options are none of ours, and it can be one command with the other code of this name."""
+    own = one.options
+    why = [f"{_flag(name)} is an option of all such commands" for name in own if _flag(name) in _TAKEN]
+    for other in others[:1]:
+        path, theirs = other.entry.path, other.options
+        if takes_one_run(one.function) != takes_one_run(other.function):
+            why.append(f"it must take a run, or runs, as {path} does, which has the same name")
+        differ = [name for name in own if name in theirs and _type(own[name]) is not _type(theirs[name])]
+        why += [f"{_flag(name)} has another type in {path}, which has the same name" for name in differ]
+    for reason in why[:1]:
+        log.warning("%s: %s; left out", one.entry.path, reason)
+    return not why
+
+
+def _of_one(declared: Declared) -> click.Command:
     @options.output_options
     @console.json_option
     @console.db_option
     def command(*, run: str, place: options.Place, as_json: bool, db: str | None, **given: Any) -> None:
         from results_db.views.stored import named
 
-        with options.reading(db) as store, _errors():
+        with options.reading(db) as store:
             stored = named(store, store.find(run))
             _check(declared, [stored])
-            drawn = function(stored, **given)
+            one = declared.meant([str(stored.config["experiment"])])
+            drawn = one.call(Drawn, stored, given)
         shown = {"run_id": stored.run_id}
         _save(drawn, place(_file(declared, stored.name, *_words(given))), shown, as_json=as_json)
 
-    about = f"{_RUN} Without -o the file is {_file(declared, 'RUN', *_own_names(function))}."
-    return _made(declared, function, click.argument("run")(command), about)
+    about = f"{_RUN} Without -o the file is {_file(declared, 'RUN', *_own_names(declared))}."
+    return _made(declared, click.argument("run")(command), about)
 
 
-def _of_several(declared: Declared, function: Callable[..., Drawn]) -> click.Command:
+def _of_several(declared: Declared) -> click.Command:
     @options.choice_options(gate=True)
     @options.output_options
     @console.json_option
     def command(
         *, runs: tuple[str, ...], choice: options.Choice, place: options.Place, as_json: bool, **given: Any
     ) -> None:
-        with choice.reading() as store, _errors():
-            _, stored = _chosen(store, declared, runs, choice)
+        with choice.reading() as store:
+            one, _, stored = _chosen(store, declared, runs, choice)
             if not stored:
                 raise StoreError(f"no kept run of {declared.of}{choice} is stored; see imagine-results runs")
-            drawn = function(stored, **given)
+            drawn = one.call(Drawn, stored, given)
         shown = {"runs": [one.run_id for one in stored]}
         _save(drawn, place(_file(declared, *_words(given))), shown, as_json=as_json)
 
-    about = f"{_RUNS} Without -o the file is {_file(declared, *_own_names(function))}."
-    return _made(declared, function, _RUN_ARGUMENTS(command), about)
+    about = f"{_RUNS} Without -o the file is {_file(declared, *_own_names(declared))}."
+    return _made(declared, _RUN_ARGUMENTS(command), about)
 
 
-def _analysis(declared: Declared, analysis: Analysis) -> click.Command:
+def _analysis(declared: Declared) -> click.Command:
     @options.choice_options(gate=True)
     @options.output_options
-    @click.option("--no-plot", is_flag=True, help="Print only, and draw nothing.")
+    @click.option(_NO_PLOT, is_flag=True, help="Print only, and draw nothing.")
     @options.style_options
     def command(
         *,
@@ -169,82 +304,93 @@ def _analysis(declared: Declared, analysis: Analysis) -> click.Command:
             raise click.UsageError(
                 "-o names a file to draw into, and --no-plot draws nothing; give one of them"
             )
-        with choice.reading() as store, _errors():
-            frame, stored = _chosen(store, declared, runs, choice, table=analysis.table)
-            found = analysis.function(stored, **given)
+        with choice.reading() as store:
+            one, frame, stored = _chosen(store, declared, runs, choice)
+            found = one.call(Findings, stored, given)
             path = None if no_plot else place(_file(declared, *(found.runs if len(found.runs) == 1 else ())))
             if style == "json":
                 click.echo(tables.as_json(found.facts))
             elif style == "csv":
                 click.echo(tables.render(found.table.rows, found.table.columns, style=style))
             elif found.runs:
-                shown = [tables.render(one.rows, one.columns, style=style) for one in found.shown]
+                shown = [tables.render(part.rows, part.columns, style=style) for part in found.shown]
                 click.echo("\n\n".join(shown))
             else:
-                chosen = f" of `compare {analysis.table}` (choose others with --where)"
-                default = chosen if analysis.table and not runs else ""
+                chosen = f" of `compare {one.code.table}` (choose others with --where)"
+                default = chosen if one.code.table and not runs else ""
                 choice.say_nothing(store, frame, of=default, shown=declared.name)
             if found.runs and path is not None:
-                files.save(found.draw(), path)
+                from matplotlib.figure import Figure
+
+                files.save(_called(one.entry.path, found.draw, Figure), path)
                 click.echo(f"wrote {path}", err=True)
 
-    default = (
-        f" Without these, too, they are the runs of `compare {analysis.table}`." if analysis.table else ""
-    )
+    named = dict.fromkeys(one.code.table for one in declared.loaded if one.code.table)
+    default = "".join(f" Without these, too, they are the runs of `compare {table}`." for table in named)
     drawn = f" Without -o the file is {_file(declared, 'RUN')}, or {_file(declared)} for several runs."
-    return _made(declared, analysis.function, _RUN_ARGUMENTS(command), f"{_RUNS}{default}{drawn}")
+    return _made(declared, _RUN_ARGUMENTS(command), f"{_RUNS}{default}{drawn}")
 
 
+_NO_PLOT = "--no-plot"
 _RUN_ARGUMENTS = click.argument("runs", metavar="[RUN]...", nargs=-1)
 
 
-def _made(
-    declared: Declared, function: Callable[..., Any], command: Callable[..., None], about: str
-) -> click.Command:
-    """The command with the function's own options, and with its docstring as help."""
-    summary, *more = (
-        inspect.cleandoc(function.__doc__ or declared.name).partition("\n\nArgs:")[0].split("\n\n")
-    )
-    for option in reversed(_own_options(function)):
-        command = option(command)
+def _made(declared: Declared, command: Callable[..., None], about: str) -> click.Command:
+    """The command with the own options; its help: the declared line, `about`, the docstring after its first line."""
+    said = [inspect.cleandoc(one.function.__doc__ or "").partition("\n\nArgs:")[0] for one in declared.loaded]
+    more = [part for text in said for part in text.split("\n\n")[1:]]
+    for name, (default, option) in reversed(declared.options.items()):
+        kind: Any = type(default)
+        if option.low is not None or option.high is not None:
+            bounded: Any = click.IntRange if kind is int else click.FloatRange
+            kind = bounded(option.low, option.high)
+        command = click.option(
+            _flag(name),
+            name,
+            type=kind,
+            is_flag=kind is bool,
+            default=default,
+            show_default=True,
+            metavar=option.metavar,
+            help=option.help,
+        )(command)
+    summary = _summary([one.entry for one in declared.loaded])
     return click.command(declared.name, help="\n\n".join([summary, about, *more]))(command)
 
 
-def _own_options(function: Callable[..., Any]) -> list[Callable[..., Any]]:
-    """A click option for every parameter but the first."""
-    made = []
-    for parameter in list(inspect.signature(function).parameters.values())[1:]:
-        said = getattr(parameter.annotation, "__metadata__", ())
-        option = next((one for one in said if isinstance(one, Option)), Option(""))
-        kind: Any = type(parameter.default)
-        ranges: dict[type, Any] = {int: click.IntRange, float: click.FloatRange}
-        if option.low is not None or option.high is not None:
-            kind = ranges[kind](option.low, option.high)
-        made.append(
-            click.option(
-                f"--{parameter.name.replace('_', '-')}",
-                type=kind,
-                is_flag=kind is bool,
-                default=parameter.default,
-                show_default=True,
-                metavar=option.metavar,
-                help=option.help,
-            )
-        )
-    return made
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def _own_names(function: Callable[..., Any]) -> list[str]:
-    return [parameter.name.upper() for parameter in list(inspect.signature(function).parameters.values())[1:]]
+def _type(option: OwnOption) -> type:
+    return type(option.default)
+
+
+def _taken() -> set[str]:
+    """The options that all these commands have."""
+
+    def command(**_: Any) -> None: ...
+
+    for add in (options.choice_options(gate=True), options.output_options, options.style_options):
+        command = add(command)
+    own = [option for parameter in command.__click_params__ for option in parameter.opts]  # type: ignore[attr-defined]
+    return {*own, _NO_PLOT, "--help"}
+
+
+_TAKEN = _taken()
+
+
+def _own_names(declared: Declared) -> list[str]:
+    return [name.upper() for name in declared.options]
 
 
 def _chosen(
-    store: "SqlStore", declared: Declared, runs: Sequence[str], choice: options.Choice, *, table: str = ""
-) -> "tuple[pd.DataFrame, list[Stored]]":
-    """The runs that are named or chosen; and of these the named ones, or those that are kept and of its experiments.
+    store: "SqlStore", declared: Declared, runs: Sequence[str], choice: options.Choice
+) -> "tuple[Loaded, pd.DataFrame, list[Stored]]":
+    """What the name means for the chosen runs; these; and the named ones, or those kept and of its experiments.
 
     Raises:
-        StoreError: a run id or a filter is wrong, or a named run is of another experiment.
+        StoreError: a run id or a filter is wrong, or a named run is of another experiment, or the name means several.
     """
     from results_db.paper.numbers import TABLES
     from results_db.paper.selection import runs_of
@@ -257,15 +403,18 @@ def _chosen(
     frame = store.runs()
     if runs:
         frame = frame[frame["run_id"].isin({store.find(prefix) for prefix in runs})]
-    elif table and choice.is_all:
-        frame = runs_of(frame, TABLES[table][0], store=store)
     frame = choice.of(frame)
     if runs:
         found = several(store, records(frame), are_named=True)
         _check(declared, found)
-        return frame, found
+        return declared.meant(list(frame["experiment"])), frame, found
     own = completed(frame[frame["experiment"].isin(declared.experiments)])
-    return frame, several(store, records(own[passed(own, gate=choice.gate)]))
+    one = declared.meant(list(own["experiment"]))
+    table = one.code.table if isinstance(one.code, Analysis) and choice.is_all else ""
+    if table in TABLES:
+        frame = runs_of(frame, TABLES[table][0], store=store)
+        own = completed(frame[frame["experiment"].isin(declared.experiments)])
+    return one, frame, several(store, records(own[passed(own, gate=choice.gate)]))
 
 
 def _check(declared: Declared, runs: "Sequence[Stored]") -> None:
@@ -288,16 +437,6 @@ def _check(declared: Declared, runs: "Sequence[Stored]") -> None:
             )
 
 
-def _absent(ctx: click.Context, args: Sequence[str]) -> list[str]:
-    """The experiments in the store of this command line that are not installed."""
-    from results_db.store.sql import open_to_read
-
-    given = [value for option, value in pairwise(args) if option == "--db"]
-    with open_to_read(given[-1] if given else console.shared_db(ctx)) as store:
-        known = store.experiments() if store.exists else ()
-    return [name for name in known if name not in registry.names()]
-
-
 def _file(declared: Declared, *parts: Any) -> str:
     return f"{'-'.join([declared.name, *map(str, parts)])}.png"
 
@@ -312,9 +451,9 @@ def _save(drawn: Drawn, path: Path, shown: dict[str, Any], *, as_json: bool) -> 
     click.echo(tables.as_json({**shown, "file": str(path), **drawn.facts}) if as_json else str(path))
 
 
-@contextmanager
-def _errors() -> Iterator[None]:
+def _called(path: str, code: Callable[[], Result], wanted: type[Result]) -> Result:
+    """See `registry.call`; its errors are the user's."""
     try:
-        yield
+        return registry.call(path, code, wanted)
     except FigureError as error:
-        raise StoreError(str(error)) from None
+        raise StoreError(str(error)) from error

@@ -5,17 +5,18 @@ runs of different length, and the paper does not say how long its runs were. So 
 is judged by its ratio to another, both as shares.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from imagination import registry
+from imagination.figures import Traces
 from imagination.intervals import Interval, mean_interval, ratio_interval
-from imagination.paper import Derived, Number, Side
+from imagination.paper import Derived, Effect, Number, Side
 from results_db.columns import config_keys
 from results_db.contract import Store
-from results_db.paper.numbers import EFFECTS, TABLES
+from results_db.paper.numbers import TABLES
 from results_db.paper.selection import groups
 from results_db.query import where
 from results_db.query.aggregate import values
@@ -59,14 +60,13 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, gate: str | None =
     for number in numbers:
         for spec, preset, runs, absent in groups(frame, number, store=store):
             kept = runs[passed(runs, gate=gate)]
-            if table == "signs":
-                row = _effect(number, runs, kept)
+            if number.effect:
+                row = _effect(number, number.effect, runs, kept)
             elif number.derived:
                 ids = [str(run_id) for run_id in kept["run_id"]]
                 missing = [run_id for run_id in ids if run_id not in found]
                 traces = store.traces_of(missing) if missing else {}
-                derive = registry.load(number.derived)
-                found |= {run_id: derive(traces.get(run_id, {})) for run_id in missing}
+                found |= _derive(number.derived, {run_id: traces.get(run_id, {}) for run_id in missing})
                 (other,) = [one for one in numbers if one.quantity == number.beside]
                 row = _derived(number, other, [found[run_id] for run_id in ids], run=len(runs))
             else:
@@ -74,6 +74,14 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, gate: str | None =
             missed = {"missed_gate": len(runs) - len(kept), **absent}
             rows.append({"table": table, "spec": spec, "preset": preset, **row, **missed})
     return rows
+
+
+def _derive(path: str, traces: Mapping[str, Traces]) -> Mapping[str, Mapping[str, Derived]]:
+    """What the declared function derives from the traces of each run; nothing, with a warning, if it raises."""
+    derive: Callable[[Traces], Mapping[str, Derived]]
+    derive = registry.load_or_warn(path, callable) or (lambda _: {})
+    found = registry.call_or_warn(path, lambda: {key: derive(of) for key, of in traces.items()}, dict)
+    return found or {key: {} for key in traces}
 
 
 def kept_values(
@@ -146,9 +154,8 @@ def _ratio_verdict(wanted: float, share: Interval, ratio: Interval, *, kept: int
     return _judged(wanted, ratio, close=CLOSE_RATIO * wanted)
 
 
-def _effect(number: Number, runs: pd.DataFrame, kept: pd.DataFrame) -> Row:
+def _effect(number: Number, effect: Effect, runs: pd.DataFrame, kept: pd.DataFrame) -> Row:
     """The difference in pairs: the mean of the first side's runs minus that of the second's, with all else equal."""
-    effect = EFFECTS[str(number.cell["effect"])]
     sides = (effect.first, effect.second)
     named = " ".join(side.where for side in sides).split()
     equal = [key for key in config_keys(runs.columns) if key not in named]

@@ -1,29 +1,63 @@
-"""The papers' numbers that the installed experiments declare."""
+"""The papers' numbers that the installed experiments declare.
+
+A package whose numbers cannot be used is named in a warning and left out, and so is a table whose name is taken.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
 from imagination import registry
-from imagination.paper import Paper
-from imagination.schema import nearest
+from imagination.declaration import Declaration
+from imagination.paper import Number, Paper
+from imagination.schema import nearest, require
 from results_db.contract import StoreError
 
-_PAPERS: list[Paper] = [
-    registry.load(path) for path in dict.fromkeys(one.numbers for one in registry.declarations()) if path
-]
+log = logging.getLogger(__name__)
 
-TABLES = {name: numbers for paper in _PAPERS for name, numbers in paper.tables.items()}
+TABLES: dict[str, Sequence[Number]] = {}
 """The numbers of each table, in the paper's order."""
 
-ABOUT = {name: line for paper in _PAPERS for name, line in paper.about.items()}
+ABOUT: dict[str, str] = {}
 """What each table shows, in one line."""
 
+
+def _papers() -> Iterator[tuple[str, Paper]]:
+    """The papers of the installed experiments, each with its `module:name`."""
+    declared = [one for one in registry.declarations() if one.numbers]
+    for path in dict.fromkeys(one.numbers for one in declared):
+        own = [one for one in declared if one.numbers == path]
+        if (paper := registry.load_or_warn(path, partial(_check, experiments=own))) is not None:
+            yield path, paper
+
+
+def _check(found: Any, *, experiments: Sequence[Declaration]) -> None:
+    require(isinstance(found, Paper), "it is no Paper", keys=("experiment",))
+    found.check(
+        keys={key for one in experiments for key in one.keys},
+        metrics={name for one in experiments for name in one.metrics},
+    )
+
+
+def _collect() -> None:
+    owners: dict[str, str] = {}
+    for path, paper in _papers():
+        for name, numbers in paper.tables.items():
+            if owners.setdefault(name, path) == path:
+                TABLES[name], ABOUT[name] = numbers, paper.about[name]
+            else:
+                log.warning(
+                    "table '%s' of %s is left out: %s has a table of this name", name, path, owners[name]
+                )
+
+
+_collect()
+
 MEANS = [
-    name
-    for name, numbers in TABLES.items()
-    if not any(one.derived or one.quantity == "effect" for one in numbers)
+    name for name, numbers in TABLES.items() if not any(number.derived or number.effect for number in numbers)
 ]
 """The tables of means of metrics."""
-
-EFFECTS = {name: effect for paper in _PAPERS for name, effect in paper.effects.items()}
-"""The claims that the table `signs` is about, by name."""
 
 
 def chosen(name: str | None) -> list[str]:

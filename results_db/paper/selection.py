@@ -9,8 +9,8 @@ import pandas as pd
 from imagination import registry
 from imagination.paper import Number, Source
 from results_db.columns import config_keys, names_in
-from results_db.contract import Scalar, State, Store
-from results_db.paper.numbers import EFFECTS, TABLES
+from results_db.contract import State, Store
+from results_db.paper.numbers import TABLES
 from results_db.query import where
 from results_db.query.gate import completed
 
@@ -44,12 +44,8 @@ def groups(frame: pd.DataFrame, number: Number, *, store: Store) -> list[Group]:
 
     `frame` holds runs of the store, as `Store.runs` gives them.
     """
-    cell = {key: value for key, value in number.cell.items() if key != "effect"}
     frame = _with_declared(frame)
-    fitting = _in_cell(frame, cell)
-    if number.table == "signs":
-        sides = EFFECTS[str(number.cell["effect"])]
-        fitting = where.apply(f"({sides.first.where}) or ({sides.second.where})", fitting)
+    fitting = _fitting(frame, number)
     found = [group for source in number.sources for group in _found(fitting, number, source, store=store)]
     if found:
         return found
@@ -67,9 +63,9 @@ def others(table: str, frame: pd.DataFrame, *, store: Store) -> pd.DataFrame:
     """The COMPLETED runs that would fit into the rows of this table that have no runs; they do not count."""
     runs = completed(_with_declared(frame))
     fitting = [
-        _in_cell(runs, number.cell)
+        _fitting(runs, number)
         for number in TABLES[table]
-        if table != "signs" and runs_of(frame, number, store=store).empty
+        if not number.effect and runs_of(frame, number, store=store).empty
     ]
     return pd.concat([runs.iloc[:0], *fitting]).drop_duplicates("run_id")
 
@@ -100,8 +96,13 @@ def _with_declared(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{name: None for name in known if name not in frame.columns})
 
 
-def _in_cell(runs: pd.DataFrame, cell: Mapping[str, Scalar]) -> pd.DataFrame:
-    found: pd.DataFrame = runs[runs[list(cell)].eq(pd.Series(cell, dtype=object)).all(axis=1)]
+def _fitting(runs: pd.DataFrame, number: Number) -> pd.DataFrame:
+    """The runs in the number's cell, or on one of the two sides of its effect."""
+    if number.effect:
+        first, second = number.effect.first, number.effect.second
+        return where.apply(f"({first.where}) or ({second.where})", runs)
+    cell = pd.Series(number.cell, dtype=object)
+    found: pd.DataFrame = runs[runs[list(number.cell)].eq(cell).all(axis=1)]
     return found
 
 

@@ -1,10 +1,10 @@
 """What a report shows, as plain data for its page."""
 
-import inspect
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -12,7 +12,17 @@ from matplotlib.figure import Figure
 
 from imagination import registry
 from imagination.declaration import Declaration
-from imagination.figures import FigureError, Gallery, Stored, takes_one_run
+from imagination.figures import (
+    Analysis,
+    Drawn,
+    FigureError,
+    Gallery,
+    Stored,
+    check_analysis,
+    check_figure,
+    check_gallery,
+    takes_one_run,
+)
 from results_db.columns import config_keys, merged
 from results_db.contract import Experiment, State, StoreError
 from results_db.paper.compare import compare, kept_values
@@ -181,35 +191,44 @@ def _picture(title: str, figure: Figure) -> Picture:
 
 def _own_pictures(store: SqlStore, kept: pd.DataFrame, own: Sequence[Declaration]) -> Iterator[Picture]:
     """The analyses of these experiments, and their figures of several runs, each of all runs that it is about."""
-    for path in dict.fromkeys(path for one in own for path in one.analyses.values()):
-        analysis = registry.load_or_warn(path)
+    for path in dict.fromkeys(command.code for one in own for command in one.analyses.values()):
+        analysis = registry.load_or_warn(path, check_analysis)
         if analysis is not None:
             chosen = _of(kept, own, "analyses", path)
-            if analysis.table:
+            if analysis.table in TABLES:
                 chosen = runs_of(chosen, TABLES[analysis.table][0], store=store)
-            found = analysis.function(several(store, records(chosen)))
-            if found.runs:
-                yield _picture(analysis.title, found.draw())
-    for path in dict.fromkeys(path for one in own for path in one.figures.values()):
-        function = registry.load_or_warn(path)
+            yield from _drawn(path, partial(_found, analysis, several(store, records(chosen))))
+    for path, about in dict.fromkeys(command for one in own for command in one.figures.values()):
+        function = registry.load_or_warn(path, check_figure)
         if function is not None and not takes_one_run(function):
-            with suppress(FigureError):
-                drawn = function(several(store, records(_of(kept, own, "figures", path))))
-                yield _picture(_title(function), drawn.figure)
+            runs = several(store, records(_of(kept, own, "figures", path)))
+            yield from _drawn(path, partial(_figure, function, runs, title=about.removesuffix(".")))
+
+
+def _figure(function: Callable[..., Drawn], runs: Sequence[Stored], *, title: str) -> list[Picture]:
+    return [_picture(title, function(runs).figure)]
+
+
+def _drawn(path: str, draw: Callable[[], list[Picture]]) -> list[Picture]:
+    """What declared code draws; nothing if it cannot. If it raises anything but a FigureError, a warning says so."""
+    with suppress(FigureError):
+        return registry.call_or_warn(path, draw, list) or []
+    return []
+
+
+def _found(analysis: Analysis, runs: Sequence[Stored]) -> list[Picture]:
+    found = analysis.function(runs)
+    return [_picture(analysis.title, found.draw())] if found.runs else []
 
 
 def _of(kept: pd.DataFrame, own: Sequence[Declaration], kind: str, path: str) -> pd.DataFrame:
     """The runs of the experiments that declare this code."""
-    names = [one.name for one in own if path in getattr(one, kind).values()]
+    names = [one.name for one in own if path in (command.code for command in getattr(one, kind).values())]
     return kept[kept["experiment"].isin(names)]
 
 
-def _title(function: Callable[..., Any]) -> str:
-    return inspect.cleandoc(function.__doc__ or function.__name__).split("\n\n")[0].removesuffix(".")
-
-
 def _gallery(declared: Declaration) -> Gallery | None:
-    return registry.load_or_warn(declared.gallery) if declared.gallery else None
+    return registry.load_or_warn(declared.gallery, check_gallery) if declared.gallery else None
 
 
 def _runs(
@@ -218,14 +237,26 @@ def _runs(
     """The runs of the gallery; those of which it shows nothing are left out."""
     rows = records(shown[shown["experiment"].isin(list(galleries))])
     experiments = store.experiments()
-    found = []
+    found: list[dict[str, Any]] = []
+    broken: set[str] = set()
     for row, run in zip(rows, several(store, rows), strict=True):
         experiment = str(run.config["experiment"])
-        with suppress(FigureError):
-            pictures = [plain(boards) for boards in galleries[experiment].function(run)]
-            about = _about(store, row, run, cells, experiments[experiment])
-            found.append({**about, "sequences": pictures})
+        if experiment not in broken:
+            pictures = _boards(galleries[experiment], run)
+            if pictures is None:
+                broken.add(experiment)
+            elif pictures:
+                about = _about(store, row, run, cells, experiments[experiment])
+                found.append({**about, "sequences": pictures})
     return found
+
+
+def _boards(gallery: Gallery, run: Stored) -> list[Mapping[str, Any]] | None:
+    """What the gallery shows of a run; nothing if it cannot; None, with a warning, if its code is wrong."""
+    path = f"{gallery.function.__module__}:{gallery.function.__qualname__}"
+    with suppress(FigureError):
+        return registry.call_or_warn(path, lambda: [plain(boards) for boards in gallery.function(run)], list)
+    return []
 
 
 def _about(

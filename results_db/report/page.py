@@ -44,7 +44,7 @@ def columns(table: str, rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     cell = list(TABLES[table][0].cell)
     numbers = ("paper", "ours", "share", "ratio", "kept", "baseline", "ceiling")
     names = [*cell, "quantity", "preset", *numbers, "sign", "verdict"]
-    if table == "signs":
+    if TABLES[table][0].effect:
         names.remove("quantity")
     titles = {"kept": "kept/run", "ours": "ours [95%]"}
     filled = [name for name in names if any(row.get(name) is not None for row in rows)]

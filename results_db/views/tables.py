@@ -125,7 +125,7 @@ def _compared(rows: Sequence[Row], same: Sequence[str], sides: Mapping[str, str]
         own = dict(zip((sides[one["quantity"]] for one in rows), means, strict=True))
     else:
         # An effect is a difference itself.
-        difference = None if row["quantity"] == "effect" else row["difference"]
+        difference = None if "sign" in row else row["difference"]
         own = {
             "quantity": row["quantity"],
             "ours": means[0],

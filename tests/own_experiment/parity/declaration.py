@@ -1,6 +1,6 @@
 from dataclasses import dataclass
 
-from imagination.declaration import Declaration, Gate
+from imagination.declaration import Command, Declaration, Gate
 from imagination.schema import RunConfig, setting
 
 
@@ -23,5 +23,5 @@ PARITY = Declaration(
     metrics={"accuracy": "the share of all inputs whose parity is right"},
     gate=Gate("accuracy", 0.95),
     function="parity.train:run",
-    figures={"loss": "parity.figures:loss"},
+    figures={"loss": Command("parity.figures:loss", "Draw the loss of each run during the training.")},
 )
