@@ -36,7 +36,11 @@ class Recorder(Protocol):
         """Shows the run's step and traced values to the user. They are not part of the record."""
 
     def finish(self, outcome: str, *, seconds: float, weights: Arrays) -> None:
-        """Ends the run with its outcome, its share of the training time, and its final weights."""
+        """Ends the run with its outcome, its share of the training time, and its final weights.
+
+        The outcome is `reached`, `step_limit`, `given_up`, `diverged` (never kept), or another word of at most 16
+        characters, a-z and _.
+        """
 
     def fail(self, error: BaseException) -> None:
         """Ends the run with an error; the other runs of its pack continue."""

@@ -37,6 +37,7 @@ RETRY_AFTER_S = (0.5, 1, 2, 5, 10, 20, 20)
 
 _REPORT_EVERY_S = 0.5
 _ARTIFACT = re.compile(r"\w[\w.-]{0,79}", re.ASCII)
+_OUTCOME = re.compile(r"[a-z][a-z_]{0,15}")
 _SUPERSEDED = "a newer attempt of this run exists"
 
 
@@ -203,6 +204,8 @@ class RunRecorder(Recorder):
         The checkpoint stays until the store has the record. If neither the disk nor the store accepts the record for
         about a minute, the attempt ends as PREEMPTED.
         """
+        if not _OUTCOME.fullmatch(outcome):
+            raise ValueError(f"the outcome '{outcome}' is not of a-z and _, with at most 16 characters")
         record = RunRecord(
             self.attempt.run_id, outcome, seconds, self._metrics, self._traces, self._samples, self._artifacts
         )

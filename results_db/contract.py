@@ -312,7 +312,10 @@ DIVERGED = "diverged"
 """Outcome of a run whose numbers became infinite or NaN: it counts in `run`, never in `kept`."""
 
 OUTCOMES = ("reached", "step_limit", "given_up", DIVERGED, "done")
-"""Why a stored run ended: at its accuracy, at its last step, early as hopeless, diverged, or when its function did."""
+"""Why a stored run ended: at its accuracy, at its last step, early as hopeless, diverged, or when its function did.
+
+A runner may have words of its own.
+"""
 
 
 @dataclass(frozen=True)
@@ -320,7 +323,7 @@ class RunRecord:
     """Everything that a run leaves when it ends.
 
     Attributes:
-        outcome: one of `OUTCOMES`.
+        outcome: why it ended, one of `OUTCOMES` or a word of its runner.
         seconds: training time over all attempts, in seconds, without evaluation.
         metrics: name to value; null where the metric does not exist for this run.
         traces: name to (steps, values), equally long.

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from cli_helpers import call, output
 from compare_helpers import METRICS, WHO, config, store_five, store_run
@@ -52,6 +53,12 @@ def test_the_share_that_has_not_arrived(
     steps: Sequence[float], reached: Sequence[bool], x: Sequence[float], y: Sequence[float]
 ) -> None:
     assert metrics.survival(steps, reached) == (x, pytest.approx(y))
+
+
+def test_runs_arrive_when_they_are_kept_whatever_their_outcome() -> None:
+    runs = pd.DataFrame({"steps": [10.0, 20.0], "outcome": ["converged", "reached"], "kept": [True, False]})
+    (line,) = metrics.steps(runs, []).axes[0].get_lines()
+    assert [list(part) for part in line.get_data()] == [[0, 10, 20], [1, 0.5, 0.5]]
 
 
 def test_a_table_shows_runs_mean_interval_paper_and_ceiling(db: SqlStore) -> None:

@@ -402,3 +402,8 @@ def test_an_attempt_keeps_one_checkpoint_of_its_run(store, record) -> None:
 def claimed_after(store: SqlStore, recorder: RunRecorder) -> Attempt:
     recorder.interrupt()
     return claimed(store)
+
+
+def test_an_outcome_that_no_store_takes_is_refused_before_it_is_written(record) -> None:
+    with pytest.raises(ValueError, match="the outcome 'it has converged' is not of a-z and _"):
+        record().finish("it has converged", seconds=1.0, weights=WEIGHTS)

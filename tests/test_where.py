@@ -238,3 +238,10 @@ def test_selects_the_rows_that_a_plain_evaluation_selects(condition: Condition, 
     for dtype in (object, None):
         columns = {name: pd.Series([row[name] for row in cells], dtype=dtype) for name in "nbw"}
         assert where.mask(text, pd.DataFrame(columns)).tolist() == [holds(row) for row in cells]
+
+
+def test_outcomes_of_foreign_runners_are_words_too() -> None:
+    runs = frame().assign(outcome=["converged", "reached", None, None])
+    assert list(where.apply("outcome = Converged", runs).index) == [0]
+    with pytest.raises(StoreError, match=r"did you mean 'converged'\?\); valid ones: .*, converged"):
+        where.apply("outcome = convergd", runs)

@@ -95,17 +95,19 @@ def key(
 
 @figure.command()
 @click.option("--by", metavar="COLUMNS", help="A curve for each group. [default: the first two cell keys]")
-@options.choice_options()
+@options.choice_options(gate=True)
 @options.output_options
 def steps(*, by: str | None, choice: options.Choice, place: options.Place) -> None:
-    """Draw how many training steps runs need: the share that has not reached its accuracy yet (Kaplan and Meier).
+    """Draw how many training steps runs need: the share that is not kept yet (Kaplan and Meier).
+
+    A run that misses its gate counts up to its last step.
 
     Without -o the file is steps.png.
 
     Example: imagine-results figure steps --by gol,model_t,ae
     """
     from results_db.columns import check, config_keys
-    from results_db.query.gate import completed
+    from results_db.query.gate import completed, passed
     from results_db.views.figures import metrics
 
     path = place("steps.png")
@@ -120,7 +122,7 @@ def steps(*, by: str | None, choice: options.Choice, place: options.Place) -> No
     runs = completed(frame)
     check("steps", list(frame.columns), origin="figure steps")
     _need(runs, "COMPLETED run", choice)
-    files.save(metrics.steps(runs, columns), path)
+    files.save(metrics.steps(runs.assign(kept=passed(runs, gate=choice.gate)), columns), path)
     click.echo(str(path))
 
 

@@ -73,7 +73,7 @@ _WORDS: dict[str, tuple[list[str], Callable[[str], str]]] = {
     "state": ([str(state) for state in State], str.upper),
     "outcome": ([str(outcome) for outcome in OUTCOMES], str.lower),
 }
-"""Columns with a fixed set of words, and their case; a filter may use any case."""
+"""Columns with words that are known, besides those in their cells, and their case; a filter may use any case."""
 
 
 _LISTS = ("sweep", "tag")
@@ -149,11 +149,11 @@ def _compare(
 ) -> np.ndarray:
     """The rows whose cell compares with the value; cells of another kind than the value do not."""
     columns.check(column, list(frame.columns), origin=origin)
-    value = _value(token, column=column, origin=origin)
+    cells = np.asarray(frame[column], dtype=object)
+    value = _value(token, cells, column=column, origin=origin)
     shown = json.dumps(value, ensure_ascii=False)
     if sign not in ("=", "!=") and (value is None or isinstance(value, bool)):
         raise StoreError(f"{origin}: '{column} {sign} {shown}': {shown} can only be compared with = and !=")
-    cells = np.asarray(frame[column], dtype=object)
     missing = frames.missing(cells)
     if value is None:
         return missing if sign == "=" else ~missing
@@ -180,7 +180,7 @@ def _kind(value: object) -> str:
     return "a number" if isinstance(value, int | float | np.number) else "a word"
 
 
-def _value(token: Token, *, column: str, origin: str) -> Value:
+def _value(token: Token, cells: np.ndarray, *, column: str, origin: str) -> Value:
     """The value that a token stands for. For run ids, states and outcomes a number is a word, too."""
     match token.type:
         case "TRUE" | "FALSE":
@@ -190,8 +190,9 @@ def _value(token: Token, *, column: str, origin: str) -> Value:
         case "NUMBER" if column != "run_id" and column not in _WORDS:
             return _number(token, origin)
         case "QUOTED":
-            return _word(re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL), column=column, origin=origin)
-    return _word(str(token), column=column, origin=origin)
+            text = re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL)
+            return _word(text, cells, column=column, origin=origin)
+    return _word(str(token), cells, column=column, origin=origin)
 
 
 def _number(text: str, origin: str) -> int | float:
@@ -201,12 +202,13 @@ def _number(text: str, origin: str) -> int | float:
     return int(text) if re.fullmatch(r"[+-]?\d+", text) else number
 
 
-def _word(word: str, *, column: str, origin: str) -> str:
+def _word(word: str, cells: np.ndarray, *, column: str, origin: str) -> str:
     if column == "run_id":
         return columns.run_prefix(word, origin=origin)
     if column not in _WORDS:
         return word
-    valid, fold = _WORDS[column]
+    known, fold = _WORDS[column]
+    valid = dict.fromkeys([*known, *sorted({cell for cell in cells if isinstance(cell, str)})])
     if fold(word) not in valid:
         hint = nearest(fold(word), valid)
         raise StoreError(f"{origin}: unknown {column} '{word}'{hint}; valid ones: {', '.join(valid)}")

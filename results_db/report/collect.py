@@ -159,7 +159,8 @@ def _pictures(
     done = completed(frame)
     if "steps" in done and done["steps"].notna().any():
         cells = merged(one.cells for one in experiments)[:2]
-        yield _picture("Steps to the accuracy", metrics.steps(done[done["steps"].notna()], cells))
+        known = done[done["steps"].notna()].assign(kept=lambda runs: passed(runs, gate=gate))
+        yield _picture("Steps until runs are kept", metrics.steps(known, cells))
     for metric in dict.fromkeys(one.shown[0] for one in experiments if one.shown):
         having = kept[kept[metric].notna()]
         by = next((key for key in merged(one.cells for one in experiments) if _is_switch(having[key])), None)

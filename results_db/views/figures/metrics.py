@@ -1,4 +1,4 @@
-"""Figures of the metric over runs: by cell beside the paper, against a config key, and the steps to the accuracy."""
+"""Figures of the metric over runs: by cell beside the paper, against a config key, and the steps to the gate."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -50,7 +50,7 @@ def cells(
                 axes.plot(row["ceiling"], place, "|", color=_PAPER, markersize=7)
         axes.set_yticks(range(len(rows)), [_row_label(row, by, shared, short) for row in rows])
         axes.invert_yaxis()
-        axes.set_xlabel(str(rows[0]["quantity"]) if "quantity" in shared else "metric")
+        axes.set_xlabel(str(rows[0]["quantity"]) if "quantity" in shared else "")
         axes.plot([], [], "o", color=COLOURS[0], markersize=3, label="ours, 95% interval")
         axes.plot([], [], "D", color=COLOURS[1], markersize=3.2, label="the paper")
         axes.plot([], [], "|", color=_PAPER, markersize=7, label="the ceiling")
@@ -87,9 +87,9 @@ def against(runs: pd.DataFrame, key: str, *, metric: str, by: str | None = None)
 
 
 def steps(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
-    """The share of runs that have not reached their accuracy yet, against training steps (Kaplan and Meier).
+    """The share of runs that do not pass their gate yet, against training steps (Kaplan and Meier).
 
-    `runs` are COMPLETED. A run that stopped without its accuracy counts as not there up to its last step.
+    `runs` are COMPLETED. One that is not `kept` counts as not there up to its last step.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(COLUMN, 2.3), layout="constrained")
@@ -101,7 +101,7 @@ def steps(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel("training step")
-        axes.set_ylabel("runs below their accuracy")
+        axes.set_ylabel("runs not kept yet")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure
 
@@ -156,7 +156,7 @@ def survival(steps: Sequence[float], reached: Sequence[bool]) -> tuple[list[floa
 
 def _survival(axes: Axes, runs: pd.DataFrame, *, label: str, colour: str) -> None:
     known = runs[runs["steps"].notna()]
-    x, y = survival(known["steps"].tolist(), (known["outcome"] == "reached").tolist())
+    x, y = survival(known["steps"].tolist(), known["kept"].astype(bool).tolist())
     axes.step(x, y, where="post", color=colour, linewidth=1.2, label=label)
 
 
