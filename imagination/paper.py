@@ -74,7 +74,7 @@ class Side(NamedTuple):
 
     label: str
     where: str
-    metric: str = "metric"
+    metric: str
 
 
 @dataclass(frozen=True)

@@ -266,3 +266,13 @@ def test_effects_of_any_name(tmp_path: Path, call: Call) -> None:
         "too few pairs",
     )
     assert call("figure", "cells", "gains").returncode == 2
+
+
+def test_without_a_declared_metric_one_must_be_named(tmp_path: Path, call: Call, site: Path) -> None:
+    install(site, "mute", experiments={"mute": ""})
+    declaration = site / "mute" / "declaration.py"
+    declaration.write_text(declaration.read_text().replace("metrics={'score': ''}", "metrics={}"))
+    add(tmp_path, "mute")
+    done = call("effect")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--metric is missing, because no experiment of these runs declares a metric" in done.stderr

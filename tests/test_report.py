@@ -151,7 +151,7 @@ def test_a_run_is_stepped_through_by_keyboard(page: Page) -> None:
         page.keyboard.press("ArrowRight")
         # A run with a metric of 1.02 imagines: each decoded board is the state of its step.
         expect(said).to_contain_text(f"State {state} of 4: plain is nearest to state {state} of Life")
-    page.get_by_role("button", name="Previous state").press("Enter")
+    page.get_by_role("button", name="Previous").press("Enter")
     expect(said).to_contain_text("State 3 of 4")
     play = page.get_by_role("button", name="Play")
     play.click()

@@ -144,9 +144,9 @@ def test_an_unknown_word_is_refused_where_nothing_is_stored() -> None:
 
 
 def test_a_syntax_error_shows_what_is_allowed() -> None:
-    with pytest.raises(StoreError, match="like 'ae=true and channels<=20'"):
+    with pytest.raises(StoreError, match="like 'state=completed and seed<=20'"):
         where.apply("gol like 3", frame())
-    assert rows(where.EXAMPLE.replace("channels", "gol")) == [0, 2, 3]
+    assert rows(where.EXAMPLE.replace("seed", "gol")) == [0, 1]
 
 
 @given(st.text())

@@ -14,25 +14,27 @@ _EFFECTS = {
     # Table 1: .99 and .56, .99 and .40; Table 3: .71 and .15.
     "autoencoder": Effect(
         "contrasts",
-        Side("with", f"{_THREE} and ae = true and rnn = true"),
-        Side("without", f"{_THREE} and ae = false and rnn = true"),
+        Side("with", f"{_THREE} and ae = true and rnn = true", "metric"),
+        Side("without", f"{_THREE} and ae = false and rnn = true", "metric"),
         0.43,
     ),
     "rnn": Effect(
         "contrasts",
-        Side("with", f"{_THREE} and ae = true and rnn = true"),
-        Side("without", f"{_THREE} and ae = true and rnn = false"),
+        Side("with", f"{_THREE} and ae = true and rnn = true", "metric"),
+        Side("without", f"{_THREE} and ae = true and rnn = false", "metric"),
         0.59,
     ),
     "adversary": Effect(
         "contrasts", Side("with", _TWO, "metric_adv"), Side("without", _TWO, "metric_plain"), 0.56
     ),
     # Section 3.1.1. The paper names neither the runs nor their timesteps, so these take those of the learning order.
-    "channels": Effect("channels", Side("20", "channels = 20"), Side("more", "channels > 20"), 0.09),
+    "channels": Effect(
+        "channels", Side("20", "channels = 20", "metric"), Side("more", "channels > 20", "metric"), 0.09
+    ),
     "coder_layers": Effect(
         "coder_layers",
-        Side("1", "enc_layers = 1 and dec_layers = 1"),
-        Side("3", "enc_layers = 3 and dec_layers = 3"),
+        Side("1", "enc_layers = 1 and dec_layers = 1", "metric"),
+        Side("3", "enc_layers = 3 and dec_layers = 3", "metric"),
         0.14,
     ),
 }

@@ -216,11 +216,15 @@ def metric_of(name: str | None, frame: "AnyFrame", store: "SqlStore") -> str:
     """The metric of `--metric`, or the first one that tables show of these runs' experiments.
 
     Raises:
-        StoreError: the frame has no such metric.
+        StoreError: the frame has no such metric, or none was named or declared.
     """
     there = set(frame["experiment"])
-    shown = [one.shown[0] for key, one in store.experiments().items() if key in there and one.shown]
-    chosen = name or next(iter(shown), "metric")
+    shown = {key: one.shown[0] for key, one in store.experiments().items() if one.shown}
+    chosen = name or next((shown[key] for key in shown if key in there or not there), None)
+    if chosen is None:
+        raise StoreError(
+            "--metric is missing, because no experiment of these runs declares a metric; name one"
+        )
     check_metric(chosen, list(frame.columns))
     return chosen
 

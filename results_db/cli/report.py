@@ -21,9 +21,7 @@ from results_db.views.figures import files
     help="Write this file, an .html.",
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
-@click.option(
-    "--title", default="Imagination: the paper and our runs", show_default=True, help="The page's title."
-)
+@click.option("--title", default="The paper and our runs", show_default=True, help="The page's title.")
 @click.option(
     "-n",
     "most",

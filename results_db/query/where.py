@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # slow to import
 
 Value = bool | int | float | str | None
 
-EXAMPLE = "ae=true and channels<=20"
+EXAMPLE = "state=completed and seed<=20"
 
 _PARSER = Lark(
     r"""

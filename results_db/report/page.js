@@ -113,7 +113,7 @@ function choose() {
   at("live").replaceChildren(...shown.rows.map(([name]) => {
     const canvas = element("canvas");
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `${name}, the board of the chosen state`);
+    canvas.setAttribute("aria-label", `${name}, the board of the chosen place`);
     return element("figure", {}, canvas, element("figcaption", {}, name));
   }));
   at("step").max = shown.steps - 1;

@@ -11,7 +11,7 @@ def loss(runs, *, log: bool = False):
     figure = Figure(figsize=(COLUMN, 2.3), layout="constrained")
     axes = figure.subplots()
     for run in runs:
-        axes.plot(*run.traces["loss"], label=f"width {run.config['width']}")
+        axes.plot(*run.traces.get("loss", ((), ())), label=f"width {run.config['width']}")
     axes.set(xlabel="step", ylabel="loss", yscale="log" if log else "linear")
     axes.legend()
     return Drawn(figure)
