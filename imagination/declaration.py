@@ -60,6 +60,8 @@ class Declaration:
         ready: a function without arguments that raises ConfigError if this machine lacks something that its runs use.
         pack: how many runs train in one pack at least, if the user gives no number; above 1 for a runner whose runs
             share work.
+        progress: a function of the progress values of a run that gives the text which displays of running runs show;
+            where room is short they show what is before ` | `. Default: each name with its value.
         numbers: the numbers of a paper that its runs are compared with: an `imagination.paper.Paper`.
         figures: its own figures, by name: functions that draw one run, `function(run, *, option=...)`, or several,
             `function(runs, *, option=...)`, and return an `imagination.figures.Drawn`.
@@ -78,6 +80,7 @@ class Declaration:
     function: str = ""
     ready: str = ""
     pack: int = 1
+    progress: str = ""
     numbers: str = ""
     figures: Mapping[str, Command] = field(default_factory=dict)
     analyses: Mapping[str, Command] = field(default_factory=dict)
@@ -140,7 +143,7 @@ class Declaration:
         commands = (*self.figures.items(), *self.analyses.items())
         odd = [name for name, one in commands if not isinstance(one, Command) or "\n" in one.about]
         _require(not odd, f"{', '.join(odd)} is no Command with a line of help")
-        paths = (self.runner, self.function, self.ready, self.numbers, self.gallery)
+        paths = (self.runner, self.function, self.ready, self.progress, self.numbers, self.gallery)
         for path in filter(None, (*paths, *(one.code for _, one in commands))):
             _require(_DOTTED.fullmatch(path), f"'{path}' is not of the form module:name")
         _require(self.presets, "presets is empty; give at least {'default': {}}")

@@ -1,6 +1,5 @@
 """Shows training runs: a bar per run and a bar for all, or log lines without a terminal."""
 
-import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from typing_extensions import override
 
-from results_db.text import short
+from imagination import registry
+from imagination.declaration import Declaration
+from imagination.schema import ConfigError
+from results_db.text import cell_text, short
 
 _LINE_EVERY_S = 15.0
 _ESTIMATE_EVERY_S = 1.0
 _WIDE = 120  # columns of a terminal with room for run ids, units and longer bars
-_STATE = re.compile(r"(adv_)?state(\d+)")  # the names of decoded states in traces
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class Display:
         self.say(line)
 
     def event(self, event: Mapping[str, Any], label: str) -> None:
-        """Shows an event. `label` describes its run, such as `gol=3 seed=1`."""
+        """Shows an event, which says its run's `experiment`. `label` describes the run, such as `gol=3 seed=1`."""
         run_id = str(event["run_id"])
         named = f"{time.strftime('%H:%M:%S')} {short(run_id)} {label}"
         match event["event"]:
@@ -212,7 +213,7 @@ class Display:
         if run is None:
             return
         run.step = int(event["step"])
-        values = accuracies(event["values"])
+        values = said(str(event["experiment"]), event["values"])
         if run.task is not None:
             self._runs.update(run.task, completed=run.step, rate=run.rate, values=values)
             self._update_all()
@@ -294,28 +295,23 @@ def _share(step: int, max_steps: int) -> float:
     return min(step / max(max_steps, 1), 1.0)
 
 
-def accuracies(values: Mapping[str, float]) -> str:
-    """The accuracy of the final state, then of the states in between: `final 97.1% | s2 99.8% s3 98.6%`.
-
-    A run of `life_count` has `count` first. A line of the adversary's stage starts with `adversary: `.
-    """
-    found = [match for match in map(_STATE.fullmatch, values) if match]
-    # state1 is left out: it is the autoencoder's output and not predicted.
-    states = sorted((int(match[2]), match[0]) for match in found if match[2] != "1")
-    named = [f"s{number} {_percent(values[name])}" for number, name in states]
-    if "count" in values:
-        front = f"count {_percent(values['count'])}"
-    elif found:
-        front = f"final {_percent(values[states[-1][1]]) if states else '?'}"
-        named = named[:-1]
-    else:
-        return ""
-    adversary = "adversary: " if found and found[0][1] else ""
-    return adversary + front + (" | " + " ".join(named) if named else "")
+def said(experiment: str, values: Mapping[str, float]) -> str:
+    """The progress values of a run: as its experiment declares, else `name value | name value`."""
+    declared = _declared(experiment)
+    if declared is not None and declared.progress:
+        show = registry.load_or_warn(declared.progress, callable)
+        text = show and registry.call_or_warn(declared.progress, lambda: show(values), str)
+        if text is not None:
+            return text
+    return " | ".join(f"{name} {cell_text(value)}" for name, value in values.items())
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
+def _declared(experiment: str) -> Declaration | None:
+    """The declaration of an experiment; None if it cannot be had here."""
+    try:
+        return registry.declaration(experiment)
+    except ConfigError:
+        return None
 
 
 def ending(event: Mapping[str, Any]) -> str:
@@ -327,8 +323,19 @@ def ending(event: Mapping[str, Any]) -> str:
     metrics = event["metrics"]
     outcome = f"{event['outcome']} at step {metrics['steps']:.0f}" if "steps" in metrics else event["outcome"]
     parts = [outcome, f"in {duration(event['seconds'])}"]
-    shown = [name for name in ("train_accuracy", "metric", "correlation") if metrics.get(name) is not None]
-    return ", ".join([*parts, *(f"{name} {metrics[name]:.4f}" for name in shown)])
+    names = _judged(str(event["experiment"]))
+    return ", ".join(
+        [*parts, *(f"{name} {metrics[name]:.4f}" for name in names if metrics.get(name) is not None)]
+    )
+
+
+def _judged(experiment: str) -> list[str]:
+    """The metric of the experiment's gate, and the first that tables show."""
+    declared = _declared(experiment)
+    if declared is None:
+        return []
+    first = (declared.shown or tuple(declared.metrics))[:1]
+    return list(dict.fromkeys([*([declared.gate.metric] if declared.gate else []), *first]))
 
 
 def duration(seconds: float) -> str:

@@ -34,6 +34,7 @@ class RunLog:
     def __call__(self, event: Mapping[str, object]) -> None:
         """Writes the event's line, if it has one."""
         config = self._configs[str(event["run_id"])]
+        event = {**event, "experiment": config["experiment"]}
         begins = event["event"] == "started"
         self._display.event(event, label(config) if begins else f"seed={config['seed']}")
         if self._then is not None:

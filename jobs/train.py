@@ -75,7 +75,7 @@ def train(config: Mapping[str, Scalar], settings: RunSettings) -> int:
                 delivery,
                 device=device,
                 provenance=provenance(launcher="hand", device=worker.device_name(device), job_id=slurm_job()),
-                report=lambda event: display.event(event, about),
+                report=lambda event: display.event({**event, "experiment": config["experiment"]}, about),
                 stop=stop.is_set,
             )
         state = ended.get(identity) or store.states([identity])[identity]

@@ -52,6 +52,7 @@ def test_it_is_launched_here_and_tabulated(folder) -> None:
     said = answer("launch", "parity.yaml", "--db", "a.db", "--json", "--workers", "2", folder=folder)
     assert said.code == 0, said.err
     assert said.json["stored"] == 12
+    assert len(re.findall(r": done, in .*, accuracy [01]\.\d{4} ", said.err)) == 12
     rows = answer_json(folder, "table", "--group", "bits,width")
     assert {(row["bits"], row["width"]): row["run"] for row in rows} == dict.fromkeys(
         [(3, 4), (3, 16), (4, 4), (4, 16)], 3

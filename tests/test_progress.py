@@ -6,7 +6,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from jobs.progress import Display, Training, Where, accuracies, duration, ending
+from imagination.life.progress import accuracies
+from jobs.progress import Display, Training, Where, duration, ending, said
 
 ONE, TWO = "a" * 64, "b" * 64
 
@@ -49,8 +50,16 @@ def test_accuracies(values, text) -> None:
     assert accuracies(values) == text
 
 
+def test_values_without_a_text_of_their_own_are_named() -> None:
+    values = {"loss": 0.123456, "positions": 3000.0}
+    assert said("chess_network", values) == "loss 0.1235 | positions 3000"
+    assert said("not_installed", values) == "loss 0.1235 | positions 3000"
+    assert said("life_state", {"state1": 0.5, "state2": 0.971}) == "final 97.1%"
+
+
 COMPLETED = {
     "event": "ended",
+    "experiment": "life_state",
     "state": "COMPLETED",
     "outcome": "reached",
     "seconds": 187.0,
@@ -62,6 +71,11 @@ def test_endings() -> None:
     assert ending(COMPLETED) == "reached at step 750, in 3:07 min, train_accuracy 0.9912, metric 0.2500"
     without = COMPLETED | {"outcome": "diverged", "metrics": {"steps": 750, "metric": None}}
     assert ending(without) == "diverged at step 750, in 3:07 min"
+    chess = {"policy_accuracy": 0.5, "value_error": 0.25}
+    assert ending(COMPLETED | {"experiment": "chess_network", "metrics": chess}) == (
+        "reached, in 3:07 min, policy_accuracy 0.5000"
+    )
+    assert ending(COMPLETED | {"experiment": "not_installed", "metrics": chess}) == "reached, in 3:07 min"
     assert ending({"state": "PREEMPTED"}) == "PREEMPTED"
     assert ending({"state": "PREEMPTED", "error": None}) == "PREEMPTED"
     assert ending({"state": "FAILED", "error": "boom"}) == "FAILED: boom"
@@ -85,7 +99,8 @@ def started(run_id, *, step=0, max_steps=1000):
 
 def at(run_id, step):
     values = {"state1": 1.0, "state2": 0.9, "state3": 0.8}
-    return {"event": "progress", "run_id": run_id, "step": step, "max_steps": 1000, "values": values}
+    where = {"experiment": "life_state", "run_id": run_id}
+    return {"event": "progress", **where, "step": step, "max_steps": 1000, "values": values}
 
 
 def lines_of(file):
@@ -144,7 +159,8 @@ def test_without_a_terminal_there_are_lines(clock) -> None:
 
 def adversarial(run_id, step):
     values = {"adv_state1": 1.0, "adv_state2": 0.7, "adv_state3": 0.9, "adv_generator_loss": 0.6}
-    return {"event": "progress", "run_id": run_id, "step": step, "max_steps": 1500, "values": values}
+    where = {"experiment": "life_state", "run_id": run_id}
+    return {"event": "progress", **where, "step": step, "max_steps": 1500, "values": values}
 
 
 def test_the_adversarys_stage_goes_on_in_the_same_line(clock) -> None:

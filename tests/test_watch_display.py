@@ -22,6 +22,7 @@ CAUSE = "ImportError: libcuda.so.1: cannot open shared object file: No such file
 RUN = RunNow(
     run_id="0123456789abcdef",
     label="gol=2 model_t=3 ae=false rnn=false seed=2",
+    experiment="life_state",
     job_id="1_0",
     node="node-017",
     device="NVIDIA A100-SXM4-80GB",
@@ -83,7 +84,7 @@ def test_on_a_narrow_terminal_every_number_is_whole(width) -> None:
     for row in rows:
         assert row[0] == RUN.run_id[:10]
         # `what` may be cut, and only the final accuracy is shown.
-        assert row[-5:] == ["3400/5000", "123.4", "71.9%", "1:02", "h"]
+        assert row[-6:] == ["3400/5000", "123.4", "final", "71.9%", "1:02", "h"]
 
 
 def test_what_tells_runs_apart_is_never_cut() -> None:
@@ -172,3 +173,13 @@ def test_folded_lines_take_their_room_from_the_tables() -> None:
     assert len(lines) <= 24
     assert "Slurm queries" in lines[-1]
     assert any("more" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_values_of_any_experiment_are_shown(width) -> None:
+    run = replace(RUN, experiment="chess_network", label="seed=1", progress={"loss": 1.25, "accuracy": 0.5})
+    row = next(
+        line for line in shown(width, replace(SNAPSHOT, running=[run])).splitlines() if "3400/" in line
+    )
+    assert "loss 1.25" in row
+    assert ("accuracy 0.5" in row) == (width == 160)

@@ -18,7 +18,8 @@ _TRAINING = {
     "steps": "training steps when the run ended",
 }
 
-_PICTURES: dict[str, Any] = {
+_SHOWN: dict[str, Any] = {
+    "progress": "imagination.life.progress:accuracies",
     "figures": {
         "strip": Command(
             "imagination.life.figures:strip",
@@ -56,7 +57,7 @@ STATE = Declaration(
     gate=Gate("train_accuracy", 0.99),  # the share of correct pixels (paper, section 3.1.1)
     runner="imagination.life.state:RUNNER",
     numbers="imagination.life.paper:PAPER",
-    **_PICTURES,
+    **_SHOWN,
 )
 
 COUNT = Declaration(
@@ -80,5 +81,5 @@ COUNT = Declaration(
     ),  # the share of boards whose rounded count is correct (the authors' code)
     runner="imagination.life.count:RUNNER",
     numbers="imagination.life.paper:PAPER",
-    **_PICTURES,
+    **_SHOWN,
 )

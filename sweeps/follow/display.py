@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
-from jobs.progress import accuracies, duration
+from jobs.progress import duration, said
 from results_db.contract import StoreError
 from results_db.text import cell_text, counted, short
 from sweeps.follow.watch import RunNow, Snapshot
@@ -28,6 +28,7 @@ _STYLES = {Status.STORED: "green", Status.RUNNING: "cyan", Status.WAITING: "dim"
 _LINES_BESIDE_TABLES = 14
 _WIDE = 120
 _BAR = 20
+_LEAST = {"what": 0, "progress": 12}  # columns that may shrink to so many characters
 _MOST_CAUSES = 5
 _MOST_REMARKS = 8
 
@@ -215,12 +216,12 @@ def _cells(cells: Sequence[CellStatus], *, limit: int, wide: bool) -> Renderable
         )
     if len(rows) < len(cells):
         table.add_row(f"and {len(cells) - len(rows)} more")
-    said = describe({key: value for key, value in shared.items() if key != "sweep"})
-    return Group(Text(f"cells, all: {said}", style="dim", overflow="fold"), table) if said else table
+    same = describe({key: value for key, value in shared.items() if key != "sweep"})
+    return Group(Text(f"cells, all: {same}", style="dim", overflow="fold"), table) if same else table
 
 
 def _running(runs: Sequence[RunNow], *, limit: int, wide: bool) -> RenderableType:
-    """The runs that train. On a narrow terminal `what` and `accuracy` are cut, but numbers are not.
+    """The runs that train. On a narrow terminal `what` and `progress` are cut, but numbers are not.
 
     What all of them share is said once above them, so that the rest has room.
     """
@@ -228,11 +229,12 @@ def _running(runs: Sequence[RunNow], *, limit: int, wide: bool) -> RenderableTyp
     rows = [_run(run, shared, wide=wide) for run in (runs if len(runs) <= limit else runs[: limit - 1])]
     table = _table(wide=wide)
     for name in rows[0] if rows else ("run",):
-        may_shrink = name in ("what", "accuracy")
+        least = max(len(row[name]) for row in rows)
+        least = min(least, _LEAST.get(name, least))
         table.add_column(
             name,
-            min_width=None if may_shrink else max(len(row[name]) for row in rows),
-            no_wrap=not may_shrink,
+            min_width=least,
+            no_wrap=name not in _LEAST,
             justify="right" if name in ("step", "steps/s", "ETA") else "left",
         )
     for row in rows:
@@ -256,7 +258,7 @@ def _shared(runs: Sequence[RunNow]) -> list[str]:
 
 def _run(run: RunNow, shared: Collection[str], *, wide: bool) -> dict[str, str]:
     """Column to text. The seed comes first, because the end of `what` may be cut."""
-    reached = accuracies(run.progress)
+    values = said(run.experiment, run.progress)
     own = [part for part in run.label.split() if part not in shared]
     return {
         "run": short(run.run_id),
@@ -265,7 +267,7 @@ def _run(run: RunNow, shared: Collection[str], *, wide: bool) -> dict[str, str]:
         **({"device": run.device} if wide else {}),
         "step": f"{run.step}/{run.max_steps}",
         "steps/s": "" if run.steps_per_s is None else f"{run.steps_per_s:.1f}",
-        "accuracy": reached if wide else reached.partition(" | ")[0].removeprefix("final "),
+        "progress": values if wide else values.partition(" | ")[0],
         "ETA": _eta(run.eta_seconds),
     }
 

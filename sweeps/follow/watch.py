@@ -30,6 +30,7 @@ class RunNow(Training):
     """A run that trains, as the screen and `--json` show it.
 
     Attributes:
+        experiment: its experiment.
         label: its cell's columns and its seed.
         job_id: the id of its Slurm job, if any.
         node: its node.
@@ -39,6 +40,7 @@ class RunNow(Training):
         eta_seconds: seconds until it ends; None: unknown.
     """
 
+    experiment: str
     label: str
     job_id: str | None
     node: str
@@ -237,6 +239,7 @@ class Watch:
             self._devices[attempt] = str(self._store.attempts(attempt.run_id)[-1].get("device") or "")
         found = RunNow(
             run_id=attempt.run_id,
+            experiment=str(run.config["experiment"]),
             label=describe({**cell.columns, "seed": run.config["seed"]}),
             job_id=one.attempt.job_id,
             node=one.node,
