@@ -151,9 +151,9 @@ class Files:
     def _owner(self) -> Path:
         return self.folder / "store"
 
-    def pack(self, pack_id: str) -> Path:
-        """The file of a local worker's task, deleted when the worker ends."""
-        return self.folder / "packs" / f"{pack_id}.json"
+    def pack(self, worker: str) -> Path:
+        """The file of a local worker's task, by the name of its log; deleted when the pack is done."""
+        return self.folder / "packs" / f"{worker}.json"
 
     @property
     def logs(self) -> Path:

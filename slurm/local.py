@@ -322,7 +322,7 @@ class LocalLauncher:
             raise ConfigError(event["error"])
         if event["event"] in ("ready", "idle"):
             if worker.pack is not None:
-                self._files.pack(worker.pack.pack_id).unlink(missing_ok=True)
+                self._files.pack(worker.log.stem).unlink(missing_ok=True)
                 self._close(worker.pack)
             worker.ready, worker.pack, worker.claimed = True, None, None
             self._give_work(worker)
@@ -369,7 +369,9 @@ class LocalLauncher:
         """Give the worker its pack, unless it is gone or must stop."""
         if worker in self._workers and self._stopping is None:
             worker.claimed = {attempt.run_id: attempt for attempt in attempts}
-            path = self._files.pack(pack.pack_id)
+            path = self._files.pack(
+                worker.log.stem
+            )  # of this worker alone: another launch may ask for the same pack
             write_atomically(path, Task(pack, tuple(attempts)).encode().encode())
             stdin = worker.process.stdin
             assert stdin is not None
