@@ -204,6 +204,24 @@ def test_a_file_that_is_missing_or_another_one(folder) -> None:
             f"experiment: chain_step\nbase: {{source: {'ab' * 32}}}\nneeds: {{source: {{experiment: chain_source}}}}\n",
             "source: varies in needs and in base; keep one of them",
         ),
+        (
+            f"experiment: chain_join\nbase: {{left: sha256:{'ab' * 32}}}\n",
+            "is a file; give the id of a run of chain_step",
+        ),
+        (
+            "experiment: chain_step\nneeds: {source: {experiment: chain_source, size: 3, same: [size]}}\n",
+            "s.yaml:2: needs.source: size is given by same and by the values; keep one of them",
+        ),
+        (
+            f"experiment: chain_join\nneeds:\n  right: {{experiment: chain_step, source: {'ab' * 32},"
+            " needs: {source: {experiment: chain_source}}}\n",
+            "s.yaml:3: needs.right: source is given by needs and by the values; keep one of them",
+        ),
+        (
+            "experiment: chain_step\nbase: {size: 20}\n"
+            "needs:\n  source: {experiment: chain_source, same: [size]}\n",
+            "s.yaml:4: needs.source: size: 20 is above 10, the largest allowed",
+        ),
         # A circle can only be written with an alias that contains itself.
         (
             "experiment: chain_join\nneeds: &n {left: {experiment: chain_step, needs: *n}}\n",
@@ -286,7 +304,7 @@ def test_a_need_may_take_over_a_drawn_value_whose_default_does_not_fit_it(folder
         "experiment: chain_step\nneeds: {source: {experiment: chain_source, same: [size]}}\n"
         "sample: {size: {choice: [11, 12]}}\nruns: 3\n",
     )
-    with pytest.raises(SpecError, match=r"seed 0 \(and 2 more of 3\): size: 1[12] is above 10"):
+    with pytest.raises(SpecError, match=r"seed 0 \(and 2 more of 3\): needs.source: size: 1[12] is above 10"):
         expand(load(folder / "s.yaml"))
 
 

@@ -14,7 +14,7 @@ from jobs.identity import canonical_json, planned
 from results_db.contract import PlannedRun
 from sweeps.spec.document import SpecError
 from sweeps.spec.model import Part, Row, Spec, Values
-from sweeps.spec.needs import Need, RunNeed
+from sweeps.spec.needs import Need, RunNeed, values_of
 from sweeps.spec.sample import Distribution
 
 MOST_RUNS = 200_000
@@ -61,7 +61,7 @@ class Cell:
         config = {**self.template, "seed": seed}
         if self.sample:
             config |= {key: drawn.draw(key, seed) for key, drawn in self.sample.items()}
-        config |= {key: need.value(config) for key, need in self.needs.items()}
+        config |= values_of(self.needs, config)
         if self.sample:
             build(registry.config_type(str(config["experiment"])), config)
             _check_needs(self.needs, config)
@@ -278,7 +278,7 @@ def _cell(part: Part, row: Row, axes: Values) -> Cell:
     described = _described({**axes, **row.values})
     try:
         values = part.unchecked(row, axes)
-        ids = {key: _template_id(need, values, drawn=part.sample) for key, need in part.needs.items()}
+        ids = _template_ids(part.needs, values, drawn=part.sample)
         template = resolve(part.experiment, part.preset, part.base, axes, row.values, ids)
         if not part.sample:
             _check_needs(part.needs, template)
@@ -309,14 +309,14 @@ def _cell(part: Part, row: Row, axes: Values) -> Cell:
     return replace(cell, runs=runs)
 
 
-def _template_id(need: Need, values: Values, *, drawn: Collection[str]) -> str:
-    """What stands in a cell's template for this need: its value, or a stand-in that depends on nothing drawn.
+def _template_ids(needs: Mapping[str, Need], values: Values, *, drawn: Collection[str]) -> dict[str, str]:
+    """What stands in a cell's template for these needs: their values, or stand-ins that depend on nothing drawn.
 
     A value that is drawn is known for a run only, and the default in its place may not fit the needed run.
     """
-    if set(drawn).isdisjoint(need.same):
-        return need.value(values)
-    return hashlib.sha256(repr(need).encode()).hexdigest()
+    known = {key: need for key, need in needs.items() if set(drawn).isdisjoint(need.same)}
+    ids = {key: hashlib.sha256(repr(need).encode()).hexdigest() for key, need in needs.items()}
+    return ids | values_of(known, values)
 
 
 def _check_needs(needs: Mapping[str, Need], config: Values) -> None:
