@@ -120,11 +120,61 @@ def test_what_builds_on_a_run_below_its_gate_is_blocked(folder) -> None:
             (tried,) = store.attempts(step)
             assert tried["state"] == State.CANCELLED
             assert tried["error"] == f"its need source, run {source[:10]}, is below its gate good >= 0.5"
-    # The next launch knows it before it begins, also of what builds on the steps.
-    again = launch(folder)
-    assert again.json["trained"] == {}
+    # So are those that build on the steps; they are neither interrupted nor to be submitted, and nothing says so.
     line = f"s: 3 runs blocked, because run {source[:10]}, which they need, is below its gate good >= 0.5"
+    assert line in first.err
+    assert "s: 1 of 4 runs stored, 3 blocked" in first.err
+    assert "interrupted" not in first.err
+    again = launch(folder)
+    assert (again.code, again.json["trained"]) == (1, {})
     assert line in again.err
+    for command in (("plan", "s.yaml"), ("launch", "s.yaml", "--dry-run")):
+        planned = answer(*command, "--db", "a.db", "--json", folder=folder).json
+        assert (planned["blocked"], planned["to_submit"], planned["total"]) == (3, 0, 4)
+        assert planned["why_blocked"] == [line.removeprefix("s: ")]
+        said = answer(*command, "--db", "a.db", folder=folder).out
+        assert line in said
+        assert "s: 4 runs = 1 stored + 0 active + 0 failed + 0 to submit + 3 blocked" in said
+    # So do those that follow the sweep.
+    (row,) = answer("watch", "s.yaml", "--once", "--json", "--db", "a.db", folder=folder).json["cells"][-1:]
+    assert (row["counts"]["blocked"], row["counts"]["interrupted"]) == (1, 0)
+    watched = answer("watch", "s.yaml", "--once", "--db", "a.db", folder=folder)
+    assert watched.code == 1
+    assert line.removeprefix("s: ") in watched.out
+    rows = answer("status", "s.yaml", "--db", "a.db", "--json", folder=folder).json
+    assert [row["counts"]["blocked"] for row in rows] == [0, 1, 1, 1]
+    topped = answer("top-up", "s.yaml", "--db", "a.db", folder=folder)
+    assert topped.err.splitlines() == [
+        line.removeprefix("s: "),
+        "s: nothing to launch; see imagine-sweep coverage",
+    ]
+    assert topped.code == 1
+    covered = answer("coverage", "s.yaml", "--db", "a.db", "--json", folder=folder).json
+    assert [(row["blocked"], row["top_up"]) for row in covered] == [(0, 0), (1, 0), (1, 0), (1, 0)]
+    assert [row["held_back"] for row in covered] == [0, 0, 0, 1]
+
+
+def test_a_top_up_takes_needed_runs_along(folder) -> None:
+    write(
+        folder, "experiment: chain_step\nneeds: {source: {experiment: chain_source, same: [seed]}}\nruns: 2\n"
+    )
+    planned = answer("top-up", "s.yaml", "--db", "a.db", "--dry-run", "--json", folder=folder)
+    assert (planned.code, planned.err) == (0, "")
+    assert [(row["experiment"], row["top_up"], row["held_back"]) for row in planned.json] == [
+        ("chain_source", 2, 0),
+        ("chain_step", 2, 0),
+    ]
+
+
+def test_a_gate_of_an_experiment_that_the_store_lacks(folder) -> None:
+    assert launch(folder).code == 0
+    (folder / "life.yaml").write_text("experiment: life_state\nruns: 2\n")
+    asked = ("coverage", "life.yaml", "--db", "a.db", "--json", "--gate")
+    (row,) = answer(*asked, "train_accuracy>=.95", folder=folder).json
+    assert (row["kept"], row["missing"]) == (0, 2)
+    refused = answer(*asked, "train_acuracy>=.95", folder=folder)
+    assert refused.code == 2
+    assert "did you mean 'train_accuracy'?" in refused.err
 
 
 def test_what_a_stored_run_needs_is_not_discarded_alone(folder) -> None:
@@ -163,6 +213,8 @@ def test_a_file_that_is_missing_or_another_one(folder) -> None:
     missing = launch(folder)
     assert missing.code == 2
     assert "numbers.npy is missing; get it from https://example.org/numbers" in missing.err
+    planned = answer("plan", "s.yaml", "--db", "a.db", folder=folder)
+    assert (planned.code, planned.err) == (2, missing.err)
     np.save(folder / "numbers.npy", NUMBERS)
     other = launch(folder)
     assert other.code == 2
@@ -240,7 +292,41 @@ def test_a_need_that_the_store_lacks_is_named(folder) -> None:
     write(folder, f"experiment: chain_step\nbase: {{source: {'ab' * 32}}}\n")
     said = launch(folder)
     assert f"s: 1 run blocked, because run {'ab' * 5}, which they need, is not in the store" in said.err
-    assert said.json["trained"] == {}
+    assert (said.code, said.json["trained"]) == (1, {})
+
+
+def test_a_file_that_is_named_by_its_digest_and_missing_blocks(folder) -> None:
+    write(folder, f"experiment: chain_step\nbase: {{source: sha256:{'ab' * 32}}}\n")
+    said = launch(folder)
+    assert (
+        f"s: 1 run blocked, because the file {'ab' * 5}, which they need, is missing; name its path"
+        in said.err
+    )
+    assert (said.code, said.json["trained"]) == (1, {})
+    np.save(folder / "numbers.npy", NUMBERS)
+    digest = hashlib.sha256((folder / "numbers.npy").read_bytes()).hexdigest()
+    for text in (ASSET.format(digest=digest), f"experiment: chain_step\nbase: {{source: sha256:{digest}}}\n"):
+        write(folder, text)
+        assert launch(folder, "seeds=2").json["stored"] == 2
+
+
+def test_a_needed_run_of_another_experiment_is_refused(folder) -> None:
+    assert launch(folder).code == 0
+    (join,) = by_experiment(folder)["chain_join"]
+    write(folder, f"experiment: chain_step\nbase: {{source: {join}}}\n")
+    for command in ("plan", "launch"):
+        refused = answer(command, "s.yaml", "--db", "a.db", folder=folder)
+        assert refused.code == 2
+        assert refused.err.endswith(f"source: run {join[:10]} is of chain_join; give a run of chain_source\n")
+    # Nor is it trained by hand.
+    ((met,),) = [needs_of(folder, {"experiment": "chain_step", "source": join})]
+    assert str(met) == f"its need source, run {join[:10]}, is of chain_join; it takes a run of chain_source"
+
+
+def needs_of(folder: Path, config: dict[str, str]):
+    """What a run with this config builds on."""
+    with closing(opened(folder)) as store:
+        return find([build(registry.config_type(config["experiment"]), config)], store)
 
 
 def test_a_need_may_take_the_seed_of_the_run(folder) -> None:
@@ -354,8 +440,8 @@ def test_a_launch_asks_for_all_needs_at_once(folder) -> None:
             store.begin(attempt, WHO)
             outcome, good = [("done", 1.0), ("done", 0.1), ("diverged", 1.0)][min(seed, 2)]
             store.finish(attempt, RunRecord(attempt.run_id, outcome, 1.0, {"good": good}))
-        one, for_one = statements(lambda: blocked(steps[:1], store, waits=False))
-        every, for_all = statements(lambda: blocked(steps, store, waits=False))
+        one, for_one = statements(lambda: blocked(steps[:1], {}, store))
+        every, for_all = statements(lambda: blocked(steps, {}, store))
         assert (one, for_one) == ({}, for_all)
         said = [every.get(step.run_id) for step in steps]
         assert said[0] is None

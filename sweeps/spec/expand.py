@@ -34,6 +34,7 @@ class Cell:
         sample: the keys that are drawn per seed.
         needs: what its runs build on, by config key.
         next_seed: the first seed of a top-up; None: the spec fixes its seeds.
+        is_needed: whether the spec does not describe it, and its runs are there because others need them.
     """
 
     columns: Mapping[str, Scalar]
@@ -44,6 +45,7 @@ class Cell:
     sample: Mapping[str, Distribution]
     needs: Mapping[str, Need] = field(default_factory=dict)
     next_seed: int | None
+    is_needed: bool = False
 
     @cached_property
     def config(self) -> Mapping[str, Scalar]:
@@ -51,6 +53,11 @@ class Cell:
         own = {"seed", *self.sample}
         own |= {key for key, need in self.needs.items() if not own.isdisjoint(need.same)}
         return {key: value for key, value in self.template.items() if key not in own}
+
+    @property
+    def needs_are_shared(self) -> bool:
+        """Whether all of its runs build on the same."""
+        return self.needs.keys() <= self.config.keys()
 
     def run(self, seed: int) -> PlannedRun:
         """The cell's run with this seed, in `runs` or not.
@@ -185,7 +192,16 @@ def _experiment(cell: Cell) -> Values:
 def _needed_cell(run: PlannedRun, needs: Mapping[str, Need]) -> Cell:
     """The cell of a needed run, still without runs."""
     cells = registry.declaration(str(run.config["experiment"])).cells
-    cell = Cell(columns={}, wanted=0, runs=[], template=run.config, sample={}, needs=needs, next_seed=None)
+    cell = Cell(
+        columns={},
+        wanted=0,
+        runs=[],
+        template=run.config,
+        sample={},
+        needs=needs,
+        next_seed=None,
+        is_needed=True,
+    )
     return replace(cell, columns={**_experiment(cell), **{key: run.config[key] for key in cells}})
 
 
