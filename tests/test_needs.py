@@ -4,18 +4,21 @@ import hashlib
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sqlalchemy import Engine, event
 from store_helpers import WHO
 from sweep_helpers import RESULTS, SWEEP, answer, opened, run, wait_until
 
 from imagination import registry
 from imagination.schema import build
+from jobs.evaluate import evaluate
 from jobs.needs import find
 from jobs.pack import Pack
 from results_db.contract import Attempt, RunRecord, State, StoreError
@@ -472,3 +475,37 @@ def test_a_need_whose_files_changed_is_not_built_on(folder) -> None:
     with closing(opened(folder)) as store:
         for step in by_experiment(folder)["chain_step"]:
             assert "which is missing or damaged" in store.attempts(step)[-1]["error"]
+
+
+FIT = """\
+experiment: chain_fit
+needs: {source: {experiment: chain_source}}
+runs: 3
+"""
+
+
+def test_a_pack_of_the_trainer_builds_on_a_need_and_is_evaluated_with_it(folder) -> None:
+    write(folder, FIT)
+    said = launch(folder, "--pack-size", "3")
+    assert said.code == 0, said.err
+    fits = by_experiment(folder)["chain_fit"]
+    device = torch.device("cpu")
+    with closing(opened(folder)) as store:
+        for fit in fits:
+            run = store.run(fit)
+            assert run["metrics"]["learned"] == pytest.approx(NUMBERS.sum(), abs=0.01)
+            assert evaluate(store, fit, run["config"], device=device) == pytest.approx(
+                {"learned": run["metrics"]["learned"]}
+            )
+        # Without the need there is nothing to evaluate with.
+        (numbers,) = (folder / "a.files" / "artifacts").glob("*/numbers.safetensors")
+        numbers.write_bytes(b"")
+    refused = subprocess.run(
+        (sys.executable, "-m", "jobs.evaluate", "--db", "a.db", "--where", "experiment = chain_fit"),
+        check=False,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.count("which is missing or damaged\n") == 3
