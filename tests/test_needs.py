@@ -1,6 +1,7 @@
 """Runs that build on runs and on files: the package `tests/chain_experiment`, installed and launched."""
 
 import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -72,7 +73,8 @@ def test_a_chain_is_planned_trained_in_order_and_shown_both_ways(folder) -> None
         assert set(store.states([source, *steps, join]).values()) == {State.COMPLETED}
         assert store.run(join)["metrics"]["total"] == 2 * NUMBERS.sum() + 3 * NUMBERS.sum()
         assert sorted(store.needs(join)) == ["left", "right"]
-        assert set(store.needs(join).values()) == set(steps)
+        sides = store.needs(join)
+        assert set(sides.values()) == set(steps)
         assert sorted(store.needed_by(source)) == sorted(steps)
         ended = {run_id: store.attempts(run_id)[-1] for run_id in (source, *steps, join)}
         assert ended[source]["ended_at"] <= min(ended[step]["started_at"] for step in steps)
@@ -84,9 +86,27 @@ def test_a_chain_is_planned_trained_in_order_and_shown_both_ways(folder) -> None
             name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in found.items()
         }
         assert found["note.txt"] == b"ten numbers"
-    shown = run(RESULTS, "show", steps[0], "--db", "a.db", folder=folder).stdout
-    assert f"source  {source} chain_source COMPLETED" in shown
-    assert f"needed by\n  {join}" in shown
+    # `show` follows the chain to its ends, both ways.
+    shown = run(RESULTS, "show", join, "--db", "a.db", folder=folder).stdout
+    down = (
+        "needs\n"
+        f"  left      {sides['left'][:10]}  chain_step  COMPLETED\n"
+        f"    source  {source[:10]}  chain_source  COMPLETED\n"
+        f"  right     {sides['right'][:10]}  chain_step  COMPLETED\n"
+        f"    source  {source[:10]}  chain_source  COMPLETED\n"
+    )
+    assert down in shown
+    shown = run(RESULTS, "show", source, "--db", "a.db", folder=folder).stdout
+    for side, step in sides.items():
+        assert (
+            f"  source   {step[:10]}  chain_step  COMPLETED\n    {side:<5}  {join[:10]}  chain_join  COMPLETED"
+            in shown
+        )
+    told = json.loads(run(RESULTS, "show", source, "--db", "a.db", "--json", folder=folder).stdout)[
+        "needed_by"
+    ]
+    ends = {(step["depth"], step["key"]) for step in told if step["run_id"] == join}
+    assert ends == {(2, "left"), (2, "right")}
     assert launch(folder).json["trained"] == {}
 
 
