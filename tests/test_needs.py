@@ -222,6 +222,10 @@ def test_a_file_is_copied_beside_the_store_and_named_by_its_digest(folder) -> No
     np.save(folder / "numbers.npy", NUMBERS)
     digest = hashlib.sha256((folder / "numbers.npy").read_bytes()).hexdigest()
     write(folder, ASSET.format(digest=digest))
+    for command in ("coverage", "plan"):
+        found = answer(command, "s.yaml", "--db", "a.db", "--json", folder=folder).json
+        (row,) = found["cells"] if command == "plan" else found
+        assert (row["to_submit"], row["blocked"]) == (1, 0)
     assert launch(folder).code == 0
     with closing(opened(folder)) as store:
         (step,) = by_experiment(folder)["chain_step"]

@@ -95,7 +95,9 @@ def _cell_states(
     rows = [
         {"sweep": each.name, **cell.cell.columns, "states": cell.states}
         for each, expansion in chosen
-        for cell in read_cells(expansion, states, blocked=blocked(expansion.runs, states, store))
+        for cell in read_cells(
+            expansion, states, blocked=blocked(expansion.runs, states, store, at_hand=expansion.files)
+        )
     ]
     return rows, run_ids
 

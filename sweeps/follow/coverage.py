@@ -40,6 +40,7 @@ def cover(
     states = {run_id: State(state) for run_id, state in zip(frame["run_id"], frame["state"], strict=True)}
     whole = with_top_ups(expansion, states.keys())
     states = with_lost(states, dead)
+    reasons = blocked(whole.runs, states, store, at_hand=whole.files)
     stored = completed(frame[frame["run_id"].isin({run.run_id for run in whole.runs})])
     declared = (registry.declaration(str(cell.template["experiment"])) for cell in whole.cells)
     names = [name for one in declared for name in (*one.keys, *one.metrics)]
@@ -47,7 +48,7 @@ def cover(
     kept = set(stored["run_id"][passed(stored.reindex(columns=list(known)), gate=gate)])
     return [
         replace(cell, kept=sum(run.run_id in kept for run in cell.cell.runs))
-        for cell in read_cells(whole, states, sweep=sweep, blocked=blocked(whole.runs, states, store))
+        for cell in read_cells(whole, states, sweep=sweep, blocked=reasons)
     ]
 
 

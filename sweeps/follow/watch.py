@@ -174,7 +174,9 @@ class Watch:
         is_active = any(state in active for state in states.values())
         eta = self._estimate.left(training, queued) if is_active else 0.0
         by_id = {run.run_id: run for run in training}
-        stopped = blocked([run for _, run in self._runs.values()], states, self._store)
+        at_hand = {file for _, expansion in self._sweeps for file in expansion.files}
+        runs = [run for _, run in self._runs.values()]
+        stopped = blocked(runs, states, self._store, at_hand=at_hand)
         shown = {**states, **dict.fromkeys(stopped, BLOCKED)}
         job_names = {one.job_name for one in own if one.job_name}
         return Snapshot(

@@ -208,8 +208,7 @@ def plan_launch(
         ConfigError: a file that runs need is missing or another one or does not fit, or a needed run is of another
             experiment.
     """
-    at_hand = assets.find(spec, Files(store.folder))
-    assets.check(expansion, at_hand)
+    assets.check(expansion, assets.find(spec, Files(store.folder)))
     check_needs(expansion.runs, store)
     queued = {one.attempt.run_id for one in store.open_attempts() if one.job_id}
     return make_plan(
@@ -218,7 +217,6 @@ def plan_launch(
         dead=dead,
         retry_failed=options.retry_failed,
         waits_for=queued if machines.on_slurm else (),
-        at_hand=at_hand,
     )
 
 

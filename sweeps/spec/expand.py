@@ -14,7 +14,7 @@ from jobs.identity import canonical_json, planned
 from results_db.contract import PlannedRun
 from sweeps.spec.document import SpecError
 from sweeps.spec.model import Part, Row, Spec, Values
-from sweeps.spec.needs import Need, RunNeed, values_of
+from sweeps.spec.needs import AssetNeed, Need, RunNeed, values_of
 from sweeps.spec.sample import Distribution
 
 MOST_RUNS = 200_000
@@ -92,6 +92,12 @@ class Expansion:
         if not needed:
             return list(self.own)
         return [*needed, *(replace(cell, columns={**_experiment(cell), **cell.columns}) for cell in self.own)]
+
+    @property
+    def files(self) -> set[str]:
+        """The digests of the files whose paths the spec names, which a launch copies."""
+        needs = (need for cell in self.cells for need in cell.needs.values())
+        return {need.sha256 for need in needs if isinstance(need, AssetNeed)}
 
     @property
     def runs(self) -> list[PlannedRun]:

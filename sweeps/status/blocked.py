@@ -33,7 +33,7 @@ def blocked(
         store: the store.
         retry_failed: whether failed runs are to be trained as well.
         waits_for: the active runs whose end runs can wait for; None: all of them.
-        at_hand: digests of needed files that a launch would copy.
+        at_hand: digests of needed files that a launch copies; it refuses a spec that names one that is missing.
     """
     chosen = open_statuses(retry_failed=retry_failed)
     waiting = {run.run_id: run for run in runs if status_of(states.get(run.run_id, NEW)) in chosen}

@@ -36,12 +36,16 @@ def make_plan(
     dead: Collection[str] = (),
     retry_failed: bool = False,
     waits_for: Collection[str] | None = None,
-    at_hand: Collection[str] = (),
 ) -> Plan:
     """Compares a spec's runs with the store, and writes nothing. See `dead_runs` for `dead`, `blocked` for the rest."""
     states = with_lost(store.states(run.run_id for run in expansion.runs), dead)
     reasons = blocked(
-        expansion.runs, states, store, retry_failed=retry_failed, waits_for=waits_for, at_hand=at_hand
+        expansion.runs,
+        states,
+        store,
+        retry_failed=retry_failed,
+        waits_for=waits_for,
+        at_hand=expansion.files,
     )
     cells = read_cells(expansion, states, retry_failed=retry_failed, blocked=reasons)
     open_ids = {run.run_id for cell in cells for run in cell.to_submit}
