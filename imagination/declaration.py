@@ -6,7 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
-from imagination.schema import ConfigError, RunConfig, Scalar, added, build, coerce, keys, needs, require
+from imagination.schema import (
+    ASSET,
+    ConfigError,
+    RunConfig,
+    Scalar,
+    added,
+    build,
+    coerce,
+    fitting,
+    keys,
+    needs,
+    require,
+)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 RESERVED = (
@@ -147,7 +159,7 @@ class Declaration:
         for path in filter(None, (*paths, *(one.code for _, one in commands))):
             _require(_DOTTED.fullmatch(path), f"'{path}' is not of the form module:name")
         _require(self.presets, "presets is empty; give at least {'default': {}}")
-        given = dict.fromkeys(needs(self.config), "0" * 64)
+        given = {key: ("" if fitting(self.config, key) else ASSET) + "0" * 64 for key in needs(self.config)}
         for name, values in self.presets.items():
             _require("experiment" not in values, f"preset '{name}' sets the experiment")
             try:

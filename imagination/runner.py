@@ -103,7 +103,10 @@ class Runner(ABC):
         return None
 
     def evaluate(
-        self, config: Any, weights: Arrays, *, device: "torch.device"
+        self, config: Any, weights: Arrays, *, device: "torch.device", needs: Mapping[str, Needed]
     ) -> Mapping[str, float | None] | None:
-        """The metrics of a finished run, again from its final weights; None if they do not fit, or it cannot."""
+        """The metrics of a finished run, again from its final weights and what it builds on, by config key.
+
+        None if they do not fit, or it cannot.
+        """
         return None

@@ -189,6 +189,11 @@ def needs(config_type: type) -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(config_type) if "need" in f.metadata)
 
 
+def fitting(config_type: type, key: str) -> tuple[str, ...]:
+    """The experiments whose runs a need may name."""
+    return tuple(_fields(config_type)[key].metadata["need"])
+
+
 def pack_keys(config_type: type) -> tuple[str, ...]:
     """The config keys that must be equal for runs to train in one pack."""
     return tuple(f.name for f in dataclasses.fields(config_type) if not f.metadata.get("packs"))
@@ -223,14 +228,24 @@ def coerce(config_type: type, key: str, value: object) -> Scalar:
     if converted is None:
         raise ConfigError(f"{key}: {plain(value)} is not {_KINDS[kind]}", key=key)
     _check_bounds(key, converted, field.metadata)
-    if "need" in field.metadata and not _NEEDED.fullmatch(str(converted)):
-        raise ConfigError(
-            f"{key}: {plain(value)} is neither a whole run id nor sha256: and a digest", key=key
-        )
+    if "need" in field.metadata:
+        _check_need(key, str(converted), field.metadata)
     return converted
 
 
 _NEEDED = re.compile("(?:sha256:)?[0-9a-f]{64}|")
+
+
+def _check_need(key: str, value: str, rules: Mapping[str, Any]) -> None:
+    if not _NEEDED.fullmatch(value):
+        raise ConfigError(
+            f"{key}: {plain(value)} is neither a whole run id nor sha256: and a digest", key=key
+        )
+    if value.startswith(ASSET) and not rules["asset"]:
+        listed = " or ".join(rules["need"])
+        raise ConfigError(f"{key}: {plain(value)} is a file; give the id of a run of {listed}", key=key)
+    if value and not value.startswith(ASSET) and not rules["need"]:
+        raise ConfigError(f"{key}: {plain(value)} is a run; give sha256: and the digest of a file", key=key)
 
 
 @functools.cache

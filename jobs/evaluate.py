@@ -14,6 +14,7 @@ import click
 
 from imagination import registry
 from imagination.schema import ConfigError, Scalar, rebuild
+from jobs.needs import UnmetError, find
 from results_db import console
 from results_db.contract import DIVERGED, Attempt, State, StoreError
 from results_db.files import Files
@@ -66,27 +67,32 @@ def cli(
             raise StoreError(f"no completed run{matches} in {store.display_url}; see imagine-results runs")
         results, missing = _evaluate_all(store, chosen["run_id"].tolist(), device, threads, write=write)
         _show(results, as_json=as_json)
-        for run_id in missing:
-            click.echo(f"run {short(run_id)}: weights missing or damaged in {store.folder}", err=True)
+        for run_id, why in missing.items():
+            click.echo(f"run {short(run_id)}: {why}", err=True)
         return console.SOME_FAILED if missing else 0
 
 
 def _evaluate_all(
     store: "SqlStore", run_ids: list[str], device: str, threads: int, *, write: bool
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Per run its id, stored and new metrics; and the ids of the runs whose weights cannot be read."""
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Per run its id, stored and new metrics; and why runs cannot be evaluated, by run id."""
     from rich.console import Console
     from rich.progress import track
 
     from jobs.worker import choose_device
 
     chosen = choose_device(device, threads=threads)
-    results, missing = [], []
+    results: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
     for run_id in track(run_ids, description="evaluating", console=Console(stderr=True)):
         run = store.run(run_id)
-        metrics = evaluate(store, run_id, run["config"], device=chosen)
+        try:
+            metrics = evaluate(store, run_id, run["config"], device=chosen)
+        except UnmetError as error:
+            missing[run_id] = str(error)
+            continue
         if metrics is None:
-            missing.append(run_id)
+            missing[run_id] = f"weights missing or damaged in {store.folder}"
             continue
         if write:
             store.replace_metrics(run_id, metrics)
@@ -98,7 +104,11 @@ def _evaluate_all(
 def evaluate(
     store: "SqlStore", run_id: str, config: Mapping[str, Scalar], *, device: "torch.device"
 ) -> dict[str, float | None] | None:
-    """The metrics of a completed run from its final weights; None if the weights are missing or damaged."""
+    """The metrics of a completed run from its final weights; None if the weights are missing or damaged.
+
+    Raises:
+        UnmetError: what it builds on is not there any more.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -113,7 +123,10 @@ def evaluate(
     except SafetensorError:
         return None
     built: Any = rebuild(registry.config_type(experiment), config)
-    found = runner(experiment).evaluate(built, weights, device=device)
+    (met,) = find([built], store)
+    if isinstance(met, UnmetError):
+        raise met
+    found = runner(experiment).evaluate(built, weights, device=device, needs=met)
     return None if found is None else dict(found)
 
 

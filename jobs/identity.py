@@ -28,6 +28,12 @@ def planned(config: Mapping[str, Scalar]) -> PlannedRun:
     return PlannedRun(run_id(config), config, ids)
 
 
+def assets(config: Mapping[str, Scalar]) -> list[str]:
+    """The values of a complete config that name files which its run builds on."""
+    values = (str(config[key]) for key in needs(registry.config_type(str(config["experiment"]))))
+    return [value for value in values if value.startswith(ASSET)]
+
+
 def run_id(config: Mapping[str, Scalar]) -> str:
     """The run id of a complete config, 64 hexadecimal characters.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from imagination import registry
 from imagination.runner import Needed
-from imagination.schema import ASSET, ConfigError, needs, rebuild
+from imagination.schema import ASSET, ConfigError, fitting, needs, rebuild
 from results_db.contract import State, Store
 from results_db.files import Files, digest
 from results_db.spool.results import Result, result
@@ -32,21 +32,21 @@ def find(configs: Sequence[Any], store: Store) -> list[dict[str, Needed] | Unmet
         wanted = {key: str(value) for key in needs(kind) if (value := getattr(config, key))}
         for one in wanted.items():
             if one not in known:
-                known[one] = _met(*one, store)
+                known[one] = _met(*one, fits=fitting(kind, one[0]), store=store)
         met = {key: known[key, value] for key, value in wanted.items()}
         unmet = next((one for one in met.values() if isinstance(one, UnmetError)), None)
         found.append(unmet or {key: one for key, one in met.items() if isinstance(one, Needed)})
     return found
 
 
-def _met(key: str, value: str, store: Store) -> Needed | UnmetError:
+def _met(key: str, value: str, *, fits: Sequence[str], store: Store) -> Needed | UnmetError:
     try:
-        return _find(key, value, store)
+        return _find(key, value, fits=fits, store=store)
     except UnmetError as error:
         return error
 
 
-def _find(key: str, value: str, store: Store) -> Needed:
+def _find(key: str, value: str, *, fits: Sequence[str], store: Store) -> Needed:
     files = Files(store.folder)
     if value.startswith(ASSET):
         path = files.asset(value.removeprefix(ASSET))
@@ -57,6 +57,9 @@ def _find(key: str, value: str, store: Store) -> Needed:
     if not isinstance(found, Result):
         state = "not in the store" if found is None else str(State(found))
         raise UnmetError(f"its need {key}, run {short(value)}, is {state}")
+    if found.config["experiment"] not in fits:
+        others = f"{found.config['experiment']}; it takes a run of {' or '.join(fits)}"
+        raise UnmetError(f"its need {key}, run {short(value)}, is of {others}")
     if found.missed is not None:
         raise UnmetError(f"its need {key}, run {short(value)}, {found.missed}")
     try:

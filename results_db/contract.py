@@ -17,6 +17,7 @@ claim (`withdraw`). It notes the id of a scheduler's job afterwards (`note_jobs`
 starts, and again whenever its job is requeued.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -145,15 +146,22 @@ class Experiment:
     needs: Sequence[str] = ()
     before: Mapping[str, Scalar] = field(default_factory=dict)
 
+    @property
+    def gate_words(self) -> str | None:
+        """The gate in words: `train_accuracy >= 0.99`."""
+        return None if self.gate is None else f"{self.gate[0]} >= {self.gate[1]:g}"
+
+    def keeps(self, outcomes: Any, values: Any) -> Any:
+        """Whether completed runs with these outcomes and values of the gate's metric are kept; a bool, or an array."""
+        trained = outcomes != DIVERGED
+        return trained if self.gate is None else trained & (values >= self.gate[1])  # false for NaN
+
     def missed(self, outcome: str, metrics: Mapping[str, float | None]) -> str | None:
         """Why a run with this outcome and these metrics is not kept, in words; None: it is kept."""
-        if outcome == DIVERGED:
-            return DIVERGED
-        if self.gate is None:
+        value = None if self.gate is None else metrics.get(self.gate[0])
+        if self.keeps(outcome, math.nan if value is None else value):
             return None
-        value = metrics.get(self.gate[0])
-        gate = f"{self.gate[0]} >= {self.gate[1]:g}"
-        return None if value is not None and value >= self.gate[1] else f"is below its gate {gate}"
+        return DIVERGED if outcome == DIVERGED else f"is below its gate {self.gate_words}"
 
 
 @dataclass(frozen=True)

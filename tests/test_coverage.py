@@ -52,20 +52,20 @@ KEYS = (
 # the interrupted one with seed 1, and the next seed; the cap of 4 leaves 3.
 ROW_1 = dict(zip(KEYS, (1, 4, 4, 2, 1, 1, 1, 0, 3, 4, 4), strict=True))
 ROW_2 = dict(zip(KEYS, (2, 2, 2, 1, 1, 0, 0, 1, 1, 2, 0), strict=True))
-FULL_1 = {"sweep": "s", **ROW_1, "pass_rate": 0.5, "seeds": [4, 5, 6, 7]}
-FULL_2 = {"sweep": "s", **ROW_2, "pass_rate": 1.0, "seeds": [1, 2]}
+FULL_1 = {"sweep": "s", **ROW_1, "blocked": 0, "pass_rate": 0.5, "seeds": [4, 5, 6, 7]}
+FULL_2 = {"sweep": "s", **ROW_2, "blocked": 0, "pass_rate": 1.0, "seeds": [1, 2]}
 
 
 def test_every_state_is_counted(filled) -> None:
     store, expansion = filled
     staged(store, small(gol=2, seed=2))
-    one, two = cover(expansion, store.runs())
-    assert one.numbers.items() <= {**ROW_1, "top_up": 0, "held_back": 0}.items()
+    one, two = cover(expansion, store, frame=store.runs())
+    assert one.numbers.items() <= {**ROW_1, "blocked": 0, "top_up": 0, "held_back": 0}.items()
     assert (one.counts, one.kept) == (Counts(stored=2, active=1, failed=1), 1)
     assert (two.counts, two.kept) == (Counts(stored=1, to_submit=2), 1)
     assert ids(two.to_submit) == [expansion.cells[1].runs[1].run_id, small(gol=2, seed=2).run_id]
     dead = expansion.cells[0].runs[3]
-    one, _ = cover(expansion, store.runs(), dead=[dead.run_id, "f" * 64])
+    one, _ = cover(expansion, store, frame=store.runs(), dead=[dead.run_id, "f" * 64])
     assert (one.counts.active, ids(one.to_submit)) == (0, [dead.run_id])
 
 
@@ -74,7 +74,7 @@ def test_the_gate_can_be_moved_and_a_diverged_run_never_passes(filled) -> None:
     complete(store, expansion.cells[1].runs[1], accuracy=1.0, outcome="diverged")
 
     for gate, kept in ((None, [1, 1]), ("train_accuracy>=.98", [2, 1]), ("train_accuracy>=.995", [0, 1])):
-        assert [cell.kept for cell in cover(expansion, store.runs(), gate=gate)] == kept
+        assert [cell.kept for cell in cover(expansion, store, frame=store.runs(), gate=gate)] == kept
 
 
 def test_runs_after_the_specs_seeds_belong_to_the_cell_up_to_the_first_gap(tmp_path) -> None:

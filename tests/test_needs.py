@@ -1,21 +1,25 @@
 """Runs that build on runs and on files: the package `tests/chain_experiment`, installed and launched."""
 
 import hashlib
+import json
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sqlalchemy import Engine, event
 from store_helpers import WHO
 from sweep_helpers import RESULTS, SWEEP, answer, opened, run, wait_until
 
 from imagination import registry
 from imagination.schema import build
+from jobs.evaluate import evaluate
 from jobs.needs import find
 from jobs.pack import Pack
 from results_db.contract import Attempt, RunRecord, State, StoreError
@@ -69,7 +73,8 @@ def test_a_chain_is_planned_trained_in_order_and_shown_both_ways(folder) -> None
         assert set(store.states([source, *steps, join]).values()) == {State.COMPLETED}
         assert store.run(join)["metrics"]["total"] == 2 * NUMBERS.sum() + 3 * NUMBERS.sum()
         assert sorted(store.needs(join)) == ["left", "right"]
-        assert set(store.needs(join).values()) == set(steps)
+        sides = store.needs(join)
+        assert set(sides.values()) == set(steps)
         assert sorted(store.needed_by(source)) == sorted(steps)
         ended = {run_id: store.attempts(run_id)[-1] for run_id in (source, *steps, join)}
         assert ended[source]["ended_at"] <= min(ended[step]["started_at"] for step in steps)
@@ -81,9 +86,27 @@ def test_a_chain_is_planned_trained_in_order_and_shown_both_ways(folder) -> None
             name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in found.items()
         }
         assert found["note.txt"] == b"ten numbers"
-    shown = run(RESULTS, "show", steps[0], "--db", "a.db", folder=folder).stdout
-    assert f"source  {source} chain_source COMPLETED" in shown
-    assert f"needed by\n  {join}" in shown
+    # `show` follows the chain to its ends, both ways.
+    shown = run(RESULTS, "show", join, "--db", "a.db", folder=folder).stdout
+    down = (
+        "needs\n"
+        f"  left      {sides['left'][:10]}  chain_step  COMPLETED\n"
+        f"    source  {source[:10]}  chain_source  COMPLETED\n"
+        f"  right     {sides['right'][:10]}  chain_step  COMPLETED\n"
+        f"    source  {source[:10]}  chain_source  COMPLETED\n"
+    )
+    assert down in shown
+    shown = run(RESULTS, "show", source, "--db", "a.db", folder=folder).stdout
+    for side, step in sides.items():
+        assert (
+            f"  source   {step[:10]}  chain_step  COMPLETED\n    {side:<5}  {join[:10]}  chain_join  COMPLETED"
+            in shown
+        )
+    told = json.loads(run(RESULTS, "show", source, "--db", "a.db", "--json", folder=folder).stdout)[
+        "needed_by"
+    ]
+    ends = {(step["depth"], step["key"]) for step in told if step["run_id"] == join}
+    assert ends == {(2, "left"), (2, "right")}
     assert launch(folder).json["trained"] == {}
 
 
@@ -120,11 +143,61 @@ def test_what_builds_on_a_run_below_its_gate_is_blocked(folder) -> None:
             (tried,) = store.attempts(step)
             assert tried["state"] == State.CANCELLED
             assert tried["error"] == f"its need source, run {source[:10]}, is below its gate good >= 0.5"
-    # The next launch knows it before it begins, also of what builds on the steps.
-    again = launch(folder)
-    assert again.json["trained"] == {}
+    # So are those that build on the steps; they are neither interrupted nor to be submitted, and nothing says so.
     line = f"s: 3 runs blocked, because run {source[:10]}, which they need, is below its gate good >= 0.5"
+    assert line in first.err
+    assert "s: 1 of 4 runs stored, 3 blocked" in first.err
+    assert "interrupted" not in first.err
+    again = launch(folder)
+    assert (again.code, again.json["trained"]) == (1, {})
     assert line in again.err
+    for command in (("plan", "s.yaml"), ("launch", "s.yaml", "--dry-run")):
+        planned = answer(*command, "--db", "a.db", "--json", folder=folder).json
+        assert (planned["blocked"], planned["to_submit"], planned["total"]) == (3, 0, 4)
+        assert planned["why_blocked"] == [line.removeprefix("s: ")]
+        said = answer(*command, "--db", "a.db", folder=folder).out
+        assert line in said
+        assert "s: 4 runs = 1 stored + 0 active + 0 failed + 0 to submit + 3 blocked" in said
+    # So do those that follow the sweep.
+    (row,) = answer("watch", "s.yaml", "--once", "--json", "--db", "a.db", folder=folder).json["cells"][-1:]
+    assert (row["counts"]["blocked"], row["counts"]["interrupted"]) == (1, 0)
+    watched = answer("watch", "s.yaml", "--once", "--db", "a.db", folder=folder)
+    assert watched.code == 1
+    assert line.removeprefix("s: ") in watched.out
+    rows = answer("status", "s.yaml", "--db", "a.db", "--json", folder=folder).json
+    assert [row["counts"]["blocked"] for row in rows] == [0, 1, 1, 1]
+    topped = answer("top-up", "s.yaml", "--db", "a.db", folder=folder)
+    assert topped.err.splitlines() == [
+        line.removeprefix("s: "),
+        "s: nothing to launch; see imagine-sweep coverage",
+    ]
+    assert topped.code == 1
+    covered = answer("coverage", "s.yaml", "--db", "a.db", "--json", folder=folder).json
+    assert [(row["blocked"], row["top_up"]) for row in covered] == [(0, 0), (1, 0), (1, 0), (1, 0)]
+    assert [row["held_back"] for row in covered] == [0, 0, 0, 1]
+
+
+def test_a_top_up_takes_needed_runs_along(folder) -> None:
+    write(
+        folder, "experiment: chain_step\nneeds: {source: {experiment: chain_source, same: [seed]}}\nruns: 2\n"
+    )
+    planned = answer("top-up", "s.yaml", "--db", "a.db", "--dry-run", "--json", folder=folder)
+    assert (planned.code, planned.err) == (0, "")
+    assert [(row["experiment"], row["top_up"], row["held_back"]) for row in planned.json] == [
+        ("chain_source", 2, 0),
+        ("chain_step", 2, 0),
+    ]
+
+
+def test_a_gate_of_an_experiment_that_the_store_lacks(folder) -> None:
+    assert launch(folder).code == 0
+    (folder / "life.yaml").write_text("experiment: life_state\nruns: 2\n")
+    asked = ("coverage", "life.yaml", "--db", "a.db", "--json", "--gate")
+    (row,) = answer(*asked, "train_accuracy>=.95", folder=folder).json
+    assert (row["kept"], row["missing"]) == (0, 2)
+    refused = answer(*asked, "train_acuracy>=.95", folder=folder)
+    assert refused.code == 2
+    assert "did you mean 'train_accuracy'?" in refused.err
 
 
 def test_what_a_stored_run_needs_is_not_discarded_alone(folder) -> None:
@@ -149,6 +222,10 @@ def test_a_file_is_copied_beside_the_store_and_named_by_its_digest(folder) -> No
     np.save(folder / "numbers.npy", NUMBERS)
     digest = hashlib.sha256((folder / "numbers.npy").read_bytes()).hexdigest()
     write(folder, ASSET.format(digest=digest))
+    for command in ("coverage", "plan"):
+        found = answer(command, "s.yaml", "--db", "a.db", "--json", folder=folder).json
+        (row,) = found["cells"] if command == "plan" else found
+        assert (row["to_submit"], row["blocked"]) == (1, 0)
     assert launch(folder).code == 0
     with closing(opened(folder)) as store:
         (step,) = by_experiment(folder)["chain_step"]
@@ -163,6 +240,8 @@ def test_a_file_that_is_missing_or_another_one(folder) -> None:
     missing = launch(folder)
     assert missing.code == 2
     assert "numbers.npy is missing; get it from https://example.org/numbers" in missing.err
+    planned = answer("plan", "s.yaml", "--db", "a.db", folder=folder)
+    assert (planned.code, planned.err) == (2, missing.err)
     np.save(folder / "numbers.npy", NUMBERS)
     other = launch(folder)
     assert other.code == 2
@@ -204,6 +283,24 @@ def test_a_file_that_is_missing_or_another_one(folder) -> None:
             f"experiment: chain_step\nbase: {{source: {'ab' * 32}}}\nneeds: {{source: {{experiment: chain_source}}}}\n",
             "source: varies in needs and in base; keep one of them",
         ),
+        (
+            f"experiment: chain_join\nbase: {{left: sha256:{'ab' * 32}}}\n",
+            "is a file; give the id of a run of chain_step",
+        ),
+        (
+            "experiment: chain_step\nneeds: {source: {experiment: chain_source, size: 3, same: [size]}}\n",
+            "s.yaml:2: needs.source: size is given by same and by the values; keep one of them",
+        ),
+        (
+            f"experiment: chain_join\nneeds:\n  right: {{experiment: chain_step, source: {'ab' * 32},"
+            " needs: {source: {experiment: chain_source}}}\n",
+            "s.yaml:3: needs.right: source is given by needs and by the values; keep one of them",
+        ),
+        (
+            "experiment: chain_step\nbase: {size: 20}\n"
+            "needs:\n  source: {experiment: chain_source, same: [size]}\n",
+            "s.yaml:4: needs.source: size: 20 is above 10, the largest allowed",
+        ),
         # A circle can only be written with an alias that contains itself.
         (
             "experiment: chain_join\nneeds: &n {left: {experiment: chain_step, needs: *n}}\n",
@@ -222,7 +319,41 @@ def test_a_need_that_the_store_lacks_is_named(folder) -> None:
     write(folder, f"experiment: chain_step\nbase: {{source: {'ab' * 32}}}\n")
     said = launch(folder)
     assert f"s: 1 run blocked, because run {'ab' * 5}, which they need, is not in the store" in said.err
-    assert said.json["trained"] == {}
+    assert (said.code, said.json["trained"]) == (1, {})
+
+
+def test_a_file_that_is_named_by_its_digest_and_missing_blocks(folder) -> None:
+    write(folder, f"experiment: chain_step\nbase: {{source: sha256:{'ab' * 32}}}\n")
+    said = launch(folder)
+    assert (
+        f"s: 1 run blocked, because the file {'ab' * 5}, which they need, is missing; name its path"
+        in said.err
+    )
+    assert (said.code, said.json["trained"]) == (1, {})
+    np.save(folder / "numbers.npy", NUMBERS)
+    digest = hashlib.sha256((folder / "numbers.npy").read_bytes()).hexdigest()
+    for text in (ASSET.format(digest=digest), f"experiment: chain_step\nbase: {{source: sha256:{digest}}}\n"):
+        write(folder, text)
+        assert launch(folder, "seeds=2").json["stored"] == 2
+
+
+def test_a_needed_run_of_another_experiment_is_refused(folder) -> None:
+    assert launch(folder).code == 0
+    (join,) = by_experiment(folder)["chain_join"]
+    write(folder, f"experiment: chain_step\nbase: {{source: {join}}}\n")
+    for command in ("plan", "launch"):
+        refused = answer(command, "s.yaml", "--db", "a.db", folder=folder)
+        assert refused.code == 2
+        assert refused.err.endswith(f"source: run {join[:10]} is of chain_join; give a run of chain_source\n")
+    # Nor is it trained by hand.
+    ((met,),) = [needs_of(folder, {"experiment": "chain_step", "source": join})]
+    assert str(met) == f"its need source, run {join[:10]}, is of chain_join; it takes a run of chain_source"
+
+
+def needs_of(folder: Path, config: dict[str, str]):
+    """What a run with this config builds on."""
+    with closing(opened(folder)) as store:
+        return find([build(registry.config_type(config["experiment"]), config)], store)
 
 
 def test_a_need_may_take_the_seed_of_the_run(folder) -> None:
@@ -286,7 +417,7 @@ def test_a_need_may_take_over_a_drawn_value_whose_default_does_not_fit_it(folder
         "experiment: chain_step\nneeds: {source: {experiment: chain_source, same: [size]}}\n"
         "sample: {size: {choice: [11, 12]}}\nruns: 3\n",
     )
-    with pytest.raises(SpecError, match=r"seed 0 \(and 2 more of 3\): size: 1[12] is above 10"):
+    with pytest.raises(SpecError, match=r"seed 0 \(and 2 more of 3\): needs.source: size: 1[12] is above 10"):
         expand(load(folder / "s.yaml"))
 
 
@@ -336,8 +467,8 @@ def test_a_launch_asks_for_all_needs_at_once(folder) -> None:
             store.begin(attempt, WHO)
             outcome, good = [("done", 1.0), ("done", 0.1), ("diverged", 1.0)][min(seed, 2)]
             store.finish(attempt, RunRecord(attempt.run_id, outcome, 1.0, {"good": good}))
-        one, for_one = statements(lambda: blocked(steps[:1], store, waits=False))
-        every, for_all = statements(lambda: blocked(steps, store, waits=False))
+        one, for_one = statements(lambda: blocked(steps[:1], {}, store))
+        every, for_all = statements(lambda: blocked(steps, {}, store))
         assert (one, for_one) == ({}, for_all)
         said = [every.get(step.run_id) for step in steps]
         assert said[0] is None
@@ -368,3 +499,37 @@ def test_a_need_whose_files_changed_is_not_built_on(folder) -> None:
     with closing(opened(folder)) as store:
         for step in by_experiment(folder)["chain_step"]:
             assert "which is missing or damaged" in store.attempts(step)[-1]["error"]
+
+
+FIT = """\
+experiment: chain_fit
+needs: {source: {experiment: chain_source}}
+runs: 3
+"""
+
+
+def test_a_pack_of_the_trainer_builds_on_a_need_and_is_evaluated_with_it(folder) -> None:
+    write(folder, FIT)
+    said = launch(folder, "--pack-size", "3")
+    assert said.code == 0, said.err
+    fits = by_experiment(folder)["chain_fit"]
+    device = torch.device("cpu")
+    with closing(opened(folder)) as store:
+        for fit in fits:
+            run = store.run(fit)
+            assert run["metrics"]["learned"] == pytest.approx(NUMBERS.sum(), abs=0.01)
+            assert evaluate(store, fit, run["config"], device=device) == pytest.approx(
+                {"learned": run["metrics"]["learned"]}
+            )
+        # Without the need there is nothing to evaluate with.
+        (numbers,) = (folder / "a.files" / "artifacts").glob("*/numbers.safetensors")
+        numbers.write_bytes(b"")
+    refused = subprocess.run(
+        (sys.executable, "-m", "jobs.evaluate", "--db", "a.db", "--where", "experiment = chain_fit"),
+        check=False,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.count("which is missing or damaged\n") == 3

@@ -63,7 +63,8 @@ def parsed(answer):
 
 
 def counts(total, stored, active, failed, to_submit):
-    return {"total": total, "stored": stored, "active": active, "failed": failed, "to_submit": to_submit}
+    numbers = {"total": total, "stored": stored, "active": active, "failed": failed, "to_submit": to_submit}
+    return numbers | {"blocked": 0}
 
 
 def test_plan_and_dry_run_as_json(sweep, filled) -> None:
@@ -73,6 +74,7 @@ def test_plan_and_dry_run_as_json(sweep, filled) -> None:
     assert said == {
         "name": "s",
         **counts(5, 2, 1, 1, 1),
+        "why_blocked": [],
         "expected_seconds": 60.0,
         "finished_in_seconds": 60.0,
         "at_most_steps": 0,
@@ -239,7 +241,7 @@ def test_on_finish_is_refused_where_the_launch_ends_before_its_jobs(sweep, fille
 
 def test_status(sweep, filled) -> None:
     code, out, err = sweep("status", "s.yaml", "--db", "a.db", "--json")
-    none = dict.fromkeys(("stored", "running", "waiting", "failed", "interrupted", "new"), 0)
+    none = dict.fromkeys(("stored", "running", "waiting", "failed", "interrupted", "blocked", "new"), 0)
     assert code == 0
     assert json.loads(out) == [
         {

@@ -71,7 +71,7 @@ def store(tmp_path):
 
 
 def topped_up(store, expansion, **options):
-    return make_top_up(cover(expansion, store.runs()), **options)
+    return make_top_up(cover(expansion, store, frame=store.runs()), **options)
 
 
 def seeds(top_ups):

@@ -68,7 +68,7 @@ def test_one_look_as_json(sweep) -> None:
     run_id = fill(folder, store)
     seen = answer("watch", "s.yaml", "--once", "--json", *DB, folder=folder).json
     assert seen["states"] == {"COMPLETED": 2, "RUNNING": 1, "STAGED": 3, "FAILED": 2}
-    none = dict.fromkeys(("stored", "running", "waiting", "failed", "interrupted", "new"), 0)
+    none = dict.fromkeys(("stored", "running", "waiting", "failed", "interrupted", "blocked", "new"), 0)
     assert seen["counts"] == none | {"stored": 2, "running": 1, "failed": 2, "new": 3}
     two, three = seen["cells"]
     assert (two["gol"], two["states"]) == (2, {"COMPLETED": 2, "RUNNING": 1, "STAGED": 1})

@@ -43,6 +43,7 @@ SNAPSHOT = Snapshot(
     waiting={},
     failures=[{"cause": CAUSE, "count": 1, "runs": [RUN.run_id]}],
     held=[HELD],
+    blocked=[],
     changes=Reconciled(),
     queries_per_minute={},
 )

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from typing_extensions import override
 
+from imagination import schema
 from imagination.pace import Pace
 from imagination.recorder import Arrays
-from imagination.runner import Run, Runner
+from imagination.runner import Needed, Run, Runner
 from imagination.training import memory
 from imagination.training.experiment import Experiment
 from imagination.training.group import Group
@@ -21,11 +22,18 @@ class GradientRunner(Runner):
     """Trains a pack with `Trainer`.
 
     Args:
-        experiment: makes the first stage of these configs on a device.
+        experiment: makes the first stage of these configs on a device: `experiment(configs, device)`. If the
+            configs declare needs, it also gets `needs=[...]`: for each run, what it builds on by config key.
     """
 
-    def __init__(self, experiment: Callable[[Sequence[Any], torch.device], Experiment]) -> None:
+    def __init__(self, experiment: Callable[..., Experiment]) -> None:
         self.experiment = experiment
+
+    def _first_stage(
+        self, configs: Sequence[Any], needs: Sequence[Mapping[str, Needed]], *, device: torch.device
+    ) -> Experiment:
+        given = {"needs": needs} if _declares_needs(configs) else {}
+        return self.experiment(configs, device, **given)
 
     @override
     def train(
@@ -37,12 +45,16 @@ class GradientRunner(Runner):
         checkpoint_every_s: float,
         slots: int | None = None,
     ) -> bool:
-        experiment = self.experiment([run.config for run in runs], device)
+        experiment = self._first_stage(
+            [run.config for run in runs], [run.needs for run in runs], device=device
+        )
         trainer = Trainer(experiment, runs, slots=slots, checkpoint_every_s=checkpoint_every_s)
         return trainer.train(stop=stop)
 
     @override
     def pace(self, configs: Sequence[Any], *, device: torch.device, within_s: float) -> Pace | None:
+        if _declares_needs(configs):  # they cannot train without what they build on
+            return None
         memory.keep_freed()
         stages: list[Experiment] = []
         following: Experiment | None = self.experiment(configs, device)
@@ -59,14 +71,19 @@ class GradientRunner(Runner):
 
     @override
     def evaluate(
-        self, config: Any, weights: Arrays, *, device: torch.device
+        self, config: Any, weights: Arrays, *, device: torch.device, needs: Mapping[str, Needed]
     ) -> Mapping[str, float | None] | None:
-        experiment = self.experiment([config], device)
+        experiment = self._first_stage([config], [needs], device=device)
         shapes = {name: value.shape for name, value in weights.items()}
         if not experiment.layout.shapes.items() <= shapes.items():  # a later stage has further weights
             return None
         tensors = {name: torch.from_numpy(value)[None].to(device) for name, value in weights.items()}
         return experiment.evaluate(tensors).metrics
+
+
+def _declares_needs(configs: Sequence[Any]) -> bool:
+    kind: type = type(configs[0])
+    return bool(schema.needs(kind))
 
 
 _AT_LEAST = 5

@@ -10,7 +10,7 @@ import numpy as np
 from sqlalchemy import Connection, distinct, func, select
 
 from results_db.columns import LAST_KEY, in_order, merged
-from results_db.contract import DIVERGED, Experiment, State, Traces
+from results_db.contract import Experiment, State, Traces
 from results_db.frame import Column, Frame, column, objects, plain
 from results_db.store import models, rows
 
@@ -78,8 +78,7 @@ class _Gates:
 
     def words(self) -> Column:
         """The gate of each run in words; None if its experiment has none."""
-        gates = {name: one.gate for name, one in self._known.items()}
-        words = {name: gate and f"{gate[0]} >= {gate[1]:g}" for name, gate in gates.items()}
+        words = {name: one.gate_words for name, one in self._known.items()}
         return Column(
             objects([words.get(name) for name in plain(self._experiments.cells)]), self._experiments.kinds
         )
@@ -87,18 +86,16 @@ class _Gates:
     def passed(
         self, states: Sequence[str], outcomes: Sequence[str | None], metrics: Mapping[str, Column]
     ) -> Column:
-        """Whether each run is completed, did not diverge, and passed its gate."""
-        pairs = zip(states, outcomes, strict=True)
-        counts = np.array(
-            [state == State.COMPLETED and outcome != DIVERGED for state, outcome in pairs], dtype=bool
-        )
-        experiments = self._experiments.expanded
+        """Whether each run is completed and kept."""
+        stored = np.array([state == State.COMPLETED for state in states], dtype=bool)
+        ended, experiments = objects(outcomes), self._experiments.expanded
+        kept = stored & Experiment(()).keeps(ended, None)
         for name, one in self._known.items():
             if one.gate is not None:
-                metric, least = one.gate
-                values = metrics[metric].expanded if metric in metrics else np.full(len(counts), np.nan)
-                counts &= (experiments != name) | (values >= least)  # false for NaN
-        return Column(counts)
+                metric = one.gate[0]
+                values = metrics[metric].expanded if metric in metrics else np.full(len(kept), np.nan)
+                kept &= (experiments != name) | one.keeps(ended, values)
+        return Column(kept)
 
 
 def pandas_frame(runs: Frame) -> "pd.DataFrame":

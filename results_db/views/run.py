@@ -1,6 +1,7 @@
 """Everything about one run: `imagine-results show`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -8,10 +9,10 @@ from typing import Any
 from results_db.contract import UnknownRunError
 from results_db.files import Files
 from results_db.store.sql import SqlStore
-from results_db.text import cell_text, short_path
+from results_db.text import cell_text, short, short_path
 
-_SHOWN = 5
-"""How many of the runs that need a run are listed."""
+_SHOWN = 12
+"""How many steps of a chain of needs are listed."""
 
 
 def collect(store: SqlStore, run_id: str) -> dict[str, Any]:
@@ -30,8 +31,8 @@ def collect(store: SqlStore, run_id: str) -> dict[str, Any]:
             if steps
         },
         "samples": sorted(store.samples(run_id)),
-        "needs": {key: _needed(store, needed) for key, needed in store.needs(run_id).items()},
-        "needed_by": store.needed_by(run_id),
+        "needs": _chain(run_id, partial(_needs, store), store=store),
+        "needed_by": _chain(run_id, partial(_needed_by, store), store=store),
         "artifacts": {name: vars(about) for name, about in store.artifacts(run_id).items()},
         "discarded": [
             {**record, "traces": sorted(record["traces"]), "samples": sorted(record["samples"])}
@@ -58,8 +59,8 @@ def describe(found: Mapping[str, Any]) -> str:
             for record in found["discarded"]
         },
         **{name: "\n".join(found[name]) for name in ("sweeps", "tags", "samples")},
-        "needs": _pairs({key: " ".join(map(str, one.values())) for key, one in found["needs"].items()}),
-        "needed by": _some(found["needed_by"]),
+        "needs": _steps(found["needs"]),
+        "needed by": _steps(found["needed_by"]),
         "artifacts": _pairs({name: f"{about['size']:,} bytes" for name, about in found["artifacts"].items()}),
         "files": "\n".join(short_path(Path(file)) for file in found["files"]),
     }
@@ -67,19 +68,59 @@ def describe(found: Mapping[str, Any]) -> str:
     return "\n\n".join([_pairs(head), *parts])
 
 
-def _needed(store: SqlStore, run_id: str) -> dict[str, Any]:
-    """What a run builds on: the other run, its experiment and its state."""
+def _needs(store: SqlStore, run_id: str) -> list[tuple[str, str]]:
+    """What a run builds on: config keys and run ids."""
+    return list(store.needs(run_id).items())
+
+
+def _needed_by(store: SqlStore, run_id: str) -> list[tuple[str, str]]:
+    """What builds on a run: the config keys that name the run, and run ids."""
+    return [
+        (key, other)
+        for other in store.needed_by(run_id)
+        for key, needed in store.needs(other).items()
+        if needed == run_id
+    ]
+
+
+def _chain(
+    run_id: str, following: Callable[[str], Sequence[tuple[str, str]]], *, store: SqlStore
+) -> list[dict[str, Any]]:
+    """The steps from a run to the ends of the chain, each followed by its own; a run's steps are given once.
+
+    A step has its `depth` from 1, the config `key` of the need, and the `run_id`, `experiment` and `state` of the run.
+    """
+    steps: list[dict[str, Any]] = []
+    visited: set[str] = set()
+
+    def visit(run_id: str, depth: int) -> None:
+        if run_id not in visited:
+            visited.add(run_id)
+            for key, other in following(run_id):
+                steps.append({"depth": depth, "key": key, "run_id": other, **_about(store, other)})
+                visit(other, depth + 1)
+
+    visit(run_id, 1)
+    return steps
+
+
+def _about(store: SqlStore, run_id: str) -> dict[str, str]:
     try:
         run = store.run(run_id)
     except UnknownRunError:
-        return {"run_id": run_id, "experiment": "", "state": "not in this store"}
-    return {"run_id": run_id, "experiment": run["config"]["experiment"], "state": run["state"]}
+        return {"experiment": "", "state": "not in this store"}
+    return {"experiment": str(run["config"]["experiment"]), "state": str(run["state"])}
 
 
-def _some(run_ids: Sequence[str]) -> str:
-    """The first of these runs, and the number of the others."""
-    more = f"\nand {len(run_ids) - _SHOWN} more" if len(run_ids) > _SHOWN else ""
-    return "\n".join(run_ids[:_SHOWN]) + more
+def _steps(chain: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each of the first steps of a chain, indented by its depth, and the number of the others."""
+    shown = [(2 * (one["depth"] - 1) * " " + one["key"], one) for one in chain[:_SHOWN]]
+    width = max((len(key) for key, _ in shown), default=0)
+    lines = [
+        f"{key:<{width}}  {short(one['run_id'])}  {one['experiment']}  {one['state']}" for key, one in shown
+    ]
+    more = [f"and {len(chain) - _SHOWN} more; --json has them all"] if len(chain) > _SHOWN else []
+    return "\n".join([*lines, *more])
 
 
 def _shown(attempt: Mapping[str, Any], files: Files) -> dict[str, Any]:

@@ -50,8 +50,9 @@ def coverage(
 ) -> None:
     """Show how many of its wanted runs each cell has, for the cells of SPEC or of every launched sweep.
 
-    `stored` counts completed runs, `kept` those that passed the gate, `to_submit` new and interrupted runs. `missing`
-    is wanted - kept. `top_up` is what `top-up` would launch, and `held_back` what the cell needs beyond that.
+    `stored` counts completed runs, `kept` those that passed the gate, `to_submit` new and interrupted runs, `blocked`
+    those of them whose needs are not met. `missing` is wanted - kept. `top_up` is what `top-up` would launch, and
+    `held_back` what the cell needs beyond that.
 
     --where takes config keys and these columns, e.g. 'missing>0'.
 
@@ -143,7 +144,7 @@ def _top_ups(
     frame, dead = store.runs(), dead_runs(store)
     cells = []
     for spec, expansion in sweeps:
-        covered = cover(expansion, frame, sweep=spec.name, dead=dead, gate=gate)
+        covered = cover(expansion, store, frame=frame, sweep=spec.name, dead=dead, gate=gate)
         cells += make_top_up(covered, cap=cap)
     return cells
 

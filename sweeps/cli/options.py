@@ -190,16 +190,14 @@ def show_preview(spec: "Spec", expansion: "Expansion", how: LaunchOptions) -> No
     """Prints what a launch would submit to Slurm, if anything."""
     from slurm.submit.launchers import choose
     from sweeps.launch.machines import machines_of
-    from sweeps.launch.prepare import form_packs
+    from sweeps.launch.prepare import form_packs, plan_launch
     from sweeps.launch.preview import preview
     from sweeps.status.cell import dead_runs
-    from sweeps.status.plan import make_plan
 
+    machines = machines_of(choose(spec.launcher))
     with reading(how.db, may_create=True) as store:
-        plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=how.retry_failed)
-        packs, _ = form_packs(
-            expansion, plan, store, machines=machines_of(choose(spec.launcher)), options=how
-        )
+        plan = plan_launch(spec, expansion, store, machines=machines, options=how, dead=dead_runs(store))
+        packs, _ = form_packs(expansion, plan, store, machines=machines, options=how)
         found = preview(spec, packs, how, store=store)
     for line in found.lines() if found else ():
         click.echo(line)
@@ -211,11 +209,16 @@ def print_json(value: object) -> None:
 
 
 def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Prints rows as JSON or as a table. The columns of the longest row come first."""
+    """Prints rows as JSON or as a table. The columns of the longest row come first.
+
+    A table has the column `blocked` only if a run is blocked.
+    """
     if as_json:
         print_json(rows)
         return
     from results_db.views.tables import render
 
+    if not any(row.get("blocked") for row in rows):
+        rows = [{key: value for key, value in row.items() if key != "blocked"} for row in rows]
     columns = dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row)
     click.echo(render(rows, list(columns), style="rich"))

@@ -181,14 +181,14 @@ def _show_plan(
     from jobs.progress import duration
     from slurm.submit.launchers import choose
     from sweeps.launch.machines import in_words, machines_of
-    from sweeps.launch.prepare import form_packs
+    from sweeps.launch.prepare import form_packs, plan_launch
     from sweeps.launch.preview import preview
+    from sweeps.status.blocked import lines
     from sweeps.status.cell import dead_runs
-    from sweeps.status.plan import make_plan
 
     machines = machines_of(choose(spec.launcher), workers=how.workers)
     with reading(how.db, may_create=True) as store:
-        plan = make_plan(expansion, store, dead=dead_runs(store), retry_failed=how.retry_failed)
+        plan = plan_launch(spec, expansion, store, machines=machines, options=how, dead=dead_runs(store))
         packs, expected = form_packs(expansion, plan, store, machines=machines, options=how)
         submitted = preview(spec, packs, how, store=store) if dry_run else None
     times = [expected.seconds(cell.to_submit) for cell in plan.cells]
@@ -206,10 +206,13 @@ def _show_plan(
     ]
     options.print_rows(rows, as_json=False)
     counts = plan.counts
+    blocked = f" + {counts.blocked} blocked" if counts.blocked else ""
     console.say(
         f"{spec.name}: {counted(counts.total, 'run')} = {counts.stored} stored + {counts.active} active + "
-        f"{counts.failed} failed + {counts.to_submit} to submit"
+        f"{counts.failed} failed + {counts.to_submit} to submit{blocked}"
     )
+    for line in lines(plan.blocked):
+        console.say(f"{spec.name}: {line}")
     if counts.to_submit:
         console.say(f"{spec.name}: {in_words(expected, machines)}")
     for line in submitted.lines() if submitted else ():

@@ -82,6 +82,7 @@ def _cell_states(
     from sweeps.follow.coverage import stored_top_ups, with_top_ups
     from sweeps.spec.choose import matching
     from sweeps.spec.stored import sweeps_of
+    from sweeps.status.blocked import blocked
     from sweeps.status.cell import dead_runs, read_cells, with_lost
 
     sweeps = sweeps_of(store, spec, overrides, report=say)
@@ -94,7 +95,9 @@ def _cell_states(
     rows = [
         {"sweep": each.name, **cell.cell.columns, "states": cell.states}
         for each, expansion in chosen
-        for cell in read_cells(expansion, states)
+        for cell in read_cells(
+            expansion, states, blocked=blocked(expansion.runs, states, store, at_hand=expansion.files)
+        )
     ]
     return rows, run_ids
 
@@ -146,7 +149,7 @@ def watch(
     Ctrl-C; the jobs continue. Without a terminal it prints a line when something has changed; with --json it prints a
     line of JSON for every look.
 
-    Exit code 1: some runs failed or were interrupted.
+    Exit code 1: some runs failed, were interrupted or are blocked.
 
     Example: imagine-sweep watch table3 --on-finish 'echo $IMAGINE_STORED > done'
     """

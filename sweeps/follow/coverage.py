@@ -6,10 +6,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from imagination import registry
 from imagination.schema import ConfigError, Scalar
 from results_db.contract import PlannedRun, State, Store
 from sweeps.spec.expand import Cell, Expansion
 from sweeps.spec.model import Spec
+from sweeps.status.blocked import blocked
 from sweeps.status.cell import CellStatus, read_cells, with_lost
 
 if TYPE_CHECKING:
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
 
 def cover(
     expansion: Expansion,
-    frame: "pd.DataFrame",
+    store: Store,
     *,
+    frame: "pd.DataFrame",
     sweep: str = "",
     dead: Collection[str] = (),
     gate: str | None = None,
@@ -36,11 +39,16 @@ def cover(
 
     states = {run_id: State(state) for run_id, state in zip(frame["run_id"], frame["state"], strict=True)}
     whole = with_top_ups(expansion, states.keys())
+    states = with_lost(states, dead)
+    reasons = blocked(whole.runs, states, store, at_hand=whole.files)
     stored = completed(frame[frame["run_id"].isin({run.run_id for run in whole.runs})])
-    kept = set(stored["run_id"][passed(stored, gate=gate)])
+    declared = (registry.declaration(str(cell.template["experiment"])) for cell in whole.cells)
+    names = [name for one in declared for name in (*one.keys, *one.metrics)]
+    known = dict.fromkeys([*stored.columns, *names])  # the store may lack the experiment
+    kept = set(stored["run_id"][passed(stored.reindex(columns=list(known)), gate=gate)])
     return [
         replace(cell, kept=sum(run.run_id in kept for run in cell.cell.runs))
-        for cell in read_cells(whole, with_lost(states, dead), sweep=sweep)
+        for cell in read_cells(whole, states, sweep=sweep, blocked=reasons)
     ]
 
 

@@ -45,14 +45,19 @@ def summary(snapshot: Snapshot) -> str:
 
 
 def notes(snapshot: Snapshot) -> list[str]:
-    """A line for each cause of failures, each held dispatch, and each source that did not answer."""
+    """A line for each held dispatch, each reason of blocked runs, each cause of failures, and each silent source."""
     lines = [
         f"{failure['count']} failed (imagine-sweep logs {short(failure['runs'][0])}): {failure['cause']}"
         for failure in snapshot.failures[:_MOST_CAUSES]
     ]
     if more := len(snapshot.failures) - len(lines):
         lines.append(f"and {counted(more, 'other cause')}; imagine-sweep watch --once --json lists them all")
-    return [*snapshot.held, *lines, *(f"unknown: {line}" for line in snapshot.changes.unknown)]
+    return [
+        *snapshot.held,
+        *snapshot.blocked,
+        *lines,
+        *(f"unknown: {line}" for line in snapshot.changes.unknown),
+    ]
 
 
 class Lines:

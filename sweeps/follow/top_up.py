@@ -8,6 +8,7 @@ from dataclasses import replace
 from results_db.text import counted
 from sweeps.follow.coverage import next_runs, why_no_more
 from sweeps.spec.expand import Expansion
+from sweeps.status.blocked import lines as blocked_lines
 from sweeps.status.cell import CellStatus
 
 CAP = 2.0
@@ -30,41 +31,61 @@ def runs_needed(*, missing: int, stored: int, kept: int, active: int) -> int:
 def make_top_up(cells: Sequence[CellStatus], *, cap: float = CAP) -> list[CellStatus]:
     """The cells with the runs that a top-up would launch: first their runs to submit, then those of unused seeds.
 
+    A cell of needed runs gets those to submit that the others build on. A cell whose runs all build on a need that is
+    not met gets no new seeds.
+
     Args:
         cells: all cells of the spec. A run is launched for only one of them.
-        cap: most stored, active, failed and launched runs of a cell, as a multiple of its wanted runs.
+        cap: most stored, active, failed, blocked and launched runs of a cell, as a multiple of its wanted runs.
     """
     taken = {run.run_id for cell in cells for run in cell.cell.runs}
     top_ups = []
     for cell in cells:
+        if cell.cell.is_needed:
+            top_ups.append(cell)
+            continue
         counts = cell.counts
         needed = runs_needed(
             missing=cell.missing, stored=counts.stored, kept=cell.kept or 0, active=counts.active
         )
         most = math.floor(round(cap * cell.cell.wanted, 6))  # 1.15 * 20 is slightly below 23
-        allowed = min(needed, max(most - counts.stored - counts.active - counts.failed, 0))
+        allowed = min(needed, max(most - counts.total + counts.to_submit, 0))
         unused = (run for run in next_runs(cell.cell) if run.run_id not in taken)
-        runs = list(itertools.islice(itertools.chain(cell.to_submit, unused), allowed))
+        following = () if _is_stuck(cell) else unused
+        runs = list(itertools.islice(itertools.chain(cell.to_submit, following), allowed))
         taken |= {run.run_id for run in runs}
         top_ups.append(
             replace(cell, top_up=runs, held_back=needed - len(runs), ends_early=len(runs) < allowed)
         )
-    return top_ups
+    launched = {run.run_id for run in to_launch(top_ups).runs}
+    return [
+        replace(cell, top_up=[run for run in cell.to_submit if run.run_id in launched])
+        if cell.cell.is_needed
+        else cell
+        for cell in top_ups
+    ]
 
 
 def to_launch(cells: Sequence[CellStatus]) -> Expansion:
-    """The runs to launch, and their cells."""
-    return Expansion([replace(cell.cell, runs=cell.top_up) for cell in cells if cell.top_up])
+    """The runs to launch, and their cells. The runs that they need follow from them."""
+    return Expansion(
+        [replace(cell.cell, runs=cell.top_up) for cell in cells if cell.top_up and not cell.cell.is_needed]
+    )
+
+
+def _is_stuck(cell: CellStatus) -> bool:
+    """Whether new seeds would be blocked like the cell's runs."""
+    return bool(cell.blocked) and cell.cell.needs_are_shared
 
 
 def remarks(cells: Sequence[CellStatus], *, cap: float) -> list[str]:
     """Lines for the user: what keeps cells from the runs that they need, and what to do."""
-    held = [cell for cell in cells if cell.held_back]
+    held = [cell for cell in cells if cell.held_back and not _is_stuck(cell)]
     fixed = [cell for cell in held if cell.cell.next_seed is None]
     ended = [cell for cell in held if cell.ends_early and cell not in fixed]
     capped = [cell for cell in held if not cell.ends_early and cell not in fixed]
     failed = [cell for cell in cells if cell.missing and cell.counts.failed]
-    lines = []
+    lines = blocked_lines({run_id: why for cell in cells for run_id, why in cell.blocked.items()})
     if failed:
         runs = counted(sum(cell.counts.failed for cell in failed), "run")
         lines.append(f"{_named(failed)}: {runs} failed; first try imagine-sweep retry, top-up adds new seeds")

@@ -17,7 +17,8 @@ from sweeps.follow.coverage import grown
 from sweeps.spec.choose import matching
 from sweeps.spec.expand import Cell, Expansion
 from sweeps.spec.model import Spec
-from sweeps.status.cell import NEW, CellStatus, Status, count_by_status, describe, read_cells
+from sweeps.status.blocked import blocked, lines
+from sweeps.status.cell import BLOCKED, NEW, CellStatus, Status, count_by_status, describe, read_cells
 from sweeps.status.estimate import Estimate, total_steps
 from sweeps.status.past import past_runs
 
@@ -64,6 +65,7 @@ class Snapshot:
         waiting: Slurm's reason to the number of runs that wait for it.
         failures: the causes of failures, each with its runs, nodes and last failure; the newest first.
         held: a line for every held dispatch.
+        blocked: a line for every reason why runs are blocked.
         changes: what reconciling found and changed.
         queries_per_minute: Slurm command to its number of calls in the last minute.
     """
@@ -77,6 +79,7 @@ class Snapshot:
     waiting: Mapping[str, int]
     failures: Sequence[Mapping[str, Any]]
     held: Sequence[str]
+    blocked: Sequence[str]
     changes: Reconciled
     queries_per_minute: Mapping[str, int]
 
@@ -92,8 +95,9 @@ class Snapshot:
 
     @property
     def has_failed(self) -> bool:
-        """Whether no run is active, and some failed or were interrupted."""
-        return not self.active and bool(self.counts[Status.FAILED] + self.counts[Status.INTERRUPTED])
+        """Whether no run is active, and some failed, were interrupted or are blocked."""
+        stopped = (Status.FAILED, Status.INTERRUPTED, Status.BLOCKED)
+        return not self.active and any(self.counts[status] for status in stopped)
 
     def as_dict(self) -> dict[str, Any]:
         """The snapshot for `--json`."""
@@ -170,21 +174,26 @@ class Watch:
         is_active = any(state in active for state in states.values())
         eta = self._estimate.left(training, queued) if is_active else 0.0
         by_id = {run.run_id: run for run in training}
+        at_hand = {file for _, expansion in self._sweeps for file in expansion.files}
+        runs = [run for _, run in self._runs.values()]
+        stopped = blocked(runs, states, self._store, at_hand=at_hand)
+        shown = {**states, **dict.fromkeys(stopped, BLOCKED)}
         job_names = {one.job_name for one in own if one.job_name}
         return Snapshot(
             name=self._name,
             at=now.isoformat(timespec="seconds"),
-            states=Counter(str(states.get(run_id, NEW)) for run_id in self._runs),
+            states=Counter(str(shown.get(run_id, NEW)) for run_id in self._runs),
             eta_seconds=eta,
             cells=[
                 self._measured(cell, by_id, queued, whole=eta)
                 for name, expansion in self._sweeps
-                for cell in read_cells(expansion, states, sweep=name)
+                for cell in read_cells(expansion, states, sweep=name, blocked=stopped)
             ],
             running=training,
             waiting=Counter(reasons.values()),
             failures=self._failures(),
             held=[hold.describe() for hold in held(self._store.folder, job_names)],
+            blocked=lines(stopped),
             changes=changes,
             queries_per_minute=self._slurm.per_minute(),
         )

@@ -13,28 +13,40 @@ from sweeps.spec.model import Spec
 from sweeps.spec.needs import AssetNeed, Need
 
 
-def provide(spec: Spec, files: Files) -> None:
-    """Copy the files that the spec's runs need, unless the folder has them.
+def find(spec: Spec, files: Files) -> dict[str, Path]:
+    """Where the files are that the spec's runs need, by digest: in the store's folder, or yet beside the spec.
 
     Raises:
         ConfigError: a file is missing, or is not the one that the spec means.
     """
+    found: dict[str, Path] = {}
     for folder, need in _assets(spec):
-        kept = files.asset(need.sha256)
-        if digest(kept) == need.sha256:
-            continue
         given = folder / need.asset
-        found = digest(given)
-        source = f"; get it from {need.source}" if need.source else ""
-        if found is None:
-            raise ConfigError(f"needs: the file {given} is missing{source}")
-        if found != need.sha256:
-            raise ConfigError(f"needs: the file {given} has the digest {found}, not {need.sha256}{source}")
-        _copy(given, kept)
+        for path in (files.asset(need.sha256), given):
+            if need.sha256 not in found and digest(path) == need.sha256:
+                found[need.sha256] = path
+        if need.sha256 not in found:
+            source = f"; get it from {need.source}" if need.source else ""
+            other = digest(given)
+            why = "is missing" if other is None else f"has the digest {other}, not {need.sha256}"
+            raise ConfigError(f"needs: the file {given} {why}{source}")
+    return found
 
 
-def check(expansion: Expansion, files: Files) -> None:
-    """Check that the files fit the runs that need them; `provide` has copied them.
+def provide(found: Mapping[str, Path], files: Files) -> None:
+    """Copy the files that the store's folder lacks.
+
+    Raises:
+        ConfigError: a file cannot be copied.
+    """
+    for sha256, path in found.items():
+        kept = files.asset(sha256)
+        if path != kept:
+            _copy(path, kept)
+
+
+def check(expansion: Expansion, found: Mapping[str, Path]) -> None:
+    """Check that the files that `find` found fit the runs that need them.
 
     Raises:
         ConfigError: see `RunConfig.check_needs`.
@@ -43,7 +55,7 @@ def check(expansion: Expansion, files: Files) -> None:
         assets = {key: need for key, need in cell.needs.items() if isinstance(need, AssetNeed)}
         if assets:
             kind: type[RunConfig] = registry.config_type(str(cell.template["experiment"]))
-            paths = {key: files.asset(need.sha256) for key, need in assets.items()}
+            paths = {key: found[need.sha256] for key, need in assets.items()}
             try:
                 build(kind, cell.template).check_needs(paths)
             except ConfigError as error:

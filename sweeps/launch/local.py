@@ -20,6 +20,7 @@ from sweeps.launch.options import LaunchOptions
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
+from sweeps.status.blocked import lines
 from sweeps.status.cell import dead_runs, describe
 from sweeps.status.expected import Machines
 from sweeps.status.plan import make_plan
@@ -52,6 +53,9 @@ def launch_locally(
             with display:
                 local.run(ready.packs)
     result = _result(spec, expansion, local, db=options.db)
+    stopped = {run_id: why for run_id, why in result.blocked.items() if run_id in result.states}
+    for line in lines(stopped):
+        display.say(f"{spec.name}: {line}")
     display.say(_closing(result, trained=ready.runs))
     return result
 
@@ -79,7 +83,7 @@ def _recover(store: Store) -> Sequence[str]:
 def _result(spec: Spec, expansion: Expansion, local: LocalLauncher, *, db: str | None) -> LaunchResult:
     """The result. Opens the store again, because an open store does not notice that its file was removed."""
     with closing(open_store(db, create=False)) as store:
-        counts = make_plan(expansion, store, dead=dead_runs(store)).counts
+        plan = make_plan(expansion, store, dead=dead_runs(store))
         stored = store.states(local.states)
     failure = local.failure
     trained = [run_id for run_id, state in local.states.items() if state is State.COMPLETED]
@@ -93,9 +97,10 @@ def _result(spec: Spec, expansion: Expansion, local: LocalLauncher, *, db: str |
         failure = f"{store.display_url} lacks runs that were trained, as if it was removed; launch again"
     return LaunchResult(
         name=spec.name,
-        counts=counts,
+        counts=plan.counts,
+        blocked=plan.blocked,
         states=local.states,
-        interrupted=local.interrupted and counts.to_submit > 0,
+        interrupted=local.interrupted and plan.counts.to_submit > 0,
         failure=failure,
     )
 
@@ -104,7 +109,12 @@ def _opening(ready: Prepared, machines: Machines) -> list[str]:
     if not ready.packs:
         return [ready.nothing_to_train]
     counts, workers = ready.plan.counts, ready.expected.workers
-    others = {"stored": counts.stored, "active": counts.active, "failed": counts.failed}
+    others = {
+        "stored": counts.stored,
+        "active": counts.active,
+        "failed": counts.failed,
+        "blocked": counts.blocked,
+    }
     beside = ", ".join(f"{count} {word}" for word, count in others.items() if count)
     return [
         f"{ready.spec.name}: training {ready.runs} of {counted(counts.total, 'run')} in "
@@ -125,7 +135,10 @@ def _closing(result: LaunchResult, *, trained: int) -> str:
     if counts.failed:
         states = " ".join(f"--state {state}" for state in sorted(FAILURES))
         line += f", {counts.failed} failed (imagine-results runs {states}; launch --retry-failed)"
-    interrupted = sum(state in INTERRUPTED for state in result.states.values())
+    if counts.blocked:
+        line += f", {counts.blocked} blocked"
+    ended = {run_id: state for run_id, state in result.states.items() if run_id not in result.blocked}
+    interrupted = sum(state in INTERRUPTED for state in ended.values())
     if interrupted:
         line += f", {interrupted} interrupted (imagine-results show RUN names the log); launch again"
-    return line if trained or counts.failed else line + "; see imagine-results table"
+    return line if trained or counts.failed or counts.blocked else line + "; see imagine-results table"

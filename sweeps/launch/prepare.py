@@ -16,7 +16,7 @@ from sweeps.launch import assets
 from sweeps.launch.options import LaunchOptions
 from sweeps.spec.expand import Expansion, expand, first_runs, in_breadth_first_order
 from sweeps.spec.model import Spec
-from sweeps.status.blocked import blocked, lines
+from sweeps.status.blocked import check_needs, lines
 from sweeps.status.cell import Counts
 from sweeps.status.expected import Expected, Machines, expect
 from sweeps.status.plan import Plan, make_plan
@@ -89,10 +89,11 @@ class Prepared:
         """The line for a launch without packs."""
         counts = self.plan.counts
         hint = "; --retry-failed trains the failed runs again" if counts.failed else ""
+        blocked = f", {counts.blocked} blocked" if counts.blocked else ""
         first = f" of the first {self.limit}" if counts.to_submit and self.limit else ""
         return (
             f"{self.spec.name}: nothing{first} to train: {counts.stored} stored, {counts.active} active, "
-            f"{counts.failed} failed of {counted(counts.total, 'run')}{hint}"
+            f"{counts.failed} failed{blocked} of {counted(counts.total, 'run')}{hint}"
         )
 
 
@@ -103,6 +104,7 @@ class LaunchResult:
     Attributes:
         name: the name of the sweep.
         counts: numbers of runs after the launch.
+        blocked: the reasons why runs are blocked then, by run id.
         states: run id to final state, for the runs that were trained here.
         interrupted: a signal stopped the launch.
         failure: the reason why runs could not be trained, if any.
@@ -112,6 +114,7 @@ class LaunchResult:
 
     name: str
     counts: Counts
+    blocked: Mapping[str, str] = field(default_factory=dict)
     states: Mapping[str, State] = field(default_factory=dict)
     interrupted: bool = False
     failure: str | None = None
@@ -120,11 +123,12 @@ class LaunchResult:
 
     @property
     def exit_code(self) -> int:
-        """0: done; 1: some runs failed; 130: interrupted."""
+        """0: done; 1: some runs failed or are blocked; 130: interrupted."""
         if self.interrupted:
             return console.INTERRUPTED
         completed = all(state is State.COMPLETED for state in self.states.values())
-        return console.SOME_FAILED if self.failure or self.counts.failed or not completed else 0
+        short = self.failure or self.counts.failed or self.counts.blocked or not completed
+        return console.SOME_FAILED if short else 0
 
     def as_dict(self) -> dict[str, object]:
         """The result for `--json`."""
@@ -134,6 +138,7 @@ class LaunchResult:
             "submitted": self.submitted,
             "jobs": list(self.jobs),
             **self.counts.as_dict(),
+            "why_blocked": lines(self.blocked),
             "interrupted": self.interrupted,
             "failure": self.failure,
         }
@@ -163,20 +168,18 @@ def prepare(
         recover: brings the store up to date, and returns lines for the user.
 
     Raises:
-        ConfigError: a file that runs need is missing or another one; or there are more slots than runs of a pack.
+        ConfigError: see `plan_launch`; or there are more slots than runs of a pack.
         StoreError: see `open_store`; or the folder beside the store cannot be written.
     """
     _pack_size(machines, options)
     Files(locate(options.db).folder).check_writable()
     with closing(open_store(options.db, create=True)) as store:
         Files(store.folder).take(store.uuid)
-        assets.provide(spec, Files(store.folder))
-        assets.check(expansion, Files(store.folder))
+        files = Files(store.folder)
+        assets.provide(assets.find(spec, files), files)
         notes = recover(store)
-        plan = make_plan(expansion, store, retry_failed=options.retry_failed)
-        stopped = blocked(plan.to_submit, store, waits=machines.on_slurm)
-        plan = replace(plan, to_submit=[run for run in plan.to_submit if run.run_id not in stopped])
-        notes = [*notes, *(f"{spec.name}: {line}" for line in lines(stopped))]
+        plan = plan_launch(spec, expansion, store, machines=machines, options=options)
+        notes = [*notes, *(f"{spec.name}: {line}" for line in lines(plan.blocked))]
         packs, expected = form_packs(expansion, plan, store, machines=machines, options=options)
         yield Prepared(
             store=store,
@@ -188,6 +191,33 @@ def prepare(
             limit=options.limit,
             notes=notes,
         )
+
+
+def plan_launch(
+    spec: Spec,
+    expansion: Expansion,
+    store: Store,
+    *,
+    machines: Machines,
+    options: LaunchOptions,
+    dead: Collection[str] = (),
+) -> Plan:
+    """What a launch with these options trains on these machines. Writes nothing. See `dead_runs` for `dead`.
+
+    Raises:
+        ConfigError: a file that runs need is missing or another one or does not fit, or a needed run is of another
+            experiment.
+    """
+    assets.check(expansion, assets.find(spec, Files(store.folder)))
+    check_needs(expansion.runs, store)
+    queued = {one.attempt.run_id for one in store.open_attempts() if one.job_id}
+    return make_plan(
+        expansion,
+        store,
+        dead=dead,
+        retry_failed=options.retry_failed,
+        waits_for=queued if machines.on_slurm else (),
+    )
 
 
 def form_packs(

@@ -40,7 +40,7 @@ def launch_on_slurm(
         if not ready.packs:
             ready.stage()
             say(ready.nothing_to_train)
-            return LaunchResult(name=spec.name, counts=ready.plan.counts)
+            return LaunchResult(name=spec.name, counts=ready.plan.counts, blocked=ready.plan.blocked)
         what = _confirm(ready, machines, options)
         if options.check:
             _check(ready.store, resources)
@@ -55,10 +55,15 @@ def launch_on_slurm(
             snapshot=options.snapshot,
         )
         interrupted = _submit(done, ready, limit=limit)
-        counts = make_plan(expansion, ready.store).counts
+        after = make_plan(expansion, ready.store)
     say(_interrupted(spec, done) if interrupted else _closing(spec, done))
     return LaunchResult(
-        name=spec.name, counts=counts, submitted=done.runs, jobs=done.jobs, interrupted=interrupted
+        name=spec.name,
+        counts=after.counts,
+        blocked=after.blocked,
+        submitted=done.runs,
+        jobs=done.jobs,
+        interrupted=interrupted,
     )
 
 

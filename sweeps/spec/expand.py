@@ -14,7 +14,7 @@ from jobs.identity import canonical_json, planned
 from results_db.contract import PlannedRun
 from sweeps.spec.document import SpecError
 from sweeps.spec.model import Part, Row, Spec, Values
-from sweeps.spec.needs import Need, RunNeed
+from sweeps.spec.needs import AssetNeed, Need, RunNeed, values_of
 from sweeps.spec.sample import Distribution
 
 MOST_RUNS = 200_000
@@ -34,6 +34,7 @@ class Cell:
         sample: the keys that are drawn per seed.
         needs: what its runs build on, by config key.
         next_seed: the first seed of a top-up; None: the spec fixes its seeds.
+        is_needed: whether the spec does not describe it, and its runs are there because others need them.
     """
 
     columns: Mapping[str, Scalar]
@@ -44,6 +45,7 @@ class Cell:
     sample: Mapping[str, Distribution]
     needs: Mapping[str, Need] = field(default_factory=dict)
     next_seed: int | None
+    is_needed: bool = False
 
     @cached_property
     def config(self) -> Mapping[str, Scalar]:
@@ -51,6 +53,11 @@ class Cell:
         own = {"seed", *self.sample}
         own |= {key for key, need in self.needs.items() if not own.isdisjoint(need.same)}
         return {key: value for key, value in self.template.items() if key not in own}
+
+    @property
+    def needs_are_shared(self) -> bool:
+        """Whether all of its runs build on the same."""
+        return self.needs.keys() <= self.config.keys()
 
     def run(self, seed: int) -> PlannedRun:
         """The cell's run with this seed, in `runs` or not.
@@ -61,7 +68,7 @@ class Cell:
         config = {**self.template, "seed": seed}
         if self.sample:
             config |= {key: drawn.draw(key, seed) for key, drawn in self.sample.items()}
-        config |= {key: need.value(config) for key, need in self.needs.items()}
+        config |= values_of(self.needs, config)
         if self.sample:
             build(registry.config_type(str(config["experiment"])), config)
             _check_needs(self.needs, config)
@@ -85,6 +92,12 @@ class Expansion:
         if not needed:
             return list(self.own)
         return [*needed, *(replace(cell, columns={**_experiment(cell), **cell.columns}) for cell in self.own)]
+
+    @property
+    def files(self) -> set[str]:
+        """The digests of the files whose paths the spec names, which a launch copies."""
+        needs = (need for cell in self.cells for need in cell.needs.values())
+        return {need.sha256 for need in needs if isinstance(need, AssetNeed)}
 
     @property
     def runs(self) -> list[PlannedRun]:
@@ -185,7 +198,16 @@ def _experiment(cell: Cell) -> Values:
 def _needed_cell(run: PlannedRun, needs: Mapping[str, Need]) -> Cell:
     """The cell of a needed run, still without runs."""
     cells = registry.declaration(str(run.config["experiment"])).cells
-    cell = Cell(columns={}, wanted=0, runs=[], template=run.config, sample={}, needs=needs, next_seed=None)
+    cell = Cell(
+        columns={},
+        wanted=0,
+        runs=[],
+        template=run.config,
+        sample={},
+        needs=needs,
+        next_seed=None,
+        is_needed=True,
+    )
     return replace(cell, columns={**_experiment(cell), **{key: run.config[key] for key in cells}})
 
 
@@ -278,7 +300,7 @@ def _cell(part: Part, row: Row, axes: Values) -> Cell:
     described = _described({**axes, **row.values})
     try:
         values = part.unchecked(row, axes)
-        ids = {key: _template_id(need, values, drawn=part.sample) for key, need in part.needs.items()}
+        ids = _template_ids(part.needs, values, drawn=part.sample)
         template = resolve(part.experiment, part.preset, part.base, axes, row.values, ids)
         if not part.sample:
             _check_needs(part.needs, template)
@@ -309,14 +331,14 @@ def _cell(part: Part, row: Row, axes: Values) -> Cell:
     return replace(cell, runs=runs)
 
 
-def _template_id(need: Need, values: Values, *, drawn: Collection[str]) -> str:
-    """What stands in a cell's template for this need: its value, or a stand-in that depends on nothing drawn.
+def _template_ids(needs: Mapping[str, Need], values: Values, *, drawn: Collection[str]) -> dict[str, str]:
+    """What stands in a cell's template for these needs: their values, or stand-ins that depend on nothing drawn.
 
     A value that is drawn is known for a run only, and the default in its place may not fit the needed run.
     """
-    if set(drawn).isdisjoint(need.same):
-        return need.value(values)
-    return hashlib.sha256(repr(need).encode()).hexdigest()
+    known = {key: need for key, need in needs.items() if set(drawn).isdisjoint(need.same)}
+    ids = {key: hashlib.sha256(repr(need).encode()).hexdigest() for key, need in needs.items()}
+    return ids | values_of(known, values)
 
 
 def _check_needs(needs: Mapping[str, Need], config: Values) -> None:

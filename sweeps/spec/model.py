@@ -72,7 +72,7 @@ class Part:
         zipped: axes of equal length that advance together.
         exclude: cells to drop.
         runs: the number of wanted runs of a row without its own `runs`.
-        said: where each key of base, axes and sample is given: file and line, or the override.
+        said: where each key of needs, base, axes and sample is given: file and line, or the override.
         overridden: keys that the command line set.
         mistakes: a line for each wrong cell, for `expand` to report.
     """

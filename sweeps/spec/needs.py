@@ -1,5 +1,6 @@
 """What the runs of a spec build on: other runs, which are planned with them, or files."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -54,7 +55,7 @@ class RunNeed:
         if not self.needs:
             return {}
         whole = complete(self.experiment, self.preset, values)
-        return {key: need.value(whole) for key, need in self.needs.items()}
+        return values_of(self.needs, whole)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,21 @@ class AssetNeed:
 
 
 Need = RunNeed | AssetNeed
+
+
+def values_of(needs: Mapping[str, Need], config: Values) -> dict[str, str]:
+    """The values of the config keys that name what a run with this config needs.
+
+    Raises:
+        ConfigError: a needed run has a wrong value; the error names the need.
+    """
+    found = {}
+    for key, need in needs.items():
+        try:
+            found[key] = need.value(config)
+        except ConfigError as error:
+            raise ConfigError(f"needs.{key}: {error}", key=key) from None
+    return found
 
 
 def recompose(said: Mapping[str, Any]) -> dict[str, Need]:
@@ -151,6 +167,11 @@ def _run(
             if name not in of or name not in declared.keys:
                 child.fail(f"needs.{key}.same: {name} is not a key of both experiments")
     inner = read(experiment, entries.pop("needs")) if "needs" in entries else {}
+    places = {"same": same, "needs": inner, "the values": entries}
+    for (one, names), (other, others) in itertools.combinations(places.items(), 2):
+        for name in names:
+            if name in others:
+                node.fail(f"needs.{key}: {name} is given by {one} and by {other}; keep one of them")
     try:
         values = {name: coerce(declared.config, name, child.value) for name, child in entries.items()}
     except ConfigError as error:

@@ -119,7 +119,7 @@ def part(root: Node, entries: Mapping[str, Node], *, spec: str) -> Part:
     # A later section overrides an earlier one.
     said = {
         key: child.where
-        for section in ("base", "grid", "zip", "sample")
+        for section in ("needs", "base", "grid", "zip", "sample")
         if section in entries
         for key, child in entries[section].mapping(section).items()
     }

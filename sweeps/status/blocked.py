@@ -1,32 +1,56 @@
 """Runs that a launch cannot train yet, because what they build on is not there."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
-from results_db.contract import ACTIVE, DIVERGED, FAILURES, PlannedRun, State, Store
-from results_db.query.gate import completed, passed
+import numpy as np
+
+from imagination import registry
+from imagination.schema import ASSET, ConfigError, fitting
+from jobs.identity import assets
+from results_db.contract import ACTIVE, FAILURES, PlannedRun, State, Store
+from results_db.files import Files
 from results_db.text import counted, short
+from sweeps.spec.expand import depths_of
+from sweeps.status.cell import NEW, open_statuses, status_of
 
 
-def blocked(runs: Sequence[PlannedRun], store: Store, *, waits: bool) -> dict[str, str]:
-    """Run id to why a run cannot be trained with these, which are in the order of training.
+def blocked(
+    runs: Iterable[PlannedRun],
+    states: Mapping[str, State],
+    store: Store,
+    *,
+    retry_failed: bool = False,
+    waits_for: Collection[str] | None = None,
+    at_hand: Collection[str] = (),
+) -> dict[str, str]:
+    """Run id to why a launch would leave a run out, though it is to be trained.
 
     Args:
-        runs: the runs to train.
+        runs: all runs of a sweep.
+        states: their states; runs without a state are new.
         store: the store.
-        waits: whether runs can wait for the jobs of earlier launches, as Slurm's jobs do.
+        retry_failed: whether failed runs are to be trained as well.
+        waits_for: the active runs whose end runs can wait for; None: all of them.
+        at_hand: digests of needed files that a launch copies; it refuses a spec that names one that is missing.
     """
-    among = {run.run_id for run in runs}
-    others = {need for run in runs for need in run.needs.values()} - among
-    if not others and not any(run.needs for run in runs):
+    chosen = open_statuses(retry_failed=retry_failed)
+    waiting = {run.run_id: run for run in runs if status_of(states.get(run.run_id, NEW)) in chosen}
+    others = {need for run in waiting.values() for need in run.needs.values()} - waiting.keys()
+    files = {asset for run in waiting.values() for asset in assets(run.config)}
+    reasons = _missing(files, store, at_hand=at_hand)
+    if others:
+        reasons |= _unmet(others, store, waits_for=waits_for)
+    if not reasons:
         return {}
-    reasons = _reasons(others, store, waits=waits)
-    for run in runs:
-        for need in run.needs.values():
+    depths = depths_of(waiting.values())
+    for run in sorted(waiting.values(), key=lambda run: depths[run.run_id]):
+        for need in (*run.needs.values(), *assets(run.config)):
             if need in reasons:
                 # What needs a blocked run is blocked for the same reason.
                 reasons.setdefault(run.run_id, reasons[need])
-    return {run_id: why for run_id, why in reasons.items() if run_id in among}
+    return {run_id: why for run_id, why in reasons.items() if run_id in waiting}
 
 
 def lines(runs: Mapping[str, str]) -> list[str]:
@@ -36,36 +60,67 @@ def lines(runs: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _reasons(needed: set[str], store: Store, *, waits: bool) -> dict[str, str]:
+def check_needs(runs: Sequence[PlannedRun], store: Store) -> None:
+    """Check that the needed runs that a spec names by their ids are of experiments that fit.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    planned = {run.run_id for run in runs}
+    named = [(run, key, need) for run in runs for key, need in run.needs.items() if need not in planned]
+    found = _rows({need for *_, need in named}, store) if named else {}
+    for run, key, need in named:
+        fits = fitting(registry.config_type(str(run.config["experiment"])), key)
+        if need in found and found[need]["experiment"] not in fits:
+            raise ConfigError(
+                f"{key}: run {short(need)} is of {found[need]['experiment']}; give a run of {' or '.join(fits)}"
+            )
+
+
+def _missing(files: Collection[str], store: Store, *, at_hand: Collection[str]) -> dict[str, str]:
+    """Why runs cannot build on these files, by the value of the config key."""
+    found = {}
+    for value in sorted(files):
+        digest = value.removeprefix(ASSET)
+        if digest not in at_hand and not Files(store.folder).asset(digest).is_file():
+            found[value] = (
+                f"the file {short(digest)}, which they need, is missing; name its path (asset) under `needs:`"
+            )
+    return found
+
+
+def _unmet(needed: Collection[str], store: Store, *, waits_for: Collection[str] | None) -> dict[str, str]:
     """Why runs cannot build on these runs, by run id."""
-    states = store.states(needed)
-    queued = {one.attempt.run_id for one in store.open_attempts() if one.job_id} if waits else set()
-    below = _below(store) if State.COMPLETED in states.values() else {}
+    rows, experiments = _rows(needed, store), store.experiments()
     found = {}
     for run_id in sorted(needed):
-        state = states.get(run_id)
-        why = below.get(run_id) if state is State.COMPLETED else _why(run_id, state, queued=queued)
+        row = rows.get(run_id)
+        if row is not None and row["state"] == State.COMPLETED:
+            why = experiments[row["experiment"]].missed(row["outcome"], row)
+        else:
+            can_wait = waits_for is None or run_id in waits_for
+            why = _why(None if row is None else State(row["state"]), can_wait=can_wait)
         if why is not None:
             found[run_id] = f"run {short(run_id)}, which they need, {why}"
     return found
 
 
-def _below(store: Store) -> dict[str, str]:
-    """The stored runs that are not kept, and why."""
-    runs = completed(store.frame())
-    lost = runs[~passed(runs)]
+def _rows(run_ids: Collection[str], store: Store) -> dict[str, dict[str, Any]]:
+    """State, outcome, experiment and gate metrics of these runs, by run id; without those that the store lacks."""
+    frame = store.frame()
+    found = frame[np.array([run_id in run_ids for run_id in frame["run_id"]], dtype=bool)]
+    metrics = {one.gate[0] for one in store.experiments().values() if one.gate}
     return {
-        str(run_id): DIVERGED if outcome == DIVERGED else f"is below its gate {gate}"
-        for run_id, outcome, gate in zip(lost["run_id"], lost["outcome"], lost["gate"], strict=True)
+        row["run_id"]: row for row in found.records(["run_id", "state", "outcome", "experiment", *metrics])
     }
 
 
-def _why(run_id: str, state: State | None, *, queued: Collection[str]) -> str | None:
+def _why(state: State | None, *, can_wait: bool) -> str | None:
     """Why runs cannot build on a run in this state, if it is not COMPLETED."""
     if state is None:
         return "is not in the store"
     if state in FAILURES:
         return f"{state.lower().replace('_', ' ')}; imagine-sweep retry trains it again"
     if state in ACTIVE:
-        return None if run_id in queued else "is trained by another launch; launch again when it is stored"
+        return None if can_wait else "is trained by another launch; launch again when it is stored"
     return "is not trained yet; launch it first"

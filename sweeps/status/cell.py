@@ -15,6 +15,10 @@ NEW = "NEW"
 """Stands for the state of a run that is not in the store."""
 
 
+BLOCKED = "BLOCKED"
+"""Stands for the state of a run that is to be trained, but whose need is not met."""
+
+
 class Status(StrEnum):
     """A run's status, as listings show it."""
 
@@ -23,11 +27,13 @@ class Status(StrEnum):
     WAITING = "waiting"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+    BLOCKED = "blocked"
     NEW = "new"
 
 
 _STATUS: dict[str, Status] = {
     NEW: Status.NEW,
+    BLOCKED: Status.BLOCKED,
     State.STAGED: Status.NEW,
     State.DISCARDED: Status.NEW,
     State.PENDING: Status.WAITING,
@@ -53,17 +59,18 @@ def count_by_status(states: Mapping[str, int]) -> dict[Status, int]:
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of runs; total = stored + active + failed + to_submit. A launch would skip the `failed` ones."""
+    """Numbers of runs; they add up to the total. A launch would skip the `failed` and the `blocked` ones."""
 
     stored: int = 0
     active: int = 0
     failed: int = 0
     to_submit: int = 0
+    blocked: int = 0
 
     @property
     def total(self) -> int:
         """All runs."""
-        return self.stored + self.active + self.failed + self.to_submit
+        return sum(vars(self).values())
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -71,6 +78,7 @@ class Counts:
             self.active + other.active,
             self.failed + other.failed,
             self.to_submit + other.to_submit,
+            self.blocked + other.blocked,
         )
 
     def as_dict(self) -> dict[str, int]:
@@ -85,8 +93,9 @@ class CellStatus:
     Attributes:
         sweep: the name of the cell's sweep.
         cell: the cell, with its runs.
-        states: state to number of runs; `NEW` for runs that are not in the store.
+        states: state to number of runs; `NEW` for runs that are not in the store, `BLOCKED` for blocked ones.
         to_submit: the runs that a launch would train, in seed order.
+        blocked: the reasons why it would leave others out, by run id.
         kept: the number of kept runs; None: not counted.
         top_up: the runs that a top-up would train.
         held_back: the number of runs that the cell needs beyond `top_up`.
@@ -99,6 +108,7 @@ class CellStatus:
     cell: Cell
     states: Mapping[str, int]
     to_submit: Sequence[PlannedRun] = field(repr=False)
+    blocked: Mapping[str, str] = field(default_factory=dict, repr=False)
     kept: int | None = None
     top_up: Sequence[PlannedRun] = field(default=(), repr=False)
     held_back: int = 0
@@ -111,8 +121,8 @@ class CellStatus:
         """The numbers of the cell's runs. With `--retry-failed` the failed runs count as `to_submit`."""
         by_status = count_by_status(self.states)
         stored, active = by_status[Status.STORED], by_status[Status.WAITING] + by_status[Status.RUNNING]
-        failed = sum(by_status.values()) - stored - active - len(self.to_submit)
-        return Counts(stored, active, failed, len(self.to_submit))
+        failed = sum(by_status.values()) - stored - active - len(self.to_submit) - len(self.blocked)
+        return Counts(stored, active, failed, len(self.to_submit), len(self.blocked))
 
     @property
     def missing(self) -> int:
@@ -151,17 +161,33 @@ def with_lost(states: Mapping[str, State], dead: Collection[str]) -> dict[str, S
     return {**states, **{run_id: State.LOST for run_id in dead if run_id in states}}
 
 
+def open_statuses(*, retry_failed: bool = False) -> set[Status]:
+    """The statuses of the runs that a launch trains."""
+    return {Status.NEW, Status.INTERRUPTED} | ({Status.FAILED} if retry_failed else set())
+
+
 def read_cells(
-    expansion: Expansion, states: Mapping[str, State], *, sweep: str = "", retry_failed: bool = False
+    expansion: Expansion,
+    states: Mapping[str, State],
+    *,
+    sweep: str = "",
+    retry_failed: bool = False,
+    blocked: Mapping[str, str] | None = None,
 ) -> list[CellStatus]:
-    """The status of every cell. Runs without a state are new; `retry_failed` counts failed runs as `to_submit`."""
-    chosen = {Status.NEW, Status.INTERRUPTED} | ({Status.FAILED} if retry_failed else set())
+    """The status of every cell. Runs without a state are new; `retry_failed` counts failed runs as `to_submit`.
+
+    `blocked` are the reasons why some of the runs to submit are blocked, by run id.
+    """
+    reasons = blocked or {}
+    known = {**states, **dict.fromkeys(reasons, BLOCKED)}
+    chosen = open_statuses(retry_failed=retry_failed)
     return [
         CellStatus(
             sweep=sweep,
             cell=cell,
-            states=Counter(str(states.get(run.run_id, NEW)) for run in cell.runs),
-            to_submit=[run for run in cell.runs if status_of(states.get(run.run_id, NEW)) in chosen],
+            states=Counter(str(known.get(run.run_id, NEW)) for run in cell.runs),
+            to_submit=[run for run in cell.runs if status_of(known.get(run.run_id, NEW)) in chosen],
+            blocked={run.run_id: reasons[run.run_id] for run in cell.runs if run.run_id in reasons},
         )
         for cell in expansion.cells
     ]

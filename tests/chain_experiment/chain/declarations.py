@@ -26,6 +26,17 @@ class JoinConfig(RunConfig):
     right: str = need("chain_step")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(RunConfig):
+    source: str = need("chain_source")
+    max_steps: int = setting(40, low=1)
+    eval_every: int = setting(10, low=1)
+    trace_every: int = setting(10, low=1)
+    accuracy: float = setting(1.0)
+    give_up_at: int = setting(0)
+    give_up_accuracy: float = setting(0.0)
+
+
 SOURCE = Declaration(
     name="chain_source",
     config=SourceConfig,
@@ -45,4 +56,10 @@ JOIN = Declaration(
     config=JoinConfig,
     metrics={"total": "the sum of both steps"},
     function="chain.runs:join",
+)
+FIT = Declaration(
+    name="chain_fit",
+    config=FitConfig,
+    metrics={"learned": "the sum of the learned numbers", "train_accuracy": "1 once the numbers are learned"},
+    runner="chain.packed:RUNNER",
 )
