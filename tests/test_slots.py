@@ -10,6 +10,7 @@ from imagination.life.state import LifeState
 from imagination.runner import Run
 from imagination.training import native
 from imagination.training.loop import Trainer
+from imagination.training.state import TrainState
 
 ADVERSARY = {"gan": "posthoc", "eval_every": 5, "trace_every": 1, "adv_layers": 2}
 BITS = pytest.mark.skipif(native.library() is None, reason="in packs of other sizes the bits differ")
@@ -102,5 +103,52 @@ def test_with_slots_stopped_and_resumed_is_as_if_undisturbed_to_the_bit():
         ]
         stages.append([-1 if run.checkpoint is None else int(run.checkpoint["stage"]) for run in left])
         Trainer(experiment_of(*(run.config for run in left)), left, slots=2).train(stop=after(4))
-    assert [0, 1, 0] in stages
+    assert [0, 1, -1] in stages
     assert_equal(recorders, undisturbed)
+
+
+@BITS
+@pytest.mark.parametrize(
+    ("slots", "method", "faulty"),
+    [
+        (3, "select", lambda state, rows: len(rows) == 2),
+        (2, "arrays", lambda state, _row: bool((state.stage == 1).all())),
+    ],
+    ids=["as the group shrinks", "between two stages"],
+)
+def test_too_little_memory_after_a_run_ended_mixes_up_no_runs(slots, method, faulty, monkeypatch):
+    configs = [tiny(**ADVERSARY, seed=seed, max_steps=5 * seed, adv_steps=7) for seed in (1, 3, 2)]
+    undisturbed, usual, failed = train(configs), getattr(TrainState, method), []
+
+    def too_large(state, asked):
+        if not failed and faulty(state, asked):
+            failed.append(asked)
+            raise MemoryError
+        return usual(state, asked)
+
+    monkeypatch.setattr(TrainState, method, too_large)
+    found = train(configs, slots=slots)
+    assert failed
+    assert_equal(found, undisturbed)
+
+
+def test_if_the_first_runs_do_not_fit_the_log_says_how_many_do(monkeypatch, caplog):
+    configs = [tiny(seed=seed, max_steps=5, eval_every=5) for seed in range(7)]
+    usual = TrainState.joined
+
+    def joined(states):
+        if len(states) > 3:
+            raise MemoryError
+        return usual(states)
+
+    monkeypatch.setattr(TrainState, "joined", joined)
+    assert all(one.outcome for one in train(configs, slots=6))
+    assert caplog.messages == [
+        "6 runs do not fit into the memory; 3 at a time are tried",
+        "3 runs at a time fit into the memory: launch with --slots 3",
+    ]
+
+
+def test_a_run_that_has_not_begun_leaves_no_checkpoint():
+    configs = [tiny(seed=seed) for seed in range(3)]
+    assert [len(one.checkpoints) for one in train(configs, slots=1, stop=after(7))] == [1, 0, 0]

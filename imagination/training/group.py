@@ -19,26 +19,23 @@ class Group:
     Args:
         experiment: the runs in this stage.
         state: their state.
-        places: by row of the tensors, the run's place in the pack.
+        places: by row of the tensors, the run's place in the pack; None if it has left the group.
 
     Attributes:
-        experiment, state: as given, or with fewer rows after `compact`.
-        places: by row, the run's place; None once it has left the group.
+        experiment, state: as given.
+        places: by row, as given; the trainer writes None once a run has left.
         steps, earlier: by row, its updates in this stage and in earlier ones.
         names: of the values that a traced step returns.
         is_torn: whether the state is between two steps.
     """
 
-    def __init__(self, experiment: Experiment, state: TrainState, places: Sequence[int]) -> None:
-        self.places: list[int | None] = list(places)
+    def __init__(self, experiment: Experiment, state: TrainState, places: Sequence[int | None]) -> None:
+        self.places = list(places)
         # On the host, so that no read waits.
         self.steps: list[int] = state.step.tolist()
         self.earlier: list[int] = state.earlier.tolist()
         self.names: list[str] = []
         self.is_torn = False
-        self._take(experiment, state)
-
-    def _take(self, experiment: Experiment, state: TrainState) -> None:
         self.experiment, self.state = experiment, state
         self._optimizers = experiment.optimizers()
         self._graphs = graphs.Graphs(experiment.device)
@@ -97,15 +94,14 @@ class Group:
         self.state.accuracy_sum[rows] = 0
         self.state.interval[rows] = 0
 
-    def compact(self) -> None:
-        """Removes rows of runs that have left."""
+    def compacted(self) -> "Group":
+        """A group without the rows of runs that have left, or this one. This one stays as it is."""
         training = [row for row, _ in self.training]
         left = [row for row, place in enumerate(self.places) if place is None]
         wanted = graphs.rows(len(training), self.experiment.device)
         if wanted >= len(self.places):
-            return
+            return self
         kept = sorted(training + left[: wanted - len(training)])
-        self.places = [self.places[row] for row in kept]
-        self.steps = [self.steps[row] for row in kept]
-        self.earlier = [self.earlier[row] for row in kept]
-        self._take(self.experiment.select(kept), self.state.select(kept))
+        return Group(
+            self.experiment.select(kept), self.state.select(kept), [self.places[row] for row in kept]
+        )

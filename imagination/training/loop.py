@@ -57,6 +57,11 @@ class _Waiting:
     stage: int
     state: TrainState
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has trained before."""
+        return self.stage > 0 or int(self.state.step) > 0
+
 
 class Trainer:
     """Trains a pack until every run has ended or `stop` returns True.
@@ -130,7 +135,8 @@ class Trainer:
         except Stopped:
             self._checkpoint()
             for entry in self._waiting:
-                self._members[entry.place].recorder.checkpoint(entry.state.arrays(0))
+                if entry.has_begun:
+                    self._members[entry.place].recorder.checkpoint(entry.state.arrays(0))
             return False
 
     def _train_what_fits(self) -> None:
@@ -139,7 +145,10 @@ class Trainer:
             self._train_all()
             return
         except (MemoryError, RuntimeError) as error:  # without a name below: its frames hold the tensors
-            runs, is_torn = len(self._training()), any(group.is_torn for group in self._groups.values())
+            runs = min(
+                self._slots, len(self._training()) + len(self._waiting)
+            )  # also if they could not begin
+            is_torn = any(group.is_torn for group in self._groups.values())
             if runs <= 1 or is_torn or not memory.is_out_of_memory(error):
                 raise
         self._slots = (runs + 1) // 2
@@ -284,7 +293,7 @@ class Trainer:
             self._end(group, row, end)
             self._charged = time.perf_counter()  # evaluation does not count as training time
         if ended and group.training:
-            group.compact()
+            self._groups[group.experiment.stage] = group.compacted()
         return bool(ended)
 
     def _may_end_interval(self, group: Group, row: int, place: int) -> bool:
@@ -311,9 +320,9 @@ class Trainer:
             self._finish(group, row, end, alone=alone, recorder=recorder)
         else:
             state = group.state.successor(row, following)
-            self._waiting.append(_Waiting(place, following.stage, state))
             recorder.checkpoint(state.arrays(0))
-        group.places[row] = None
+            self._waiting.append(_Waiting(place, following.stage, state))
+        group.places[row] = None  # nothing may fail between these two lines
 
     def _finish(self, group: Group, row: int, end: _End, *, alone: Experiment, recorder: Recorder) -> None:
         """Evaluates an ended run and records it; an error in the evaluation fails only this run."""
