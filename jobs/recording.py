@@ -229,16 +229,17 @@ class RunRecorder(Recorder):
         except OSError:
             self._end(State.PREEMPTED)
         except Exception as error:
-            self.ended_as = None
-            self.fail(error)
+            self._failed(error)
         else:
             metrics = dict(record.metrics)
             self._ended(State.COMPLETED, outcome=record.outcome, seconds=record.seconds, metrics=metrics)
 
     @override
     def fail(self, error: BaseException) -> None:
-        if self.ended_as is not None:
-            return
+        if self.ended_as is None:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
         text = "".join(traceback.format_exception(error))
         log.error("run %s failed\n%s", short(self.attempt.run_id), text)
         state = State.OUT_OF_MEMORY if is_out_of_memory(error) else State.FAILED

@@ -262,6 +262,22 @@ def test_the_training_of_other_runs_does_not_wait_for_a_disk_that_is_full_for_a_
     assert store.run(RUN.run_id)["metrics"] == {"metric": 0.75}
 
 
+def test_a_run_that_ends_is_open_at_no_time_also_if_its_result_cannot_be_written(store, record) -> None:
+    recorder = record(kind=RunRecorder)
+    seen = []
+
+    class Watched(type(recorder._delivery)):
+        def end(self, attempt, ending):
+            seen.append(recorder.ended_as)  # what the thread that trains sees, and may interrupt or rewind
+            return super().end(attempt, ending)
+
+    recorder._delivery.__class__ = Watched
+    recorder.finish("reached", seconds=1, weights={"w": "no array"})
+    recorder.wait()
+    assert seen == [State.COMPLETED]
+    assert (recorder.state, state(store)) == (State.FAILED, State.FAILED)
+
+
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(store, record, caplog) -> None:
     recorder = record()
     recorder.checkpoint(STATE)
