@@ -111,6 +111,7 @@ class _Worker:
         process: the process.
         log: its log file.
         ready: whether it has loaded everything.
+        refusal: why it cannot train; empty: it can, or it has not said.
         pack: the pack that is claimed for it, or that it trains.
         claimed: run id to claimed attempt, of the runs that have not ended.
         begun: the ids of those that train.
@@ -120,6 +121,7 @@ class _Worker:
     process: "subprocess.Popen[str]"
     log: Path
     ready: bool = False
+    refusal: str = ""
     pack: Pack | None = None
     claimed: dict[str, Attempt] | None = None
     begun: set[str] = field(default_factory=set)
@@ -168,6 +170,7 @@ class LocalLauncher:
         self._unanswered = 0
         self._stamp = time.strftime("%Y%m%d-%H%M%S")
         self._started = 0
+        self._can_train = False  # whether any worker was ready
         self._signals = 0
         self._stopping: float | None = None
         self.failure: str | None = None
@@ -318,9 +321,13 @@ class LocalLauncher:
                 worker.process.kill()
 
     def _handle(self, worker: _Worker, event: dict[str, Any]) -> None:
-        if event["event"] == "refused":  # no worker can train as it was asked to
-            raise ConfigError(event["error"])
+        if event["event"] == "refused":
+            if not self._can_train:  # no worker can train as it was asked to
+                raise ConfigError(event["error"])
+            worker.refusal = event["error"]  # it ends now; what trains goes on
+            return
         if event["event"] in ("ready", "idle"):
+            self._can_train = True
             if worker.pack is not None:
                 self._files.pack(worker.log.stem).unlink(missing_ok=True)
                 self._close(worker.pack)
@@ -392,7 +399,8 @@ class LocalLauncher:
         self._idle = [one for one in self._idle if one is not worker]
         if not worker.ready and self._stopping is None:
             # The next worker would fail as well: the store, the installation or the machine is at fault.
-            self.failure = f"a worker could not start: {worker.log_line}; its log: {worker.log}"
+            why = worker.refusal or worker.log_line
+            self.failure = f"a worker could not start: {why}; its log: {worker.log}"
             self._waiting.clear()
             self._wake()
         elif worker.pack is not None and worker.claimed is not None and self._stopping is None:

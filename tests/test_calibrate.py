@@ -64,6 +64,17 @@ def test_a_calibration_tells_the_time_of_runs_of_which_none_has_ended_here(store
     assert words == "finished in about 13 s on 2 workers by past runs and calibration"
 
 
+def test_the_steps_of_other_cells_are_those_of_their_networks(store, tmp_path) -> None:
+    write_spec(tmp_path, cells="[{gol: 1, runs: 1}, {gol: 2, gan: posthoc, runs: 1}]", adv_steps=60)
+    cells = expand(load(tmp_path / "s.yaml"))
+    first, second = (cell.runs[0] for cell in cells.cells)
+    keep(store.folder, HERE, [(Pack((second,)), Pace((0.5, 0.25), 3.0))])
+    assert times(cells, store)[0] == [None, 40 * 0.5 + 60 * 0.25 + 3]
+    record = RunRecord(first.run_id, "reached", 7.0, {"train_accuracy": 1.0, "steps": 20.0})
+    assert store.finish(begun(store, first), record)
+    assert times(cells, store)[0] == [0, 20 * 0.5 + 60 * 0.25 + 3]
+
+
 def test_neither_another_device_nor_another_pack_tells_the_time(store, cells) -> None:
     run_ = cells.cells[1].runs[0]
     keep(store.folder, A_GPU, [(Pack((run_,)), Pace((0.5,), 3.0))])

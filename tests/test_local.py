@@ -375,6 +375,21 @@ def test_a_device_that_is_not_here_is_an_error_of_one_line(tmp_path, device) -> 
     assert history(tmp_path) == [[], []]
 
 
+def test_a_device_that_goes_away_stops_no_run_that_trains(long, begin) -> None:
+    lost = long / "lost"
+    code = f"import os\nif os.path.exists({str(lost)!r}): os.environ['IMAGINE_DEVICE'] = 'cuda:99'\n"
+    (long / "sitecustomize.py").write_text(code)
+    launch = begin(long, "--workers", "2", env={**os.environ, "PYTHONPATH": str(long)})
+    lost.touch()
+    os.kill(next(iter(workers(long).values())), signal.SIGKILL)
+    assert launch.end() == 1
+    last = launch.said.splitlines()[-1]
+    assert last.startswith(
+        "s: a worker could not start: device: 'cuda:99' cannot be used here; try auto or cpu"
+    )
+    assert sorted(history(long)) == [["COMPLETED"], ["LOST"]]
+
+
 def test_a_run_that_kills_its_workers_fails_alone(tmp_path) -> None:
     write_spec(tmp_path, runs=2)
     deadly = tmp_path / "deadly"

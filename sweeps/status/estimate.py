@@ -86,7 +86,7 @@ class Estimate:
     def _add_steps(self, config: str, steps: float) -> None:
         if steps > 0:  # false for NaN
             for key in (config, _ALL):
-                self._steps[key].append(steps + _built(self._template[config]).later_steps)
+                self._steps[key].append(steps)
 
     def _add_seconds(self, config: str, seconds: float, where: Where) -> None:
         for key in (config, _ALL):
@@ -107,8 +107,8 @@ class Estimate:
         They are if no run of the sweep has ended yet, because then its steps are those of its limit.
         """
         config = self._config_of[run_id]
-        later = _built(self._template[config]).later_steps
-        return pace.seconds(self._mean_steps(config) - later, later=later), not self._ended_steps(config)
+        seconds = pace.seconds(self._mean_first_steps(config), later=self._later_steps(config))
+        return seconds, not self._ended_steps(config)
 
     def of_run(self, run: Training) -> float | None:
         """Seconds until a run ends, at its own speed; None: unknown.
@@ -170,14 +170,23 @@ class Estimate:
         return self._seconds[_ALL, where].value if own is None else own
 
     def _ended_steps(self, config: str) -> Sequence[float]:
-        """The steps of the cell's stored runs, or of all cells' if there are none."""
+        """The steps of the first stage of the cell's stored runs, or of all cells' if there are none."""
         return self._steps.get(config) or self._steps[_ALL]
 
+    def _later_steps(self, config: str) -> int:
+        return _built(self._template[config]).later_steps
+
+    def _mean_first_steps(self, config: str) -> float:
+        """The steps of its first stage that a run of the cell is expected to need: a mean run's, else its limit."""
+        most = total_steps(self._template[config]) - self._later_steps(config)
+        return fmean(self._ended_steps(config) or [max(most, 1)])
+
     def _mean_steps(self, config: str) -> float:
-        """The steps that a run of the cell is expected to need: those of a mean stored run, else its limit."""
-        return fmean(self._ended_steps(config) or [max(total_steps(self._template[config]), 1)])
+        """The same over all stages."""
+        return self._mean_first_steps(config) + self._later_steps(config)
 
     def _steps_left(self, run: Training) -> float:
-        ended = self._ended_steps(self._config_of[run.run_id])
+        config = self._config_of[run.run_id]
+        ended = [steps + self._later_steps(config) for steps in self._ended_steps(config)]
         longer = [steps for steps in ended if steps > run.step] or [run.max_steps]
         return max(min(fmean(longer), run.max_steps) - run.step, 0)
