@@ -90,6 +90,19 @@ def test_an_lstm_cell_and_its_gradients_are_what_double_precision_computes(is_fi
 
 
 @compiled
+@pytest.mark.parametrize("size", [1e-30, 1e-6, 1e-3, 0.1, 1.0])
+def test_a_small_state_of_an_lstm_cell_keeps_its_relative_precision(size):
+    gates = size * random(1, 16, 4, 3, 4)  # of one channel
+    gates[0, 0, 2, 0, 0] = 0.0
+    h, c = lstm_cell([folded(gates)], None, forget_bias=1.0)
+    i, _, g, o = gates.double().unflatten(2, (4, 1)).unbind(2)
+    state = i.sigmoid() * g.tanh()
+    assert Blocks(c, 16).unfold().count_nonzero() == state.count_nonzero()  # tanh is exactly 0 at 0
+    for found, wanted in ((Blocks(c, 16).unfold(), state), (h.unfold(), o.sigmoid() * state.tanh())):
+        torch.testing.assert_close(found.double(), wanted, rtol=2e-6, atol=0)
+
+
+@compiled
 def test_a_diverged_cell_is_nan_and_harms_no_other():
     gates = random(2, 3, 4, 2, 2)
     gates[0, 0, 0, 0, 0] = torch.nan

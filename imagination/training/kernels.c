@@ -517,7 +517,16 @@ INLINE vec exponential(vec x) {
 }
 
 INLINE vec sigmoid(vec x) { return 1.0f / (1.0f + exponential(-x)); }
-INLINE vec tangent(vec x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; } /* tanh, exactly 0 at 0 */
+
+/* tanh, exactly 0 at 0. Near 0 the difference would have only absolute precision, so Cephes' odd polynomial is used. */
+INLINE vec tangent(vec x) {
+    const float p[] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f,
+                       -3.33332819422e-1f};
+    ints near = (x < .625f) & (x > -.625f); /* NaN is not */
+    vec z = x * x, sum = (vec){0} + p[0], far = 2.0f * sigmoid(2.0f * x) - 1.0f;
+    for (int k = 1; k < 5; k++) sum = sum * z + p[k];
+    return (vec)((near & (ints)(sum * z * x + x)) | (~near & (ints)far));
+}
 
 /* The new c and h [blocks, size], and the activations [blocks, 4, size] of the gates input, forget, cell, output.
    `more` is added to the gates; without `before`, the state before is zero. */
