@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from jobs import gpus
 from jobs.gpus import visible_gpus
 from jobs.provenance import cpu_name
 from slurm import local
@@ -46,11 +47,11 @@ def test_a_worker_per_core_or_per_several_cores(machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "gpus"), [("0,2", ["0", "2"]), ("", []), ("-1", []), ("GPU-1a", ["GPU-1a"])]
+    ("named", "found"), [("0,2", ["0", "2"]), ("", []), ("-1", []), ("GPU-1a", ["GPU-1a"])]
 )
-def test_gpus_that_the_environment_names(monkeypatch, named, gpus) -> None:
+def test_gpus_that_the_environment_names(monkeypatch, named, found) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    assert visible_gpus() == gpus
+    assert visible_gpus() == found
 
 
 def test_a_worker_per_gpu_with_its_share_of_the_cores(machine, monkeypatch) -> None:
@@ -82,3 +83,14 @@ def test_the_device_of_workers_is_named_as_attempts_record_it(monkeypatch, tmp_p
     assert local.device_name([]) == cpu_name()
     monkeypatch.setenv("IMAGINE_DEVICE", "cpu")
     assert local.device_name(["0", "1"]) == cpu_name()
+
+
+@pytest.mark.parametrize("fault", ["exec sleep 60", None], ids=["it hangs", "it cannot be run"])
+def test_without_an_answer_of_nvidia_smi_there_is_no_gpu(monkeypatch, tmp_path, fault) -> None:
+    command = tmp_path / "nvidia-smi"
+    command.write_text(f"#!/bin/sh\n{fault}\n" if fault else "#!/no/such/shell\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(gpus, "ANSWERS_WITHIN_S", 0.2)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == []
