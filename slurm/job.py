@@ -79,32 +79,29 @@ class Job:
             return 0
         log.info("job %s, start %d, on %s", self._id, restart, _node())
         _compare(dispatch.code)
-        died = None
+        died: dict[int, int] = {}
         gpus = visible_gpus()[: len(task.pack.runs)] if (dispatch.gpus or 0) > 1 else []
         try:
             if len(gpus) > 1:
                 log.info("the pack of %d runs is divided among %d GPUs", len(task.pack.runs), len(gpus))
                 states, died = parts.train(
-                    str(self._folder.path), gpus, restart=restart, signals=self._signals
+                    str(self._folder.path), gpus, threads=_threads(), restart=restart, signals=self._signals
                 )
             else:
                 states = self._train(task.restarted(restart), store)
             # This comes first, because Slurm kills the job soon after the signal.
-            saved = State.PREEMPTED in states.values() or died is not None
+            saved = State.PREEMPTED in states.values() or bool(died)
             if self._signals.told and saved and self._goes_on(dispatch, restart):
                 return 1
+            for index, code in died.items():
+                states |= self._died(task.part(index, of=len(gpus)).restarted(restart), store, code)
         finally:
             store.close()
         ended = Counter(states.values())
         log.info("job %s ends: %s", self._id, ", ".join(f"{ended[one]} {one}" for one in ended))
         if not FAULTS.isdisjoint(states.values()):
             hold_from_job(dispatch.db)
-        if died is not None:
-            log.error(
-                "a process of this job died: %s", f"signal {-died}" if died < 0 else f"exit code {died}"
-            )
-            return 1
-        return 0
+        return 1 if died else 0
 
     def run_part(self, text: str) -> int:
         """Train a part of the pack, and print the final states of its attempts as JSON; the exit code."""
@@ -134,13 +131,14 @@ class Job:
         return dispatch, task
 
     def _train(self, task: Task, store: Delivery) -> dict[str, State]:
-        threads = int(os.environ.get("IMAGINE_THREADS") or os.environ.get("SLURM_CPUS_PER_TASK") or 1)
         try:
             worker: Any = importlib.import_module("jobs.worker")
-            device = worker.choose_device(os.environ.get("IMAGINE_DEVICE", "auto"), threads=threads)
+            device = worker.choose_device(os.environ.get("IMAGINE_DEVICE", "auto"), threads=_threads())
         except Exception as error:  # recorded as the error of the runs' attempts
             log.exception("this node cannot train")
-            return self._fail(task, store, f"node {_node()} cannot train: {one_line(error)}")
+            return self._end(
+                task, store, Ending(State.NODE_FAIL, f"node {_node()} cannot train: {one_line(error)}")
+            )
         states: dict[str, State] = worker.run_pack(
             task,
             store,
@@ -151,11 +149,21 @@ class Job:
         )
         return states
 
-    def _fail(self, task: Task, store: Delivery, reason: str) -> dict[str, State]:
-        ending = Ending(State.NODE_FAIL, reason, log_tail=own_tail(self._log_file(store)))
-        for attempt in store.begin(task.attempts, self._provenance("unknown", store)):
+    def _died(self, part: Task, store: Delivery, code: int) -> dict[str, State]:
+        """What became of the runs of a part whose process died. After a signal only Slurm knows why, so it decides."""
+        how = f"a process of this job died: {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+        log.error("%s", how)
+        if code < 0:
+            return {attempt.run_id: State.LOST for attempt in part.attempts}
+        return self._end(part, store, Ending(State.FAILED, how, code))
+
+    def _end(self, task: Task, store: Delivery, ending: Ending) -> dict[str, State]:
+        """Ends the attempts that count and have no end yet."""
+        ending = replace(ending, log_tail=own_tail(self._log_file(store)))
+        begun = store.begin(task.attempts, self._provenance("unknown", store))
+        for attempt in begun:
             store.end(attempt, ending)
-        return {attempt.run_id: State.NODE_FAIL for attempt in task.attempts}
+        return {attempt.run_id: ending.state for attempt in begun}
 
     def _provenance(self, device: str, store: Delivery) -> Provenance:
         log_file = Files(store.folder).name(self._log_file(store))
@@ -197,6 +205,10 @@ def _compare(launched: Code | None) -> None:
         log.warning(
             "the code has changed since the launch: from %s to %s; launch --snapshot keeps it", then, now
         )
+
+
+def _threads() -> int:
+    return int(os.environ.get("IMAGINE_THREADS") or os.environ.get("SLURM_CPUS_PER_TASK") or 1)
 
 
 def _node() -> str:

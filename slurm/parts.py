@@ -41,34 +41,37 @@ class Part:
 
 
 def train(
-    folder: str, gpus: Sequence[str], *, restart: int, signals: Signals
-) -> tuple[dict[str, State], int | None]:
-    """Trains each part in a process of its own, and passes signals on.
+    folder: str, gpus: Sequence[str], *, threads: int, restart: int, signals: Signals
+) -> tuple[dict[str, State], dict[int, int]]:
+    """Trains each part in a process of its own, with its share of the job's `threads`, and passes signals on.
 
     Returns:
-        By run id, the states in which the attempts ended; and the exit code of a process that died, or None.
+        By run id, the states in which the attempts ended; and by part, the exit codes of processes that died.
     """
     parts = [Part(index, len(gpus), restart) for index in range(len(gpus))]
     states: dict[str, State] = {}
-    died = None
+    died: dict[int, int] = {}
+    own = str(max(threads // len(gpus), 1))
     with ExitStack() as files:
         said = [files.enter_context(tempfile.TemporaryFile()) for _ in parts]
         processes = [
-            _start(folder, part, gpu=gpu, out=out) for part, gpu, out in zip(parts, gpus, said, strict=True)
+            _start(folder, part, gpu=gpu, threads=own, out=out)
+            for part, gpu, out in zip(parts, gpus, said, strict=True)
         ]
         _wait(processes, signals)
-        for process, out in zip(processes, said, strict=True):
+        for part, process, out in zip(parts, processes, said, strict=True):
             if process.returncode:
-                died = process.returncode
+                died[part.index] = process.returncode
             else:
                 out.seek(0)
                 states |= {run_id: State(state) for run_id, state in json.load(out).items()}
     return states, died
 
 
-def _start(folder: str, part: Part, *, gpu: str, out: IO[bytes]) -> "subprocess.Popen[bytes]":
+def _start(folder: str, part: Part, *, gpu: str, threads: str, out: IO[bytes]) -> "subprocess.Popen[bytes]":
     words = [sys.executable, "-m", "slurm.start", folder, str(part)]
-    return subprocess.Popen(words, stdout=out, env={**os.environ, "CUDA_VISIBLE_DEVICES": gpu})
+    counts = dict.fromkeys(("IMAGINE_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+    return subprocess.Popen(words, stdout=out, env={**os.environ, **counts, "CUDA_VISIBLE_DEVICES": gpu})
 
 
 def _wait(processes: Sequence["subprocess.Popen[bytes]"], signals: Signals) -> None:

@@ -1,6 +1,7 @@
 """A job with several GPUs divides its pack among them. Here every part trains on a core (`IMAGINE_DEVICE`)."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -69,3 +70,28 @@ def test_a_part_that_dies_takes_no_other_part_with_it(slurm, tmp_path) -> None:
     Reconciler(store, Slurm()).look()
     assert sorted(tries[-1]["state"] for tries in attempts(tmp_path)) == ["COMPLETED", "FAILED"]
     assert "a process of this job died: signal 9" in logs(tmp_path)
+    assert re.search("ends: 1 (COMPLETED|LOST), 1 (COMPLETED|LOST)", logs(tmp_path))
+
+
+def test_a_fault_of_all_parts_holds_the_launch_and_their_runs_are_failed(
+    slurm, tmp_path, monkeypatch
+) -> None:
+    threads = "*[os.environ[name] for name in ('IMAGINE_THREADS', 'OMP_NUM_THREADS', 'MKL_NUM_THREADS')]"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'slurm.start' in sys.orig_argv and '/2/' in sys.orig_argv[-1]:\n"
+        f"    print('threads', {threads}, file=sys.stderr, flush=True)\n"
+        "    os._exit(3)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    write_spec(tmp_path, runs=4)
+    options = ("launcher.cpus_per_task=2", "launcher.array_parallelism=1", "--pack-size=1", "--hold-after=2")
+    launch(tmp_path, *TWO, *options)
+    wait_for_log(tmp_path, "ends: 2 FAILED")
+    wait_for_log(tmp_path, "is held, because its first 2 runs failed with the same error")
+    assert "threads 1 1 1" in logs(tmp_path)
+    states = [tries[-1]["state"] for tries in attempts(tmp_path)]
+    assert set(states) <= {"FAILED", "PENDING"}  # one more job may have started before it was held
+    with opened(tmp_path) as store:
+        causes = {one.error for one in store.ended_attempts()}
+    assert causes == {"a process of this job died: exit code 3"}
