@@ -28,14 +28,20 @@ class Calibration:
     Attributes:
         device: the device's name, as attempts record it.
         is_gpu: whether it is a GPU.
+        threads: the threads of a process on a CPU.
         on_slurm: whether a Slurm job measured it.
         paces: by the runs that trained at once and their `shape`.
     """
 
     device: str
     is_gpu: bool
+    threads: int
     on_slurm: bool
     paces: dict[tuple[int, str], Pace]
+
+    def tells(self, *, threads: int) -> bool:
+        """Whether processes with so many threads are as fast."""
+        return self.is_gpu or self.threads == threads
 
     def pace(self, run: PlannedRun, *, at_once: int) -> Pace | None:
         """How fast runs of this run's shape train on the device, `at_once` together; None: not measured."""
@@ -57,6 +63,8 @@ class Device:
         self._device = self._worker.choose_device(os.environ.get("IMAGINE_DEVICE", "auto"), threads=threads)
         self.name: str = self._worker.device_name(self._device)
         self.is_gpu: bool = self._device.type == "cuda"
+        self.threads = threads
+        self.kernels: str = self._worker.kernels_name(self._device)
 
     def pace(self, pack: Pack, *, within_s: float) -> Pace | None:
         """How fast the runs of this pack train together; None: their runner cannot say."""
@@ -75,18 +83,25 @@ def stored(folder: Path) -> list[Calibration]:
 
 
 def keep(folder: Path, device: Device, measured: Sequence[tuple[Pack, Pace]]) -> None:
-    """Keeps what was measured on this device, beside what was measured there before.
+    """Keeps what was measured on this device, beside what was measured there before with the same kernels.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    path = _folder(folder) / f"{hashlib.sha256(device.name.encode()).hexdigest()[:16]}.json"
+    key = [device.name, device.kernels, *([] if device.is_gpu else [device.threads])]
+    path = _folder(folder) / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
     before = _read(path)
     paces = {
         **(before.paces if before else {}),
         **{(len(pack.runs), shape(pack.runs[0].config)): pace for pack, pace in measured},
     }
-    about = {"device": device.name, "is_gpu": device.is_gpu, "on_slurm": slurm_job() is not None}
+    about = {
+        "device": device.name,
+        "is_gpu": device.is_gpu,
+        "threads": device.threads,
+        "kernels": device.kernels,
+        "on_slurm": slurm_job() is not None,
+    }
     rows = [{"runs": runs, "shape": key, **asdict(pace)} for (runs, key), pace in paces.items()]
     write_atomically(path, json.dumps({**about, "paces": rows}, indent=1).encode())
 
@@ -103,7 +118,13 @@ def _read(path: Path) -> Calibration | None:
             (int(row["runs"]), str(row["shape"])): Pace(tuple(map(float, row["step_s"])), float(row["end_s"]))
             for row in found["paces"]
         }
-        return Calibration(str(found["device"]), bool(found["is_gpu"]), bool(found["on_slurm"]), paces)
+        return Calibration(
+            device=str(found["device"]),
+            is_gpu=bool(found["is_gpu"]),
+            threads=int(found["threads"]),
+            on_slurm=bool(found["on_slurm"]),
+            paces=paces,
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

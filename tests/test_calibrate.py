@@ -1,13 +1,18 @@
 """What `calibrate` measures on a device, and how `plan` uses it: after past runs, and for no other device."""
 
 import json
+import os
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from sweep_helpers import ME, SWEEP, begun, run, trained_by_job, write_spec
+from training_helpers import CPU, tiny
 
+from imagination import registry
 from imagination.pace import Pace
+from imagination.training.group import Group
 from jobs.calibration import keep
 from jobs.pack import Pack
 from results_db.contract import RunRecord
@@ -20,8 +25,8 @@ from sweeps.spec.load import load
 from sweeps.status.expected import Machines
 from sweeps.status.plan import make_plan
 
-HERE = SimpleNamespace(name=ME.device, is_gpu=False)
-A_GPU = SimpleNamespace(name="a GPU", is_gpu=True)
+HERE = SimpleNamespace(name=ME.device, is_gpu=False, threads=1, kernels="avx512")
+A_GPU = SimpleNamespace(name="a GPU", is_gpu=True, threads=1, kernels="none")
 ONE_CORE = Machines(workers=2, gpus=0, cores=1, device=ME.device)
 ON_GPUS = Machines(workers=9, gpus=1, cores=8, on_slurm=True)
 
@@ -45,6 +50,13 @@ def times(expansion, store, machines=ONE_CORE, **options):
     plan, how = make_plan(expansion, store), LaunchOptions(db=None, **{"pack_size": 1, **options})
     found = form_packs(expansion, plan, store, machines=machines, options=how)[1]
     return [found.seconds(cell.runs) for cell in expansion.cells], in_words(found, machines)
+
+
+def newest_last(store) -> None:
+    """The files of calibrations that were made so far are an hour older than they were."""
+    for file in (store.folder / "calibrations").iterdir():
+        at = file.stat().st_mtime - 3600
+        os.utime(file, (at, at))
 
 
 def test_a_calibration_tells_the_time_of_runs_of_which_none_has_ended_here(store, cells) -> None:
@@ -84,6 +96,41 @@ def test_neither_another_device_nor_another_pack_tells_the_time(store, cells) ->
     assert times(cells, store)[0] == [None, None]
     assert times(cells, store, pack_size=2)[0] == [None, 46]
     assert times(cells, store, pack_size=2, slots=1)[0] == [None, None]
+
+
+def test_other_threads_or_kernels_of_a_processor_are_measured_apart(store, cells) -> None:
+    one, other = (Pack(cell.runs[:1]) for cell in cells.cells)
+    keep(store.folder, SimpleNamespace(**{**vars(HERE), "threads": 2}), [(one, Pace((9.0,), 0.0))])
+    assert times(cells, store)[0] == [None, None]
+    assert times(cells, store, replace(ONE_CORE, cores=2))[0] == [360, None]
+    for kernels, step_s in (("avx512", 0.5), ("none", 2.0)):
+        keep(
+            store.folder,
+            SimpleNamespace(**{**vars(HERE), "kernels": kernels}),
+            [(other, Pace((step_s,), 0.0))],
+        )
+        newest_last(store)
+    assert times(cells, store)[0] == [None, 2 * 80]
+    keep(store.folder, HERE, [(one, Pace((0.5,), 3.0))])
+    newest_last(store)
+    assert times(cells, store)[0] == [23, 2 * 20]
+
+
+def test_a_slow_step_is_measured_as_often_as_the_time_allows(monkeypatch) -> None:
+    steps, usual = [], Group.step
+
+    def slow(group, **options):
+        steps.append(group)
+        time.sleep(0.3)
+        return usual(group, **options)
+
+    monkeypatch.setattr(Group, "step", slow)
+    config = tiny()
+    pace = registry.load(registry.declaration(config.experiment).runner).pace(
+        [config], device=CPU, within_s=0.5
+    )
+    assert pace.step_s[0] > 0.3
+    assert len(steps) == 2
 
 
 def test_on_slurm_a_job_calibrates_its_kind_of_device(store, cells, monkeypatch) -> None:

@@ -86,21 +86,30 @@ def _declares_needs(configs: Sequence[Any]) -> bool:
     return bool(schema.needs(kind))
 
 
-_AT_LEAST = 5
-"""Steps that are measured, and before them steps in which libraries choose and build their kernels."""
+_USUAL = 5
+"""Steps that are measured at once, and before them steps in which libraries choose and build their kernels."""
 
 
 def _step_s(group: Group, within_s: float) -> float:
-    """Seconds of a step of these runs."""
+    """Seconds of a step of these runs. Where a step takes long, it and the one before it may be all."""
+    begun = time.perf_counter()
 
-    def some() -> None:
-        for _ in range(_AT_LEAST):
+    def left_s() -> float:
+        return begun + within_s - time.perf_counter()
+
+    def seconds(steps: int) -> float:
+        started = time.perf_counter()
+        for _ in range(steps):
             group.step()
         group.state.step.tolist()  # waits for the device
+        return time.perf_counter() - started
 
-    some()
-    started, times = time.perf_counter(), 0
-    while not times or time.perf_counter() - started < within_s:
-        some()
-        times += 1
-    return (time.perf_counter() - started) / (times * _AT_LEAST)
+    last_s = seconds(1)
+    for _ in range(_USUAL - 1):
+        if left_s() > within_s / 2:
+            last_s = seconds(1)
+    at_once = min(max(int(left_s() / last_s), 1), _USUAL)
+    found = [seconds(at_once)]
+    while left_s() > found[-1]:
+        found.append(seconds(at_once))
+    return sum(found) / (len(found) * at_once)

@@ -39,7 +39,7 @@ def calibrate(
     db: str | None,
     as_json: bool,
 ) -> None:
-    """Measure how fast this machine trains the runs of SPEC, in less than a minute.
+    """Measure how fast this machine trains the runs of SPEC, in about a minute.
 
     `plan` and `launch` then know the time of runs of which none has ended on such a device. For the GPUs of a cluster,
     run it in a job: srun --gpus=1 imagine-sweep calibrate table3.
@@ -65,9 +65,10 @@ def calibrate(
     device = Device(threads=machines.cores)
     started = time.monotonic()
     measured: list[tuple[Pack, Pace]] = []
-    for pack in wanted:
-        if time.monotonic() - started < _LIMIT_S:
-            pace = device.pace(pack, within_s=min(_MOST_S, _LIMIT_S / len(wanted)))
+    for number, pack in enumerate(wanted):
+        left_s = started + _LIMIT_S - time.monotonic()
+        if left_s > 0:
+            pace = device.pace(pack, within_s=min(_MOST_S, left_s / (len(wanted) - number)))
             measured += [(pack, pace)] if pace else []
     with closing(open_store(db, create=True)) as store:
         Files(store.folder).take(store.uuid)

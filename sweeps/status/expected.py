@@ -113,11 +113,12 @@ def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machine
     frame = store.runs()
     past = past_runs(store, frame)
     estimate = Estimate(expansion.cells, frame, past)
-    calibrations = stored(store.folder)
+    calibrations = [one for one in stored(store.folder) if one.tells(threads=machines.cores)]
     device = machines.device
     if machines.on_slurm:
         device = device_of_jobs(past, store, gpus=machines.gpus) or _calibrated_by_job(calibrations, machines)
-    calibration = next((one for one in calibrations if one.device == device), None)
+    # The newest, because it had the kernels of now.
+    calibration = next((one for one in reversed(calibrations) if one.device == device), None)
     by_run: dict[str, float | None] = {}
     longest, calibrated, is_limit = 0.0, 0, False
     for pack in packs:
