@@ -271,7 +271,8 @@ def open_packs(
     """The packs of the runs to train among the first `limit` runs (None: all), in breadth-first order.
 
     Packs are formed from all runs by `jobs.pack.group`, and then lose the runs that are not to be trained.
-    So an interrupted run resumes in the same pack, and its result is that of an uninterrupted run. A run whose job
+    So an interrupted run resumes in the same pack, and its result is that of an uninterrupted run; within rounding if
+    others of the pack have ended, or if the parts of a job with several GPUs get other runs. A run whose job
     or process ran out of memory trains alone, because any run of its pack may have caused that.
     """
     open_ids = {run.run_id for run in plan.to_submit}
