@@ -113,6 +113,21 @@ def test_runs_of_one_process_share_it(sweep) -> None:
     assert seen["eta_seconds"] is None  # no run has ended, and no speed is known
 
 
+def test_runs_that_wait_for_a_slot_of_their_pack_take_no_share(sweep) -> None:
+    folder, store = sweep
+    two, three = (cell.runs for cell in expand(load(folder / "s.yaml")).cells)
+    for each in three[:2]:
+        complete(store, each, seconds=60.0)
+    me = replace(ME, host=os.uname().nodename, process=process_name(os.getpid()))
+    first, second, _ = (start(store, each.run_id, me) for each in two[:3])
+    for attempt in (first, second):
+        store.heartbeat(attempt, step=10, progress={"state1": 1.0})
+    seen = answer("watch", "s.yaml", "--once", "--json", *DB, folder=folder).json
+    assert seen["counts"]["running"] == 3  # their worker holds all
+    shares = {run["run_id"]: run["share"] for run in seen["running"]}
+    assert shares == {first.run_id: 0.5, second.run_id: 0.5}
+
+
 def test_a_cell_whose_runs_have_just_started_or_all_wait_has_no_eta(sweep) -> None:
     folder, store = sweep
     two, three = expand(load(folder / "s.yaml")).cells

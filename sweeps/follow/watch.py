@@ -165,15 +165,20 @@ class Watch:
         # squeue shows a requeued job earlier than the store does.
         active = (State.PENDING, State.RUNNING)
         states |= {run_id: State.PENDING for run_id in reasons if states.get(run_id) in active}
-        workers = Counter(map(_worker, running))
-        training = [self._run_now(one, together=workers[_worker(one)]) for one in running]
+        packs, begun = Counter(map(_worker, running)), _begun(running)
+        sharing = Counter(map(_worker, begun))
+        training = [
+            self._run_now(one, pack=packs[_worker(one)], sharing=sharing[_worker(one)]) for one in begun
+        ]
         places = {run.where for run in training}
         # Runs that wait are expected to train where the others do, if these are all alike.
         place = places.pop() if len(places) == 1 else None
-        queued = {run_id: place for run_id, state in states.items() if state is State.PENDING}
+        by_id = {run.run_id: run for run in training}
+        queued = {
+            run_id: place for run_id, state in states.items() if state in active and run_id not in by_id
+        }
         is_active = any(state in active for state in states.values())
         eta = self._estimate.left(training, queued) if is_active else 0.0
-        by_id = {run.run_id: run for run in training}
         at_hand = {file for _, expansion in self._sweeps for file in expansion.files}
         runs = [run for _, run in self._runs.values()]
         stopped = blocked(runs, states, self._store, at_hand=at_hand)
@@ -241,7 +246,8 @@ class Watch:
         eta = min((eta for eta in (alone, whole) if eta is not None), default=None)
         return replace(cell, done=done, eta_s=eta)
 
-    def _run_now(self, one: Running, *, together: int) -> RunNow:
+    def _run_now(self, one: Running, *, pack: int, sharing: int) -> RunNow:
+        """What is shown of a run, one of so many of its worker's pack, of which so many train now."""
         attempt = one.attempt.attempt
         cell, run = self._runs[attempt.run_id]
         if attempt not in self._devices:
@@ -258,8 +264,8 @@ class Watch:
             max_steps=total_steps(run.config),
             progress=one.attempt.progress,
             steps_per_s=one.steps_per_s,
-            share=1 / together,
-            where=Where(self._devices[attempt], together),
+            share=1 / sharing,
+            where=Where(self._devices[attempt], pack),
         )
         return replace(found, eta_seconds=self._estimate.of_run(found))
 
@@ -282,6 +288,15 @@ class Watch:
             for cause in causes
             for last in cause.attempts[:1]
         ]
+
+
+def _begun(running: Sequence[Running]) -> list[Running]:
+    """Those that train. The others wait for a slot of their worker's pack, so they have no values yet.
+
+    If no run of a worker has values, all of them count.
+    """
+    told = {_worker(one) for one in running if one.attempt.progress}
+    return [one for one in running if one.attempt.progress or _worker(one) not in told]
 
 
 def _worker(one: Running) -> object:
