@@ -79,13 +79,19 @@ class Estimate(Protocol):
 
 @dataclass
 class _Running:
-    """A running run. `since` and `line_at` are monotonic seconds: of its start here, and of its last log line."""
+    """A running run.
+
+    Attributes:
+        since, line_at: monotonic seconds of its start here, and of its last log line.
+        has_values: whether it has told any. A run of a pack that waits for a slot has not.
+    """
 
     step: int
     max_steps: int
     first_step: int
     since: float
     line_at: float
+    has_values: bool = False
     task: TaskID | None = None
 
     @property
@@ -212,7 +218,10 @@ class Display:
         run = self._running.get(run_id)
         if run is None:
             return
-        run.step = int(event["step"])
+        step = int(event["step"])
+        if step == run.first_step and run_id not in self._begun():
+            run.since = time.monotonic()  # it has waited until now
+        run.step, run.has_values = step, True
         values = said(str(event["experiment"]), event["values"])
         if run.task is not None:
             self._runs.update(run.task, completed=run.step, rate=run.rate, values=values)
@@ -277,18 +286,32 @@ class Display:
         """Seconds until the last run ends; None: unknown, or all have ended."""
         if self._is_stopping:
             return None
-        together = Counter(id(self._pack_of[run_id]) for run_id in self._running)
+        begun = self._begun()
+        together = Counter(id(self._pack_of[run_id]) for run_id in begun)
         training = [
             Training(
                 *(run_id, run.step, run.max_steps, run.rate or None),
                 share=1 / together[id(self._pack_of[run_id])],
                 where=self._where[run_id],
             )
-            for run_id, run in self._running.items()
+            for run_id, run in begun.items()
         ]
         if self._estimate is None:
             return max((left for run in training if (left := run.to_limit_s) is not None), default=None)
-        return self._estimate.left(training, self._waiting, workers=self._workers)
+        waiting = {run_id: self._where[run_id] for run_id in self._running if run_id not in begun}
+        return self._estimate.left(training, self._waiting | waiting, workers=self._workers)
+
+    def _begun(self) -> dict[str, _Running]:
+        """The running runs without those that wait for a slot of their pack.
+
+        If no run of a pack has values, all of it count.
+        """
+        told = {id(self._pack_of[run_id]) for run_id, run in self._running.items() if run.has_values}
+        return {
+            run_id: run
+            for run_id, run in self._running.items()
+            if run.has_values or id(self._pack_of[run_id]) not in told
+        }
 
 
 def _share(step: int, max_steps: int) -> float:

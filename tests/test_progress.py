@@ -261,6 +261,18 @@ def test_a_terminal_shows_a_bar_per_running_run_and_one_over_all(clock) -> None:
     assert "ETA 1:20 min" in overall
 
 
+def test_a_run_that_waits_for_a_slot_of_its_pack_takes_no_share_and_its_time_begins_then(clock) -> None:
+    guess = Guess()
+    steps = [(started(ONE), ""), (started(TWO), ""), (at(ONE, 0), ""), (clock, 20), (at(ONE, 500), "")]
+    options = {"packs": [[ONE, TWO]], "device": "cpu", "workers": 1, "estimate": guess}
+    shown(*steps, (clock, 2), (at(ONE, 550), ""), **options)
+    pair = Where("cpu", 2)
+    assert guess.asked == ([Training(ONE, 550, 1000, 25.0, 1.0, pair)], {TWO: pair}, 1)
+    shown(*steps, (at(TWO, 0), ""), (clock, 2), (at(TWO, 50), ""), **options)
+    one, two = guess.asked[0]
+    assert (one.share, two) == (0.5, Training(TWO, 50, 1000, 25.0, 0.5, pair))
+
+
 def test_nothing_breaks_inside_a_word_on_a_terminal_of_80_columns(clock) -> None:
     label = "gol=3 model_t=3 ae=false rnn=true seed=10"
     error = "RuntimeError: what happened needs more than a line of eighty columns"
