@@ -24,11 +24,10 @@ def effect(
     choice: options.Choice,
     style: str,
 ) -> None:
-    """Show what a config key does to the metric: of each value, and as differences with 95% intervals.
+    """Show the metric's mean for each value of a config key, and the differences of these means.
 
-    Each difference is printed twice: over pairs of kept runs that are equal in all other config keys and the seed, and
-    over all kept runs. If another key always changes together with KEY, pairs differ in it, too, and it is named. For
-    two KEYs with two values each there is also their interaction: how the effect of one depends on the other.
+    Each difference is printed with its 95% interval, over pairs and over all kept runs. The runs of a pair are equal in
+    the seed and all config keys but KEY, and those that always change with it, which the output names. For two KEYs with two values each there is also their interaction: how the effect of one depends on the other.
 
     Without a KEY, a regression on all config keys in which the runs differ says which of them the metric depends on.
 

@@ -50,8 +50,8 @@ def coverage(
 ) -> None:
     """Show how many of its wanted runs each cell has, for the cells of SPEC or of every launched sweep.
 
-    `stored` counts completed runs, `kept` those that passed the gate, `to_submit` new and interrupted runs, `blocked`
-    those of them whose needs are not met. `missing` is wanted - kept. `top_up` is what `top-up` would launch, and
+    `stored` counts completed runs, `kept` those that passed the gate, `to_submit` the new and interrupted runs that a
+    launch would train, `blocked` those that it leaves out, because a need is not met. `missing` is wanted - kept. `top_up` is what `top-up` would launch, and
     `held_back` what the cell needs beyond that.
 
     --where takes config keys and these columns, e.g. 'missing>0'.
