@@ -27,7 +27,8 @@ def effect(
     """Show the metric's mean for each value of a config key, and the differences of these means.
 
     Each difference is printed with its 95% interval, over pairs and over all kept runs. The runs of a pair are equal in
-    the seed and all config keys but KEY, and those that always change with it, which the output names. For two KEYs with two values each there is also their interaction: how the effect of one depends on the other.
+    the seed and all config keys but KEY, and those that always change with it, which the output names. For two KEYs
+    with two values each there is also their interaction: how the effect of one depends on the other.
 
     Without a KEY, a regression on all config keys in which the runs differ says which of them the metric depends on.
 

@@ -51,8 +51,8 @@ def coverage(
     """Show how many of its wanted runs each cell has, for the cells of SPEC or of every launched sweep.
 
     `stored` counts completed runs, `kept` those that passed the gate, `to_submit` the new and interrupted runs that a
-    launch would train, `blocked` those that it leaves out, because a need is not met. `missing` is wanted - kept. `top_up` is what `top-up` would launch, and
-    `held_back` what the cell needs beyond that.
+    launch would train, `blocked` those that it leaves out, because a need is not met. `missing` is wanted - kept.
+    `top_up` is what `top-up` would launch, and `held_back` what the cell needs beyond that.
 
     --where takes config keys and these columns, e.g. 'missing>0'.
 
