@@ -7,8 +7,10 @@ declaration up imports no torch.
 import functools
 import importlib
 import logging
+import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,11 +80,14 @@ def declaration(experiment: str) -> Declaration:
         )
     point = _known()[experiment]
     try:
-        found = point.load()
+        with _without_torch():
+            found = point.load()
     except (Exception, SystemExit) as error:  # whatever a foreign module raises
+        why = f"{type(error).__name__}: {error}"
+        if isinstance(error, ImportError) and error.name == "torch":
+            why = "it needs torch, which the login node does not load; import torch where the runs train"
         raise ConfigError(
-            f"experiment '{experiment}': {point.value} cannot be imported: {type(error).__name__}: {error}",
-            key="experiment",
+            f"experiment '{experiment}': {point.value} cannot be imported: {why}", key="experiment"
         ) from error
     if not isinstance(found, Declaration) or found.name != experiment:
         raise ConfigError(
@@ -97,6 +102,19 @@ def declaration(experiment: str) -> Declaration:
         why = f"experiment '{experiment}': its declaration cannot be read: {type(error).__name__}: {error}"
         raise ConfigError(why, key="experiment") from error
     return found
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Inside it, torch cannot be imported, unless it already is: importing it takes a second of every command."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # `import torch` then raises
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 def package(experiment: str) -> tuple[str, str] | None:

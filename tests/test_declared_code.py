@@ -276,3 +276,19 @@ def test_without_a_declared_metric_one_must_be_named(tmp_path: Path, call: Call,
     done = call("effect")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "--metric is missing, because no experiment of these runs declares a metric" in done.stderr
+
+
+def test_a_package_whose_declaration_imports_torch_slows_no_command(call: Call, tmp_path: Path) -> None:
+    install(tmp_path / "site", "heavy", experiments={"heavy": ""})
+    module = tmp_path / "site" / "heavy" / "declaration.py"
+    module.write_text("import torch\n" + module.read_text())
+    for words in (["--help"], ["figure", "--help"]):
+        done = call(*words)
+        assert done.returncode == 0
+        assert "heavy.declaration:heavy cannot be imported: it needs torch" in done.stderr
+    script = "import sys; from imagination import registry as r; list(r.declarations()); print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    said = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert said.stdout == "False\n"

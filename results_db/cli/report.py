@@ -40,10 +40,10 @@ def report(
     most: int,
     choice: options.Choice,
 ) -> None:
-    """Write one HTML page that opens offline: the paper's tables beside ours, figures, and a gallery of boards.
+    """Write one HTML page that opens offline: the paper's tables beside ours, figures, and a gallery.
 
-    The gallery shows boards of kept runs, for Life the true and the decoded ones. It can be filtered and sorted, and
-    each run stepped through.
+    The gallery shows what the experiments declare of their kept runs. It can be filtered and sorted, and each run
+    stepped through.
 
     Example: imagine-results report -o report.html --where preset=fast
     """

@@ -158,7 +158,7 @@ def note(*, run: str, text: str, db: str | None) -> None:
 
     `runs` and `show` print it. An empty TEXT deletes it. RUN is a run id or its first characters.
 
-    Example: imagine-results note 1a2b3c 'imagines the glider'
+    Example: imagine-results note 1a2b3c 'look at this one'
     """
     from results_db.store import labels
 
