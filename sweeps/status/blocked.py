@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from imagination import registry
 from imagination.schema import ASSET, ConfigError, fitting
 from jobs.identity import assets
@@ -107,6 +105,8 @@ def _unmet(needed: Collection[str], store: Store, *, waits_for: Collection[str] 
 
 def _rows(run_ids: Collection[str], store: Store) -> dict[str, dict[str, Any]]:
     """State, outcome, experiment and gate metrics of these runs, by run id; without those that the store lacks."""
+    import numpy as np  # not for --help
+
     frame = store.frame()
     found = frame[np.array([run_id in run_ids for run_id in frame["run_id"]], dtype=bool)]
     metrics = {one.gate[0] for one in store.experiments().values() if one.gate}
