@@ -54,10 +54,9 @@ def group_of(kind, stage, *, device):
     for _ in range(stage):
         experiments = [experiment.next_stage() for experiment in experiments]
     state = vars(TrainState.initial(experiments[0]))
-    group = Group(
-        experiments[0], TrainState(**state), range(3)
-    )  # reads on the host at which step its runs are
-    group._take(experiments[1], TrainState(**{name: value.to(device) for name, value in state.items()}))
+    group = Group(experiments[0], TrainState(**state), range(3))  # reads the runs' steps on the host
+    group.experiment, group._optimizers = experiments[1], experiments[1].optimizers()
+    group.state = TrainState(**{name: value.to(device) for name, value in state.items()})
     return group
 
 
