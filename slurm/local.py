@@ -329,7 +329,6 @@ class LocalLauncher:
         if event["event"] in ("ready", "idle"):
             self._can_train = True
             if worker.pack is not None:
-                self._files.pack(worker.log.stem).unlink(missing_ok=True)
                 self._close(worker.pack)
             worker.ready, worker.pack, worker.claimed = True, None, None
             self._give_work(worker)
@@ -376,9 +375,7 @@ class LocalLauncher:
         """Give the worker its pack, unless it is gone or must stop."""
         if worker in self._workers and self._stopping is None:
             worker.claimed = {attempt.run_id: attempt for attempt in attempts}
-            path = self._files.pack(
-                worker.log.stem
-            )  # of this worker alone: another launch may ask for the same pack
+            path = self._task_file(worker)
             write_atomically(path, Task(pack, tuple(attempts)).encode().encode())
             stdin = worker.process.stdin
             assert stdin is not None
@@ -392,9 +389,14 @@ class LocalLauncher:
             self._waiting.appendleft(pack)
             self._start_worker(worker.index)
 
+    def _task_file(self, worker: _Worker) -> Path:
+        """The file of the worker's task. It is the worker's own: another launch may ask for the same pack."""
+        return self._files.pack(worker.log.stem)
+
     def _ended(self, worker: _Worker) -> None:
         """A worker's output ended: it is done, or dead."""
         code = _wait(worker.process, within_s=_END_WITHIN_S)
+        self._task_file(worker).unlink(missing_ok=True)
         self._workers.remove(worker)
         self._idle = [one for one in self._idle if one is not worker]
         if not worker.ready and self._stopping is None:

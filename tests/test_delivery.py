@@ -189,6 +189,20 @@ def test_a_requeued_job_does_not_repeat_a_run_whose_result_waits(cluster: Cluste
     again.close()
 
 
+def test_a_requeued_job_delivers_what_it_finished_before(cluster: Cluster) -> None:
+    attempt = claimed(cluster.store)
+    cluster.away()
+    cluster.worker.begin([attempt], WHO)
+    cluster.worker.end(attempt, RECORD)
+    cluster.worker.close()  # as if its node was lost
+    cluster.back()
+    again = delivery(str(cluster.file), scheduled=True)
+    assert again.begin([replace(attempt, restart=1)], WHO) == []
+    again.close()
+    assert cluster.state is State.COMPLETED
+    assert not Spool(cluster.store.folder).attempts()
+
+
 def test_a_damaged_file_does_not_keep_a_job_from_beginning(cluster: Cluster) -> None:
     attempt = claimed(cluster.store)
     Spool(cluster.store.folder).folder.mkdir(parents=True)

@@ -113,9 +113,14 @@ class Delivery:
 
     def begin(self, attempts: Iterable[Attempt], provenance: Provenance) -> list[Attempt]:
         """Those of these claimed attempts that this worker should train. See `BEGIN_WITHIN_S`."""
-        mine = {one: _Own(provenance) for one in attempts if not self._has_result(one)}
+        results = {one: self._result_of(one) for one in attempts}
+        mine = {one: _Own(provenance) for one, result in results.items() if result is None}
         with self._changed:
             self._own |= mine
+            for result in filter(None, results.values()):  # the job was requeued before it delivered them
+                self._own[result] = _Own(provenance, over=True)
+                if self._writes:
+                    self._left.append(result)
             self._beat_at, self._pause_s = time.monotonic() + 1, 1.0  # soon, so that its step is shown
             self._tell()
             self._changed.wait_for(lambda: all(own.asked for own in mine.values()), BEGIN_WITHIN_S)
@@ -287,13 +292,13 @@ class Delivery:
         except StoreError as away:
             raise full from away
 
-    def _has_result(self, attempt: Attempt) -> bool:
-        """Whether the spool has a result of this attempt, from before its job was requeued."""
+    def _result_of(self, attempt: Attempt) -> Attempt | None:
+        """The restart of this attempt, from before its job was requeued, whose result is in the spool."""
         for other in self._spool.attempts(attempt.run_id):
             if (other.number, other.nonce) == (attempt.number, attempt.nonce):
                 try:
                     if isinstance(self._spool.read(other).ending, RunRecord):
-                        return True
+                        return other
                 except Exception as error:  # `ingest` reports it
                     log.warning("cannot read %s: %s", self._spool.path(other), error)
-        return False
+        return None
