@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, insert, select, update
 
 from imagination import registry
 from results_db.contract import NewSweep, State
-from results_db.store import models, open_store, rows
+from results_db.store import open_store, rows, tables
 from results_db.store.packed import pack_metrics
 from sweeps.spec.expand import expand
 from sweeps.spec.load import load
@@ -43,7 +43,7 @@ COMMANDS = {
 }
 
 
-IMPORTED = "click, numpy, sqlalchemy.orm, sqlalchemy.dialects.sqlite"
+IMPORTED = "click, numpy, sqlalchemy.dialects.sqlite"
 """What every command that reads the store imports of others."""
 
 
@@ -78,16 +78,16 @@ def fill(folder: Path, spec: str) -> None:
         names = list(registry.declaration("life_state").metrics)
         with store._writing() as connection:
             (key,) = rows.share(connection, [names])
-            ids = connection.scalars(select(models.Run.id)).all()
+            ids = connection.scalars(select(tables.run.c.id)).all()
             new = [
                 {"key": run, "packed": pack_metrics([chance.uniform(0.985, 1.0) for _ in names])}
                 for run in ids
             ]
-            stored = update(models.Run).where(models.Run.id == bindparam("key"))
+            stored = update(tables.run).where(tables.run.c.id == bindparam("key"))
             ended = {"state": State.COMPLETED, "outcome": "reached", "seconds": 60.0, "metric_names": key}
             connection.execute(stored.values(metrics=bindparam("packed"), **ended), new)
             done = {"number": 1, "restart": 0, "state": State.COMPLETED, "launcher": "slurm", "step": 500}
-            at = connection.scalar(select(models.Run.staged_at).limit(1))
+            at = connection.scalar(select(tables.run.c.staged_at).limit(1))
             about: dict[str, Any] = {
                 "claimed_at": at,
                 "started_at": at,
@@ -95,7 +95,7 @@ def fill(folder: Path, spec: str) -> None:
                 "progress": {},
                 "versions": {},
             }
-            connection.execute(insert(models.Attempt), [{"run": run, **done, **about} for run in ids])
+            connection.execute(insert(tables.attempt), [{"run": run, **done, **about} for run in ids])
 
 
 class _Taken(NamedTuple):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from results_db.contract import PlannedRun
-from results_db.store import models
+from results_db.store import tables
 from results_db.store.shared import divide
 from results_db.store.sql import SqlStore
 
@@ -26,7 +26,7 @@ def drawn(count: int) -> list[PlannedRun]:
 
 def shared(store: SqlStore) -> int | None:
     with store._reading() as connection:
-        return connection.scalar(select(func.count()).select_from(models.Shared))
+        return connection.scalar(select(func.count()).select_from(tables.shared))
 
 
 def test_runs_with_drawn_values_share_the_configs_of_their_cells(store: SqlStore) -> None:

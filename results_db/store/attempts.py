@@ -32,7 +32,7 @@ from results_db.contract import (
 )
 from results_db.files import Files, write_atomically
 from results_db.process import process_name
-from results_db.store import models, rows
+from results_db.store import rows, tables
 from results_db.store.engine import Database
 
 Listed = TypeVar("Listed", OpenAttempt, BegunAttempt, EndedAttempt)
@@ -64,10 +64,12 @@ class AttemptStore(Database, Store):
 
     @override
     def note_jobs(self, job_ids: Mapping[Attempt, str]) -> None:
-        table = models.Attempt
-        of_run = select(models.Run.id).where(models.Run.run_id == bindparam("of_run")).scalar_subquery()
+        table = tables.attempt
+        of_run = select(tables.run.c.id).where(tables.run.c.run_id == bindparam("of_run")).scalar_subquery()
         noted = update(table).where(
-            table.run == of_run, table.number == bindparam("of_number"), table.nonce == bindparam("of_nonce")
+            table.c.run == of_run,
+            table.c.number == bindparam("of_number"),
+            table.c.nonce == bindparam("of_nonce"),
         )
         values = [
             {
@@ -85,15 +87,15 @@ class AttemptStore(Database, Store):
     @override
     def withdraw(self, attempts: Iterable[Attempt]) -> list[Attempt]:
         wanted = list(attempts)
-        table = models.Attempt
+        table = tables.attempt
         with self._writing() as connection:
             runs = rows.lock_runs(connection, [attempt.run_id for attempt in wanted])
             waiting = {
                 (row.run, row.number, row.nonce): row.id
                 for chunk in rows.chunks([run.id for run in runs.values()])
                 for row in connection.execute(
-                    select(table.run, table.number, table.nonce, table.id).where(
-                        table.run.in_(chunk), table.state == State.PENDING, table.job_id.is_(None)
+                    select(table.c.run, table.c.number, table.c.nonce, table.c.id).where(
+                        table.c.run.in_(chunk), table.c.state == State.PENDING, table.c.job_id.is_(None)
                     )
                 )
             }
@@ -103,7 +105,7 @@ class AttemptStore(Database, Store):
                 if (key := (runs[one.run_id].id, one.number, one.nonce)) in waiting
             }
             for chunk in rows.chunks(list(withdrawn.values())):
-                connection.execute(delete(table).where(table.id.in_(chunk)))
+                connection.execute(delete(table).where(table.c.id.in_(chunk)))
             _restore_states(connection, [runs[one.run_id].id for one in withdrawn])
         return list(withdrawn)
 
@@ -225,13 +227,13 @@ class AttemptStore(Database, Store):
         at: datetime | None = None,
     ) -> Attempt | None:
         _check_run(attempt, record)
-        table = models.Attempt
+        table = tables.attempt
         with self._writing() as connection:
             run = rows.lock_run(connection, attempt.run_id)
             if run.state is State.COMPLETED:
                 return None
             now = rows.now(connection)
-            lost = update(table).where(table.run == run.id, table.state.in_(sorted(ACTIVE)))
+            lost = update(table).where(table.c.run == run.id, table.c.state.in_(sorted(ACTIVE)))
             why = "the result of an attempt that this store did not claim was adopted"
             connection.execute(lost.values(state=State.LOST, ended_at=now, error=why))
             adopted = Attempt(run.run_id, run.last_number + 1, nonce=attempt.nonce)
@@ -248,23 +250,27 @@ class AttemptStore(Database, Store):
 
     @override
     def open_attempts(self) -> list[OpenAttempt]:
-        query = _columns_of(OpenAttempt).where(models.Attempt.state.in_(sorted(ACTIVE)))
+        query = _columns_of(OpenAttempt).where(tables.attempt.c.state.in_(sorted(ACTIVE)))
         with self._reading() as connection:
-            return _listed(connection, OpenAttempt, query.order_by(models.Attempt.id))
+            return _listed(connection, OpenAttempt, query.order_by(tables.attempt.c.id))
 
     @override
     def begun_attempts(self) -> list[BegunAttempt]:
-        began = models.Attempt.started_at
+        began = tables.attempt.c.started_at
         with self._reading() as connection:
             query = _columns_of(BegunAttempt).where(began.is_not(None))
-            return _listed(connection, BegunAttempt, query.order_by(began, models.Attempt.id))
+            return _listed(connection, BegunAttempt, query.order_by(began, tables.attempt.c.id))
 
     @override
     def ended_attempts(self, states: Collection[State] = FAILURES) -> list[EndedAttempt]:
-        run, attempt = models.Run, models.Attempt
-        query = _columns_of(EndedAttempt).where(run.state.in_(sorted(states)), attempt.state == run.state)
+        run, attempt = tables.run, tables.attempt
+        query = _columns_of(EndedAttempt).where(
+            run.c.state.in_(sorted(states)), attempt.c.state == run.c.state
+        )
         with self._reading() as connection:
-            oldest_first = _listed(connection, EndedAttempt, query.order_by(attempt.number, attempt.restart))
+            oldest_first = _listed(
+                connection, EndedAttempt, query.order_by(attempt.c.number, attempt.c.restart)
+            )
         newest = {one.attempt.run_id: one for one in oldest_first}
         return sorted(newest.values(), key=lambda one: one.ended_at, reverse=True)
 
@@ -279,11 +285,11 @@ def _insert(
         for run, attempt in claimed
     ]
     if new:
-        connection.execute(insert(models.Attempt), new)
-    run = models.Run
+        connection.execute(insert(tables.attempt), new)
+    run = tables.run
     for chunk in rows.chunks([row["run"] for row in new]):
-        next_number = {"state": state, "last_number": run.last_number + 1}
-        connection.execute(update(run).where(run.id.in_(chunk)).values(next_number))
+        next_number = {"state": state, "last_number": run.c.last_number + 1}
+        connection.execute(update(run).where(run.c.id.in_(chunk)).values(next_number))
 
 
 def _check_run(attempt: Attempt, record: RunRecord) -> None:
@@ -328,35 +334,33 @@ def _restart(
             ended_at=at,
             error=f"its job was requeued: restart {restart} began while this one was recorded as RUNNING",
         )
-    table = models.Attempt.__table__
+    table = tables.attempt
     kept = ("run", "number", "nonce", "claimed_at", "launcher", "job_name", "job_id", "versions")
     row = connection.execute(select(*(table.c[name] for name in kept)).where(table.c.id == before.id)).one()
     fresh = {"step": 0, "progress": {}, "restart": restart}
-    connection.execute(
-        insert(models.Attempt).values({**dict(zip(kept, row, strict=True)), **fresh, **values})
-    )
+    connection.execute(insert(table).values({**dict(zip(kept, row, strict=True)), **fresh, **values}))
 
 
 def _restore_states(connection: Connection, runs: Sequence[int]) -> None:
     """Give these runs the state of their newest remaining attempt; STAGED without any."""
-    table = models.Attempt
+    table = tables.attempt
     states: dict[int, State] = dict.fromkeys(runs, State.STAGED)
     for chunk in rows.chunks(runs):
-        query = select(table.run, table.state).where(table.run.in_(chunk))
-        for row in connection.execute(query.order_by(table.number, table.restart)):
+        query = select(table.c.run, table.c.state).where(table.c.run.in_(chunk))
+        for row in connection.execute(query.order_by(table.c.number, table.c.restart)):
             states[row.run] = State(row.state)
     for state in set(states.values()):
         for chunk in rows.chunks([run for run, newest in states.items() if newest is state]):
-            connection.execute(update(models.Run).where(models.Run.id.in_(chunk)).values(state=state))
+            connection.execute(update(tables.run).where(tables.run.c.id.in_(chunk)).values(state=state))
 
 
 def _columns_of(listed: type[OpenAttempt | BegunAttempt | EndedAttempt]) -> Select[Any]:
     """A query for all attempts, with the columns that `_listed` expects."""
-    table = models.Attempt.__table__.c
+    table = tables.attempt.c
     names = [field.name for field in fields(listed) if field.name != "attempt"]
-    of = (models.Run.run_id, table.number, table.restart, table.nonce)
+    of = (tables.run.c.run_id, table.number, table.restart, table.nonce)
     columns = [*of, *(table[name] for name in names)]
-    return select(*columns).join(models.Attempt, models.Attempt.run == models.Run.id)
+    return select(*columns).join(tables.attempt, tables.attempt.c.run == tables.run.c.id)
 
 
 def _listed(connection: Connection, listed: type[Listed], query: Select[Any]) -> list[Listed]:

@@ -24,10 +24,9 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import NullPool, StaticPool
 
 from results_db.contract import OtherStoreError, StoreError, UnfitError
-from results_db.store import readers
+from results_db.store import readers, tables
 from results_db.store.address import Address, masked
 from results_db.store.lock import WAL, lock_file, only_writer
-from results_db.store.models import Identity
 from results_db.store.mounts import on_network
 from results_db.text import one_line
 
@@ -327,7 +326,7 @@ class Database:
                 raise StoreError(
                     f"{self.display_url} was replaced during a write, which was taken back; try again"
                 )
-            if connection.scalar(select(Identity.uuid)) != self.uuid:
+            if connection.scalar(select(tables.store.c.uuid)) != self.uuid:
                 raise OtherStoreError(
                     f"{self.display_url} is another store than the one that was opened; start again"
                 )

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from sqlalchemy import delete, insert, select
 
 from results_db.contract import StoreError
-from results_db.store import models, rows
+from results_db.store import rows, tables
 from results_db.store.sql import SqlStore
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_]*([.-][A-Za-z0-9_]+)*")
@@ -37,12 +37,12 @@ def tag(store: SqlStore, run_ids: Collection[str], name: str, *, remove: bool = 
         UnknownRunError: a run is not in the store.
     """
     check_tag(name)
-    table = models.Tag
+    table = tables.tag
     changed = []
     with store._writing() as connection:
         for run_id, run in rows.lock_runs(connection, run_ids).items():
-            own = (table.run == run.id, table.name == name)
-            has = connection.scalar(select(table.run).where(*own)) is not None
+            own = (table.c.run == run.id, table.c.name == name)
+            has = connection.scalar(select(table.c.run).where(*own)) is not None
             if has is remove:
                 change = delete(table).where(*own) if remove else insert(table).values(run=run.id, name=name)
                 connection.execute(change)

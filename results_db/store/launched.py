@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
-from results_db.store import models
+from results_db.store import tables
 from results_db.store.sql import SqlStore
 
 
@@ -26,12 +26,14 @@ class Launched:
 
 def launched(store: SqlStore) -> list[Launched]:
     """The launches, by sweep and overridden keys, in the order of the first launch of each."""
-    sweep, member, run = models.Sweep, models.SweepRun, models.Run
-    columns = (sweep.name, sweep.overridden, run.run_id)
-    query = select(*columns).join(member, member.sweep == sweep.id).join(run, run.id == member.run)
+    sweep, member, run = tables.sweep, tables.sweep_run, tables.run
+    columns = (sweep.c.name, sweep.c.overridden, run.c.run_id)
+    query = select(*columns).join(member, member.c.sweep == sweep.c.id).join(run, run.c.id == member.c.run)
     found: dict[tuple[str, tuple[str, ...] | None], Launched] = {}
     with store._reading() as connection:
-        for name, own, run_id in connection.execute(query.order_by(sweep.launched_at, sweep.id, run.id)):
+        for name, own, run_id in connection.execute(
+            query.order_by(sweep.c.launched_at, sweep.c.id, run.c.id)
+        ):
             keys = None if own is None else tuple(own)
             found.setdefault((name, keys), Launched(name, keys)).run_ids.add(run_id)
     return list(found.values())

@@ -11,11 +11,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Table, insert, select
 
 from results_db.contract import ACTIVE, Attempt, PlannedRun, State, StoreError
 from results_db.files import Files, write_atomically
-from results_db.store import discards, models, rows
+from results_db.store import discards, rows, tables
 from results_db.store.packed import unpack_metrics
 from results_db.store.sql import SqlStore
 
@@ -157,8 +157,8 @@ def _fates(ours: Connection, theirs: Connection, *, prefer: Prefer | None) -> _F
 
 def _with_unfit(theirs: Connection, fates: _Fates) -> _Fates:
     """Leaves out the results of runs that need, directly or not, a result of the other store that does not join."""
-    run, need = models.Run, models.Need
-    needs = theirs.execute(select(run.run_id, need.needed).join(need, need.run == run.id)).all()
+    run, need = tables.run, tables.need
+    needs = theirs.execute(select(run.c.run_id, need.c.needed).join(need, need.c.run == run.c.id)).all()
     outside = (_Fate.CONFLICT, _Fate.ACTIVE, _Fate.STAYS)
     missing = {each.run_id for each, _, fate in fates if fate in outside}
     while True:
@@ -203,9 +203,17 @@ def _was_discarded(connection: Connection, theirs: _Run) -> bool:
 
 
 def _runs(connection: Connection) -> list[_Run]:
-    run, shared = models.Run, models.Shared
-    columns = (run.id, run.run_id, run.state, run.last_number, run.outcome, run.metrics, shared.value)
-    query = select(*columns).outerjoin(shared, shared.id == run.metric_names).order_by(run.id)
+    run, shared = tables.run, tables.shared
+    columns = (
+        run.c.id,
+        run.c.run_id,
+        run.c.state,
+        run.c.last_number,
+        run.c.outcome,
+        run.c.metrics,
+        shared.c.value,
+    )
+    query = select(*columns).outerjoin(shared, shared.c.id == run.c.metric_names).order_by(run.c.id)
     return [
         _Run(
             row.id,
@@ -272,10 +280,10 @@ def _copies(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Ite
 def _assets(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Iterator[tuple[Path, Path]]:
     """The files that the runs that join build on, and that only the other store has."""
     there = {path.name for path in other.asset("").glob("*")}
-    shared, table = models.Shared, models.Run
-    query = select(shared.value, table.own).join(table, table.settings == shared.id)
+    shared, table = tables.shared, tables.run
+    query = select(shared.c.value, table.c.own).join(table, table.c.settings == shared.c.id)
     for run in [run for run, _, fate in fates if there and fate in (_Fate.JOINS, _Fate.REPLACES)]:
-        row = theirs.execute(query.where(table.id == run.id)).one()
+        row = theirs.execute(query.where(table.c.id == run.id)).one()
         for value in rows.joined(row.value, row.own, None).values():
             digest = str(value).removeprefix("sha256:")
             if digest in there and not ours.asset(digest).exists():
@@ -312,7 +320,7 @@ def _offset(own: _Run | None) -> int:
 
 
 def _attempts(connection: Connection, run: int) -> list[dict[str, Any]]:
-    table = models.Attempt.__table__
+    table = tables.attempt
     query = select(table).where(table.c.run == run).order_by(table.c.number, table.c.restart)
     names = table.c.keys()
     return [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
@@ -320,38 +328,38 @@ def _attempts(connection: Connection, run: int) -> list[dict[str, Any]]:
 
 def _join(ours: Connection, theirs: Connection, run: _Run, own: _Run | None, *, logs: Files) -> None:
     """Insert a run of the other store, or its attempts and its result if we have the run without one."""
-    table = models.Run
+    table = tables.run
     if own is None:
         _stage(ours, theirs, run)
-    key = ours.execute(select(table.id).where(table.run_id == run.run_id)).scalar_one()
-    columns = (table.state, table.ended_at, table.seconds, table.outcome, table.metrics)
-    head = theirs.execute(select(*columns).where(table.id == run.id)).one()._asdict()
+    key = ours.execute(select(table.c.id).where(table.c.run_id == run.run_id)).scalar_one()
+    columns = (table.c.state, table.c.ended_at, table.c.seconds, table.c.outcome, table.c.metrics)
+    head = theirs.execute(select(*columns).where(table.c.id == run.id)).one()._asdict()
     names = None if run.result is None else rows.share(ours, [list(run.result[1])])[0]
     rows.set_run(ours, key, metric_names=names, last_number=_offset(own) + run.last_number, **head)
     _join_attempts(ours, theirs, run, key, offset=_offset(own), logs=logs)
-    for model in (models.Trace, models.Sample, models.Artifact):
-        _insert(ours, model, [{**row, "run": key} for row in _rows(theirs, model, model.run == run.id)])
+    for left in (tables.trace, tables.sample, tables.artifact):
+        _insert(ours, left, [{**row, "run": key} for row in _rows(theirs, left, left.c.run == run.id)])
 
 
 def _declare(ours: Connection, theirs: Connection) -> None:
     """Note what only the other store knows of experiments."""
-    table = models.Experiment
-    known = set(ours.scalars(select(table.name)))
-    declared = _rows(theirs, table, table.name.not_in(known))
+    table = tables.experiment
+    known = set(ours.scalars(select(table.c.name)))
+    declared = _rows(theirs, table, table.c.name.not_in(known))
     _insert(ours, table, declared)
 
 
 def _stage(ours: Connection, theirs: Connection, run: _Run) -> None:
-    table, shared = models.Run, models.Shared
-    query = select(table.seed, table.own, table.staged_at, shared.value).outerjoin(
-        shared, shared.id == table.settings
+    table, shared = tables.run, tables.shared
+    query = select(table.c.seed, table.c.own, table.c.staged_at, shared.c.value).outerjoin(
+        shared, shared.c.id == table.c.settings
     )
-    row = theirs.execute(query.where(table.id == run.id)).one()
+    row = theirs.execute(query.where(table.c.id == run.id)).one()
     (settings,) = rows.share(ours, [row.value])
     kept = {"own": row.own, "seed": row.seed, "staged_at": row.staged_at}
     new = {"run_id": run.run_id, "settings": settings, **kept}
     rows.insert_new(ours, table, [{**new, "state": State.STAGED}], unique="run_id")
-    needed = _rows(theirs, models.Need, models.Need.run == run.id)
+    needed = _rows(theirs, tables.need, tables.need.c.run == run.id)
     needs = {one["key"]: one["needed"] for one in needed}
     rows.note_needs(ours, [PlannedRun(run.run_id, {}, needs)])
 
@@ -366,32 +374,32 @@ def _join_attempts(
         before = row.pop("id")
         log = None if row["log"] is None else str(logs.find(row["log"]))
         joined = {**row, "run": key, "number": offset + row["number"], "log": log}
-        table = models.Attempt.__table__
-        new = ours.scalar(insert(models.Attempt).values(joined).returning(table.c.id))
-        discarded = _rows(theirs, models.Discarded, models.Discarded.attempt == before)
-        _insert(ours, models.Discarded, [{**one, "attempt": new} for one in discarded])
+        new = ours.scalar(insert(tables.attempt).values(joined).returning(tables.attempt.c.id))
+        discarded = _rows(theirs, tables.discarded, tables.discarded.c.attempt == before)
+        _insert(ours, tables.discarded, [{**one, "attempt": new} for one in discarded])
 
 
-def _rows(connection: Connection, model: type[models.Base], condition: Any) -> list[dict[str, Any]]:
-    table = model.__table__
+def _rows(connection: Connection, table: Table, condition: Any) -> list[dict[str, Any]]:
     names = [column.key for column in table.columns]
     return [dict(zip(names, row, strict=True)) for row in connection.execute(select(table).where(condition))]
 
 
-def _insert(connection: Connection, model: type[models.Base], new: Sequence[Mapping[str, Any]]) -> None:
+def _insert(connection: Connection, table: Table, new: Sequence[Mapping[str, Any]]) -> None:
     if new:  # for an empty list SQLAlchemy would insert one row of defaults
-        connection.execute(insert(model), new)
+        connection.execute(insert(table), new)
 
 
 def _add_labels(ours: Connection, theirs: Connection) -> None:
     """Add the other's tags to ours; its notes, where we have none."""
-    run, tag = models.Run, models.Tag
-    keys = {run_id: (key, note) for key, run_id, note in ours.execute(select(run.id, run.run_id, run.note))}
-    own = {(key, name) for key, name in ours.execute(select(tag.run, tag.name))}
-    tags = theirs.execute(select(run.run_id, tag.name).join(tag, tag.run == run.id))
+    run, tag = tables.run, tables.tag
+    keys = {
+        run_id: (key, note) for key, run_id, note in ours.execute(select(run.c.id, run.c.run_id, run.c.note))
+    }
+    own = {(key, name) for key, name in ours.execute(select(tag.c.run, tag.c.name))}
+    tags = theirs.execute(select(run.c.run_id, tag.c.name).join(tag, tag.c.run == run.c.id))
     wanted = {(keys[run_id][0], name) for run_id, name in tags if run_id in keys}
     _insert(ours, tag, [{"run": key, "name": name} for key, name in sorted(wanted - own)])
-    for run_id, note in theirs.execute(select(run.run_id, run.note).where(run.note.is_not(None))):
+    for run_id, note in theirs.execute(select(run.c.run_id, run.c.note).where(run.c.note.is_not(None))):
         key, before = keys.get(run_id, (None, None))
         if key is not None and before is None:
             rows.set_run(ours, key, note=note)
@@ -404,7 +412,7 @@ _Launch = tuple[str, str, datetime]
 def _launches(connection: Connection) -> dict[_Launch, dict[str, Any]]:
     return {
         (row["name"], row["spec"], row["launched_at"]): row
-        for row in _rows(connection, models.Sweep, models.Sweep.id.is_not(None))
+        for row in _rows(connection, tables.sweep, tables.sweep.c.id.is_not(None))
     }
 
 
@@ -415,19 +423,19 @@ def _new_launches(ours: Connection, theirs: Connection) -> list[_Launch]:
 
 def _add_launches(ours: Connection, theirs: Connection) -> None:
     """Add the other's launches, and the runs of each that are here. Runs that were left out come later."""
-    run, member = models.Run, models.SweepRun
-    keys = {run_id: key for key, run_id in ours.execute(select(run.id, run.run_id))}
+    run, member = tables.run, tables.sweep_run
+    keys = {run_id: key for key, run_id in ours.execute(select(run.c.id, run.c.run_id))}
     own = _launches(ours)
     for launch, row in _launches(theirs).items():
         if launch in own:
             key = own[launch]["id"]
         else:
             new = {name: value for name, value in row.items() if name != "id"}
-            key = ours.scalar(insert(models.Sweep).values(new).returning(models.Sweep.id))
+            key = ours.scalar(insert(tables.sweep).values(new).returning(tables.sweep.c.id))
         wanted = theirs.scalars(
-            select(run.run_id).join(member, member.run == run.id).where(member.sweep == row["id"])
+            select(run.c.run_id).join(member, member.c.run == run.c.id).where(member.c.sweep == row["id"])
         )
-        have = set(ours.scalars(select(member.run).where(member.sweep == key)))
+        have = set(ours.scalars(select(member.c.run).where(member.c.sweep == key)))
         missing = {keys[run_id] for run_id in wanted if run_id in keys} - have
         _insert(ours, member, [{"sweep": key, "run": one} for one in sorted(missing)])
 

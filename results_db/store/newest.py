@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from results_db.contract import Attempt, State
-from results_db.store import models
+from results_db.store import tables
 from results_db.store.sql import SqlStore
 
 
@@ -29,15 +29,15 @@ class Newest:
 
 def newest_attempts(store: SqlStore) -> dict[str, Newest]:
     """Run id to its newest attempt; runs that were never claimed are left out."""
-    run, attempt = models.Run, models.Attempt
+    run, attempt = tables.run, tables.attempt
     query = (
         select(
-            run.run_id,
-            *(attempt.number, attempt.restart, attempt.nonce),
-            *(attempt.state, run.state.label("of_run"), attempt.job_name, attempt.log),
+            run.c.run_id,
+            *(attempt.c.number, attempt.c.restart, attempt.c.nonce),
+            *(attempt.c.state, run.c.state.label("of_run"), attempt.c.job_name, attempt.c.log),
         )
-        .join(attempt, attempt.run == run.id)
-        .order_by(attempt.number, attempt.restart)
+        .join(attempt, attempt.c.run == run.c.id)
+        .order_by(attempt.c.number, attempt.c.restart)
     )
     found: dict[str, Newest] = {}
     with store._reading() as connection:
@@ -49,9 +49,11 @@ def newest_attempts(store: SqlStore) -> dict[str, Newest]:
 
 def trained_by(store: SqlStore) -> dict[str, tuple[str | None, bool | None, str | None]]:
     """Run id to commit, whether files differed from it, and host of the attempt that made the run's result."""
-    run, attempt = models.Run, models.Attempt
-    columns = (run.run_id, attempt.git_commit, attempt.git_dirty, attempt.host)
-    query = select(*columns).join(attempt, attempt.run == run.id).where(attempt.state == State.COMPLETED)
+    run, attempt = tables.run, tables.attempt
+    columns = (run.c.run_id, attempt.c.git_commit, attempt.c.git_dirty, attempt.c.host)
+    query = (
+        select(*columns).join(attempt, attempt.c.run == run.c.id).where(attempt.c.state == State.COMPLETED)
+    )
     with store._reading() as connection:
         return {
             run_id: (commit, dirty, host) for run_id, commit, dirty, host in connection.execute(query).all()
@@ -60,7 +62,9 @@ def trained_by(store: SqlStore) -> dict[str, tuple[str | None, bool | None, str 
 
 def versions(store: SqlStore) -> list[tuple[str | None, bool | None]]:
     """Every commit, and whether files differed from it, that made a result."""
-    attempt = models.Attempt
-    query = select(attempt.git_commit, attempt.git_dirty).where(attempt.state == State.COMPLETED).distinct()
+    attempt = tables.attempt
+    query = (
+        select(attempt.c.git_commit, attempt.c.git_dirty).where(attempt.c.state == State.COMPLETED).distinct()
+    )
     with store._reading() as connection:
         return [(commit, dirty) for commit, dirty in connection.execute(query).all()]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Table, func, insert, select, update
 from sqlalchemy.dialects import sqlite
 
 from imagination import registry
@@ -22,7 +22,7 @@ from results_db.contract import (
     Traces,
     UnknownRunError,
 )
-from results_db.store import models
+from results_db.store import tables
 from results_db.store.packed import pack_metrics, unpack_metrics
 from results_db.text import short
 
@@ -93,25 +93,31 @@ def lock_run(connection: Connection, run_id: str) -> RunRow:
 
 
 def _locked(connection: Connection, run_ids: Sequence[str]) -> Iterator[tuple[str, RunRow]]:
-    run = models.Run
-    query = select(run.id, run.run_id, run.state, run.last_number).order_by(run.run_id).with_for_update()
-    for row in connection.execute(query.where(run.run_id.in_(run_ids))):
+    run = tables.run
+    query = (
+        select(run.c.id, run.c.run_id, run.c.state, run.c.last_number)
+        .order_by(run.c.run_id)
+        .with_for_update()
+    )
+    for row in connection.execute(query.where(run.c.run_id.in_(run_ids))):
         yield row.run_id, RunRow(row.id, row.run_id, State(row.state), row.last_number)
 
 
 def newest_attempt(connection: Connection, run: RunRow) -> AttemptRow | None:
     """The run's newest attempt."""
-    table = models.Attempt
+    table = tables.attempt
     columns = (
-        table.id,
-        table.number,
-        table.restart,
-        table.nonce,
-        table.state,
-        table.started_at,
-        table.job_name,
+        table.c.id,
+        table.c.number,
+        table.c.restart,
+        table.c.nonce,
+        table.c.state,
+        table.c.started_at,
+        table.c.job_name,
     )
-    query = select(*columns).where(table.run == run.id).order_by(table.number.desc(), table.restart.desc())
+    query = (
+        select(*columns).where(table.c.run == run.id).order_by(table.c.number.desc(), table.c.restart.desc())
+    )
     row = connection.execute(query.limit(1)).first()
     if row is None:
         return None
@@ -134,8 +140,8 @@ def fence(
     if newest is not None and (newest.attempt.number, newest.attempt.nonce) == claim:
         counts = newest.attempt == attempt or (begins and newest.attempt < attempt)
         return (run, newest) if counts else Reply.REFUSED
-    table = models.Attempt
-    query = select(table.nonce).where(table.run == run.id, table.number == attempt.number)
+    table = tables.attempt
+    query = select(table.c.nonce).where(table.c.run == run.id, table.c.number == attempt.number)
     nonces = set(connection.scalars(query))
     withdrawn = not nonces and attempt.number <= run.last_number
     outdated = withdrawn or attempt.nonce in nonces or run.state is State.COMPLETED
@@ -144,12 +150,12 @@ def fence(
 
 def set_run(connection: Connection, run: int, **values: Any) -> None:
     """Overwrite columns of a run."""
-    connection.execute(update(models.Run).where(models.Run.id == run).values(**values))
+    connection.execute(update(tables.run).where(tables.run.c.id == run).values(**values))
 
 
 def set_attempt(connection: Connection, attempt: int, **values: Any) -> None:
     """Overwrite columns of an attempt."""
-    connection.execute(update(models.Attempt).where(models.Attempt.id == attempt).values(**values))
+    connection.execute(update(tables.attempt).where(tables.attempt.c.id == attempt).values(**values))
 
 
 def insert_record(connection: Connection, run: int, record: RunRecord) -> None:
@@ -165,13 +171,13 @@ def insert_record(connection: Connection, run: int, record: RunRecord) -> None:
             "steps": [step for step, _ in pairs],
             "values": [value for _, value in pairs],
         }
-        connection.execute(insert(models.Trace).values(traces))
+        connection.execute(insert(tables.trace).values(traces))
     samples = [{"run": run, "name": name, "npz": npz} for name, npz in record.samples.items()]
     if samples:  # for an empty list SQLAlchemy would insert one row of defaults
-        connection.execute(insert(models.Sample), samples)
+        connection.execute(insert(tables.sample), samples)
     artifacts = [{"run": run, "name": name, **vars(one)} for name, one in record.artifacts.items()]
     if artifacts:
-        connection.execute(insert(models.Artifact), artifacts)
+        connection.execute(insert(tables.artifact), artifacts)
 
 
 def set_metrics(connection: Connection, run: int, metrics: Mapping[str, float | None]) -> None:
@@ -182,9 +188,11 @@ def set_metrics(connection: Connection, run: int, metrics: Mapping[str, float | 
 
 def metrics_of(connection: Connection, run: int) -> dict[str, float | None]:
     """The metrics of a run; empty until it is stored."""
-    table = models.Run
-    query = select(models.Shared.value, table.metrics).join(table, table.metric_names == models.Shared.id)
-    row = connection.execute(query.where(table.id == run)).first()
+    table = tables.run
+    query = select(tables.shared.c.value, table.c.metrics).join(
+        table, table.c.metric_names == tables.shared.c.id
+    )
+    row = connection.execute(query.where(table.c.id == run)).first()
     return {} if row is None else dict(zip(row.value, unpack_metrics(row.metrics), strict=True))
 
 
@@ -218,7 +226,7 @@ def traces_in(points: Mapping[str, int], steps: Sequence[int], values: Sequence[
 
 def share(connection: Connection, values: Iterable[Any]) -> list[int]:
     """The ids of JSON values in the table `shared`, each stored once."""
-    table = models.Shared
+    table = tables.shared
     digests = []
     fresh: dict[str, Any] = {}
     for value in values:
@@ -227,7 +235,7 @@ def share(connection: Connection, values: Iterable[Any]) -> list[int]:
         fresh.setdefault(digests[-1], value)
     ids: dict[str, int] = {}
     for chunk in chunks(sorted(fresh)):  # every transaction inserts in this order, which prevents deadlocks
-        known = select(table.digest, table.id).where(table.digest.in_(chunk))
+        known = select(table.c.digest, table.c.id).where(table.c.digest.in_(chunk))
         ids.update(connection.execute(known).all())
         new = [{"digest": digest, "value": fresh[digest]} for digest in chunk if digest not in ids]
         if new:
@@ -238,9 +246,9 @@ def share(connection: Connection, values: Iterable[Any]) -> list[int]:
 
 def declare(connection: Connection, name: str, known: Experiment) -> None:
     """Note what is known of an experiment, if that is new."""
-    table = models.Experiment
+    table = tables.experiment
     declared = json.loads(json.dumps(vars(known)))
-    stored = {row.name: row.declared for row in connection.execute(select(table.name, table.declared))}
+    stored = {row.name: row.declared for row in connection.execute(select(table.c.name, table.c.declared))}
     for other, one in stored.items():
         both = {*known.keys}.intersection(one["metrics"]) | {*known.metrics}.intersection(one["keys"])
         if both and other != name:
@@ -252,13 +260,13 @@ def declare(connection: Connection, name: str, known: Experiment) -> None:
     if before is None:
         insert_new(connection, table, [{"name": name, "declared": declared}], unique="name")
     elif before != declared:
-        connection.execute(update(table).where(table.name == name).values(declared=declared))
+        connection.execute(update(table).where(table.c.name == name).values(declared=declared))
 
 
 def experiments(connection: Connection) -> dict[str, Experiment]:
     """See `contract.Store.experiments`."""
-    table = models.Experiment
-    stored = connection.execute(select(table.name, table.declared).order_by(table.name)).all()
+    table = tables.experiment
+    stored = connection.execute(select(table.c.name, table.c.declared).order_by(table.c.name)).all()
     found = {row.name: row.declared for row in stored} or {one.name: one.stored() for one in registry.own()}
     return {
         name: Experiment(**{**declared, "gate": declared["gate"] and tuple(declared["gate"])})
@@ -269,12 +277,14 @@ def experiments(connection: Connection) -> dict[str, Experiment]:
 def note_needs(connection: Connection, runs: Sequence[PlannedRun]) -> None:
     """Note what these staged runs build on."""
     needing = {run.run_id: run.needs for run in runs if run.needs}
-    run, table = models.Run, models.Need
+    run, table = tables.run, tables.need
     for chunk in chunks(sorted(needing)):
         known = set(
-            connection.scalars(select(table.run).join(run, run.id == table.run).where(run.run_id.in_(chunk)))
+            connection.scalars(
+                select(table.c.run).join(run, run.c.id == table.c.run).where(run.c.run_id.in_(chunk))
+            )
         )
-        keys = connection.execute(select(run.id, run.run_id).where(run.run_id.in_(chunk))).all()
+        keys = connection.execute(select(run.c.id, run.c.run_id).where(run.c.run_id.in_(chunk))).all()
         fresh = [
             {"run": key, "key": name, "needed": needed}
             for key, run_id in keys
@@ -291,12 +301,14 @@ def check_not_needed(connection: Connection, run_ids: Collection[str]) -> None:
     Raises:
         StoreError: one does.
     """
-    run, table = models.Run, models.Need
+    run, table = tables.run, tables.need
     query = (
-        select(table.needed, run.run_id).join(run, run.id == table.run).where(run.state == State.COMPLETED)
+        select(table.c.needed, run.c.run_id)
+        .join(run, run.c.id == table.c.run)
+        .where(run.c.state == State.COMPLETED)
     )
     for chunk in chunks(sorted(run_ids)):
-        for needed, by in connection.execute(query.where(table.needed.in_(chunk))):
+        for needed, by in connection.execute(query.where(table.c.needed.in_(chunk))):
             if by not in run_ids:
                 raise StoreError(
                     f"run {short(needed)} is needed by stored runs such as {short(by)}; discard these as well"
@@ -304,21 +316,21 @@ def check_not_needed(connection: Connection, run_ids: Collection[str]) -> None:
 
 
 def insert_new(
-    connection: Connection, model: type[models.Base], rows: Sequence[Mapping[str, Any]], *, unique: str
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *, unique: str
 ) -> None:
     """Insert the rows whose value in this unique column is new."""
     if connection.dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql  # slow to import
 
-        connection.execute(postgresql.insert(model).on_conflict_do_nothing(index_elements=[unique]), rows)
+        connection.execute(postgresql.insert(table).on_conflict_do_nothing(index_elements=[unique]), rows)
     else:
-        connection.execute(sqlite.insert(model).on_conflict_do_nothing(index_elements=[unique]), rows)
+        connection.execute(sqlite.insert(table).on_conflict_do_nothing(index_elements=[unique]), rows)
 
 
 def same_record(connection: Connection, run: int, record: RunRecord) -> bool:
     """Whether a COMPLETED run's outcome, seconds and metrics equal those of the record."""
     head = connection.execute(
-        select(models.Run.outcome, models.Run.seconds).where(models.Run.id == run)
+        select(tables.run.c.outcome, tables.run.c.seconds).where(tables.run.c.id == run)
     ).one()
     given = unpack_metrics(pack_metrics(list(record.metrics.values())))
     same = metrics_of(connection, run) == dict(zip(record.metrics, given, strict=True))

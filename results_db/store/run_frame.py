@@ -12,7 +12,7 @@ from sqlalchemy import Connection, distinct, func, select
 from results_db.columns import LAST_KEY, in_order, merged
 from results_db.contract import Experiment, State, Traces
 from results_db.frame import Column, Frame, column, objects, plain
-from results_db.store import models, rows
+from results_db.store import rows, tables
 
 if TYPE_CHECKING:  # pandas takes half a second to import
     import pandas as pd
@@ -27,24 +27,32 @@ def run_frame(reading: Reading, *, limit: int | None = None) -> Frame:
     The columns are those that the store's experiments declare, and further ones of these runs. What few tables show is
     read when it is first needed.
     """
-    run = models.Run
-    columns = (run.id, run.state, run.outcome, run.settings, run.own, run.metric_names, run.metrics)
+    run = tables.run
+    columns = (
+        run.c.id,
+        run.c.state,
+        run.c.outcome,
+        run.c.settings,
+        run.c.own,
+        run.c.metric_names,
+        run.c.metrics,
+    )
     with reading() as connection:
-        found = connection.execute(select(*columns).order_by(run.id).limit(limit)).all()
+        found = connection.execute(select(*columns).order_by(run.c.id).limit(limit)).all()
         keys, states, outcomes, settings, own, names, packed = zip(*found, strict=True) if found else [()] * 7
         used = {key for key in (*settings, *names) if key is not None}
         shared = _shared(connection, None if limit is None else used)
         known = rows.experiments(connection)
     per_run = partial(_per_run, reading, keys, everything=limit is None)
     data: Columns = {
-        "run_id": lambda: per_run(select(run.id, run.run_id), missing=None),
+        "run_id": lambda: per_run(select(run.c.id, run.c.run_id), missing=None),
         "sweep": lambda: per_run(_sweeps(), missing=None),
         "state": column(states),
         "outcome": column(outcomes),
         "attempts": lambda: per_run(_attempts(), missing=0),
-        "seconds": lambda: _floats(per_run(select(run.id, run.seconds), missing=None)),
+        "seconds": lambda: _floats(per_run(select(run.c.id, run.c.seconds), missing=None)),
         "tag": lambda: per_run(_tags(), missing=None),
-        "note": lambda: per_run(select(run.id, run.note), missing=None),
+        "note": lambda: per_run(select(run.c.id, run.c.note), missing=None),
     }
     configs = _with_own(_configs(_kinds(settings), shared, known), own)
     metrics = _metrics(_kinds(names), packed, shared)
@@ -52,7 +60,7 @@ def run_frame(reading: Reading, *, limit: int | None = None) -> Frame:
     nothing, no_number = Column(objects([None]), everywhere), Column(np.array([np.nan]), everywhere)
 
     def seeds() -> Column:
-        pairs = zip(per_run(select(run.id, run.seed), missing=None).cells, others, strict=True)
+        pairs = zip(per_run(select(run.c.id, run.c.seed), missing=None).cells, others, strict=True)
         return column([other if seed is None else seed for seed, other in pairs])
 
     others = configs.get("seed", nothing).expanded
@@ -136,10 +144,10 @@ def trace_frame(traces: Mapping[str, Traces]) -> "pd.DataFrame":
 
 def _shared(connection: Connection, wanted: set[int] | None) -> dict[int, Any]:
     """The values of the table `shared` by id: these, or all."""
-    query = select(models.Shared.id, models.Shared.value)
+    query = select(tables.shared.c.id, tables.shared.c.value)
     found: dict[int, Any] = {}
     for chunk in [None] if wanted is None else rows.chunks(sorted(wanted)):
-        chosen = query if chunk is None else query.where(models.Shared.id.in_(chunk))
+        chosen = query if chunk is None else query.where(tables.shared.c.id.in_(chunk))
         found.update((key, value) for key, value in connection.execute(chosen))
     return found
 
@@ -218,17 +226,17 @@ def _floats(of: Column) -> Column:
 
 def _attempts() -> Any:
     """The number of attempts of each run, restarts not counted."""
-    attempt = models.Attempt
-    return select(attempt.run, func.count(distinct(attempt.number))).group_by(attempt.run)
+    attempt = tables.attempt
+    return select(attempt.c.run, func.count(distinct(attempt.c.number))).group_by(attempt.c.run)
 
 
 def _tags() -> Any:
     """The tags of each run, sorted."""
-    return select(models.Tag.run, models.Tag.name).order_by(models.Tag.name)
+    return select(tables.tag.c.run, tables.tag.c.name).order_by(tables.tag.c.name)
 
 
 def _sweeps() -> Any:
     """The names of each run's sweeps, sorted."""
-    sweep, member = models.Sweep, models.SweepRun
-    named = select(member.run, sweep.name).join(sweep, sweep.id == member.sweep)
-    return named.distinct().order_by(sweep.name)
+    sweep, member = tables.sweep, tables.sweep_run
+    named = select(member.c.run, sweep.c.name).join(sweep, sweep.c.id == member.c.sweep)
+    return named.distinct().order_by(sweep.c.name)

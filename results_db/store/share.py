@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import update
 
 from results_db.contract import StoreError
-from results_db.store import models
+from results_db.store import tables
 from results_db.store.sql import SqlStore
 
 _FOLDERS = (
@@ -57,7 +57,7 @@ def share(store: SqlStore, group: str) -> None:
                 f"{', '.join(_own())}"
             ) from None
     with store._writing() as connection:
-        connection.execute(update(models.Identity).values(shared_with=group))
+        connection.execute(update(tables.store).values(shared_with=group))
 
 
 def _shared(file: Path, folder: Path) -> Iterator[tuple[Path, int]]:

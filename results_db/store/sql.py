@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, distinct, func, insert, literal, select
+from sqlalchemy import Table, delete, distinct, func, insert, literal, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from typing_extensions import override
@@ -24,7 +24,7 @@ from results_db.contract import (
     Traces,
 )
 from results_db.files import Files
-from results_db.store import discards, models, readers, rows, schema
+from results_db.store import discards, readers, rows, schema, tables
 from results_db.store.address import Address, locate
 from results_db.store.attempts import AttemptStore
 from results_db.store.engine import journal, make_engine, reason
@@ -73,7 +73,7 @@ def open_store(
                 return _empty_store(address)
             with engine.connect() as connection:
                 uuid, group = connection.execute(
-                    select(models.Identity.uuid, models.Identity.shared_with)
+                    select(tables.store.c.uuid, tables.store.c.shared_with)
                 ).one()
                 mode = journal(connection)
         except DBAPIError as error:
@@ -131,7 +131,7 @@ def _make_file(file: Path) -> None:
 
 def _empty_store(address: Address) -> "SqlStore":
     engine = make_engine(URL.create("sqlite", database=":memory:"))
-    models.Base.metadata.create_all(engine)
+    tables.METADATA.create_all(engine)
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA query_only = ON")
     return SqlStore(address, engine, uuid="")
@@ -162,7 +162,7 @@ class SqlStore(AttemptStore):
                     {"run_id": run_id, "settings": key, "own": rows.own_text(own), "seed": seed, **fresh}
                     for (run_id, (_, seed)), (_, own), key in zip(wanted.items(), divided, keys, strict=True)
                 ]
-                rows.insert_new(connection, models.Run, staged, unique="run_id")
+                rows.insert_new(connection, tables.run, staged, unique="run_id")
                 rows.note_needs(connection, planned)
             if sweep is None:
                 return
@@ -174,10 +174,10 @@ class SqlStore(AttemptStore):
                 "content": sweep.content,
                 "launched_at": now,
             }
-            key = connection.scalar(insert(models.Sweep).values(launch).returning(models.Sweep.id))
+            key = connection.scalar(insert(tables.sweep).values(launch).returning(tables.sweep.c.id))
             for chunk in rows.chunks(list(wanted)):
-                members = select(literal(key), models.Run.id).where(models.Run.run_id.in_(chunk))
-                connection.execute(insert(models.SweepRun).from_select(["sweep", "run"], members))
+                members = select(literal(key), tables.run.c.id).where(tables.run.c.run_id.in_(chunk))
+                connection.execute(insert(tables.sweep_run).from_select(["sweep", "run"], members))
 
     @override
     def experiments(self) -> dict[str, Experiment]:
@@ -186,31 +186,31 @@ class SqlStore(AttemptStore):
 
     @override
     def forget(self, sweep: NewSweep) -> None:
-        table, member = models.Sweep, models.SweepRun
-        newest = select(func.max(table.id)).where(table.name == sweep.name, table.spec == sweep.spec)
+        table, member = tables.sweep, tables.sweep_run
+        newest = select(func.max(table.c.id)).where(table.c.name == sweep.name, table.c.spec == sweep.spec)
         with self._writing() as connection:
             key = connection.scalar(newest)
-            connection.execute(delete(member).where(member.sweep == key))
-            connection.execute(delete(table).where(table.id == key))
+            connection.execute(delete(member).where(member.c.sweep == key))
+            connection.execute(delete(table).where(table.c.id == key))
 
     @override
     def states(self, run_ids: Iterable[str]) -> dict[str, State]:
         found: dict[str, State] = {}
         with self._reading() as connection:
             for chunk in rows.chunks(list(run_ids)):
-                query = select(models.Run.run_id, models.Run.state).where(models.Run.run_id.in_(chunk))
+                query = select(tables.run.c.run_id, tables.run.c.state).where(tables.run.c.run_id.in_(chunk))
                 found.update({run_id: State(state) for run_id, state in connection.execute(query)})
         return found
 
     @override
     def sweeps(self) -> dict[str, dict[State, int]]:
-        sweep, member, run = models.Sweep, models.SweepRun, models.Run
+        sweep, member, run = tables.sweep, tables.sweep_run, tables.run
         query = (
-            select(sweep.name, run.state, func.count(distinct(run.id)))
-            .join(member, member.sweep == sweep.id)
-            .join(run, run.id == member.run)
-            .group_by(sweep.name, run.state)
-            .order_by(sweep.name, run.state)
+            select(sweep.c.name, run.c.state, func.count(distinct(run.c.id)))
+            .join(member, member.c.sweep == sweep.c.id)
+            .join(run, run.c.id == member.c.run)
+            .group_by(sweep.c.name, run.c.state)
+            .order_by(sweep.c.name, run.c.state)
         )
         counts: dict[str, dict[State, int]] = {}
         with self._reading() as connection:
@@ -220,13 +220,13 @@ class SqlStore(AttemptStore):
 
     @override
     def launches(self) -> list[NewSweep]:
-        sweep = models.Sweep
-        columns = (sweep.name, sweep.spec, sweep.overridden, sweep.content)
+        sweep = tables.sweep
+        columns = (sweep.c.name, sweep.c.spec, sweep.c.overridden, sweep.c.content)
         found: dict[tuple[str, str], NewSweep] = {}
         with self._reading() as connection:
             # By time, because a merge brings older launches.
             for name, spec, own, content in connection.execute(
-                select(*columns).order_by(sweep.launched_at, sweep.id)
+                select(*columns).order_by(sweep.c.launched_at, sweep.c.id)
             ):
                 found.pop((name, spec), None)
                 found[name, spec] = NewSweep(name, spec, None if own is None else tuple(own), content or "")
@@ -234,10 +234,10 @@ class SqlStore(AttemptStore):
 
     @override
     def members(self, sweeps: Collection[str], *, overridden: Collection[str]) -> set[str]:
-        sweep, member, run = models.Sweep, models.SweepRun, models.Run
-        columns = (sweep.id, sweep.name, sweep.overridden, sweep.content)
-        named = select(*columns).where(sweep.name.in_(sweeps))
-        launched = named.order_by(sweep.launched_at, sweep.id)
+        sweep, member, run = tables.sweep, tables.sweep_run, tables.run
+        columns = (sweep.c.id, sweep.c.name, sweep.c.overridden, sweep.c.content)
+        named = select(*columns).where(sweep.c.name.in_(sweeps))
+        launched = named.order_by(sweep.c.launched_at, sweep.c.id)
         with self._reading() as connection:
             plain = [
                 (key, (name, frozenset(own) - {"preset"}), content)  # the preset is no part of the content
@@ -247,7 +247,10 @@ class SqlStore(AttemptStore):
             newest = {kind: content for _, kind, content in plain}
             keys = [key for key, kind, content in plain if content == newest[kind]]
             query = (
-                select(run.run_id).join(member, member.run == run.id).where(member.sweep.in_(keys)).distinct()
+                select(run.c.run_id)
+                .join(member, member.c.run == run.c.id)
+                .where(member.c.sweep.in_(keys))
+                .distinct()
             )
             return set(connection.scalars(query))
 
@@ -294,22 +297,22 @@ class SqlStore(AttemptStore):
 
     @override
     def run(self, run_id: str) -> dict[str, Any]:
-        run, sweep, member = models.Run, models.Sweep, models.SweepRun
+        run, sweep, member = tables.run, tables.sweep, tables.sweep_run
         shown = (
-            run.run_id,
-            run.state,
-            run.outcome,
-            run.seconds,
-            run.staged_at,
-            run.ended_at,
-            run.last_number,
-            run.note,
+            run.c.run_id,
+            run.c.state,
+            run.c.outcome,
+            run.c.seconds,
+            run.c.staged_at,
+            run.c.ended_at,
+            run.c.last_number,
+            run.c.note,
         )
-        query = select(run.id, run.seed, run.own, models.Shared.value, *shown).outerjoin(
-            models.Shared, models.Shared.id == run.settings
+        query = select(run.c.id, run.c.seed, run.c.own, tables.shared.c.value, *shown).outerjoin(
+            tables.shared, tables.shared.c.id == run.c.settings
         )
         with self._reading() as connection:
-            row = connection.execute(query.where(run.run_id == run_id)).first()
+            row = connection.execute(query.where(run.c.run_id == run_id)).first()
             if row is None:
                 raise rows.unknown_run(run_id)
             config = rows.joined(row.value, row.own, row.seed)
@@ -319,9 +322,11 @@ class SqlStore(AttemptStore):
             found["config"] = {key: config[key] for key in in_order(config, known.keys)}
             metrics = rows.metrics_of(connection, row.id)
             found["metrics"] = {name: metrics[name] for name in in_order(metrics, list(known.metrics))}
-            names = select(sweep.name).join(member, member.sweep == sweep.id).where(member.run == row.id)
-            found["sweeps"] = list(connection.scalars(names.distinct().order_by(sweep.name)))
-            tags = select(models.Tag.name).where(models.Tag.run == row.id).order_by(models.Tag.name)
+            names = (
+                select(sweep.c.name).join(member, member.c.sweep == sweep.c.id).where(member.c.run == row.id)
+            )
+            found["sweeps"] = list(connection.scalars(names.distinct().order_by(sweep.c.name)))
+            tags = select(tables.tag.c.name).where(tables.tag.c.run == row.id).order_by(tables.tag.c.name)
             found["tags"] = list(connection.scalars(tags))
         return found
 
@@ -329,10 +334,12 @@ class SqlStore(AttemptStore):
     def find(self, prefix: str) -> str:
         start = run_prefix(prefix, origin="RUN")
         # 'g' follows 'f', so this is a range of ids, which the index can answer.
-        query = select(models.Run.run_id).where(models.Run.run_id >= start, models.Run.run_id < start + "g")
+        query = select(tables.run.c.run_id).where(
+            tables.run.c.run_id >= start, tables.run.c.run_id < start + "g"
+        )
         with self._reading() as connection:
             count = connection.scalar(select(func.count()).select_from(query.subquery()))
-            ids = list(connection.scalars(query.order_by(models.Run.run_id).limit(4)))
+            ids: list[str] = list(connection.scalars(query.order_by(tables.run.c.run_id).limit(4)))
         if not ids and not self.exists:
             raise StoreError(
                 f"no run begins with '{prefix}', because {self.display_url} does not exist; see --db"
@@ -351,12 +358,14 @@ class SqlStore(AttemptStore):
 
     @override
     def traces_of(self, run_ids: Iterable[str]) -> dict[str, Traces]:
-        run, trace = models.Run, models.Trace
-        query = select(run.run_id, trace.points, trace.steps, trace.values).join(run, run.id == trace.run)
+        run, trace = tables.run, tables.trace
+        query = select(run.c.run_id, trace.c.points, trace.c.steps, trace.c["values"]).join(
+            run, run.c.id == trace.c.run
+        )
         found: dict[str, Traces] = {}
         with self._reading() as connection:
             for chunk in rows.chunks(list(run_ids)):
-                for run_id, *packed in connection.execute(query.where(run.run_id.in_(chunk))):
+                for run_id, *packed in connection.execute(query.where(run.c.run_id.in_(chunk))):
                     found[run_id] = rows.traces_in(*packed)
         return found
 
@@ -369,36 +378,36 @@ class SqlStore(AttemptStore):
 
     @override
     def samples(self, run_id: str) -> dict[str, bytes]:
-        query = select(models.Sample.name, models.Sample.npz).order_by(models.Sample.name)
-        return {row.name: row.npz for row in self._of_run(run_id, models.Sample, query)}
+        query = select(tables.sample.c.name, tables.sample.c.npz).order_by(tables.sample.c.name)
+        return {row.name: row.npz for row in self._of_run(run_id, tables.sample, query)}
 
     @override
     def artifacts(self, run_id: str) -> dict[str, Artifact]:
-        table = models.Artifact
-        query = select(table.name, table.size, table.sha256).order_by(table.name)
+        table = tables.artifact
+        query = select(table.c.name, table.c.size, table.c.sha256).order_by(table.c.name)
         return {name: Artifact(*about) for name, *about in self._of_run(run_id, table, query)}
 
     @override
     def needs(self, run_id: str) -> dict[str, str]:
-        query = select(models.Need.key, models.Need.needed).order_by(models.Need.key)
-        return dict(map(tuple, self._of_run(run_id, models.Need, query)))
+        query = select(tables.need.c.key, tables.need.c.needed).order_by(tables.need.c.key)
+        return dict(map(tuple, self._of_run(run_id, tables.need, query)))
 
     @override
     def needed_by(self, run_id: str) -> list[str]:
-        run, table = models.Run, models.Need
-        query = select(run.run_id).join(table, table.run == run.id).where(table.needed == run_id)
+        run, table = tables.run, tables.need
+        query = select(run.c.run_id).join(table, table.c.run == run.c.id).where(table.c.needed == run_id)
         with self._reading() as connection:
-            return list(connection.scalars(query.distinct().order_by(run.id)))
+            return list(connection.scalars(query.distinct().order_by(run.c.id)))
 
     @override
     def attempts(self, run_id: str) -> list[dict[str, Any]]:
-        table = models.Attempt.__table__
+        table = tables.attempt
         columns = [column for column in table.columns if column.name not in ("id", "run")]
         query = select(*columns).order_by(table.c.number, table.c.restart)
         names = [column.key for column in columns]
-        return [dict(zip(names, row, strict=True)) for row in self._of_run(run_id, models.Attempt, query)]
+        return [dict(zip(names, row, strict=True)) for row in self._of_run(run_id, tables.attempt, query)]
 
-    def _of_run(self, run_id: str, model: Any, query: Any) -> Sequence[Any]:
-        joined = query.join(models.Run, models.Run.id == model.run).where(models.Run.run_id == run_id)
+    def _of_run(self, run_id: str, table: Table, query: Any) -> Sequence[Any]:
+        joined = query.join(tables.run, tables.run.c.id == table.c.run).where(tables.run.c.run_id == run_id)
         with self._reading() as connection:
             return connection.execute(joined).all()
