@@ -2,8 +2,9 @@
 
     python benchmarks/plain.py [--seed 0] [KEY=VALUE ...]
 
-Trains the state task until the mean accuracy of an interval reaches `accuracy`, and prints steps, accuracy, and the
-process's CPU time. Values are those of the preset `fast`; `preset=paper_bce` has the authors' Adam and settings.
+Trains the state task until the mean accuracy of an interval reaches `accuracy`, and prints steps, accuracy, the metric
+on an evaluation set as large as ours, and the process's CPU time. Values are those of the preset `fast`;
+`preset=paper_bce` has the authors' Adam and settings.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from imagination import registry
 from imagination.life.config import LifeStateConfig
+from imagination.metrics import interpretability
 from imagination.schema import rebuild
 
 Boards = NDArray[np.bool_]
@@ -37,8 +39,11 @@ def main() -> None:
     changed = {name: kinds[name](value) for name, value in given.items()}
     config: LifeStateConfig = rebuild(LifeStateConfig, {**registry.preset("life_state", preset), **changed})
     torch.set_num_threads(1)
-    steps, accuracy = train(config, options.seed)
-    print(f"{steps} steps, accuracy {accuracy:.4f}, {time.process_time():.1f} s of CPU")
+    torch.manual_seed(options.seed)
+    network = Network(config)
+    steps, accuracy = train(network, config, options.seed)
+    metric = evaluate(network, config, options.seed)
+    print(f"{steps} steps, accuracy {accuracy:.4f}, metric {metric:.4f}, {time.process_time():.1f} s of CPU")
 
 
 class Network(nn.Module):
@@ -61,12 +66,17 @@ class Network(nn.Module):
         self.decoder = nn.Sequential(stack(c.dec_layers - 1, c.channels), convolution(c.channels, 1))
         self.timesteps = c.model_t
 
+    def hidden(self, first: Tensor) -> list[Tensor]:
+        """The hidden states h_0 to h_T, from s_1 `[B, 1, H, W]`."""
+        states = [self.encoder(first)]
+        for _ in range(self.timesteps):
+            states.append(states[-1] + self.step(states[-1]))
+        return states
+
     def forward(self, first: Tensor) -> tuple[Tensor, Tensor]:
         """The logits of s_1 and of s_m, from s_1 `[B, 1, H, W]`."""
-        h = encoded = self.encoder(first)
-        for _ in range(self.timesteps):
-            h = h + self.step(h)
-        return self.decoder(encoded), self.decoder(h)
+        states = self.hidden(first)
+        return self.decoder(states[0]), self.decoder(states[-1])
 
 
 class Muon(torch.optim.Optimizer):
@@ -90,19 +100,15 @@ class Muon(torch.optim.Optimizer):
                 p.sub_(group["lr"] * x.reshape(p.shape))
 
 
-def train(c: LifeStateConfig, seed: int) -> tuple[int, float]:
+def train(network: Network, c: LifeStateConfig, seed: int) -> tuple[int, float]:
     """Steps and the last interval's accuracy."""
-    torch.manual_seed(seed)
     draw = np.random.default_rng(seed)
-    network = Network(c)
     optimizers = _optimizers(network, c)
     firsts = draw.random((c.batch, c.board, c.board)) < 0.5
     total = 0.0
     for step in range(c.max_steps):
-        states = [firsts]
-        for _ in range(c.gol):
-            states.append(_next(states[-1]))
-        inputs, target = (torch.from_numpy(s.astype(np.float32))[:, None] for s in (firsts, states[-1]))
+        states = _states(firsts, c.gol)
+        inputs, target = (_tensor(s) for s in (firsts, states[-1]))
         first, last = network(inputs)
         loss_of = F.mse_loss if c.loss == "l2" else F.binary_cross_entropy_with_logits
         loss = (loss_of(last, target) + loss_of(first, inputs)) / 2 if c.ae else loss_of(last, target)
@@ -114,7 +120,7 @@ def train(c: LifeStateConfig, seed: int) -> tuple[int, float]:
             for group in optimizer.param_groups:
                 group["lr"] = rate * _schedule(c, step)
             optimizer.step()
-        total += float(((last > (0.5 if c.loss == "l2" else 0)) == target.bool()).float().mean())
+        total += float(((last > _alive(c)) == target.bool()).float().mean())
         anew = draw.random(c.batch) < c.reset
         firsts = np.where(anew[:, None, None], draw.random(firsts.shape) < 0.5, states[1])
         if (step + 1) % c.eval_every == 0:
@@ -122,6 +128,36 @@ def train(c: LifeStateConfig, seed: int) -> tuple[int, float]:
             if accuracy >= c.accuracy:
                 return step + 1, accuracy
     return c.max_steps, accuracy
+
+
+@torch.no_grad()
+def evaluate(network: Network, c: LifeStateConfig, seed: int) -> float:
+    """The mean metric over new boards, in batches of the training's size."""
+    draw = np.random.default_rng(seed + 2**32)
+    scores = []
+    for done in range(0, c.eval_sequences, c.batch):
+        count = min(c.batch, c.eval_sequences - done)
+        first = draw.random((count, c.eval_board, c.eval_board)) < 0.5
+        truth = np.stack(_states(first, c.gol)[1:-1], axis=1)
+        between = network.hidden(_tensor(first))[1:-1]
+        decoded = torch.cat([network.decoder(h) for h in between], dim=1)
+        scores.append(interpretability(decoded, torch.from_numpy(truth), threshold=_alive(c)))
+    return float(torch.cat(scores).mean())
+
+
+def _alive(c: LifeStateConfig) -> float:
+    return 0.5 if c.loss == "l2" else 0.0
+
+
+def _tensor(boards: Boards) -> Tensor:
+    return torch.from_numpy(boards.astype(np.float32))[:, None]
+
+
+def _states(first: Boards, later: int) -> list[Boards]:
+    states = [first]
+    for _ in range(later):
+        states.append(_next(states[-1]))
+    return states
 
 
 def _optimizers(network: Network, c: LifeStateConfig) -> list[tuple[torch.optim.Optimizer, float]]:
