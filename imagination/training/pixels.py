@@ -50,7 +50,7 @@ class Pixels:
     def convolutions(
         self,
         weights: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
+        biases: Sequence[Tensor],
         *,
         slopes: Sequence[float],
         residual: bool = False,
@@ -60,7 +60,7 @@ class Pixels:
 
         Args:
             weights: each `[R, C_out, C_in, k, k]`, k odd.
-            biases: each `[R, C_out]`, or None.
+            biases: each `[R, C_out]`.
             slopes: one per convolution.
             residual: the result is the sum of the input and the last one's output.
             stride: of every kernel.
@@ -100,7 +100,7 @@ class _Stack(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         states, upstream = [*ctx.states, *ctx.saved_tensors], gradients[0].contiguous()
         depth = len(ctx.slopes)
-        of_weights, of_biases = list[Tensor](), list[Tensor | None]()
+        of_weights, of_biases = list[Tensor](), list[Tensor]()
         gradient: Tensor = upstream
         if ctx.slopes[-1] != 1:
             gradient = torch.ops.aten.leaky_relu_backward(upstream, states[-1], ctx.slopes[-1], True)
@@ -109,7 +109,7 @@ class _Stack(torch.autograd.Function):
             x, weight = states[layer], ctx.weights[layer]
             of_weight, of_bias = _weight_gradients(x, gradient, like=weight, stride=ctx.stride)
             of_weights.insert(0, of_weight)
-            of_biases.insert(0, of_bias if ctx.needs_input_grad[4 + depth + layer] else None)
+            of_biases.insert(0, of_bias)
             if layer == 0 and not ctx.needs_input_grad[0]:
                 break
             addend = upstream if ctx.residual and layer == 0 else None
