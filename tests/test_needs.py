@@ -304,7 +304,7 @@ def test_a_file_that_is_missing_or_another_one(folder) -> None:
         # A circle can only be written with an alias that contains itself.
         (
             "experiment: chain_join\nneeds: &n {left: {experiment: chain_step, needs: *n}}\n",
-            "needs: nothing is not a mapping",
+            "s.yaml:2: YAML syntax: *n stands inside &n, which is a circle; remove it",
         ),
     ],
 )
