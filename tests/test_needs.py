@@ -315,26 +315,59 @@ def test_bad_needs(folder, text: str, said: str) -> None:
     assert said in refused.err
 
 
-def test_a_need_that_the_store_lacks_is_named(folder) -> None:
-    write(folder, f"experiment: chain_step\nbase: {{source: {'ab' * 32}}}\n")
-    said = launch(folder)
-    assert f"s: 1 run blocked, because run {'ab' * 5}, which they need, is not in the store" in said.err
-    assert (said.code, said.json["trained"]) == (1, {})
+def refusal(folder: Path) -> str:
+    """The one line with which `plan`, `launch --dry-run` and `launch` refuse the spec with exit code 2."""
+    commands = (("plan",), ("launch", "--dry-run"), ("launch",))
+    said = [answer(*command, "s.yaml", "--db", "a.db", folder=folder) for command in commands]
+    assert [(one.code, one.out) for one in said] == [(2, "")] * 3
+    (text,) = {one.err for one in said}
+    (line,) = text.splitlines()
+    return line
 
 
-def test_a_file_that_is_named_by_its_digest_and_missing_blocks(folder) -> None:
-    write(folder, f"experiment: chain_step\nbase: {{source: sha256:{'ab' * 32}}}\n")
-    said = launch(folder)
-    assert (
-        f"s: 1 run blocked, because the file {'ab' * 5}, which they need, is missing; name its path"
-        in said.err
+def test_a_need_that_is_nowhere_is_refused(folder) -> None:
+    lacking = "ab" * 32
+    write(folder, f"experiment: chain_step\nbase: {{source: {lacking}}}\n")
+    assert refusal(folder).endswith(
+        f"source: run {lacking[:10]} is not in a.db; give the id of a run that is, or a run's settings under `needs:`"
     )
-    assert (said.code, said.json["trained"]) == (1, {})
+    # Also of a run that is itself needed.
+    step = f"{{experiment: chain_step, source: {lacking}}}"
+    write(folder, f"experiment: chain_join\nneeds:\n  left: {step}\n  right: {step}\n")
+    assert f"source: run {lacking[:10]} is not in a.db" in refusal(folder)
+    # A run that exists, but is not trained yet, only blocks.
+    write(folder, "experiment: chain_source\n")
+    (source,) = expand(load(folder / "s.yaml")).runs
+    with closing(open_store(str(folder / "a.db"), create=True)) as store:
+        store.stage([source])
+    write(folder, f"experiment: chain_step\nbase: {{source: {source.run_id}}}\n")
+    said = launch(folder)
+    assert (said.code, said.json["blocked"]) == (1, 1)
+    assert "is not trained yet; launch it first" in said.err
+
+
+def test_a_file_that_is_named_by_its_digest_is_checked_before_anything_trains(folder) -> None:
     np.save(folder / "numbers.npy", NUMBERS)
     digest = hashlib.sha256((folder / "numbers.npy").read_bytes()).hexdigest()
-    for text in (ASSET.format(digest=digest), f"experiment: chain_step\nbase: {{source: sha256:{digest}}}\n"):
+    by_digest = f"experiment: chain_step\nbase: {{source: sha256:{digest}}}\n"
+    kept = Path("a.files/assets") / digest
+    write(folder, by_digest)
+    assert f"needs: the file {folder / kept} is missing; name its path (asset) under `needs:`" in refusal(folder)
+    for text in (ASSET.format(digest=digest), by_digest):
         write(folder, text)
         assert launch(folder, "seeds=2").json["stored"] == 2
+    (folder / kept).write_bytes(b"torn")
+    # What is stored needs it no more. For other runs, an earlier launch says where to get it.
+    assert launch(folder, "seeds=2").code == 0
+    write(folder, by_digest + "seeds: 3\n")
+    torn = hashlib.sha256(b"torn").hexdigest()
+    assert (
+        f"{kept} is damaged (its digest is {torn}); get it from https://example.org/numbers and name its path"
+        in refusal(folder)
+    )
+    with closing(opened(folder)) as store:
+        assert not store.open_attempts()
+        assert not store.ended_attempts({State.CANCELLED})
 
 
 def test_a_needed_run_of_another_experiment_is_refused(folder) -> None:

@@ -59,17 +59,22 @@ def lines(runs: Mapping[str, str]) -> list[str]:
 
 
 def check_needs(runs: Sequence[PlannedRun], store: Store) -> None:
-    """Check that the needed runs that a spec names by their ids are of experiments that fit.
+    """Check that the needed runs that a spec names by their ids exist, and are of experiments that fit.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: one does not exist, or does not fit.
     """
     planned = {run.run_id for run in runs}
     named = [(run, key, need) for run in runs for key, need in run.needs.items() if need not in planned]
     found = _rows({need for *_, need in named}, store) if named else {}
     for run, key, need in named:
         fits = fitting(registry.config_type(str(run.config["experiment"])), key)
-        if need in found and found[need]["experiment"] not in fits:
+        if need not in found:
+            raise ConfigError(
+                f"{key}: run {short(need)} is not in {store.display_url}; give the id of a run that is, "
+                "or a run's settings under `needs:`"
+            )
+        if found[need]["experiment"] not in fits:
             raise ConfigError(
                 f"{key}: run {short(need)} is of {found[need]['experiment']}; give a run of {' or '.join(fits)}"
             )
