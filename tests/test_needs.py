@@ -166,6 +166,9 @@ def test_what_builds_on_a_run_below_its_gate_is_blocked(folder) -> None:
     assert line.removeprefix("s: ") in watched.out
     rows = answer("status", "s.yaml", "--db", "a.db", "--json", folder=folder).json
     assert [row["counts"]["blocked"] for row in rows] == [0, 1, 1, 1]
+    (row,) = answer("status", "--db", "a.db", "--json", folder=folder).json
+    assert row["states"] == {"COMPLETED": 1, "BLOCKED": 3}
+    assert (row["sweep"], row["counts"]["stored"], row["counts"]["blocked"]) == ("s", 1, 3)
     topped = answer("top-up", "s.yaml", "--db", "a.db", folder=folder)
     assert topped.err.splitlines() == [
         line.removeprefix("s: "),
@@ -352,7 +355,9 @@ def test_a_file_that_is_named_by_its_digest_is_checked_before_anything_trains(fo
     by_digest = f"experiment: chain_step\nbase: {{source: sha256:{digest}}}\n"
     kept = Path("a.files/assets") / digest
     write(folder, by_digest)
-    assert f"needs: the file {folder / kept} is missing; name its path (asset) under `needs:`" in refusal(folder)
+    assert f"needs: the file {folder / kept} is missing; name its path (asset) under `needs:`" in refusal(
+        folder
+    )
     for text in (ASSET.format(digest=digest), by_digest):
         write(folder, text)
         assert launch(folder, "seeds=2").json["stored"] == 2
