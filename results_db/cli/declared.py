@@ -412,7 +412,7 @@ def _chosen(
     one = declared.meant(list(own["experiment"]))
     table = one.code.table if isinstance(one.code, Analysis) and choice.is_all else ""
     if table in TABLES:
-        frame = runs_of(frame, TABLES[table][0], store=store)
+        frame = runs_of(frame, TABLES[table], store=store)
         own = completed(frame[frame["experiment"].isin(declared.experiments)])
     return one, frame, several(store, records(own[passed(own, gate=choice.gate)]))
 

@@ -49,8 +49,8 @@ def cells(
         frame = choice.of(store.runs())
         rows = compare(table, frame, store=store, gate=choice.gate)
         kept = kept_values(table, frame, store=store, gate=choice.gate)
-    first = numbers.TABLES[table][0]
-    files.save(metrics.cells(rows, kept, list(first.cell), short=first.short), path)
+    by, short = numbers.cell_keys(table), numbers.TABLES[table][0].short
+    files.save(metrics.cells(rows, kept, by, short=short), path)
     click.echo(str(path))
 
 

@@ -158,7 +158,7 @@ def compare(
         for place, (name, part) in enumerate(found.items()):
             if place:
                 click.echo()
-            by = list(numbers.TABLES[name][0].cell)
+            by = numbers.cell_keys(name)
             sides = {one.quantity: one.side for one in numbers.TABLES[name] if one.side}
             (heading,) = tables.notes([f"{name}: {numbers.ABOUT[name]}"], style=style)[-1:]
             console.say(f"{heading}\n")
