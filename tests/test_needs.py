@@ -21,7 +21,7 @@ from imagination import registry
 from imagination.schema import build
 from jobs.evaluate import evaluate
 from jobs.needs import find
-from jobs.pack import Pack
+from jobs.pack import Pack, group
 from results_db.contract import Attempt, RunRecord, State, StoreError
 from results_db.files import Files
 from results_db.spool.records import Spool, Spooled
@@ -544,6 +544,16 @@ experiment: chain_fit
 needs: {source: {experiment: chain_source}}
 runs: 3
 """
+
+
+def test_runs_that_need_the_same_share_a_pack(folder) -> None:
+    """So that their runner reads it, and passes data through it, once: seeds share a pack, sources do not."""
+    write(folder, "experiment: chain_source\nruns: 2\n")
+    sources = [run.run_id for run in expand(load(folder / "s.yaml")).runs]
+    write(folder, f"experiment: chain_fit\ngrid: {{source: [{', '.join(sources)}]}}\nruns: 3\n")
+    packs = group(in_breadth_first_order(expand(load(folder / "s.yaml"))), size=16)
+    assert [[run.config["seed"] for run in pack.runs] for pack in packs] == [[0, 1, 2]] * 2
+    assert [{run.needs["source"] for run in pack.runs} for pack in packs] == [{source} for source in sources]
 
 
 def test_a_pack_of_the_trainer_builds_on_a_need_and_is_evaluated_with_it(folder) -> None:
