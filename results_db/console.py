@@ -78,7 +78,7 @@ where_option = click.option(
     "--where",
     metavar="FILTER",
     shell_complete=complete_columns,
-    help="Only those that match, e.g. 'ae=true and channels<=20'.",
+    help="Only those that match, e.g. 'preset=small and seed<5'.",
 )
 """Adds `--where` and the argument `where: str | None`, a filter for `results_db.query.where.mask`."""
 

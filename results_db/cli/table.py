@@ -57,7 +57,7 @@ def table(
     experiments are never mixed. Lines below name the config keys in which the runs of a row differ, and say where a row
     mixes runs of different code.
 
-    Example: imagine-results table --group gol,model_t --where ae=true
+    Example: imagine-results table --group experiment,preset --where 'seed<5'
     """
     from results_db.query.aggregate import INTERVALS, aggregate, grouping, means, measures
     from results_db.query.provenance import with_provenance
