@@ -30,6 +30,8 @@ class CodeError(FigureError):
     """Code that a declaration names is wrong: one line that says which code, and why."""
 
 
+# Not entry points in our own pyproject.toml: these are metadata of the last installation, which a checkout may be
+# newer than; and which experiments are ours, so that no package replaces one, would still have to be said here.
 _OWN = {
     "life_state": "imagination.life.declaration:STATE",
     "life_count": "imagination.life.declaration:COUNT",
