@@ -16,6 +16,7 @@ import click
 from typing_extensions import override
 
 from imagination import registry
+from imagination.figures import FigureError
 from imagination.schema import nearest
 from results_db.columns import GATE_COLUMNS, RUN_COLUMNS
 from results_db.contract import State, StoreError
@@ -151,7 +152,7 @@ class ConsoleGroup(click.Group):
 def run(
     command: click.Command,
     *,
-    errors: tuple[type[Exception], ...] = (StoreError,),
+    errors: tuple[type[Exception], ...] = (StoreError, FigureError),
     args: Sequence[str] | None = None,
 ) -> NoReturn:
     """Run a command and exit with the integer that it returns, else with 0; a user's mistake exits with 2.
