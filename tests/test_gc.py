@@ -175,7 +175,10 @@ def test_a_fresh_file_stays(store: SqlStore) -> None:
     leave_everything(store, Attempt(RUN, 1, nonce="aa"))
     assert leftovers(store) == []
     age(store)
-    assert {one.kind for one in leftovers(store)} == {"weights", "logs"}  # an unknown run may continue and report
+    assert {one.kind for one in leftovers(store)} == {
+        "weights",
+        "logs",
+    }  # an unknown run may continue and report
     Files(store.folder).checkpoint(Attempt(RUN, 1, nonce="aa")).unlink()
     assert {one.kind for one in leftovers(store)} == {"weights", "artifacts", "logs"}
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -97,6 +98,7 @@ def test_a_chain_is_planned_trained_in_order_and_shown_both_ways(folder) -> None
     )
     assert down in shown
     shown = run(RESULTS, "show", source, "--db", "a.db", folder=folder).stdout
+    assert "artifacts\n  note.txt             11 bytes\n  numbers.safetensors  " in shown
     for side, step in sides.items():
         assert (
             f"  source   {step[:10]}  chain_step  COMPLETED\n    {side:<5}  {join[:10]}  chain_join  COMPLETED"
@@ -178,6 +180,26 @@ def test_what_builds_on_a_run_below_its_gate_is_blocked(folder) -> None:
     covered = answer("coverage", "s.yaml", "--db", "a.db", "--json", folder=folder).json
     assert [(row["blocked"], row["top_up"]) for row in covered] == [(0, 0), (1, 0), (1, 0), (1, 0)]
     assert [row["held_back"] for row in covered] == [0, 0, 0, 1]
+
+
+def test_what_builds_on_a_failed_run_is_blocked_until_it_is_trained_again(folder) -> None:
+    code = folder / "site" / "chain" / "runs.py"
+    whole = code.read_text()
+    code.write_text(
+        whole.replace("def source(config, recorder):", "def source(config, recorder):\n    1 / 0")
+    )
+    said = launch(folder)
+    assert said.code == 1
+    assert (said.json["failed"], said.json["blocked"], said.json["to_submit"]) == (1, 3, 0)
+    (line,) = said.json["why_blocked"]
+    assert re.fullmatch(
+        r"3 runs blocked, because run \w{10}, which they need, failed; imagine-sweep retry trains it again",
+        line,
+    )
+    code.write_text(whole)
+    planned = answer("plan", "s.yaml", "--db", "a.db", "--retry-failed", "--json", folder=folder).json
+    assert (planned["blocked"], planned["to_submit"]) == (0, 4)
+    assert launch(folder, "--retry-failed").json["stored"] == 4
 
 
 def test_a_top_up_takes_needed_runs_along(folder) -> None:
