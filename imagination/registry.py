@@ -76,8 +76,9 @@ def declaration(experiment: str) -> Declaration:
         ConfigError: there is no such experiment, or its code cannot be imported, or contradicts itself.
     """
     if experiment not in _known():
+        hint, valid = nearest(experiment, names()), ", ".join(names())
         raise ConfigError(
-            f"unknown experiment '{experiment}'{nearest(experiment, names())}; valid experiments: {', '.join(names())}",
+            f"unknown experiment '{experiment}'{hint}; valid experiments: {valid}; for another one, install its package",
             key="experiment",
         )
     point = _known()[experiment]
