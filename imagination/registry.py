@@ -78,7 +78,8 @@ def declaration(experiment: str) -> Declaration:
     if experiment not in _known():
         hint, valid = nearest(experiment, names()), ", ".join(names())
         raise ConfigError(
-            f"unknown experiment '{experiment}'{hint}; valid experiments: {valid}; for another one, install its package",
+            f"unknown experiment '{experiment}'{hint}; valid experiments: {valid}; "
+            "for another one, install its package",
             key="experiment",
         )
     point = _known()[experiment]
