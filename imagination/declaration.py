@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from imagination.schema import (
@@ -123,12 +123,15 @@ class Declaration:
     def _check(self) -> None:
         _require(_NAME.fullmatch(self.name), "its name is not of a-z, 0-9 and _, with at most 40 characters")
         is_config = isinstance(self.config, type) and issubclass(self.config, RunConfig)
-        _require(is_config and is_dataclass(self.config), "config is not a dataclass derived from RunConfig")
+        is_dataclass = is_config and "__dataclass_fields__" in vars(self.config)  # not only its base
+        _require(is_dataclass, "config is not a dataclass derived from RunConfig")
         known = keys(self.config)
         for place, names in (("cells", self.cells), ("metrics", self.metrics)):
             _require(len(set(names)) == len(names), f"{place} names a key twice")
         strange = [key for key in self.cells if key not in known]
         _require(not strange, f"cells has {', '.join(strange)}, which config lacks")
+        general = [key for key in self.cells if key in keys(RunConfig)]
+        _require(not general, f"cells has {', '.join(general)}, which every experiment has; leave it out")
         taken = [name for name in (*known, *self.metrics) if name in RESERVED]
         _require(not taken, f"{', '.join(taken)} is a column of every run; choose another name")
         taken = [name for name in known if name in RESERVED_KEYS]
@@ -136,8 +139,13 @@ class Declaration:
         _require(isinstance(self.metrics, Mapping), "metrics is not a mapping of names to meanings")
         odd = [name for name in self.metrics if not _METRIC.fullmatch(name)]
         _require(not odd, f"metrics has {odd}; a name has letters, digits and _, at most 64")
+        odd = [name for name, said in self.metrics.items() if not isinstance(said, str) or "\n" in said]
+        _require(not odd, f"the meaning of {', '.join(odd)} is not one line")
         for one in fields(self.config):
             coerce(self.config, one.name, one.default)
+            takes = one.metadata.get("need", True) or one.metadata["asset"]
+            _require(takes, f"the need {one.name} takes neither a run nor a file")
+        added(self.config)
         both = [name for name in self.metrics if name in known]
         _require(not both, f"{', '.join(both)} is a metric and a config key")
         unknown = [name for name in self.shown if name not in self.metrics]
@@ -161,7 +169,8 @@ class Declaration:
         _require(self.presets, "presets is empty; give at least {'default': {}}")
         given = {key: ("" if fitting(self.config, key) else ASSET) + "0" * 64 for key in needs(self.config)}
         for name, values in self.presets.items():
-            _require("experiment" not in values, f"preset '{name}' sets the experiment")
+            general = [key for key in values if key in keys(RunConfig)]
+            _require(not general, f"preset '{name}' sets {', '.join(general)}, which specs set")
             try:
                 build(self.config, {**given, "experiment": self.name, "preset": name, **values})
             except ConfigError as error:

@@ -22,8 +22,8 @@ class Number:
         alike: config keys that do not matter to it; of runs that differ only in these, one counts.
         derived: for a quantity that is no metric: a function of a run's traces, as `module:name`, that gives a mapping
             of quantities to `Derived`.
-        beside: for a derived quantity: the quantity of the same table that it is compared with. Runs differ in length,
-            so not the values are judged, but the ratio of the two shares.
+        beside: for a derived quantity: the quantity of the same table and function that it is compared with. Runs
+            differ in length, so not the values are judged, but the ratio of the two shares.
         effect: for a mean difference in pairs of runs: its two sides.
         side: its column, if the quantities of a cell stand side by side in one row.
         short: the group columns whose values alone name a cell in figures, as in 3/2.
@@ -123,7 +123,8 @@ class Paper:
                     strange = [key for key in number.cell if key not in keys]
                     _require(not strange, f"{of} has the cell key {', '.join(strange)}, which no config has")
                 if number.derived:
-                    beside = [one for one in numbers if one.quantity == number.beside]
+                    alike = [one for one in numbers if one.derived == number.derived]
+                    beside = [one for one in alike if one.quantity == number.beside]
                     _require(len(beside) == 1, f"{of} needs one number beside it, and has {len(beside)}")
                 elif not number.effect:
                     named = [number.quantity, *number.baselines, *filter(None, [number.ceiling])]

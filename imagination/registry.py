@@ -30,6 +30,8 @@ class CodeError(FigureError):
     """Code that a declaration names is wrong: one line that says which code, and why."""
 
 
+# Not entry points in our own pyproject.toml: these are metadata of the last installation, which a checkout may be
+# newer than; and which experiments are ours, so that no package replaces one, would still have to be said here.
 _OWN = {
     "life_state": "imagination.life.declaration:STATE",
     "life_count": "imagination.life.declaration:COUNT",
@@ -74,8 +76,10 @@ def declaration(experiment: str) -> Declaration:
         ConfigError: there is no such experiment, or its code cannot be imported, or contradicts itself.
     """
     if experiment not in _known():
+        hint, valid = nearest(experiment, names()), ", ".join(names())
         raise ConfigError(
-            f"unknown experiment '{experiment}'{nearest(experiment, names())}; valid experiments: {', '.join(names())}",
+            f"unknown experiment '{experiment}'{hint}; valid experiments: {valid}; "
+            "for another one, install its package",
             key="experiment",
         )
     point = _known()[experiment]

@@ -147,11 +147,14 @@ def check_aliases(value: object) -> None:
         if isinstance(part, str) or not isinstance(part, Mapping | Sequence):
             return 1
         if id(part) not in sizes:
-            sizes[id(part)] = math.inf  # so that a value that contains itself is too large
+            sizes[id(part)] = math.inf  # the size of a value that contains itself
             sizes[id(part)] = 1 + sum(map(size, part.values() if isinstance(part, Mapping) else part))
         return sizes[id(part)]
 
-    if size(value) > MOST_VALUES:
+    total = size(value)
+    if total == math.inf:
+        raise ConfigError("an alias (*NAME) stands inside what it names, which is a circle; remove it")
+    if total > MOST_VALUES:
         raise ConfigError(
             f"the aliases (*NAME) stand for more than {MOST_VALUES:,} values, the most allowed; write fewer"
         )

@@ -53,7 +53,7 @@ def cli(
 ) -> int:
     """Compute the metrics of stored runs again, from their final weights.
 
-    Example: python -m jobs.evaluate --where gol=3 -n 5
+    Example: python -m jobs.evaluate --where preset=fast -n 5
     """
     from results_db.query.where import apply
     from results_db.store import open_store

@@ -23,15 +23,22 @@ def canonical_json(config: Mapping[str, Scalar]) -> str:
 
 def planned(config: Mapping[str, Scalar]) -> PlannedRun:
     """The run of a complete config, with the ids of the runs that it builds on."""
-    keys = needs(registry.config_type(str(config["experiment"])))
-    ids = {key: str(config[key]) for key in keys if config[key] and not str(config[key]).startswith(ASSET)}
-    return PlannedRun(run_id(config), config, ids)
+    return PlannedRun(run_id(config), config, needed(config))
+
+
+def needed(config: Mapping[str, Scalar]) -> dict[str, str]:
+    """Config key to the id of the run that a run with this config builds on."""
+    return {key: value for key, value in _needs(config).items() if not value.startswith(ASSET)}
 
 
 def assets(config: Mapping[str, Scalar]) -> list[str]:
-    """The values of a complete config that name files which its run builds on."""
-    values = (str(config[key]) for key in needs(registry.config_type(str(config["experiment"]))))
-    return [value for value in values if value.startswith(ASSET)]
+    """The values of a config that name files which its run builds on."""
+    return [value for value in _needs(config).values() if value.startswith(ASSET)]
+
+
+def _needs(config: Mapping[str, Scalar]) -> dict[str, str]:
+    keys = needs(registry.config_type(str(config["experiment"])))
+    return {key: str(config[key]) for key in keys if config[key]}
 
 
 def run_id(config: Mapping[str, Scalar]) -> str:

@@ -16,6 +16,7 @@ import click
 from typing_extensions import override
 
 from imagination import registry
+from imagination.figures import FigureError
 from imagination.schema import nearest
 from results_db.columns import GATE_COLUMNS, RUN_COLUMNS
 from results_db.contract import State, StoreError
@@ -78,7 +79,7 @@ where_option = click.option(
     "--where",
     metavar="FILTER",
     shell_complete=complete_columns,
-    help="Only those that match, e.g. 'ae=true and channels<=20'.",
+    help="Only those that match, e.g. 'preset=small and seed<5'.",
 )
 """Adds `--where` and the argument `where: str | None`, a filter for `results_db.query.where.mask`."""
 
@@ -151,7 +152,7 @@ class ConsoleGroup(click.Group):
 def run(
     command: click.Command,
     *,
-    errors: tuple[type[Exception], ...] = (StoreError,),
+    errors: tuple[type[Exception], ...] = (StoreError, FigureError),
     args: Sequence[str] | None = None,
 ) -> NoReturn:
     """Run a command and exit with the integer that it returns, else with 0; a user's mistake exits with 2.

@@ -52,6 +52,29 @@ def test_a_launcher_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         choose({"name": "mine"})
 
 
+CIRCLES = [
+    "launcher: &l {setup: [*l]}",
+    "launcher: {setup: &s [module load cuda, *s]}",
+    "base: &b {<<: *b}",
+    "&all\nbase: *all",
+]
+
+
+@pytest.mark.parametrize("text", CIRCLES)
+def test_an_alias_inside_what_it_names_is_a_circle(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(SpecError, match="which is a circle; remove it") as caught:
+        load(tmp_path / "s.yaml")
+    assert len(caught.value.lines) == 1
+
+
+def test_a_circle_in_a_launcher_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGINE_LAUNCHERS", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("setup: &s [module load cuda, *s]\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: an alias .* is a circle"):
+        choose({"name": "mine"})
+
+
 @pytest.mark.timeout(60)
 def test_files_that_include_each_other_are_read_once(tmp_path: Path) -> None:
     """Each of 40 files includes the next two, so there are 10^8 ways to the last."""

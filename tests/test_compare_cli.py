@@ -132,8 +132,8 @@ def test_the_learning_order_for_people(capsys: pytest.CaptureFixture[str], db: S
     said = output(capsys, "compare", "learning_order", "--format", "markdown").splitlines()
     assert said[0] == "learning_order: " + ABOUT["learning_order"]
     assert len(said[0]) <= 110
-    head, _, two, three = [cells(line)[4:] for line in said[2:6]]
-    assert said[-1] == "in every row: spec learning_order; preset fast"
+    head, _, two, three = [cells(line) for line in said[2:6]]
+    assert said[-1] == "in every row: gol 3; model_t 3; ae true; rnn true; spec learning_order; preset fast"
     assert " ".join(head) == "quantity paper paper_runs ours share ratio paper_ratio kept/run verdict"
     leads = ["lead_state2", "5,533", "15", "600 [600, 600]", "0.60 [0.60, 0.60]", "2.00 [2.00, 2.00]"]
     assert two == [*leads, "2.00", "5/5", "reproduced"]

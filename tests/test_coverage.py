@@ -148,10 +148,16 @@ def test_without_a_spec_it_is_of_every_sweep_that_was_launched(folder) -> None:
     store = open_store(str(folder / "a.db"), create=True)
     store.stage(expand(load(path)).runs, sweep=NewSweep("t", load(path).composed))
     store.stage([small()], sweep=NewSweep("old", "{}"))
+    of_a_package = load(path).composed.replace("life_state", "parity")
+    store.stage([small()], sweep=NewSweep("parity", of_a_package))
     store.close()
     said = coverage(folder, "--json", "--where", "sweep != s")
     assert [row["sweep"] for row in said.json] == ["t"]
-    assert said.err.startswith("old: left out")
+    old, parity = said.err.splitlines()
+    assert old == "old: left out, because another version stored its spec; name the spec's file"
+    assert parity.startswith("parity: left out: ")
+    assert "unknown experiment 'parity'" in parity
+    assert parity.endswith("for another one, install its package")
     assert coverage(folder, "t.yaml", "--json").json == coverage(folder, "t", "--json").json == said.json
 
 

@@ -215,7 +215,7 @@ def test_an_unknown_figure_may_be_of_a_package_that_is_not_installed(call: Call)
 
 
 PAPER = """
-from imagination.paper import Effect, Number, Paper, Side, Source
+from imagination.paper import Derived, Effect, Number, Paper, Side, Source
 
 def number(table, quantity="score", **said):
     return Number(table, quantity, {}, 1.0, 3, [Source("s", ["s"])], **said)
@@ -225,6 +225,20 @@ STRANGE = Paper({"strange": [number("strange", "marks")]}, {"strange": "of a met
 TAKEN = Paper({"table1": [number("table1")], "ours": [number("ours")]}, {"table1": "", "ours": "our numbers"})
 EFFECT = Effect("s", Side("more", "seed > 1", "score"), Side("less", "seed <= 1", "score"), 0.5)
 EFFECTS = Paper({"gains": [number("gains", "gain", effect=EFFECT)]}, {"gains": "more minus less"})
+SEEDS = [Number("seeds", "score", cell, 1.0, 3, [Source("s", ["s"])]) for cell in ({}, {"seed": 1}, {"seed": 2})]
+SEEDS = Paper({"seeds": SEEDS}, {"seeds": "all seeds, and each"})
+
+def late(traces):
+    return {"a": Derived(40, 0.4), "b": Derived(10, 0.1)}
+
+def early(traces):
+    return {"c": Derived(3, 0.3), "d": Derived(1, 0.1)}
+
+TIMES = {"a": ("b", "late"), "b": ("a", "late"), "c": ("d", "early"), "d": ("c", "early")}
+TIMES = Paper(
+    {"times": [number("times", n, derived=f"other.code:{f}", beside=b) for n, (b, f) in TIMES.items()]},
+    {"times": "of two functions"},
+)
 """
 
 
@@ -266,6 +280,29 @@ def test_effects_of_any_name(tmp_path: Path, call: Call) -> None:
         "too few pairs",
     )
     assert call("figure", "cells", "gains").returncode == 2
+
+
+def test_the_group_columns_are_those_of_all_numbers(tmp_path: Path, call: Call, site: Path) -> None:
+    install(site, "other", experiments={"other": "numbers='other.code:SEEDS'"}, code=PAPER)
+    add(tmp_path, "other", "other")
+    done = call("compare", "seeds", "--format", "markdown")
+    head, _, *rows = [
+        line.replace(" ", "").split("|")[1:-1] for line in done.stdout.splitlines() if "|" in line
+    ]
+    column = {name: [row[place] for row in rows] for place, name in enumerate(head)}
+    assert column["seed"] == ["", "1", "2"]
+    assert column["kept/run"] == ["2/2", "1/1", "1/1"]
+    assert call("figure", "cells", "seeds").returncode == 0
+
+
+def test_quantities_of_two_functions_of_one_run(tmp_path: Path, call: Call, site: Path) -> None:
+    install(site, "other", experiments={"other": "numbers='other.code:TIMES'"}, code=PAPER)
+    add(tmp_path, "other")
+    rows = json.loads(call("compare", "times", "--json").stdout)
+    assert [(row["quantity"], row["ours"], row["kept"]) for row in rows] == [
+        *(("a", 40, 1), ("b", 10, 1)),
+        *(("c", 3, 1), ("d", 1, 1)),
+    ]
 
 
 def test_without_a_declared_metric_one_must_be_named(tmp_path: Path, call: Call, site: Path) -> None:

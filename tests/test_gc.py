@@ -120,6 +120,7 @@ def empty_store() -> Path:
 
 @given(st.lists(st.tuples(st.sampled_from(RUNS), st.sampled_from(ACTS)), max_size=14))
 @example([(RUN, "start"), (RUN, "lose"), (RUN, "strange")])
+@example([(RUN, "start"), (RUN, "lose"), (RUN, "start")])
 @settings(max_examples=25)
 def test_what_a_run_needs_stays(history: list[tuple[str, str]]) -> None:
     """Whatever happened before: results with their weights, open attempts, checkpoints, and records to be stored."""
@@ -147,14 +148,19 @@ def test_what_a_run_needs_stays(history: list[tuple[str, str]]) -> None:
 
 
 def needed(store: SqlStore, before: set[str], newest: dict[str, Attempt]) -> set[str]:
-    """The files that the runs need, by name: those of open attempts, checkpoints, logs, and what may be requeued."""
+    """The files that the runs need, by name.
+
+    Those of open attempts, logs, what may be requeued, and checkpoints with the artifacts that were left before them.
+    """
     found = {name for name in before if name.startswith("discarded/")}
     for run_id, attempt in newest.items():
         state = store.states([run_id])[run_id]
         (last,) = [one for one in store.attempts(run_id) if one["number"] == attempt.number]
         job = last["job_name"]
         if state is not State.COMPLETED:  # its next attempt continues
-            found |= {name for name in before if re.fullmatch(f"checkpoints/{run_id}.*safetensors", name)}
+            checkpoints = [re.fullmatch(f"checkpoints/({run_id}.*)\\.safetensors", name) for name in before]
+            for one in filter(None, checkpoints):
+                found |= {one[0], f"artifacts/{one[1]}/a.txt"} & before
         if job and (state in ACTIVE or state is State.LOST):
             found |= {name for name in before if name.startswith(f"jobs/{job}")}
         found.add(f"logs/{job}/1_0_log.err" if job else last["log"])
@@ -171,9 +177,10 @@ def test_a_fresh_file_stays(store: SqlStore) -> None:
     age(store)
     assert {one.kind for one in leftovers(store)} == {
         "weights",
-        "artifacts",
         "logs",
     }  # an unknown run may continue and report
+    Files(store.folder).checkpoint(Attempt(RUN, 1, nonce="aa")).unlink()
+    assert {one.kind for one in leftovers(store)} == {"weights", "artifacts", "logs"}
 
 
 def test_a_link_stays(store: SqlStore, tmp_path: Path) -> None:

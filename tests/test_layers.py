@@ -63,7 +63,7 @@ WITHOUT_CODE = "Results are read without the code of an experiment"
         ("slurm/local.py", "import jobs.worker", TORCH),  # through a chain
         ("jobs/entry.py", "def late():\n    from jobs import worker", TORCH),
         ("results_db/query/where.py", "import imagination.life.paper", WITHOUT_CODE),
-        ("results_db/cli/declared.py", "def late():\n    import imagination.life.figures", WITHOUT_CODE),
+        ("results_db/cli/own_commands.py", "def late():\n    import imagination.life.figures", WITHOUT_CODE),
         ("imagination/life/figures.py", "import imagination.life.rules", TORCH),
         ("results_db/store/sql.py", "import jobs.identity", PACKAGES_CONTRACT),
         ("imagination/recorder.py", "import results_db.contract", PACKAGES_CONTRACT),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from imagination import registry
 from imagination.schema import build
 from jobs.evaluate import evaluate
 from jobs.needs import find
-from jobs.pack import Pack
+from jobs.pack import Pack, group
 from results_db.contract import Attempt, RunRecord, State, StoreError
 from results_db.files import Files
 from results_db.spool.records import Spool, Spooled
@@ -97,6 +98,7 @@ def test_a_chain_is_planned_trained_in_order_and_shown_both_ways(folder) -> None
     )
     assert down in shown
     shown = run(RESULTS, "show", source, "--db", "a.db", folder=folder).stdout
+    assert "artifacts\n  note.txt             11 bytes\n  numbers.safetensors  " in shown
     for side, step in sides.items():
         assert (
             f"  source   {step[:10]}  chain_step  COMPLETED\n    {side:<5}  {join[:10]}  chain_join  COMPLETED"
@@ -166,6 +168,9 @@ def test_what_builds_on_a_run_below_its_gate_is_blocked(folder) -> None:
     assert line.removeprefix("s: ") in watched.out
     rows = answer("status", "s.yaml", "--db", "a.db", "--json", folder=folder).json
     assert [row["counts"]["blocked"] for row in rows] == [0, 1, 1, 1]
+    (row,) = answer("status", "--db", "a.db", "--json", folder=folder).json
+    assert row["states"] == {"COMPLETED": 1, "BLOCKED": 3}
+    assert (row["sweep"], row["counts"]["stored"], row["counts"]["blocked"]) == ("s", 1, 3)
     topped = answer("top-up", "s.yaml", "--db", "a.db", folder=folder)
     assert topped.err.splitlines() == [
         line.removeprefix("s: "),
@@ -175,6 +180,26 @@ def test_what_builds_on_a_run_below_its_gate_is_blocked(folder) -> None:
     covered = answer("coverage", "s.yaml", "--db", "a.db", "--json", folder=folder).json
     assert [(row["blocked"], row["top_up"]) for row in covered] == [(0, 0), (1, 0), (1, 0), (1, 0)]
     assert [row["held_back"] for row in covered] == [0, 0, 0, 1]
+
+
+def test_what_builds_on_a_failed_run_is_blocked_until_it_is_trained_again(folder) -> None:
+    code = folder / "site" / "chain" / "runs.py"
+    whole = code.read_text()
+    code.write_text(
+        whole.replace("def source(config, recorder):", "def source(config, recorder):\n    1 / 0")
+    )
+    said = launch(folder)
+    assert said.code == 1
+    assert (said.json["failed"], said.json["blocked"], said.json["to_submit"]) == (1, 3, 0)
+    (line,) = said.json["why_blocked"]
+    assert re.fullmatch(
+        r"3 runs blocked, because run \w{10}, which they need, failed; imagine-sweep retry trains it again",
+        line,
+    )
+    code.write_text(whole)
+    planned = answer("plan", "s.yaml", "--db", "a.db", "--retry-failed", "--json", folder=folder).json
+    assert (planned["blocked"], planned["to_submit"]) == (0, 4)
+    assert launch(folder, "--retry-failed").json["stored"] == 4
 
 
 def test_a_top_up_takes_needed_runs_along(folder) -> None:
@@ -304,7 +329,7 @@ def test_a_file_that_is_missing_or_another_one(folder) -> None:
         # A circle can only be written with an alias that contains itself.
         (
             "experiment: chain_join\nneeds: &n {left: {experiment: chain_step, needs: *n}}\n",
-            "needs: nothing is not a mapping",
+            "s.yaml:2: YAML syntax: *n stands inside &n, which is a circle; remove it",
         ),
     ],
 )
@@ -315,26 +340,61 @@ def test_bad_needs(folder, text: str, said: str) -> None:
     assert said in refused.err
 
 
-def test_a_need_that_the_store_lacks_is_named(folder) -> None:
-    write(folder, f"experiment: chain_step\nbase: {{source: {'ab' * 32}}}\n")
-    said = launch(folder)
-    assert f"s: 1 run blocked, because run {'ab' * 5}, which they need, is not in the store" in said.err
-    assert (said.code, said.json["trained"]) == (1, {})
+def refusal(folder: Path) -> str:
+    """The one line with which `plan`, `launch --dry-run` and `launch` refuse the spec with exit code 2."""
+    commands = (("plan",), ("launch", "--dry-run"), ("launch",))
+    said = [answer(*command, "s.yaml", "--db", "a.db", folder=folder) for command in commands]
+    assert [(one.code, one.out) for one in said] == [(2, "")] * 3
+    (text,) = {one.err for one in said}
+    (line,) = text.splitlines()
+    return line
 
 
-def test_a_file_that_is_named_by_its_digest_and_missing_blocks(folder) -> None:
-    write(folder, f"experiment: chain_step\nbase: {{source: sha256:{'ab' * 32}}}\n")
-    said = launch(folder)
-    assert (
-        f"s: 1 run blocked, because the file {'ab' * 5}, which they need, is missing; name its path"
-        in said.err
+def test_a_need_that_is_nowhere_is_refused(folder) -> None:
+    lacking = "ab" * 32
+    write(folder, f"experiment: chain_step\nbase: {{source: {lacking}}}\n")
+    assert refusal(folder).endswith(
+        f"source: run {lacking[:10]} is not in a.db; give the id of a run that is, or a run's settings under `needs:`"
     )
-    assert (said.code, said.json["trained"]) == (1, {})
+    # Also of a run that is itself needed.
+    step = f"{{experiment: chain_step, source: {lacking}}}"
+    write(folder, f"experiment: chain_join\nneeds:\n  left: {step}\n  right: {step}\n")
+    assert f"source: run {lacking[:10]} is not in a.db" in refusal(folder)
+    # A run that exists, but is not trained yet, only blocks.
+    write(folder, "experiment: chain_source\n")
+    (source,) = expand(load(folder / "s.yaml")).runs
+    with closing(open_store(str(folder / "a.db"), create=True)) as store:
+        store.stage([source])
+    write(folder, f"experiment: chain_step\nbase: {{source: {source.run_id}}}\n")
+    said = launch(folder)
+    assert (said.code, said.json["blocked"]) == (1, 1)
+    assert "is not trained yet; launch it first" in said.err
+
+
+def test_a_file_that_is_named_by_its_digest_is_checked_before_anything_trains(folder) -> None:
     np.save(folder / "numbers.npy", NUMBERS)
     digest = hashlib.sha256((folder / "numbers.npy").read_bytes()).hexdigest()
-    for text in (ASSET.format(digest=digest), f"experiment: chain_step\nbase: {{source: sha256:{digest}}}\n"):
+    by_digest = f"experiment: chain_step\nbase: {{source: sha256:{digest}}}\n"
+    kept = Path("a.files/assets") / digest
+    write(folder, by_digest)
+    assert f"needs: the file {folder / kept} is missing; name its path (asset) under `needs:`" in refusal(
+        folder
+    )
+    for text in (ASSET.format(digest=digest), by_digest):
         write(folder, text)
         assert launch(folder, "seeds=2").json["stored"] == 2
+    (folder / kept).write_bytes(b"torn")
+    # What is stored needs it no more. For other runs, an earlier launch says where to get it.
+    assert launch(folder, "seeds=2").code == 0
+    write(folder, by_digest + "seeds: 3\n")
+    torn = hashlib.sha256(b"torn").hexdigest()
+    assert (
+        f"{kept} is damaged (its digest is {torn}); get it from https://example.org/numbers and name its path"
+        in refusal(folder)
+    )
+    with closing(opened(folder)) as store:
+        assert not store.open_attempts()
+        assert not store.ended_attempts({State.CANCELLED})
 
 
 def test_a_needed_run_of_another_experiment_is_refused(folder) -> None:
@@ -506,6 +566,16 @@ experiment: chain_fit
 needs: {source: {experiment: chain_source}}
 runs: 3
 """
+
+
+def test_runs_that_need_the_same_share_a_pack(folder) -> None:
+    """So that their runner reads it, and passes data through it, once: seeds share a pack, sources do not."""
+    write(folder, "experiment: chain_source\nruns: 2\n")
+    sources = [run.run_id for run in expand(load(folder / "s.yaml")).runs]
+    write(folder, f"experiment: chain_fit\ngrid: {{source: [{', '.join(sources)}]}}\nruns: 3\n")
+    packs = group(in_breadth_first_order(expand(load(folder / "s.yaml"))), size=16)
+    assert [[run.config["seed"] for run in pack.runs] for pack in packs] == [[0, 1, 2]] * 2
+    assert [{run.needs["source"] for run in pack.runs} for pack in packs] == [{source} for source in sources]
 
 
 def test_a_pack_of_the_trainer_builds_on_a_need_and_is_evaluated_with_it(folder) -> None:

@@ -53,6 +53,8 @@ def test_it_is_launched_here_and_tabulated(folder) -> None:
     assert said.code == 0, said.err
     assert said.json["stored"] == 12
     assert len(re.findall(r": done, in .*, accuracy [01]\.\d{4} ", said.err)) == 12
+    head, *_ = run(RESULTS, "table", "--db", "a.db", folder=folder).stdout.splitlines()
+    assert not PAGE.exists() or f"    {head}\n" in PAGE.read_text()
     rows = answer_json(folder, "table", "--group", "bits,width")
     assert {(row["bits"], row["width"]): row["run"] for row in rows} == dict.fromkeys(
         [(3, 4), (3, 16), (4, 4), (4, 16)], 3

@@ -1,5 +1,6 @@
 """The recorder over a real store: checkpoints, the record, refusals."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +18,7 @@ from sweep_helpers import HOPELESS, ME, attempt_states, small
 from imagination.training.memory import is_out_of_memory
 from jobs import checkpoint
 from jobs.recording import RunRecorder
-from results_db.contract import Attempt, Ending, State, StoreError
+from results_db.contract import Artifact, Attempt, Ending, State, StoreError
 from results_db.files import Files, file_name
 from results_db.spool.delivery import Delivery
 from results_db.spool.ingest import ingest
@@ -230,12 +231,18 @@ def test_a_superseded_attempt_changes_nothing(store, superseded, events, end) ->
 
 def test_a_superseded_attempt_leaves_a_stored_result_alone(store, superseded) -> None:
     old, new = superseded
+    old.artifact("note.txt", b"old")
+    new.artifact("note.txt", b"new")
     new.metric("metric", 0.75)
     new.finish("reached", seconds=1, weights=WEIGHTS)
     stored = (store.run(RUN.run_id), files(store))
     old.metric("metric", 0.1)
+    old.artifact("late.txt", b"late")
     old.finish("step_limit", seconds=9, weights=WEIGHTS)
     assert (store.run(RUN.run_id), files(store)) == stored
+    assert store.artifacts(RUN.run_id) == {"note.txt": Artifact(3, hashlib.sha256(b"new").hexdigest())}
+    (left,) = store.folder.glob("artifacts/*/*")
+    assert left == Files(store.folder).artifacts(new.attempt) / "note.txt"
 
 
 def test_a_full_disk_costs_no_training(store, record, monkeypatch) -> None:

@@ -32,7 +32,7 @@ def effect(
 
     Without a KEY, a regression on all config keys in which the runs differ says which of them the metric depends on.
 
-    Example: imagine-results effect ae --where 'gol=3 and model_t=3'
+    Example: imagine-results effect features --where target=board
     """
     from results_db.query import effect as effects
 

@@ -32,7 +32,7 @@ def export(*, folder: Path, kind: str, force: bool, choice: options.Choice) -> N
     runs.csv has a row for each run, with its config and metrics; traces.csv has a row for each traced value;
     samples/RUN.NAME.npz are their samples.
 
-    Example: imagine-results export table3 --where 'gol=3' --format parquet
+    Example: imagine-results export table3 --where 'seed<5' --format parquet
     """
     paths = {name: folder / f"{name}.{kind}" for name in ("runs", "traces")}
     boards = folder / "samples"

@@ -49,8 +49,8 @@ def cells(
         frame = choice.of(store.runs())
         rows = compare(table, frame, store=store, gate=choice.gate)
         kept = kept_values(table, frame, store=store, gate=choice.gate)
-    first = numbers.TABLES[table][0]
-    files.save(metrics.cells(rows, kept, list(first.cell), short=first.short), path)
+    by, short = numbers.cell_keys(table), numbers.TABLES[table][0].short
+    files.save(metrics.cells(rows, kept, by, short=short), path)
     click.echo(str(path))
 
 
@@ -72,7 +72,7 @@ def key(
 
     Without -o the file is KEY.png.
 
-    Example: imagine-results figure key channels --by ae --where gol=3
+    Example: imagine-results figure key layer --by ply --where target=board
     """
     from results_db.columns import check, config_keys
     from results_db.query.gate import completed, passed
@@ -104,7 +104,7 @@ def steps(*, by: str | None, choice: options.Choice, place: options.Place) -> No
 
     Without -o the file is steps.png.
 
-    Example: imagine-results figure steps --by gol,model_t,ae
+    Example: imagine-results figure steps --by experiment,preset
     """
     from results_db.columns import check, config_keys
     from results_db.query.gate import completed, passed
@@ -135,7 +135,7 @@ def packs(*, by: str, choice: options.Choice, place: options.Place) -> None:
 
     Each dot is a stored run that had one attempt. A line joins the medians. Without -o the file is packs.png.
 
-    Example: imagine-results figure packs --by device,channels
+    Example: imagine-results figure packs --by device,preset
     """
     from results_db.columns import check, config_keys
     from results_db.query.packs import with_packs

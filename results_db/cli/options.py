@@ -50,7 +50,7 @@ def complete_tables(_context: click.Context, _param: click.Parameter, incomplete
 gate_option = click.option(
     "--gate",
     metavar="FILTER",
-    help="Keep the runs that match, e.g. 'train_accuracy>=0.95'. [default: the gate of each experiment]",
+    help="Keep the runs that match, e.g. 'METRIC>=0.95'. [default: the gate of each experiment]",
     shell_complete=console.complete_columns,
 )
 """Adds `--gate` and the argument `gate: str | None`."""
@@ -128,7 +128,7 @@ def choice_options(
             "--where",
             required=True,
             metavar="FILTER",
-            help="The runs, e.g. 'lr>1e-2 and ae=true'.",
+            help="The runs, e.g. 'preset=small and seed<5'.",
             shell_complete=console.complete_columns,
         )
         if required

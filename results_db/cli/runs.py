@@ -36,7 +36,7 @@ def runs(
     Tables show the config keys in which the runs differ; JSON and CSV hold everything. `cause` is the error of a
     failed run.
 
-    Example: imagine-results runs --sweep table1 --sort state,-metric -n 20
+    Example: imagine-results runs --sweep table1 --sort state,-seconds -n 20
     """
     import numpy as np
 
@@ -131,7 +131,7 @@ def tag(*, name: str, choice: options.Choice, remove: bool, as_json: bool) -> No
 
     A run may have several tags. `runs` and `show` print them, and the filter tag=NAME chooses by them.
 
-    Example: imagine-results tag final --where 'sweep=table1 and metric>0.9'
+    Example: imagine-results tag final --where 'sweep=table1 and seed<5'
     """
     from results_db.store import labels
 

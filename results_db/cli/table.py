@@ -57,7 +57,7 @@ def table(
     experiments are never mixed. Lines below name the config keys in which the runs of a row differ, and say where a row
     mixes runs of different code.
 
-    Example: imagine-results table --group gol,model_t --where ae=true
+    Example: imagine-results table --group experiment,preset --where 'seed<5'
     """
     from results_db.query.aggregate import INTERVALS, aggregate, grouping, means, measures
     from results_db.query.provenance import with_provenance
@@ -158,7 +158,7 @@ def compare(
         for place, (name, part) in enumerate(found.items()):
             if place:
                 click.echo()
-            by = list(numbers.TABLES[name][0].cell)
+            by = numbers.cell_keys(name)
             sides = {one.quantity: one.side for one in numbers.TABLES[name] if one.side}
             (heading,) = tables.notes([f"{name}: {numbers.ABOUT[name]}"], style=style)[-1:]
             console.say(f"{heading}\n")

@@ -56,13 +56,14 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, gate: str | None =
     """
     rows = []
     numbers = TABLES[table]
-    found: dict[str, Mapping[str, Derived]] = {}
+    derived: dict[str, dict[str, Mapping[str, Derived]]] = {}
     for number in numbers:
         for spec, preset, runs, absent in groups(frame, number, store=store):
             kept = runs[passed(runs, gate=gate)]
             if number.effect:
                 row = _effect(number, number.effect, runs, kept)
             elif number.derived:
+                found = derived.setdefault(number.derived, {})
                 ids = [str(run_id) for run_id in kept["run_id"]]
                 missing = [run_id for run_id in ids if run_id not in found]
                 traces = store.traces_of(missing) if missing else {}

@@ -12,6 +12,7 @@ from imagination import registry
 from imagination.declaration import Declaration
 from imagination.paper import Number, Paper
 from imagination.schema import nearest, require
+from results_db.columns import merged
 from results_db.contract import StoreError
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,11 @@ MEANS = [
     name for name, numbers in TABLES.items() if not any(number.derived or number.effect for number in numbers)
 ]
 """The tables of means of metrics."""
+
+
+def cell_keys(table: str) -> list[str]:
+    """The group columns of a table: the keys of all of its numbers' cells."""
+    return merged(list(number.cell) for number in TABLES[table])
 
 
 def chosen(name: str | None) -> list[str]:

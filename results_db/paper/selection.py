@@ -1,6 +1,6 @@
 """The stored runs with which a number of the paper is compared; for `compare` and `trace`."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,9 +54,10 @@ def groups(frame: pd.DataFrame, number: Number, *, store: Store) -> list[Group]:
     return [Group(source.spec, None, frame.iloc[:0], _absent(fitting, source, members))]
 
 
-def runs_of(frame: pd.DataFrame, number: Number, *, store: Store) -> pd.DataFrame:
-    """The runs of all groups of a number."""
-    return pd.concat([group.runs for group in groups(frame, number, store=store)])
+def runs_of(frame: pd.DataFrame, numbers: Sequence[Number], *, store: Store) -> pd.DataFrame:
+    """The runs of all groups of these numbers, each run once."""
+    found = [group.runs for number in numbers for group in groups(frame, number, store=store)]
+    return pd.concat(found).drop_duplicates("run_id")
 
 
 def others(table: str, frame: pd.DataFrame, *, store: Store) -> pd.DataFrame:
@@ -65,7 +66,7 @@ def others(table: str, frame: pd.DataFrame, *, store: Store) -> pd.DataFrame:
     fitting = [
         _fitting(runs, number)
         for number in TABLES[table]
-        if not number.effect and runs_of(frame, number, store=store).empty
+        if not number.effect and runs_of(frame, [number], store=store).empty
     ]
     return pd.concat([runs.iloc[:0], *fitting]).drop_duplicates("run_id")
 

@@ -26,7 +26,7 @@ from imagination.figures import (
 from results_db.columns import config_keys, merged
 from results_db.contract import Experiment, State, StoreError
 from results_db.paper.compare import compare, kept_values
-from results_db.paper.numbers import ABOUT, MEANS, TABLES
+from results_db.paper.numbers import ABOUT, MEANS, TABLES, cell_keys
 from results_db.paper.selection import runs_of
 from results_db.query.aggregate import records, sort_key
 from results_db.query.gate import completed, passed
@@ -153,7 +153,7 @@ def _pictures(
     for name, rows in tables.items():
         if name in MEANS:
             values = kept_values(name, frame, store=store, gate=gate)
-            drawn = metrics.cells(rows, values, list(TABLES[name][0].cell), short=TABLES[name][0].short)
+            drawn = metrics.cells(rows, values, cell_keys(name), short=TABLES[name][0].short)
             yield _picture(f"{name}: {ABOUT[name]}", drawn)
     yield from _own_pictures(store, kept, own)
     done = completed(frame)
@@ -197,7 +197,7 @@ def _own_pictures(store: SqlStore, kept: pd.DataFrame, own: Sequence[Declaration
         if analysis is not None:
             chosen = _of(kept, own, "analyses", path)
             if analysis.table in TABLES:
-                chosen = runs_of(chosen, TABLES[analysis.table][0], store=store)
+                chosen = runs_of(chosen, TABLES[analysis.table], store=store)
             yield from _drawn(path, partial(_found, analysis, several(store, records(chosen))))
     for path, about in dict.fromkeys(command for one in own for command in one.figures.values()):
         function = registry.load_or_warn(path, check_figure)

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from imagination.intervals import Interval, decimals
-from results_db.paper.numbers import TABLES
+from results_db.paper.numbers import TABLES, cell_keys
 from results_db.report.collect import Report
 from results_db.text import cell_text
 from results_db.views.tables import spread
@@ -41,9 +41,8 @@ class Column:
 
 def columns(table: str, rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     """The columns of a table: those in which some row has a value."""
-    cell = list(TABLES[table][0].cell)
     numbers = ("paper", "ours", "share", "ratio", "kept", "baseline", "ceiling")
-    names = [*cell, "quantity", "preset", *numbers, "sign", "verdict"]
+    names = [*cell_keys(table), "quantity", "preset", *numbers, "sign", "verdict"]
     if TABLES[table][0].effect:
         names.remove("quantity")
     titles = {"kept": "kept/run", "ours": "ours [95%]"}

@@ -115,11 +115,14 @@ class _Needs:
         return attempt in self._records and not self._is_stored(attempt.run_id)
 
     def has_artifact(self, path: Path) -> bool:
-        """As `has_weights`, for the files in an attempt's folder."""
+        """As `has_weights`, for the files in an attempt's folder; or the run may continue from its checkpoint."""
         folder = self._files.folder / "artifacts"
         name = path.relative_to(folder).parts[0]
         attempt = attempt_of(Path(f"{name}.folder"))
-        return attempt is None or self.has_weights(self._files.weights(attempt))
+        if attempt is None or self.has_weights(self._files.weights(attempt)):
+            return True
+        checkpoint = self._files.checkpoint(attempt)
+        return checkpoint.exists() and self.has_checkpoint(checkpoint)
 
     def has_checkpoint(self, path: Path) -> bool:
         """Whether the run may continue from it; nothing reads a damaged one."""

@@ -110,7 +110,7 @@ def comparison(
         shown,
         [*by, *_COMPARED, *sides.values(), *_JUDGED],
         style=style,
-        captioned=("spec", "preset", "quantity"),
+        captioned=(*by, "spec", "preset", "quantity"),
     )
 
 

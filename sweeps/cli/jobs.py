@@ -81,7 +81,7 @@ def cancel(
 
     A job that also trains other runs continues with those. The next launch continues the cancelled runs.
 
-    Example: imagine-sweep cancel table3 --where 'gol=3' --state pending
+    Example: imagine-sweep cancel table3 --where 'seed>9' --state pending
     """
     from slurm.follow import cancel as cancelling
 

@@ -72,7 +72,7 @@ def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 where_option = click.option(
-    "--where", metavar="FILTER", help="Only runs whose config matches, e.g. 'gol=3 and model_t=2'."
+    "--where", metavar="FILTER", help="Only runs whose config matches, e.g. 'preset=small and seed<5'."
 )
 """Adds `--where` and the argument `where: str | None`, a filter for `sweeps.spec.choose.matching`."""
 

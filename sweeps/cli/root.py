@@ -39,7 +39,7 @@ def cli() -> None:
     """From a YAML spec to trained runs in the store.
 
     SPEC is a YAML file, the name of a spec that ships with the package (see `list`), or the name of a launched sweep.
-    Hydra overrides, such as channels=32, channels=20,32 or launcher.cpus_per_task=2, and options follow it, in any
+    Hydra overrides, such as runs=20, lr=1e-3,2e-3 or launcher.cpus_per_task=2, and options follow it, in any
     order.
     EXPERIMENT.KEY=VALUE, such as life_count.preset=paper, changes only the cells of that experiment.
     """
@@ -100,7 +100,7 @@ def plan(
 
     KEY=VALUE sets a key in every cell, KEY=A,B adds an axis, EXPERIMENT.KEY=VALUE changes only that experiment's cells.
 
-    Example: imagine-sweep plan table3 channels=20,32
+    Example: imagine-sweep plan table3 runs=20 --where 'seed<5'
     """
     from sweeps.spec.expand import first_runs
 

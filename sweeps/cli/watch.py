@@ -42,12 +42,13 @@ def status(
     from slurm.follow.changed_code import changed_code
     from slurm.follow.hold import held
     from sweeps.spec.stored import NO_SWEEP
+    from sweeps.status.blocked import sweep_states
     from sweeps.status.cell import count_by_status
 
     active = store.open_attempts()
     rows: list[dict[str, Any]]
     if spec is None and where is None:
-        rows = [{"sweep": name, "states": states} for name, states in store.sweeps().items()]
+        rows = [{"sweep": name, "states": states} for name, states in sweep_states(store).items()]
     else:
         rows, run_ids = _cell_states(store, spec, overrides, where)
         active = [one for one in active if one.attempt.run_id in run_ids]

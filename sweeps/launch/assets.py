@@ -2,15 +2,19 @@
 
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from imagination import registry
-from imagination.schema import ConfigError, RunConfig, build
+from imagination.schema import ASSET, ConfigError, RunConfig, build
+from jobs.identity import assets as named
+from results_db.contract import PlannedRun, Store
 from results_db.files import Files, digest
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
 from sweeps.spec.needs import AssetNeed, Need
+from sweeps.spec.stored import recompose
 
 
 def find(spec: Spec, files: Files) -> dict[str, Path]:
@@ -61,6 +65,32 @@ def check(expansion: Expansion, found: Mapping[str, Path]) -> None:
             except ConfigError as error:
                 named = ", ".join(need.asset for need in assets.values())
                 raise ConfigError(f"needs: {named}: {error}") from None
+
+
+def check_kept(runs: Sequence[PlannedRun], store: Store, *, but: Collection[str]) -> None:
+    """Check that the store's folder has the files that these runs name by their digests alone, undamaged.
+
+    Those that `find` found (`but`) are checked already.
+
+    Raises:
+        ConfigError: one is missing or damaged.
+    """
+    values = {value.removeprefix(ASSET) for run in runs for value in named(run.config)}
+    for sha256 in sorted(values.difference(but)):
+        kept = Files(store.folder).asset(sha256)
+        other = digest(kept)
+        if other != sha256:
+            why = "is missing" if other is None else f"is damaged (its digest is {other})"
+            source = next((need.source for need in _launched(store) if need.sha256 == sha256), "")
+            get = f"get it from {source} and " if source else ""
+            raise ConfigError(f"needs: the file {kept} {why}; {get}name its path (asset) under `needs:`")
+
+
+def _launched(store: Store) -> Iterator[AssetNeed]:
+    """The files that the specs of earlier launches name, the last launch first."""
+    for launch in reversed(store.launches()):
+        with suppress(ValueError):  # another version stored it
+            yield from (need for _, need in _assets(recompose(launch.spec)))
 
 
 def _copy(given: Path, kept: Path) -> None:

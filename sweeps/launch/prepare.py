@@ -205,19 +205,24 @@ def plan_launch(
     """What a launch with these options trains on these machines. Writes nothing. See `dead_runs` for `dead`.
 
     Raises:
-        ConfigError: a file that runs need is missing or another one or does not fit, or a needed run is of another
-            experiment.
+        ConfigError: a file that runs need is missing or another one or does not fit, or a run that runs to be trained
+            need is nowhere or of another experiment.
     """
-    assets.check(expansion, assets.find(spec, Files(store.folder)))
-    check_needs(expansion.runs, store)
+    found = assets.find(spec, Files(store.folder))
+    assets.check(expansion, found)
     queued = {one.attempt.run_id for one in store.open_attempts() if one.job_id}
-    return make_plan(
+    plan = make_plan(
         expansion,
         store,
         dead=dead,
         retry_failed=options.retry_failed,
         waits_for=queued if machines.on_slurm else (),
     )
+    left = {run.run_id for run in plan.to_submit} | plan.blocked.keys()
+    to_train = [run for run in expansion.runs if run.run_id in left]
+    check_needs(to_train, store)
+    assets.check_kept(to_train, store, but=found)
+    return plan
 
 
 def form_packs(

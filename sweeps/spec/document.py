@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
+from typing_extensions import override
 
 from imagination.schema import ConfigError, check_aliases, nearest, plain
 
@@ -76,6 +78,18 @@ class Node:
         return Node(value, self.file, line)
 
 
+class _Constructor(RoundTripConstructor):
+    """Refuses an alias that stands inside what it names. Without this, ruamel puts nothing in its place."""
+
+    @override
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        if node in self.recursive_objects and node not in self.constructed_objects:
+            name = node.anchor
+            problem = f"*{name} stands inside &{name}, which is a circle; remove it"
+            raise MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_object(node, deep)
+
+
 def read(path: Path) -> Node:
     """Reads a YAML 1.2 file: `1e-3` is a number, `no` a word, and a repeated key an error.
 
@@ -92,7 +106,9 @@ def read(path: Path) -> Node:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it; the last one counts
-            value = YAML(typ="rt", pure=True).load(text)
+            yaml = YAML(typ="rt", pure=True)
+            yaml.Constructor = _Constructor
+            value = yaml.load(text)
         check_aliases(value)
         return Node(value, name, 1)
     except MarkedYAMLError as error:

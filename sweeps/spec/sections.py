@@ -278,5 +278,5 @@ def launcher(node: Node) -> dict[str, object]:
 def _plain_value(key: str, node: Node) -> object:
     try:
         return json.loads(json.dumps(node.value, default=str))
-    except (TypeError, ValueError):  # a date as a key, or an anchor that holds itself
-        node.fail(f"launcher.{key}: {plain(node.value)} has a key that is not a word, or holds itself")
+    except (TypeError, ValueError):  # a date as a key, or a number of thousands of digits
+        node.fail(f"launcher.{key}: {plain(node.value)} has a key that is not a word, or too long a number")

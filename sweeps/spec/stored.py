@@ -24,8 +24,8 @@ def sweeps_of(
 ) -> list[tuple[Spec, Expansion]]:
     """The sweep that `find_sweep` finds, or without a name every sweep that was launched into the store.
 
-    A sweep is left out if another one in the store includes it with all of its runs. Sweeps are also left out if this
-    version cannot read their stored spec; `report` is called with a line for each.
+    A sweep is left out if another one in the store includes it with all of its runs. Sweeps are also left out if their
+    stored spec cannot be read here, as without the package of its experiment; `report` is called with a line for each.
     """
     if name is not None:
         return [find_sweep(store, name, overrides, report=report)]
@@ -34,8 +34,10 @@ def sweeps_of(
         try:
             spec = _united(texts)
             sweeps.append((spec, expand(spec)))
-        except (ValueError, SpecError, ConfigError):
+        except ValueError:
             report(f"{launched}: left out, because another version stored its spec; name the spec's file")
+        except (SpecError, ConfigError) as error:
+            report(f"{launched}: left out: {str(error).splitlines()[0]}")
     return [found for found in sweeps if not any(_includes(other, found) for other in sweeps)]
 
 

@@ -5,13 +5,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from imagination import registry
-from imagination.schema import ASSET, ConfigError, fitting
-from jobs.identity import assets
+from imagination.schema import ASSET, ConfigError, fitting, needs
+from jobs.identity import assets, needed
+from results_db.columns import names_in
 from results_db.contract import ACTIVE, FAILURES, PlannedRun, State, Store
 from results_db.files import Files
 from results_db.text import counted, short
 from sweeps.spec.expand import depths_of
-from sweeps.status.cell import NEW, open_statuses, status_of
+from sweeps.status.cell import BLOCKED, NEW, open_statuses, status_of
 
 
 def blocked(
@@ -51,6 +52,22 @@ def blocked(
     return {run_id: why for run_id, why in reasons.items() if run_id in waiting}
 
 
+def sweep_states(store: Store) -> dict[str, Counter[str]]:
+    """Of each launched sweep, its runs by state; `BLOCKED` for those that the next launch would leave out."""
+    counts = {
+        name: Counter({str(state): count for state, count in states.items()})
+        for name, states in store.sweeps().items()
+    }
+    rows = _with_needs(store)
+    runs = [PlannedRun(row["run_id"], row, needed(row)) for row in rows]
+    stopped = blocked(runs, {row["run_id"]: State(row["state"]) for row in rows}, store)
+    for row in rows:
+        for name in names_in(row["sweep"]) if row["run_id"] in stopped else ():
+            counts[name].subtract([row["state"]])
+            counts[name][BLOCKED] += 1
+    return {name: +states for name, states in counts.items()}
+
+
 def lines(runs: Mapping[str, str]) -> list[str]:
     """One line for each reason."""
     return [
@@ -59,17 +76,22 @@ def lines(runs: Mapping[str, str]) -> list[str]:
 
 
 def check_needs(runs: Sequence[PlannedRun], store: Store) -> None:
-    """Check that the needed runs that a spec names by their ids are of experiments that fit.
+    """Check that the needed runs that a spec names by their ids exist, and are of experiments that fit.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: one does not exist, or does not fit.
     """
     planned = {run.run_id for run in runs}
     named = [(run, key, need) for run in runs for key, need in run.needs.items() if need not in planned]
     found = _rows({need for *_, need in named}, store) if named else {}
     for run, key, need in named:
         fits = fitting(registry.config_type(str(run.config["experiment"])), key)
-        if need in found and found[need]["experiment"] not in fits:
+        if need not in found:
+            raise ConfigError(
+                f"{key}: run {short(need)} is not in {store.display_url}; give the id of a run that is, "
+                "or a run's settings under `needs:`"
+            )
+        if found[need]["experiment"] not in fits:
             raise ConfigError(
                 f"{key}: run {short(need)} is of {found[need]['experiment']}; give a run of {' or '.join(fits)}"
             )
@@ -101,6 +123,21 @@ def _unmet(needed: Collection[str], store: Store, *, waits_for: Collection[str] 
         if why is not None:
             found[run_id] = f"run {short(run_id)}, which they need, {why}"
     return found
+
+
+def _with_needs(store: Store) -> list[dict[str, Any]]:
+    """The store's runs of installed experiments whose configs name needs: what identifies them, and these keys."""
+    there = store.experiments().keys()
+    keys = {one.name: needs(one.config) for one in registry.declarations() if one.name in there}
+    named = {name for each in keys.values() for name in each}
+    if not named:
+        return []
+    import numpy as np  # not for --help
+
+    frame = store.frame()
+    building = [name for name, each in keys.items() if each]
+    found = frame[np.isin(frame["experiment"].astype(str), building)]
+    return found.records(["run_id", "experiment", "state", "sweep", *named])
 
 
 def _rows(run_ids: Collection[str], store: Store) -> dict[str, dict[str, Any]]:

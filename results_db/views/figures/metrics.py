@@ -33,7 +33,7 @@ def cells(
         by: the table's group columns.
         short: those whose values alone name a row, as in 3/2.
     """
-    shared = {key for key in (*by, "quantity", "preset") if len({row[key] for row in rows} - {None}) <= 1}
+    shared = {key for key in (*by, "quantity", "preset") if len({row.get(key) for row in rows} - {None}) <= 1}
     with rc_context(STYLE):
         figure = Figure(figsize=(1.5 * COLUMN, _PER_ROW * len(rows) + _MARGIN), layout="constrained")
         axes = figure.subplots()
@@ -59,7 +59,7 @@ def cells(
 
 
 def _row_label(row: Row, by: Sequence[str], shared: set[str], short: Sequence[str]) -> str:
-    parts = ["/".join(cell_text(row[key]) for key in short)] if short else []
+    parts = ["/".join(cell_text(row.get(key)) for key in short)] if short else []
     parts += [
         f"{key} {cell_text(row[key])}"
         for key in (*by, "quantity", "preset")
