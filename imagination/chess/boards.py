@@ -84,6 +84,12 @@ def turned(classes: Rows) -> Rows:
     return np.where(upside_down == 0, 0, (upside_down + 5) % 12 + 1).astype(np.uint8)
 
 
+def filled(before: Rows, after: Rows) -> NDArray[np.bool_]:
+    """The squares `[..., 64]` where a piece has arrived. Neither the board before nor an empty one is right there."""
+    found: NDArray[np.bool_] = (before != after) & (after != 0)
+    return found
+
+
 @cache
 def _directions() -> dict[tuple[int, int, str], int]:
     """The planes of a convolutional policy by files and ranks of a move, and its promotion.

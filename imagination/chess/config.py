@@ -104,7 +104,7 @@ class FrozenConfig(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig(FrozenConfig):
-    """A closed-form probe of one layer. Runs of one layer share a pack, and the network's forward pass.
+    """A closed-form probe of one layer. Runs on one network share a pack, and its forward pass.
 
     Attributes:
         layer: the layer that it reads: 0 is the first convolution, k the block k.
@@ -121,7 +121,7 @@ class ProbeConfig(FrozenConfig):
     """
 
     experiment: str = setting("chess_probe", choices=("chess_probe",))
-    layer: int = setting(0, low=0, high=100)
+    layer: int = setting(0, low=0, high=100, packs=True)
     features: str = setting("trained", choices=("trained", "random", "input"))
     target: str = setting("from", choices=("from", "to", "board", "lens", "tuned", "cause"), packs=True)
     ply: int = setting(1, low=1, high=3, packs=True)
