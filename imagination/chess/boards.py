@@ -90,6 +90,13 @@ def filled(before: Rows, after: Rows) -> NDArray[np.bool_]:
     return found
 
 
+def usual(squares: Rows) -> Rows:
+    """The most frequent class of each square, `[64]`, in boards `[N, 64]`."""
+    counts = (squares[..., None] == np.arange(CLASSES, dtype=np.uint8)).sum(0)
+    found: Rows = counts.argmax(1).astype(np.uint8)
+    return found
+
+
 @cache
 def _directions() -> dict[tuple[int, int, str], int]:
     """The planes of a convolutional policy by files and ranks of a move, and its promotion.

@@ -190,6 +190,14 @@ class DecoderConfig(FrozenConfig):
         return self.max_steps
 
     @override
+    def check_blocks(self, blocks: int) -> None:
+        require(
+            blocks > 1,
+            "network: its only block is its last one; give a network with layers between the first and the last",
+            keys=("network",),
+        )
+
+    @override
     def check(self) -> None:
         if self.fen:
             from imagination.chess.boards import parse

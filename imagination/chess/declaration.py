@@ -94,15 +94,18 @@ DECODER = Declaration(
     config=DecoderConfig,
     presets=DECODER_PRESETS,
     cells=("adversary",),
-    shown=("present", "changed_1", "squares_1", "copy_1"),
+    shown=("filled_1", "filled_usual_1", "filled_last_1", "squares_1", "copy_1"),
     metrics={
         "present": "share of right squares of the present board, decoded from the first layer",
+        "best_layer": "the layer between the first and the last that is best on learned positions",
         **{
             name.format(ply): line.format(ply)
             for ply in (1, 2, 3)
             for name, line in {
-                "changed_{}": "share of right squares among those that ply {} has changed, at the best later layer",
-                "squares_{}": "share of right squares of the board after ply {}, at the best later layer",
+                "filled_{}": "right squares among those where a piece has arrived after ply {}, at `best_layer`",
+                "filled_usual_{}": "the same for the board of each square's most frequent class after ply {}",
+                "filled_last_{}": "the same at the last layer, which is trained on the board after the move",
+                "squares_{}": "share of right squares of the board after ply {}, at `best_layer`",
                 "copy_{}": "the share of right squares that repeating the present board has after ply {}",
             }.items()
         },

@@ -127,6 +127,18 @@ def frozen(needed: Needed, *, device: torch.device, random: int | None = None) -
     return _channels_last(network.to(device))
 
 
+def policy(network: Network, rows: boards.Rows) -> tuple[Tensor, Tensor]:
+    """The logits of the moves `[N, 1858]` and the expected scores `[N]`, on the CPU."""
+    moves, scores = [], []
+    with torch.no_grad():
+        for planes in network.batches(rows):
+            logits, values = network(planes)
+            moves.append(logits.cpu())
+            win, draw, _ = values.softmax(1).cpu().unbind(1)
+            scores.append(win + draw / 2)
+    return torch.cat(moves), torch.cat(scores)
+
+
 def _channels_last(network: Network) -> Network:
     """The network with its kernels in the order that convolutions are fastest with."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
