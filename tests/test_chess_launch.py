@@ -6,17 +6,22 @@ import os
 import shutil
 import sys
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import leela_helpers
 import numpy as np
 import pytest
-from chess_helpers import needs_stockfish
+from chess_helpers import config_of, needs_stockfish
 from slurm_helpers import launch as launch_on_slurm
 from slurm_helpers import wait_for_states
 from sweep_helpers import RESULTS, answer, opened, run
 
-from results_db.contract import State
+from imagination.schema import ConfigError
+from jobs.identity import run_id
+from jobs.pack import Pack
+from results_db.contract import PlannedRun, State
+from sweeps.launch.local import _check_machine
 from sweeps.spec.load import expand_spec
 
 SPEC = Path(__file__).with_name("chess_tiny.yaml")
@@ -145,11 +150,39 @@ def test_without_stockfish_the_launch_says_how_to_install_it(tmp_path, monkeypat
     assert "sudo apt-get install stockfish" in said.err
 
 
-def test_without_the_package_chess_the_launch_names_it(tmp_path, monkeypatch) -> None:
+@needs_stockfish
+def test_another_stockfish_ends_the_launch_before_anything_trains(tmp_path) -> None:
+    text = SPEC.read_text().replace(
+        "chess_positions, preset: tiny", "chess_positions, stockfish: '9.9', preset: tiny"
+    )
+    (tmp_path / "s.yaml").write_text(text)
+    said = launch(tmp_path, "s.yaml")
+    assert said.code == 2
+    (line,) = said.err.splitlines()
+    assert line.startswith("imagine-sweep: error: stockfish: 9.9 is not the version here, Stockfish ")
+    with closing(opened(tmp_path)) as store:
+        assert len(store.runs()) == 0
+
+
+@pytest.mark.parametrize("experiment", ["chess_positions", "chess_network", "chess_probe", "chess_decoder"])
+def test_without_the_package_chess_no_experiment_of_chess_is_ready(monkeypatch, experiment) -> None:
+    without_chess(monkeypatch)
+    config = asdict(config_of(experiment))
+    with pytest.raises(
+        ConfigError, match=f"experiment '{experiment}' needs a package .* here, chess; install"
+    ):
+        _check_machine([Pack((PlannedRun(run_id(config), config),))])
+
+
+def without_chess(monkeypatch) -> None:
     for name in [name for name in sys.modules if name.startswith(("chess", "imagination.chess."))]:
-        if not name.endswith(("config", "declaration")):
+        if not name.endswith(("config", "declaration", "chess_helpers")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "chess", None)
+
+
+def test_without_the_package_chess_the_launch_names_it(tmp_path, monkeypatch) -> None:
+    without_chess(monkeypatch)
     shutil.copy(SPEC, tmp_path)
     said = launch(tmp_path, "chess_tiny.yaml")
     assert said.code == 2

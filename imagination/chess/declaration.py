@@ -33,6 +33,9 @@ _PICTURES: dict[str, Any] = {
     },
 }
 
+_READY = "imagination.chess.stockfish:check"
+"""All chess runs need the package `chess`, which this imports; those that play games need Stockfish, too."""
+
 POSITIONS = Declaration(
     name="chess_positions",
     config=PositionsConfig,
@@ -45,7 +48,7 @@ POSITIONS = Declaration(
         "repeated": "share of the held-out positions that also occur in the other games",
     },
     function="imagination.chess.positions:run",
-    ready="imagination.chess.stockfish:check",
+    ready=_READY,
 )
 
 NETWORK = Declaration(
@@ -62,6 +65,7 @@ NETWORK = Declaration(
     },
     gate=Gate("policy_accuracy", 0.30),
     function="imagination.chess.training:run",
+    ready=_READY,
 )
 
 PROBE = Declaration(
@@ -84,6 +88,7 @@ PROBE = Declaration(
         "flips_random": "the same with random directions of equal length",
     },
     runner="imagination.chess.probe:RUNNER",
+    ready=_READY,
     numbers="imagination.chess.paper:PAPER",
     **_PICTURES,
     pack=200,
@@ -112,6 +117,7 @@ DECODER = Declaration(
         "steps": "training steps when the run ended",
     },
     function="imagination.chess.decoder:run",
+    ready=_READY,
     numbers="imagination.chess.paper:PAPER",
     **_PICTURES,
 )
