@@ -123,14 +123,15 @@ def test_a_network_of_leela_is_probed(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "cut", "why"),
+    ("layer", "cut", "shapes", "why"),
     [
-        (2, 100, "needs: net.pb.gz: network: the file is no whole gzip file"),
-        (3, 0, "layer: 3 is beyond the network's last block, 2"),
+        (2, 100, {}, "needs: net.pb.gz: network: the file is no whole gzip file"),
+        (2, 0, {"input.means": None}, "needs: net.pb.gz: network: the file is damaged, or lacks parts"),
+        (3, 0, {}, "layer: 3 is beyond the network's last block, 2"),
     ],
 )
-def test_a_file_that_does_not_fit_ends_the_launch(tmp_path, layer, cut, why) -> None:
-    data, _ = leela_helpers.network(np.random.default_rng(0))
+def test_a_file_that_does_not_fit_ends_the_launch(tmp_path, layer, cut, shapes, why) -> None:
+    data, _ = leela_helpers.network(np.random.default_rng(0), shapes=shapes)
     said = leela(tmp_path, data[: len(data) - cut], layer=layer)
     assert said.code == 2
     (line,) = said.err.splitlines()

@@ -29,6 +29,9 @@ PLANES = 18
 LEELA_PLANES = 112
 """Those of Leela's networks: 8 boards of 13 planes, then 8 of castling, colour, clock, zeros and ones."""
 
+POLICY_PLANES = 80
+"""Planes of the policy's last convolution; the moves are in the first 73."""
+
 _RIGHTS = (chess.BB_A1, chess.BB_H1, chess.BB_A8, chess.BB_H8)
 _PROMOTIONS = {chess.QUEEN: "q", chess.ROOK: "r", chess.BISHOP: "b"}  # a knight is the move without a letter
 

@@ -13,8 +13,6 @@ from imagination.chess import boards, leela
 from imagination.chess.config import NetworkConfig
 from imagination.runner import Needed
 
-POLICY_PLANES = 80
-"""Planes of the policy's last convolution; the moves are in the first 73."""
 AT_ONCE = 512
 """Positions that are evaluated in one forward pass."""
 VALUE_PLANES, VALUE_WIDTH = 32, 128
@@ -59,7 +57,7 @@ class Network(nn.Module):
         self.input = _convolution(planes, filters)
         self.blocks = nn.ModuleList(Block(filters, squeeze) for _ in range(blocks))
         self.policy1 = _convolution(filters, filters)
-        self.policy = nn.Conv2d(filters, POLICY_PLANES, 3, padding=1)
+        self.policy = nn.Conv2d(filters, boards.POLICY_PLANES, 3, padding=1)
         self.value = _convolution(filters, value_planes, kernel=1)
         self.value1, self.value2 = nn.Linear(64 * value_planes, value_width), nn.Linear(value_width, values)
         self.register_buffer("places", torch.from_numpy(boards.policy_map()), persistent=False)
