@@ -39,8 +39,8 @@ def test_the_chain_is_trained_from_an_empty_store_and_tabulated(tmp_path) -> Non
     said = launch(tmp_path, "chess_tiny.yaml")
     assert said.code == 0, said.err
     assert (
-        said.json["stored"] == 2 + 8 * 2 * 2
-    )  # positions, network; eight cells at two layers with two seeds
+        said.json["stored"] == 1 + 2 + 8 * 2 * 2
+    )  # positions, two networks; eight cells at two layers with two seeds
     table = run(
         RESULTS, "table", "--db", "a.db", "--json", "--group", "target,layer,shuffled", folder=tmp_path
     )
@@ -49,12 +49,13 @@ def test_the_chain_is_trained_from_an_empty_store_and_tabulated(tmp_path) -> Non
     with closing(opened(tmp_path)) as store:
         frame = store.runs().set_index("run_id")
         probes = frame[frame["experiment"] == "chess_probe"]
-        # Runs of one layer share a pack, so they share a job's log and begin together.
-        begun = {
-            (layer, features): len({store.attempts(each)[-1]["process"] for each in group.index})
-            for (layer, features), group in probes.groupby(["layer", "features"])
+        # Runs on one network share a pack, so one process trains them; those of random weights have their own.
+        packs = {
+            key: len({store.attempts(each)[-1]["process"] for each in group.index})
+            for key, group in probes.groupby(["network", "features"])
         }
-        assert set(begun.values()) == {1}
+    assert set(packs.values()) == {1}
+    assert len(packs) == 4
     lens = probes[(probes["target"] == "lens") & (probes["layer"] == 2)]
     assert (lens["agreement"] == 1).all()  # the last layer's lens is the network
     board = probes[probes["target"] == "board"]
@@ -78,12 +79,12 @@ def paper(folder: Path) -> Path:
     return folder / "paper.yaml"
 
 
-def test_the_shipped_specs_build_on_the_same_network() -> None:
+def test_the_shipped_specs_build_on_the_same_networks() -> None:
     ids = [
         {one.run_id for one in expand_spec(name, ())[1].runs if one.config["experiment"] != experiment}
         for name, experiment in (("chess", "chess_probe"), ("chess_paper", "chess_decoder"))
     ]
-    assert len(ids[0]) == 2
+    assert len(ids[0]) == 1 + 5  # positions, five networks
     assert ids[0] == ids[1]
 
 
@@ -194,7 +195,7 @@ def test_without_the_package_chess_the_launch_names_it(tmp_path, monkeypatch) ->
 @needs_stockfish
 def test_the_chain_is_trained_on_slurm(slurm, tmp_path) -> None:
     (tmp_path / "s.yaml").write_text(SPEC.read_text() + "launcher: {cpus_per_task: 1}\n")
-    assert launch_on_slurm(tmp_path).json["submitted"] == 34
+    assert launch_on_slurm(tmp_path).json["submitted"] == 35
     wait_for_states(tmp_path, State.COMPLETED)
     with closing(opened(tmp_path)) as store:
-        assert len(store.runs()) == 34
+        assert len(store.runs()) == 35
