@@ -80,7 +80,7 @@ PROBE = Declaration(
         "filled_usual": "the same for the board of each square's most frequent class",
         "successor": "board, ply 1: how often the board after Stockfish's move is the nearest of all legal ones",
         "successor_mrr": "the mean reciprocal rank of that board",
-        "chance": "the successor of a random choice",
+        "chance": "the same for a random legal move; also beside lens and tuned",
         "chance_mrr": "the mean reciprocal rank of a random order",
         "agreement": "lens, tuned: share of positions where the move is the network's own",
         "flips": "cause: how often the network chooses another move when the layer is moved towards that move",

@@ -233,6 +233,7 @@ class Probes:
         return {
             "probe_accuracy": _share(found == self._games.played),
             "agreement": _share(found == self._games.chosen),
+            "chance": _mean((1 / self._games.legal.sum(1)).tolist()),
         }
 
     def _tuned(self, features: Tensor) -> Tensor:
