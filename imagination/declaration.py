@@ -69,7 +69,7 @@ class Declaration:
         gate: which completed runs are kept; None: all of them.
         runner: a `imagination.runner.Runner`, which trains packs of runs.
         function: instead of a runner, a function of one run: `run(config, recorder)`, see `imagination.function`.
-        ready: a function without arguments that raises ConfigError if this machine lacks something that its runs use.
+        ready: a function of the configs of runs that raises ConfigError if this machine lacks something that they use.
         pack: how many runs train in one pack at least, if the user gives no number; above 1 for a runner whose runs
             share work.
         progress: a function of the progress values of a run that gives the text which displays of running runs show;

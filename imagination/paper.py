@@ -15,9 +15,10 @@ class Number:
         table: the table that it is in, a name in `Paper.tables`.
         quantity: the metric whose mean it is, or a name for what is `derived` or for an `effect`.
         cell: the group columns of its runs, with their values; of an effect its row's labels.
-        value: the number.
+        value: the number; None where the paper gives none, and `words` say what it found.
         runs: the number of its runs; null where the paper does not say.
         sources: where its runs come from; the first is the one to launch.
+        words: what stands in place of a value. Our mean is then compared with the best of the `baselines`.
         where: a filter that its runs must match, in the language of `--where`.
         alike: config keys that do not matter to it; of runs that differ only in these, one counts.
         derived: for a quantity that is no metric: a function of a run's traces, as `module:name`, that gives a mapping
@@ -34,9 +35,10 @@ class Number:
     table: str
     quantity: str
     cell: Mapping[str, Scalar]
-    value: float
+    value: float | None
     runs: int | None
     sources: "Sequence[Source]" = ()
+    words: str = ""
     where: str = ""
     alike: Sequence[str] = ()
     derived: str = ""
@@ -122,6 +124,8 @@ class Paper:
                 if not number.effect:
                     strange = [key for key in number.cell if key not in keys]
                     _require(not strange, f"{of} has the cell key {', '.join(strange)}, which no config has")
+                judged = number.value is not None or (number.words and number.baselines)
+                _require(judged, f"{of} has neither a value nor words and baselines")
                 if number.derived:
                     alike = [one for one in numbers if one.derived == number.derived]
                     beside = [one for one in alike if one.quantity == number.beside]

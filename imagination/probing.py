@@ -1,18 +1,23 @@
-"""What linear probes of a frozen network share: its activations, and least squares in closed form."""
+"""What linear probes of a frozen network share: least squares in closed form, the deal of groups, and ranks."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+PENALTIES = (1e-2, 1e-1, 1.0, 10.0)
 """Ridge penalties to choose from, in units of the features' mean variance times their number of samples."""
 
 CHECKED = 0.1
 """Share of the learned samples on which a probe's penalty is chosen."""
+
+AT_ONCE = 1024
+"""Samples whose features are read at once."""
+
+Read = Callable[[Tensor], Tensor]
+"""Gives the values `[B, D]` of some samples, from their indices `[B]`. A sample may have several rows."""
 
 
 @dataclass(frozen=True)
@@ -34,71 +39,125 @@ class Linear:
         return (features - self.mean) @ self.weights + self.bias
 
 
-class Ridge:
-    """Least squares with a penalty on these features `[N, D]`. One factorisation serves any number of targets."""
+@dataclass(frozen=True)
+class Asked:
+    """What one map is fitted to.
 
-    def __init__(self, features: Tensor) -> None:
-        self._mean = features.mean(0)
-        self._centred = features - self._mean
-        gram = self._centred.T @ self._centred
-        unit = torch.eye(len(gram), device=gram.device) * gram.diagonal().mean().clamp(min=1e-12)
-        self._factors = [torch.linalg.cholesky(gram + penalty * unit) for penalty in PENALTIES]
+    Attributes:
+        targets: the targets `[B, K]`.
+        score: tells how good a map is; of the maps by penalty, the one with the highest score is taken.
+    """
 
-    def fit(self, targets: Tensor, *, score: Callable[[Linear], float]) -> Linear:
-        """The map to these targets `[N, K]` with the penalty whose map has the highest score."""
-        bias = targets.mean(0)
-        products = self._centred.T @ (targets - bias)
-        maps = (Linear(self._mean, torch.cholesky_solve(products, factor), bias) for factor in self._factors)
-        return max(maps, key=score)
+    targets: Read
+    score: Callable[[Linear], float]
+
+
+def ridge(features: Read, asked: Sequence[Asked], *, fit: Tensor) -> list[Linear]:
+    """Least squares with a penalty, for everything that is asked of these features.
+
+    The samples are read in batches. One factorisation per penalty serves everything asked, and what else is asked
+    changes no map. The normal equations are summed and solved in float64.
+
+    Args:
+        features: the features `[B, D]`.
+        asked: what is asked of them.
+        fit: the indices of the samples.
+    """
+    mean, gram, products, biases = _normal_equations(features, [one.targets for one in asked], fit=fit)
+    unit = gram.diagonal().mean().clamp(min=1e-12)
+    best: list[tuple[float, Linear] | None] = [None] * len(asked)
+    for penalty in PENALTIES:
+        penalised = gram.clone()
+        penalised.diagonal().add_(penalty * unit)
+        factor = torch.linalg.cholesky(penalised)
+        for place, one in enumerate(asked):
+            weights = torch.cholesky_solve(products[place], factor)
+            found = Linear(*(part.float() for part in (mean, weights, biases[place])))
+            score = one.score(found)
+            before = best[place]
+            if before is None or score > before[0]:
+                best[place] = score, found
+    return [found for _, found in filter(None, best)]
+
+
+def _normal_equations(
+    features: Read, targets: Sequence[Read], *, fit: Tensor
+) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+    """The features' mean, their Gram matrix about it, its right-hand sides, and the means of the targets."""
+    mean = _mean(features, fit)
+    biases = [_mean(read, fit) for read in targets]
+    gram = mean.new_zeros(len(mean), len(mean))
+    products = [mean.new_zeros(len(mean), len(bias)) for bias in biases]
+    for part in fit.split(AT_ONCE):
+        centred = (features(part) - mean).float()  # so that nothing large cancels in the products
+        gram += centred.T @ centred
+        for read, bias, product in zip(targets, biases, products, strict=True):
+            product.add_(centred.T @ (read(part) - bias).float())
+    return mean, gram, products, biases
+
+
+def _mean(read: Read, samples: Tensor) -> Tensor:
+    parts = [read(part) for part in samples.split(AT_ONCE)]
+    return torch.stack([part.double().sum(0) for part in parts]).sum(0) / sum(map(len, parts))
 
 
 class Deal:
-    """Samples `[N, D]` that are dealt, in whole groups, to fitting, to choosing the penalty, and to the test.
+    """Samples that are dealt, in whole groups, to fitting, to choosing the penalty, and to the test.
 
     Attributes:
         fit, check, test: indices of the samples.
     """
 
-    def __init__(self, features: Tensor, groups: Tensor, *, share: float, seed: int) -> None:
-        self.features, self._seed = features, seed
+    def __init__(self, groups: Tensor, *, share: float, seed: int) -> None:
+        self._seed = seed
         self.fit, self.check, self.test = split(
             groups, seed=seed, shares=((1 - CHECKED) * share, CHECKED * share)
         )
 
-    @cached_property
-    def _ridge(self) -> Ridge:
-        return Ridge(self.features[self.fit])
+    def classifiers(self, features: Read, questions: "Sequence[Question]") -> list[Linear]:
+        """A probe for each question, by least squares on a one-hot code of the right answers."""
+        checked = features(self.check)
 
-    def classifier(self, right: Tensor, classes: int, *, shuffled: bool = False) -> Linear:
-        """The probe of these classes, int64 `[N, ...]`, by least squares on a one-hot code of them.
+        def asked(question: Question) -> Asked:
+            right = self._shuffled(question.right) if question.shuffled else question.right
+            wanted = right[self.check]
 
-        Args:
-            right: the classes.
-            classes: how many there are.
-            shuffled: whether it learns them in a random order, so that it can know nothing.
-        """
-        if shuffled:
-            learned = torch.cat([self.fit, self.check])
-            order = torch.randperm(len(learned), generator=torch.Generator().manual_seed(self._seed))
-            right = right.clone()
-            right[learned] = right[learned[order]]
-        targets = F.one_hot(right[self.fit], classes).flatten(1).float().to(self.features.device)
-        features, wanted = self.features[self.check], right[self.check]
+            def targets(part: Tensor) -> Tensor:
+                return F.one_hot(right[part], question.classes).flatten(1).to(checked)
 
-        def score(probe: Linear) -> float:
-            return (self.scores(probe, features, wanted).argmax(-1) == wanted).double().mean().item()
+            def score(probe: Linear) -> float:
+                found = question.scores(probe, checked).argmax(-1)
+                return (found == wanted).double().mean().item()
 
-        return self._ridge.fit(targets, score=score)
+            return Asked(targets, score)
 
-    def scores(self, probe: Linear, features: Tensor, like: Tensor) -> Tensor:
-        """A classifier's scores on the CPU, of the shape of these classes and one more axis."""
-        return probe(features).reshape(*like.shape, -1).cpu()
+        return ridge(features, [asked(question) for question in questions], fit=self.fit)
+
+    def _shuffled(self, right: Tensor) -> Tensor:
+        learned = torch.cat([self.fit, self.check])
+        order = torch.randperm(len(learned), generator=torch.Generator().manual_seed(self._seed))
+        found = right.clone()
+        found[learned] = right[learned[order]]
+        return found
 
 
-def frozen(batches: Iterable[Tensor]) -> Tensor:
-    """The activations `[N, D]` of a frozen network, from those of its batches, each `[B, ...]`."""
-    with torch.no_grad():
-        return torch.cat([batch.flatten(1) for batch in batches])
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One or several choices between classes that a probe makes for each sample.
+
+    Attributes:
+        right: the right classes, int64 `[N]` or `[N, choices]`.
+        classes: how many classes there are.
+        shuffled: whether a probe learns them in a random order, so that it can know nothing.
+    """
+
+    right: Tensor
+    classes: int
+    shuffled: bool = False
+
+    def scores(self, probe: Linear, features: Tensor) -> Tensor:
+        """The probe's score of each class on the CPU, `[B, classes]` or `[B, choices, classes]`."""
+        return probe(features).reshape(len(features), *self.right.shape[1:], self.classes).cpu()
 
 
 def split(groups: Tensor, *, seed: int, shares: tuple[float, ...]) -> list[Tensor]:
@@ -124,5 +183,12 @@ def split(groups: Tensor, *, seed: int, shares: tuple[float, ...]) -> list[Tenso
 
 
 def reciprocal_rank(scores: Tensor, right: int) -> float:
-    """1 divided by the rank of the right candidate among all scores `[C]`."""
-    return 1 / (1 + int((scores > scores[right]).sum()))
+    """1 divided by the rank of the right candidate among all scores `[C]`, 1 for the highest.
+
+    Equal scores share the mean of their ranks. A score that is NaN ranks last.
+    """
+    known = scores.nan_to_num(-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    if scores[right].isnan():
+        return 1 / len(scores)
+    above, equal = (int(found.sum()) for found in (known > known[right], known == known[right]))
+    return 1 / (above + (equal + 1) / 2)

@@ -37,11 +37,17 @@ def layer(at, values):
     return message(at, fields + message(3, steps.tobytes())), found.reshape(values.shape)
 
 
-def network(rng, *, blocks=2, filters=6, squeeze=3, value_planes=4, value_width=5, **formats):
-    """The content of a file with a random network, and its arrays by name as they are stored."""
+def network(rng, *, blocks=2, filters=6, squeeze=3, value_planes=4, value_width=5, shapes=None, **formats):
+    """The content of a file with a random network, and its arrays by name as they are stored.
+
+    `shapes` gives arrays another shape; None leaves one out.
+    """
     kept = {}
 
     def one(at, name, *shape, base=0.0, size=0.3):
+        shape = (shapes or {}).get(name, shape)
+        if shape is None:
+            return b""
         data, kept[name] = layer(at, base + size * rng.standard_normal(shape))
         return data
 

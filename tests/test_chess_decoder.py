@@ -5,17 +5,23 @@ import itertools
 import chess
 import numpy as np
 import pytest
+import torch
 from chess_helpers import Left, config_of, trained
 from test_chess_network import NEEDS, TINY
+from training_helpers import CPU
 
-from imagination.chess import boards
+from imagination.chess import boards, decoder
+from imagination.chess.network import frozen
+from imagination.chess.positions import Positions
+from imagination.probing import split
+from imagination.schema import ConfigError
 
 SMALL = {"share": 0.6, "max_steps": 40, "batch": 16, "width": 16, "trace_every": 10}
 
 
 @pytest.fixture(scope="module")
 def needs():
-    config = config_of("chess_network", **{**TINY, "blocks": 2, "max_steps": 100})
+    config = config_of("chess_network", **{**TINY, "blocks": 3, "max_steps": 100})
     (recorder,) = trained(config, needs=NEEDS)
     return {"network": Left(config, recorder), "positions": NEEDS["positions"]}
 
@@ -25,26 +31,91 @@ def decoded(needs, **changes):
     return recorder
 
 
+def constant(ply: int) -> float:
+    """How often each square's most frequent class of the learned games is right where a piece arrives."""
+    held = Positions.of(NEEDS["positions"].arrays("held"))
+    at = held.followed(3)
+    parts = split(torch.from_numpy(held.games[at]), seed=0, shares=(SMALL["share"],))
+    learned, tested = (held.after(at[part.numpy()], ply) for part in parts)
+    usual = np.array([np.bincount(column).argmax() for column in learned.T])
+    arrived = (tested != held.rows[at[parts[1].numpy()], :64]) & (tested > 0)
+    return float((usual == tested)[arrived].mean())
+
+
 @pytest.mark.parametrize("adversary", [True, False])
 def test_it_learns_the_present_board_and_reports_every_layer_and_ply(needs, adversary) -> None:
     found = decoded(needs, adversary=adversary, max_steps=150)
     assert found.metrics["present"] > 0.8
     assert found.metrics["steps"] == 150
     for ply in (1, 2, 3):
-        for name in ("squares", "changed"):
+        for name in ("squares", "filled"):
             layers, values = zip(*found.traces[f"{name}_{ply}"], strict=True)
-            assert layers == (0, 1, 2)
-            assert found.metrics[f"{name}_{ply}"] == max(values[1:])
+            assert layers == (0, 1, 2, 3)
+            assert found.metrics[f"{name}_{ply}"] == values[int(found.metrics["best_layer"])]
+        assert found.metrics[f"filled_last_{ply}"] == values[-1]
+        assert found.metrics[f"filled_usual_{ply}"] == pytest.approx(constant(ply))
+    assert found.metrics["best_layer"] in (1, 2)  # not the first, and not the last
     # Every ply changes 2 to 4 of 64 squares, and may change one back.
     copies = [found.metrics[f"copy_{ply}"] for ply in (1, 2, 3)]
     assert 1 > copies[0] > copies[1] > copies[2] > 1 - 12 / 64
     assert len(found.traces["loss"]) == 15
 
 
-def test_without_the_next_board_and_the_adversary_other_layers_are_left_alone(needs) -> None:
+def test_the_layer_is_chosen_once_on_learned_positions_and_is_neither_the_first_nor_the_last(
+    needs, monkeypatch
+) -> None:
+    """Layer 2 is right about learned positions, layer 1 about the tested ones: all metrics are those of layer 2."""
+    held = Positions.of(NEEDS["positions"].arrays("held"))
+    asked = []
+
+    def told(self, rows):
+        asked.append(rows)
+        now = rows[:, :64]
+        next_boards = {row.tobytes(): board for row, board in zip(held.rows[:-1], turned, strict=True)}
+        right = np.array([next_boards[row.tobytes()] for row in rows])
+        on_learned = len(asked) == 1
+        return np.array([right, now if on_learned else right, right if on_learned else now, right])
+
+    turned = boards.turned(held.rows[1:, :64])
+    monkeypatch.setattr(decoder._Decoding, "_decoded", told)
+    found = decoded(needs, max_steps=1, trace_every=1).metrics
+    assert (found["best_layer"], found["filled_1"], found["filled_last_1"]) == (2, 0, 1)
+    assert found["squares_1"] == found["copy_1"] < 1
+
+
+def test_the_network_is_asked_once_for_its_moves(needs, monkeypatch) -> None:
+    """Every learned position is given to the network once for its move, and then in batches."""
+    evaluated = []
+    policy = decoder.policy
+    monkeypatch.setattr(
+        decoder, "policy", lambda network, rows: evaluated.append(len(rows)) or policy(network, rows)
+    )
+    decoded(needs, adversary=False)
+    held = Positions.of(NEEDS["positions"].arrays("held"))
+    assert len(evaluated) == 1
+    assert evaluated[0] < len(held.followed(3))
+
+
+def test_the_board_after_the_networks_own_move(needs) -> None:
+    network = frozen(needs["network"], device=CPU)
+    rows = NEEDS["positions"].arrays("held")["rows"][:20]
+    with torch.no_grad():
+        logits, _ = network(network.encode(rows))
+    for row, board, values in zip(rows, decoder._chosen(network, rows), logits, strict=True):
+        after = boards.decode(row)
+        after.push(max(after.legal_moves, key=lambda move: values[boards.index(boards.decode(row), move)]))
+        assert board.tolist() == boards.squares(after, chess.WHITE).tolist()
+
+
+def test_the_next_board_is_learned_from_the_last_layer_alone(needs) -> None:
     plain = decoded(needs, adversary=False, next_board=False, max_steps=150)
     taught = decoded(needs, adversary=False, next_board=True, max_steps=150)
-    assert taught.metrics["changed_1"] > plain.metrics["changed_1"]
+    assert taught.metrics["filled_last_1"] > plain.metrics["filled_last_1"]
+
+
+def test_a_network_without_layers_in_between_is_refused() -> None:
+    with pytest.raises(ConfigError, match="network: its only block is its last one; give"):
+        config_of("chess_decoder").check_blocks(1)
 
 
 def test_it_goes_on_where_it_stopped(needs) -> None:
@@ -64,7 +135,7 @@ def test_the_boards_for_figures(needs) -> None:
     (at,) = np.flatnonzero((held["rows"][:, :64] == shown["board"]).all(1))
     assert np.array_equal(boards.turned(shown["line"][0]), held["rows"][at + 1, :64])
     assert np.array_equal(shown["line"][1], held["rows"][at + 2, :64])
-    assert shown["decoded"].shape == (3, 64)
+    assert shown["decoded"].shape == (4, 64)
     assert shown["line"].shape == (3, 64)
     named = decoded(needs, fen=chess.STARTING_FEN).samples["boards"]
     assert np.array_equal(named["board"], boards.squares(chess.Board(), chess.WHITE))

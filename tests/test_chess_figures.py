@@ -56,10 +56,22 @@ def test_the_heat_of_a_probe() -> None:
     assert frames(axes) == [(4, 1)]
 
 
-def probe(value, **changes) -> SimpleNamespace:
-    config = {"target": "from", "ply": 1, "layer": 0, "features": "trained", "shuffled": False, **changes}
-    names = {"board": "changed", "cause": "flips"}
-    metrics = {names.get(str(config["target"]), "probe_accuracy"): value, "flips_random": 0.1}
+def probe(value, *, network="a", **changes) -> SimpleNamespace:
+    config = {
+        "network": network,
+        "target": "from",
+        "ply": 1,
+        "layer": 0,
+        "features": "trained",
+        "shuffled": False,
+        **changes,
+    }
+    names = {"board": "filled", "cause": "flips"}
+    metrics = {
+        names.get(str(config["target"]), "probe_accuracy"): value,
+        "flips_random": 0.1,
+        "flips_other": 0.2,
+    }
     return SimpleNamespace(
         config={"experiment": "chess_probe", **config}, metrics=metrics, traces={}, name="a"
     )
@@ -68,13 +80,14 @@ def probe(value, **changes) -> SimpleNamespace:
 def test_means_and_intervals_by_layer() -> None:
     runs = [
         probe(0.2),
-        probe(0.4),
+        probe(0.4, network="b"),
         probe(0.9, layer=3),
         probe(0.3, features="input"),
         probe(0.1, shuffled=True),
     ]
     trained, given, shuffled = figures.collect(runs)
-    assert (trained.asked, trained.of, trained.runs) == ("from, ply 1", "trained", 2)
+    assert trained[:2] == ("from, ply 1", "trained")
+    assert (trained.runs, trained.networks, shuffled.networks) == (2, 2, 1)
     # Two values .2 apart: the mean is .3, the half width t(1, .975) * .1 = 1.27.
     assert trained.by_layer[0].mean == pytest.approx(0.3)
     assert trained.by_layer[0].half == pytest.approx(1.27, abs=0.01)
@@ -84,8 +97,8 @@ def test_means_and_intervals_by_layer() -> None:
 
 def test_the_metric_of_each_target_and_the_layers_of_a_decoder() -> None:
     decoder = SimpleNamespace(
-        config={"experiment": "chess_decoder", "adversary": True},
-        traces={"changed_1": ((0, 1), (0.0, 0.03))},
+        config={"experiment": "chess_decoder", "adversary": True, "network": "a"},
+        traces={"filled_1": ((0, 1), (0.0, 0.03))},
     )
     life = SimpleNamespace(config={"experiment": "life_state"})
     found = {
@@ -95,10 +108,11 @@ def test_the_metric_of_each_target_and_the_layers_of_a_decoder() -> None:
         )
     }
     assert found == {
-        ("board, ply 2: changed", "trained"): {0: 0.4},
+        ("board, ply 2: filled", "trained"): {0: 0.4},
         ("cause", "flips"): {0: 0.5},
+        ("cause", "flips_other"): {0: 0.2},
         ("cause", "flips_random"): {0: 0.1},
-        ("decoder, ply 1: changed", "adversary"): {0: 0.0, 1: 0.03},
+        ("decoder, ply 1: filled", "adversary"): {0: 0.0, 1: 0.03},
     }
 
 
@@ -106,7 +120,8 @@ def test_curves_have_a_panel_for_everything_asked() -> None:
     lines = figures.collect(
         [probe(0.2), probe(0.3, layer=1), probe(0.3, features="input"), probe(0.1, target="to")]
     )
-    figure = drawing.curves([line[:3] for line in lines])
+    figure = drawing.curves([line[:3] for line in lines], caption=figures._caption(lines))
+    assert figure.get_supxlabel() == "bands: 95% intervals of means over deals of the games on one network"
     assert [axes.get_title() for axes in figure.axes if axes.axison] == ["from, ply 1", "to, ply 1"]
 
 
@@ -120,8 +135,8 @@ def test_the_commands(capsys, tmp_path) -> None:
         config = asdict(config_of("chess_decoder", seed=seed))
         ids.append(run_id(config))
         db.stage([PlannedRun(ids[-1], config)], sweep=NewSweep("chess_paper", ""))
-        traces = {"changed_1": ((0, 1), (0.0, 0.02 + seed / 100))}
-        complete(db, RunRecord(ids[-1], "done", 1.0, {"changed_1": 0.02}, traces, samples))
+        traces = {"filled_1": ((0, 1), (0.0, 0.02 + seed / 100))}
+        complete(db, RunRecord(ids[-1], "done", 1.0, {"filled_1": 0.02}, traces, samples))
     assert call(capsys, "figure", "chess-boards", ids[0], "-o", "a.png")[0] == 0
     assert (tmp_path / "a.png").stat().st_size > 10_000
     code, _, err = call(capsys, "figure", "chess-boards", ids[1], "-o", "b.png")

@@ -6,17 +6,22 @@ import os
 import shutil
 import sys
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import leela_helpers
 import numpy as np
 import pytest
-from chess_helpers import needs_stockfish
+from chess_helpers import config_of, needs_stockfish
 from slurm_helpers import launch as launch_on_slurm
 from slurm_helpers import wait_for_states
 from sweep_helpers import RESULTS, answer, opened, run
 
-from results_db.contract import State
+from imagination.schema import ConfigError
+from jobs.identity import run_id
+from jobs.pack import Pack
+from results_db.contract import PlannedRun, State
+from sweeps.launch.local import _check_machine
 from sweeps.spec.load import expand_spec
 
 SPEC = Path(__file__).with_name("chess_tiny.yaml")
@@ -34,8 +39,8 @@ def test_the_chain_is_trained_from_an_empty_store_and_tabulated(tmp_path) -> Non
     said = launch(tmp_path, "chess_tiny.yaml")
     assert said.code == 0, said.err
     assert (
-        said.json["stored"] == 2 + 8 * 2 * 2
-    )  # positions, network; eight cells at two layers with two seeds
+        said.json["stored"] == 1 + 2 + 8 * 2 * 2
+    )  # positions, two networks; eight cells at two layers with two seeds
     table = run(
         RESULTS, "table", "--db", "a.db", "--json", "--group", "target,layer,shuffled", folder=tmp_path
     )
@@ -44,12 +49,13 @@ def test_the_chain_is_trained_from_an_empty_store_and_tabulated(tmp_path) -> Non
     with closing(opened(tmp_path)) as store:
         frame = store.runs().set_index("run_id")
         probes = frame[frame["experiment"] == "chess_probe"]
-        # Runs of one layer share a pack, so they share a job's log and begin together.
-        begun = {
-            (layer, features): len({store.attempts(each)[-1]["process"] for each in group.index})
-            for (layer, features), group in probes.groupby(["layer", "features"])
+        # Runs on one network share a pack, so one process trains them; those of random weights have their own.
+        packs = {
+            key: len({store.attempts(each)[-1]["process"] for each in group.index})
+            for key, group in probes.groupby(["network", "features"])
         }
-        assert set(begun.values()) == {1}
+    assert set(packs.values()) == {1}
+    assert len(packs) == 4
     lens = probes[(probes["target"] == "lens") & (probes["layer"] == 2)]
     assert (lens["agreement"] == 1).all()  # the last layer's lens is the network
     board = probes[probes["target"] == "board"]
@@ -73,12 +79,12 @@ def paper(folder: Path) -> Path:
     return folder / "paper.yaml"
 
 
-def test_the_shipped_specs_build_on_the_same_network() -> None:
+def test_the_shipped_specs_build_on_the_same_networks() -> None:
     ids = [
         {one.run_id for one in expand_spec(name, ())[1].runs if one.config["experiment"] != experiment}
         for name, experiment in (("chess", "chess_probe"), ("chess_paper", "chess_decoder"))
     ]
-    assert len(ids[0]) == 2
+    assert len(ids[0]) == 1 + 5  # positions, five networks
     assert ids[0] == ids[1]
 
 
@@ -118,14 +124,15 @@ def test_a_network_of_leela_is_probed(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "cut", "why"),
+    ("layer", "cut", "shapes", "why"),
     [
-        (2, 100, "needs: net.pb.gz: network: the file is no whole gzip file"),
-        (3, 0, "layer: 3 is beyond the network's last block, 2"),
+        (2, 100, {}, "needs: net.pb.gz: network: the file is no whole gzip file"),
+        (2, 0, {"input.means": None}, "needs: net.pb.gz: network: the file is damaged, or lacks parts"),
+        (3, 0, {}, "layer: 3 is beyond the network's last block, 2"),
     ],
 )
-def test_a_file_that_does_not_fit_ends_the_launch(tmp_path, layer, cut, why) -> None:
-    data, _ = leela_helpers.network(np.random.default_rng(0))
+def test_a_file_that_does_not_fit_ends_the_launch(tmp_path, layer, cut, shapes, why) -> None:
+    data, _ = leela_helpers.network(np.random.default_rng(0), shapes=shapes)
     said = leela(tmp_path, data[: len(data) - cut], layer=layer)
     assert said.code == 2
     (line,) = said.err.splitlines()
@@ -145,11 +152,39 @@ def test_without_stockfish_the_launch_says_how_to_install_it(tmp_path, monkeypat
     assert "sudo apt-get install stockfish" in said.err
 
 
-def test_without_the_package_chess_the_launch_names_it(tmp_path, monkeypatch) -> None:
+@needs_stockfish
+def test_another_stockfish_ends_the_launch_before_anything_trains(tmp_path) -> None:
+    text = SPEC.read_text().replace(
+        "chess_positions, preset: tiny", "chess_positions, stockfish: '9.9', preset: tiny"
+    )
+    (tmp_path / "s.yaml").write_text(text)
+    said = launch(tmp_path, "s.yaml")
+    assert said.code == 2
+    (line,) = said.err.splitlines()
+    assert line.startswith("imagine-sweep: error: stockfish: 9.9 is not the version here, Stockfish ")
+    with closing(opened(tmp_path)) as store:
+        assert len(store.runs()) == 0
+
+
+@pytest.mark.parametrize("experiment", ["chess_positions", "chess_network", "chess_probe", "chess_decoder"])
+def test_without_the_package_chess_no_experiment_of_chess_is_ready(monkeypatch, experiment) -> None:
+    without_chess(monkeypatch)
+    config = asdict(config_of(experiment))
+    with pytest.raises(
+        ConfigError, match=f"experiment '{experiment}' needs a package .* here, chess; install"
+    ):
+        _check_machine([Pack((PlannedRun(run_id(config), config),))])
+
+
+def without_chess(monkeypatch) -> None:
     for name in [name for name in sys.modules if name.startswith(("chess", "imagination.chess."))]:
-        if not name.endswith(("config", "declaration")):
+        if not name.endswith(("config", "declaration", "chess_helpers")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "chess", None)
+
+
+def test_without_the_package_chess_the_launch_names_it(tmp_path, monkeypatch) -> None:
+    without_chess(monkeypatch)
     shutil.copy(SPEC, tmp_path)
     said = launch(tmp_path, "chess_tiny.yaml")
     assert said.code == 2
@@ -160,7 +195,7 @@ def test_without_the_package_chess_the_launch_names_it(tmp_path, monkeypatch) ->
 @needs_stockfish
 def test_the_chain_is_trained_on_slurm(slurm, tmp_path) -> None:
     (tmp_path / "s.yaml").write_text(SPEC.read_text() + "launcher: {cpus_per_task: 1}\n")
-    assert launch_on_slurm(tmp_path).json["submitted"] == 34
+    assert launch_on_slurm(tmp_path).json["submitted"] == 35
     wait_for_states(tmp_path, State.COMPLETED)
     with closing(opened(tmp_path)) as store:
-        assert len(store.runs()) == 34
+        assert len(store.runs()) == 35

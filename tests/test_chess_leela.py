@@ -2,6 +2,7 @@
 
 import gzip
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import chess
@@ -78,6 +79,59 @@ def test_a_damaged_file_is_refused_in_one_line(file, content, why) -> None:
     with pytest.raises(ConfigError, match=why) as refused:
         leela.read(file)
     assert "\n" not in str(refused.value)
+
+
+NARROW = {"0.w1": (2, 6), "0.b1": (2,), "0.w2": (12, 2)}
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"input.weights": (6, 18, 3, 3)},
+        {"input.means": None},
+        {"0.conv1.weights": (5, 6, 3, 3)},
+        {"0.conv1.variances": (5,)},
+        {"1.conv2.biases": (7,)},
+        {"0.w1": (3, 5)},
+        {"0.b2": None},
+        {"1.w2": (6, 3)},
+        NARROW,
+        {"policy.weights": (73, 6, 3, 3)},
+        {"policy.biases": (73,)},
+        {"value.weights": (4, 6, 3, 3)},
+        {"v1": (5, 63 * 4)},
+        {"c2": (1,)},
+        {"v2": None},
+    ],
+)
+def test_a_network_whose_arrays_do_not_fit_is_refused_in_one_line(tmp_path, shapes) -> None:
+    path = tmp_path / "net.pb.gz"
+    path.write_bytes(written.network(np.random.default_rng(0), shapes=shapes)[0])
+    with pytest.raises(ConfigError, match="is damaged, or lacks parts of such a network; give a") as refused:
+        leela.read(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_network_without_blocks_is_refused(tmp_path) -> None:
+    path = tmp_path / "net.pb.gz"
+    path.write_bytes(written.network(np.random.default_rng(0), blocks=0)[0])
+    with pytest.raises(ConfigError, match="lacks parts of such a network"):
+        leela.read(path)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_damaged_is_refused_or_is_a_network(file, seed) -> None:
+    """Bytes that are changed at random: either one line, or a network of the right shapes."""
+    rng = np.random.default_rng(seed)
+    data = bytearray(gzip.decompress(file.read_bytes()))
+    for _ in range(4):
+        data[rng.integers(min(len(data), 4000))] = rng.integers(256)
+    file.write_bytes(gzip.compress(bytes(data)))
+    leela.read.cache_clear()
+    with suppress(ConfigError):  # any other error fails the test
+        state = leela.read(file)
+        frozen(Needed(None, {}, {"file": file}), device=CPU)
+        assert all(np.isfinite(value).all() for value in state.values())
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_only_legal_moves_count(monkeypatch) -> None:
     logits = torch.zeros(1, 1858)
     for move, value in {"a1a8": 9.0, "a2a3": 2.0, "a2a4": 1.0}.items():
         logits[0, boards.moves().index(move)] = value
-    monkeypatch.setattr(training, "policy", lambda model, rows: (logits, torch.tensor([0.75])))
+    monkeypatch.setattr(network, "policy", lambda model, rows: (logits, torch.tensor([0.75])))
     for move, wanted in {"a2a3": 1.0, "a2a4": 0.0}.items():
         chances = np.array([[0.5, 0.5, 0.0]], np.float32)  # a score of .5 + .25
         held = Positions(row, np.array([boards.moves().index(move)]), chances, np.array([0]))

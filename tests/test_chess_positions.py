@@ -75,8 +75,16 @@ def test_another_version_is_refused() -> None:
         trained(config_of("chess_positions", **SMALL, stockfish="9.9"))
 
 
+def test_only_runs_that_play_games_need_stockfish(monkeypatch) -> None:
+    stockfish.check([config_of("chess_positions")])
+    with pytest.raises(ConfigError, match=r"^stockfish: 9\.9 is not the version here"):
+        stockfish.check([config_of("chess_positions"), config_of("chess_positions", stockfish="9.9")])
+    monkeypatch.setattr(stockfish, "find", lambda: pytest.fail("it was looked for"))
+    stockfish.check([config_of("chess_network"), config_of("chess_probe"), config_of("chess_decoder")])
+
+
 def test_a_machine_without_stockfish_says_how_to_install_it(monkeypatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(stockfish, "_DEBIAN", "/nowhere")
     with pytest.raises(ConfigError, match="sudo apt-get install stockfish"):
-        stockfish.check()
+        stockfish.check([config_of("chess_positions")])

@@ -10,7 +10,10 @@ from test_chess_network import NEEDS, TINY
 from training_helpers import CPU, MemoryRecorder
 
 from imagination.chess import boards
-from imagination.chess.probe import RUNNER, Layer, Probes
+from imagination.chess import probe as probes_of
+from imagination.chess.network import Network, frozen
+from imagination.chess.positions import Positions
+from imagination.chess.probe import RUNNER, Frozen, Games, Probes
 from imagination.runner import Run
 from imagination.schema import ConfigError
 
@@ -41,53 +44,97 @@ def test_the_rule_is_read_from_the_network_but_not_from_shuffled_targets(needs) 
     assert right["probe_accuracy"] > right["usual"] == wrong["usual"]
 
 
+def parts(needs, *asked, **changes):
+    """The parts of a pack of one run: what is frozen, the deal of the games, and the probes."""
+    config = probe(**{"share": 0.6, **changes})
+    shared = Frozen([Run(config, MemoryRecorder(), None, needs)], device=CPU)
+    games = Games(shared, config)
+    return shared, games, Probes(shared, games, layer=config.layer, probes=asked)
+
+
 def test_targets_are_those_of_the_moves_that_follow(needs) -> None:
-    layer = Layer(Run(probe(), MemoryRecorder(), None, needs), device=CPU)
-    probes = Probes(layer, probe())
-    held = layer.held
-    for place, at in enumerate(layer.at[:20]):
+    squares = list(itertools.product(("from", "to"), (1, 2, 3), [False]))
+    shared, _, probes = parts(needs, *squares, ("board", 1, False), ("board", 2, False))
+    held = shared.held
+    for place, at in enumerate(shared.at[:20]):
         for ply in (1, 2, 3):
             move = boards.moves()[held.moves[at + ply - 1]]
             # The reply is black's where white moves: the same squares from the other side.
-            seen = [int(probes._squares(side, ply)[place]) for side in ("from", "to")]
+            seen = [int(probes.questions[side, ply, False].right[place]) for side in ("from", "to")]
             names = [f"{'abcdefgh'[square % 8]}{square // 8 + 1}" for square in seen]
             if ply == 2:
                 names = [name[0] + str(9 - int(name[1])) for name in names]
             assert "".join(names) == move[:4]
         after = boards.successors(held.rows[at])
         played = int(held.moves[at])
-        assert probes._after(1)[place].tolist() == after[played].tolist()
-        assert probes._after(2)[place].tolist() == held.rows[at + 2, :64].tolist()
+        right = [probes.questions["board", ply, False].right[place].tolist() for ply in (1, 2)]
+        assert right == [after[played].tolist(), held.rows[at + 2, :64].tolist()]
 
 
-def test_a_board_probe_is_measured_beside_copying(needs) -> None:
-    found = measured(needs, layer=1, target="board")
-    assert 0.9 < found["usual"] < 1  # one move changes 2 to 4 of 64 squares
-    assert 0 <= found["changed"] <= 1
-    assert found["chance"] <= found["successor"] + 1
-    assert found["chance_mrr"] > found["chance"] > 1 / 60
-    assert found["successor_mrr"] >= found["successor"]
-    assert set(measured(needs, layer=1, target="board", ply=2)) == {
-        "probe_accuracy",
-        "usual",
-        "changed",
+def test_a_board_that_is_the_same_for_every_position_fills_no_square(needs, monkeypatch) -> None:
+    """Copying is right on most squares, an empty board on many that change; neither says where a piece arrives."""
+    shared, games, probes = parts(needs, ("board", 1, False), target="board")
+    after = shared.held.after(shared.at, 1)
+    test, fit = (part.numpy() for part in (games.test, games.deal.fit))
+    now, wanted = shared.rows[test, :64], after[test]
+    # A move fills the square that it goes to; castling fills two.
+    arrived = (now != wanted) & (wanted > 0)
+    assert set(arrived.sum(1).tolist()) <= {1, 2}
+    usual = np.array([np.bincount(column).argmax() for column in after[fit].T])
+    told = {
+        "copy": now,
+        "empty": np.zeros_like(now),
+        "usual": np.tile(usual, (len(now), 1)),
+        "right": wanted,
     }
+    classes = [torch.from_numpy(part.astype(np.int64)) for part in (wanted, after[fit])]
+    found = {}
+    for name, board in told.items():
+        sure = torch.nn.functional.one_hot(torch.from_numpy(board).long(), boards.CLASSES).float()
+        monkeypatch.setattr(probes, "_asked", lambda _, sure=sure: (sure, *classes))
+        found[name] = probes._board(Run(probe(target="board", ply=2), MemoryRecorder()))
+    assert [found[name]["filled"] for name in ("copy", "empty", "right")] == [0, 0, 1]
+    assert found["usual"]["filled"] == found["copy"]["filled_usual"] == (usual == wanted)[arrived].mean()
+    assert found["copy"]["probe_accuracy"] == found["copy"]["usual"] == (now == wanted).mean()
 
 
-def test_successors_rank_by_the_likelihood_of_their_boards(needs) -> None:
-    """A decoder that is sure of the right board ranks it first; one that is sure of another ranks that first."""
-    layer = Layer(Run(probe(target="board"), MemoryRecorder(), None, needs), device=CPU)
-    probes = Probes(layer, probe(target="board"))
-    moves = layer.held.moves[layer.at[probes._test.numpy()]]
-    rows = layer.rows[probes._test.numpy()]
-    right = [boards.successors(row)[int(move)] for row, move in zip(rows, moves, strict=True)]
+def test_a_board_probe_is_measured_beside_a_random_order(needs) -> None:
+    found = measured(needs, layer=1, target="board")
+    shared, games, _ = parts(needs)
+    counts = [boards.decode(row).legal_moves.count() for row in shared.rows[games.test.numpy()]]
+    # Among n boards a random one is right with 1/n, and the right one's mean reciprocal rank is (1 + 1/2 + ...)/n.
+    assert found["chance"] == pytest.approx(np.mean([1 / n for n in counts]))
+    ranks = [np.mean([1 / rank for rank in range(1, n + 1)]) for n in counts]
+    assert found["chance_mrr"] == pytest.approx(np.mean(ranks))
+    assert {"filled", "filled_usual", "usual", "probe_accuracy", "successor", "successor_mrr"} < set(found)
+    assert "successor" not in measured(needs, layer=1, target="board", ply=2)
+
+
+def test_successors_rank_by_how_near_their_boards_are(needs) -> None:
+    """A probe that is sure of the right board ranks it first; one that is sure of another ranks that first."""
+    shared, games, probes = parts(needs, target="board")
+    rows = shared.rows[games.test.numpy()]
+    right = [boards.successors(row)[int(move)] for row, move in zip(rows, games.played, strict=True)]
     wrong = [
         next(board for other, board in boards.successors(row).items() if other != move)
-        for row, move in zip(rows, moves, strict=True)
+        for row, move in zip(rows, games.played.tolist(), strict=True)
     ]
     for wanted, first in ((right, 1.0), (wrong, 0.0)):
         sure = torch.nn.functional.one_hot(torch.from_numpy(np.array(wanted)).long(), boards.CLASSES).float()
         assert probes._successors(sure)["successor"] == first
+    # Equal scores tell nothing: of n boards the right one ranks at (n + 1) / 2.
+    counts = [len(boards.successors(row)) for row in rows]
+    found = probes._successors(torch.zeros(len(rows), 64, boards.CLASSES))
+    assert found["successor"] == 0
+    assert found["successor_mrr"] == pytest.approx(np.mean([2 / (n + 1) for n in counts]))
+
+
+def test_the_seed_draws_the_positions_that_are_tried(needs, monkeypatch) -> None:
+    monkeypatch.setattr(probes_of, "_TRIED", 30)
+    tried = [parts(needs, seed=seed)[1].tried.tolist() for seed in (0, 0, 1)]
+    assert tried[0] == tried[1] != tried[2]
+    assert len(set(tried[0])) == 30
+    assert tried[0] != list(range(30))
 
 
 def test_at_the_last_layer_the_lens_is_the_network(needs) -> None:
@@ -101,9 +148,10 @@ def test_at_the_last_layer_the_lens_is_the_network(needs) -> None:
     assert early["agreement"] <= measured(needs, layer=0, target="tuned")["agreement"]
 
 
-def test_the_probes_directions_flip_moves_more_than_random_ones(needs) -> None:
+def test_the_probes_directions_flip_moves_more_than_other_directions(needs) -> None:
     found = measured(needs, layer=0, target="cause", strength=1.0)
     assert found["flips"] > 3 * found["flips_random"]
+    assert found["flips"] > found["flips_other"]
 
 
 def test_a_pack_measures_what_each_run_measures_alone(needs) -> None:
@@ -117,11 +165,31 @@ def test_a_pack_measures_what_each_run_measures_alone(needs) -> None:
     assert together[0].metrics != together[3].metrics  # seeds deal other games
 
 
-@pytest.mark.parametrize("features", ["random", "input"])
-def test_controls(needs, features) -> None:
-    found = [measured(needs, features=features, target="from", seed=seed) for seed in (0, 1)]
-    assert all(0 <= one["probe_accuracy"] <= 1 for one in found)
-    assert found[0] != measured(needs, target="from")
+def test_the_probes_of_a_pack_share_one_forward_pass(needs, monkeypatch) -> None:
+    """Layers, targets and seeds differ; every position is given to the frozen network once."""
+    encoded = []
+    encode = Network.encode
+    monkeypatch.setattr(Network, "encode", lambda self, rows: encoded.append(len(rows)) or encode(self, rows))
+    every = [
+        probe(layer=layer, seed=seed, target=target, share=0.6)
+        for layer, seed, target in itertools.product((0, 1, 2), (0, 1), ("from", "board", "tuned", "cause"))
+    ]
+    trained(*every, needs=needs)
+    positions = Positions.of(needs["positions"].arrays("held"))
+    assert sum(encoded) == len(positions.followed(3))
+
+
+def test_controls_read_the_input_and_a_network_that_learned_nothing(needs) -> None:
+    which = torch.arange(50)
+    shared, *_ = parts(needs, features="input")
+    rows = shared.rows[:50]
+    assert np.array_equal(shared.layer(0, which), boards.planes(rows).reshape(50, -1))
+    trained_network, blank = (frozen(needs["network"], device=CPU, random=random) for random in (None, 3))
+    for network, changes in ((trained_network, {}), (blank, {"features": "random", "seed": 3})):
+        shared, *_ = parts(needs, layer=1, **changes)
+        _, wanted, _ = network.layers(network.encode(rows))
+        assert torch.equal(shared.layer(1, which), wanted.flatten(1).half().float())
+    assert not torch.equal(blank.input[0].weight, trained_network.input[0].weight)
 
 
 def test_a_stop_leaves_the_open_runs(needs) -> None:

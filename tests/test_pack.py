@@ -37,12 +37,12 @@ def test_of_size_one_every_run_is_a_pack() -> None:
 
 
 def test_an_experiment_may_declare_larger_packs() -> None:
-    """Probes of one layer share the network's forward pass."""
+    """Probes on one network share its forward pass, but not with those of random weights."""
     needs = dict.fromkeys(("network", "positions"), "0" * 64)
     configs = [
-        resolve("chess_probe", "default", needs, {"layer": at, "seed": seed})
-        for at in (0, 1)
-        for seed in (0, 1)
+        resolve("chess_probe", "default", needs, {"features": of, "layer": layer, "seed": 0})
+        for of in ("trained", "random")
+        for layer in (0, 1)
     ]
     probes = [PlannedRun(run_id(config), config) for config in configs]
     runs = [small(), *probes, small(seed=1)]

@@ -29,6 +29,9 @@ PLANES = 18
 LEELA_PLANES = 112
 """Those of Leela's networks: 8 boards of 13 planes, then 8 of castling, colour, clock, zeros and ones."""
 
+POLICY_PLANES = 80
+"""Planes of the policy's last convolution; the moves are in the first 73."""
+
 _RIGHTS = (chess.BB_A1, chess.BB_H1, chess.BB_A8, chess.BB_H8)
 _PROMOTIONS = {chess.QUEEN: "q", chess.ROOK: "r", chess.BISHOP: "b"}  # a knight is the move without a letter
 
@@ -82,6 +85,19 @@ def turned(classes: Rows) -> Rows:
     """Squares `[..., 64]` as the other player sees them."""
     upside_down = classes.reshape(*classes.shape[:-1], 8, 8)[..., ::-1, :].reshape(classes.shape)
     return np.where(upside_down == 0, 0, (upside_down + 5) % 12 + 1).astype(np.uint8)
+
+
+def filled(before: Rows, after: Rows) -> NDArray[np.bool_]:
+    """The squares `[..., 64]` where a piece has arrived. Neither the board before nor an empty one is right there."""
+    found: NDArray[np.bool_] = (before != after) & (after != 0)
+    return found
+
+
+def usual(squares: Rows) -> Rows:
+    """The most frequent class of each square, `[64]`, in boards `[N, 64]`."""
+    counts = (squares[..., None] == np.arange(CLASSES, dtype=np.uint8)).sum(0)
+    found: Rows = counts.argmax(1).astype(np.uint8)
+    return found
 
 
 @cache

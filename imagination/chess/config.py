@@ -27,7 +27,7 @@ class PositionsConfig(RunConfig):
     stockfish: str = setting("15.1")
     nodes: int = setting(1000, low=1)
     games: int = setting(10_000, low=1)
-    held_games: int = setting(500, low=1)
+    held_games: int = setting(400, low=1)
     opening: int = setting(8, low=0, high=40)
     plies: int = setting(80, low=4, high=400)
 
@@ -62,7 +62,7 @@ class NetworkConfig(RunConfig):
     filters: int = setting(64, low=1, high=1024)
     squeeze: int = setting(16, low=1, high=1024)
     batch: int = setting(256, low=1)
-    max_steps: int = setting(4000, low=1, high=2**30)
+    max_steps: int = setting(3000, low=1, high=2**30)
     lr: float = setting(3e-3, above=0)
     warmup: float = setting(0.05, low=0, high=0.9)
     decay: float = setting(1e-4, low=0)
@@ -104,7 +104,7 @@ class FrozenConfig(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig(FrozenConfig):
-    """A closed-form probe of one layer. Runs of one layer share a pack, and the network's forward pass.
+    """A closed-form probe of one layer. Runs on one network share a pack, and its forward pass.
 
     Attributes:
         layer: the layer that it reads: 0 is the first convolution, k the block k.
@@ -121,7 +121,7 @@ class ProbeConfig(FrozenConfig):
     """
 
     experiment: str = setting("chess_probe", choices=("chess_probe",))
-    layer: int = setting(0, low=0, high=100)
+    layer: int = setting(0, low=0, high=100, packs=True)
     features: str = setting("trained", choices=("trained", "random", "input"))
     target: str = setting("from", choices=("from", "to", "board", "lens", "tuned", "cause"), packs=True)
     ply: int = setting(1, low=1, high=3, packs=True)
@@ -177,7 +177,7 @@ class DecoderConfig(FrozenConfig):
     next_board: bool = setting(True)
     width: int = setting(64, low=1, high=1024)
     batch: int = setting(128, low=1)
-    max_steps: int = setting(1500, low=1, high=2**30)
+    max_steps: int = setting(1000, low=1, high=2**30)
     lr: float = setting(2e-3, above=0)
     adv_weight: float = setting(0.1, low=0)
     share: float = setting(0.8, above=0, high=0.95)
@@ -188,6 +188,14 @@ class DecoderConfig(FrozenConfig):
     @override
     def total_steps(self) -> int:
         return self.max_steps
+
+    @override
+    def check_blocks(self, blocks: int) -> None:
+        require(
+            blocks > 1,
+            "network: its only block is its last one; give a network with layers between the first and the last",
+            keys=("network",),
+        )
 
     @override
     def check(self) -> None:

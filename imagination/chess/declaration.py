@@ -33,6 +33,9 @@ _PICTURES: dict[str, Any] = {
     },
 }
 
+_READY = "imagination.chess.stockfish:check"
+"""All chess runs need the package `chess`, which this imports; those that play games need Stockfish, too."""
+
 POSITIONS = Declaration(
     name="chess_positions",
     config=PositionsConfig,
@@ -45,7 +48,7 @@ POSITIONS = Declaration(
         "repeated": "share of the held-out positions that also occur in the other games",
     },
     function="imagination.chess.positions:run",
-    ready="imagination.chess.stockfish:check",
+    ready=_READY,
 )
 
 NETWORK = Declaration(
@@ -62,29 +65,33 @@ NETWORK = Declaration(
     },
     gate=Gate("policy_accuracy", 0.30),
     function="imagination.chess.training:run",
+    ready=_READY,
 )
 
 PROBE = Declaration(
     name="chess_probe",
     config=ProbeConfig,
     cells=("target", "ply", "features", "shuffled", "layer"),
-    shown=("probe_accuracy", "changed", "successor", "flips", "flips_random"),
+    shown=("probe_accuracy", "filled", "successor", "flips", "flips_other"),
     metrics={
         "probe_accuracy": "share of right squares; lens, tuned: of positions where the move is Stockfish's",
         "usual": "the same for always saying the most frequent square, or for repeating the board",
-        "changed": "board: share of right squares among those that change (repeating the board has 0)",
-        "successor": "board, ply 1: how often the board after Stockfish's move is the likeliest of all legal ones",
+        "filled": "board: share of right squares among those where a piece arrives (repeating the board has 0)",
+        "filled_usual": "the same for the board of each square's most frequent class",
+        "successor": "board, ply 1: how often the board after Stockfish's move is the nearest of all legal ones",
         "successor_mrr": "the mean reciprocal rank of that board",
-        "chance": "the successor of a random choice",
+        "chance": "the same for a random legal move; also beside lens and tuned",
         "chance_mrr": "the mean reciprocal rank of a random order",
         "agreement": "lens, tuned: share of positions where the move is the network's own",
         "flips": "cause: how often the network chooses another move when the layer is moved towards that move",
+        "flips_other": "the same when the layer is moved towards a third move",
         "flips_random": "the same with random directions of equal length",
     },
     runner="imagination.chess.probe:RUNNER",
+    ready=_READY,
     numbers="imagination.chess.paper:PAPER",
     **_PICTURES,
-    pack=100,
+    pack=200,
 )
 
 DECODER = Declaration(
@@ -92,21 +99,25 @@ DECODER = Declaration(
     config=DecoderConfig,
     presets=DECODER_PRESETS,
     cells=("adversary",),
-    shown=("present", "changed_1", "squares_1", "copy_1"),
+    shown=("filled_1", "filled_usual_1", "filled_last_1", "squares_1", "copy_1"),
     metrics={
         "present": "share of right squares of the present board, decoded from the first layer",
+        "best_layer": "the layer between the first and the last that is best on learned positions",
         **{
             name.format(ply): line.format(ply)
             for ply in (1, 2, 3)
             for name, line in {
-                "changed_{}": "share of right squares among those that ply {} has changed, at the best later layer",
-                "squares_{}": "share of right squares of the board after ply {}, at the best later layer",
+                "filled_{}": "right squares among those where a piece has arrived after ply {}, at `best_layer`",
+                "filled_usual_{}": "the same for the board of each square's most frequent class after ply {}",
+                "filled_last_{}": "the same at the last layer, which is trained on the board after the move",
+                "squares_{}": "share of right squares of the board after ply {}, at `best_layer`",
                 "copy_{}": "the share of right squares that repeating the present board has after ply {}",
             }.items()
         },
         "steps": "training steps when the run ended",
     },
     function="imagination.chess.decoder:run",
+    ready=_READY,
     numbers="imagination.chess.paper:PAPER",
     **_PICTURES,
 )

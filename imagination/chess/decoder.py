@@ -1,36 +1,39 @@
 """`chess_decoder`: the paper's procedure, one decoder of boards for all layers of a frozen network (section 3.3)."""
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from imagination import saving
 from imagination.chess import boards
 from imagination.chess.config import DecoderConfig
-from imagination.chess.network import Network, frozen
+from imagination.chess.loop import descend, train
+from imagination.chess.network import Network, frozen, policy
 from imagination.chess.positions import Positions
 from imagination.function import FunctionRecorder
 from imagination.probing import split
 
 PLIES = 3
-_SAVE_EVERY = 20
+_TRIED = 2000
+"""Most learned positions on which the layer is chosen."""
 
 
 def run(config: DecoderConfig, recorder: FunctionRecorder) -> None:
     """Trains the decoder, and leaves its accuracy by layer and ply, and the boards of one position."""
     network = frozen(recorder.needs["network"], device=recorder.device)
+    config.check_blocks(len(network.blocks))
     held = Positions.of(recorder.needs["positions"].arrays("held"))
     at = held.followed(PLIES)
-    learned, tested = split(torch.from_numpy(held.games[at]), seed=config.seed, shares=(config.share,))
+    learned, tested = (
+        at[part.numpy()]
+        for part in split(torch.from_numpy(held.games[at]), seed=config.seed, shares=(config.share,))
+    )
     torch.manual_seed(config.seed)
     decoding = _Decoding(config, recorder, network)
-    decoding.train(held.rows[at[learned.numpy()]])
-    decoding.score(held, at[tested.numpy()])
-    decoding.show(held, at[tested.numpy()[:1]])
+    decoding.train(held.rows[learned])
+    decoding.score(held, learned=learned, tested=tested)
+    decoding.show(held, tested[:1])
 
 
 class _Decoding:
@@ -42,48 +45,72 @@ class _Decoding:
 
     def train(self, learned: boards.Rows) -> None:
         """Trains the decoder on these positions."""
-        config, recorder = self._config, self._recorder
-        judge = _discriminator(config.width).to(recorder.device)
-        optimizers = {
-            name: torch.optim.Adam(module.parameters(), lr=config.lr, betas=(0.5, 0.99))
-            for name, module in {"generator": self._decoder, "judge": judge}.items()
-        }
-        parts = ({"decoder": self._decoder, "discriminator": judge}, optimizers)
-        step = 0 if recorder.restored is None else saving.restore(recorder.restored, *parts)
-        for rows, others in _batches(config, learned, step=step):
-            if step % _SAVE_EVERY == 0 or recorder.stopping:
-                recorder.checkpoint(saving.state(step, *parts))
+        config = self._config
+        judge = _discriminator(config.width).to(self._recorder.device)
+        modules = {"decoder": self._decoder, "discriminator": judge}
+        generator_optimizer, judge_optimizer = optimizers = [
+            torch.optim.Adam(module.parameters(), lr=config.lr, betas=(0.5, 0.99))
+            for module in modules.values()
+        ]
+        following = _chosen(self._network, learned) if config.next_board else None
+
+        def update(step: int) -> dict[str, Tensor]:
+            drawn = np.random.default_rng([config.seed, step]).integers(len(learned), size=(2, config.batch))
+            rows = learned[drawn[0]]
             with torch.no_grad():
                 layers = list(self._network.layers(self._network.encode(rows)))
-            loss = self._board_loss(layers, rows)
-            board_loss = loss.item()
+            board_loss = loss = self._loss(layers[0], rows[:, :64])
+            if following is not None:
+                board_loss = loss = loss + self._loss(layers[-1], following[drawn[0]])
             if config.adversary:
                 fake = self._decoder(torch.cat(layers[1:])).softmax(1)
                 loss = loss + config.adv_weight * F.softplus(-judge(fake)).mean()
-            _update(optimizers["generator"], loss)
+            descend(generator_optimizer, loss)
             if config.adversary:
-                real = F.one_hot(self._classes(others[:, :64]), boards.CLASSES).movedim(-1, 1).float()
-                known, judged = judge(real), judge(fake.detach())
-                _update(optimizers["judge"], F.softplus(-known).mean() + F.softplus(judged).mean())
-            step += 1
-            if step % config.trace_every == 0:
-                recorder.progress(step, {"loss": board_loss})
-                recorder.trace("loss", step, board_loss)
-        recorder.metric("steps", step)
+                others = self._classes(learned[drawn[1], :64])
+                known = judge(F.one_hot(others, boards.CLASSES).movedim(-1, 1).float())
+                descend(judge_optimizer, F.softplus(-known).mean() + F.softplus(judge(fake.detach())).mean())
+            return {"loss": board_loss}
 
-    def score(self, held: Positions, at: NDArray[np.int64]) -> None:
-        """Leaves metrics, and traces whose steps are layers."""
-        found, now = self._decoded(held.rows[at]), held.rows[at, :64]
-        self._recorder.metric("present", (found[0] == now).mean())
+        names = ("generator", "judge")
+        named = dict(zip(names, optimizers, strict=True))
+        train(config, self._recorder, modules=modules, optimizers=named, update=update)
+
+    def score(self, held: Positions, *, learned: NDArray[np.int64], tested: NDArray[np.int64]) -> None:
+        """Leaves metrics, and traces whose steps are layers.
+
+        Of the layers between the first and the last, which are not trained on boards that follow, that one counts for
+        all metrics which is best on learned positions.
+        """
+        some = np.random.default_rng(self._config.seed).permutation(learned)[:_TRIED]
+        best = 1 + int(self._filled(self._decoded(held.rows[some]), held, some, ply=1)[1:-1].argmax())
+        metrics = {"best_layer": float(best)}
+        found, now = self._decoded(held.rows[tested]), held.rows[tested, :64]
+        metrics["present"] = (found[0] == now).mean()
         for ply in range(1, PLIES + 1):
-            after = held.after(at, ply)
-            right, differs = found == after, after != now
-            by_layer = {"squares": right.mean((1, 2)), "changed": right[:, differs].mean(1)}
-            for name, values in by_layer.items():
+            after = held.after(tested, ply)
+            squares = (found == after).mean((1, 2))
+            filled = self._filled(found, held, tested, ply=ply)
+            for name, values in {"squares": squares, "filled": filled}.items():
                 for layer, value in enumerate(values):
                     self._recorder.trace(f"{name}_{ply}", layer, value)
-                self._recorder.metric(f"{name}_{ply}", values[1:].max())
-            self._recorder.metric(f"copy_{ply}", 1 - differs.mean())
+                metrics[f"{name}_{ply}"] = values[best]
+            metrics[f"filled_last_{ply}"] = filled[-1]
+            usual = boards.usual(held.after(learned, ply))
+            metrics[f"filled_usual_{ply}"] = self._filled(usual[None, None], held, tested, ply=ply)[0]
+            metrics[f"copy_{ply}"] = (after == now).mean()
+        for name, value in metrics.items():
+            self._recorder.metric(name, value)
+
+    @staticmethod
+    def _filled(
+        found: boards.Rows, held: Positions, at: NDArray[np.int64], *, ply: int
+    ) -> NDArray[np.float64]:
+        """By layer, the share of right squares among those where a piece has arrived after this ply."""
+        after = held.after(at, ply)
+        arrived = boards.filled(held.rows[at, :64], after)
+        shares: NDArray[np.float64] = (found == after)[:, arrived].mean(1)
+        return shares
 
     def show(self, held: Positions, at: NDArray[np.int64]) -> None:
         """Leaves one position, its boards by layer, and those that follow (none if the config names it)."""
@@ -94,13 +121,9 @@ class _Decoding:
         decoded = self._decoded(row[None])[:, 0]
         self._recorder.sample("boards", {"board": row[:64], "decoded": decoded, "line": following})
 
-    def _board_loss(self, layers: Sequence[Tensor], rows: boards.Rows) -> Tensor:
-        """The cross-entropy of the present board at the first layer, and of the next one at the last."""
-        loss = F.cross_entropy(self._decoder(layers[0]), self._classes(rows[:, :64]))
-        if not self._config.next_board:
-            return loss
-        chosen = self._classes(_chosen(self._network, layers[-1], rows))
-        return loss + F.cross_entropy(self._decoder(layers[-1]), chosen)
+    def _loss(self, layer: Tensor, squares: boards.Rows) -> Tensor:
+        """The cross-entropy of these boards `[N, 64]`, decoded from a layer."""
+        return F.cross_entropy(self._decoder(layer), self._classes(squares))
 
     def _classes(self, squares: boards.Rows) -> Tensor:
         """Squares `[N, 64]` as classes int64 `[N, 8, 8]`."""
@@ -135,29 +158,11 @@ def _discriminator(width: int) -> nn.Module:
     )
 
 
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-
-
-def _batches(
-    config: DecoderConfig, rows: boards.Rows, *, step: int
-) -> Iterator[tuple[boards.Rows, boards.Rows]]:
-    """For each step from `step` on its positions, and others as real boards."""
-    for number in range(step, config.max_steps):
-        drawn = np.random.default_rng([config.seed, number]).integers(len(rows), size=(2, config.batch))
-        yield rows[drawn[0]], rows[drawn[1]]
-
-
-def _chosen(network: Network, last: Tensor, rows: boards.Rows) -> boards.Rows:
+def _chosen(network: Network, rows: boards.Rows) -> boards.Rows:
     """The boards `[N, 64]` after the network's own moves, as the players see them who move."""
-    with torch.no_grad():
-        moves = network.moves(last).cpu().numpy()
+    logits, _ = policy(network, rows)
     found = []
-    for row, logits in zip(rows, moves, strict=True):
-        legal = boards.legal(row)
-        board = boards.decode(row)
-        board.push(legal[max(legal, key=logits.__getitem__)])
-        found.append(boards.squares(board, player=True))
+    for row, values in zip(rows, logits.numpy(), strict=True):
+        after = boards.successors(row)
+        found.append(after[max(after, key=values.__getitem__)])
     return np.array(found)

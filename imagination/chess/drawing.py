@@ -64,7 +64,7 @@ def heat(sample: Arrays, *, title: str) -> Figure:
     return figure
 
 
-def curves(lines: Sequence[Line]) -> Figure:
+def curves(lines: Sequence[Line], *, caption: str) -> Figure:
     """A panel for everything that was asked: means by layer, with a band for the interval."""
     asked = list(dict.fromkeys(name for name, _, _ in lines))
     rows = -(-len(asked) // _COLUMNS)
@@ -82,6 +82,7 @@ def curves(lines: Sequence[Line]) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axes in panels:
             axes.set_axis_off()
+        figure.supxlabel(caption, fontsize=7)
         figure.legend(drawn.values(), drawn.keys(), loc="outside upper center", ncols=len(drawn))
     return figure
 

@@ -14,21 +14,27 @@ if TYPE_CHECKING:  # slow to import
 _MEASURED = {
     "from": ["probe_accuracy"],
     "to": ["probe_accuracy"],
-    "board": ["changed", "successor"],
+    "board": ["filled", "successor"],
     "lens": ["probe_accuracy"],
     "tuned": ["probe_accuracy"],
-    "cause": ["flips", "flips_random"],
+    "cause": ["flips", "flips_other", "flips_random"],
 }
 """The metrics of each target that change from layer to layer."""
 
 
 class Line(NamedTuple):
-    """Means over runs by layer: what is asked, and of what features or by which metric."""
+    """Means over runs by layer: what is asked, and of what features or by which metric.
+
+    Attributes:
+        runs: most runs of a layer.
+        networks: how many networks they read.
+    """
 
     asked: str
     of: str
     by_layer: Mapping[int, Interval]
     runs: int
+    networks: int
 
 
 def chess_boards(run: Stored) -> Drawn:
@@ -57,7 +63,9 @@ def chess_heat(run: Stored) -> Drawn:
 def chess_layers(runs: Sequence[Stored]) -> Findings:
     """Print and draw what chess probes and decoders find in each layer, with intervals over runs.
 
-    Layer 0 is the first convolution. `input` are the input planes, which have no layers.
+    Layer 0 is the first convolution. `input` are the input planes, which have no layers. Runs on different networks are
+    averaged; `networks` says how many. The intervals cover what differs from run to run: the deal of the games and, if
+    there are several, the network.
 
     Example: imagine-results chess-layers --where 'target=from or target=board'
     """
@@ -65,23 +73,22 @@ def chess_layers(runs: Sequence[Stored]) -> Findings:
 
     lines = collect(runs)
     rows = [
-        {"asked": line.asked, "of": line.of, "layer": layer, "runs": line.runs, **one.columns("mean")}
+        {**_said(line), "layer": layer, **one.columns("mean")}
         for line in lines
         for layer, one in sorted(line.by_layer.items())
     ]
     layers = sorted({layer for line in lines for layer in line.by_layer})
-    shown = [
-        {"asked": line.asked, "of": line.of, **{str(at): one.text() for at, one in line.by_layer.items()}}
-        for line in lines
-    ]
+    shown = [{**_said(line), **{str(at): one.text() for at, one in line.by_layer.items()}} for line in lines]
     return Findings(
         runs=[run.name for run in runs if _values(run)],
         facts={"layers": rows},
-        table=Table(rows, ["asked", "of", "layer", "runs", "mean", "mean_low", "mean_high"]),
-        shown=[Table(shown, ["asked", "of", *map(str, layers)])],
-        draw=partial(drawing.curves, [line[:3] for line in lines]),
+        table=Table(rows, [*_SAID, "layer", "mean", "mean_low", "mean_high"]),
+        shown=[Table(shown, [*_SAID, *map(str, layers)])],
+        draw=partial(drawing.curves, [line[:3] for line in lines], caption=_caption(lines)),
     )
 
+
+_SAID = ("asked", "of", "runs", "networks")
 
 LAYERS = Analysis(chess_layers, title="Chess: what each layer knows of the moves to come")
 
@@ -89,18 +96,32 @@ LAYERS = Analysis(chess_layers, title="Chess: what each layer knows of the moves
 def collect(runs: Sequence[Stored]) -> list[Line]:
     """The lines of these runs, in the order of their first runs."""
     found: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    networks: dict[tuple[str, str], set[object]] = defaultdict(set)
     for run in runs:
         for asked, of, layer, value in _values(run):
             found[asked, of][layer].append(value)
+            networks[asked, of].add(run.config["network"])
     return [
         Line(
             asked,
             of,
             {at: mean_interval(values) for at, values in layers.items()},
             max(map(len, layers.values())),
+            len(networks[asked, of]),
         )
         for (asked, of), layers in found.items()
     ]
+
+
+def _said(line: Line) -> dict[str, str | int]:
+    return dict(zip(_SAID, (line.asked, line.of, line.runs, line.networks), strict=True))
+
+
+def _caption(lines: Sequence[Line]) -> str:
+    """What the means are over, and what their intervals cover."""
+    most = max((line.networks for line in lines), default=0)
+    varies = "networks and deals of the games" if most > 1 else "deals of the games on one network"
+    return f"bands: 95% intervals of means over {varies}"
 
 
 def _values(run: Stored) -> list[tuple[str, str, int, float]]:
@@ -124,9 +145,9 @@ def _values(run: Stored) -> list[tuple[str, str, int, float]]:
 def _decoded(run: Stored) -> Iterator[tuple[str, str, int, float]]:
     of = "adversary" if run.config["adversary"] else "no adversary"
     for ply in (1, 2, 3):
-        layers, values = run.traces.get(f"changed_{ply}", ((), ()))
+        layers, values = run.traces.get(f"filled_{ply}", ((), ()))
         yield from (
-            (f"decoder, ply {ply}: changed", of, at, value) for at, value in zip(layers, values, strict=True)
+            (f"decoder, ply {ply}: filled", of, at, value) for at, value in zip(layers, values, strict=True)
         )
 
 

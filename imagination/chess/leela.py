@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagination.chess.boards import LEELA_PLANES
+from imagination.chess.boards import LEELA_PLANES, POLICY_PLANES
 from imagination.recorder import Arrays
 from imagination.schema import ConfigError
 
@@ -24,6 +24,7 @@ LINEAR16 = 1
 _INPUT, _NETWORK, _POLICY = {0, 1}, {2, 4}, {0, 2}
 """The formats that are read: the classical 112 planes, squeeze-excitation, and the convolutional policy."""
 
+_MEANS = 3
 _CONVOLUTION = {1: "0.weight", 2: "bias", 3: "1.running_mean", 4: "1.running_var", 5: "1.weight", 6: "1.bias"}
 
 Fields = dict[int, list[Any]]
@@ -38,14 +39,16 @@ def read(path: Path) -> Arrays:
         ConfigError: the file is damaged, or of another format.
     """
     try:
-        net = _fields(gzip.decompress(path.read_bytes()))
+        data = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unread(f"is no whole gzip file ({error})") from None
+    try:
+        net = _fields(data)
         if net[1] != [MAGIC]:
             raise _unread("is no network of Leela Chess Zero")
         _check(_fields(net[4][0]))
         return _state(_fields(net[10][0]))
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unread(f"is no whole gzip file ({error})") from None
-    except (IndexError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise _unread("is damaged, or lacks parts of such a network") from error
 
 
@@ -116,39 +119,55 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _state(weights: Fields) -> Arrays:
-    found = _convolution(weights[1][0], "input", before=LEELA_PLANES)
-    filters = len(found["input.1.bias"])
+    """The arrays by name.
+
+    Raises:
+        LookupError, TypeError, ValueError, OverflowError: one is missing, or does not fit the others.
+    """
+    filters = len(_layer(_fields(weights[1][0])[_MEANS][0]))
+    found = _convolution(weights[1][0], "input", LEELA_PLANES, filters)
     for number, one in enumerate(weights[2]):
         block, name = _fields(one), f"blocks.{number}"
-        found |= _convolution(block[1][0], f"{name}.conv1", before=filters)
-        found |= _convolution(block[2][0], f"{name}.conv2", before=filters)
+        found |= _convolution(block[1][0], f"{name}.conv1", filters, filters)
+        found |= _convolution(block[2][0], f"{name}.conv2", filters, filters)
         squeeze = _fields(block[3][0])
-        found |= {**_linear(squeeze, 1, f"{name}.squeeze"), **_linear(squeeze, 3, f"{name}.excite")}
-    found |= _convolution(weights[11][0], "policy1", before=filters)
-    last = _fields(weights[3][0])
-    found["policy.weight"] = _layer(last[1][0]).reshape(-1, filters, 3, 3)
-    found["policy.bias"] = _layer(last[2][0])
-    found |= _convolution(weights[6][0], "value", before=filters, kernel=1)
-    found |= {**_linear(weights, 7, "value1"), **_linear(weights, 9, "value2")}
+        width = len(_layer(squeeze[2][0]))
+        found |= _linear(squeeze, 1, f"{name}.squeeze", filters, width)
+        found |= _linear(squeeze, 3, f"{name}.excite", width, 2 * filters)
+    widths = {len(value) for name, value in found.items() if name.endswith("squeeze.bias")}
+    if len(widths) != 1:
+        raise ValueError("there is no block, or blocks differ")
+    found |= _convolution(weights[11][0], "policy1", filters, filters)
+    policy = _fields(weights[3][0])
+    found["policy.weight"] = _layer(policy[1][0]).reshape(POLICY_PLANES, filters, 3, 3)
+    found["policy.bias"] = _layer(policy[2][0]).reshape(POLICY_PLANES)
+    planes = len(_layer(_fields(weights[6][0])[_MEANS][0]))
+    found |= _convolution(weights[6][0], "value", filters, planes, kernel=1)
+    width, values = (len(_layer(weights[at][0])) for at in (8, 10))
+    found |= _linear(weights, 7, "value1", 64 * planes, width)
+    found |= _linear(weights, 9, "value2", width, values)
     return found
 
 
-def _convolution(data: bytes, name: str, *, before: int, kernel: int = 3) -> dict[str, Floats]:
+def _convolution(data: bytes, name: str, before: int, after: int, *, kernel: int = 3) -> dict[str, Floats]:
     """A convolution with batch normalisation; its bias becomes part of the mean."""
     fields = _fields(data)
     found = {part: _layer(fields[at][0]) for at, part in _CONVOLUTION.items() if at in fields}
-    mean = found["1.running_mean"]
-    found["0.weight"] = found["0.weight"].reshape(len(mean), before, kernel, kernel)
-    found["1.running_mean"] = mean - found.pop("bias", np.zeros_like(mean))
-    found.setdefault("1.weight", np.ones_like(mean))
-    found.setdefault("1.bias", np.zeros_like(mean))
+    found["0.weight"] = found["0.weight"].reshape(after, before, kernel, kernel)
+    for part in found.keys() - {"0.weight"}:
+        found[part] = found[part].reshape(after)
+    found["1.running_mean"] = found["1.running_mean"] - found.pop("bias", np.float32(0))
+    if found["1.running_var"].min() < 0:
+        raise ValueError("a variance is negative")
+    found.setdefault("1.weight", np.ones(after, np.float32))
+    found.setdefault("1.bias", np.zeros(after, np.float32))
     return {f"{name}.{part}": value for part, value in found.items()}
 
 
-def _linear(fields: Fields, at: int, name: str) -> dict[str, Floats]:
+def _linear(fields: Fields, at: int, name: str, before: int, after: int) -> dict[str, Floats]:
     """A linear layer, whose bias follows its weights."""
-    bias = _layer(fields[at + 1][0])
-    return {f"{name}.weight": _layer(fields[at][0]).reshape(len(bias), -1), f"{name}.bias": bias}
+    weight, bias = _layer(fields[at][0]), _layer(fields[at + 1][0])
+    return {f"{name}.weight": weight.reshape(after, before), f"{name}.bias": bias.reshape(after)}
 
 
 def _layer(data: bytes) -> Floats:
@@ -156,4 +175,6 @@ def _layer(data: bytes) -> Floats:
     least, largest = (np.array(fields[at], np.uint32).view(np.float32)[0] for at in (1, 2))
     share = np.frombuffer(fields[3][0], "<u2").astype(np.float32) / np.float32(0xFFFF)
     found: Floats = least * (1 - share) + largest * share
+    if not np.isfinite(found).all():
+        raise ValueError("a weight is infinite or NaN")
     return found

@@ -13,8 +13,6 @@ from imagination.chess import boards, leela
 from imagination.chess.config import NetworkConfig
 from imagination.runner import Needed
 
-POLICY_PLANES = 80
-"""Planes of the policy's last convolution; the moves are in the first 73."""
 AT_ONCE = 512
 """Positions that are evaluated in one forward pass."""
 VALUE_PLANES, VALUE_WIDTH = 32, 128
@@ -59,7 +57,7 @@ class Network(nn.Module):
         self.input = _convolution(planes, filters)
         self.blocks = nn.ModuleList(Block(filters, squeeze) for _ in range(blocks))
         self.policy1 = _convolution(filters, filters)
-        self.policy = nn.Conv2d(filters, POLICY_PLANES, 3, padding=1)
+        self.policy = nn.Conv2d(filters, boards.POLICY_PLANES, 3, padding=1)
         self.value = _convolution(filters, value_planes, kernel=1)
         self.value1, self.value2 = nn.Linear(64 * value_planes, value_width), nn.Linear(value_width, values)
         self.register_buffer("places", torch.from_numpy(boards.policy_map()), persistent=False)
@@ -125,6 +123,18 @@ def frozen(needed: Needed, *, device: torch.device, random: int | None = None) -
         saving.load(network, state)
     network.requires_grad_(False).eval()
     return _channels_last(network.to(device))
+
+
+def policy(network: Network, rows: boards.Rows) -> tuple[Tensor, Tensor]:
+    """The logits of the moves `[N, 1858]` and the expected scores `[N]`, on the CPU."""
+    moves, scores = [], []
+    with torch.no_grad():
+        for planes in network.batches(rows):
+            logits, values = network(planes)
+            moves.append(logits.cpu())
+            win, draw, _ = values.softmax(1).cpu().unbind(1)
+            scores.append(win + draw / 2)
+    return torch.cat(moves), torch.cat(scores)
 
 
 def _channels_last(network: Network) -> Network:

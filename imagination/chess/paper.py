@@ -1,34 +1,70 @@
-"""What the paper says of chess (arXiv 2405.06409, section 3.3), as numbers that runs are compared with. Torch-free.
+"""What the paper says of chess (arXiv 2405.06409, section 3.3), beside which runs are put. Torch-free.
 
-The paper gives no number. It finds no consistent evidence of later boards in later layers. Here that is the value 0 of
-the share of right squares among those that change, which is what repeating the present board gets.
+The paper gives no number: "we do not find consistent evidence of human-interpretable board states or valid moves". So
+each row has the best trivial solution instead.
 """
-
-from collections.abc import Mapping
 
 from imagination.paper import Number, Paper, Source
 from imagination.schema import Scalar
 
 LAST = 6
-"""The last block of the specs' network."""
+"""The last block of the specs' networks."""
 
-_ROWS: dict[str, list[tuple[str, Mapping[str, Scalar]]]] = {
-    "chess_paper": [
-        (f"changed_{ply}", {"adversary": adversary}) for adversary in (False, True) for ply in (1, 2, 3)
-    ],
-    "chess": [
-        ("changed", {"target": "board", "ply": ply, "layer": LAST, "features": "trained", "shuffled": False})
-        for ply in (1, 2, 3)
-    ],
-}
+_FOUND, _UNTRIED = "did not work", "not tried"
+
+_DECODER = [
+    Number(
+        "chess_paper",
+        f"filled{layer}_{ply}",
+        {"adversary": adversary},
+        None,
+        None,
+        [Source("chess_paper", ["chess_paper"])],
+        words=_FOUND,
+        baselines=[f"filled_usual_{ply}"],
+    )
+    for adversary in (False, True)
+    for layer, ply in (("", 1), ("", 2), ("", 3), ("_last", 1))
+]
+
+_PROBES: list[tuple[str, str, list[str], list[tuple[str, int]]]] = [
+    ("from", "probe_accuracy", ["usual"], [("input", 0), ("trained", LAST)]),
+    ("to", "probe_accuracy", ["usual"], [("input", 0), ("trained", LAST)]),
+    ("board", "filled", ["filled_usual"], [("input", 0), ("trained", LAST)]),
+    ("board", "successor", ["chance"], [("input", 0), ("random", LAST - 1), ("trained", LAST - 1)]),
+    ("lens", "probe_accuracy", ["chance"], [("trained", LAST // 2)]),
+    ("tuned", "probe_accuracy", ["chance"], [("trained", LAST // 2)]),
+    ("cause", "flips", ["flips_other", "flips_random"], [("trained", LAST // 2)]),
+]
+"""Target, metric, its trivial solutions, and the features and layers to show."""
+
+
+def _probe(target: str, quantity: str, baselines: list[str], features: str, layer: int) -> Number:
+    cell: dict[str, Scalar] = {"target": target, "features": features, "layer": layer}
+    return Number(
+        "chess",
+        quantity,
+        cell,
+        None,
+        None,
+        [Source("chess", ["chess"])],
+        words=_FOUND if target == "board" else _UNTRIED,
+        where="ply=1 and shuffled=false",
+        baselines=baselines,
+    )
+
 
 PAPER = Paper(
     tables={
-        table: [Number(table, quantity, cell, 0.0, None, [Source(table, [table])]) for quantity, cell in rows]
-        for table, rows in _ROWS.items()
+        "chess_paper": _DECODER,
+        "chess": [
+            _probe(target, quantity, baselines, of, layer)
+            for target, quantity, baselines, read in _PROBES
+            for of, layer in read
+        ],
     },
     about={
-        "chess_paper": "changed squares by the paper's decoder, which finds none (0, as if it repeated the board)",
-        "chess": "changed squares by a linear probe of the last block; the paper's decoder finds none (0)",
+        "chess_paper": "squares that the paper's decoder fills rightly; baseline: a board that is always the same",
+        "chess": "what linear probes read of the next move; baseline: the most frequent answer, or a random one",
     },
 )

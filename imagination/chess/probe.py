@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -17,79 +17,138 @@ from imagination.chess.config import ProbeConfig
 from imagination.chess.network import AT_ONCE, frozen
 from imagination.chess.positions import Positions
 from imagination.function import DONE
-from imagination.probing import Deal, Ridge, reciprocal_rank
-from imagination.probing import frozen as activations
+from imagination.probing import Asked, Deal, Linear, Question, reciprocal_rank, ridge
 from imagination.runner import Run, Runner
 from imagination.schema import ConfigError
 
 PLIES = 3
 _TRIED = 2000
-"""Most test positions for which all next boards are ranked, or whose layer is changed."""
+"""Most test positions for which all next boards are ranked, or whose layer is changed. The seed draws them."""
 
 Metrics = dict[str, float]
+Probe = tuple[str, int, bool]
+"""The target, ply and `shuffled` of a linear probe."""
+
+_OF_NETWORK = ("lens", "tuned", "cause")
+"""The targets that need the network's own moves."""
+_ENDS: list[Probe] = [("from", 1, False), ("to", 1, False)]
+"""The probes along whose directions `cause` moves a layer."""
 
 
-class Layer:
-    """What a pack shares: the positions, the frozen network, and its layer at them.
+class Frozen:
+    """What a pack shares: the positions, the frozen network, and its layers at them, from one forward pass.
 
     Attributes:
         network: the network.
-        number: the layer.
         held: the held-out positions.
         at: those of them that `PLIES` further ones follow, int64 `[N]`.
-        features: what the probes read there, `[N, D]`.
     """
 
-    def __init__(self, run: Run, *, device: torch.device) -> None:
-        config: ProbeConfig = run.config
+    def __init__(self, runs: Sequence[Run], *, device: torch.device) -> None:
+        config: ProbeConfig = runs[0].config
         random = config.seed if config.features == "random" else None
-        self.network = frozen(run.needs["network"], device=device, random=random)
-        config.check_blocks(len(self.network.blocks))
-        self.number = config.layer
-        self.held = Positions.of(run.needs["positions"].arrays("held"))
+        self.network = frozen(runs[0].needs["network"], device=device, random=random)
+        for run in runs:
+            run.config.check_blocks(len(self.network.blocks))
+        self.held = Positions.of(runs[0].needs["positions"].arrays("held"))
         self.at = self.held.followed(PLIES)
-        is_input = config.features == "input"
-        planes = torch.from_numpy(boards.planes(self.rows)).to(device)
-        self.features = activations([planes] if is_input else self._read(config.layer))
+        if config.features == "input":
+            self._values = {0: torch.from_numpy(boards.planes(self.rows)).half().flatten(1).to(device)}
+        else:
+            last = (
+                {len(self.network.blocks)} if any(run.config.target in _OF_NETWORK for run in runs) else set()
+            )
+            self._values = self._read({run.config.layer for run in runs} | last)
 
     @property
     def rows(self) -> boards.Rows:
         """The positions that are probed."""
         return self.held.rows[self.at]
 
-    @cached_property
-    def last(self) -> Tensor:
-        """The network's last layer `[N, D]`, from the features."""
-        return activations(
-            self.network.after(x, self.number) for x in self.maps(self.features).split(AT_ONCE)
-        )
+    def layer(self, number: int, which: Tensor) -> Tensor:
+        """A layer at some positions, `[B, D]`. -1: the last one."""
+        values = self._values[range(len(self.network.blocks) + 1)[number]]
+        return values[which.to(values.device)].float()
 
     def maps(self, features: Tensor) -> Tensor:
-        """Features `[N, D]` as channels on the board, `[N, C, 8, 8]`."""
+        """Features `[B, D]` as channels on the board, `[B, C, 8, 8]`."""
         return features.reshape(len(features), -1, 8, 8)
 
-    def moves(self, features: Tensor) -> Tensor:
-        """The policy `[N, 1858]` if the last layer is this."""
+    def moves(self, features: Tensor, *, layer: int = -1) -> Tensor:
+        """The policy `[B, 1858]` if this layer has these values."""
+        first = range(len(self.network.blocks) + 1)[layer]
         with torch.no_grad():
-            return torch.cat([self.network.moves(x) for x in self.maps(features).split(AT_ONCE)])
+            parts = self.maps(features).split(AT_ONCE)
+            return torch.cat([self.network.moves(self.network.after(x, first)) for x in parts])
 
-    def _read(self, layer: int) -> Iterator[Tensor]:
-        for planes in self.network.batches(self.rows):
-            yield next(itertools.islice(self.network.layers(planes), layer, None))
+    def _read(self, layers: Collection[int]) -> dict[int, Tensor]:
+        """These layers at all positions, each `[N, D]` in half precision: they are most of a worker's memory."""
+        width, device = 64 * self.network.filters, self.network.places.device
+        found = {layer: torch.empty(len(self.at), width, dtype=torch.half, device=device) for layer in layers}
+        start = 0
+        with torch.no_grad():
+            for planes in self.network.batches(self.rows):
+                for number, values in enumerate(self.network.layers(planes)):
+                    if number in found:
+                        found[number][start : start + len(planes)] = values.flatten(1)
+                start += len(planes)
+        return found
 
 
-class Probes:
-    """The probes of one layer on one deal of the games to training and test."""
+class Games:
+    """How the seed deals the games to training and test, and what all layers share there."""
 
-    def __init__(self, layer: Layer, config: ProbeConfig) -> None:
-        self._layer = layer
-        games = torch.from_numpy(layer.held.games[layer.at])
-        self._deal = Deal(layer.features, games, share=config.share, seed=config.seed)
-        self._test = self._deal.test
-        if not len(self._test):
+    def __init__(self, frozen: Frozen, config: ProbeConfig) -> None:
+        self._frozen = frozen
+        games = torch.from_numpy(frozen.held.games[frozen.at])
+        self.deal = Deal(games, share=config.share, seed=config.seed)
+        self.test = self.deal.test
+        if not len(self.test):
             raise ConfigError(
                 f"share: {config.share} of {len(games.unique())} games leaves none for the test"
             )
+        rng = np.random.default_rng(config.seed)
+        self.tried = torch.from_numpy(rng.permutation(len(self.test))[:_TRIED])
+        """Places in the test, at most `_TRIED` of them, in an order that the seed draws."""
+
+    @cached_property
+    def legal(self) -> Tensor:
+        """Whether each move is legal in the test's positions, `[T, 1858]`."""
+        return torch.from_numpy(boards.legal_masks(self._frozen.rows[self.test.numpy()]))
+
+    @cached_property
+    def played(self) -> Tensor:
+        """Stockfish's moves in the test's positions, `[T]`."""
+        return torch.from_numpy(self._frozen.held.moves[self._frozen.at[self.test.numpy()]])
+
+    @cached_property
+    def chosen(self) -> Tensor:
+        """The network's own moves in the test's positions, `[T]`."""
+        return self.best(self._frozen.moves(self._frozen.layer(-1, self.test)))
+
+    def best(self, moves: Tensor, which: Tensor | slice = slice(None)) -> Tensor:
+        """The best legal move in each of these positions of the test."""
+        return moves.cpu().masked_fill(~self.legal[which], -torch.inf).argmax(1)
+
+    @cached_property
+    def successors(self) -> list[tuple[Tensor, int]]:
+        """In the tried positions: all next boards `[legal moves, 64]`, and which of them follows Stockfish's move."""
+        found = []
+        for row, move in zip(
+            self._frozen.rows[self.test[self.tried].numpy()], self.played[self.tried].tolist(), strict=True
+        ):
+            after = boards.successors(row)
+            squares = np.array(list(after.values())).astype(np.int64)
+            found.append((torch.from_numpy(squares), list(after).index(move)))
+        return found
+
+
+class Probes:
+    """The probes of one layer on one deal of the games."""
+
+    def __init__(self, frozen: Frozen, games: Games, *, layer: int, probes: Collection[Probe]) -> None:
+        self._frozen, self._games, self._layer = frozen, games, layer
+        self.questions = {probe: self._question(*probe) for probe in probes}
 
     def measure(self, run: Run) -> Metrics:
         """The metrics of one run."""
@@ -103,67 +162,64 @@ class Probes:
         }
         return measures[run.config.target](run)
 
-    @cached_property
-    def _legal(self) -> Tensor:
-        """Whether each move is legal in the test's positions, `[T, 1858]`."""
-        masks = boards.legal_masks(self._layer.rows[self._test.numpy()])
-        return torch.from_numpy(masks).to(self._layer.features.device)
+    def _features(self, which: Tensor) -> Tensor:
+        return self._frozen.layer(self._layer, which)
 
     @cached_property
-    def _chosen(self) -> Tensor:
-        """The network's own moves in the test's positions, `[T]`."""
-        return self._best(self._layer.moves(self._layer.last[self._test]))
+    def _tested(self) -> Tensor:
+        """The layer in the test's positions, `[T, D]`."""
+        return self._features(self._games.test)
 
-    def _best(self, moves: Tensor) -> Tensor:
-        """The best legal move in each of the test's positions."""
-        return moves.masked_fill(~self._legal, -torch.inf).argmax(1)
+    @cached_property
+    def _linear(self) -> dict[Probe, Linear]:
+        """All probes of this layer, which share one factorisation."""
+        maps = self._games.deal.classifiers(self._features, list(self.questions.values()))
+        return dict(zip(self.questions, maps, strict=True))
 
-    def _squares(self, target: str, ply: int) -> Tensor:
-        """The square from or to which the move of this ply goes, as the player to move sees it, `[N]`."""
-        moves = self._layer.held.moves[self._layer.at + ply - 1]
-        ends = boards.ends()[moves, 0 if target == "from" else 1]
-        return torch.from_numpy(ends ^ 56 if ply == 2 else ends)
+    def _question(self, target: str, ply: int, shuffled: bool) -> Question:
+        """What a probe is asked, as the player sees it who is to move now."""
+        held, at = self._frozen.held, self._frozen.at
+        if target == "board":
+            return Question(torch.from_numpy(held.after(at, ply).astype(np.int64)), boards.CLASSES, shuffled)
+        ends = boards.ends()[held.moves[at + ply - 1], 0 if target == "from" else 1]
+        return Question(torch.from_numpy(ends ^ 56 if ply == 2 else ends), 64, shuffled)
 
-    def _after(self, ply: int) -> Tensor:
-        """The board after this many plies, as the player to move now sees it, int64 `[N, 64]`."""
-        return torch.from_numpy(self._layer.held.after(self._layer.at, ply).astype(np.int64))
-
-    def _tested(self, right: Tensor, classes: int, config: ProbeConfig) -> Tensor:
-        """The scores of a probe of these classes `[N, ...]` in the test's positions."""
-        probe = self._deal.classifier(right, classes, shuffled=config.shuffled)
-        return self._deal.scores(probe, self._layer.features[self._test], right[self._test])
+    def _asked(self, config: ProbeConfig) -> tuple[Tensor, Tensor, Tensor]:
+        """A probe's scores in the test's positions, the right classes there, and those that it was fitted on."""
+        probe = (config.target, config.ply, config.shuffled)
+        question, deal = self.questions[probe], self._games.deal
+        scores = question.scores(self._linear[probe], self._tested)
+        return scores, question.right[deal.test], question.right[deal.fit]
 
     def _square(self, run: Run) -> Metrics:
-        right = self._squares(run.config.target, run.config.ply)
-        scores, wanted = self._tested(right, 64, run.config), right[self._test]
-        board = self._layer.rows[self._test[0], :64]
+        scores, wanted, learned = self._asked(run.config)
+        board = self._frozen.rows[self._games.test[0], :64]
         run.recorder.sample("heat", {"board": board, "scores": scores[0].numpy(), "right": wanted[0].numpy()})
-        usual = right[self._deal.fit].mode().values
+        usual = learned.mode().values
         return {"probe_accuracy": _share(scores.argmax(-1) == wanted), "usual": _share(wanted == usual)}
 
     def _board(self, run: Run) -> Metrics:
-        config: ProbeConfig = run.config
-        after, now = self._after(config.ply), self._after(0)[self._test]
-        scores, wanted = self._tested(after, boards.CLASSES, config), after[self._test]
-        found = scores.argmax(-1) == wanted
+        scores, wanted, learned = self._asked(run.config)
+        now = torch.from_numpy(self._frozen.rows[self._games.test.numpy(), :64])
+        found, usual = scores.argmax(-1) == wanted, learned.mode(0).values == wanted
+        filled = torch.from_numpy(boards.filled(now.numpy(), wanted.numpy().astype(np.uint8)))
         metrics = {
             "probe_accuracy": _share(found),
             "usual": _share(now == wanted),
-            "changed": _share(found[now != wanted]),
+            "filled": _share(found[filled]),
+            "filled_usual": _share(usual[filled]),
         }
-        return metrics | (self._successors(scores) if config.ply == 1 else {})
+        return metrics | (self._successors(scores) if run.config.ply == 1 else {})
 
     def _successors(self, scores: Tensor) -> Metrics:
-        """How the board after Stockfish's move ranks among all next boards, by squared error."""
-        tried = self._test[:_TRIED].numpy()
-        moves = self._layer.held.moves[self._layer.at[tried]]
+        """How near the board after Stockfish's move is to the probe's scores, among all next boards."""
         ranks, counts = [], []
-        for row, move, one in zip(self._layer.rows[tried], moves, scores[:_TRIED], strict=True):
-            successors = boards.successors(row)
-            squares = torch.from_numpy(np.array(list(successors.values())).astype(np.int64))
-            likely = one.gather(1, squares.T).sum(0)  # a board's squared error is a constant minus twice this
-            ranks.append(reciprocal_rank(likely, list(successors).index(int(move))))
-            counts.append(len(successors))
+        for one, (squares, right) in zip(scores[self._games.tried], self._games.successors, strict=True):
+            near = one.gather(1, squares.T).sum(
+                0
+            )  # a board's squared distance is a constant minus twice this
+            ranks.append(reciprocal_rank(near, right))
+            counts.append(len(squares))
         return {
             "successor": _mean([float(rank == 1) for rank in ranks]),
             "successor_mrr": _mean(ranks),
@@ -172,59 +228,65 @@ class Probes:
         }
 
     def _lens(self, run: Run) -> Metrics:
-        features = self._layer.features[self._test]
-        last = self._tuned(features) if run.config.target == "tuned" else features
-        found = self._best(self._layer.moves(last)).cpu()
-        moves = torch.from_numpy(self._layer.held.moves[self._layer.at[self._test.numpy()]])
-        return {"probe_accuracy": _share(found == moves), "agreement": _share(found == self._chosen.cpu())}
+        last = self._tuned(self._tested) if run.config.target == "tuned" else self._tested
+        found = self._games.best(self._frozen.moves(last))
+        return {
+            "probe_accuracy": _share(found == self._games.played),
+            "agreement": _share(found == self._games.chosen),
+            "chance": _mean((1 / self._games.legal.sum(1)).tolist()),
+        }
 
     def _tuned(self, features: Tensor) -> Tensor:
         """The last layer, as a linear map of each square's channels gives it."""
-        channels = self._layer.maps(self._layer.features).shape[1]
 
         def squares(x: Tensor) -> Tensor:
-            return x.reshape(len(x), channels, 64).movedim(1, 2).flatten(0, 1)
+            return x.reshape(len(x), -1, 64).movedim(1, 2).flatten(0, 1)
 
-        fit, check = (
-            [squares(x[part]) for x in (self._layer.features, self._layer.last)]
-            for part in (self._deal.fit, self._deal.check)
+        def last(which: Tensor) -> Tensor:
+            return squares(self._frozen.layer(-1, which))
+
+        def score(lens: Linear) -> float:
+            parts = self._games.deal.check.split(AT_ONCE)
+            return -_mean([F.mse_loss(lens(squares(self._features(x))), last(x)).item() for x in parts])
+
+        (lens,) = ridge(
+            lambda which: squares(self._features(which)), [Asked(last, score)], fit=self._games.deal.fit
         )
-        lens = Ridge(fit[0]).fit(fit[1], score=lambda one: -F.mse_loss(one(check[0]), check[1]).item())
-        return lens(squares(features)).reshape(-1, 64, channels).movedim(1, 2).flatten(1)
+        return lens(squares(features)).reshape(len(features), 64, -1).movedim(1, 2).flatten(1)
 
     def _cause(self, run: Run) -> Metrics:
-        """Flips to another legal move, along the probes' directions of it and along random ones."""
+        """Flips to another legal move: towards it along the probes' directions, towards a third, and at random."""
         config: ProbeConfig = run.config
-        rng = np.random.default_rng([config.seed, config.layer])
-        left = (self._legal.sum(1) > 1).nonzero()[:_TRIED, 0]
-        legal, chosen = self._legal[left].cpu().numpy(), self._chosen[left].cpu().numpy()
-        others = np.array([_other(mask, move, rng) for mask, move in zip(legal, chosen, strict=True)])
-        features = self._layer.features[self._test[left.cpu()]]
-        probes = [self._deal.classifier(self._squares(target, 1), 64) for target in ("from", "to")]
-        ends = boards.ends()
-        steps = sum(
-            probe.weights.T[ends[others, side]] - probe.weights.T[ends[chosen, side]]
-            for side, probe in enumerate(probes)
-        )
-        assert isinstance(steps, Tensor)
-        random = torch.from_numpy(rng.standard_normal(features.shape).astype(np.float32)).to(features.device)
-        length = config.strength * (features - probes[0].mean).norm(dim=1, keepdim=True)
+        games, rng = self._games, np.random.default_rng([config.seed, config.layer])
+        which = games.tried[games.legal[games.tried].sum(1) > 2]
+        chosen = games.chosen[which].numpy()
+        pairs = [_others(*pair, rng) for pair in zip(games.legal[which].numpy(), chosen, strict=True)]
+        other, third = np.array(pairs).reshape(-1, 2).T
+        features = self._tested[which.to(self._tested.device)]
+        random = torch.from_numpy(rng.standard_normal(features.shape).astype(np.float32)).to(features)
+        length = config.strength * (features - self._linear[_ENDS[0]].mean).norm(dim=1, keepdim=True)
         flipped = {}
-        for name, direction in {"flips": steps, "flips_random": random}.items():
-            moved = features + length * F.normalize(direction, dim=1)
-            found = self._moved(moved).masked_fill(~self._legal[left], -torch.inf).argmax(1).cpu()
-            flipped[name] = _share(found == torch.from_numpy(others))
+        for name, direction in {
+            "flips": self._towards(other, chosen),
+            "flips_other": self._towards(third, chosen),
+            "flips_random": random,
+        }.items():
+            moved = self._frozen.moves(features + length * F.normalize(direction, dim=1), layer=config.layer)
+            flipped[name] = _share(games.best(moved, which) == torch.from_numpy(other))
         return flipped
 
-    def _moved(self, features: Tensor) -> Tensor:
-        """The policy after the layer has these values."""
-        layer = self._layer
-        parts = layer.maps(features).split(AT_ONCE)
-        return layer.moves(activations(layer.network.after(part, layer.number) for part in parts))
+    def _towards(self, moves: NDArray[np.int64], chosen: NDArray[np.int64]) -> Tensor:
+        """The probes' directions `[B, D]` from the squares of the chosen moves towards those of these."""
+        ends = boards.ends()
+        sides = [
+            weights[ends[moves, side]] - weights[ends[chosen, side]]
+            for side, weights in enumerate(self._linear[probe].weights.T for probe in _ENDS)
+        ]
+        return sides[0] + sides[1]
 
 
 class ProbeRunner(Runner):
-    """Measures the runs of a pack, which share a layer and its forward pass; those of a seed share the solver."""
+    """Measures the runs of a pack, which share a forward pass; those of a layer and a seed share the solver."""
 
     @override
     def train(
@@ -237,30 +299,48 @@ class ProbeRunner(Runner):
         slots: int | None = None,
     ) -> bool:
         began = time.monotonic()
-        layer: Layer | None = None
-        ordered = sorted(runs, key=lambda run: (run.config.seed, run.config.share))
-        for _, group in itertools.groupby(ordered, key=lambda run: (run.config.seed, run.config.share)):
-            members = list(group)
-            if layer is None or members[0].config.features == "random":
-                layer = Layer(members[0], device=device)
-            probes = Probes(layer, members[0].config)
-            for run in members:
-                if stop():
-                    return False
-                for name, value in probes.measure(run).items():
-                    run.recorder.metric(name, value)
-                now = time.monotonic()
-                run.recorder.finish(DONE, seconds=now - began, weights={})
-                began = now
+        for run, probes in _probes(runs, device=device):
+            if stop():
+                return False
+            for name, value in probes.measure(run).items():
+                run.recorder.metric(name, value)
+            now = time.monotonic()
+            run.recorder.finish(DONE, seconds=now - began, weights={})
+            began = now
         return True
 
 
 RUNNER = ProbeRunner()
 
 
-def _other(legal: NDArray[np.bool_], move: int, rng: np.random.Generator) -> int:
-    """Another legal move than this one, at random."""
-    return int(rng.choice([one for one in np.flatnonzero(legal) if one != move]))
+def _probes(runs: Sequence[Run], *, device: torch.device) -> Iterator[tuple[Run, Probes]]:
+    """Each run with the probes of its layer, in an order in which little is kept at once."""
+    for same in _grouped(runs, lambda one: (one.seed if one.features == "random" else 0,)):
+        shared = Frozen(same, device=device)
+        for dealt in _grouped(same, lambda one: (one.seed, one.share)):
+            games = Games(shared, dealt[0].config)
+            for members in _grouped(dealt, lambda one: (one.layer,)):
+                asked = dict.fromkeys(probe for run in members for probe in _needed(run.config))
+                probes = Probes(shared, games, layer=members[0].config.layer, probes=asked)
+                yield from ((run, probes) for run in members)
+
+
+def _grouped(runs: Sequence[Run], key: Callable[[ProbeConfig], tuple[float, ...]]) -> Iterator[list[Run]]:
+    ordered = sorted(runs, key=lambda run: key(run.config))
+    return (list(members) for _, members in itertools.groupby(ordered, key=lambda run: key(run.config)))
+
+
+def _needed(config: ProbeConfig) -> list[Probe]:
+    """The linear probes that a run needs."""
+    if config.target == "cause":
+        return _ENDS
+    return [] if config.target in _OF_NETWORK else [(config.target, config.ply, config.shuffled)]
+
+
+def _others(legal: NDArray[np.bool_], move: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Two other legal moves than this one, at random."""
+    legal[move] = False
+    return rng.choice(np.flatnonzero(legal), 2, replace=False)
 
 
 def _share(right: Tensor) -> float:

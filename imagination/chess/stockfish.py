@@ -2,13 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import chess
 import chess.engine
 
-from imagination.schema import ConfigError
+from imagination.chess.config import PositionsConfig
+from imagination.schema import ConfigError, RunConfig
 
 _DEBIAN = "/usr/games"  # where Debian puts it, which is not on the PATH of every user
 _HASH_MB = 16
@@ -29,13 +30,27 @@ def find() -> str:
     return path
 
 
-def check() -> None:
-    """Raises ConfigError if it is not installed."""
-    find()
+def check(configs: Sequence[RunConfig]) -> None:
+    """Raises ConfigError if runs with these configs play games, and their version is not installed."""
+    for version in {config.stockfish for config in configs if isinstance(config, PositionsConfig)}:
+        with _started(version):
+            pass
 
 
 Player = Callable[[chess.Board, int], tuple[chess.Move, chess.engine.Wdl]]
 """The best move of a position in the game of this number, and the player's chances in thousandths."""
+
+
+@contextmanager
+def _started(version: str) -> Iterator[chess.engine.SimpleEngine]:
+    with chess.engine.SimpleEngine.popen_uci(find()) as engine:
+        name = engine.id.get("name", "")
+        if name.split()[-1:] != [version]:
+            raise ConfigError(
+                f"stockfish: {version} is not the version here, {name or 'unknown'}; install that version, "
+                "or set stockfish to the one here"
+            )
+        yield engine
 
 
 @contextmanager
@@ -45,13 +60,7 @@ def player(*, version: str, nodes: int) -> Iterator[Player]:
     Raises:
         ConfigError: it is not installed, or has another version.
     """
-    with chess.engine.SimpleEngine.popen_uci(find()) as engine:
-        name = engine.id.get("name", "")
-        if name.split()[-1:] != [version]:
-            raise ConfigError(
-                f"stockfish: {version} is not the version here, {name or 'unknown'}; install that version, "
-                "or set stockfish to the one here"
-            )
+    with _started(version) as engine:
         engine.configure({"Threads": 1, "Hash": _HASH_MB})
         limit = chess.engine.Limit(nodes=nodes)
 

@@ -1,21 +1,20 @@
 """`chess_network`: a network learns the moves that Stockfish plays, and its chances."""
 
-from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imagination import saving
 from imagination.chess import boards, network
 from imagination.chess.config import NetworkConfig
+from imagination.chess.loop import descend, train
 from imagination.chess.network import Network
 from imagination.chess.positions import Positions
 from imagination.function import FunctionRecorder
-
-SAVE_EVERY = 20
-"""Steps between two offers of a checkpoint, because a GPU must copy it."""
 
 
 def run(config: NetworkConfig, recorder: FunctionRecorder) -> None:
@@ -25,45 +24,24 @@ def run(config: NetworkConfig, recorder: FunctionRecorder) -> None:
     torch.manual_seed(config.seed)
     model = network.new(config).to(recorder.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.decay)
-    parts = ({"network": model}, {"adam": optimizer})
-    step = 0 if recorder.restored is None else saving.restore(recorder.restored, *parts)
-    for batch in _batches(played, config, step=step):
-        if step % SAVE_EVERY == 0 or recorder.stopping:
-            recorder.checkpoint(saving.state(step, *parts))
+
+    def update(step: int) -> dict[str, Tensor]:
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _rate(step, config)
-        losses = _losses(model, batch, config)
-        optimizer.zero_grad()
-        (losses["policy"] + config.value_weight * losses["value"]).backward()
-        optimizer.step()
-        step += 1
-        if step % config.trace_every == 0:
-            values = {name: loss.item() for name, loss in losses.items()}
-            recorder.progress(step, values)
-            for name, value in values.items():
-                recorder.trace(f"loss_{name}", step, value)
+        losses = _losses(model, _batch(played, config, step=step), config)
+        descend(optimizer, losses["loss_policy"] + config.value_weight * losses["loss_value"])
+        return losses
+
+    train(config, recorder, modules={"network": model}, optimizers={"adam": optimizer}, update=update)
     model.eval()
     for name, value in evaluate(model, held).items():
         recorder.metric(name, value)
-    recorder.metric("steps", step)
     recorder.artifact("network", saving.arrays(model))
-
-
-def policy(model: Network, rows: boards.Rows) -> tuple[Tensor, Tensor]:
-    """The logits of the moves `[N, 1858]` and the expected scores `[N]`, on the CPU."""
-    moves, scores = [], []
-    with torch.no_grad():
-        for planes in model.batches(rows):
-            logits, values = model(planes)
-            moves.append(logits.cpu())
-            win, draw, _ = values.softmax(1).cpu().unbind(1)
-            scores.append(win + draw / 2)
-    return torch.cat(moves), torch.cat(scores)
 
 
 def evaluate(model: Network, held: Positions) -> dict[str, float]:
     """The metrics of a network on held-out positions."""
-    logits, scores = policy(model, held.rows)
+    logits, scores = network.policy(model, held.rows)
     wanted = torch.from_numpy(held.moves)
     legal = logits.masked_fill(~torch.from_numpy(boards.legal_masks(held.rows)), -torch.inf)
     expected = torch.from_numpy(held.chances) @ torch.tensor([1, 0.5, 0])
@@ -74,17 +52,17 @@ def evaluate(model: Network, held: Positions) -> dict[str, float]:
     }
 
 
-def _batches(played: Positions, config: NetworkConfig, *, step: int) -> Iterator[Positions]:
-    """The positions of each step from `step` on. Every epoch has its own order, which depends on the seed alone."""
+def _batch(played: Positions, config: NetworkConfig, *, step: int) -> Positions:
+    """The positions of a step. Every epoch has its own order, which depends on the seed alone."""
     batch = min(config.batch, len(played))
-    per_epoch = len(played) // batch
-    order, epoch = np.arange(0), -1
-    for number in range(step, config.max_steps):
-        if number // per_epoch != epoch:
-            epoch = number // per_epoch
-            order = np.random.default_rng([config.seed, epoch]).permutation(len(played))
-        at = number % per_epoch * batch
-        yield played[order[at : at + batch]]
+    epoch, place = divmod(step, len(played) // batch)
+    order = _order(len(played), config.seed, epoch)
+    return played[order[place * batch : (place + 1) * batch]]
+
+
+@lru_cache(maxsize=1)
+def _order(positions: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(positions)
 
 
 def _losses(model: Network, batch: Positions, config: NetworkConfig) -> dict[str, Tensor]:
@@ -92,8 +70,8 @@ def _losses(model: Network, batch: Positions, config: NetworkConfig) -> dict[str
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         moves, values = model(model.encode(batch.rows))
     return {
-        "policy": F.cross_entropy(moves.float(), torch.from_numpy(batch.moves).to(device)),
-        "value": F.cross_entropy(values.float(), torch.from_numpy(batch.chances).to(device)),
+        "loss_policy": F.cross_entropy(moves.float(), torch.from_numpy(batch.moves).to(device)),
+        "loss_value": F.cross_entropy(values.float(), torch.from_numpy(batch.chances).to(device)),
     }
 
 

@@ -133,6 +133,8 @@ def compare(
       uncertain      our 95% interval reaches beyond +-.10
       reproduced     the paper's value lies in our interval, or within .05
       higher, lower  our mean is above, or below, the paper's value
+    Where the paper gives no number:
+      above baseline, not above  our 95% interval is above the baseline, or not
 
     In `signs`, the effects of single settings, runs are compared in pairs that differ in nothing else. `sign` says
     whether the effect points the same way as in the paper.

@@ -1,6 +1,7 @@
 """The paper's numbers beside the stored runs' numbers, with a plain verdict.
 
-A verdict is `too few runs`, `uncertain`, `reproduced`, `higher` or `lower`. Training steps cannot be compared between
+A verdict is `too few runs`, `uncertain`, `reproduced`, `higher` or `lower`. Where the paper gives no number, it is
+`above baseline` or `not above` it. Training steps cannot be compared between
 runs of different length, and the paper does not say how long its runs were. So a quantity that is derived from traces
 is judged by its ratio to another, both as shares.
 """
@@ -26,6 +27,7 @@ from results_db.query.gate import passed
 Row = dict[str, Any]
 
 TOO_FEW = "too few runs"
+ABOVE, NOT_ABOVE = "above baseline", "not above"
 UNCERTAIN = "uncertain"
 FEWEST_RUNS = 5
 WIDEST = 0.10
@@ -49,7 +51,7 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, gate: str | None =
     Its keys are `table, spec, preset, quantity`, the number's group columns, `paper, paper_runs, ours, low, high,
     difference, kept, run, baseline, ceiling, verdict`; then, for a derived quantity, `share, share_low, share_high` and
     `ratio, ratio_low, ratio_high, paper_ratio` (to the quantity beside it), and for an effect `sign` and its two sides;
-    and why runs do not count: `missed_gate`, and the keys of `selection.ABSENT`.
+    `words` where the paper has no number; and why runs do not count: `missed_gate`, and the keys of `selection.ABSENT`.
 
     `table` is a name in `numbers.TABLES`; `frame` holds runs of the store, as `Store.runs` gives them; see
     `gate.passed` for `gate`.
@@ -127,7 +129,23 @@ def _mean(number: Number, runs: pd.DataFrame, kept: pd.DataFrame) -> Row:
         for names in (number.baselines, [number.ceiling])
     )
     ours = mean_interval(measured)
-    return _row(number, ours, kept=len(measured), run=len(runs), baseline=baseline, ceiling=ceiling)
+    if number.value is None:
+        baseline, said = _beside_baselines(number, kept)
+    else:
+        said = verdict(number.value, ours, kept=len(measured))
+    return _row(
+        number, ours, kept=len(measured), run=len(runs), said=said, baseline=baseline, ceiling=ceiling
+    )
+
+
+def _beside_baselines(number: Number, kept: pd.DataFrame) -> tuple[float | None, str]:
+    """The mean of the best baseline, and whether the runs are above it: each run is compared with its own."""
+    frame = kept.reindex(columns=[number.quantity, *number.baselines]).dropna()
+    means = frame[list(number.baselines)].mean()
+    if len(frame) < FEWEST_RUNS:
+        return (None if frame.empty else means.max()), TOO_FEW
+    above = mean_interval(list(frame[number.quantity] - frame[means.idxmax()]))
+    return means.max(), ABOVE if above.low is not None and above.low > 0 else NOT_ABOVE
 
 
 def _derived(number: Number, other: Number, found: Sequence[Mapping[str, Derived]], *, run: int) -> Row:
@@ -136,6 +154,8 @@ def _derived(number: Number, other: Number, found: Sequence[Mapping[str, Derived
     share = mean_interval(shares)
     # A ratio of shares, because the longest runs would dominate a mean of steps.
     ratio = ratio_interval(shares, [of_run[other.quantity].share for of_run in both])
+    assert number.value is not None
+    assert other.value is not None
     wanted = number.value / other.value
     return _row(
         number,
@@ -172,6 +192,7 @@ def _effect(number: Number, effect: Effect, runs: pd.DataFrame, kept: pd.DataFra
         ours,
         kept=len(first),
         run=len(tried[0].intersection(tried[1])),
+        said=verdict(effect.value, ours, kept=len(first)),
         beside={
             "sign": _sign(ours, pairs=len(first)),
             **_side("first", effect.first, first, runs, kept),
@@ -204,26 +225,29 @@ def _row(
     *,
     kept: int,
     run: int,
+    said: str,
     baseline: float | None = None,
     ceiling: float | None = None,
-    said: str | None = None,
     beside: Row | None = None,
 ) -> Row:
-    """A row of `compare`; its verdict is on `ours` unless it is given."""
-    comparable = not number.derived
+    """A row of `compare`, with this verdict."""
+    difference = None
+    if ours.mean is not None and number.value is not None and not number.derived:
+        difference = ours.mean - number.value
     return {
         "quantity": number.quantity,
         **number.cell,
         "paper": number.value,
+        **({"words": number.words} if number.words else {}),
         "paper_runs": number.runs,
         "ours": ours.mean,
         "low": ours.low,
         "high": ours.high,
-        "difference": ours.mean - number.value if comparable and ours.mean is not None else None,
+        "difference": difference,
         "kept": kept,
         "run": run,
         "baseline": baseline,
         "ceiling": ceiling,
-        "verdict": said or verdict(number.value, ours, kept=kept),
+        "verdict": said,
         **(beside or {}),
     }

@@ -34,6 +34,8 @@ class Column:
             return Interval(row["ours"], row["low"], row["high"]).text(places=places)
         if self.key in ("share", "ratio"):
             return spread(row, self.key)
+        if self.key == "paper" and row.get("words"):
+            return str(row["words"])
         if self.key in ("paper", "baseline", "ceiling"):
             return decimals(row[self.key], places=places)
         return cell_text(row.get(self.key))
@@ -46,7 +48,12 @@ def columns(table: str, rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     if TABLES[table][0].effect:
         names.remove("quantity")
     titles = {"kept": "kept/run", "ours": "ours [95%]"}
-    filled = [name for name in names if any(row.get(name) is not None for row in rows)]
+    in_words = any(row.get("words") for row in rows)
+    filled = [
+        name
+        for name in names
+        if any(row.get(name) is not None for row in rows) or (name == "paper" and in_words)
+    ]
     return [Column(name, titles.get(name, name), name in numbers) for name in filled]
 
 

@@ -135,7 +135,7 @@ def _compared(rows: Sequence[Row], same: Sequence[str], sides: Mapping[str, str]
     return {
         **{name: row.get(name) for name in (*same, "paper_runs", "sign")},
         **own,
-        "paper": "/".join(decimals(one["paper"], places=places) for one in rows),
+        "paper": "/".join(one.get("words") or decimals(one["paper"], places=places) for one in rows),
         **{name: spread(row, name) for name in ("share", "ratio")},
         "paper_ratio": decimals(row.get("paper_ratio")),
         **{side: _side(row, side) for side in ("first", "second") if side in row},

@@ -1,10 +1,11 @@
 """Trains the packs of a launch on this machine."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 
 from imagination import registry
-from imagination.schema import ConfigError
+from imagination.schema import ConfigError, RunConfig, rebuild
 from jobs.pack import Pack
 from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts
@@ -62,11 +63,15 @@ def launch_locally(
 
 def _check_machine(packs: Sequence[Pack]) -> None:
     """Raises ConfigError if this machine lacks what runs of these packs use."""
-    for name in {str(run.config["experiment"]) for pack in packs for run in pack.runs}:
+    configs: dict[str, list[RunConfig]] = defaultdict(list)
+    for run in (run for pack in packs for run in pack.runs):
+        name = str(run.config["experiment"])
+        configs[name].append(rebuild(registry.config_type(name), run.config))
+    for name, same in configs.items():
         path = registry.declaration(name).ready
         try:
             if path:
-                registry.load(path)()
+                registry.load(path)(same)
         except ImportError as error:
             raise ConfigError(
                 f"experiment '{name}' needs a package that is not installed here, {error.name}; install it with pip"

@@ -45,7 +45,8 @@ def cells(
                 axes.plot(row["ours"], place, "o", color=COLOURS[0], markersize=3, zorder=3)
             if row["low"] is not None:
                 axes.hlines(place, row["low"], row["high"], color=COLOURS[0], linewidth=1.2)
-            axes.plot(row["paper"], place, "D", color=COLOURS[1], markersize=3.2, zorder=4)
+            if row["paper"] is not None:
+                axes.plot(row["paper"], place, "D", color=COLOURS[1], markersize=3.2, zorder=4)
             if row.get("ceiling") is not None:
                 axes.plot(row["ceiling"], place, "|", color=_PAPER, markersize=7)
         axes.set_yticks(range(len(rows)), [_row_label(row, by, shared, short) for row in rows])
