@@ -29,6 +29,7 @@ class FunctionRecorder:
     Attributes:
         device: where to train; a function need not care.
         needs: what the run builds on, by config key.
+        told_to_stop: whether `stopping` has been true.
         restored: the last `checkpoint` of an earlier try; None at the first start.
     """
 
@@ -40,6 +41,7 @@ class FunctionRecorder:
         self._began = self._saved = time.monotonic()
         self._recorder, self._stop, self._every_s = run.recorder, stop, checkpoint_every_s
         self.device = device
+        self.told_to_stop = False
         self.needs: Mapping[str, Needed] = run.needs
         self.restored: Arrays | None = saved if run.checkpoint is not None else None
         self.metric = run.recorder.metric
@@ -55,8 +57,9 @@ class FunctionRecorder:
 
     @property
     def stopping(self) -> bool:
-        """Whether the run should save and end, because its job must."""
-        return self._stop()
+        """Whether the run must save and end, because its job must. A function that then returns is not done."""
+        self.told_to_stop = self.told_to_stop or self._stop()
+        return self.told_to_stop
 
     def checkpoint(self, state: Arrays) -> None:
         """Offer a state from which the run can continue; it is saved once a minute.
@@ -99,5 +102,7 @@ class FunctionRunner(Runner):
             except Exception as error:
                 run.recorder.fail(error)
             else:
+                if recorder.told_to_stop:
+                    return False
                 run.recorder.finish(DONE, seconds=recorder.seconds, weights={})
         return True
