@@ -375,11 +375,9 @@ def test_a_file_that_is_named_by_its_digest_is_checked_before_anything_trains(fo
     np.save(folder / "numbers.npy", NUMBERS)
     digest = hashlib.sha256((folder / "numbers.npy").read_bytes()).hexdigest()
     by_digest = f"experiment: chain_step\nbase: {{source: sha256:{digest}}}\n"
-    kept = Path("a.files/assets") / digest
+    kept, named = Path("a.files/assets") / digest, f"needs: the file sha256:{digest[:10]}"
     write(folder, by_digest)
-    assert f"needs: the file {folder / kept} is missing; name its path (asset) under `needs:`" in refusal(
-        folder
-    )
+    assert f"{named} is missing in a.files/assets; name its path (asset) under `needs:`" in refusal(folder)
     for text in (ASSET.format(digest=digest), by_digest):
         write(folder, text)
         assert launch(folder, "seeds=2").json["stored"] == 2
@@ -387,11 +385,8 @@ def test_a_file_that_is_named_by_its_digest_is_checked_before_anything_trains(fo
     # What is stored needs it no more. For other runs, an earlier launch says where to get it.
     assert launch(folder, "seeds=2").code == 0
     write(folder, by_digest + "seeds: 3\n")
-    torn = hashlib.sha256(b"torn").hexdigest()
-    assert (
-        f"{kept} is damaged (its digest is {torn}); get it from https://example.org/numbers and name its path"
-        in refusal(folder)
-    )
+    get = "get it from https://example.org/numbers and name its path (asset) under `needs:`"
+    assert f"{named} is damaged in a.files/assets; {get}" in refusal(folder)
     with closing(opened(folder)) as store:
         assert not store.open_attempts()
         assert not store.ended_attempts({State.CANCELLED})

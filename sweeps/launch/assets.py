@@ -8,9 +8,10 @@ from pathlib import Path
 
 from imagination import registry
 from imagination.schema import ASSET, ConfigError, RunConfig, build
-from jobs.identity import assets as named
+from jobs import identity
 from results_db.contract import PlannedRun, Store
 from results_db.files import Files, digest
+from results_db.text import brief, short_path
 from sweeps.spec.expand import Expansion
 from sweeps.spec.model import Spec
 from sweeps.spec.needs import AssetNeed, Need
@@ -75,15 +76,18 @@ def check_kept(runs: Sequence[PlannedRun], store: Store, *, but: Collection[str]
     Raises:
         ConfigError: one is missing or damaged.
     """
-    values = {value.removeprefix(ASSET) for run in runs for value in named(run.config)}
+    values = {value.removeprefix(ASSET) for run in runs for value in identity.assets(run.config)}
     for sha256 in sorted(values.difference(but)):
         kept = Files(store.folder).asset(sha256)
         other = digest(kept)
         if other != sha256:
-            why = "is missing" if other is None else f"is damaged (its digest is {other})"
+            why = "is missing" if other is None else "is damaged"
             source = next((need.source for need in _launched(store) if need.sha256 == sha256), "")
             get = f"get it from {source} and " if source else ""
-            raise ConfigError(f"needs: the file {kept} {why}; {get}name its path (asset) under `needs:`")
+            raise ConfigError(
+                f"needs: the file {brief(ASSET + sha256)} {why} in {short_path(kept.parent)}; "
+                f"{get}name its path (asset) under `needs:`"
+            )
 
 
 def _launched(store: Store) -> Iterator[AssetNeed]:
