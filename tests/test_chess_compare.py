@@ -57,7 +57,9 @@ def test_probes_stand_beside_their_controls(db) -> None:
     probe = {"experiment": "chess_probe"}
     store_five(db, "chess", {"probe_accuracy": 0.4, "usual": 0.1}, **probe, target="to", layer=6)
     store_five(db, "chess", {"probe_accuracy": 0.2, "usual": 0.1}, **probe, target="to", features="input")
-    store_five(db, "chess", {"probe_accuracy": 0.9, "usual": 0.1}, **probe, target="to", layer=6, ply=2)
+    store_five(
+        db, "chess", {"probe_accuracy": 0.9, "usual": 0.1}, **probe, target="to", layer=6, moves="stockfish"
+    )
     store_five(db, "chess", {"probe_accuracy": 0.1}, **probe, target="to", layer=6, shuffled=True)
     flips = {"flips": 0.3, "flips_other": 0.2, "flips_random": 0.1}
     store_five(db, "chess", flips, **probe, target="cause", layer=3)

@@ -11,7 +11,7 @@ from test_chess_network import NEEDS, TINY
 from training_helpers import CPU
 
 from imagination.chess import boards, decoder
-from imagination.chess.network import frozen
+from imagination.chess.network import chosen, frozen, policy
 from imagination.chess.positions import Positions
 from imagination.probing import split
 from imagination.schema import ConfigError
@@ -86,7 +86,6 @@ def test_the_layer_is_chosen_once_on_learned_positions_and_is_neither_the_first_
 def test_the_network_is_asked_once_for_its_moves(needs, monkeypatch) -> None:
     """Every learned position is given to the network once for its move, and then in batches."""
     evaluated = []
-    policy = decoder.policy
     monkeypatch.setattr(
         decoder, "policy", lambda network, rows: evaluated.append(len(rows)) or policy(network, rows)
     )
@@ -99,11 +98,12 @@ def test_the_network_is_asked_once_for_its_moves(needs, monkeypatch) -> None:
 def test_the_board_after_the_networks_own_move(needs) -> None:
     network = frozen(needs["network"], device=CPU)
     rows = NEEDS["positions"].arrays("held")["rows"][:20]
-    with torch.no_grad():
-        logits, _ = network(network.encode(rows))
-    for row, board, values in zip(rows, decoder._chosen(network, rows), logits, strict=True):
+    logits, _ = policy(network, rows)
+    for row, move, board, values in zip(rows, *chosen(rows, logits), logits, strict=True):
         after = boards.decode(row)
-        after.push(max(after.legal_moves, key=lambda move: values[boards.index(boards.decode(row), move)]))
+        best = max(after.legal_moves, key=lambda one: values[boards.index(boards.decode(row), one)])
+        assert move == boards.index(after, best)
+        after.push(best)
         assert board.tolist() == boards.squares(after, chess.WHITE).tolist()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from imagination.chess import boards
 from imagination.chess.config import DecoderConfig
 from imagination.chess.loop import descend, train
-from imagination.chess.network import Network, frozen, policy
+from imagination.chess.network import Network, chosen, frozen, policy
 from imagination.chess.positions import Positions
 from imagination.function import FunctionRecorder
 from imagination.probing import split
@@ -52,7 +52,7 @@ class _Decoding:
             torch.optim.Adam(module.parameters(), lr=config.lr, betas=(0.5, 0.99))
             for module in modules.values()
         ]
-        following = _chosen(self._network, learned) if config.next_board else None
+        following = chosen(learned, policy(self._network, learned)[0])[1] if config.next_board else None
 
         def update(step: int) -> dict[str, Tensor]:
             drawn = np.random.default_rng([config.seed, step]).integers(len(learned), size=(2, config.batch))
@@ -156,13 +156,3 @@ def _discriminator(width: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(8 * width, 1),
     )
-
-
-def _chosen(network: Network, rows: boards.Rows) -> boards.Rows:
-    """The boards `[N, 64]` after the network's own moves, as the players see them who move."""
-    logits, _ = policy(network, rows)
-    found = []
-    for row, values in zip(rows, logits.numpy(), strict=True):
-        after = boards.successors(row)
-        found.append(after[max(after, key=values.__getitem__)])
-    return np.array(found)

@@ -49,7 +49,7 @@ def _probe(target: str, quantity: str, baselines: list[str], features: str, laye
         None,
         [Source("chess", ["chess"])],
         words=_FOUND if target == "board" else _UNTRIED,
-        where="ply=1 and shuffled=false",
+        where="moves=network and shuffled=false",
         baselines=baselines,
     )
 
@@ -65,6 +65,6 @@ PAPER = Paper(
     },
     about={
         "chess_paper": "squares that the paper's decoder fills rightly; baseline: a board that is always the same",
-        "chess": "what linear probes read of the next move; baseline: the most frequent answer, or a random one",
+        "chess": "what linear probes read of the network's next move; baseline: the usual answer, or a random one",
     },
 )
