@@ -33,6 +33,11 @@ _PICTURES: dict[str, Any] = {
     },
 }
 
+_FOLLOWING = {
+    "own": "the board after the network's own move",
+    **{str(ply): f"the board after ply {ply} of Stockfish's line" for ply in (1, 2, 3)},
+}
+
 _READY = "imagination.chess.stockfish:check"
 """All chess runs need the package `chess`, which this imports; those that play games need Stockfish, too."""
 
@@ -99,19 +104,19 @@ DECODER = Declaration(
     config=DecoderConfig,
     presets=DECODER_PRESETS,
     cells=("adversary",),
-    shown=("filled_1", "filled_usual_1", "filled_last_1", "squares_1", "copy_1"),
+    shown=("filled_own", "filled_usual_own", "filled_last", "squares_own", "copy_own"),
     metrics={
         "present": "share of right squares of the present board, decoded from the first layer",
         "best_layer": "the layer between the first and the last that is best on learned positions",
+        "filled_last": "`filled_own` at the last layer, which is trained on that board",
         **{
-            name.format(ply): line.format(ply)
-            for ply in (1, 2, 3)
+            name.format(which): line.format(board)
+            for which, board in _FOLLOWING.items()
             for name, line in {
-                "filled_{}": "right squares among those where a piece has arrived after ply {}, at `best_layer`",
-                "filled_usual_{}": "the same for the board of each square's most frequent class after ply {}",
-                "filled_last_{}": "the same at the last layer, which is trained on the board after the move",
-                "squares_{}": "share of right squares of the board after ply {}, at `best_layer`",
-                "copy_{}": "the share of right squares that repeating the present board has after ply {}",
+                "filled_{}": "right squares among those where a piece has arrived on {}, at `best_layer`",
+                "filled_usual_{}": "the same for one board for all positions, of each square's most frequent class",
+                "squares_{}": "share of right squares of {}, at `best_layer`",
+                "copy_{}": "the share of right squares that repeating the present board has of {}",
             }.items()
         },
         "steps": "training steps when the run ended",

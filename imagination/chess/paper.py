@@ -15,16 +15,19 @@ _FOUND, _UNTRIED = "did not work", "not tried"
 _DECODER = [
     Number(
         "chess_paper",
-        f"filled{layer}_{ply}",
+        quantity,
         {"adversary": adversary},
         None,
         None,
         [Source("chess_paper", ["chess_paper"])],
         words=_FOUND,
-        baselines=[f"filled_usual_{ply}"],
+        baselines=[f"filled_usual_{board}"],
     )
     for adversary in (False, True)
-    for layer, ply in (("", 1), ("", 2), ("", 3), ("_last", 1))
+    for quantity, board in (
+        *((f"filled_{board}", board) for board in ("own", "1", "2", "3")),
+        ("filled_last", "own"),
+    )
 ]
 
 _PROBES: list[tuple[str, str, list[str], list[tuple[str, int]]]] = [
