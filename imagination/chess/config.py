@@ -184,7 +184,7 @@ class DecoderConfig(FrozenConfig):
     next_board: bool = setting(True)
     width: int = setting(64, low=1, high=1024)
     batch: int = setting(128, low=1)
-    max_steps: int = setting(1000, low=1, high=2**30)
+    max_steps: int = setting(1500, low=1, high=2**30)
     lr: float = setting(2e-3, above=0)
     adv_weight: float = setting(0.1, low=0)
     share: float = setting(0.8, above=0, high=0.95)
