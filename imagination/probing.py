@@ -39,45 +39,38 @@ class Linear:
         return (features - self.mean) @ self.weights + self.bias
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What one map is fitted to.
+def ridge(features: Read, targets: Sequence[Read], *, fit: Tensor, check: Tensor) -> list[Linear]:
+    """Least squares with a penalty, one map from the features to each of the targets.
 
-    Attributes:
-        targets: the targets `[B, K]`.
-        score: tells how good a map is; of the maps by penalty, the one with the highest score is taken.
-    """
-
-    targets: Read
-    score: Callable[[Linear], float]
-
-
-def ridge(features: Read, asked: Sequence[Asked], *, fit: Tensor) -> list[Linear]:
-    """Least squares with a penalty, for everything that is asked of these features.
-
-    The samples are read in batches. One factorisation per penalty serves everything asked, and what else is asked
-    changes no map. The normal equations are summed and solved in float64.
+    The samples are read in batches. One factorisation per penalty serves all targets, and no target changes the map of
+    another. The normal equations are summed and solved in float64.
 
     Args:
         features: the features `[B, D]`.
-        asked: what is asked of them.
+        targets: the targets, each `[B, K]`.
         fit: the indices of the samples.
+        check: those of other samples: of the maps by penalty, the one with the least squared error there is taken.
     """
-    mean, gram, products, biases = _normal_equations(features, [one.targets for one in asked], fit=fit)
+    mean, gram, products, biases = _normal_equations(features, targets, fit=fit)
     unit = gram.diagonal().mean().clamp(min=1e-12)
-    best: list[tuple[float, Linear] | None] = [None] * len(asked)
+    best: list[tuple[float, Linear] | None] = [None] * len(targets)
     for penalty in PENALTIES:
         penalised = gram.clone()
         penalised.diagonal().add_(penalty * unit)
-        factor = torch.linalg.cholesky(penalised)
-        for place, one in enumerate(asked):
+        factor = torch.linalg.cholesky(penalised, out=penalised)
+        for place, read in enumerate(targets):
             weights = torch.cholesky_solve(products[place], factor)
             found = Linear(*(part.float() for part in (mean, weights, biases[place])))
-            score = one.score(found)
-            before = best[place]
-            if before is None or score > before[0]:
-                best[place] = score, found
+            error, before = _error(found, features, read, check), best[place]
+            if before is None or error < before[0]:
+                best[place] = error, found
     return [found for _, found in filter(None, best)]
+
+
+def _error(probe: Linear, features: Read, targets: Read, samples: Tensor) -> float:
+    """The summed squared error."""
+    parts = samples.split(AT_ONCE)
+    return sum((probe(features(part)) - targets(part)).square().sum().item() for part in parts)
 
 
 def _normal_equations(
@@ -115,30 +108,18 @@ class Deal:
         )
 
     def classifiers(self, features: Read, questions: "Sequence[Question]") -> list[Linear]:
-        """A probe for each question, by least squares on a one-hot code of the right answers."""
-        checked = features(self.check)
+        """A probe for each question, by least squares on its targets."""
+        targets = [self._targets(question) for question in questions]
+        return ridge(features, targets, fit=self.fit, check=self.check)
 
-        def asked(question: Question) -> Asked:
-            right = self._shuffled(question.right) if question.shuffled else question.right
-            wanted = right[self.check]
-
-            def targets(part: Tensor) -> Tensor:
-                return F.one_hot(right[part], question.classes).flatten(1).to(checked)
-
-            def score(probe: Linear) -> float:
-                found = question.scores(probe, checked).argmax(-1)
-                return (found == wanted).double().mean().item()
-
-            return Asked(targets, score)
-
-        return ridge(features, [asked(question) for question in questions], fit=self.fit)
-
-    def _shuffled(self, right: Tensor) -> Tensor:
+    def _targets(self, question: "Question") -> Read:
+        if not question.shuffled:
+            return question.targets
         learned = torch.cat([self.fit, self.check])
-        order = torch.randperm(len(learned), generator=torch.Generator().manual_seed(self._seed))
-        found = right.clone()
-        found[learned] = right[learned[order]]
-        return found
+        order = torch.arange(len(question.right))
+        mixed = torch.randperm(len(learned), generator=torch.Generator().manual_seed(self._seed))
+        order[learned] = learned[mixed]
+        return lambda which: question.targets(order[which])
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,16 +129,29 @@ class Question:
     Attributes:
         right: the right classes, int64 `[N]` or `[N, choices]`.
         classes: how many classes there are.
-        shuffled: whether a probe learns them in a random order, so that it can know nothing.
+        before: None, or the classes that are known from before. A probe then says only what changes.
+        shuffled: whether a probe learns the targets in a random order, so that it can know nothing.
     """
 
     right: Tensor
     classes: int
+    before: Tensor | None = None
     shuffled: bool = False
 
-    def scores(self, probe: Linear, features: Tensor) -> Tensor:
+    def targets(self, which: Tensor) -> Tensor:
+        """The one-hot code of the right classes, minus that of the classes before, `[B, K]`."""
+        return (self._coded(self.right, which) - self._known(which)).flatten(1)
+
+    def scores(self, probe: Linear, features: Tensor, which: Tensor) -> Tensor:
         """The probe's score of each class on the CPU, `[B, classes]` or `[B, choices, classes]`."""
-        return probe(features).reshape(len(features), *self.right.shape[1:], self.classes).cpu()
+        found = probe(features).cpu()
+        return found.reshape(len(which), *self.right.shape[1:], self.classes) + self._known(which)
+
+    def _known(self, which: Tensor) -> Tensor | float:
+        return 0.0 if self.before is None else self._coded(self.before, which)
+
+    def _coded(self, classes: Tensor, which: Tensor) -> Tensor:
+        return F.one_hot(classes[which], self.classes).float()
 
 
 def split(groups: Tensor, *, seed: int, shares: tuple[float, ...]) -> list[Tensor]:

@@ -35,12 +35,12 @@ def rows(db: SqlStore, table: str, *keys: str):
 
 
 def test_the_decoder_stands_beside_a_board_that_is_always_the_same(db) -> None:
-    values = {"filled_1": 0.03, "filled_usual_1": 0.025, "filled_last_1": 0.4}
+    values = {"filled_own": 0.03, "filled_usual_own": 0.025, "filled_last": 0.4}
     store_five(db, "chess_paper", values, experiment="chess_decoder", adversary=True)
     found = rows(db, "chess_paper", "adversary", "quantity")
-    assert len(found) == 8
+    assert len(found) == 10
     # The deviations 0, .01 and .02 have the variance .00025, so the half width is 2.776 * sqrt(.00005) = .0196.
-    row = found[True, "filled_1"]
+    row = found[True, "filled_own"]
     assert (row["low"], row["high"]) == (pytest.approx(0.0104, abs=1e-3), pytest.approx(0.0496, abs=1e-3))
     # The difference from the baseline is .005 +- .0196.
     assert (row["paper"], row["words"], row["baseline"], row["verdict"]) == (
@@ -49,15 +49,17 @@ def test_the_decoder_stands_beside_a_board_that_is_always_the_same(db) -> None:
         pytest.approx(0.025),
         "not above",
     )
-    assert found[True, "filled_last_1"]["verdict"] == "above baseline"
-    assert found[False, "filled_1"]["verdict"] == "too few runs"
+    assert found[True, "filled_last"]["verdict"] == "above baseline"
+    assert found[False, "filled_own"]["verdict"] == "too few runs"
 
 
 def test_probes_stand_beside_their_controls(db) -> None:
     probe = {"experiment": "chess_probe"}
     store_five(db, "chess", {"probe_accuracy": 0.4, "usual": 0.1}, **probe, target="to", layer=6)
     store_five(db, "chess", {"probe_accuracy": 0.2, "usual": 0.1}, **probe, target="to", features="input")
-    store_five(db, "chess", {"probe_accuracy": 0.9, "usual": 0.1}, **probe, target="to", layer=6, ply=2)
+    store_five(
+        db, "chess", {"probe_accuracy": 0.9, "usual": 0.1}, **probe, target="to", layer=6, moves="stockfish"
+    )
     store_five(db, "chess", {"probe_accuracy": 0.1}, **probe, target="to", layer=6, shuffled=True)
     flips = {"flips": 0.3, "flips_other": 0.2, "flips_random": 0.1}
     store_five(db, "chess", flips, **probe, target="cause", layer=3)

@@ -11,7 +11,7 @@ from test_chess_network import NEEDS, TINY
 from training_helpers import CPU
 
 from imagination.chess import boards, decoder
-from imagination.chess.network import frozen
+from imagination.chess.network import chosen, frozen, policy
 from imagination.chess.positions import Positions
 from imagination.probing import split
 from imagination.schema import ConfigError
@@ -31,30 +31,36 @@ def decoded(needs, **changes):
     return recorder
 
 
-def constant(ply: int) -> float:
-    """How often each square's most frequent class of the learned games is right where a piece arrives."""
+@pytest.fixture(scope="module")
+def following(needs):
+    """The positions, the boards that follow them by name, and which of them are learned and tested."""
     held = Positions.of(NEEDS["positions"].arrays("held"))
     at = held.followed(3)
-    parts = split(torch.from_numpy(held.games[at]), seed=0, shares=(SMALL["share"],))
-    learned, tested = (held.after(at[part.numpy()], ply) for part in parts)
-    usual = np.array([np.bincount(column).argmax() for column in learned.T])
-    arrived = (tested != held.rows[at[parts[1].numpy()], :64]) & (tested > 0)
-    return float((usual == tested)[arrived].mean())
+    rows = held.rows[at]
+    _, own = chosen(rows, policy(frozen(needs["network"], device=CPU), rows)[0])
+    learned, tested = split(torch.from_numpy(held.games[at]), seed=0, shares=(SMALL["share"],))
+    return rows, {"own": own} | {str(ply): held.after(at, ply) for ply in (1, 2, 3)}, learned, tested
 
 
 @pytest.mark.parametrize("adversary", [True, False])
-def test_it_learns_the_present_board_and_reports_every_layer_and_ply(needs, adversary) -> None:
+def test_it_learns_the_present_board_and_reports_every_layer_and_board(needs, following, adversary) -> None:
     found = decoded(needs, adversary=adversary, max_steps=150)
     assert found.metrics["present"] > 0.8
     assert found.metrics["steps"] == 150
-    for ply in (1, 2, 3):
-        for name in ("squares", "filled"):
-            layers, values = zip(*found.traces[f"{name}_{ply}"], strict=True)
-            assert layers == (0, 1, 2, 3)
-            assert found.metrics[f"{name}_{ply}"] == values[int(found.metrics["best_layer"])]
-        assert found.metrics[f"filled_last_{ply}"] == values[-1]
-        assert found.metrics[f"filled_usual_{ply}"] == pytest.approx(constant(ply))
     assert found.metrics["best_layer"] in (1, 2)  # not the first, and not the last
+    rows, every, learned, tested = following
+    for which, after in every.items():
+        for name in ("squares", "filled"):
+            layers, values = zip(*found.traces[f"{name}_{which}"], strict=True)
+            assert layers == (0, 1, 2, 3)
+            assert found.metrics[f"{name}_{which}"] == values[int(found.metrics["best_layer"])]
+        if which == "own":
+            assert found.metrics["filled_last"] == values[-1]
+        # How often each square's most frequent class of the learned games is right where a piece arrives.
+        usual = np.array([np.bincount(column).argmax() for column in after[learned].T])
+        arrived = (after[tested] != rows[tested, :64]) & (after[tested] > 0)
+        right = (usual == after[tested])[arrived].mean()
+        assert found.metrics[f"filled_usual_{which}"] == pytest.approx(right)
     # Every ply changes 2 to 4 of 64 squares, and may change one back.
     copies = [found.metrics[f"copy_{ply}"] for ply in (1, 2, 3)]
     assert 1 > copies[0] > copies[1] > copies[2] > 1 - 12 / 64
@@ -62,55 +68,50 @@ def test_it_learns_the_present_board_and_reports_every_layer_and_ply(needs, adve
 
 
 def test_the_layer_is_chosen_once_on_learned_positions_and_is_neither_the_first_nor_the_last(
-    needs, monkeypatch
+    needs, following, monkeypatch
 ) -> None:
     """Layer 2 is right about learned positions, layer 1 about the tested ones: all metrics are those of layer 2."""
-    held = Positions.of(NEEDS["positions"].arrays("held"))
-    asked = []
+    rows, every, learned, _ = following
+    own = {row.tobytes(): board for row, board in zip(rows, every["own"], strict=True)}
+    seen = {rows[at].tobytes() for at in learned}
 
-    def told(self, rows):
-        asked.append(rows)
-        now = rows[:, :64]
-        next_boards = {row.tobytes(): board for row, board in zip(held.rows[:-1], turned, strict=True)}
-        right = np.array([next_boards[row.tobytes()] for row in rows])
-        on_learned = len(asked) == 1
-        return np.array([right, now if on_learned else right, right if on_learned else now, right])
+    def told(self, asked):
+        now, right = asked[:, :64], np.array([own[row.tobytes()] for row in asked])
+        is_learned = asked[0].tobytes() in seen
+        return np.array([right, now if is_learned else right, right if is_learned else now, right])
 
-    turned = boards.turned(held.rows[1:, :64])
     monkeypatch.setattr(decoder._Decoding, "_decoded", told)
     found = decoded(needs, max_steps=1, trace_every=1).metrics
-    assert (found["best_layer"], found["filled_1"], found["filled_last_1"]) == (2, 0, 1)
-    assert found["squares_1"] == found["copy_1"] < 1
+    assert (found["best_layer"], found["filled_own"], found["filled_last"]) == (2, 0, 1)
+    assert found["squares_own"] == found["copy_own"] < 1
 
 
-def test_the_network_is_asked_once_for_its_moves(needs, monkeypatch) -> None:
-    """Every learned position is given to the network once for its move, and then in batches."""
+def test_the_network_is_asked_once_for_its_moves(needs, following, monkeypatch) -> None:
+    """Every position is given to the network once for its move, and then in batches."""
     evaluated = []
-    policy = decoder.policy
     monkeypatch.setattr(
         decoder, "policy", lambda network, rows: evaluated.append(len(rows)) or policy(network, rows)
     )
     decoded(needs, adversary=False)
-    held = Positions.of(NEEDS["positions"].arrays("held"))
-    assert len(evaluated) == 1
-    assert evaluated[0] < len(held.followed(3))
+    assert evaluated == [len(following[0])]
 
 
 def test_the_board_after_the_networks_own_move(needs) -> None:
     network = frozen(needs["network"], device=CPU)
     rows = NEEDS["positions"].arrays("held")["rows"][:20]
-    with torch.no_grad():
-        logits, _ = network(network.encode(rows))
-    for row, board, values in zip(rows, decoder._chosen(network, rows), logits, strict=True):
+    logits, _ = policy(network, rows)
+    for row, move, board, values in zip(rows, *chosen(rows, logits), logits, strict=True):
         after = boards.decode(row)
-        after.push(max(after.legal_moves, key=lambda move: values[boards.index(boards.decode(row), move)]))
+        best = max(after.legal_moves, key=lambda one: values[boards.index(boards.decode(row), one)])
+        assert move == boards.index(after, best)
+        after.push(best)
         assert board.tolist() == boards.squares(after, chess.WHITE).tolist()
 
 
 def test_the_next_board_is_learned_from_the_last_layer_alone(needs) -> None:
     plain = decoded(needs, adversary=False, next_board=False, max_steps=150)
     taught = decoded(needs, adversary=False, next_board=True, max_steps=150)
-    assert taught.metrics["filled_last_1"] > plain.metrics["filled_last_1"]
+    assert taught.metrics["filled_last"] > plain.metrics["filled_last"]
 
 
 def test_a_network_without_layers_in_between_is_refused() -> None:

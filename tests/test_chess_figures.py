@@ -60,6 +60,7 @@ def probe(value, *, network="a", **changes) -> SimpleNamespace:
     config = {
         "network": network,
         "target": "from",
+        "moves": "network",
         "ply": 1,
         "layer": 0,
         "features": "trained",
@@ -86,7 +87,7 @@ def test_means_and_intervals_by_layer() -> None:
         probe(0.1, shuffled=True),
     ]
     trained, given, shuffled = figures.collect(runs)
-    assert trained[:2] == ("from, ply 1", "trained")
+    assert trained[:2] == ("from, own move", "trained")
     assert (trained.runs, trained.networks, shuffled.networks) == (2, 2, 1)
     # Two values .2 apart: the mean is .3, the half width t(1, .975) * .1 = 1.27.
     assert trained.by_layer[0].mean == pytest.approx(0.3)
@@ -104,7 +105,7 @@ def test_the_metric_of_each_target_and_the_layers_of_a_decoder() -> None:
     found = {
         (line.asked, line.of): {at: one.mean for at, one in line.by_layer.items()}
         for line in figures.collect(
-            [probe(0.4, target="board", ply=2), probe(0.5, target="cause"), decoder, life]
+            [probe(0.4, target="board", moves="stockfish", ply=2), probe(0.5, target="cause"), decoder, life]
         )
     }
     assert found == {
@@ -122,7 +123,7 @@ def test_curves_have_a_panel_for_everything_asked() -> None:
     )
     figure = drawing.curves([line[:3] for line in lines], caption=figures._caption(lines))
     assert figure.get_supxlabel() == "bands: 95% intervals of means over deals of the games on one network"
-    assert [axes.get_title() for axes in figure.axes if axes.axison] == ["from, ply 1", "to, ply 1"]
+    assert [axes.get_title() for axes in figure.axes if axes.axison] == ["from, own move", "to, own move"]
 
 
 @pytest.mark.usefixtures("in_tmp_path")

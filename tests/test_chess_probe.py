@@ -53,27 +53,44 @@ def parts(needs, *asked, **changes):
 
 
 def test_targets_are_those_of_the_moves_that_follow(needs) -> None:
-    squares = list(itertools.product(("from", "to"), (1, 2, 3), [False]))
-    shared, _, probes = parts(needs, *squares, ("board", 1, False), ("board", 2, False))
+    squares = list(itertools.product(("from", "to"), ["stockfish"], (1, 2, 3), [False]))
+    following = [("board", "stockfish", ply, False) for ply in (1, 2)]
+    shared, _, probes = parts(needs, *squares, *following)
     held = shared.held
     for place, at in enumerate(shared.at[:20]):
         for ply in (1, 2, 3):
             move = boards.moves()[held.moves[at + ply - 1]]
             # The reply is black's where white moves: the same squares from the other side.
-            seen = [int(probes.questions[side, ply, False].right[place]) for side in ("from", "to")]
+            seen = [
+                int(probes.questions[side, "stockfish", ply, False].right[place]) for side in ("from", "to")
+            ]
             names = [f"{'abcdefgh'[square % 8]}{square // 8 + 1}" for square in seen]
             if ply == 2:
                 names = [name[0] + str(9 - int(name[1])) for name in names]
             assert "".join(names) == move[:4]
         after = boards.successors(held.rows[at])
         played = int(held.moves[at])
-        right = [probes.questions["board", ply, False].right[place].tolist() for ply in (1, 2)]
+        right = [probes.questions[probe].right[place].tolist() for probe in following]
         assert right == [after[played].tolist(), held.rows[at + 2, :64].tolist()]
+
+
+@pytest.mark.parametrize("features", ["trained", "random", "input"])
+def test_the_networks_own_move_is_that_of_the_trained_network(needs, features) -> None:
+    asked = [(target, "network", 1, False) for target in ("from", "to", "board")]
+    shared, _, probes = parts(needs, *asked, features=features)
+    network = frozen(needs["network"], device=CPU)
+    rows = shared.rows[:20]
+    logits, _ = network(network.encode(rows))
+    for place, (row, values) in enumerate(zip(rows, logits, strict=True)):
+        after = boards.successors(row)
+        best = max(after, key=lambda move: values[move])
+        right = [probes.questions[probe].right[place].tolist() for probe in asked]
+        assert right == [*boards.ends()[best].tolist(), after[best].tolist()]
 
 
 def test_a_board_that_is_the_same_for_every_position_fills_no_square(needs, monkeypatch) -> None:
     """Copying is right on most squares, an empty board on many that change; neither says where a piece arrives."""
-    shared, games, probes = parts(needs, ("board", 1, False), target="board")
+    shared, games, probes = parts(needs, ("board", "stockfish", 1, False), target="board")
     after = shared.held.after(shared.at, 1)
     test, fit = (part.numpy() for part in (games.test, games.deal.fit))
     now, wanted = shared.rows[test, :64], after[test]
@@ -92,7 +109,7 @@ def test_a_board_that_is_the_same_for_every_position_fills_no_square(needs, monk
     for name, board in told.items():
         sure = torch.nn.functional.one_hot(torch.from_numpy(board).long(), boards.CLASSES).float()
         monkeypatch.setattr(probes, "_asked", lambda _, sure=sure: (sure, *classes))
-        found[name] = probes._board(Run(probe(target="board", ply=2), MemoryRecorder()))
+        found[name] = probes._board(Run(probe(target="board", moves="stockfish", ply=2), MemoryRecorder()))
     assert [found[name]["filled"] for name in ("copy", "empty", "right")] == [0, 0, 1]
     assert found["usual"]["filled"] == found["copy"]["filled_usual"] == (usual == wanted)[arrived].mean()
     assert found["copy"]["probe_accuracy"] == found["copy"]["usual"] == (now == wanted).mean()
@@ -107,24 +124,26 @@ def test_a_board_probe_is_measured_beside_a_random_order(needs) -> None:
     ranks = [np.mean([1 / rank for rank in range(1, n + 1)]) for n in counts]
     assert found["chance_mrr"] == pytest.approx(np.mean(ranks))
     assert {"filled", "filled_usual", "usual", "probe_accuracy", "successor", "successor_mrr"} < set(found)
-    assert "successor" not in measured(needs, layer=1, target="board", ply=2)
+    assert "successor" not in measured(needs, layer=1, target="board", moves="stockfish", ply=2)
 
 
 def test_successors_rank_by_how_near_their_boards_are(needs) -> None:
     """A probe that is sure of the right board ranks it first; one that is sure of another ranks that first."""
     shared, games, probes = parts(needs, target="board")
     rows = shared.rows[games.test.numpy()]
-    right = [boards.successors(row)[int(move)] for row, move in zip(rows, games.played, strict=True)]
+    right = [
+        boards.successors(row)[int(move)] for row, move in zip(rows, games.moves("stockfish"), strict=True)
+    ]
     wrong = [
         next(board for other, board in boards.successors(row).items() if other != move)
-        for row, move in zip(rows, games.played.tolist(), strict=True)
+        for row, move in zip(rows, games.moves("stockfish").tolist(), strict=True)
     ]
     for wanted, first in ((right, 1.0), (wrong, 0.0)):
         sure = torch.nn.functional.one_hot(torch.from_numpy(np.array(wanted)).long(), boards.CLASSES).float()
-        assert probes._successors(sure)["successor"] == first
+        assert probes._successors(sure, "stockfish")["successor"] == first
     # Equal scores tell nothing: of n boards the right one ranks at (n + 1) / 2.
     counts = [len(boards.successors(row)) for row in rows]
-    found = probes._successors(torch.zeros(len(rows), 64, boards.CLASSES))
+    found = probes._successors(torch.zeros(len(rows), 64, boards.CLASSES), "stockfish")
     assert found["successor"] == 0
     assert found["successor_mrr"] == pytest.approx(np.mean([2 / (n + 1) for n in counts]))
 
@@ -214,7 +233,8 @@ def test_a_layer_that_the_network_lacks_is_refused(needs) -> None:
     "changes",
     [
         {"features": "input", "layer": 1},
-        {"target": "lens", "ply": 2},
+        {"ply": 2},
+        {"target": "lens", "moves": "stockfish"},
         {"target": "cause", "features": "random"},
         {"target": "tuned", "shuffled": True},
     ],

@@ -7,13 +7,11 @@ import torch
 from imagination import probing
 
 
-def fitted(x, *targets, scores=None):
-    """The maps from features `[N, D]` to each target `[N, K]`; by default those of the smallest penalty."""
-    scores = scores or [lambda found: 0.0] * len(targets)
-    asked = [
-        probing.Asked(lambda part, y=y: y[part], score) for y, score in zip(targets, scores, strict=True)
-    ]
-    return probing.ridge(lambda part: x[part], asked, fit=torch.arange(len(x)))
+def fitted(x, *targets, check=None):
+    """The maps from features `[N, D]` to each target `[N, K]`; all samples fit them, and by default check them."""
+    every = torch.arange(len(x))
+    reads = [lambda part, y=y: y[part] for y in targets]
+    return probing.ridge(lambda part: x[part], reads, fit=every, check=every if check is None else check)
 
 
 def normal_equations(x, y, penalty):
@@ -29,17 +27,28 @@ def test_ridge_is_the_minimum_of_its_objective(monkeypatch) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((50, 6)) * [1, 2, 3, 4, 5, 6] + 3
     y = rng.standard_normal((50, 2)) - 1
-    asked = []
-
-    def third(probe: probing.Linear) -> float:
-        asked.append(probe)
-        return float(len(asked) == 3)
-
-    (found,) = fitted(torch.from_numpy(x).float(), torch.from_numpy(y), scores=[third])
-    weights = normal_equations(x, y, probing.PENALTIES[2])
+    # On the samples that fit it, the map with the smallest penalty has the least error.
+    (found,) = fitted(torch.from_numpy(x).float(), torch.from_numpy(y))
+    weights = normal_equations(x, y, probing.PENALTIES[0])
     assert np.allclose(found.weights, weights, atol=1e-5)
-    assert np.allclose(found(torch.from_numpy(x).float()), (x - x.mean(0)) @ weights + y.mean(0), atol=1e-4)
-    assert len(asked) == len(probing.PENALTIES)
+    predicted = (x - x.mean(0)) @ weights + y.mean(0)
+    assert np.allclose(found(torch.from_numpy(x).float()), predicted, atol=1e-4)
+
+
+def test_the_penalty_has_the_least_error_on_other_samples() -> None:
+    """40 samples with 30 features, of which one matters: neither the smallest nor the largest penalty is best."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((400, 30))
+    y = 1.5 * x[:, :1] + rng.standard_normal((400, 1))
+    every = torch.arange(400)
+    reads = [torch.from_numpy(part).float().__getitem__ for part in (x, y)]
+    (found,) = probing.ridge(reads[0], [reads[1]], fit=every[:40], check=every[40:])
+    maps = [normal_equations(x[:40], y[:40], penalty) for penalty in probing.PENALTIES]
+    predicted = [(x[40:] - x[:40].mean(0)) @ weights + y[:40].mean() for weights in maps]
+    errors = [np.square(one - y[40:]).mean() for one in predicted]
+    best = int(np.argmin(errors))
+    assert 0 < best < len(errors) - 1
+    assert np.allclose(found.weights, maps[best], atol=1e-5)
 
 
 def test_large_means_and_small_differences_are_no_trouble() -> None:
@@ -67,6 +76,17 @@ def test_features_that_never_change_do_no_harm() -> None:
     y = x[:, :1] * 2
     (probe,) = fitted(x, y)
     assert torch.allclose(probe(x), y, atol=0.1)
+
+
+def test_a_question_about_what_changes() -> None:
+    right, before = torch.tensor([[0, 2], [1, 1]]), torch.tensor([[0, 1], [2, 1]])
+    question = probing.Question(right, 3, before=before)
+    # The first sample's second choice goes from class 1 to 2, the second sample's first one from class 2 to 1.
+    wanted = [[[0, 0, 0], [0, -1, 1]], [[0, 1, -1], [0, 0, 0]]]
+    which = torch.tensor([0, 1])
+    assert question.targets(which).reshape(2, 2, 3).tolist() == wanted
+    nothing = probing.Linear(torch.zeros(1), torch.zeros(1, 6), torch.zeros(6))
+    assert question.scores(nothing, torch.zeros(2, 1), which).argmax(-1).tolist() == before.tolist()
 
 
 @pytest.mark.parametrize("seed", [0, 1])

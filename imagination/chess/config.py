@@ -61,8 +61,8 @@ class NetworkConfig(RunConfig):
     blocks: int = setting(6, low=1, high=100)
     filters: int = setting(64, low=1, high=1024)
     squeeze: int = setting(16, low=1, high=1024)
-    batch: int = setting(256, low=1)
-    max_steps: int = setting(3000, low=1, high=2**30)
+    batch: int = setting(128, low=1)
+    max_steps: int = setting(6000, low=1, high=2**30)
     lr: float = setting(3e-3, above=0)
     warmup: float = setting(0.05, low=0, high=0.9)
     decay: float = setting(1e-4, low=0)
@@ -113,7 +113,8 @@ class ProbeConfig(FrozenConfig):
         target: what it says: the square `from` or `to` which a move goes; the `board` after it; the network's move by
             its own policy head on this layer (`lens`), or on the layer mapped to the last one (`tuned`); or `cause`:
             how often the layer, moved along the probes' directions of another move, makes the network choose that.
-        ply: which of the moves that follow: 1 the player's own, 2 the reply, 3 the next own one.
+        moves: whose moves it is asked about: the `network`'s choice, or those that `stockfish` plays.
+        ply: which of Stockfish's moves: 1 the player's own, 2 the reply, 3 the next own one; of the network's always 1.
         shuffled: whether its training targets are shuffled, which shows what chance gives.
         share: share of the held-out games that it learns from; the others test it. The seed deals them.
         strength: of `cause`: the length of the added direction, in norms of the layer's deviation from its mean.
@@ -124,6 +125,7 @@ class ProbeConfig(FrozenConfig):
     layer: int = setting(0, low=0, high=100, packs=True)
     features: str = setting("trained", choices=("trained", "random", "input"))
     target: str = setting("from", choices=("from", "to", "board", "lens", "tuned", "cause"), packs=True)
+    moves: str = setting("network", choices=("network", "stockfish"), packs=True)
     ply: int = setting(1, low=1, high=3, packs=True)
     shuffled: bool = setting(False, packs=True)
     share: float = setting(0.8, above=0, high=0.95, packs=True)
@@ -136,8 +138,13 @@ class ProbeConfig(FrozenConfig):
             f"layer: {self.layer} with features 'input'; the input has no layers, so set layer to 0",
             keys=("layer", "features"),
         )
+        require(
+            self.moves == "stockfish" or self.ply == 1,
+            f"ply: {self.ply} with moves 'network', of which only the next one is asked; set moves to 'stockfish'",
+            keys=("ply", "moves"),
+        )
         if self.target in ("lens", "tuned", "cause"):
-            for key, only in {"ply": 1, "features": "trained", "shuffled": False}.items():
+            for key, only in {"moves": "network", "features": "trained", "shuffled": False}.items():
                 given = getattr(self, key)
                 require(
                     given == only,
@@ -177,7 +184,7 @@ class DecoderConfig(FrozenConfig):
     next_board: bool = setting(True)
     width: int = setting(64, low=1, high=1024)
     batch: int = setting(128, low=1)
-    max_steps: int = setting(1000, low=1, high=2**30)
+    max_steps: int = setting(1500, low=1, high=2**30)
     lr: float = setting(2e-3, above=0)
     adv_weight: float = setting(0.1, low=0)
     share: float = setting(0.8, above=0, high=0.95)

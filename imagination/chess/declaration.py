@@ -33,6 +33,11 @@ _PICTURES: dict[str, Any] = {
     },
 }
 
+_FOLLOWING = {
+    "own": "the board after the network's own move",
+    **{str(ply): f"the board after ply {ply} of Stockfish's line" for ply in (1, 2, 3)},
+}
+
 _READY = "imagination.chess.stockfish:check"
 """All chess runs need the package `chess`, which this imports; those that play games need Stockfish, too."""
 
@@ -63,7 +68,7 @@ NETWORK = Declaration(
         "value_error": "mean distance of the expected score from Stockfish's, from 0 to 1",
         "steps": "training steps when the run ended",
     },
-    gate=Gate("policy_accuracy", 0.30),
+    gate=Gate("policy_accuracy", 0.28),
     function="imagination.chess.training:run",
     ready=_READY,
 )
@@ -71,14 +76,14 @@ NETWORK = Declaration(
 PROBE = Declaration(
     name="chess_probe",
     config=ProbeConfig,
-    cells=("target", "ply", "features", "shuffled", "layer"),
+    cells=("target", "moves", "ply", "features", "shuffled", "layer"),
     shown=("probe_accuracy", "filled", "successor", "flips", "flips_other"),
     metrics={
         "probe_accuracy": "share of right squares; lens, tuned: of positions where the move is Stockfish's",
         "usual": "the same for always saying the most frequent square, or for repeating the board",
         "filled": "board: share of right squares among those where a piece arrives (repeating the board has 0)",
-        "filled_usual": "the same for the board of each square's most frequent class",
-        "successor": "board, ply 1: how often the board after Stockfish's move is the nearest of all legal ones",
+        "filled_usual": "the same for a board that is the same everywhere, of each square's most frequent class",
+        "successor": "board, ply 1: how often the board after the move is the nearest of all legal ones",
         "successor_mrr": "the mean reciprocal rank of that board",
         "chance": "the same for a random legal move; also beside lens and tuned",
         "chance_mrr": "the mean reciprocal rank of a random order",
@@ -99,19 +104,19 @@ DECODER = Declaration(
     config=DecoderConfig,
     presets=DECODER_PRESETS,
     cells=("adversary",),
-    shown=("filled_1", "filled_usual_1", "filled_last_1", "squares_1", "copy_1"),
+    shown=("filled_own", "filled_usual_own", "filled_last", "squares_own", "copy_own"),
     metrics={
         "present": "share of right squares of the present board, decoded from the first layer",
         "best_layer": "the layer between the first and the last that is best on learned positions",
+        "filled_last": "`filled_own` at the last layer, which is trained on that board",
         **{
-            name.format(ply): line.format(ply)
-            for ply in (1, 2, 3)
+            name.format(which): line.format(board)
+            for which, board in _FOLLOWING.items()
             for name, line in {
-                "filled_{}": "right squares among those where a piece has arrived after ply {}, at `best_layer`",
-                "filled_usual_{}": "the same for the board of each square's most frequent class after ply {}",
-                "filled_last_{}": "the same at the last layer, which is trained on the board after the move",
-                "squares_{}": "share of right squares of the board after ply {}, at `best_layer`",
-                "copy_{}": "the share of right squares that repeating the present board has after ply {}",
+                "filled_{}": "right squares among those where a piece has arrived on {}, at `best_layer`",
+                "filled_usual_{}": "the same for one board for all positions, of each square's most frequent class",
+                "squares_{}": "share of right squares of {}, at `best_layer`",
+                "copy_{}": "the share of right squares that repeating the present board has of {}",
             }.items()
         },
         "steps": "training steps when the run ended",

@@ -1,5 +1,7 @@
 """`chess_decoder`: the paper's procedure, one decoder of boards for all layers of a frozen network (section 3.3)."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from imagination.chess import boards
 from imagination.chess.config import DecoderConfig
 from imagination.chess.loop import descend, train
-from imagination.chess.network import Network, frozen, policy
+from imagination.chess.network import Network, chosen, frozen, policy
 from imagination.chess.positions import Positions
 from imagination.function import FunctionRecorder
 from imagination.probing import split
@@ -20,20 +22,23 @@ _TRIED = 2000
 
 
 def run(config: DecoderConfig, recorder: FunctionRecorder) -> None:
-    """Trains the decoder, and leaves its accuracy by layer and ply, and the boards of one position."""
+    """Trains the decoder, and leaves its accuracy by layer and board, and the boards of one position."""
     network = frozen(recorder.needs["network"], device=recorder.device)
     config.check_blocks(len(network.blocks))
     held = Positions.of(recorder.needs["positions"].arrays("held"))
     at = held.followed(PLIES)
+    rows = held.rows[at]
+    _, own = chosen(rows, policy(network, rows)[0])
+    following = {"own": own, **{str(ply): held.after(at, ply) for ply in range(1, PLIES + 1)}}
     learned, tested = (
-        at[part.numpy()]
+        part.numpy()
         for part in split(torch.from_numpy(held.games[at]), seed=config.seed, shares=(config.share,))
     )
     torch.manual_seed(config.seed)
     decoding = _Decoding(config, recorder, network)
-    decoding.train(held.rows[learned])
-    decoding.score(held, learned=learned, tested=tested)
-    decoding.show(held, tested[:1])
+    decoding.train(rows[learned], own[learned])
+    decoding.score(rows, following, learned=learned, tested=tested)
+    decoding.show(rows[tested[0]], [following[str(ply)][tested[0]] for ply in range(1, PLIES + 1)])
 
 
 class _Decoding:
@@ -43,8 +48,8 @@ class _Decoding:
         self._config, self._recorder, self._network = config, recorder, network
         self._decoder = _decoder(network.filters, config.width).to(recorder.device)
 
-    def train(self, learned: boards.Rows) -> None:
-        """Trains the decoder on these positions."""
+    def train(self, learned: boards.Rows, own: boards.Rows) -> None:
+        """Trains the decoder on these positions, and on the boards `[N, 64]` after the network's own moves."""
         config = self._config
         judge = _discriminator(config.width).to(self._recorder.device)
         modules = {"decoder": self._decoder, "discriminator": judge}
@@ -52,7 +57,6 @@ class _Decoding:
             torch.optim.Adam(module.parameters(), lr=config.lr, betas=(0.5, 0.99))
             for module in modules.values()
         ]
-        following = _chosen(self._network, learned) if config.next_board else None
 
         def update(step: int) -> dict[str, Tensor]:
             drawn = np.random.default_rng([config.seed, step]).integers(len(learned), size=(2, config.batch))
@@ -60,8 +64,8 @@ class _Decoding:
             with torch.no_grad():
                 layers = list(self._network.layers(self._network.encode(rows)))
             board_loss = loss = self._loss(layers[0], rows[:, :64])
-            if following is not None:
-                board_loss = loss = loss + self._loss(layers[-1], following[drawn[0]])
+            if config.next_board:
+                board_loss = loss = loss + self._loss(layers[-1], own[drawn[0]])
             if config.adversary:
                 fake = self._decoder(torch.cat(layers[1:])).softmax(1)
                 loss = loss + config.adv_weight * F.softplus(-judge(fake)).mean()
@@ -76,49 +80,43 @@ class _Decoding:
         named = dict(zip(names, optimizers, strict=True))
         train(config, self._recorder, modules=modules, optimizers=named, update=update)
 
-    def score(self, held: Positions, *, learned: NDArray[np.int64], tested: NDArray[np.int64]) -> None:
+    def score(
+        self,
+        rows: boards.Rows,
+        following: Mapping[str, boards.Rows],
+        *,
+        learned: NDArray[np.int64],
+        tested: NDArray[np.int64],
+    ) -> None:
         """Leaves metrics, and traces whose steps are layers.
 
-        Of the layers between the first and the last, which are not trained on boards that follow, that one counts for
+        Of the layers between the first and the last, which are not trained on a board that follows, that one counts for
         all metrics which is best on learned positions.
         """
         some = np.random.default_rng(self._config.seed).permutation(learned)[:_TRIED]
-        best = 1 + int(self._filled(self._decoded(held.rows[some]), held, some, ply=1)[1:-1].argmax())
-        metrics = {"best_layer": float(best)}
-        found, now = self._decoded(held.rows[tested]), held.rows[tested, :64]
-        metrics["present"] = (found[0] == now).mean()
-        for ply in range(1, PLIES + 1):
-            after = held.after(tested, ply)
-            squares = (found == after).mean((1, 2))
-            filled = self._filled(found, held, tested, ply=ply)
-            for name, values in {"squares": squares, "filled": filled}.items():
+        by_layer = _filled(self._decoded(rows[some]), rows[some], following["own"][some])
+        best = 1 + int(by_layer[1:-1].argmax())
+        found, now = self._decoded(rows[tested]), rows[tested]
+        metrics = {"present": (found[0] == now[:, :64]).mean(), "best_layer": best}
+        for name, every in following.items():
+            after = every[tested]
+            traced = {"squares": (found == after).mean((1, 2)), "filled": _filled(found, now, after)}
+            for what, values in traced.items():
                 for layer, value in enumerate(values):
-                    self._recorder.trace(f"{name}_{ply}", layer, value)
-                metrics[f"{name}_{ply}"] = values[best]
-            metrics[f"filled_last_{ply}"] = filled[-1]
-            usual = boards.usual(held.after(learned, ply))
-            metrics[f"filled_usual_{ply}"] = self._filled(usual[None, None], held, tested, ply=ply)[0]
-            metrics[f"copy_{ply}"] = (after == now).mean()
+                    self._recorder.trace(f"{what}_{name}", layer, value)
+                metrics[f"{what}_{name}"] = values[best]
+            (metrics[f"filled_usual_{name}"],) = _filled(boards.usual(every[learned])[None, None], now, after)
+            metrics[f"copy_{name}"] = (after == now[:, :64]).mean()
+        metrics["filled_last"] = _filled(found, now, following["own"][tested])[-1]
         for name, value in metrics.items():
             self._recorder.metric(name, value)
 
-    @staticmethod
-    def _filled(
-        found: boards.Rows, held: Positions, at: NDArray[np.int64], *, ply: int
-    ) -> NDArray[np.float64]:
-        """By layer, the share of right squares among those where a piece has arrived after this ply."""
-        after = held.after(at, ply)
-        arrived = boards.filled(held.rows[at, :64], after)
-        shares: NDArray[np.float64] = (found == after)[:, arrived].mean(1)
-        return shares
-
-    def show(self, held: Positions, at: NDArray[np.int64]) -> None:
-        """Leaves one position, its boards by layer, and those that follow (none if the config names it)."""
+    def show(self, row: boards.Rows, line: Sequence[boards.Rows]) -> None:
+        """Leaves a position, its boards by layer, and those that follow (none if the config names the position)."""
         fen = self._config.fen
-        row = boards.encode(boards.parse(fen)) if fen else held.rows[at[0]]
-        line = [] if fen else [held.after(at, ply)[0] for ply in range(1, PLIES + 1)]
-        following = np.array(line, np.uint8).reshape(-1, 64)
+        row = boards.encode(boards.parse(fen)) if fen else row
         decoded = self._decoded(row[None])[:, 0]
+        following = np.array([] if fen else line, np.uint8).reshape(-1, 64)
         self._recorder.sample("boards", {"board": row[:64], "decoded": decoded, "line": following})
 
     def _loss(self, layer: Tensor, squares: boards.Rows) -> Tensor:
@@ -139,6 +137,20 @@ class _Decoding:
         return torch.cat(parts, 1).numpy().astype(np.uint8)
 
 
+def _filled(found: boards.Rows, now: boards.Rows, after: boards.Rows) -> NDArray[np.float64]:
+    """By layer, the share of right squares among those where a piece has arrived.
+
+    Args:
+        found: the decoded boards `[layers, N, 64]`.
+        now: the positions.
+        after: the boards `[N, 64]` that follow.
+    """
+    arrived = boards.filled(now[:, :64], after)
+    right: NDArray[np.bool_] = found == after
+    shares: NDArray[np.float64] = right[:, arrived].mean(1)
+    return shares
+
+
 def _decoder(filters: int, width: int) -> nn.Module:
     """From a layer `[N, filters, 8, 8]` to the logits of each square's classes `[N, 13, 8, 8]`."""
     return nn.Sequential(
@@ -156,13 +168,3 @@ def _discriminator(width: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(8 * width, 1),
     )
-
-
-def _chosen(network: Network, rows: boards.Rows) -> boards.Rows:
-    """The boards `[N, 64]` after the network's own moves, as the players see them who move."""
-    logits, _ = policy(network, rows)
-    found = []
-    for row, values in zip(rows, logits.numpy(), strict=True):
-        after = boards.successors(row)
-        found.append(after[max(after, key=values.__getitem__)])
-    return np.array(found)

@@ -56,7 +56,8 @@ def chess_heat(run: Stored) -> Drawn:
     """
     from imagination.chess import drawing
 
-    title = f"{run.config['target']}-square of ply {run.config['ply']}, layer {run.config['layer']}"
+    whose = "the network's move" if run.config["moves"] == "network" else f"ply {run.config['ply']}"
+    title = f"{run.config['target']}-square of {whose}, layer {run.config['layer']}"
     return Drawn(drawing.heat(_sample(run, "heat"), title=title))
 
 
@@ -132,8 +133,11 @@ def _values(run: Stored) -> list[tuple[str, str, int, float]]:
         return []
     target, features = str(run.config["target"]), str(run.config["features"])
     of = "shuffled" if run.config["shuffled"] else features
-    asked, layer = f"{target}, ply {run.config['ply']}", int(run.config["layer"])
+    move = "own move" if run.config["moves"] == "network" else f"ply {run.config['ply']}"
+    asked, layer = f"{target}, {move}", int(run.config["layer"])
     found = {name: run.metrics[name] for name in _MEASURED[target] if name in run.metrics}
+    if target in ("lens", "tuned"):
+        asked = target
     if target == "cause":
         return [(target, name, layer, value) for name, value in found.items()]
     return [
@@ -144,10 +148,10 @@ def _values(run: Stored) -> list[tuple[str, str, int, float]]:
 
 def _decoded(run: Stored) -> Iterator[tuple[str, str, int, float]]:
     of = "adversary" if run.config["adversary"] else "no adversary"
-    for ply in (1, 2, 3):
-        layers, values = run.traces.get(f"filled_{ply}", ((), ()))
+    for name, board in {"own": "own move", "1": "ply 1", "2": "ply 2", "3": "ply 3"}.items():
+        layers, values = run.traces.get(f"filled_{name}", ((), ()))
         yield from (
-            (f"decoder, ply {ply}: filled", of, at, value) for at, value in zip(layers, values, strict=True)
+            (f"decoder, {board}: filled", of, at, value) for at, value in zip(layers, values, strict=True)
         )
 
 

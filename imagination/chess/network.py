@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -135,6 +136,18 @@ def policy(network: Network, rows: boards.Rows) -> tuple[Tensor, Tensor]:
             win, draw, _ = values.softmax(1).cpu().unbind(1)
             scores.append(win + draw / 2)
     return torch.cat(moves), torch.cat(scores)
+
+
+def chosen(rows: boards.Rows, logits: Tensor) -> tuple[NDArray[np.int64], boards.Rows]:
+    """The best legal moves `[N]`, and the boards `[N, 64]` after them, as the players see them who move."""
+    moves, after = [], []
+    for row, values in zip(rows, logits.numpy(), strict=True):
+        legal = boards.legal(row)
+        moves.append(max(legal, key=values.__getitem__))
+        board = boards.decode(row)
+        board.push(legal[moves[-1]])
+        after.append(boards.squares(board, player=True))
+    return np.array(moves), np.array(after)
 
 
 def _channels_last(network: Network) -> Network:

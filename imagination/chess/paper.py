@@ -15,16 +15,19 @@ _FOUND, _UNTRIED = "did not work", "not tried"
 _DECODER = [
     Number(
         "chess_paper",
-        f"filled{layer}_{ply}",
+        quantity,
         {"adversary": adversary},
         None,
         None,
         [Source("chess_paper", ["chess_paper"])],
         words=_FOUND,
-        baselines=[f"filled_usual_{ply}"],
+        baselines=[f"filled_usual_{board}"],
     )
     for adversary in (False, True)
-    for layer, ply in (("", 1), ("", 2), ("", 3), ("_last", 1))
+    for quantity, board in (
+        *((f"filled_{board}", board) for board in ("own", "1", "2", "3")),
+        ("filled_last", "own"),
+    )
 ]
 
 _PROBES: list[tuple[str, str, list[str], list[tuple[str, int]]]] = [
@@ -49,7 +52,7 @@ def _probe(target: str, quantity: str, baselines: list[str], features: str, laye
         None,
         [Source("chess", ["chess"])],
         words=_FOUND if target == "board" else _UNTRIED,
-        where="ply=1 and shuffled=false",
+        where="moves=network and shuffled=false",
         baselines=baselines,
     )
 
@@ -65,6 +68,6 @@ PAPER = Paper(
     },
     about={
         "chess_paper": "squares that the paper's decoder fills rightly; baseline: a board that is always the same",
-        "chess": "what linear probes read of the next move; baseline: the most frequent answer, or a random one",
+        "chess": "what linear probes read of the network's next move; baseline: the usual answer, or a random one",
     },
 )

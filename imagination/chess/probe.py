@@ -14,10 +14,10 @@ from typing_extensions import override
 
 from imagination.chess import boards
 from imagination.chess.config import ProbeConfig
-from imagination.chess.network import AT_ONCE, frozen
+from imagination.chess.network import AT_ONCE, chosen, frozen, policy
 from imagination.chess.positions import Positions
 from imagination.function import DONE
-from imagination.probing import Asked, Deal, Linear, Question, reciprocal_rank, ridge
+from imagination.probing import Deal, Linear, Question, reciprocal_rank, ridge
 from imagination.runner import Run, Runner
 from imagination.schema import ConfigError
 
@@ -26,12 +26,10 @@ _TRIED = 2000
 """Most test positions for which all next boards are ranked, or whose layer is changed. The seed draws them."""
 
 Metrics = dict[str, float]
-Probe = tuple[str, int, bool]
-"""The target, ply and `shuffled` of a linear probe."""
+Probe = tuple[str, str, int, bool]
+"""The target, `moves`, ply and `shuffled` of a linear probe."""
 
-_OF_NETWORK = ("lens", "tuned", "cause")
-"""The targets that need the network's own moves."""
-_ENDS: list[Probe] = [("from", 1, False), ("to", 1, False)]
+_ENDS: list[Probe] = [("from", "network", 1, False), ("to", "network", 1, False)]
 """The probes along whose directions `cause` moves a layer."""
 
 
@@ -46,8 +44,10 @@ class Frozen:
 
     def __init__(self, runs: Sequence[Run], *, device: torch.device) -> None:
         config: ProbeConfig = runs[0].config
+        self._features, self._needed = config.features, runs[0].needs["network"]
         random = config.seed if config.features == "random" else None
-        self.network = frozen(runs[0].needs["network"], device=device, random=random)
+        self.network = frozen(self._needed, device=device, random=random)
+        self._last = len(self.network.blocks)
         for run in runs:
             run.config.check_blocks(len(self.network.blocks))
         self.held = Positions.of(runs[0].needs["positions"].arrays("held"))
@@ -55,10 +55,7 @@ class Frozen:
         if config.features == "input":
             self._values = {0: torch.from_numpy(boards.planes(self.rows)).half().flatten(1).to(device)}
         else:
-            last = (
-                {len(self.network.blocks)} if any(run.config.target in _OF_NETWORK for run in runs) else set()
-            )
-            self._values = self._read({run.config.layer for run in runs} | last)
+            self._values = self._read({self._last, *(run.config.layer for run in runs)})
 
     @property
     def rows(self) -> boards.Rows:
@@ -67,7 +64,7 @@ class Frozen:
 
     def layer(self, number: int, which: Tensor) -> Tensor:
         """A layer at some positions, `[B, D]`. -1: the last one."""
-        values = self._values[range(len(self.network.blocks) + 1)[number]]
+        values = self._values[self._last if number < 0 else number]
         return values[which.to(values.device)].float()
 
     def maps(self, features: Tensor) -> Tensor:
@@ -76,10 +73,20 @@ class Frozen:
 
     def moves(self, features: Tensor, *, layer: int = -1) -> Tensor:
         """The policy `[B, 1858]` if this layer has these values."""
-        first = range(len(self.network.blocks) + 1)[layer]
+        first = self._last if layer < 0 else layer
         with torch.no_grad():
             parts = self.maps(features).split(AT_ONCE)
             return torch.cat([self.network.moves(self.network.after(x, first)) for x in parts])
+
+    @cached_property
+    def chosen(self) -> tuple[NDArray[np.int64], boards.Rows]:
+        """The trained network's own moves `[N]`, and the boards `[N, 64]` after them."""
+        if self._features != "trained":
+            network = frozen(self._needed, device=self.network.places.device)
+            return chosen(self.rows, policy(network, self.rows)[0])
+        parts = torch.arange(len(self.at)).split(AT_ONCE)
+        logits = [self.moves(self.layer(-1, part)).cpu() for part in parts]
+        return chosen(self.rows, torch.cat(logits))
 
     def _read(self, layers: Collection[int]) -> dict[int, Tensor]:
         """These layers at all positions, each `[N, D]` in half precision: they are most of a worker's memory."""
@@ -116,30 +123,22 @@ class Games:
         """Whether each move is legal in the test's positions, `[T, 1858]`."""
         return torch.from_numpy(boards.legal_masks(self._frozen.rows[self.test.numpy()]))
 
-    @cached_property
-    def played(self) -> Tensor:
-        """Stockfish's moves in the test's positions, `[T]`."""
-        return torch.from_numpy(self._frozen.held.moves[self._frozen.at[self.test.numpy()]])
-
-    @cached_property
-    def chosen(self) -> Tensor:
-        """The network's own moves in the test's positions, `[T]`."""
-        return self.best(self._frozen.moves(self._frozen.layer(-1, self.test)))
+    def moves(self, of: str) -> Tensor:
+        """The moves of the network or of Stockfish in the test's positions, `[T]`."""
+        found = self._frozen.chosen[0] if of == "network" else self._frozen.held.moves[self._frozen.at]
+        return torch.from_numpy(found[self.test.numpy()])
 
     def best(self, moves: Tensor, which: Tensor | slice = slice(None)) -> Tensor:
         """The best legal move in each of these positions of the test."""
         return moves.cpu().masked_fill(~self.legal[which], -torch.inf).argmax(1)
 
     @cached_property
-    def successors(self) -> list[tuple[Tensor, int]]:
-        """In the tried positions: all next boards `[legal moves, 64]`, and which of them follows Stockfish's move."""
+    def successors(self) -> list[tuple[Tensor, list[int]]]:
+        """In the tried positions: all next boards `[legal moves, 64]`, and the moves that they follow."""
         found = []
-        for row, move in zip(
-            self._frozen.rows[self.test[self.tried].numpy()], self.played[self.tried].tolist(), strict=True
-        ):
+        for row in self._frozen.rows[self.test[self.tried].numpy()]:
             after = boards.successors(row)
-            squares = np.array(list(after.values())).astype(np.int64)
-            found.append((torch.from_numpy(squares), list(after).index(move)))
+            found.append((torch.from_numpy(np.array(list(after.values())).astype(np.int64)), list(after)))
         return found
 
 
@@ -176,19 +175,22 @@ class Probes:
         maps = self._games.deal.classifiers(self._features, list(self.questions.values()))
         return dict(zip(self.questions, maps, strict=True))
 
-    def _question(self, target: str, ply: int, shuffled: bool) -> Question:
+    def _question(self, target: str, moves: str, ply: int, shuffled: bool) -> Question:
         """What a probe is asked, as the player sees it who is to move now."""
-        held, at = self._frozen.held, self._frozen.at
+        held, at, of_network = self._frozen.held, self._frozen.at, moves == "network"
         if target == "board":
-            return Question(torch.from_numpy(held.after(at, ply).astype(np.int64)), boards.CLASSES, shuffled)
-        ends = boards.ends()[held.moves[at + ply - 1], 0 if target == "from" else 1]
-        return Question(torch.from_numpy(ends ^ 56 if ply == 2 else ends), 64, shuffled)
+            after = self._frozen.chosen[1] if of_network else held.after(at, ply)
+            right, now = (torch.from_numpy(part.astype(np.int64)) for part in (after, held.rows[at, :64]))
+            return Question(right, boards.CLASSES, before=now, shuffled=shuffled)
+        played = self._frozen.chosen[0] if of_network else held.moves[at + ply - 1]
+        ends = boards.ends()[played, 0 if target == "from" else 1]
+        return Question(torch.from_numpy(ends ^ 56 if ply == 2 else ends), 64, shuffled=shuffled)
 
     def _asked(self, config: ProbeConfig) -> tuple[Tensor, Tensor, Tensor]:
         """A probe's scores in the test's positions, the right classes there, and those that it was fitted on."""
-        probe = (config.target, config.ply, config.shuffled)
+        probe = _probe(config)
         question, deal = self.questions[probe], self._games.deal
-        scores = question.scores(self._linear[probe], self._tested)
+        scores = question.scores(self._linear[probe], self._tested, deal.test)
         return scores, question.right[deal.test], question.right[deal.fit]
 
     def _square(self, run: Run) -> Metrics:
@@ -209,17 +211,18 @@ class Probes:
             "filled": _share(found[filled]),
             "filled_usual": _share(usual[filled]),
         }
-        return metrics | (self._successors(scores) if run.config.ply == 1 else {})
+        return metrics | (self._successors(scores, run.config.moves) if run.config.ply == 1 else {})
 
-    def _successors(self, scores: Tensor) -> Metrics:
-        """How near the board after Stockfish's move is to the probe's scores, among all next boards."""
-        ranks, counts = [], []
-        for one, (squares, right) in zip(scores[self._games.tried], self._games.successors, strict=True):
+    def _successors(self, scores: Tensor, of: str) -> Metrics:
+        """How near the board after the move is to the probe's scores, among all next boards."""
+        games, ranks, counts = self._games, [], []
+        played = games.moves(of)[games.tried].tolist()
+        for one, (squares, moves), move in zip(scores[games.tried], games.successors, played, strict=True):
             near = one.gather(1, squares.T).sum(
                 0
             )  # a board's squared distance is a constant minus twice this
-            ranks.append(reciprocal_rank(near, right))
-            counts.append(len(squares))
+            ranks.append(reciprocal_rank(near, moves.index(move)))
+            counts.append(len(moves))
         return {
             "successor": _mean([float(rank == 1) for rank in ranks]),
             "successor_mrr": _mean(ranks),
@@ -231,8 +234,8 @@ class Probes:
         last = self._tuned(self._tested) if run.config.target == "tuned" else self._tested
         found = self._games.best(self._frozen.moves(last))
         return {
-            "probe_accuracy": _share(found == self._games.played),
-            "agreement": _share(found == self._games.chosen),
+            "probe_accuracy": _share(found == self._games.moves("stockfish")),
+            "agreement": _share(found == self._games.moves("network")),
             "chance": _mean((1 / self._games.legal.sum(1)).tolist()),
         }
 
@@ -245,12 +248,11 @@ class Probes:
         def last(which: Tensor) -> Tensor:
             return squares(self._frozen.layer(-1, which))
 
-        def score(lens: Linear) -> float:
-            parts = self._games.deal.check.split(AT_ONCE)
-            return -_mean([F.mse_loss(lens(squares(self._features(x))), last(x)).item() for x in parts])
-
         (lens,) = ridge(
-            lambda which: squares(self._features(which)), [Asked(last, score)], fit=self._games.deal.fit
+            lambda which: squares(self._features(which)),
+            [last],
+            fit=self._games.deal.fit,
+            check=self._games.deal.check,
         )
         return lens(squares(features)).reshape(len(features), 64, -1).movedim(1, 2).flatten(1)
 
@@ -259,16 +261,16 @@ class Probes:
         config: ProbeConfig = run.config
         games, rng = self._games, np.random.default_rng([config.seed, config.layer])
         which = games.tried[games.legal[games.tried].sum(1) > 2]
-        chosen = games.chosen[which].numpy()
-        pairs = [_others(*pair, rng) for pair in zip(games.legal[which].numpy(), chosen, strict=True)]
+        own = games.moves("network")[which].numpy()
+        pairs = [_others(*pair, rng) for pair in zip(games.legal[which].numpy(), own, strict=True)]
         other, third = np.array(pairs).reshape(-1, 2).T
         features = self._tested[which.to(self._tested.device)]
         random = torch.from_numpy(rng.standard_normal(features.shape).astype(np.float32)).to(features)
         length = config.strength * (features - self._linear[_ENDS[0]].mean).norm(dim=1, keepdim=True)
         flipped = {}
         for name, direction in {
-            "flips": self._towards(other, chosen),
-            "flips_other": self._towards(third, chosen),
+            "flips": self._towards(other, own),
+            "flips_other": self._towards(third, own),
             "flips_random": random,
         }.items():
             moved = self._frozen.moves(features + length * F.normalize(direction, dim=1), layer=config.layer)
@@ -334,7 +336,11 @@ def _needed(config: ProbeConfig) -> list[Probe]:
     """The linear probes that a run needs."""
     if config.target == "cause":
         return _ENDS
-    return [] if config.target in _OF_NETWORK else [(config.target, config.ply, config.shuffled)]
+    return [] if config.target in ("lens", "tuned") else [_probe(config)]
+
+
+def _probe(config: ProbeConfig) -> Probe:
+    return (config.target, config.moves, config.ply, config.shuffled)
 
 
 def _others(legal: NDArray[np.bool_], move: int, rng: np.random.Generator) -> NDArray[np.int64]:
