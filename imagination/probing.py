@@ -70,7 +70,8 @@ def ridge(features: Read, targets: Sequence[Read], *, fit: Tensor, check: Tensor
 def _error(probe: Linear, features: Read, targets: Read, samples: Tensor) -> float:
     """The summed squared error."""
     parts = samples.split(AT_ONCE)
-    return sum((probe(features(part)) - targets(part)).square().sum().item() for part in parts)
+    found = ((probe(features(part)), targets(part)) for part in parts)
+    return sum((ours - wanted.to(ours)).square().sum().item() for ours, wanted in found)
 
 
 def _normal_equations(
@@ -78,20 +79,21 @@ def _normal_equations(
 ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
     """The features' mean, their Gram matrix about it, its right-hand sides, and the means of the targets."""
     mean = _mean(features, fit)
-    biases = [_mean(read, fit) for read in targets]
+    biases = [_mean(read, fit).to(mean) for read in targets]
     gram = mean.new_zeros(len(mean), len(mean))
     products = [mean.new_zeros(len(mean), len(bias)) for bias in biases]
     for part in fit.split(AT_ONCE):
         centred = (features(part) - mean).float()  # so that nothing large cancels in the products
         gram += centred.T @ centred
         for read, bias, product in zip(targets, biases, products, strict=True):
-            product.add_(centred.T @ (read(part) - bias).float())
+            product.add_(centred.T @ (read(part).to(mean) - bias).float())
     return mean, gram, products, biases
 
 
 def _mean(read: Read, samples: Tensor) -> Tensor:
-    parts = [read(part) for part in samples.split(AT_ONCE)]
-    return torch.stack([part.double().sum(0) for part in parts]).sum(0) / sum(map(len, parts))
+    """The mean `[K]` in float64. A sample may have several rows."""
+    sums = [(len(values), values.double().sum(0)) for values in map(read, samples.split(AT_ONCE))]
+    return torch.stack([each for _, each in sums]).sum(0) / sum(rows for rows, _ in sums)
 
 
 class Deal:
