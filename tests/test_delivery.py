@@ -493,6 +493,25 @@ def test_on_nfs_a_heartbeat_of_another_user_ends_no_training(on_nfs: Cluster) ->
     wait_until(lambda: on_nfs.worker.superseded(attempt))
 
 
+def test_a_store_of_the_nfs_server_is_not_asked_on_its_nodes(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a write-ahead log, of which a node may see an old part: a claim that is missing there may exist."""
+    (tmp_path / "mountinfo").write_text(f"26 1 0:40 / {tmp_path} rw - nfs server:/x rw\n")
+    monkeypatch.setenv("IMAGINE_MOUNTS", str(tmp_path / "mountinfo"))
+    node = delivery(str(cluster.file), scheduled=True)
+    old = Attempt(RUN, 1, nonce="0123abcd")
+    assert node.begin([old], WHO) == [old]
+    new = replace(old, restart=1)
+    later = delivery(str(cluster.file), scheduled=True)
+    assert later.begin([new], WHO) == [new]
+    wait_until(lambda: node.superseded(old))  # its heartbeat file still says so
+    later.end(new, RECORD)
+    for one in (node, later):
+        one.close()
+    assert Spool(cluster.store.folder).attempts() == [new]
+
+
 def test_on_nfs_only_jobs_do_not_write_the_database(on_nfs: Cluster) -> None:
     attempt = claimed(on_nfs.store)
     with pytest.raises(StoreError, match="readonly"):
