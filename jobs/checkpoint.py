@@ -8,10 +8,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from imagination.recorder import Arrays
 from results_db.contract import Attempt, Traces
@@ -36,19 +36,16 @@ def write(path: Path, state: Arrays, *, traces: Traces, attempt: Attempt) -> Non
     write_atomically(path, save(dict(state), metadata={**about, "seal": _seal(state, about)}))
 
 
-def read(path: Path, *, run_id: str) -> tuple[Arrays, Traces]:
-    """The training state and the traces of a checkpoint.
+def read(file: BinaryIO, *, run_id: str) -> tuple[Arrays, Traces]:
+    """The training state and the traces of a checkpoint; `Files.open` opens it.
 
     Raises:
-        FileNotFoundError: there is none.
-        DamagedError: it is damaged, of another run, or without a seal.
+        DamagedError: it cannot be read, is damaged, of another run, or without a seal.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = dict(file.metadata() or {})
-    except FileNotFoundError:
-        raise
+        data = file.read()
+        state = load(data)
+        about = _metadata(data)
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise DamagedError(str(error)) from error
     if "seal" not in about:
@@ -58,6 +55,15 @@ def read(path: Path, *, run_id: str) -> tuple[Arrays, Traces]:
     if about["run"] != run_id:
         raise DamagedError(f"it belongs to run {about['run']}")
     return state, json.loads(about["traces"])
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file, which begins with the length of its head, in 8 bytes, and the head as JSON.
+
+    The library gives them only for a file that it opens itself.
+    """
+    length = int.from_bytes(data[:8], "little")
+    return dict(json.loads(data[8 : 8 + length]).get("__metadata__") or {})
 
 
 def set_aside(path: Path) -> Path:

@@ -16,18 +16,15 @@ import json
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from jobs.code import Code
 from jobs.pack import Task
 from results_db.files import Files
-
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+from results_db.trust import open_own
 
 
 @dataclass(frozen=True)
@@ -77,8 +74,7 @@ class DispatchFolder:
     @property
     def logs(self) -> Path:
         """The folder of its jobs' logs, if the user gave none."""
-        files = Files(self.path.parent.parent)
-        return files.logs / self.path.name
+        return Files(self.path.parent.parent).logs / self.path.name
 
     @property
     def code(self) -> Path:
@@ -91,9 +87,10 @@ class DispatchFolder:
         Raises:
             OSError: it cannot be made.
         """
-        make_folder(self.path, mode=0o700)
+        files = Files(self.path.parent.parent)
+        files.make_folder("jobs", self.path.name, mode=0o700)
         if dispatch.logs is None:
-            make_folder(self.logs, mode=0o755)
+            files.make_folder("logs", self.path.name, mode=0o755)
         file = self.path / "dispatch.json"
         file.touch(mode=0o600)
         file.write_text(json.dumps(asdict(dispatch)))
@@ -111,15 +108,6 @@ class DispatchFolder:
         """Delete the folder and its logs, because nothing was submitted."""
         for folder in (self.path, self.logs):
             shutil.rmtree(folder, ignore_errors=True)
-
-    def is_of_another_user(self) -> bool:
-        """Whether another user made the folder, or this user cannot tell."""
-        try:
-            return self.path.stat().st_uid != os.geteuid()
-        except FileNotFoundError:
-            return False  # it was deleted
-        except OSError:
-            return True
 
     def dispatch(self) -> Dispatch | None:
         """The dispatch that `begin` wrote; None if it cannot be read, or others may have written it."""
@@ -205,55 +193,3 @@ class DispatchFolder:
             return temporary.stat().st_nlink == 2
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def open_own(path: Path) -> BinaryIO:
-    """Open a file that nobody but this user can have put there, for reading.
-
-    Its folder is checked and used by one descriptor. So another user who may rename it cannot have it checked and
-    another one read.
-
-    Raises:
-        PermissionError: others can write its folder, or own it.
-        OSError: it cannot be opened, or is a symbolic link.
-    """
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        check_own(folder, shown=path.parent)
-        return os.fdopen(os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb")
-    finally:
-        os.close(folder)
-
-
-def check_own(folder: Path | int, *, shown: Path) -> None:
-    """Check that this user alone can write a folder.
-
-    Args:
-        folder: its path, or a descriptor of it.
-        shown: its path, for the error.
-
-    Raises:
-        PermissionError: others can write it, or own it.
-        OSError: it cannot be looked at.
-    """
-    about = folder.stat() if isinstance(folder, Path) else os.fstat(folder)
-    if about.st_uid != os.geteuid():
-        raise PermissionError(f"{shown} belongs to another user")
-    if about.st_mode & _OTHERS_WRITE:
-        raise PermissionError(f"other users can write {shown}; chmod go-w it")
-
-
-def make_folder(path: Path, *, mode: int) -> None:
-    """Make a new folder with at most these permissions, and those above it as the umask says.
-
-    If others may write the folder above, only the owner of an entry may replace it there.
-
-    Raises:
-        OSError: it exists, or cannot be made.
-    """
-    above = path.parent
-    above.mkdir(parents=True, exist_ok=True)
-    about = above.stat()
-    if about.st_uid == os.geteuid() and about.st_mode & _OTHERS_WRITE:
-        above.chmod(stat.S_IMODE(about.st_mode) | stat.S_ISVTX)
-    path.mkdir(mode=mode)

@@ -1,7 +1,7 @@
 """The worker process of the local launcher, which trains one pack after another. Torch-free.
 
-`python -m jobs.entry` reads paths of task files from standard input, one per line, trains them, and prints one JSON
-event per line. When its input ends it saves the pack that it trains, and ends. The local launcher starts one such
+`python -m jobs.entry` reads tasks from standard input, one per line, trains them, and prints one JSON event per line.
+When its input ends it saves the pack that it trains, and ends. The local launcher starts one such
 process per core or GPU. `jobs.worker` is loaded by name, because it imports torch.
 
 Environment:
@@ -31,14 +31,13 @@ from results_db.files import Files
 from results_db.spool.delivery import delivery
 
 
-def read_paths(
-    lines: TextIO, paths: "queue.SimpleQueue[Path | None]", launcher_gone: threading.Event
-) -> None:
-    """Put paths into the queue as they arrive. If the launcher dies, its pipe closes and this worker stops."""
+def read_tasks(lines: TextIO, tasks: "queue.SimpleQueue[str | None]", launcher_gone: threading.Event) -> None:
+    """Put tasks into the queue as they arrive. If the launcher dies, its pipe closes and this worker stops."""
     for line in lines:
-        paths.put(Path(line.strip()))
+        if line.endswith("\n"):  # else the launcher died while it wrote the line
+            tasks.put(line)
     launcher_gone.set()
-    paths.put(None)
+    tasks.put(None)
 
 
 def main() -> int:
@@ -50,8 +49,8 @@ def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # after Ctrl-C the launcher stops its workers
-    paths: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
-    threading.Thread(target=read_paths, args=(sys.stdin, paths, stop), daemon=True).start()
+    tasks: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    threading.Thread(target=read_tasks, args=(sys.stdin, tasks, stop), daemon=True).start()
 
     def report(event: Mapping[str, object]) -> None:
         with suppress(BrokenPipeError):  # the launcher died; the runs did not fail
@@ -70,8 +69,8 @@ def main() -> int:
     log = Files(store.folder).name(Path(own)) if own else None
     me = provenance(launcher="local", device=worker.device_name(device), log=log)
     report({"event": "ready"})
-    while (path := paths.get()) is not None and not stop.is_set():
-        task = Task.decode(path.read_text())
+    while (line := tasks.get()) is not None and not stop.is_set():
+        task = Task.decode(line)
         tell = RunLog(task.pack, then=report)
         worker.run_pack(task, store, device=device, provenance=me, report=tell, stop=stop.is_set)
         if stop.is_set():

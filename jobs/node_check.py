@@ -10,9 +10,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from jobs.dispatched import open_own
 from results_db.contract import StoreError
 from results_db.text import one_line
+from results_db.trust import open_own
 
 _CHOOSE = "choose a store on a disk that all nodes see (--db)"
 

@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 from imagination import registry
-from imagination.schema import Scalar, pack_keys
-from jobs.identity import canonical_json
+from imagination.schema import ConfigError, Scalar, pack_keys
+from jobs.identity import canonical_json, run_id
 from results_db.contract import Attempt, PlannedRun
+from results_db.text import short
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Pack:
 class Task:
     """What a worker does: it trains the runs of a pack for which it has a claimed attempt.
 
-    Its file holds the runs' configs, so that a worker does not need the store to read them.
+    It holds the runs' configs, so that a worker does not need the store to read them.
     """
 
     pack: Pack
@@ -52,16 +54,16 @@ class Task:
         return Task(replace(self.pack, runs=runs), tuple(one for one in self.attempts if one.run_id in mine))
 
     def encode(self) -> str:
-        """The content of the task's file."""
+        """The task as one line, for a file or a pipe."""
         runs, attempts = map(asdict, self.pack.runs), map(asdict, self.attempts)
         return json.dumps({"runs": list(runs), "slots": self.pack.slots, "attempts": list(attempts)})
 
     @classmethod
     def decode(cls, text: str) -> "Task":
-        """The task, from the content of its file.
+        """The task that `encode` wrote.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: the text is damaged, or a config is not that of its run.
         """
         try:
             data = json.loads(text)
@@ -69,11 +71,24 @@ class Task:
                 numbers = data["numbers"].items()
                 data["attempts"] = [{"run_id": run_id, "number": number} for run_id, number in numbers]
             runs = tuple(PlannedRun(**run) for run in data["runs"])
+            for run in runs:
+                _check(run)
             return cls(
                 Pack(runs, data.get("slots")), tuple(Attempt(**attempt) for attempt in data["attempts"])
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"no task: {error}") from error
+
+
+def _check(run: PlannedRun) -> None:
+    """Check that this is the config that the run's id was made of.
+
+    Raises:
+        ValueError: it was changed.
+    """
+    with suppress(ConfigError):  # the experiment is not installed here, which the worker reports
+        if run_id(run.config) != run.run_id:
+            raise ValueError(f"the config of run {short(run.run_id)} is not the one that its id was made of")
 
 
 def shape(config: Mapping[str, Scalar]) -> str:

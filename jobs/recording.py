@@ -11,7 +11,6 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from imagination.recorder import Arrays, Recorder
 from imagination.training.memory import is_out_of_memory
 from jobs import checkpoint
 from results_db.contract import Artifact, Attempt, Ending, RunRecord, State
-from results_db.files import Files, attempt_of, last_lines, write_atomically
+from results_db.files import Files, attempt_of, own_tail, write_atomically
 from results_db.spool.delivery import Delivery
 from results_db.text import short
+from results_db.trust import UntrustedError
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +91,11 @@ class RunRecorder(Recorder):
             if path in self._unfit:
                 continue
             try:
-                self.checkpointed, traces = checkpoint.read(path, run_id=self.attempt.run_id)
+                with self._files.open(path) as file:
+                    self.checkpointed, traces = checkpoint.read(file, run_id=self.attempt.run_id)
             except FileNotFoundError:
                 continue  # a newer attempt deleted it
-            except checkpoint.DamagedError as error:
+            except (OSError, checkpoint.DamagedError) as error:
                 self._set_aside(path, error)
             else:
                 copied = {name: (list(steps), list(values)) for name, (steps, values) in traces.items()}
@@ -110,8 +111,15 @@ class RunRecorder(Recorder):
             return
         for path in self._files.artifacts(before).glob("*"):
             if path.suffix != ".tmp":
-                with suppress(FileNotFoundError):  # a newer attempt has ended
-                    self._keep(path.name, path.read_bytes())
+                try:
+                    with self._files.open(path) as file:
+                        data = file.read()
+                except FileNotFoundError:
+                    continue  # a newer attempt has ended
+                except UntrustedError as error:
+                    log.warning("run %s: %s: %s", short(self.attempt.run_id), path, error)
+                else:
+                    self._keep(path.name, data)
 
     def _keep(self, name: str, data: bytes) -> None:
         path = self._files.artifacts(self.attempt) / name
@@ -261,7 +269,7 @@ class RunRecorder(Recorder):
         self._tell("started", step=step, max_steps=self._max_steps)
 
     def _end(self, state: State, text: str | None = None, **details: object) -> None:
-        tail = last_lines(self._log_file) if text and self._log_file else None
+        tail = own_tail(self._log_file) if text else None
         try:
             self._delivery.end(self.attempt, Ending(state, text, log_tail=tail))
         except OSError as error:  # a later reconcile records that the worker is gone

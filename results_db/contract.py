@@ -9,7 +9,8 @@ Every store implements `Store`, and one test suite checks these promises on each
   never merged;
 * the store numbers the attempts and gives each a nonce, so two jobs never share an attempt, not even if the store is
   replaced by a copy that numbers anew; writes of an attempt that it did not claim change nothing (`Reply.UNKNOWN`);
-* a result of the newest attempt counts, whatever state that attempt was recorded in before;
+* a result of the newest attempt counts, whatever state that attempt was recorded in before; while its job waits for
+  its next start, so does a result of an earlier start;
 * `finish` writes everything of a run in one transaction, or nothing.
 
 A launch claims a run's next attempt (`claim`) before it submits its job or hands it to a local worker, or withdraws the
@@ -355,7 +356,7 @@ class Store(Protocol):
         url: the SQLAlchemy URL, password included.
         uuid: the store's own id; empty for a store that does not exist yet.
         display_url: the store's name in messages: its path, or its URL with the password masked.
-        folder: the folder beside the database, for final weights, checkpoints, packs, the spool and logs; see
+        folder: the folder beside the database, for final weights, checkpoints, the spool and logs; see
             `results_db.files.Files`.
     """
 
@@ -428,10 +429,6 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close the connections."""
-
-    @property
-    def trusted_owner(self) -> int | None:
-        """The number of the user whose files in the spool count, beside root's; None: all, as the store is shared."""
 
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
         """Insert the runs that are missing as STAGED, and record the sweep that wants them, in one transaction.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from results_db.contract import Attempt, OtherStoreError, StoreError
+from results_db.trust import UntrustedError, is_from, keep_entries, open_believed, open_own
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ _ABANDONED_AFTER_S = 3600
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` so that a crash at any moment leaves the old file or the new one, complete.
 
+    No other user can write the file; whoever can write its folder can replace it.
+
     Raises:
         OSError: the folder cannot be written or the disk is full; the old file remains.
     """
@@ -38,7 +41,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     # A unique name: two hosts may write the same file in a shared folder at once.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -87,19 +90,14 @@ def attempts_of(paths: Iterable[Path]) -> list[Attempt]:
     return sorted(filter(None, map(attempt_of, paths)))
 
 
-def last_lines(path: Path, count: int = 20) -> str | None:
-    """The last lines of a log; None if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return tail(file, count)
-    except OSError:
-        return None
-
-
-def tail(file: BinaryIO, count: int = 20) -> str:
-    """The last lines of an open file."""
-    file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
-    return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])
+def own_tail(path: Path | None, count: int = 20) -> str | None:
+    """The last lines of a log for the store; None if there is none, or another user may have put it there."""
+    with suppress(OSError):
+        if path is not None:
+            with open_own(path) as file:
+                file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
+                return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])
+    return None
 
 
 @dataclass(frozen=True)
@@ -122,14 +120,20 @@ class Files:
                 f"cannot write to {self.folder}, where weights are kept: {error.strerror}; name another store with --db"
             ) from None
 
-    def check_owner(self, uuid: str, *, shown: str) -> None:
-        """Check that this is the folder of the store with this id, or of none yet.
+    def check_owner(self, uuid: str, *, shown: str, user: int | None = None) -> None:
+        """Check that this is the folder of the store with this id, or of none yet, and of this `user` if one is given.
 
         Raises:
-            OtherStoreError: it is another store's.
+            OtherStoreError: it is another store's, or of a user who could put anything there.
         """
+        with suppress(FileNotFoundError):
+            if user is not None and not is_from(self.folder.stat(), owner=user, group=None):
+                raise OtherStoreError(
+                    f"{self.folder} belongs to another user than {shown}; move the folder away, or name another store "
+                    "with --db"
+                )
         try:
-            owner = self._owner.read_text().strip()
+            owner, *_ = self._owner.read_text().split() or [""]
         except (FileNotFoundError, NotADirectoryError):
             return
         if owner != uuid:
@@ -147,13 +151,56 @@ class Files:
         if not self._owner.exists():
             write_atomically(self._owner, f"{uuid}\n".encode())
 
+    def share(self, uuid: str, group: int) -> None:
+        """Believe from now on what members of this group write, because the store is shared with it.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        write_atomically(self._owner, f"{uuid}\n{group}\n".encode())
+
     @property
     def _owner(self) -> Path:
         return self.folder / "store"
 
-    def pack(self, worker: str) -> Path:
-        """The file of a local worker's task, by the name of its log; deleted when the pack is done."""
-        return self.folder / "packs" / f"{worker}.json"
+    def open(self, path: Path) -> BinaryIO:
+        """Open a file in the folder for reading, if it is believed: see `open_believed`.
+
+        Raises:
+            UntrustedError: it is not.
+            OSError: it cannot be opened.
+        """
+        owner = self.folder.stat().st_uid
+        return open_believed(path, owner=owner, group=self._group(owner))
+
+    def _group(self, owner: int) -> int | None:
+        """The number of the group that shares the store; None if no group does."""
+        try:
+            with open_believed(self._owner, owner=owner) as file:
+                _uuid, *group = file.read().split()
+        except (OSError, ValueError):
+            return None
+        return int(group[0]) if group else None
+
+    def make_folder(self, kind: str, name: str, *, mode: int) -> None:
+        """Make the new folder `kind/name` with at most these permissions, and those above it as the umask says.
+
+        If others may write those above, only the owner of an entry may replace it there.
+
+        Raises:
+            UntrustedError: the folder `kind` is that of a user who is not trusted.
+            OSError: the folder exists, or cannot be made.
+        """
+        above = self.folder / kind
+        above.mkdir(parents=True, exist_ok=True)
+        owner = self.folder.stat().st_uid
+        if not is_from(above.stat(), owner=owner, group=self._group(owner)):
+            raise UntrustedError(
+                f"{above} belongs to another user; move it away, or name another store with --db"
+            )
+        for folder in (self.folder, above):
+            keep_entries(folder)
+        (above / name).mkdir(mode=mode)
 
     @property
     def logs(self) -> Path:

@@ -25,13 +25,13 @@ from jobs.pack import Task
 from jobs.provenance import provenance, slurm_job
 from jobs.run_log import RunLog
 from results_db.contract import Ending, Provenance, State, StoreError
-from results_db.files import Files
+from results_db.files import Files, own_tail
 from results_db.spool.delivery import Delivery, delivery
 from results_db.text import one_line
 from slurm import parts
 from slurm.client.client import Slurm, SlurmError
 from slurm.follow.hold import FAULTS, hold_from_job
-from slurm.follow.logs import log_path, own_tail
+from slurm.follow.logs import log_path
 from slurm.follow.verdicts import COULD_NOT_BEGIN
 from slurm.signals import Signals
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import queue
+import secrets
 import signal
 import subprocess
 import sys
@@ -39,9 +40,9 @@ from results_db.contract import (
     StoreError,
     UnknownRunError,
 )
-from results_db.files import Files, last_lines, write_atomically
+from results_db.files import Files, own_tail
 from results_db.spool.ingest import Ingested, ingest
-from results_db.text import short
+from results_db.text import one_line, short
 
 T = TypeVar("T")
 
@@ -135,7 +136,17 @@ class _Worker:
     @property
     def log_line(self) -> str:
         """The last lines of its log that may tell what went wrong, in one line."""
-        return " | ".join(unusual(last_lines(self.log) or "")[-_LOG_LINES:])
+        return " | ".join(unusual(own_tail(self.log) or "")[-_LOG_LINES:])
+
+    def give(self, task: Task) -> None:
+        """Send it its task. Another thread writes: a pipe may be full, and the worker stand still."""
+        threading.Thread(target=self._send, args=(f"{task.encode()}\n",), daemon=True).start()
+
+    def _send(self, line: str) -> None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it is dead; the end of its output, read next, says so
+            self.process.stdin.write(line)
+            self.process.stdin.flush()
 
 
 class LocalLauncher:
@@ -168,7 +179,7 @@ class LocalLauncher:
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._asks: queue.SimpleQueue[Callable[[], Callable[[], None]]] = queue.SimpleQueue()
         self._unanswered = 0
-        self._stamp = time.strftime("%Y%m%d-%H%M%S")
+        self._logs = self._files.logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
         self._started = 0
         self._can_train = False  # whether any worker was ready
         self._signals = 0
@@ -185,13 +196,14 @@ class LocalLauncher:
         """Train the packs, until they are done or a signal stops the launcher.
 
         Raises:
-            ConfigError: the workers have no such device.
+            ConfigError: the workers have no such device, or their logs cannot be written.
         """
         self._waiting.extend(packs)
         self._open = {run.run_id for pack in packs for run in pack.runs}
         previous = {number: signal.signal(number, self._signal) for number in (signal.SIGINT, signal.SIGTERM)}
         threading.Thread(target=self._ask_store, daemon=True).start()
         try:
+            self._make_log_folder()
             for index in range(min(self._machine.workers, len(packs))):
                 self._start_worker(index)
             self._work()
@@ -207,6 +219,12 @@ class LocalLauncher:
             deadline = time.monotonic() + _SAVE_WITHIN_S
             for worker in self._workers:
                 _wait(worker.process, within_s=max(deadline - time.monotonic(), 0))
+
+    def _make_log_folder(self) -> None:
+        try:
+            self._files.make_folder("logs", self._logs.name, mode=0o755)
+        except OSError as error:
+            raise ConfigError(f"the workers' logs cannot be written: {one_line(error)}") from None
 
     def _work(self) -> None:
         """Handle events until no worker is left, and no answer of the store is due; Ctrl-C twice waits for none."""
@@ -264,8 +282,7 @@ class LocalLauncher:
             worker.process.terminate()
 
     def _start_worker(self, index: int) -> None:
-        log = self._files.logs / f"{self._stamp}-{os.getpid()}-worker{self._started}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"worker{self._started}.log"
         self._started += 1
         threads = str(self._machine.threads)
         environment = {
@@ -280,7 +297,7 @@ class LocalLauncher:
         }
         if self._machine.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._machine.gpus[index]
-        with log.open("wb") as stderr:
+        with log.open("xb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", "jobs.entry"],
                 stdin=subprocess.PIPE,
@@ -375,13 +392,7 @@ class LocalLauncher:
         """Give the worker its pack, unless it is gone or must stop."""
         if worker in self._workers and self._stopping is None:
             worker.claimed = {attempt.run_id: attempt for attempt in attempts}
-            path = self._task_file(worker)
-            write_atomically(path, Task(pack, tuple(attempts)).encode().encode())
-            stdin = worker.process.stdin
-            assert stdin is not None
-            with suppress(BrokenPipeError):  # it is dead; the end of its output, read next, says so
-                stdin.write(f"{path}\n")
-                stdin.flush()
+            worker.give(Task(pack, tuple(attempts)))
             return
         self._withdraw(attempts)
         worker.dismiss()
@@ -389,14 +400,9 @@ class LocalLauncher:
             self._waiting.appendleft(pack)
             self._start_worker(worker.index)
 
-    def _task_file(self, worker: _Worker) -> Path:
-        """The file of the worker's task. It is the worker's own: another launch may ask for the same pack."""
-        return self._files.pack(worker.log.stem)
-
     def _ended(self, worker: _Worker) -> None:
         """A worker's output ended: it is done, or dead."""
         code = _wait(worker.process, within_s=_END_WITHIN_S)
-        self._task_file(worker).unlink(missing_ok=True)
         self._workers.remove(worker)
         self._idle = [one for one in self._idle if one is not worker]
         if not worker.ready and self._stopping is None:
@@ -440,7 +446,7 @@ class LocalLauncher:
 
     def _close_attempt(self, attempt: Attempt, state: State, code: int, worker: _Worker) -> None:
         error = ": ".join(filter(None, [f"its worker died ({_end(code)})", worker.log_line]))
-        ending = Ending(state, error, code, last_lines(worker.log))
+        ending = Ending(state, error, code, own_tail(worker.log))
 
         def end() -> Reply:
             ingest(self._store)  # its result may be in the spool

@@ -188,8 +188,8 @@ def test_a_job_that_waits_again_is_pending_as_its_next_restart(store: Store, sta
     assert (waiting.host, waiting.started_at, waiting.step) == (None, None, 0)
     assert store.requeue([attempt]) == [] == store.requeue([again])  # twice is as once
     assert store.claim([RUN], job_name="other", launcher="slurm") == []
-    # The copy before it, should it be alive after all, does not count; a later one does.
-    assert not store.finish(attempt, RECORD)
+    # The copy before it, should it be alive after all, does not go on; a later one does.
+    assert not store.begin(attempt, WHO)
     later = replace(attempt, restart=3)
     assert store.begin(later, WHO)
     assert store.finish(later, RECORD)
@@ -306,6 +306,19 @@ def test_a_requeued_job_goes_on_in_a_row_of_its_own(store: Store) -> None:
     assert store.runs()["attempts"].tolist() == [1]  # one dispatch
     assert store.finish(second, RECORD)
     assert states(store) == [(1, 0, "PREEMPTED"), (1, 1, "COMPLETED")]
+
+
+def test_a_result_that_arrives_while_its_requeued_job_waits_counts(store: Store) -> None:
+    """The node of the first start died, and its record became visible late."""
+    first = begun(store)
+    store.end(first, Ending(State.NODE_FAIL))
+    (second,) = store.requeue([first])
+    assert store.finish(first, RECORD)
+    assert store.finish(first, RECORD)  # again changes nothing
+    assert states(store) == [(1, 0, "COMPLETED")]
+    assert store.run(RUN)["metrics"] == {"metric": 0.5}
+    assert not store.begin(second, WHO)
+    assert store.open_attempts() == []
 
 
 def test_of_two_copies_alive_at_once_the_newer_wins(store: Store) -> None:

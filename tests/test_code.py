@@ -111,7 +111,7 @@ def test_code_is_not_taken_from_where_others_can_put_it(slurm, tmp_path) -> None
     tmp_path.chmod(0o770)
     said = run(SWEEP, "launch", "s.yaml", *OPTIONS, "--snapshot", folder=tmp_path)
     assert said.returncode == 2
-    assert f"--snapshot: other users can replace what is in {tmp_path}, so" in said.stderr
+    assert f"other users can replace what is in {tmp_path}; chmod +t it, or name another store" in said.stderr
     assert not (tmp_path / "a.db").exists()
     tmp_path.chmod(0o1770)
     launch(tmp_path, WAITS, "--snapshot")

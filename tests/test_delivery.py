@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 from store_helpers import OTHER, RUN, THIRD, WHO, claimed, files, staged, stopped
 from sweep_helpers import wait_until
+from user_helpers import NOBODY
 
 from results_db.contract import Attempt, Ending, Reply, RunRecord, State, StoreError
 from results_db.files import Files
 from results_db.spool import delivery as module
 from results_db.spool.delivery import Delivery, delivery
+from results_db.spool.heartbeats import Heartbeat, HeartbeatFiles
 from results_db.spool.ingest import ingest
-from results_db.spool.records import Spool
+from results_db.spool.records import Spool, Spooled
 from results_db.store import engine
 from results_db.store.sql import SqlStore, open_store
 
@@ -208,6 +210,22 @@ def test_a_damaged_file_does_not_keep_a_job_from_beginning(cluster: Cluster) -> 
     Spool(cluster.store.folder).folder.mkdir(parents=True)
     Spool(cluster.store.folder).path(attempt).write_text("?")
     assert cluster.worker.begin([replace(attempt, restart=1)], WHO)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
+@pytest.mark.parametrize("restart", [0, 1])
+def test_a_worker_stores_no_record_that_another_user_put_into_the_spool(
+    cluster: Cluster, restart: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file has the attempt's number and nonce, as anyone who may list the folder can see them."""
+    attempt = claimed(cluster.store)
+    forged = Spool(cluster.store.folder).write(Spooled(replace(attempt, restart=restart), RECORD, WHO, 0.0))
+    os.chown(forged, NOBODY, NOBODY)
+    mine = replace(attempt, restart=1)
+    assert cluster.worker.begin([mine], WHO) == [mine]
+    cluster.worker.close()
+    assert cluster.state is State.RUNNING
+    assert f"it is not believed: user {NOBODY} wrote it" in caplog.text
 
 
 @pytest.fixture(params=["no folder", "no space"])
@@ -459,6 +477,39 @@ def test_on_nfs_of_two_copies_the_older_sees_the_newer(on_nfs: Cluster) -> None:
     wait_until(lambda: on_nfs.worker.superseded(old))
     wait_until(lambda: on_nfs.files == {f"spool/alive/{name(new)}"})
     other.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
+def test_on_nfs_a_heartbeat_of_another_user_ends_no_training(on_nfs: Cluster) -> None:
+    attempt = on_nfs.begun()
+    alive = HeartbeatFiles(on_nfs.store.folder)
+    alive.write(Heartbeat(replace(attempt, restart=9), WHO, 0, {}))
+    os.chown(alive.path(replace(attempt, restart=9)), NOBODY, NOBODY)
+    alive.path(replace(attempt, restart=8)).symlink_to("/dev/null")
+    alive.path(replace(attempt, restart=7)).touch()  # what its name says is not in it
+    time.sleep(0.5)
+    assert not on_nfs.worker.superseded(attempt)
+    alive.write(Heartbeat(replace(attempt, restart=6), WHO, 0, {}))
+    wait_until(lambda: on_nfs.worker.superseded(attempt))
+
+
+def test_a_store_of_the_nfs_server_is_not_asked_on_its_nodes(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a write-ahead log, of which a node may see an old part: a claim that is missing there may exist."""
+    (tmp_path / "mountinfo").write_text(f"26 1 0:40 / {tmp_path} rw - nfs server:/x rw\n")
+    monkeypatch.setenv("IMAGINE_MOUNTS", str(tmp_path / "mountinfo"))
+    node = delivery(str(cluster.file), scheduled=True)
+    old = Attempt(RUN, 1, nonce="0123abcd")
+    assert node.begin([old], WHO) == [old]
+    new = replace(old, restart=1)
+    later = delivery(str(cluster.file), scheduled=True)
+    assert later.begin([new], WHO) == [new]
+    wait_until(lambda: node.superseded(old))  # its heartbeat file still says so
+    later.end(new, RECORD)
+    for one in (node, later):
+        one.close()
+    assert Spool(cluster.store.folder).attempts() == [new]
 
 
 def test_on_nfs_only_jobs_do_not_write_the_database(on_nfs: Cluster) -> None:

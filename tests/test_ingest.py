@@ -271,6 +271,17 @@ def test_a_copy_that_is_alive_is_newer_than_a_result(store: SqlStore, spool: Spo
     assert store.states([RUN]) == {RUN: State.RUNNING}
 
 
+def test_a_late_result_of_a_requeued_job_keeps_its_weights(store: SqlStore, spool: Spool) -> None:
+    first = claimed(store)
+    assert store.begin(first, WHO)
+    store.end(first, Ending(State.NODE_FAIL))
+    store.requeue([first])
+    spool.write(result(first))
+    put(store.folder / weights(first))
+    assert ingest(store).stored == [first]
+    assert files(store) == {weights(first)}
+
+
 def test_the_heartbeat_of_an_attempt_that_does_not_count_goes(store: SqlStore) -> None:
     old = claimed(store)
     store.end(old, Ending(State.CANCELLED))

@@ -38,7 +38,7 @@ def history(folder: Path, db: str) -> list[list[str]]:
 
 def left(files: Path) -> list[str]:
     """What should be gone when all runs are stored."""
-    return [str(path) for name in ("spool", "checkpoints", "packs") for path in (files / name).rglob("*.*")]
+    return [str(path) for name in ("spool", "checkpoints") for path in (files / name).rglob("*.*")]
 
 
 def test_a_server_that_is_away_for_25_s_delays_only_the_next_packs(server, tmp_path) -> None:

@@ -13,8 +13,9 @@ from sweep_helpers import ME, answer, complete, opened, small, staged, wait_unti
 
 from jobs.dispatched import Dispatch, DispatchFolder
 from results_db.contract import Attempt, Ending, RunRecord, State, StoreError
+from results_db.files import own_tail
 from results_db.store.sql import SqlStore
-from slurm.follow.logs import _start_of_last, follow, log_path, own_tail, read
+from slurm.follow.logs import _start_of_last, follow, log_path, read
 
 
 def begin(store: SqlStore, log: Path, *, text: str) -> Attempt:

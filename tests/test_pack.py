@@ -99,6 +99,16 @@ def test_a_task_is_read_back_as_it_was_written() -> None:
         Task.decode(task.encode()[:-20])
 
 
+def test_a_task_with_a_changed_value_is_damaged() -> None:
+    """Else another training would be stored under the run's id."""
+    run = small(lr=1e-3)
+    text = Task(Pack((run,)), (Attempt(run.run_id, 1),)).encode()
+    with pytest.raises(
+        ValueError, match=rf"config of run {run.run_id[:10]} is not the one that its id was made of"
+    ):
+        Task.decode(text.replace('"lr": 0.001', '"lr": 0.002'))
+
+
 def test_the_id_depends_on_the_runs_and_their_order() -> None:
     one, two = small(seed=1), small(seed=2)
     assert Pack((one, two)).pack_id == hashlib.sha256(f"{one.run_id} {two.run_id}".encode()).hexdigest()[:16]

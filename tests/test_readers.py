@@ -165,11 +165,13 @@ def test_the_mode_of_the_database_is_what_the_umask_asks_for(folder: Path) -> No
         assert stat.S_IMODE((folder / f"{mode:o}.db").stat().st_mode) == mode
 
 
-def spooled(user: int, store: SqlStore, attempt: Attempt) -> None:
-    """A record of this attempt in the spool, written by this user."""
+def spooled(user: int, store: SqlStore, attempt: Attempt, *, group: int = -1) -> Path:
+    """A record of this attempt in the spool, written by this user, by default with the group of the folder."""
     record = RunRecord(attempt.run_id, "reached", 1.0, {"metric": 0.9999})
     path = Spool(store.folder).write(Spooled(attempt, record, WHO, 0.0))
-    os.chown(path, user, GROUP)
+    os.chown(path, user, group)
+    os.chown(store.folder, OWNER, -1)
+    return path
 
 
 def test_a_record_of_another_user_counts_only_in_a_shared_store(folder: Path) -> None:
@@ -180,6 +182,12 @@ def test_a_record_of_another_user_counts_only_in_a_shared_store(folder: Path) ->
         (line,) = ingest(store).left
         assert f"is not believed: user {COLLEAGUE} wrote it" in line
         assert "db share GROUP" in line
+        path = spooled(OWNER, store, attempt)
+        kept = path.rename(folder / "kept")
+        path.symlink_to(kept)
+        (line,) = ingest(store).left
+        assert "is not believed: it is a link" in line
+        path.unlink()
         spooled(OWNER, store, attempt)
         assert ingest(store).stored == [attempt]
 
@@ -190,6 +198,8 @@ def test_a_record_of_another_user_counts_only_in_a_shared_store(folder: Path) ->
     before = os.umask(0o022)
     try:
         with open_store(str(folder / "x.db"), create=False) as store:
+            spooled(COLLEAGUE, store, attempt, group=GROUP)  # who is no member of this group
+            assert "is not believed" in ingest(store).left[0]
             spooled(COLLEAGUE, store, attempt)
             assert ingest(store).stored == [attempt]
             (folder / "x.files" / "weights").mkdir()
@@ -197,6 +207,18 @@ def test_a_record_of_another_user_counts_only_in_a_shared_store(folder: Path) ->
         os.umask(before)
     for path, mode in (("x.db", 0o664), (".", 0o2775), ("x.files", 0o3775), ("x.files/weights", 0o2775)):
         assert stat.S_IMODE((folder / path).stat().st_mode) == mode, path
+
+
+def test_a_folder_that_another_user_put_beside_a_store_is_refused(folder: Path) -> None:
+    """Else its owner would be taken for the store's."""
+    store_of_the_owner(folder, mode=0o755)
+    (folder / "x.files").mkdir()
+    os.chown(folder / "x.files", COLLEAGUE, GROUP)
+    with (
+        acting_as(OWNER),
+        pytest.raises(StoreError, match=r"x\.files belongs to another user than .*; move the"),
+    ):
+        open_store(str(folder / "x.db"), create=False)
 
 
 def test_sharing_with_no_group_is_refused(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from store_helpers import Prompt
 from sweep_helpers import HOPELESS, ME, attempt_states, small
+from user_helpers import NOBODY
 
 from imagination.training.memory import is_out_of_memory
 from jobs import checkpoint
@@ -171,6 +173,30 @@ def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(store, record, cap
     second.trace("state1", 0, 0.25)
     second.finish("step_limit", seconds=1, weights=WEIGHTS)
     assert store.traces(RUN.run_id) == {"state1": ([0], [0.25])}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
+def test_a_checkpoint_and_an_artifact_of_another_user_are_not_believed(store, record, caplog) -> None:
+    """Of two checkpoints the forged one has the larger number, and a seal that fits."""
+    first = record()
+    first.artifact("mine.txt", b"mine")
+    first.artifact("theirs.txt", b"theirs")
+    first.checkpoint(STATE)
+    first.interrupt()
+    own = Files(store.folder)
+    os.chown(own.artifacts(first.attempt) / "theirs.txt", NOBODY, NOBODY)
+    forged = own.checkpoint(replace(first.attempt, number=99))
+    checkpoint.write(forged, {**STATE, "step": np.array(9)}, traces={}, attempt=first.attempt)
+    os.chown(forged, NOBODY, NOBODY)
+    with caplog.at_level(logging.WARNING):
+        second = record()
+    assert second.checkpointed["step"] == STATE["step"]
+    assert (
+        f"does not continue from its checkpoint {forged}.damaged: it is not believed: user {NOBODY}"
+        in caplog.text
+    )
+    assert "theirs.txt: it is not believed" in caplog.text
+    assert [path.name for path in own.artifacts(second.attempt).iterdir()] == ["mine.txt"]
 
 
 def test_finish_keeps_weights_and_record_and_removes_the_checkpoint(store, record, events) -> None:

@@ -63,6 +63,8 @@ def test_a_second_user_can_neither_read_nor_replace_a_dispatch(slurm, shared) ->
         for name, attempt in {
             "list": lambda: list(dispatch.iterdir()),
             "replace": lambda: dispatch.rename(dispatch.with_name("mine")),
+            "rename logs": lambda: (shared / "a.files" / "logs").rename(shared / "a.files" / "mine"),
+            "rename jobs": lambda: (shared / "a.files" / "jobs").rename(shared / "a.files" / "mine"),
             "log": lambda: (shared / "a.files" / "logs" / dispatch.name / f"{job}_0_log.err").symlink_to(
                 "/x"
             ),
@@ -109,13 +111,15 @@ def test_a_folder_for_logs_that_others_can_write_is_refused(slurm, shared) -> No
     write_spec(shared, runs=2)
     (shared / "theirs").mkdir(mode=0o777)
     (shared / "mine").mkdir(mode=0o755)
-    said = try_launch(shared, f"launcher.submitit_folder={shared}/theirs")
-    assert said.code == 2
-    assert said.err.endswith(
-        f"error: launcher.submitit_folder: other users can write {shared}/theirs; chmod go-w it, "
-        "or give another folder\n"
-    )
-    assert not (shared / "a.db").exists()
+    for name, why in (
+        ("theirs", f"other users can write {shared}/theirs; chmod go-w it"),
+        ("mine", f"other users can replace what is in {shared}; chmod +t it"),
+    ):
+        said = try_launch(shared, f"launcher.submitit_folder={shared}/{name}/%A/%a")
+        assert said.code == 2
+        assert said.err.endswith(f"error: launcher.submitit_folder: {why}, or give another folder\n")
+        assert not (shared / "a.db").exists()
+    shared.chmod(0o1777)
     (job,) = launch(shared, f"launcher.submitit_folder={shared}/mine/%A/%a").json["jobs"]
     wait_for_states(shared, State.COMPLETED)
     assert "started" in (shared / "mine" / job / "1" / f"{job}_1_0_log.err").read_text()

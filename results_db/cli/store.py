@@ -130,7 +130,6 @@ def gc(*, dry_run: bool, yes: bool, as_json: bool, db: str | None) -> int:
                  stored result
     logs         of earlier attempts
     dispatches   tasks, scripts and code of jobs that are over
-    packs        of local workers that were killed
     unfinished   files of writers that were killed
 
     Files stay that a stored or active run needs, or a run that may continue; so do files that changed within the last

@@ -29,6 +29,7 @@ from results_db.spool.records import Spool, Spooled
 from results_db.store import open_store
 from results_db.store.address import locate
 from results_db.store.mounts import on_network
+from results_db.store.readers import has_log
 from results_db.text import short
 
 log = logging.getLogger(__name__)
@@ -49,20 +50,28 @@ CLOSE_WITHIN_S = 10.0
 def delivery(db: str | None, *, scheduled: bool = False) -> "Delivery":
     """The way to a store, which may be away now; see `locate` for `db`.
 
-    A `scheduled` worker, which is a job of a cluster, does not write a SQLite file on a network file system.
+    A `scheduled` worker, which is a job of a cluster, does not write a SQLite file on a network file system. Nor does
+    it ask one with a write-ahead log, which works on one machine only, whether its attempts count.
 
     Raises:
         StoreError: `db` names no store.
     """
     address = locate(db)
-    writes = not (scheduled and address.file is not None and on_network(address.file))
+    file = address.file
+    writes = not (scheduled and file is not None and on_network(file))
+    asks = writes or file is None or not file.exists() or not has_log(file)
+    if not asks:
+        log.warning(
+            "%s is written on another machine and cannot be asked from here; continuing without",
+            address.shown,
+        )
 
     def connect() -> Store:
-        if address.file is not None and not address.file.exists():
+        if file is not None and not file.exists():
             raise StoreError(f"{address.shown} does not exist; a launch creates it")
         return open_store(db, create=False, read_only=not writes)
 
-    return Delivery(address.folder, connect, writes=writes)
+    return Delivery(address.folder, connect, writes=writes, asks=asks)
 
 
 @dataclass
@@ -93,12 +102,17 @@ class Delivery:
         connect: opens the store, whenever there is something to tell.
         writes: whether this process may write the database. If not, `connect` opens it read-only, heartbeats are files,
             and `ingest` brings these and the records into the store.
+        asks: whether this process may ask the database if its attempts count. If not, they do, unless a heartbeat file
+            tells of a newer one.
     """
 
-    def __init__(self, folder: Path, connect: Callable[[], Store], *, writes: bool = True) -> None:
+    def __init__(
+        self, folder: Path, connect: Callable[[], Store], *, writes: bool = True, asks: bool = True
+    ) -> None:
         self.folder = folder
         self._connect = connect
         self._writes = writes
+        self._asks = asks
         self._spool = Spool(folder)
         self._alive = HeartbeatFiles(folder)
         self._own: dict[Attempt, _Own] = {}
@@ -220,9 +234,9 @@ class Delivery:
             self._pause_s = min(2 * self._pause_s or HEARTBEAT_EVERY_S, HEARTBEAT_EVERY_S)
             self._beat_at = time.monotonic() + self._pause_s
         for attempt, own in trained.items():
-            if not self._writes and (beats or not own.asked) and own.reply is not Reply.REFUSED:
-                self._alive.write(Heartbeat(attempt, own.provenance, own.step, own.progress))
-        if not trained and not self._left:
+            if not self._writes and own.reply is not Reply.REFUSED:
+                self._beat(attempt, own, due=beats or not own.asked)
+        if not self._asks or (not trained and not self._left):
             return
         with closing(self._connect()) as store:  # closed at once: a server has few connections for many jobs
             while self._left:
@@ -232,12 +246,18 @@ class Delivery:
                 if own.reply is not Reply.REFUSED:
                     self._hear(attempt, own, self._ask(store, attempt, own, beats=beats))
 
+    def _beat(self, attempt: Attempt, own: _Own, *, due: bool) -> None:
+        """Writes the file of a heartbeat that is `due`; a newer attempt's file says that this one does not count."""
+        if due:
+            self._alive.write(Heartbeat(attempt, own.provenance, own.step, own.progress))
+        newest = self._alive.newest(attempt.run_id)
+        if newest is not None and (newest.number, newest.restart) > (attempt.number, attempt.restart):
+            self._hear(attempt, own, Reply.REFUSED)
+
     def _ask(self, store: Store, attempt: Attempt, own: _Own, *, beats: bool) -> Reply:
         """The store's reply to what there is to tell about a training attempt."""
         if not self._writes:
-            newest = self._alive.newest(attempt.run_id)
-            newer = newest is not None and (newest.number, newest.restart) > (attempt.number, attempt.restart)
-            return Reply.REFUSED if newer else store.standing(attempt)
+            return store.standing(attempt)
         reply = own.reply
         if reply is not Reply.ACCEPTED:
             reply = store.begin(attempt, own.provenance)

@@ -2,13 +2,15 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from results_db.contract import Attempt, Provenance
 from results_db.files import Files, attempts_of, file_name, write_atomically
+from results_db.spool.records import DamagedError
 from results_db.text import short
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,8 @@ class HeartbeatFiles:
     """The folder `spool/alive` in a store's folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = Files(folder).spool / "alive"
+        self._files = Files(folder)
+        self._folder = self._files.spool / "alive"
 
     def write(self, heartbeat: Heartbeat) -> None:
         """Replace the attempt's file. An error is only logged: the next heartbeat tries again."""
@@ -39,29 +42,49 @@ class HeartbeatFiles:
 
     def remove(self, attempt: Attempt) -> None:
         """Delete the files of an attempt that ended, and of older attempts of its run."""
-        for other in attempts_of(self._folder.glob(f"{attempt.run_id}.*")):
+        for other in self.attempts(attempt.run_id):
             if other <= attempt:
                 self.path(other).unlink(missing_ok=True)
 
     def newest(self, run_id: str) -> Attempt | None:
-        """The newest attempt of this run that has a file."""
-        return max(attempts_of(self._folder.glob(f"{run_id}.*")), default=None)
+        """The newest attempt of this run that has a file which is believed."""
+        return max(filter(self._is_believed, self.attempts(run_id)), default=None)
 
-    def read(self) -> Iterator[tuple[Heartbeat, datetime]]:
-        """Every readable heartbeat and the time of its file, a run's older attempts first."""
-        for attempt in attempts_of(self._folder.glob("*.json")):
-            path = self.path(attempt)
-            try:
-                written_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-                plain = json.loads(path.read_bytes())
-                provenance = Provenance(**plain["provenance"])
-                heartbeat = Heartbeat(attempt, provenance, plain["step"], plain["progress"])
-            except FileNotFoundError:  # another process removed it
-                continue
-            except (OSError, ValueError, TypeError, KeyError) as error:
-                log.warning("cannot read %s: %s", path, error)  # the next heartbeat replaces the file
-            else:
-                yield heartbeat, written_at
+    def _is_believed(self, attempt: Attempt) -> bool:
+        try:
+            self.read(attempt)
+        except (OSError, DamagedError):
+            return False
+        return True
+
+    def attempts(self, run_id: str = "") -> list[Attempt]:
+        """The attempts that have a file, of one run or of all runs, a run's older attempts first."""
+        return attempts_of(self._folder.glob(f"{run_id}*.json"))
+
+    def read(self, attempt: Attempt) -> tuple[Heartbeat, datetime]:
+        """An attempt's heartbeat, and the time of its file.
+
+        Raises:
+            UntrustedError: another user may have written it.
+            OSError: it cannot be read.
+            DamagedError: it is not what was written.
+        """
+        with self._files.open(self.path(attempt)) as file:
+            written_at = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
+            data = file.read()
+        try:
+            plain = json.loads(data)
+            heartbeat = Heartbeat(
+                Attempt(**plain["attempt"]),
+                Provenance(**plain["provenance"]),
+                plain["step"],
+                plain["progress"],
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise DamagedError(f"it cannot be read: {error}") from None
+        if heartbeat.attempt != attempt:
+            raise DamagedError(f"it belongs to another attempt, {heartbeat.attempt}")
+        return heartbeat, written_at
 
     def path(self, attempt: Attempt) -> Path:
         """The file of an attempt."""

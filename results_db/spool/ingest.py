@@ -3,12 +3,11 @@
 It may run twice at once, and again after a crash at any moment: the store accepts a repeated record without a change.
 """
 
+import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from results_db.contract import (
@@ -24,6 +23,9 @@ from results_db.contract import (
 from results_db.files import Files
 from results_db.spool.heartbeats import HeartbeatFiles
 from results_db.spool.records import DamagedError, NewerFormatError, Spool, Spooled
+from results_db.trust import UntrustedError
+
+log = logging.getLogger(__name__)
 
 _FRESH = timedelta(minutes=2)
 """The age up to which a heartbeat counts; workers send one every 15 s."""
@@ -79,8 +81,7 @@ def ingest(store: Store, *, adopt: bool = False) -> Ingested:
     Files(store.folder).remove_abandoned()
     _ingest_heartbeats(store, found)
     for _, attempts in groupby(spool.attempts(), key=lambda attempt: attempt.run_id):
-        own = [attempt for attempt in attempts if _is_trusted(store, spool.path(attempt), found)]
-        entries = [entry for attempt in own if (entry := _read(spool, attempt, found)) is not None]
+        entries = [entry for attempt in attempts if (entry := _read(spool, attempt, found)) is not None]
         for entry in entries:
             if entries[-1] is not entry and isinstance(entry.ending, RunRecord):
                 # Both attempts ended while the store was away. The newer one must begin first, so that the store
@@ -90,34 +91,20 @@ def ingest(store: Store, *, adopt: bool = False) -> Ingested:
     return found
 
 
-def _is_trusted(store: Store, path: Path, found: Ingested) -> bool:
-    """Whether the file is the store's owner's or root's. Whoever can write the folder could forge a result in it."""
-    with suppress(FileNotFoundError):  # another process ingested it
-        if trusts(store, path):
-            return True
-        found.left.append(
-            f"{path} is not believed: user {path.stat().st_uid} wrote it, and the store is user "
-            f"{store.trusted_owner}'s; to share the store: imagine-results db share GROUP"
-        )
-    return False
-
-
-def trusts(store: Store, path: Path) -> bool:
-    """Whether a file in the spool was written by the store's owner, root, or in a shared store by anyone.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    return store.trusted_owner is None or path.stat().st_uid in (0, store.trusted_owner)
-
-
 def _ingest_heartbeats(store: Store, found: Ingested) -> None:
     """Report fresh heartbeats to the store. An old heartbeat must not revive an attempt that is LOST by now."""
     files = HeartbeatFiles(store.folder)
     known = {one.attempt: one.heartbeat_at for one in store.open_attempts()}
-    for heartbeat, written_at in files.read():
-        attempt = heartbeat.attempt
-        if not _is_trusted(store, files.path(attempt), found):
+    for attempt in files.attempts():
+        try:
+            heartbeat, written_at = files.read(attempt)
+        except FileNotFoundError:
+            continue  # another process removed it
+        except UntrustedError as error:
+            found.left.append(f"{files.path(attempt)} stays in the spool: {error}")
+            continue
+        except (OSError, DamagedError) as error:
+            log.warning("cannot read %s: %s", files.path(attempt), error)  # the next heartbeat replaces it
             continue
         if known.get(attempt) == written_at or datetime.now(UTC) - written_at > _FRESH:
             continue

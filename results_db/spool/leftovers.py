@@ -28,7 +28,7 @@ class Leftover:
     """A file that nothing needs.
 
     Attributes:
-        kind: `weights`, `artifacts`, `checkpoints`, `spool`, `logs`, `dispatches`, `packs` or `unfinished`.
+        kind: `weights`, `artifacts`, `checkpoints`, `spool`, `logs`, `dispatches` or `unfinished`.
         size: in bytes.
     """
 
@@ -47,7 +47,6 @@ def leftovers(store: SqlStore) -> list[Leftover]:
         "spool": (needs.files("spool"), needs.has_record),
         "logs": (needs.files("logs"), needs.has_log),
         "dispatches": (needs.files("jobs"), needs.has_dispatch),
-        "packs": (needs.files("packs"), needs.has_pack),
     }
     return [
         Leftover("unfinished" if path.suffix == ".tmp" else kind, path, size)
@@ -137,7 +136,7 @@ class _Needs:
 
     def has_log(self, path: Path) -> bool:
         """Whether it is the log of a run's newest attempt. Of a job, all logs of its dispatch are."""
-        if path.parent == self._files.logs:
+        if path.suffix == ".log":  # of a local worker; Slurm's have other names
             return path.resolve() in self._logs or self._local
         return path.relative_to(self._files.logs).parts[0] not in self._over
 
@@ -146,10 +145,6 @@ class _Needs:
         name = path.relative_to(self._files.folder / "jobs").parts[0]
         known = name in self._jobs | self._over
         return path.name == _DISPATCH or not known or name in self._continuing
-
-    def has_pack(self, _path: Path) -> bool:
-        """Whether a local worker may read it."""
-        return self._local
 
 
 def by_kind(found: Iterable[Leftover]) -> dict[str, tuple[int, int]]:

@@ -21,7 +21,7 @@ VERSION = 2
 
 
 class DamagedError(Exception):
-    """A spool file does not contain what was written."""
+    """A file of the spool does not contain what was written."""
 
 
 class NewerFormatError(Exception):
@@ -108,7 +108,8 @@ class Spool:
     """The folder `spool` in a store's folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Files(folder).spool
+        self._files = Files(folder)
+        self.folder = self._files.spool
 
     def path(self, attempt: Attempt) -> Path:
         """The file of an attempt. Several machines may read it; one writes it, once."""
@@ -133,11 +134,13 @@ class Spool:
 
         Raises:
             FileNotFoundError: another process ingested it.
+            UntrustedError: another user may have written it.
             OSError: it cannot be read now.
             DamagedError: it is not what was written.
             NewerFormatError: a newer version of this program wrote it.
         """
-        entry = decode(self.path(attempt).read_bytes())
+        with self._files.open(self.path(attempt)) as file:
+            entry = decode(file.read())
         if entry.attempt != attempt:
             raise DamagedError(f"it belongs to another attempt, {entry.attempt}")
         if isinstance(entry.ending, RunRecord):

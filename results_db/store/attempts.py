@@ -186,7 +186,7 @@ class AttemptStore(Database, Store):
     def finish(self, attempt: Attempt, record: RunRecord, *, at: datetime | None = None) -> Reply:
         _check_run(attempt, record)
         with self._writing() as connection:
-            found = rows.fence(connection, attempt)
+            found = rows.fence(connection, attempt, finishes=True)
             if isinstance(found, Reply):
                 return found
             run, newest = found
@@ -195,6 +195,9 @@ class AttemptStore(Database, Store):
             if State.COMPLETED not in ARROWS[run.state]:
                 return Reply.REFUSED
             _complete(connection, run, newest.id, record, at=at)
+            table = tables.attempt
+            later = (table.c.number == attempt.number, table.c.restart > attempt.restart)
+            connection.execute(delete(table).where(table.c.run == run.id, *later))  # it waits in vain
         return Reply.ACCEPTED
 
     @override

@@ -262,7 +262,6 @@ class Database:
         self.display_url = address.shown
         self.folder = address.folder
         self._file = address.file
-        self._owner = address.file.stat().st_uid if address.file and address.file.exists() else None
         self._lock = lock_file(address.file, journal)
         self._splits_log = address.file is not None and journal == WAL and on_network(address.file)
         self._engine = engine
@@ -282,11 +281,6 @@ class Database:
     def file(self) -> Path | None:
         """The SQLite file; None for a server."""
         return self._file
-
-    @property
-    def trusted_owner(self) -> int | None:
-        """See `contract.Store`."""
-        return None if self.group else self._owner
 
     def close(self) -> None:
         """Close the connections."""

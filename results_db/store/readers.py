@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from results_db.contract import StoreError
+from results_db.trust import is_anothers
 
 _ALONE = "alone"
 """Where a connection that shares nothing with writers keeps what its file was like."""
@@ -20,14 +21,9 @@ _FORMATS = slice(18, 20)
 """The bytes of a SQLite file that say how it is written and read: 2 with a write-ahead log."""
 
 
-def of_another(file: Path | None) -> bool:
-    """Whether another user owns this file."""
-    return file is not None and file.exists() and file.stat().st_uid != os.geteuid()
-
-
 def only_reads(file: Path, *, read_only: bool) -> bool:
     """Whether to connect with `connect`: this user cannot write the file, or need not and does not own it."""
-    return file.exists() and (not os.access(file, os.W_OK) or (read_only and of_another(file)))
+    return file.exists() and (not os.access(file, os.W_OK) or (read_only and is_anothers(file)))
 
 
 def has_log(file: Path) -> bool:

@@ -103,8 +103,8 @@ def _locked(connection: Connection, run_ids: Sequence[str]) -> Iterator[tuple[st
         yield row.run_id, RunRow(row.id, row.run_id, State(row.state), row.last_number)
 
 
-def newest_attempt(connection: Connection, run: RunRow) -> AttemptRow | None:
-    """The run's newest attempt."""
+def newest_attempt(connection: Connection, run: RunRow, *, restart: int | None = None) -> AttemptRow | None:
+    """The run's newest attempt; with `restart`, the newest that is this restart."""
     table = tables.attempt
     columns = (
         table.c.id,
@@ -115,10 +115,10 @@ def newest_attempt(connection: Connection, run: RunRow) -> AttemptRow | None:
         table.c.started_at,
         table.c.job_name,
     )
-    query = (
-        select(*columns).where(table.c.run == run.id).order_by(table.c.number.desc(), table.c.restart.desc())
-    )
-    row = connection.execute(query.limit(1)).first()
+    query = select(*columns).where(table.c.run == run.id)
+    if restart is not None:
+        query = query.where(table.c.restart == restart)
+    row = connection.execute(query.order_by(table.c.number.desc(), table.c.restart.desc()).limit(1)).first()
     if row is None:
         return None
     attempt = Attempt(run.run_id, row.number, row.restart, row.nonce)
@@ -126,11 +126,12 @@ def newest_attempt(connection: Connection, run: RunRow) -> AttemptRow | None:
 
 
 def fence(
-    connection: Connection, attempt: Attempt, *, begins: bool = False
+    connection: Connection, attempt: Attempt, *, begins: bool = False, finishes: bool = False
 ) -> tuple[RunRow, AttemptRow] | Reply:
     """Locks the run; returns it with its newest attempt.
 
-    If `attempt` is another, so that it may not write, returns why. If it `begins`, it may be a later restart.
+    If `attempt` is another, so that it may not write, returns why. If it `begins`, it may be a later restart. If it
+    `finishes`, it may be an earlier one, which is then returned, while the newest waits.
     """
     run = dict(_locked(connection, [attempt.run_id])).get(attempt.run_id)
     if run is None:
@@ -138,6 +139,8 @@ def fence(
     newest = newest_attempt(connection, run)
     claim = (attempt.number, attempt.nonce)
     if newest is not None and (newest.attempt.number, newest.attempt.nonce) == claim:
+        if finishes and newest.state is State.PENDING:
+            newest = newest_attempt(connection, run, restart=attempt.restart) or newest
         counts = newest.attempt == attempt or (begins and newest.attempt < attempt)
         return (run, newest) if counts else Reply.REFUSED
     table = tables.attempt

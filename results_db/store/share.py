@@ -6,12 +6,14 @@ whatever the umask says; the folders give their group to it.
 
 import grp
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from sqlalchemy import update
 
 from results_db.contract import StoreError
+from results_db.files import Files
 from results_db.store import tables
 from results_db.store.sql import SqlStore
 
@@ -23,7 +25,6 @@ _FOLDERS = (
     "spool/alive",
     "spool/damaged",
     "logs",
-    "packs",
     "discarded",
 )
 """The folders beside the database that the group may write. Those of dispatches, whose files are executed, are not."""
@@ -36,36 +37,37 @@ def share(store: SqlStore, group: str) -> None:
     """Share a store with a group of users.
 
     Raises:
-        StoreError: it is on a server or does not exist, the group is unknown, or this user may not change the files.
+        StoreError: it does not exist, the group is unknown, or this user may not change the files.
     """
-    if store.file is None:
-        raise StoreError(f"{store.display_url} is a PostgreSQL database; its server says who may write it")
     if not store.exists:
         raise StoreError(f"{store.display_url} does not exist; a launch creates it")
     try:
         number = grp.getgrnam(group).gr_gid
     except KeyError:
         raise StoreError(f"no group '{group}' on this machine; your groups: {', '.join(_own())}") from None
-    store.folder.mkdir(exist_ok=True)
-    for path, mode in _shared(store.file, store.folder):
-        try:
+    path = store.folder
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for path, mode in _shared(store.file, store.folder):
             os.chown(path, -1, number)
-            path.chmod(path.stat().st_mode | mode)
-        except OSError as error:
-            raise StoreError(
-                f"cannot share {path} with {group}: {error.strerror}; only its owner can, with an own group: "
-                f"{', '.join(_own())}"
-            ) from None
+            path.chmod((path.stat().st_mode | mode) & ~stat.S_IWOTH)
+        Files(store.folder).share(store.uuid, number)
+    except OSError as error:
+        raise StoreError(
+            f"cannot share {path} with {group}: {error.strerror}; only its owner can, with an own group: "
+            f"{', '.join(_own())}"
+        ) from None
     with store._writing() as connection:
         connection.execute(update(tables.store).values(shared_with=group))
 
 
-def _shared(file: Path, folder: Path) -> Iterator[tuple[Path, int]]:
+def _shared(file: Path | None, folder: Path) -> Iterator[tuple[Path, int]]:
     """The paths to share, and what their modes need: new files in a folder get its group."""
-    yield file.parent, 0o2070
-    for path in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm", "-journal"))):
-        if path.exists():
-            yield path, 0o060
+    if file is not None:
+        yield file.parent, 0o2070
+        for path in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm", "-journal"))):
+            if path.exists():
+                yield path, 0o060
     for inner in _FOLDERS:
         if (folder / inner).is_dir():
             yield folder / inner, 0o3070 if inner in _KEPT else 0o2070

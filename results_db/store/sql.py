@@ -24,13 +24,14 @@ from results_db.contract import (
     Traces,
 )
 from results_db.files import Files
-from results_db.store import discards, readers, rows, schema, tables
+from results_db.store import discards, rows, schema, tables
 from results_db.store.address import Address, locate
 from results_db.store.attempts import AttemptStore
 from results_db.store.engine import journal, make_engine, reason
 from results_db.store.lock import lock_file
 from results_db.store.shared import divide
 from results_db.text import SHORT, short
+from results_db.trust import is_anothers
 
 if TYPE_CHECKING:  # both are slow to import, and few commands need them
     import pandas as pd
@@ -78,7 +79,8 @@ def open_store(
                 mode = journal(connection)
         except DBAPIError as error:
             raise _cannot_open(address, error) from error
-        Files(address.folder).check_owner(uuid, shown=address.shown)
+        user = None if address.file is None or group else address.file.stat().st_uid
+        Files(address.folder).check_owner(uuid, shown=address.shown, user=user)
         unless_used.pop_all()
     if group is not None and not read_only:
         os.umask(os.umask(0o077) & ~0o070)  # the group may write what this process creates
@@ -87,7 +89,8 @@ def open_store(
 
 def open_to_read(db: str | None = None, *, files: Path | None = None) -> "SqlStore":
     """Open a store to read it; see `open_store`. In another user's store this leaves no file behind."""
-    return open_store(db, create=False, read_only=readers.of_another(locate(db).file), files=files)
+    file = locate(db).file
+    return open_store(db, create=False, read_only=file is not None and is_anothers(file), files=files)
 
 
 def upgrade_store(db: str | None = None) -> schema.Upgraded:

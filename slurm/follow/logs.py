@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.dispatched import DispatchFolder, open_own
+from jobs.dispatched import DispatchFolder
 from results_db.contract import ACTIVE, FAILURES, State, Store, StoreError
-from results_db.files import Files, tail
+from results_db.files import Files
 from results_db.text import short
 
 _EVERY_S = 0.5
@@ -55,15 +55,6 @@ def log_path(folder: Path, *, log: str | None, job_name: str | None, job_id: str
 
     paths = JobPaths(_logs_of(DispatchFolder.beside(folder, job_name)), job_id=job_id)
     return paths.stdout if _exists(paths.stdout) and not _exists(paths.stderr) else paths.stderr
-
-
-def own_tail(path: Path | None) -> str | None:
-    """The last lines of a log for the store; None if there is none, or another user may have put it there."""
-    with suppress(OSError):
-        if path is not None:
-            with open_own(path) as file:
-                return tail(file)
-    return None
 
 
 def _exists(path: Path) -> bool:

@@ -25,14 +25,16 @@ from results_db.contract import (
     Store,
     StoreError,
 )
+from results_db.files import own_tail
 from results_db.query.failures import key
 from results_db.spool.ingest import Ingested, ingest
 from results_db.spool.records import Spool
 from results_db.text import counted, short
+from results_db.trust import is_anothers
 from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Answer, Job, Unknown, base
 from slurm.follow.hold import Hold, hold_failing
-from slurm.follow.logs import log_path, own_tail
+from slurm.follow.logs import log_path
 from slurm.follow.verdicts import COULD_NOT_BEGIN, WAITS, Verdict, Word, judge, waits_again, with_log, word_on
 from slurm.submit import recovery
 
@@ -293,7 +295,7 @@ class Reconciler:
         for one in silent:
             known = isinstance(accounts, Answer) and accounts.knows_array(one.job_id or "", one.job_name)
             words = word_on(one, queue), word_on(one, accounts)
-            foreign = self._folder_of(one).is_of_another_user()
+            foreign = is_anothers(self._folder_of(one).path)
             verdicts.append((one, judge(one, *words, now=now, array_known=known, foreign=foreign)))
         return verdicts
 

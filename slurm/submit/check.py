@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from imagination.schema import ConfigError
-from jobs.dispatched import make_folder
 from results_db.contract import Store
+from results_db.files import Files
 from results_db.text import one_line
 from slurm.client.client import Slurm, SlurmError, said, srun_environment
 from slurm.submit.dispatch import setup_commands
@@ -58,7 +58,7 @@ def check_node(store: Store, resources: Resources, *, waits: Callable[[], None] 
     """
     token = secrets.token_hex(8)
     folder = store.folder / "jobs" / f"check-{token}"
-    make_folder(folder, mode=0o700)  # the store's password is in it
+    Files(store.folder).make_folder("jobs", folder.name, mode=0o700)  # the store's password is in it
     file = folder / "check.json"
     file.write_text(json.dumps({"token": token, "db": store.url}))
     try:

@@ -26,11 +26,12 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from imagination.schema import ConfigError
 from jobs.code import copy_code, this_code
-from jobs.dispatched import Dispatch, DispatchFolder, check_own
+from jobs.dispatched import Dispatch, DispatchFolder
 from jobs.pack import Pack, Task
 from results_db.contract import Attempt, Store
 from results_db.process import process_name
 from results_db.text import counted, one_line
+from results_db.trust import check_own
 from slurm.client.client import SlurmError, sbatch, sbatch_environment
 from slurm.client.parse import Unknown
 from slurm.submit import recovery

@@ -1,16 +1,14 @@
 """Where the jobs of a launch write their logs and find a copy of the code. Only their user may write there."""
 
-import os
 import re
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from submitit.core.utils import JobPaths
 
 from imagination.schema import ConfigError
-from jobs.dispatched import check_own
 from results_db.text import one_line
+from results_db.trust import check_own, check_path
 from slurm.submit.launchers import Resources
 
 _SUBMITITS = re.compile("%[jtAa]")
@@ -54,13 +52,22 @@ def _check_log_folder(files: Path, resources: Resources) -> None:
             "only %j, %t, %A and %a are allowed",
             key="submitit_folder",
         )
-    folder = JobPaths.get_first_id_independent_folder(given)
     try:
-        if folder.exists():
-            check_own(folder, shown=folder)
+        _check_own_path(JobPaths.get_first_id_independent_folder(given))
     except OSError as error:
         problem = f"launcher.submitit_folder: {one_line(error)}, or give another folder"
         raise ConfigError(problem, key="submitit_folder") from None
+
+
+def _check_own_path(folder: Path) -> None:
+    """Check that only this user can write this folder, which may not exist yet, and replace it or one above.
+
+    Raises:
+        OSError: others can.
+    """
+    if folder.exists():
+        check_own(folder, shown=folder)
+    check_path(folder)
 
 
 def _has_pattern(text: str) -> bool:
@@ -71,12 +78,15 @@ def make_given_folder(resources: Resources, job_ids: Sequence[str] = ()) -> None
     """Make the folder that the user gave, or those of these jobs and tasks, because Slurm does not.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be made, or others can write it.
     """
     if given := given_folder(resources):
         folders = [JobPaths(given, job_id=job_id).folder for job_id in job_ids]
         for folder in folders or [JobPaths.get_first_id_independent_folder(given)]:
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            for one in (*reversed(folder.parents), folder):
+                if not one.exists():
+                    one.mkdir(mode=0o755, exist_ok=True)  # another launch may make it
+            _check_own_path(folder)
 
 
 def _check_snapshot_folder(files: Path) -> None:
@@ -84,15 +94,9 @@ def _check_snapshot_folder(files: Path) -> None:
 
     A job checks the folder of its dispatch before it reads its work, but Python finds the code by its path.
     """
-    for folder in (files / "jobs", *(files / "jobs").parents):
-        if folder.exists() and not _is_safe(folder.stat()):
-            raise ConfigError(
-                f"--snapshot: other users can replace what is in {folder}, so jobs must not take code from there; "
-                "name a store in a folder of your own with --db"
-            )
-
-
-def _is_safe(about: os.stat_result) -> bool:
-    """Whether only this user and root can replace this user's entries in a folder."""
-    others_write = about.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not about.st_mode & stat.S_ISVTX
-    return about.st_uid in (os.geteuid(), 0) and not others_write
+    try:
+        check_path(files / "jobs")
+    except OSError as error:
+        raise ConfigError(
+            f"--snapshot: jobs would take code from {files}/jobs: {one_line(error)}, or name another store with --db"
+        ) from None

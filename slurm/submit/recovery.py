@@ -20,6 +20,7 @@ from jobs.dispatched import DispatchFolder
 from results_db.contract import Attempt, OpenAttempt, State, Store
 from results_db.process import is_alive
 from results_db.text import counted, one_line
+from results_db.trust import is_anothers
 from slurm.client.client import Slurm, SlurmError
 from slurm.client.parse import Unknown
 
@@ -55,7 +56,7 @@ def recover(store: Store, slurm: Slurm) -> Recovered:
         folder = DispatchFolder.beside(store.folder, name)
         since = min(one.claimed_at for one in waiting)
         # squeue may hide another user's jobs, and only that user's commands can read the folder.
-        if not folder.is_of_another_user() and not _is_under_way(folder, since):
+        if not is_anothers(folder.path) and not _is_under_way(folder, since):
             _recover(folder, [one.attempt for one in waiting], store, slurm, since=since, done=done)
     return done
 

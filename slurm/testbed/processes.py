@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from results_db.files import last_lines
+from results_db.files import own_tail
 from slurm.testbed.settings import Place, TestbedError
 
 SLURMD = "slurmd"
@@ -87,7 +87,7 @@ def wait_for(what: str, condition: Callable[[], bool], *, within_s: float, log: 
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
-            said = f"; the last line of {log}: {last_lines(log, 1) or 'none'}" if log else ""
+            said = f"; the last line of {log}: {own_tail(log, 1) or 'none'}" if log else ""
             raise TestbedError(f"{what}: not ready after {within_s:.0f} s{said}")
         time.sleep(_POLL_S)
 
