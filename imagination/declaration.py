@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from imagination.schema import (
     ASSET,
@@ -141,11 +141,7 @@ class Declaration:
         _require(not odd, f"metrics has {odd}; a name has letters, digits and _, at most 64")
         odd = [name for name, said in self.metrics.items() if not isinstance(said, str) or "\n" in said]
         _require(not odd, f"the meaning of {', '.join(odd)} is not one line")
-        for one in fields(self.config):
-            coerce(self.config, one.name, one.default)
-            takes = one.metadata.get("need", True) or one.metadata["asset"]
-            _require(takes, f"the need {one.name} takes neither a run nor a file")
-        added(self.config)
+        _check_fields(self.config)
         both = [name for name in self.metrics if name in known]
         _require(not both, f"{', '.join(both)} is a metric and a config key")
         unknown = [name for name in self.shown if name not in self.metrics]
@@ -187,6 +183,19 @@ class Declaration:
             "needs": list(needs(self.config)),
             "before": dict(added(self.config)),
         }
+
+
+def _check_fields(config: type) -> None:
+    """Check each config key: its type, default, bounds and value before."""
+    types = get_type_hints(config)
+    for one in fields(config):
+        kind = type(one.default)
+        _require(kind in get_args(Scalar), f"{one.name}: its default is no bool, int, float or str")
+        _require(types[one.name] is kind, f"{one.name}: its type is not {kind.__name__}, as its default")
+        coerce(config, one.name, one.default)
+        takes = one.metadata.get("need", True) or one.metadata["asset"]
+        _require(takes, f"the need {one.name} takes neither a run nor a file")
+    added(config)
 
 
 def _require(holds: object, message: str) -> None:

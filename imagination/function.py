@@ -99,7 +99,7 @@ class FunctionRunner(Runner):
                 self._function(run.config, recorder)
             except _Stopped:
                 return False
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 run.recorder.fail(error)
             else:
                 if recorder.told_to_stop:

@@ -51,5 +51,5 @@ def restore(saved: Arrays, modules: Modules, optimizers: Optimizers) -> int:
 
 
 def _array(value: Tensor) -> NDArray[np.generic]:
-    """A copy in the order of C, which torch's need not have."""
-    return np.array(value.detach().cpu().numpy(), order="C")
+    """A copy, so that training on does not change it."""
+    return np.array(value.detach().cpu().numpy())

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -28,12 +30,13 @@ def write(path: Path, state: Arrays, *, traces: Traces, attempt: Attempt) -> Non
     Raises:
         OSError: the folder cannot be written or the disk is full; the old checkpoint remains.
     """
+    state = in_order(state)
     about = {
         "run": attempt.run_id,
         "attempt": file_name(attempt, ""),
         "traces": json.dumps(traces),
     }
-    write_atomically(path, save(dict(state), metadata={**about, "seal": _seal(state, about)}))
+    write_atomically(path, save(state, metadata={**about, "seal": _seal(state, about)}))
 
 
 def read(file: BinaryIO, *, run_id: str) -> tuple[Arrays, Traces]:
@@ -55,6 +58,11 @@ def read(file: BinaryIO, *, run_id: str) -> tuple[Arrays, Traces]:
     if about["run"] != run_id:
         raise DamagedError(f"it belongs to run {about['run']}")
     return state, json.loads(about["traces"])
+
+
+def in_order(arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """The arrays, and numbers as arrays, in the order of C: safetensors writes their memory as it lies."""
+    return {name: np.asarray(value, order="C") for name, value in arrays.items()}
 
 
 def _metadata(data: bytes) -> dict[str, str]:

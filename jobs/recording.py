@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from typing_extensions import override
 
 from imagination.recorder import Arrays, Recorder
+from imagination.schema import nearest
 from imagination.training.memory import is_out_of_memory
 from jobs import checkpoint
 from results_db.contract import Artifact, Attempt, Ending, RunRecord, State
@@ -56,6 +57,7 @@ class RunRecorder(Recorder):
         delivery: Delivery,
         *,
         max_steps: int,
+        metrics: Collection[str],
         report: Report,
         log_file: str | None = None,
     ) -> None:
@@ -65,6 +67,7 @@ class RunRecorder(Recorder):
         self._delivery = delivery
         self._files = Files(delivery.folder)
         self._max_steps = max_steps
+        self._declared = metrics
         self._log_file = self._files.find(log_file) if log_file else None
         self._report = report
         self._reported = 0.0
@@ -164,6 +167,8 @@ class RunRecorder(Recorder):
 
     @override
     def metric(self, name: str, value: float | None) -> None:
+        if name not in self._declared:
+            raise ValueError(f"metric '{name}' is not declared{nearest(name, self._declared)}")
         self._metrics[name] = None if value is None else _number(value)
 
     @override
@@ -180,7 +185,7 @@ class RunRecorder(Recorder):
                 f"artifact '{name}' is not of 1 to 80 letters, digits and _.-, beginning with none of .-"
             )
         file = name if isinstance(content, bytes) else f"{name}.safetensors"
-        data = content if isinstance(content, bytes) else save(dict(content))
+        data = content if isinstance(content, bytes) else save(checkpoint.in_order(content))
         self._keep(file, data)
 
     @override
@@ -229,7 +234,7 @@ class RunRecorder(Recorder):
     def _commit(self, record: RunRecord, weights: Arrays) -> None:
         def commit() -> None:
             if weights:
-                write_atomically(self._files.weights(self.attempt), save(dict(weights)))
+                write_atomically(self._files.weights(self.attempt), save(checkpoint.in_order(weights)))
             self._delivery.end(self.attempt, record)
 
         try:

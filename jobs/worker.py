@@ -146,6 +146,7 @@ def run_pack(
             begun[run.run_id],
             delivery,
             max_steps=0 if config is None else config.total_steps,
+            metrics=registry.declaration(str(run.config["experiment"])).metrics,
             report=report,
             log_file=provenance.log,
         )

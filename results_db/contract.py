@@ -162,7 +162,9 @@ class Experiment:
         value = None if self.gate is None else metrics.get(self.gate[0])
         if self.keeps(outcome, math.nan if value is None else value):
             return None
-        return DIVERGED if outcome == DIVERGED else f"is below its gate {self.gate_words}"
+        if outcome == DIVERGED or self.gate is None:
+            return DIVERGED
+        return f"has no {self.gate[0]}" if value is None else f"is below its gate {self.gate_words}"
 
 
 @dataclass(frozen=True)

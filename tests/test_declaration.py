@@ -29,6 +29,16 @@ class OtherBefore(RunConfig):
     width: int = setting(4, before="wide")
 
 
+@dataclass(frozen=True, kw_only=True)
+class OtherType(RunConfig):
+    rate: float = setting(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoDefault(RunConfig):
+    width: int
+
+
 class NotDecorated(RunConfig):
     width: int = setting(4)
 
@@ -55,6 +65,8 @@ def test_what_needs_no_more() -> None:
         ),  # else width were ignored
         ({"config": LowDefault}, "width: 1 is below 2, the smallest allowed"),
         ({"config": OtherBefore}, "width: 'wide' is not an integer"),
+        ({"config": OtherType}, "rate: its type is not int, as its default"),
+        ({"config": NoDefault}, "width: its default is no bool, int, float or str"),
         ({"config": NeedsNothing}, "the need model takes neither a run nor a file"),
         ({"cells": ("height",)}, "cells has height, which config lacks"),
         ({"cells": ("width", "width")}, "cells names a key twice"),

@@ -28,6 +28,7 @@ from results_db.store.sql import SqlStore, open_store
 
 RUN = small()
 STATE = {"step": np.array(7), "parameters": np.arange(5, dtype=np.float32)}
+METRICS = ("metric", "metric_adv")
 WEIGHTS = {"step.0.weight": np.ones((2, 3), dtype=np.float32)}
 
 
@@ -59,7 +60,7 @@ def record(store, events):
         ways.append(way(store))
         attempt = attempt or claimed(store)
         ways[-1].begin([attempt], ME)
-        return kind(attempt, ways[-1], max_steps=40, report=events.append, **options)
+        return kind(attempt, ways[-1], max_steps=40, metrics=METRICS, report=events.append, **options)
 
     yield recorder
     for way in ways:
@@ -222,6 +223,39 @@ def test_finish_keeps_weights_and_record_and_removes_the_checkpoint(store, recor
         "seconds": 2.5,
         "metrics": {"metric": 0.25, "metric_adv": None},
     }
+
+
+BACKWARDS = {
+    "turned": np.arange(6.0).reshape(2, 3).T,
+    "reversed": np.arange(4)[::-1],
+    "third": np.arange(9)[::3],
+    "number": np.float32(2.5),
+}
+
+
+def test_arrays_in_any_order_are_kept_as_they_are(store, record) -> None:
+    """safetensors writes the memory of an array as it lies, which is not always in the order of C."""
+    recorder = record()
+    recorder.checkpoint({**BACKWARDS, "step": 3})
+    recorder.artifact("found", BACKWARDS)
+    again = record(replace(recorder.attempt, restart=1))
+    assert again.checkpointed is not None
+    assert again.checkpointed.pop("step") == 3
+    again.finish("reached", seconds=1.0, weights=BACKWARDS)
+    files = Files(store.folder)
+    for kept in (
+        again.checkpointed,
+        load_file(files.artifacts(again.attempt) / "found.safetensors"),
+        load_file(files.weights(again.attempt)),
+    ):
+        assert kept.keys() == BACKWARDS.keys()
+        for name, value in BACKWARDS.items():
+            np.testing.assert_array_equal(kept[name], value)
+
+
+def test_a_metric_that_is_not_declared_is_refused(record) -> None:
+    with pytest.raises(ValueError, match=r"metric 'metrik' is not declared \(did you mean 'metric'\?\)"):
+        record().metric("metrik", 1.0)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from compare_helpers import WHO, complete
 from store_helpers import start
 
 from imagination import registry
+from imagination.life.declaration import STATE
 from results_db.contract import Ending, Experiment, NewSweep, PlannedRun, RunRecord, State
 from results_db.query.aggregate import means, measures
 from results_db.store.schema import REVISIONS
@@ -299,6 +300,8 @@ def test_show_as_json(capsys: Capsys, filled: SqlStore) -> None:
     assert list(shown["config"])[:3] == ["experiment", "gol", "model_t"]
     metrics = [("metric", 0.1), ("metric_adv", None), ("train_accuracy", 1.0), ("steps", 500.0)]
     assert list(shown["metrics"].items()) == metrics
+    assert list(shown["meanings"]) == [name for name, _ in metrics]
+    assert shown["meanings"]["steps"] == STATE.metrics["steps"]
     assert shown["attempts"][0]["versions"] == {"torch": "2.6"}
     assert shown["traces"] == {"decoded_1": {"points": 2, "step": 50, "value": 0.75}}
     assert (shown["samples"], shown["sweeps"], shown["files"]) == (["boards"], ["quick"], [str(weights)])
@@ -308,7 +311,11 @@ def test_show_as_json(capsys: Capsys, filled: SqlStore) -> None:
 def test_show_for_people(capsys: Capsys, filled: SqlStore) -> None:
     lines = {" ".join(line.split()) for line in output(capsys, "show", run_id(1)[:4]).splitlines()}
     assert lines >= {f"run_id {run_id(1)}", "gol 3", "metric 0.1", "attempt 1", "git_commit 0123abc", "quick"}
-    assert lines >= {"versions torch 2.6", "decoded_1 0.75 at step 50 (2 points)"}
+    assert lines >= {
+        "versions torch 2.6",
+        "decoded_1 0.75 at step 50 (2 points)",
+        f"steps: {STATE.metrics['steps']}",
+    }
 
 
 def test_show_of_a_failed_run_has_its_error(capsys: Capsys, filled: SqlStore) -> None:

@@ -201,7 +201,7 @@ def _of_one(declared: Declared) -> click.Command:
         shown = {"run_id": stored.run_id}
         _save(drawn, place(_file(declared, stored.name, *_words(given))), shown, as_json=as_json)
 
-    about = f"{_RUN} Without -o the file is {_file(declared, 'RUN', *map(str.upper, declared.options))}."
+    about = f"{_RUN} Without -o the file is {_named(declared, 'RUN')}."
     return _made(declared, click.argument("run")(command), about)
 
 
@@ -220,7 +220,7 @@ def _of_several(declared: Declared) -> click.Command:
         shown = {"runs": [one.run_id for one in stored]}
         _save(drawn, place(_file(declared, *_words(given))), shown, as_json=as_json)
 
-    about = f"{_RUNS} Without -o the file is {_file(declared, *map(str.upper, declared.options))}."
+    about = f"{_RUNS} Without -o the file is {_named(declared)}."
     return _made(declared, _RUN_ARGUMENTS(command), about)
 
 
@@ -354,6 +354,13 @@ def _check(declared: Declared, runs: "Sequence[Stored]") -> None:
 
 def _file(declared: Declared, *parts: Any) -> str:
     return f"{'-'.join([declared.name, *map(str, parts)])}.png"
+
+
+def _named(declared: Declared, *parts: str) -> str:
+    """The name of a file in a line of help: in brackets what flags add."""
+    options = declared.options.items()
+    words = [f"[-{name}]" if one.default is False else f"-{name.upper()}" for name, one in options]
+    return f"{'-'.join([declared.name, *parts])}{''.join(words)}.png"
 
 
 def _words(given: Mapping[str, Any]) -> list[str]:

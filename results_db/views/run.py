@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from textwrap import indent
+from textwrap import fill, indent
 from typing import Any
 
 from results_db.contract import UnknownRunError
@@ -24,6 +24,7 @@ def collect(store: SqlStore, run_id: str) -> dict[str, Any]:
     run = store.run(run_id)
     return {
         **run,
+        "meanings": _meanings(store, run),
         "attempts": [_shown(attempt, Files(store.folder)) for attempt in store.attempts(run_id)],
         "traces": {
             name: {"points": len(steps), "step": steps[-1], "value": values[-1]}
@@ -52,6 +53,9 @@ def describe(found: Mapping[str, Any]) -> str:
     sections = {
         "config": _pairs(found["config"]),
         "metrics": _pairs(found["metrics"]),
+        "meaning of the metrics": "\n".join(
+            fill(f"{name}: {said}", 78, subsequent_indent="  ") for name, said in found["meanings"].items()
+        ),
         **{f"attempt {attempt['number']}": _pairs(_attempt(attempt)) for attempt in found["attempts"]},
         "traces, last value": _pairs(traces),
         **{
@@ -66,6 +70,16 @@ def describe(found: Mapping[str, Any]) -> str:
     }
     parts = [f"{title}\n{indent(body, '  ')}" for title, body in sections.items() if body]
     return "\n\n".join([_pairs(head), *parts])
+
+
+def _meanings(store: SqlStore, run: Mapping[str, Any]) -> dict[str, str]:
+    """What the run's metrics mean, as its experiment declares it."""
+    known = store.experiments().get(str(run["config"].get("experiment")))
+    return (
+        {}
+        if known is None
+        else {name: said for name, said in known.metrics.items() if name in run["metrics"]}
+    )
 
 
 def _needs(store: SqlStore, run_id: str) -> list[tuple[str, str]]:
