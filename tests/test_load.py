@@ -4,9 +4,13 @@ import multiprocessing
 import random
 
 import pytest
+from store_helpers import WHO
 
 from results_db.contract import Attempt, PlannedRun, RunRecord, State
-from results_db.store.sql import SqlStore, open_store
+from results_db.spool.delivery import delivery
+from results_db.spool.ingest import ingest
+from results_db.spool.records import Spool
+from results_db.store.sql import SqlStore
 
 PROCESSES, RUNS = 50, 1_000
 CONTEXT = multiprocessing.get_context("fork")  # what is imported is imported once
@@ -23,11 +27,14 @@ def record(number: int, points: int) -> RunRecord:
 
 
 def write(url: str, points: int, attempts: list[Attempt]) -> None:
-    with open_store(url, create=False) as store:
-        for attempt in attempts:
-            found = record(int(attempt.run_id, 16), points)
-            assert store.finish(attempt, found)
-            assert store.finish(attempt, found)  # again changes nothing
+    """As a worker does; what it cannot deliver in time stays in the spool."""
+    worker = delivery(url)
+    assert worker.begin(attempts, WHO) == attempts
+    for attempt in attempts:
+        found = record(int(attempt.run_id, 16), points)
+        worker.end(attempt, found)
+        worker.end(attempt, found)  # again changes nothing
+    worker.close()
 
 
 @pytest.mark.slow
@@ -46,7 +53,9 @@ def test_a_thousand_runs_from_fifty_processes(store: SqlStore, points: int) -> N
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * PROCESSES
+    ingest(store)
 
+    assert Spool(store.folder).attempts() == []
     frame = store.runs()
     assert set(frame["state"]) == {State.COMPLETED}
     assert frame["attempts"].tolist() == [1] * RUNS

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -43,6 +44,12 @@ CONNECT_WITHIN_S = 10
 
 ANSWER_WITHIN_S = 45
 """How long a server may be silent. One that accepts and never answers knows no limit of its own."""
+
+_FULL = re.compile("too many (clients|connections)|remaining connection slots")
+"""What a server says that has no connection left; the driver gives no code."""
+
+_CONNECT_AGAIN_S = (0.05, 0.5)
+"""How long to wait, at random, before connecting again to a server that has no connection left."""
 
 _LIMITS = "SET LOCAL lock_timeout = '20s'; SET LOCAL statement_timeout = '30s'"
 
@@ -112,7 +119,15 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
 
 
 def _connect_to_server(_dialect: Any, _record: Any, arguments: Any, options: dict[str, Any]) -> Any:
-    return _impatient().connect(*arguments, **options)
+    """A new connection. A server that has all that it allows soon has one again: a worker's lasts for a moment."""
+    deadline = time.monotonic() + CONNECT_WITHIN_S
+    while True:
+        try:
+            return _impatient().connect(*arguments, **options)
+        except Exception as error:
+            if not _FULL.search(str(error)) or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(*_CONNECT_AGAIN_S))
 
 
 @cache
