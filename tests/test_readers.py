@@ -19,6 +19,7 @@ from imagination.schema import ConfigError
 from results_db import console
 from results_db.cli.root import results
 from results_db.contract import Attempt, RunRecord, StoreError
+from results_db.files import Files
 from results_db.spool.ingest import ingest
 from results_db.spool.records import Spool, Spooled
 from results_db.store.share import share
@@ -207,6 +208,23 @@ def test_a_record_of_another_user_counts_only_in_a_shared_store(folder: Path) ->
         os.umask(before)
     for path, mode in (("x.db", 0o664), (".", 0o2775), ("x.files", 0o3775), ("x.files/weights", 0o2775)):
         assert stat.S_IMODE((folder / path).stat().st_mode) == mode, path
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_of_a_store_on_a_server_the_folder_is_shared(store: SqlStore) -> None:
+    staged(store)
+    (attempt,) = store.claim([RUN], job_name="j", launcher="slurm")
+    spooled(COLLEAGUE, store, attempt)
+    assert "is not believed" in ingest(store).left[0]
+    share(store, grp.getgrgid(os.getegid()).gr_name)
+    assert ingest(store).stored == [attempt]
+
+
+def test_a_job_writes_no_logs_below_a_folder_of_another_user(folder: Path) -> None:
+    (folder / "x.files" / "logs").mkdir(parents=True)
+    os.chown(folder / "x.files" / "logs", COLLEAGUE, GROUP)
+    with pytest.raises(OSError, match=r"x\.files/logs belongs to another user; move it away"):
+        Files(folder / "x.files").make_folder("logs", "s-1", mode=0o755)
 
 
 def test_a_folder_that_another_user_put_beside_a_store_is_refused(folder: Path) -> None:

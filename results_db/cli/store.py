@@ -219,8 +219,9 @@ def backup(*, file: Path, db: str | None) -> None:
 def share_with(*, group: str, db: str | None) -> None:
     """Let the members of GROUP launch into this store, and believe the results that they leave in its spool.
 
-    The database, its folder and the folder beside it become the group's, and writable for it. The store remembers it,
-    so that no umask undoes it. Only the owner can share a store, with one of the owner's groups.
+    The database, its folder and the folder beside it become the group's, and writable for it; of a database on a
+    server, only the folder beside it. The store remembers it, so that no umask undoes it. Only the owner can share a
+    store, with one of the owner's groups.
 
     Example: imagine-results db share lab --db /shared/imagine.db
     """

@@ -156,7 +156,7 @@ class Spool:
         The worker's clock may be wrong.
         """
         try:
-            return datetime.fromtimestamp(self.path(attempt).stat().st_mtime, UTC)
+            return datetime.fromtimestamp(self.path(attempt).lstat().st_mtime, UTC)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
