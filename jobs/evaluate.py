@@ -19,6 +19,7 @@ from results_db import console
 from results_db.contract import DIVERGED, Attempt, State, StoreError
 from results_db.files import Files
 from results_db.text import short
+from results_db.trust import UntrustedError
 
 if TYPE_CHECKING:  # slow to import
     import torch
@@ -107,10 +108,10 @@ def evaluate(
     """The metrics of a completed run from its final weights; None if the weights are missing or damaged.
 
     Raises:
-        UnmetError: what it builds on is not there any more.
+        UnmetError: what it builds on is not there any more, or another user wrote its weights.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     from jobs.worker import runner
 
@@ -119,7 +120,10 @@ def evaluate(
         return None
     experiment = str(config["experiment"])
     try:
-        weights = load_file(path)
+        with Files(store.folder).open(path) as file:
+            weights = load(file.read())
+    except UntrustedError as error:
+        raise UnmetError(f"its weights {path}: {error}") from None
     except SafetensorError:
         return None
     built: Any = rebuild(registry.config_type(experiment), config)

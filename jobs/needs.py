@@ -1,6 +1,7 @@
 """Finds what a run builds on when it starts: the results of other runs, or files. Torch-free."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from imagination import registry
@@ -10,6 +11,7 @@ from results_db.contract import State, Store
 from results_db.files import Files, digest
 from results_db.spool.results import Result, result
 from results_db.text import short
+from results_db.trust import UntrustedError
 
 
 class UnmetError(Exception):
@@ -66,8 +68,15 @@ def _find(key: str, value: str, *, fits: Sequence[str], store: Store) -> Needed:
         built: Any = rebuild(registry.config_type(str(found.config["experiment"])), found.config)
     except ConfigError as error:
         raise UnmetError(f"its need {key}, run {short(value)}, cannot be read here: {error}") from None
+    left: dict[str, Path] = {}
     weights = files.weights(found.attempt)
-    left = {"weights": weights} if weights.exists() else {}
+    try:
+        files.open(weights).close()
+        left["weights"] = weights
+    except FileNotFoundError:
+        pass  # its experiment has none
+    except UntrustedError as error:
+        raise UnmetError(f"its need {key}, run {short(value)}, left {weights}: {error}") from None
     for name, artifact in found.artifacts.items():
         path = files.artifacts(found.attempt) / name
         if digest(path) != artifact.sha256:

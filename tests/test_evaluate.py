@@ -1,6 +1,7 @@
 """`python -m jobs.evaluate`: metrics computed again from final weights."""
 
 import json
+import os
 import shutil
 from contextlib import closing
 
@@ -10,6 +11,7 @@ from safetensors.numpy import save
 from store_helpers import Prompt
 from sweep_helpers import ME, SMALL, opened, small, task_of
 from training_helpers import CPU
+from user_helpers import NOBODY
 
 from imagination.schema import ConfigError
 from jobs.config import resolve
@@ -144,6 +146,14 @@ def test_runs_without_weights_are_reported_and_the_others_evaluated(store, evalu
     assert code == 1
     assert [each["run_id"] for each in json.loads(out)] == [run.run_id for run in RUNS[1:]]
     assert f"run {RUNS[0].run_id[:10]}: weights missing or damaged in {store.folder}" in err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
+def test_weights_of_another_user_are_reported(store, evaluate) -> None:
+    os.chown(weights(store), NOBODY, NOBODY)
+    code, out, err = evaluate("--json", "--write")
+    assert (code, len(json.loads(out))) == (1, len(RUNS) - 1)
+    assert f"its weights {weights(store)}: it is not believed: user {NOBODY} wrote it" in err
 
 
 def test_limits_and_filters_choose(evaluate) -> None:

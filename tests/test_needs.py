@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -17,6 +18,7 @@ import torch
 from sqlalchemy import Engine, event
 from store_helpers import WHO
 from sweep_helpers import RESULTS, SWEEP, answer, opened, run, wait_until
+from user_helpers import NOBODY
 
 from imagination import registry
 from imagination.schema import build
@@ -24,7 +26,7 @@ from jobs.evaluate import evaluate
 from jobs.needs import find
 from jobs.pack import Pack, group
 from results_db.contract import Attempt, RunRecord, State, StoreError
-from results_db.files import Files
+from results_db.files import Files, write_atomically
 from results_db.spool.records import Spool, Spooled
 from results_db.spool.results import Result, result
 from results_db.store.sql import open_store
@@ -489,6 +491,15 @@ def test_a_forged_or_outdated_record_is_no_need(folder) -> None:
         for number, believed in ((7, False), (attempt.number, True)):
             Spool(store.folder).write(Spooled(replace(attempt, number=number), record, WHO, 1.0))
             assert isinstance(result(store, source.run_id), Result) is believed
+        step = next(one for one in expansion.runs if list(one.needs.values()) == [source.run_id])
+        weights = Files(store.folder).weights(attempt)
+        write_atomically(weights, b"x")
+        assert needs_of(folder, step.config)[0]["source"].files == {"weights": weights}
+        if os.geteuid() == 0:
+            os.chown(weights, NOBODY, NOBODY)
+            assert "it is not believed: user" in str(needs_of(folder, step.config)[0])
+            os.chown(Spool(store.folder).path(attempt), NOBODY, NOBODY)
+            assert result(store, source.run_id) is State.RUNNING
 
 
 def test_a_run_that_many_need_is_looked_up_once(folder) -> None:
