@@ -487,7 +487,9 @@ def test_on_nfs_a_heartbeat_of_another_user_ends_no_training(on_nfs: Cluster) ->
     os.chown(alive.path(replace(attempt, restart=9)), NOBODY, NOBODY)
     alive.path(replace(attempt, restart=8)).symlink_to("/dev/null")
     alive.path(replace(attempt, restart=7)).touch()  # what its name says is not in it
-    time.sleep(0.5)
+    for step in (9, 10):  # it has looked after the first
+        on_nfs.worker.progress(attempt, step=step, values={})
+        wait_until(lambda step=step: alive.read(attempt)[0].step == step)  # type: ignore[misc]
     assert not on_nfs.worker.superseded(attempt)
     alive.write(Heartbeat(replace(attempt, restart=6), WHO, 0, {}))
     wait_until(lambda: on_nfs.worker.superseded(attempt))
