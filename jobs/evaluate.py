@@ -57,9 +57,9 @@ def cli(
     Example: python -m jobs.evaluate --where preset=fast -n 5
     """
     from results_db.query.where import apply
-    from results_db.store import open_store
+    from results_db.store.sql import open_to_read, open_to_write
 
-    with closing(open_store(db, create=False)) as store:
+    with closing(open_to_write(db) if write else open_to_read(db)) as store:
         frame = apply(where, store.runs())
         completed = frame[(frame["state"] == State.COMPLETED) & (frame["outcome"] != DIVERGED)]
         chosen = completed.head(limit) if limit else completed

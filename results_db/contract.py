@@ -432,6 +432,9 @@ class Store(Protocol):
     def close(self) -> None:
         """Close the connections."""
 
+    def may_write(self) -> bool:
+        """Whether this user may write the store from here: as its owner, in a shared store, or as the server says."""
+
     def stage(self, runs: Iterable[PlannedRun], *, sweep: NewSweep | None = None) -> None:
         """Insert the runs that are missing as STAGED, and record the sweep that wants them, in one transaction.
 

@@ -2,7 +2,10 @@
 
 import multiprocessing
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +15,57 @@ from typing import Any
 import pytest
 
 NOBODY = 65534
+DAEMON = 1
+USERS = 100
+"""Users and a group that every Linux has; Slurm needs their names."""
+
+_NAMES = {NOBODY: "nobody", DAEMON: "daemon"}
+
+
+def run_as(user: int, *command: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command in `folder` as a user of the group `USERS`, with umask 077.
+
+    Python may be installed where only root may enter. So the command gets a mount namespace of its own, in which its
+    folders, and nothing else there, are open to everyone.
+    """
+    if os.geteuid():
+        pytest.skip("a second user needs root")
+    become = ["setpriv", f"--reuid={user}", f"--regid={USERS}", "--clear-groups", *command]
+    with tempfile.TemporaryDirectory(prefix="home-") as home:
+        Path(home).chmod(0o777)
+        script = ["set -e", *_opening(Path(home)), "umask 077", f"exec {shlex.join(become)}"]
+        kept = {
+            name: os.environ[name]
+            for name in ("PATH", "IMAGINE_MOUNTS", "OMP_NUM_THREADS", "SLURM_CONF")
+            if name in os.environ
+        }
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", "\n".join(script)],
+            cwd=folder,
+            env={**kept, "HOME": home, "USER": _NAMES[user], **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    if done.stderr.startswith("unshare: "):
+        pytest.skip(done.stderr.strip())
+    return done
+
+
+def _opening(place: Path) -> Iterator[str]:
+    """Shell commands that open the folders of this Python; `place` is an empty folder."""
+    needed = sorted({Path(name) for name in (sys.prefix, sys.base_prefix, *sys.path) if Path(name).is_dir()})
+    closed = {
+        next((above for above in reversed(path.parents) if not above.stat().st_mode & 1), None)
+        for path in needed
+    }
+    for number, above in enumerate(sorted(filter(None, closed))):
+        aside = place / str(number)
+        yield f"mkdir {aside} && mount --rbind {above} {aside} && mount -t tmpfs -o mode=755 none {above}"
+        for path in needed:
+            if path.is_relative_to(above):
+                yield f"mkdir -p {path} && mount --rbind {aside / path.relative_to(above)} {path}"
 
 
 @contextmanager

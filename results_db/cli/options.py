@@ -193,9 +193,9 @@ def reading(db: str | None, *, may_create: bool = False, write: bool = False) ->
         StoreError: the store does not exist though it was named, unless the command is about a launch that
             `may_create` it.
     """
-    from results_db.store.sql import open_store, open_to_read
+    from results_db.store.sql import open_to_read, open_to_write
 
-    with open_store(db, create=False) if write else open_to_read(db) as store:
+    with open_to_write(db) if write else open_to_read(db) as store:
         missing = (
             f"{store.display_url} does not exist; name another store with --db, or create it with: "
             "imagine-sweep launch SPEC"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     ArgumentError,
@@ -296,6 +296,15 @@ class Database:
     def file(self) -> Path | None:
         """The SQLite file; None for a server."""
         return self._file
+
+    def may_write(self) -> bool:
+        """See `contract.Store`."""
+        if not self.uuid:
+            return True  # it does not exist yet
+        if self._file is not None:
+            return not self._splits_log and readers.may_write(self._file, shared=self.group is not None)
+        with self._reading() as connection:
+            return bool(connection.scalar(select(func.has_table_privilege("attempt", "UPDATE"))))
 
     def close(self) -> None:
         """Close the connections."""

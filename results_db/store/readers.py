@@ -21,6 +21,11 @@ _FORMATS = slice(18, 20)
 """The bytes of a SQLite file that say how it is written and read: 2 with a write-ahead log."""
 
 
+def may_write(file: Path, *, shared: bool) -> bool:
+    """Whether this user may write the file: the owner, root, or a user with whom it is shared."""
+    return os.access(file, os.W_OK) and (shared or os.geteuid() == 0 or not is_anothers(file))
+
+
 def only_reads(file: Path, *, read_only: bool) -> bool:
     """Whether to connect with `connect`: this user cannot write the file, or need not and does not own it."""
     return file.exists() and (not os.access(file, os.W_OK) or (read_only and is_anothers(file)))

@@ -15,29 +15,21 @@ from sqlalchemy import update
 from results_db.contract import StoreError
 from results_db.files import Files
 from results_db.store import tables
+from results_db.store.address import locate
 from results_db.store.sql import SqlStore
 
-_FOLDERS = (
-    "",
-    "weights",
-    "checkpoints",
-    "spool",
-    "spool/alive",
-    "spool/damaged",
-    "logs",
-    "discarded",
-)
-"""The folders beside the database that the group may write. Those of dispatches, whose files are executed, are not."""
+_OF_ONE_USER = ("jobs", "logs")
+"""Folders whose entries stay their makers' alone: jobs execute what they find in theirs, and write their logs there."""
 
-_KEPT = ("", "logs")
-"""Those in which nobody may delete or rename what others made: jobs write their logs and find their orders there."""
+_SHOWN = 3
 
 
 def share(store: SqlStore, group: str) -> None:
     """Share a store with a group of users.
 
     Raises:
-        StoreError: it does not exist, the group is unknown, or this user may not change the files.
+        StoreError: it does not exist, the group is unknown, this user may not change the files, or the group could then
+            also write something else.
     """
     if not store.exists:
         raise StoreError(f"{store.display_url} does not exist; a launch creates it")
@@ -45,12 +37,17 @@ def share(store: SqlStore, group: str) -> None:
         number = grp.getgrnam(group).gr_gid
     except KeyError:
         raise StoreError(f"no group '{group}' on this machine; your groups: {', '.join(_own())}") from None
+    if store.file is not None:
+        _check_alone(store.file, store.folder)
     path = store.folder
     try:
         path.mkdir(parents=True, exist_ok=True)
         for path, mode in _shared(store.file, store.folder):
-            os.chown(path, -1, number)
-            path.chmod((path.stat().st_mode | mode) & ~stat.S_IWOTH)
+            about = path.stat()
+            wanted = (about.st_mode | mode) & ~stat.S_IWOTH
+            if (about.st_gid, about.st_mode) != (number, wanted):  # else a member made it
+                os.chown(path, -1, number)
+                path.chmod(wanted)
         Files(store.folder).share(store.uuid, number)
     except OSError as error:
         raise StoreError(
@@ -65,15 +62,34 @@ def _shared(file: Path | None, folder: Path) -> Iterator[tuple[Path, int]]:
     """The paths to share, and what their modes need: new files in a folder get its group."""
     if file is not None:
         yield file.parent, 0o2070
-        for path in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm", "-journal"))):
-            if path.exists():
-                yield path, 0o060
-    for inner in _FOLDERS:
-        if (folder / inner).is_dir():
-            yield folder / inner, 0o3070 if inner in _KEPT else 0o2070
-            for path in (folder / inner).iterdir():
-                if path.is_file():
-                    yield path, 0o060
+        yield from ((path, 0o060) for path in _database(file) if path.exists())
+    for name, inner, files in os.walk(folder):
+        top = Path(name)
+        of_one = top.parent == folder and top.name in _OF_ONE_USER
+        yield top, 0o3070 if of_one or top == folder else 0o2070  # 3: only its maker may replace an entry
+        for path in (top / each for each in files):
+            if not path.is_symlink():
+                yield path, 0o040  # files there are written anew and renamed
+        if of_one:
+            inner.clear()
+
+
+def _database(file: Path) -> list[Path]:
+    return [file, *(file.with_name(file.name + end) for end in ("-wal", "-shm", "-journal", ".lock"))]
+
+
+def _check_alone(file: Path, folder: Path) -> None:
+    """Check that the database's folder holds nothing but stores."""
+    found = set(file.parent.iterdir()) - {folder, *_database(file)}
+    stores = [locate(str(path)) for path in found if path.suffix == ".db" and path.is_file()]
+    found = found.difference(*({store.folder, *_database(store.file)} for store in stores if store.file))
+    if strange := sorted(path.name for path in found):
+        more = ", ..." if len(strange) > _SHOWN else ""
+        raise StoreError(
+            f"the group could write all of {file.parent}, which holds more than stores "
+            f"({', '.join(strange[:_SHOWN])}{more}); move {file.name} and {folder.name} into a folder of their own "
+            "while no run is active, and share that store"
+        )
 
 
 def _own() -> list[str]:

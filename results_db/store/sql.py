@@ -93,6 +93,15 @@ def open_to_read(db: str | None = None, *, files: Path | None = None) -> "SqlSto
     return open_store(db, create=False, read_only=file is not None and is_anothers(file), files=files)
 
 
+def open_to_write(db: str | None = None) -> "SqlStore":
+    """Open a store to write it; see `open_store`. Another user's that is not shared can only be read."""
+    store = open_to_read(db)
+    if store.file is None or not is_anothers(store.file) or not store.may_write():
+        return store
+    store.close()
+    return open_store(db, create=False)
+
+
 def upgrade_store(db: str | None = None) -> schema.Upgraded:
     """Upgrade an older store to the current schema, and its journal to a disk that is a network file system.
 

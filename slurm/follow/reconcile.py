@@ -208,6 +208,13 @@ class Reconciler:
             self._hold(found)
         return found
 
+    def see(self) -> Reconciled:
+        """The open attempts and squeue's answer, without comparing or recording anything, for who may only read."""
+        found = Reconciled(open=self._open())
+        if any(map(_is_dispatched, found.open)):
+            found.queue = self._slurm.queue()
+        return found
+
     def _open(self) -> list[OpenAttempt]:
         return [one for one in self._store.open_attempts() if self._wants(one)]
 

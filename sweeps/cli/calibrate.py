@@ -48,15 +48,15 @@ def calibrate(
     """
     from jobs.calibration import Device, keep, shapes
     from results_db.files import Files
-    from results_db.store import open_store
     from results_db.store.address import locate
+    from results_db.store.sql import open_store, open_to_read
     from slurm.submit.launchers import choose
     from sweeps.launch.machines import local_resources, on_this_machine
     from sweeps.launch.prepare import all_packs
     from sweeps.spec.choose import matching
     from sweeps.spec.stored import find_spec
 
-    with closing(open_store(db, create=False)) as store:
+    with closing(open_to_read(db)) as store:
         ((loaded, expansion),) = matching([find_spec(store, spec, overrides, report=say)], where)
     machines = on_this_machine(local_resources(choose(loaded.launcher)))
     how = LaunchOptions(db=db, pack_size=pack_size)

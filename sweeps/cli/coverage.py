@@ -37,7 +37,7 @@ cap_option = click.option(
 @gate_option
 @cap_option
 @console.json_option
-@options.store_option
+@options.store_option()
 def coverage(
     *,
     spec: str | None,
@@ -99,12 +99,12 @@ def top_up(
 
     Example: imagine-sweep top-up table3 --cap 3 --dry-run
     """
-    from results_db.store import open_store
+    from results_db.store.sql import open_to_read
     from sweeps.launch.launch import launch
     from sweeps.spec.expand import first_runs
     from sweeps.spec.stored import find_sweep
 
-    with closing(open_store(how.db, create=False)) as store:
+    with closing(open_to_read(how.db)) as store:
         loaded, expansion = find_sweep(store, spec, overrides, report=say)
         cells = _top_ups([(loaded, expansion)], store, gate=gate, cap=cap)
     if all(cell.next_seed is None for cell in expansion.cells):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("-f", "--follow", is_flag=True, help="Show new lines until the run ends.")
 @console.limit_option
 @console.json_option
-@options.store_option
+@options.store_option()
 def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, store: Store) -> None:
     """Show the log of a run's newest attempt, on this machine or on Slurm; -n N shows its last N lines.
 
@@ -65,7 +65,7 @@ def logs(*, run: str, follow: bool, limit: int | None, as_json: bool, store: Sto
 @click.option("--dry-run", is_flag=True, help="Only show what the command would do.")
 @options.yes_option
 @console.json_option
-@options.store_option
+@options.store_option(write=True)
 def cancel(
     *,
     spec: str | None,
@@ -212,7 +212,7 @@ def _filter(spec: str | None, where: str | None, states: Sequence[str]) -> str:
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 @click.option("--release", is_flag=True, help="Release the jobs that a fault holds.")
 @console.json_option
-@options.store_option
+@options.store_option(write=True)
 def reconcile(
     *,
     spec: str | None,

@@ -57,18 +57,21 @@ def optional_spec_arguments(command: F) -> F:
     return spec(_overrides(command))
 
 
-def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--db` and the argument `store: Store`, which is open while the command runs.
+def store_option(*, write: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds `--db` and the argument `store: Store`, which is open while the command runs; see `reading` for `write`.
 
     A launch of SPEC, if the command has one, may yet create the store.
     """
 
-    @wraps(command)
-    def with_store(*, db: str | None, **given: Any) -> Any:
-        with reading(db, may_create=given.get("spec") is not None) as store:
-            return command(store=store, **given)
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def with_store(*, db: str | None, **given: Any) -> Any:
+            with reading(db, may_create=given.get("spec") is not None, write=write) as store:
+                return command(store=store, **given)
 
-    return console.db_option(with_store)
+        return console.db_option(with_store)
+
+    return add
 
 
 where_option = click.option(

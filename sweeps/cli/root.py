@@ -161,11 +161,11 @@ def _chosen(
     db: str | None, spec: str, overrides: "Sequence[str]", *, where: str | None
 ) -> "tuple[Spec, Expansion]":
     """The spec, or the sweep that was launched under this name, with the runs that match."""
-    from results_db.store import open_store
+    from results_db.store.sql import open_to_read
     from sweeps.spec.choose import matching
     from sweeps.spec.stored import find_spec
 
-    with closing(open_store(db, create=False)) as store:
+    with closing(open_to_read(db)) as store:
         (chosen,) = matching([find_spec(store, spec, overrides, report=say)], where)
     return chosen
 

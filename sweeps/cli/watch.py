@@ -27,7 +27,7 @@ _UNLIMITED = 100_000
 @click.command()
 @options.optional_spec_arguments
 @options.where_option
-@options.store_option
+@options.store_option()
 @console.json_option
 def status(
     *, spec: str | None, overrides: tuple[str, ...], where: str | None, store: Store, as_json: bool
@@ -132,7 +132,7 @@ def _age(active: Sequence[OpenAttempt]) -> list[str]:
 )
 @options.on_finish_option
 @console.json_option
-@options.store_option
+@options.store_option(write=True)
 def watch(
     *,
     spec: str | None,
@@ -146,8 +146,8 @@ def watch(
 ) -> int:
     """Show cells by status, running runs, time left and causes of failures of SPEC, or of every launched sweep.
 
-    Each look reconciles, as `reconcile` does, and runs squeue once. The command ends when no run is active, or with
-    Ctrl-C; the jobs continue. Without a terminal it prints a line when something has changed; with --json it prints a
+    Each look reconciles, as `reconcile` does, and runs squeue once. In a store that you may only read, it shows what is
+    stored there. The command ends when no run is active, or with Ctrl-C; the jobs continue. Without a terminal it prints a line when something has changed; with --json it prints a
     line of JSON for every look.
 
     Exit code 1: some runs failed, were interrupted or are blocked.
@@ -167,6 +167,8 @@ def watch(
     sweeps = sweeps_of(store, spec, overrides, report=say)
     if where is not None:  # a wrong filter ends the command, not only a look
         matching(grown(sweeps, set(store.runs()["run_id"])), where)
+    if not store.may_write():
+        say(f"{store.display_url} cannot be written by this user from here, so nothing is reconciled")
     watched = Watch(
         lambda: sweeps_of(store, spec, overrides, report=lambda _: None),
         store=store,

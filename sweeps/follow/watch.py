@@ -119,7 +119,7 @@ class Snapshot:
 
 
 class Watch:
-    """Watches sweeps, and reconciles at every look.
+    """Watches sweeps, and reconciles at every look if this user may write the store.
 
     `sweeps` reads the sweeps; it is called again when runs were added to the store. `name` is the name of the
     snapshots. `where` chooses runs; see `matching`.
@@ -137,6 +137,7 @@ class Watch:
         self._read_sweeps, self._store, self._slurm, self._name = sweeps, store, slurm, name
         self._where = where
         self._reconciler = Reconciler(store, slurm)
+        self._writes = store.may_write()
         self._pace = Pace()
         self._size = self._stored = -1
         self._sweeps: list[tuple[str, Expansion]] = []
@@ -150,7 +151,7 @@ class Watch:
         Raises:
             StoreError: the store cannot be reached.
         """
-        changes = self._reconciler.look()
+        changes = self._reconciler.look() if self._writes else self._reconciler.see()
         self._refresh()
         states = self._store.states(self._runs)
         ended = {one.attempt for one in changes.ended}
