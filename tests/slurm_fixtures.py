@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from require import give_up
 from submitit.slurm.slurm import SlurmJob
 
 from results_db.store.sql import SqlStore, open_store
@@ -25,10 +26,9 @@ _NUMBERS = itertools.count()
 def slurm_on(made_of: Settings) -> Iterator[Testbed]:
     """A testbed in a folder of its own, which is deleted afterwards."""
     if missing := packages.missing(accounting=made_of.accounting):
-        # CI sets it, so that nothing is skipped there.
-        give_up = pytest.fail if os.environ.get("REQUIRE_SLURM") else pytest.skip
         give_up(
-            f"Slurm is not installed completely ({', '.join(missing)} missing); {packages.HOW_TO_INSTALL}"
+            "SLURM",
+            f"Slurm is not installed completely ({', '.join(missing)} missing); {packages.HOW_TO_INSTALL}",
         )
     # Not below pytest's own folders, because the paths of sockets must be short.
     testbed = Testbed(Path(tempfile.gettempdir()) / f"slurm-test-{os.getpid()}-{next(_NUMBERS)}")

@@ -141,8 +141,8 @@ def test_a_store_beside_other_files_is_not_shared(place: Path) -> None:
     before = modes(place)
     line = said(OWNER, RESULTS, "db", "share", GROUP, folder=place, code=2)
     assert line == (
-        f"imagine-results: error: the group could write all of {place}/lab, which holds more than stores (code.py); move a.db and "
-        "a.files into a folder of their own while no run is active, and share that store\n"
+        f"imagine-results: error: the group could write all of {place}/lab, which holds more than stores (code.py); "
+        "move a.db and a.files into a folder of their own while no run is active, and share that store\n"
     )
     assert modes(place) == before
     (place / "lab" / "code.py").unlink()

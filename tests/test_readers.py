@@ -1,43 +1,43 @@
 """Two Unix users: a colleague reads a store, leaves nothing behind, and never locks the owner out."""
 
 import grp
+import json
 import os
 import sqlite3
 import stat
 import sys
 import tempfile
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
 from store_helpers import RUN, WHO, staged
+from sweep_helpers import ME, RESULTS, SWEEP, complete, write_spec
+from user_helpers import DAEMON, NOBODY, USERS, need_root, run_as
 
-from imagination.schema import ConfigError
-from results_db import console
 from results_db.cli.root import results
-from results_db.contract import Attempt, RunRecord, StoreError
+from results_db.contract import Attempt, NewSweep, RunRecord, StoreError
 from results_db.files import Files
 from results_db.spool.ingest import ingest
 from results_db.spool.records import Spool, Spooled
 from results_db.store.share import share
 from results_db.store.sql import SqlStore, open_store, open_to_read
 from sweeps.cli.root import cli as sweep
+from sweeps.spec.expand import expand
+from sweeps.spec.load import load
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users"),
-]
+pytestmark = pytest.mark.slow
 
-ERRORS = (StoreError, ConfigError)
-OWNER, COLLEAGUE, GROUP = 20_001, 20_002, 20_003
+OWNER, COLLEAGUE, GROUP = DAEMON, NOBODY, USERS
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """An empty folder that the colleague can reach, unlike pytest's own."""
+    need_root()
     with tempfile.TemporaryDirectory(prefix="two-users-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -55,47 +55,10 @@ def acting_as(user: int) -> Iterator[None]:
         os.setegid(0)
 
 
-def called(
-    user: int, command: click.Command, *args: str, folder: Path, warm: Path, dry: tuple[str, ...] = ()
-) -> tuple[int, str]:
-    """The exit code and the output of a command of this user, in a process of its own with umask 022.
-
-    Before, root gives the same command with the store `warm` and the options `dry`, which imports what it needs:
-    other users cannot read Python's folder in /root.
-    """
-    out = warm.parent / "out"
-    child = os.fork()
-    if child == 0:
-        os.chdir(folder)
-        os.umask(0o022)
-        os.environ["HOME"] = str(folder)
-        for name, uid, more in ((warm, 0, dry), (folder / "x.db", user, ())):
-            os.dup2(os.open(out, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o600), 1)
-            os.dup2(1, 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-            os.setgroups([])
-            os.setresgid(*[GROUP if uid else 0] * 3)
-            os.setresuid(uid, uid, uid)
-            code = 99
-            try:
-                console.run(command, args=[*args, "--db", str(name), *more], errors=ERRORS)
-            except SystemExit as done:
-                code = int(done.code or 0)
-            except BaseException:
-                traceback.print_exc()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), out.read_text()
-
-
-@pytest.fixture
-def warm(tmp_path: Path) -> Path:
-    """A store of root."""
-    with open_store(str(tmp_path / "warm.db"), create=True) as store:
-        staged(store)
-    return tmp_path / "warm.db"
+def called(user: int, *command: str, folder: Path) -> tuple[int, str]:
+    """The exit code and the output of a command of this user with the store x.db."""
+    done = run_as(user, *command, "--db", "x.db", folder=folder, umask="022")
+    return done.returncode, done.stdout + done.stderr
 
 
 def store_of_the_owner(folder: Path, *, mode: int) -> None:
@@ -112,31 +75,116 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o755, 0o775])
-def test_a_colleague_reads_an_idle_store_and_leaves_nothing(folder: Path, warm: Path, mode: int) -> None:
+def test_a_colleague_reads_an_idle_store_and_leaves_nothing(folder: Path, mode: int) -> None:
     store_of_the_owner(folder, mode=mode)
     before = names(folder)
-    code, said = called(COLLEAGUE, results, "runs", "--json", folder=folder, warm=warm)
+    code, said = called(COLLEAGUE, RESULTS, "runs", "--json", folder=folder)
     assert (code, RUN in said) == (0, True), said
     assert names(folder) == before
 
 
-def test_a_colleague_reads_while_the_owner_writes_and_does_not_lock_the_owner_out(
-    folder: Path, warm: Path
-) -> None:
+def test_a_colleague_reads_while_the_owner_writes_and_does_not_lock_the_owner_out(folder: Path) -> None:
     store_of_the_owner(folder, mode=0o775)
     (folder / "x.db").chmod(0o664)  # the colleague may even write it
     with acting_as(OWNER), open_store(str(folder / "x.db"), create=False) as store:
         staged(store, "cd" * 32)  # now in the log
         os.seteuid(0)
-        code, said = called(COLLEAGUE, results, "runs", "--json", folder=folder, warm=warm)
+        code, said = called(COLLEAGUE, RESULTS, "runs", "--json", folder=folder)
         assert (code, RUN in said, "cd" * 32 in said) == (0, True, True), said
         os.seteuid(OWNER)
         staged(store, "ef" * 32)
-    assert called(COLLEAGUE, results, "runs", "--json", folder=folder, warm=warm)[0] == 0
+    assert called(COLLEAGUE, RESULTS, "runs", "--json", folder=folder)[0] == 0
     assert not [path for path in folder.iterdir() if path.stat().st_uid == COLLEAGUE]
     with acting_as(OWNER), open_store(str(folder / "x.db"), create=False) as store:
         staged(store, "aa" * 32)
         assert len(store.frame()) == 4
+
+
+SPEC = ("s.yaml",)
+DRY = ("s.yaml", "--dry-run")
+
+READ: dict[tuple[str, ...], tuple[str, ...]] = {
+    (RESULTS, "runs"): (),
+    (RESULTS, "show"): ("RUN",),
+    (RESULTS, "table"): ("--group", "gol"),
+    (RESULTS, "compare"): ("table1",),
+    (RESULTS, "effect"): ("gol", "--metric", "train_accuracy"),
+    (RESULTS, "export"): ("HOME/out",),
+    (RESULTS, "figure"): ("steps", "-o", "HOME/a.png"),
+    (RESULTS, "report"): ("-o", "HOME/a.html"),
+    (RESULTS, "trace"): ("-o", "HOME/b.png"),
+    (RESULTS, "chess-layers"): (),
+    (RESULTS, "gc"): ("--dry-run",),
+    (RESULTS, "discard"): ("--where", "gol=2", "--why", "x", "--dry-run"),
+    (RESULTS, "db", "backup"): ("HOME/copy.db",),
+    (SWEEP, "plan"): (*SPEC, "--where", "gol=2"),
+    (SWEEP, "launch"): DRY,
+    (SWEEP, "coverage"): SPEC,
+    (SWEEP, "top-up"): DRY,
+    (SWEEP, "retry"): DRY,
+    (SWEEP, "status"): SPEC,
+    (SWEEP, "watch"): (*SPEC, "--once"),
+    (SWEEP, "logs"): ("RUN",),
+    (SWEEP, "reconcile"): DRY,
+    (SWEEP, "cancel"): DRY,
+    (sys.executable, "-m", "jobs.evaluate"): (),
+}
+"""The commands that read, and arguments for each."""
+
+WRITE = {"ingest", "merge", "note", "tag", "calibrate", "list"}
+"""Those that write, and `list`, which opens no store."""
+
+
+def test_the_list_of_reading_commands_is_complete() -> None:
+    commands = [name for group in (results, sweep) for name in group.list_commands(click.Context(group))]
+    assert {words[1] for words in READ} | WRITE == {*commands, "-m"}
+
+
+READER = """
+import json, os, sys
+from pathlib import Path
+from click.testing import CliRunner
+from results_db.cli.root import results
+from sweeps.cli.root import cli as sweep
+from jobs.evaluate import cli as evaluate
+from results_db import console
+from imagination.schema import ConfigError
+from results_db.contract import StoreError
+
+given, run_id = json.loads(sys.argv[1]), sys.argv[2]
+found = []
+for words, arguments in given:
+    own = [word.replace("HOME", os.environ["HOME"]).replace("RUN", run_id) for word in arguments]
+    named = Path(words[0]).name
+    command = {"imagine-results": results, "imagine-sweep": sweep}.get(named, evaluate)
+    before = os.stat(".").st_mtime_ns
+    try:
+        console.run(command, args=[*(words[1:] if command is not evaluate else ()), *own, "--db", "x.db"],
+                    errors=(StoreError, ConfigError))
+    except SystemExit as done:
+        code = done.code
+    found.append([words[1:], code, os.stat(".").st_mtime_ns == before])
+print("found", json.dumps(found))
+"""
+
+
+def test_no_reading_command_touches_the_folder_of_another_user(folder: Path) -> None:
+    """This user may even write the file. A connection that could do so would make the files -wal and -shm there."""
+    with open_store(str(folder / "x.db"), create=True) as store:
+        runs = expand(load(write_spec(folder, runs=2, cells="[{gol: 2}, {gol: 1}]"))).runs
+        complete(store, runs[0], by=replace(ME, log=str(folder / "s.yaml")))
+        complete(store, runs[2], accuracy=0.995)
+        store.stage(runs, sweep=NewSweep("s", ""))
+        store.claim([runs[3].run_id], launcher="slurm", job_name="j")
+    for path in (*folder.iterdir(), folder):
+        os.chown(path, OWNER, GROUP)
+        path.chmod(0o775)
+    script = (sys.executable, "-c", READER, json.dumps(list(READ.items())), runs[0].run_id)
+    done = run_as(COLLEAGUE, *script, folder=folder)
+    found = json.loads(done.stdout.rpartition("found ")[2])
+    assert len(found) == len(READ)
+    assert [words for words, _, untouched in found if not untouched] == []
+    assert [words for words, code, _ in found if code not in (0, 1)] == [], done.stderr
 
 
 def test_a_colleague_reads_while_the_log_is_folded_into_the_file(folder: Path) -> None:
@@ -251,14 +299,11 @@ def test_sharing_with_no_group_is_refused(folder: Path) -> None:
     ("mode", "says"),
     [(0o755, "cannot write to"), (0o775, "this user may only read it; name another with --db")],
 )
-def test_a_launch_into_another_users_store_is_refused_in_one_line(
-    folder: Path, warm: Path, mode: int, says: str
-) -> None:
+def test_a_launch_into_another_users_store_is_refused_in_one_line(folder: Path, mode: int, says: str) -> None:
     store_of_the_owner(folder, mode=mode)
     spec = folder / "s.yaml"
     spec.write_text("name: s\nexperiment: life_state\nbase: {gol: 2, model_t: 2}\nruns: 12\n")
-    launch = ("launch", str(spec))
-    code, said = called(COLLEAGUE, sweep, *launch, folder=folder, warm=warm, dry=("--dry-run",))
+    code, said = called(COLLEAGUE, SWEEP, "launch", "s.yaml", folder=folder)
     assert (code, said.count("error: "), says in said) == (2, 1, True), said
     assert "worker" not in said.replace("on 2 workers", "")  # none was started
 

@@ -2,7 +2,6 @@
 
 import base64
 import itertools
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from picture_helpers import step
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from require import give_up
 
 import results_db
 from results_db.contract import NewSweep, PlannedRun
@@ -67,9 +67,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, example: Path) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
-        if os.environ.get("REQUIRE_BROWSER"):
-            pytest.fail("chromium is not installed; run: make browser-install")
-        pytest.skip("no chromium here; make browser-install installs it")
+        give_up("BROWSER", "no chromium here; make browser-install installs it")
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield found

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from require import give_up
 from slurm_helpers import (
     LONG,
     WITHIN_S,
@@ -356,8 +357,7 @@ def test_the_disk_is_full_as_a_job_starts(slurm, tmp_path, undisturbed) -> None:
 def test_a_worker_whose_clock_is_an_hour_off(slurm, sweep, undisturbed, offset) -> None:
     library = packages.faketime()
     if library is None:
-        give_up = pytest.fail if os.environ.get("REQUIRE_SLURM") else pytest.skip
-        give_up(f"libfaketime is not here; {packages.HOW_TO_INSTALL}")
+        give_up("SLURM", f"libfaketime is not here; {packages.HOW_TO_INSTALL}")
     wrong = [f"export LD_PRELOAD={library} FAKETIME={offset} DONT_FAKE_MONOTONIC=1", "date -u +clock=%FT%T"]
     launch(sweep, f"launcher.setup={wrong}")
     nothing_ends_before_all_are_done(

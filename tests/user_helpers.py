@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from require import give_up
 
 NOBODY = 65534
 DAEMON = 1
@@ -22,25 +23,33 @@ USERS = 100
 _NAMES = {NOBODY: "nobody", DAEMON: "daemon"}
 
 
-def run_as(user: int, *command: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command in `folder` as a user of the group `USERS`, with umask 077.
+def need_root() -> None:
+    """Skip the test without root."""
+    if os.geteuid():
+        give_up("ROOT", "a second user needs root")
 
-    Python may be installed where only root may enter. So the command gets a mount namespace of its own, in which its
+
+def run_as(
+    user: int, *command: str, folder: Path, umask: str = "077", **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command in `folder` as a user of the group `USERS`; its HOME is an empty folder.
+
+    If Python is installed where only root may enter, the command gets a mount namespace of its own, in which Python's
     folders, and nothing else there, are open to everyone.
     """
-    if os.geteuid():
-        pytest.skip("a second user needs root")
+    need_root()
     become = ["setpriv", f"--reuid={user}", f"--regid={USERS}", "--clear-groups", *command]
     with tempfile.TemporaryDirectory(prefix="home-") as home:
         Path(home).chmod(0o777)
-        script = ["set -e", *_opening(Path(home)), "umask 077", f"exec {shlex.join(become)}"]
+        opening = list(_opening(Path(home)))
+        script = ["set -e", *opening, f"umask {umask}", f"exec {shlex.join(become)}"]
         kept = {
             name: os.environ[name]
             for name in ("PATH", "IMAGINE_MOUNTS", "OMP_NUM_THREADS", "SLURM_CONF")
             if name in os.environ
         }
         done = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", "\n".join(script)],
+            [*(("unshare", "--mount") if opening else ()), "sh", "-c", "\n".join(script)],
             cwd=folder,
             env={**kept, "HOME": home, "USER": _NAMES[user], **environment},
             capture_output=True,
@@ -83,8 +92,7 @@ def shared_folder() -> Iterator[Path]:
 
 def as_nobody(work: Callable[..., Any], *arguments: Any, before: Callable[[], object] = lambda: None) -> Any:
     """What this function returns in a child process of the user `nobody`; `before` is called there as root."""
-    if os.geteuid():
-        pytest.skip("a second user needs root")
+    need_root()
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
     child = context.Process(target=_become_nobody, args=(work, arguments, before, answers))

@@ -146,9 +146,9 @@ def watch(
 ) -> int:
     """Show cells by status, running runs, time left and causes of failures of SPEC, or of every launched sweep.
 
-    Each look reconciles, as `reconcile` does, and runs squeue once. In a store that you may only read, it shows what is
-    stored there. The command ends when no run is active, or with Ctrl-C; the jobs continue. Without a terminal it prints a line when something has changed; with --json it prints a
-    line of JSON for every look.
+    Each look reconciles, as `reconcile` does, and runs squeue once. In a store that you may only read, it shows what
+    the store knows. The command ends when no run is active, or with Ctrl-C; the jobs continue. Without a terminal it
+    prints a line when something has changed; with --json it prints a line of JSON for every look.
 
     Exit code 1: some runs failed, were interrupted or are blocked.
 
