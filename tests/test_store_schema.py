@@ -1,7 +1,11 @@
 """Migrations lead to the tables that the code knows, from an empty database and from an older store."""
 
 import json
+import os
 import shutil
+import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,7 +95,52 @@ OLD = (
 )
 """Rows of a store with schema 0001: a run that was tried twice, one that was not, and two that are stored."""
 
+RECORD = {
+    "outcome": "done",
+    "seconds": 1.0,
+    "metrics": {"metric": 0.3},
+    "traces": {},
+    "samples": {"s": "AAEC"},
+}
 
+ADDED = {
+    "0001": "INSERT INTO sample (run, name, npz) VALUES (3, 'decoded', :bytes)",
+    "0002": "UPDATE attempt SET job_name = 'j-1', log_tail = 'the end' WHERE run = 1 AND number = 2",
+    "0003": "INSERT INTO sweep (id, name, spec, overridden, content, launched_at) "
+    "VALUES (2, 'table2', '{}', '[\"ae\"]', 'c', :at)",
+    "0005": "UPDATE attempt SET nonce = '1f' WHERE run = 1 AND number = 2",
+    "0006": "UPDATE run SET metrics = :metrics WHERE run_id = 'dd'",
+    "0007": "INSERT INTO discarded (attempt, discarded_at, why, record) "
+    "SELECT id, :at, 'broken', :record FROM attempt WHERE run = 1 AND number = 1",
+    "0008": "UPDATE store SET shared_with = 'lab'",
+    "0009": "UPDATE attempt SET kernels = 'native' WHERE run = 1 AND number = 2",
+    "0010": "UPDATE run SET note = 'odd' WHERE run_id = 'aa'; INSERT INTO tag (run, name) VALUES (3, 'good')",
+}
+"""What a store of each schema may hold that an older one does not."""
+
+VALUES = {
+    "at": "2026-01-02 03:04:05",
+    "bytes": bytes(range(256)),
+    "metrics": struct.pack("<d", 0.1 + 0.2),
+    "record": zlib.compress(json.dumps(RECORD).encode()),
+}
+
+
+def execute(connection: Connection, statements: str) -> None:
+    for statement in statements.split("; "):
+        words = text(statement)
+        connection.execute(words, {name: VALUES[name] for name in words.compile().params})
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """The process has its own umask again after the test; a shared store changes it."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
 @pytest.mark.parametrize("revision", schema.REVISIONS[:-1])
 def test_an_older_store_is_refused_until_it_is_upgraded(store_url: str, revision: str) -> None:
     with make_engine(locate(store_url).url).begin() as connection:
@@ -100,7 +149,10 @@ def test_an_older_store_is_refused_until_it_is_upgraded(store_url: str, revision
             connection.execute(text(statement), {"at": "2026-01-02 03:04:05"})
         if connection.dialect.name == "postgresql":  # the rows above have numbers of their own
             connection.execute(text("SELECT setval('run_id_seq', 5000)"))
-        command.upgrade(alembic_config(connection), revision)
+        reached = [one for one in schema.REVISIONS if one <= revision]
+        for one in reached:
+            command.upgrade(alembic_config(connection), one)
+            execute(connection, ADDED.get(one, "SELECT 1"))
     with pytest.raises(StoreError, match=f"older schema {revision}"):
         open_store(store_url, create=True)
     done = upgrade_store(store_url)
@@ -111,7 +163,9 @@ def test_an_older_store_is_refused_until_it_is_upgraded(store_url: str, revision
             {"gol": 3, "seed": 7},
             {"metric": 0.1, "metric_adv": None},
         )
-        assert (second["config"], second["metrics"]) == ({"gol": 3, "seed": 8}, {"metric": 1.0})
+        metric = 0.1 + 0.2 if "0006" in reached else 1.0
+        assert (second["config"], second["metrics"]) == ({"gol": 3, "seed": 8}, {"metric": metric})
+        check_added(store, reached)
         assert store.traces("cc") == {"a": ([7], [1.0]), "b": ([0, 50], [0.1, 1e-300])}
         assert store.traces("dd") == {}
         assert store.runs()["seed"].tolist() == [None, None, 7, 8]
@@ -122,7 +176,7 @@ def test_an_older_store_is_refused_until_it_is_upgraded(store_url: str, revision
             (1, "LOST", 5),
             (2, "FAILED", 9),
         ]
-        assert store.launches() == [NewSweep("table1", "{}", None)]
+        assert NewSweep("table1", "{}", None) in store.launches()
         assert store.members(["table1"], overridden=[]) == set()  # what it overrode is not known
         first = store.attempts("aa")[0]
         assert first["claimed_at"] == first["started_at"]
@@ -130,6 +184,44 @@ def test_an_older_store_is_refused_until_it_is_upgraded(store_url: str, revision
         assert list(map(bare, claimed)) == [Attempt("aa", 3), Attempt("bb", 1)]
         store.stage([PlannedRun("ee", {"gol": 3, "seed": 9}), PlannedRun("ff", {"gol": 4})])
         assert store.run("ee")["config"] == {"gol": 3, "seed": 9}
+
+
+def check_added(store: SqlStore, reached: list[str]) -> None:
+    """Check that the upgrade kept the rows of `ADDED`."""
+    newest = store.attempts("aa")[-1]
+    found = {
+        "0001": store.samples("cc") == {"decoded": VALUES["bytes"]},
+        "0002": (newest["job_name"], newest["log_tail"]) == ("j-1", "the end"),
+        "0003": NewSweep("table2", "{}", ("ae",), "c") in store.launches(),
+        "0005": newest["nonce"] == "1f",
+        "0007": [(one["why"], one["samples"]) for one in store.discarded("aa")]
+        == [("broken", {"s": b"\0\1\2"})],
+        "0008": store.group == "lab",
+        "0009": newest["kernels"] == "native",
+        "0010": (store.run("aa")["note"], store.run("cc")["tags"]) == ("odd", ["good"]),
+    }
+    assert {one: one in reached for one in found} == found
+
+
+@pytest.mark.parametrize("revision", ["0004", "0010"])
+def test_an_upgrade_keeps_the_stores_id(store_url: str, revision: str) -> None:
+    with make_engine(locate(store_url).url).begin() as connection:
+        command.upgrade(alembic_config(connection), revision)
+        uuid = connection.execute(text("SELECT uuid FROM store")).scalar_one()
+    upgrade_store(store_url)
+    with open_store(store_url, create=False) as store:
+        assert store.uuid == uuid
+
+
+def test_a_newer_store_is_left_alone(store: SqlStore) -> None:
+    with store._writing() as connection:
+        connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
+    for attempt in (lambda: open_store(store.url, create=True), lambda: upgrade_store(store.url)):
+        with pytest.raises(StoreError, match="was written by a newer version: it has schema 9999"):
+            attempt()
+    with store._reading() as connection:
+        found = connection.execute(text(f"SELECT version_num FROM {schema.VERSION_TABLE}")).scalars().all()
+    assert found == ["9999"]
 
 
 def test_an_upgrade_leaves_drawn_values_with_their_runs(store_url: str) -> None:
