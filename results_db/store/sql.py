@@ -57,6 +57,8 @@ def open_store(
     address = locate(db, files=files)
     if address.file is not None:
         if create:
+            if not address.file.exists():
+                Files(address.folder).check_owner("", shown=address.shown)
             _make_folder(address.file.parent)
             _make_file(address.file)
         elif not address.file.exists():
