@@ -221,9 +221,10 @@ def share_with(*, group: str, db: str | None) -> None:
 
     The database, its folder and the folder beside it become the group's, and writable for it; of a database on a
     server, only the folder beside it. The store remembers it, so that no umask undoes it. Only the owner can share a
-    store, with one of the owner's groups.
+    store, with one of the owner's groups. The database's folder may hold nothing but stores, because the group can
+    write all of it.
 
-    Example: imagine-results db share lab --db /shared/imagine.db
+    Example: imagine-results db share lab --db /shared/lab/imagine.db
     """
     from results_db.store.share import share
 
