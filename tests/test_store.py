@@ -242,6 +242,17 @@ def test_the_message_says_where_the_text_came_from(monkeypatch: pytest.MonkeyPat
         open_store(None, create=False)
 
 
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_an_open_store_keeps_no_connection_to_its_server(store: SqlStore) -> None:
+    """An open `watch`, or a launch on this machine, is silent for most of the time."""
+    staged(store)
+    others = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    with open_store(store.url, create=False) as asking, asking._reading() as connection:
+        assert connection.execute(text(others)).scalar() == 0
+
+
 def test_a_server_that_does_not_answer() -> None:
     # No server listens on port 1, so the connection is refused at once.
     message = refusal("postgresql://me:secret@127.0.0.1:1/results")

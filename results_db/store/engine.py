@@ -87,7 +87,9 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
     elif url.get_backend_name() == "postgresql":
         if "connect_timeout" not in url.normalized_query:
             options["connect_args"] = {"connect_timeout": CONNECT_WITHIN_S}
-        options |= {"pool_size": 1, "pool_pre_ping": True}  # it survives a restart of the server
+        options["poolclass"] = (
+            NullPool  # most of the time a process is silent, and a server has few connections
+        )
     elif file is not None and readers.only_reads(file, read_only=read_only):
         options |= {
             "creator": partial(readers.connect, file, has_log=readers.has_log(file)),

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Table, delete, distinct, func, insert, literal, select
+from sqlalchemy import Engine, Table, delete, distinct, func, insert, literal, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from typing_extensions import override
@@ -67,14 +67,11 @@ def open_store(
     with ExitStack() as unless_used:
         unless_used.callback(engine.dispose)
         try:
+            if create:
+                _create(engine, address)
             with engine.connect() as connection:
-                empty = schema.is_empty(connection, shown=address.shown)
-            if empty and create:
-                Files(address.folder).check_owner("", shown=address.shown)
-                schema.create(engine, lock_file(address.file), shown=address.shown)
-            if empty and not create:
-                return _empty_store(address)
-            with engine.connect() as connection:
+                if schema.is_empty(connection, shown=address.shown):
+                    return _empty_store(address)
                 uuid, group = connection.execute(
                     select(tables.store.c.uuid, tables.store.c.shared_with)
                 ).one()
@@ -87,6 +84,14 @@ def open_store(
     if group is not None and not read_only:
         os.umask(os.umask(0o077) & ~0o070)  # the group may write what this process creates
     return SqlStore(address, engine, uuid=uuid, group=group, journal=mode)
+
+
+def _create(engine: Engine, address: Address) -> None:
+    with engine.connect() as connection:
+        empty = schema.is_empty(connection, shown=address.shown)
+    if empty:
+        Files(address.folder).check_owner("", shown=address.shown)
+        schema.create(engine, lock_file(address.file), shown=address.shown)
 
 
 def open_to_read(db: str | None = None, *, files: Path | None = None) -> "SqlStore":
