@@ -6,6 +6,7 @@ declaration up imports no torch.
 
 import functools
 import importlib
+import importlib.util
 import logging
 import sys
 import traceback
@@ -126,6 +127,20 @@ def package(experiment: str) -> tuple[str, str] | None:
     point = _known().get(experiment)
     distribution = None if point is None else point.dist
     return None if distribution is None else (distribution.name, distribution.version)
+
+
+def places() -> dict[str, list[Path]]:
+    """Where the code of installed packages that add experiments lies: folders or a file, by import name.
+
+    Imports none of them. A package that is not there, or whose name is that of one of ours, is left out.
+    """
+    names = {point.module.partition(".")[0] for point in _known().values()} - {__name__.partition(".")[0]}
+    found = {}
+    for name in sorted(names):
+        spec = importlib.util.find_spec(name)
+        if spec is not None and (spec.submodule_search_locations or spec.has_location):
+            found[name] = [Path(place) for place in spec.submodule_search_locations or [str(spec.origin)]]
+    return found
 
 
 def declarations() -> Iterator[Declaration]:

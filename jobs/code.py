@@ -6,7 +6,10 @@ import shutil
 import subprocess
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
+
+from imagination.registry import places
 
 _ROOT = Path(__file__).parent.parent
 _PACKAGES = ("imagination", "jobs", "results_db", "slurm", "sweeps")
@@ -21,7 +24,8 @@ class Code:
     Attributes:
         commit: the commit of its source tree; None outside its own git checkout.
         dirty: whether the tree has changes since then; None outside its own git checkout.
-        digest: of the files that jobs execute. It tells two states apart also without git.
+        digest: of the files that jobs execute, with those of installed packages that add experiments. It tells two
+            states apart also without git.
     """
 
     commit: str | None
@@ -47,25 +51,29 @@ def this_code() -> Code:
 
 
 def copy_code(folder: Path) -> None:
-    """Copy the packages of this project into a new folder, from which a process can take them.
+    """Copy this project, and the packages that add experiments, into a new folder, from which a process can take them.
 
     Raises:
         OSError: it exists, or cannot be written.
     """
     folder.mkdir()
-    for package in _PACKAGES:
-        shutil.copytree(_ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for place in (*(_ROOT / package for package in _PACKAGES), *chain(*places().values())):
+        copy = folder / place.name
+        if place.is_dir():  # the folders of a namespace have one name
+            shutil.copytree(place, copy, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        else:
+            shutil.copy2(place, copy)
     (folder / _ABOUT).write_text(json.dumps(asdict(this_code())))
 
 
 def _digest() -> str:
-    found = sorted(path for package in _EXECUTED for path in (_ROOT / package).rglob("*"))
     digest = hashlib.sha256()
-    for path in found:
-        if path.is_dir() or "__pycache__" in path.parts:
-            continue
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(_ROOT)}\0{len(content)}\0".encode() + content)
+    for place in (*(_ROOT / package for package in _EXECUTED), *chain(*places().values())):
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if not path.is_file() or "__pycache__" in path.parts:
+                continue
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(place.parent)}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
 

@@ -4,11 +4,21 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from slurm_helpers import all_results, attempts, launch, logs, states, train_here, wait_for_states
-from sweep_helpers import SWEEP, run, wait_until, write_spec
+from slurm_helpers import (
+    all_results,
+    attempts,
+    launch,
+    logs,
+    states,
+    train_here,
+    wait_for_no_jobs,
+    wait_for_states,
+)
+from sweep_helpers import SWEEP, opened, run, wait_until, write_spec
 
 import jobs.code
 from jobs.code import copy_code, this_code
@@ -48,6 +58,40 @@ def change(code: Path) -> None:
     """Every job fails with this code."""
     path = code / "jobs" / "worker.py"
     path.write_text(path.read_text() + "\nraise RuntimeError('the new code')\n")
+
+
+def install_parity(site: Path) -> Path:
+    """An installed package that adds an experiment; the file that trains its runs."""
+    shutil.copytree(Path(__file__).with_name("own_experiment") / "parity", site / "parity")
+    about = site / "parity-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: parity\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[imagine_sweep.experiments]\nparity = parity.declaration:PARITY\n"
+    )
+    return site / "parity" / "train.py"
+
+
+@pytest.mark.slow
+def test_the_code_of_an_installed_experiment_belongs_to_it(slurm, tmp_path, other) -> None:
+    """A job says that it has changed; with --snapshot it trains what was launched."""
+    code = install_parity(tmp_path / "site")
+    env = by(other)
+    env["PYTHONPATH"] += f":{tmp_path / 'site'}"
+    (tmp_path / "s.yaml").write_text("experiment: parity\ncells: [{bits: 3, width: 4}]\nseeds: [0]\n")
+    for db, snapshot in (("a.db", ()), ("b.db", ("--snapshot",))):
+        options = ("launcher=slurm", "--db", db, "--no-check", WAITS, *snapshot)
+        launched = run(SWEEP, "launch", "s.yaml", *options, folder=tmp_path, env=env)
+        assert launched.returncode == 0, launched.stderr
+    code.write_text(code.read_text() + "\nraise RuntimeError('the new code')\n")
+    told = [run(SWEEP, "status", "--db", db, folder=tmp_path, env=env).stdout for db in ("a.db", "b.db")]
+    assert ["code has changed" in text for text in told] == [True, False]
+    for job in set(slurm.run("squeue", "-h", "-o", "%F").split()):
+        slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    wait_for_no_jobs(slurm)
+    for db, state in (("a.db", State.FAILED), ("b.db", State.COMPLETED)):
+        with closing(opened(tmp_path, db)) as store:
+            assert store.runs()["state"].tolist() == [state]
 
 
 def start(slurm) -> None:

@@ -287,6 +287,30 @@ def test_a_folder_that_another_user_put_beside_a_store_is_refused(folder: Path) 
         open_store(str(folder / "x.db"), create=False)
 
 
+def test_all_of_the_folder_is_shared_but_what_jobs_execute_and_log(folder: Path) -> None:
+    files = folder / "x.files"
+    with open_store(str(folder / "x.db"), create=True) as store:
+        modes = {
+            ".": 0o3775,
+            "jobs": 0o3775,
+            "jobs/j": 0o700,
+            "logs": 0o3775,
+            "logs/j": 0o755,
+            "artifacts": 0o2775,
+            "artifacts/run.1.0": 0o2775,
+            "assets": 0o2775,
+            "calibrations": 0o2775,
+        }
+        for name, mode in modes.items():
+            (files / name).mkdir(parents=True, exist_ok=True)
+            (files / name).chmod(mode & ~0o7070 | 0o050 if mode > 0o777 else mode)
+        (files / "assets" / "a").touch(mode=0o600)
+        share(store, grp.getgrgid(GROUP).gr_name)
+    assert {name: stat.S_IMODE((files / name).stat().st_mode) for name in modes} == modes
+    assert (files / "assets" / "a").stat().st_gid == GROUP
+    assert stat.S_IMODE((files / "assets" / "a").stat().st_mode) == 0o640  # a file is replaced, not written in place
+
+
 def test_sharing_with_no_group_is_refused(folder: Path) -> None:
     with (
         open_store(str(folder / "x.db"), create=True) as store,
