@@ -136,6 +136,10 @@ class Files:
             owner, *_ = self._owner.read_text().split() or [""]
         except (FileNotFoundError, NotADirectoryError):
             return
+        except OSError as error:
+            raise StoreError(
+                f"cannot read {self._owner}: {error.strerror}; ask the owner of {shown}"
+            ) from None
         if owner != uuid:
             raise OtherStoreError(
                 f"{self.folder} belongs to another store than {shown}, such as one that was there before; "

@@ -232,7 +232,7 @@ def test_a_record_of_another_user_counts_only_in_a_shared_store(folder: Path) ->
         assert f"is not believed: user {COLLEAGUE} wrote it" in line
         assert "db share GROUP" in line
         path = spooled(OWNER, store, attempt)
-        kept = path.rename(folder / "kept")
+        kept = path.rename(store.folder / "kept")
         path.symlink_to(kept)
         (line,) = ingest(store).left
         assert "is not believed: it is a link" in line
@@ -308,7 +308,21 @@ def test_all_of_the_folder_is_shared_but_what_jobs_execute_and_log(folder: Path)
         share(store, grp.getgrgid(GROUP).gr_name)
     assert {name: stat.S_IMODE((files / name).stat().st_mode) for name in modes} == modes
     assert (files / "assets" / "a").stat().st_gid == GROUP
-    assert stat.S_IMODE((files / "assets" / "a").stat().st_mode) == 0o640  # a file is replaced, not written in place
+    assert (
+        stat.S_IMODE((files / "assets" / "a").stat().st_mode) == 0o640
+    )  # a file is replaced, not written in place
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(folder: Path) -> None:
+    store_of_the_owner(folder, mode=0o755)
+    (folder / "x.files").mkdir()
+    (folder / "x.files" / "store").touch(mode=0o600)
+    os.chown(folder / "x.files", OWNER, GROUP)
+    code, said = called(COLLEAGUE, RESULTS, "runs", folder=folder)
+    assert (code, said) == (
+        2,
+        f"imagine-results: error: cannot read {folder}/x.files/store: Permission denied; ask the owner of x.db\n",
+    )
 
 
 def test_sharing_with_no_group_is_refused(folder: Path) -> None:

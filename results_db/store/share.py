@@ -41,14 +41,13 @@ def share(store: SqlStore, group: str) -> None:
         _check_alone(store.file, store.folder)
     path = store.folder
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        Files(path).share(store.uuid, number)
         for path, mode in _shared(store.file, store.folder):
             about = path.stat()
             wanted = (about.st_mode | mode) & ~stat.S_IWOTH
             if (about.st_gid, about.st_mode) != (number, wanted):  # else a member made it
                 os.chown(path, -1, number)
                 path.chmod(wanted)
-        Files(store.folder).share(store.uuid, number)
     except OSError as error:
         raise StoreError(
             f"cannot share {path} with {group}: {error.strerror}; only its owner can, with an own group: "
