@@ -87,9 +87,7 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
     elif url.get_backend_name() == "postgresql":
         if "connect_timeout" not in url.normalized_query:
             options["connect_args"] = {"connect_timeout": CONNECT_WITHIN_S}
-        options["poolclass"] = (
-            NullPool  # most of the time a process is silent, and a server has few connections
-        )
+        options["poolclass"] = NullPool  # a server has few connections, and a process is mostly silent
     elif file is not None and readers.only_reads(file, read_only=read_only):
         options |= {
             "creator": partial(readers.connect, file, has_log=readers.has_log(file)),
