@@ -253,6 +253,18 @@ def test_an_open_store_keeps_no_connection_to_its_server(store: SqlStore) -> Non
         assert connection.execute(text(others)).scalar() == 0
 
 
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_a_server_says_who_may_write(store: SqlStore) -> None:
+    with store._writing() as connection:
+        connection.execute(text("CREATE ROLE reader"))
+        connection.execute(text("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader"))
+    with open_store(f"{store.url}&options=-crole%3Dreader", create=False) as readers:
+        assert (store.may_write(), readers.may_write()) == (True, False)
+    with store._writing() as connection:
+        connection.execute(text("DROP OWNED BY reader"))
+        connection.execute(text("DROP ROLE reader"))
+
+
 def test_a_server_that_does_not_answer() -> None:
     # No server listens on port 1, so the connection is refused at once.
     message = refusal("postgresql://me:secret@127.0.0.1:1/results")
