@@ -97,7 +97,7 @@ def test_it_goes_on_after_an_interruption_to_the_same_result(folder) -> None:
     command = (SWEEP, "launch", "s.yaml", "--db", "a.db")
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as stopped:
         logs = folder / "a.files" / "logs"
-        wait_until(lambda: "started at" in "".join(path.read_text() for path in logs.glob("*")))
+        wait_until(lambda: "started at" in "".join(path.read_text() for path in logs.glob("*/*.log")))
         stopped.send_signal(signal.SIGINT)
         stopped.communicate(timeout=60)
     assert stopped.returncode == 130

@@ -19,7 +19,7 @@ from imagination.training.state import TrainState
 
 
 class GradientRunner(Runner):
-    """Trains a pack with `Trainer`.
+    """Trains a pack with `Trainer`, which records `train_accuracy` and `steps` beside the metrics of an evaluation.
 
     Args:
         experiment: makes the first stage of these configs on a device: `experiment(configs, device)`. If the

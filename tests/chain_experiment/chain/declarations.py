@@ -60,6 +60,10 @@ JOIN = Declaration(
 FIT = Declaration(
     name="chain_fit",
     config=FitConfig,
-    metrics={"learned": "the sum of the learned numbers", "train_accuracy": "1 once the numbers are learned"},
+    metrics={
+        "learned": "the sum of the learned numbers",
+        "train_accuracy": "1 once the numbers are learned",
+        "steps": "training steps when the run ended",
+    },
     runner="chain.packed:RUNNER",
 )
