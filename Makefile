@@ -10,10 +10,10 @@ quickstart: $(VENV)/.installed  ## install, train the small sweep, print its tab
 	$(BIN)/imagine-sweep launch sweeps/quick.yaml
 	$(BIN)/imagine-results table --group gol,model_t
 
-test: $(VENV)/.installed-test lint  ## lint, and every test that this machine can run but the long fault tests
+test: $(VENV)/.installed-test lint  ## lint, and every test that this machine can run but the long ones
 	$(BIN)/python -m pytest -n 2 -m "not fault" --durations=15
 
-test-faults: $(VENV)/.installed-test  ## whole sweeps on a real Slurm that breaks underneath them
+test-faults: $(VENV)/.installed-test  ## the long tests: whole sweeps on a real Slurm that breaks underneath them, load, kernels for GPUs
 	$(BIN)/python -m pytest -n 2 -m fault --durations=15
 
 check: $(VENV)/.installed-test lint  ## lint and the fast tests

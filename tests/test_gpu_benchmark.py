@@ -25,6 +25,7 @@ def test_without_a_gpu_it_says_so_in_one_line():
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_every_part_runs_at_tiny_sizes(tmp_path):
     pytest.importorskip("triton", reason="Triton is not installed")
     out = tmp_path / "results.json"

@@ -11,6 +11,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_every_kernel_is_built_for_an_a100_and_an_h100(tmp_path):
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
