@@ -23,6 +23,7 @@ from results_db.contract import Attempt, NewSweep, RunRecord, StoreError
 from results_db.files import Files
 from results_db.spool.ingest import ingest
 from results_db.spool.records import Spool, Spooled
+from results_db.store import readers
 from results_db.store.share import share
 from results_db.store.sql import SqlStore, open_store, open_to_read
 from sweeps.cli.root import cli as sweep
@@ -350,3 +351,9 @@ def test_the_journal_is_a_log(tmp_path: Path) -> None:
     open_store(str(tmp_path / "x.db"), create=True).close()
     with sqlite3.connect(tmp_path / "x.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_store_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="a.db cannot be read: Is a directory"):
+        (tmp_path / "a.db").mkdir()
+        readers.has_log(tmp_path / "a.db")

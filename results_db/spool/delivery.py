@@ -59,7 +59,7 @@ def delivery(db: str | None, *, scheduled: bool = False) -> "Delivery":
     address = locate(db)
     file = address.file
     writes = not (scheduled and file is not None and on_network(file))
-    asks = writes or file is None or not file.exists() or not has_log(file)
+    asks = writes or file is None or not _has_log(file)
     if not asks:
         log.warning(
             "%s is written on another machine and cannot be asked from here; continuing without",
@@ -72,6 +72,13 @@ def delivery(db: str | None, *, scheduled: bool = False) -> "Delivery":
         return open_store(db, create=False, read_only=not writes)
 
     return Delivery(address.folder, connect, writes=writes, asks=asks)
+
+
+def _has_log(file: Path) -> bool:
+    try:
+        return has_log(file)
+    except StoreError:  # it is away; it is asked later
+        return False
 
 
 @dataclass

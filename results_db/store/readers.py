@@ -35,9 +35,15 @@ def has_log(file: Path) -> bool:
     """Whether the file is written by way of a write-ahead log.
 
     Call this before connecting: when a process closes a file, it loses all its locks on it.
+
+    Raises:
+        StoreError: the file cannot be read.
     """
-    with file.open("rb") as opened:
-        return opened.read(20)[_FORMATS] == b"\2\2"
+    try:
+        with file.open("rb") as opened:
+            return opened.read(20)[_FORMATS] == b"\2\2"
+    except OSError as error:
+        raise StoreError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def connect(file: Path, *, has_log: bool) -> sqlite3.Connection:
