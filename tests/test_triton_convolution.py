@@ -8,6 +8,8 @@ from triton_helpers import DEVICE
 
 from imagination.training.pixels import Pixels
 
+pytestmark = pytest.mark.slow  # interpreted kernels
+
 
 def plain(x, weights, biases, *, slopes, residual, stride):
     """One run's stack by PyTorch: x `[B, C, H, W]`."""
