@@ -1,14 +1,16 @@
-"""A checkpoint on disk: a run's training state and its traces so far, sealed against damage and mix-ups.
+"""A checkpoint on disk: a run's training state, traces and artifacts so far, sealed against damage and mix-ups.
 
 The file is a safetensors file. Its metadata name the run (whose id is the hash of its config) and the attempt that
-wrote it, and hold the traces. Their seal is the SHA-256 of all of this and of every tensor, the step among them.
+wrote it. They hold the traces, and the digests of the artifacts, which are files of their own. The seal is the SHA-256
+of all of this and of every tensor, the step among them.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,38 +20,56 @@ from safetensors.numpy import load, save
 from imagination.recorder import Arrays
 from results_db.contract import Attempt, Traces
 from results_db.files import file_name, write_atomically
+from results_db.spool import plain
 
 
 class DamagedError(Exception):
     """A checkpoint from which its run cannot continue. The message is the reason."""
 
 
-def write(path: Path, state: Arrays, *, traces: Traces, attempt: Attempt) -> None:
-    """Replaces the checkpoint of an attempt's run.
+@dataclass(frozen=True)
+class Saved:
+    """What a run had when it was saved.
+
+    Attributes:
+        state: the training state.
+        traces: as in `RunRecord`.
+        artifacts: the SHA-256 of each artifact, by name.
+    """
+
+    state: Arrays
+    traces: Traces
+    artifacts: Mapping[str, str]
+
+
+def write(path: Path, saved: Saved, *, attempt: Attempt) -> None:
+    """Replaces the checkpoint of an attempt.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; the old checkpoint remains.
     """
-    state = in_order(state)
+    state = in_order(saved.state)
     about = {
         "run": attempt.run_id,
         "attempt": file_name(attempt, ""),
-        "traces": json.dumps(traces),
+        "traces": json.dumps(saved.traces),
+        "artifacts": json.dumps(saved.artifacts),
     }
     write_atomically(path, save(state, metadata={**about, "seal": _seal(state, about)}))
 
 
-def read(file: BinaryIO, *, run_id: str) -> tuple[Arrays, Traces]:
-    """The training state and the traces of a checkpoint; `Files.open` opens it.
+def read(data: bytes, *, run_id: str) -> Saved:
+    """What a checkpoint with this content saved.
 
     Raises:
-        DamagedError: it cannot be read, is damaged, of another run, or without a seal.
+        DamagedError: it is damaged, of another run, or without a seal.
     """
     try:
-        data = file.read()
         state = load(data)
         about = _metadata(data)
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        traces = plain.read(Traces, json.loads(about.get("traces", "{}")))
+        artifacts = plain.read(Mapping[str, str], json.loads(about.get("artifacts", "{}")))
+    except (SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise DamagedError(str(error)) from error
     if "seal" not in about:
         raise DamagedError("it has no seal, as if a version before 0.3 wrote it")
@@ -57,7 +77,7 @@ def read(file: BinaryIO, *, run_id: str) -> tuple[Arrays, Traces]:
         raise DamagedError("its seal does not fit its contents")
     if about["run"] != run_id:
         raise DamagedError(f"it belongs to run {about['run']}")
-    return state, json.loads(about["traces"])
+    return Saved(state, traces, artifacts)
 
 
 def in_order(arrays: Arrays) -> dict[str, NDArray[Any]]:

@@ -78,8 +78,8 @@ def _find(key: str, value: str, *, fits: Sequence[str], store: Store) -> Needed:
     except UntrustedError as error:
         raise UnmetError(f"its need {key}, run {short(value)}, left {weights}: {error}") from None
     for name, artifact in found.artifacts.items():
-        path = files.artifacts(found.attempt) / name
-        if digest(path) != artifact.sha256:
+        path = files.artifact(found.attempt, name, artifact.sha256)
+        if not files.holds(path, artifact.sha256):
             raise UnmetError(f"its need {key}, run {short(value)}, left {path}, which is missing or damaged")
         left[name.removesuffix(".safetensors")] = path
     return Needed(built, found.metrics, left)

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ RETRY_AFTER_S = (0.5, 1, 2, 5, 10, 20, 20)
 """How long a record waits, again and again, for a disk that is full."""
 
 _REPORT_EVERY_S = 0.5
-_ARTIFACT = re.compile(r"\w[\w.-]{0,79}", re.ASCII)
 _OUTCOME = re.compile(r"[a-z][a-z_]{0,15}")
 _SUPERSEDED = "a newer attempt of this run exists"
 
@@ -94,44 +94,61 @@ class RunRecorder(Recorder):
             if path in self._unfit:
                 continue
             try:
-                with self._files.open(path) as file:
-                    self.checkpointed, traces = checkpoint.read(file, run_id=self.attempt.run_id)
+                _patiently(partial(self._restore, path))
             except FileNotFoundError:
                 continue  # a newer attempt deleted it
-            except (OSError, checkpoint.DamagedError) as error:
+            except (UntrustedError, checkpoint.DamagedError, ValueError) as error:
                 self._set_aside(path, error)
+            except OSError as error:  # it may be whole
+                log.warning("run %s waits: %s", short(self.attempt.run_id), error)
+                self._end(State.PREEMPTED)
+                return
             else:
-                copied = {name: (list(steps), list(values)) for name, (steps, values) in traces.items()}
-                self._traces.update(copied)
-                self._restored = path
-                self._take_artifacts(path)
                 return
 
-    def _take_artifacts(self, restored: Path) -> None:
-        """Takes over the artifacts that the attempt of this checkpoint had left so far."""
-        before = attempt_of(restored)
-        if before is None:
-            return
-        for path in self._files.artifacts(before).glob("*"):
-            if path.suffix != ".tmp":
-                try:
-                    with self._files.open(path) as file:
-                        data = file.read()
-                except FileNotFoundError:
-                    continue  # a newer attempt has ended
-                except UntrustedError as error:
-                    log.warning("run %s: %s: %s", short(self.attempt.run_id), path, error)
-                else:
-                    self._keep(path.name, data)
+    def _restore(self, path: Path) -> None:
+        """Restores this checkpoint, and takes over the artifacts that its attempt had left so far.
+
+        Raises:
+            UntrustedError, checkpoint.DamagedError, ValueError: the checkpoint does not count.
+            OSError: the disk is away, or full.
+        """
+        saved = checkpoint.read(self._files.read(path), run_id=self.attempt.run_id)
+        artifacts: dict[str, Artifact] = {}
+        before = attempt_of(path)
+        for name, sha256 in saved.artifacts.items():
+            if before is None:
+                raise checkpoint.DamagedError("its name has no attempt")
+            try:
+                data = self._files.read(self._files.artifact(before, name, sha256))
+            except FileNotFoundError:
+                raise checkpoint.DamagedError(f"its artifact {name} is missing") from None
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise checkpoint.DamagedError(f"its artifact {name} is damaged")
+            artifacts[name] = Artifact(len(data), sha256)
+            write_atomically(self._files.artifact(self.attempt, name, sha256), data)
+        self._artifacts.update(artifacts)
+        self._traces.update(saved.traces)
+        self.checkpointed, self._restored = saved.state, path
 
     def _keep(self, name: str, data: bytes) -> None:
-        path = self._files.artifacts(self.attempt) / name
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self._files.artifact(self.attempt, name, sha256)
         try:
             _patiently(lambda: write_atomically(path, data))
         except OSError:  # a full disk is no fault of the run
             self._end(State.PREEMPTED)
             raise
-        self._artifacts[name] = Artifact(len(data), hashlib.sha256(data).hexdigest())
+        self._artifacts[name] = Artifact(len(data), sha256)
+
+    def _remove_older_artifacts(self) -> None:
+        """Deletes artifacts whose names the run has given to later ones, when no checkpoint names them any more."""
+        kept = {self._files.artifact(self.attempt, *named) for named in self._digests().items()}
+        for path in set(self._files.artifacts(self.attempt)) - kept:
+            path.unlink(missing_ok=True)
+
+    def _digests(self) -> dict[str, str]:
+        return {name: artifact.sha256 for name, artifact in self._artifacts.items()}
 
     def _forget(self) -> None:
         self._metrics: dict[str, float | None] = {}
@@ -180,10 +197,6 @@ class RunRecorder(Recorder):
 
     @override
     def artifact(self, name: str, content: Arrays | bytes) -> None:
-        if not _ARTIFACT.fullmatch(name) or name.endswith(".tmp"):
-            raise ValueError(
-                f"artifact '{name}' is not of 1 to 80 letters, digits and _.-, beginning with none of .-"
-            )
         file = name if isinstance(content, bytes) else f"{name}.safetensors"
         data = content if isinstance(content, bytes) else save(checkpoint.in_order(content))
         self._keep(file, data)
@@ -194,8 +207,10 @@ class RunRecorder(Recorder):
             return
         try:
             path = self._files.checkpoint(self.attempt)
-            checkpoint.write(path, state, traces=self._traces, attempt=self.attempt)
+            saved = checkpoint.Saved(state, self._traces, self._digests())
+            checkpoint.write(path, saved, attempt=self.attempt)
             self._files.remove_older_checkpoints(self.attempt)
+            self._remove_older_artifacts()
         except OSError as error:  # a full disk must not end the training; the previous checkpoint remains
             log.warning("run %s: checkpoint not written: %s", short(self.attempt.run_id), error)
         else:
@@ -236,6 +251,7 @@ class RunRecorder(Recorder):
             if weights:
                 write_atomically(self._files.weights(self.attempt), save(checkpoint.in_order(weights)))
             self._delivery.end(self.attempt, record)
+            self._remove_older_artifacts()
 
         try:
             _patiently(commit)
@@ -308,14 +324,17 @@ def _number(value: object) -> float | None:
 
 
 def _patiently(write: Callable[[], None]) -> None:
-    """Calls `write`, again for about a minute if the disk is full.
+    """Calls `write`, again for about a minute if the disk is full or away.
 
     Raises:
-        OSError: the disk is still full.
+        OSError: it still is.
+        FileNotFoundError, PermissionError: at once.
     """
     for delay_s in RETRY_AFTER_S:
         try:
             return write()
+        except (FileNotFoundError, PermissionError):
+            raise
         except OSError as error:
             log.warning("%s; trying again in %s s", error, delay_s)
             time.sleep(delay_s)

@@ -151,6 +151,8 @@ def run_pack(
             log_file=provenance.log,
         )
         recorders.append(recorder)
+        if recorder.ended_as is not None:
+            continue  # its checkpoint cannot be read now
         recorder.started()
         if wrong is None:
             members.append(_Member(config, recorder))
@@ -236,6 +238,8 @@ def _run(members: Sequence[_Member], options: _Options) -> bool:
     """See `Runner.train`. A run whose checkpoint does not fit starts from the one before, or from its beginning."""
     while True:
         left = [member for member in members if member.recorder.ended_as is None]
+        if not left:
+            return True
         runs = [Run(m.config, m.recorder, m.recorder.checkpointed, m.needs) for m in left]
         trains = runner(members[0].config.experiment)
         try:

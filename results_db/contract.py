@@ -339,7 +339,7 @@ class RunRecord:
         metrics: name to value; null where the metric does not exist for this run.
         traces: name to (steps, values), equally long.
         samples: name to a few arrays for figures, as a compressed .npz file (see `imagination.recorder`).
-        artifacts: the files that it left, by name; see `Files.artifacts`.
+        artifacts: the files that it left, by name; see `Files.artifact`.
     """
 
     run_id: str
@@ -566,7 +566,7 @@ class Store(Protocol):
         """The samples of a run, by name; see `RunRecord`."""
 
     def artifacts(self, run_id: str) -> dict[str, Artifact]:
-        """The files that a COMPLETED run left, by name; see `Files.artifacts`."""
+        """The files that a COMPLETED run left, by name; see `Files.artifact`."""
 
     def needs(self, run_id: str) -> dict[str, str]:
         """The ids of the runs that a run builds on, by config key."""

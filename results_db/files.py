@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable
@@ -22,8 +21,11 @@ log = logging.getLogger(__name__)
 _TAIL_BYTES = 8192
 
 _NAME = re.compile(
-    r"(?P<run_id>[0-9a-f]+)\.(?P<number>[0-9]+)\.(?P<restart>[0-9]+)(\.(?P<nonce>[0-9a-f]+))?\.[a-z]+"
+    r"(?P<run_id>[0-9a-f]+)\.(?P<number>[0-9]+)\.(?P<restart>[0-9]+)(\.(?P<nonce>[0-9a-f]+))?(\.[a-z]+|-.+)"
 )
+
+_ARTIFACT = re.compile(r"\w[\w.-]{0,79}(?<!\.tmp)", re.ASCII)
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 _ABANDONED_AFTER_S = 3600
 """No writer needs this long for a file, so the writer of an older unfinished file is dead."""
@@ -177,6 +179,31 @@ class Files:
         owner = self.folder.stat().st_uid
         return open_believed(path, owner=owner, group=self._group(owner))
 
+    def read(self, path: Path) -> bytes:
+        """The content of a file in the folder, if it is believed.
+
+        Raises:
+            UntrustedError: it is not.
+            OSError: it cannot be read.
+        """
+        with self.open(path) as file:
+            return file.read()
+
+    def has(self, path: Path) -> bool:
+        """Whether this is a file of the folder that can be read and is believed."""
+        try:
+            self.open(path).close()
+        except OSError:
+            return False
+        return True
+
+    def holds(self, path: Path, sha256: str) -> bool:
+        """Whether a file of the folder has the content with this digest, and is believed."""
+        try:
+            return hashlib.sha256(self.read(path)).hexdigest() == sha256
+        except OSError:
+            return False
+
     def _group(self, owner: int) -> int | None:
         """The number of the group that shares the store; None if no group does."""
         try:
@@ -234,9 +261,27 @@ class Files:
         name = file_name(attempt, "")
         return self.folder / "weights" / f"{name if attempt.nonce else name.removesuffix('.0')}.safetensors"
 
-    def artifacts(self, attempt: Attempt) -> Path:
-        """The folder of the files that this attempt left; they bear the names of its artifacts."""
-        return self.folder / "artifacts" / file_name(attempt, "")
+    def artifact(self, attempt: Attempt, name: str, sha256: str) -> Path:
+        """The file of the artifact that this attempt left with this name and content.
+
+        The name contains the content's digest, so that a later artifact of the same name does not replace the one that
+        a checkpoint names.
+
+        Raises:
+            ValueError: no artifact may have this name, or it is no digest.
+        """
+        if not _SHA256.fullmatch(sha256):
+            raise ValueError(f"{sha256!r} is no SHA-256")
+        if not _ARTIFACT.fullmatch(name):
+            raise ValueError(
+                f"artifact '{name}' is not of 1 to 80 letters, digits and _.-, beginning with none of .-"
+            )
+        return self.folder / "artifacts" / file_name(attempt, f"-{sha256[:8]}-{name}")
+
+    def artifacts(self, attempt: Attempt, folder: str = "artifacts") -> list[Path]:
+        """The files of the artifacts that this attempt left, in this folder of the store."""
+        found = (self.folder / folder).glob(file_name(attempt, "-*"))
+        return [path for path in found if path.suffix != ".tmp"]
 
     def asset(self, sha256: str) -> Path:
         """A file that runs build on, named by the digest of its content."""
@@ -270,7 +315,7 @@ class Files:
 
         Those of the attempt `but` stay.
         """
-        kept = () if but is None else (self.weights(but), self.artifacts(but))
+        kept = () if but is None else (self.weights(but), *self.artifacts(but))
         for path in self._results(run_id):
             if path in kept:
                 continue
@@ -282,8 +327,8 @@ class Files:
 
     def remove_abandoned(self) -> None:
         """Delete unfinished files of writers that were killed."""
-        for folder in (self.spool, self.folder / "checkpoints", self.folder / "weights"):
-            for path in folder.glob("*.tmp"):
+        for kind in ("spool", "checkpoints", "weights", "artifacts"):
+            for path in (self.folder / kind).glob("*.tmp"):
                 with suppress(OSError):  # its writer finished it just now, or another user owns it
                     if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
                         path.unlink()
@@ -301,23 +346,16 @@ class Files:
 
     def remove_superseded(self, stored: Attempt) -> None:
         """Delete what the stored result of this attempt supersedes: checkpoints, and other attempts' weights."""
-        kept = self.weights(stored), self.artifacts(stored)
+        kept = self.weights(stored), *self.artifacts(stored)
         others = (path for path in self._results(stored.run_id) if path not in kept)
         for path in (*self.checkpoints(stored.run_id), *others):
-            _delete(path)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("cannot delete %s: %s", path, error)
 
     def _results(self, run_id: str) -> list[Path]:
-        """The weights files and artifact folders of all attempts of a run."""
+        """The files of weights and artifacts of all attempts of a run."""
         return [
             path for kind in ("weights", "artifacts") for path in (self.folder / kind).glob(f"{run_id}.*")
         ]
-
-
-def _delete(path: Path) -> None:
-    """Delete a file or a folder, if it is there."""
-    try:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    except FileNotFoundError:
-        pass  # another process deletes it
-    except OSError as error:
-        log.warning("cannot delete %s: %s", path, error)

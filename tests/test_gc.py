@@ -51,11 +51,13 @@ def leave_everything(store: SqlStore, attempt: Attempt) -> None:
     """What an attempt may leave: weights, a checkpoint, a heartbeat, a log and a dispatch."""
     own = Files(store.folder)
     write(own.weights(attempt))
-    write(own.artifacts(attempt) / "a.txt")
+    write(own.artifact(attempt, "a.txt", DIGEST))
     write(own.checkpoint(attempt))
     write(own.logs / f"{attempt.run_id[:2]}-{attempt.number}.log")
     HeartbeatFiles(store.folder).write(Heartbeat(attempt, WHO, 5, {}))
 
+
+DIGEST = "ab" * 32
 
 ACTS = ("start", "job", "lose", "fail", "finish", "discard", "spool", "strange", "damage")
 
@@ -104,7 +106,9 @@ def standings(store: SqlStore) -> list[Any]:
         for one in stored:
             attempt = Attempt(run_id, one["number"], one["restart"], one["nonce"])
             own = Files(store.folder)
-            found.append((run_id, own.weights(attempt).exists(), (own.artifacts(attempt) / "a.txt").exists()))
+            found.append(
+                (run_id, own.weights(attempt).exists(), own.artifact(attempt, "a.txt", DIGEST).exists())
+            )
         found.append((run_id, store.states([run_id]), store.run(run_id)["metrics"]))
     return found
 
@@ -160,13 +164,13 @@ def needed(store: SqlStore, before: set[str], newest: dict[str, Attempt]) -> set
         if state is not State.COMPLETED:  # its next attempt continues
             checkpoints = [re.fullmatch(f"checkpoints/({run_id}.*)\\.safetensors", name) for name in before]
             for one in filter(None, checkpoints):
-                found |= {one[0], f"artifacts/{one[1]}/a.txt"} & before
+                found |= {one[0], f"artifacts/{one[1]}-{DIGEST[:8]}-a.txt"} & before
         if job and (state in ACTIVE or state is State.LOST):
             found |= {name for name in before if name.startswith(f"jobs/{job}")}
         found.add(f"logs/{job}/1_0_log.err" if job else last["log"])
         if state in ACTIVE:
             found.add(f"weights/{file_name(attempt, '.safetensors')}")
-            found.add(f"artifacts/{file_name(attempt, '')}/a.txt")
+            found.add(f"artifacts/{file_name(attempt, '')}-{DIGEST[:8]}-a.txt")
             found.add(f"spool/alive/{file_name(attempt, '.json')}")
     return found
 
@@ -218,9 +222,8 @@ def test_the_command(capsys: Capsys, in_tmp_path: None) -> None:
         str(Files(store.folder).weights(lost))
     ]
     assert output(capsys, "gc", "--db", "a.db", "-y").splitlines()[-1] == "deleted 8 files, 2.0 MB"
-    kept = f"weights/{file_name(attempt, '.safetensors')}", f"artifacts/{file_name(attempt, '')}/a.txt"
-    assert files(store) == {*kept}
-    assert len(list((store.folder / "artifacts").iterdir())) == 1  # the empty folder is gone, too
+    kept = Files(store.folder).weights(attempt), Files(store.folder).artifact(attempt, "a.txt", DIGEST)
+    assert files(store) == {f"{path.parent.name}/{path.name}" for path in kept}
     assert output(capsys, "gc", "--db", "a.db") == "nothing to delete\n"
 
 

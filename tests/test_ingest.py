@@ -1,21 +1,25 @@
 """The spool's records and heartbeats come into the store: once, in order, and in spite of damaged files."""
 
+import hashlib
 import json
 import os
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store_helpers import OTHER, RUN, THIRD, WHO, at_once, claimed, files, staged, states
 from sweep_helpers import RESULTS, run
 
-from results_db.contract import Attempt, Ending, RunRecord, State, StoreError
+from results_db.contract import Artifact, Attempt, Ending, PlannedRun, RunRecord, State, StoreError
 from results_db.files import Files, file_name
 from results_db.spool.heartbeats import Heartbeat, HeartbeatFiles
 from results_db.spool.ingest import ingest
-from results_db.spool.records import Spool, Spooled
+from results_db.spool.records import Spool, Spooled, encode
 from results_db.store.sql import SqlStore, open_store
 
 
@@ -312,3 +316,54 @@ def test_the_command_without_a_store(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "none.db does not exist; " in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+DEEP = "[" * 99_999 + "]" * 99_999
+ODD = (None, True, -1, 2**63, 1e30, 10**400, [], {}, {"a": {}}, "", "\0", "\ud800", "../../x", "DEEP")
+
+
+def oddly(plain: Any) -> Iterator[Any]:
+    """This JSON with each of its values in turn replaced by each odd one."""
+    for key in plain if isinstance(plain, dict) else range(len(plain)):
+        value = plain[key]
+        for other in (*ODD, *(oddly(value) if isinstance(value, dict | list) else ())):
+            changed = copy(plain)
+            changed[key] = other
+            yield changed
+
+
+def test_a_record_or_heartbeat_with_any_odd_value_costs_only_itself(store: SqlStore, spool: Spool) -> None:
+    """A member of a group, or a bug, may write anything, with a checksum that fits."""
+    of = Attempt("0" * 64, 1, nonce="NONCE")
+    done = result(of)
+    assert isinstance(done.ending, RunRecord)
+    left = replace(done.ending, metrics={"steps": 40.0}, artifacts={"a.txt": Artifact(3, "ab" * 32)})
+    failed = replace(done, ending=Ending(State.FAILED, "boom", 9, "last line"))
+    records = [json.loads(encode(one).splitlines()[1]) for one in (replace(done, ending=left), failed)]
+    written = [odd for record in records for odd in oddly(record)]
+    beats = list(oddly(asdict(Heartbeat(of, WHO, 5, {"loss": 0.5}))))
+
+    runs = [PlannedRun(f"{number:064x}", {"seed": number}) for number in range(len(written) + len(beats))]
+    store.stage(runs)
+    ids = [one.run_id for one in runs]
+    for number, attempt in enumerate(store.claim(ids, job_name="j", launcher="slurm")):
+        text = json.dumps((written + beats)[number]).replace(of.run_id, attempt.run_id)
+        body = text.replace("NONCE", attempt.nonce).replace('"DEEP"', DEEP)
+        head = {
+            "format": "imagine-spool",
+            "version": 2,
+            "sha256": hashlib.sha256(body.encode()).hexdigest(),
+        }
+        is_record = number < len(written)
+        path = spool.path(attempt) if is_record else HeartbeatFiles(store.folder).path(attempt)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{json.dumps(head)}\n{body}\n" if is_record else body)
+    good = claimed(store)
+    spool.write(result(good))
+
+    found = ingest(store)
+    assert good in found.stored
+    told = (found.stored, found.refused, found.damaged, found.left)
+    assert sum(map(len, told)) == len(written) + 1
+    assert len(found.damaged) > len(written) / 2
+    assert ingest(store).stored == []

@@ -110,20 +110,21 @@ def test_everything_of_a_run_joins(store: SqlStore, other: SqlStore) -> None:
 def test_artifacts_needs_and_what_is_known_of_the_experiment_join(store: SqlStore, other: SqlStore) -> None:
     other.stage([PlannedRun(RUN, {"experiment": "life_state", "seed": 1}, {"base": OTHER})])
     attempt = start(other, RUN, WHO)
-    write(Files(other.folder).artifacts(attempt) / "inner" / "a.txt", "found")
     artifact = Artifact(5, "ab" * 32)
-    other.finish(attempt, replace(record(), artifacts={"inner/a.txt": artifact}))
+    write(Files(other.folder).artifact(attempt, "a.txt", artifact.sha256), "found")
+    write(Files(other.folder).artifact(attempt, "b.txt", artifact.sha256).with_suffix(".tmp"), "half")
+    other.finish(attempt, replace(record(), artifacts={"a.txt": artifact}))
     merge(store, other)
-    assert (store.artifacts(RUN), store.needs(RUN)) == ({"inner/a.txt": artifact}, {"base": OTHER})
+    assert (store.artifacts(RUN), store.needs(RUN)) == ({"a.txt": artifact}, {"base": OTHER})
     assert store.experiments() == other.experiments()
     assert "life_state" in store.experiments()
-    brought = Files(store.folder).artifacts(attempt)
-    assert (brought / "inner" / "a.txt").read_text() == "found"
+    (brought,) = Files(store.folder).artifacts(attempt)
+    assert brought.read_text() == "found"
     stored(other, THIRD)
     other.discard([RUN], why="wrong data")
     with open_store(str(other.folder.parent / "third.db"), create=True) as third:
         merge(third, other)
-        assert (Files(third.folder).discarded / brought.name / "inner" / "a.txt").read_text() == "found"
+        assert (Files(third.folder).discarded / brought.name).read_text() == "found"
 
 
 def test_files_that_a_run_builds_on_join(store: SqlStore, other: SqlStore) -> None:

@@ -81,10 +81,10 @@ def test_a_chain_is_planned_trained_in_order_and_shown_both_ways(folder) -> None
         assert sorted(store.needed_by(source)) == sorted(steps)
         ended = {run_id: store.attempts(run_id)[-1] for run_id in (source, *steps, join)}
         assert ended[source]["ended_at"] <= min(ended[step]["started_at"] for step in steps)
-        # What a run leaves lies in its attempt's folder, and is listed with its size and digest.
+        # What a run leaves lies beside the store, and is listed with its size and digest.
         number, restart, nonce = (ended[source][name] for name in ("number", "restart", "nonce"))
         left = Files(store.folder).artifacts(Attempt(source, number, restart, nonce))
-        found = {path.name: path.read_bytes() for path in left.iterdir()}
+        found = {path.name.split("-", 2)[2]: path.read_bytes() for path in left}
         assert {name: (one.size, one.sha256) for name, one in store.artifacts(source).items()} == {
             name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in found.items()
         }
@@ -559,7 +559,7 @@ def statements(act):
 
 def test_a_need_whose_files_changed_is_not_built_on(folder) -> None:
     assert launch(folder, "--where", "experiment = chain_source").code == 0
-    (left,) = (folder / "a.files" / "artifacts").glob("*/numbers.safetensors")
+    (left,) = (folder / "a.files" / "artifacts").glob("*-numbers.safetensors")
     left.write_bytes(left.read_bytes()[:-1] + b"x")
     assert launch(folder).code == 1
     with closing(opened(folder)) as store:
@@ -598,7 +598,7 @@ def test_a_pack_of_the_trainer_builds_on_a_need_and_is_evaluated_with_it(folder)
                 {"learned": run["metrics"]["learned"]}
             )
         # Without the need there is nothing to evaluate with.
-        (numbers,) = (folder / "a.files" / "artifacts").glob("*/numbers.safetensors")
+        (numbers,) = (folder / "a.files" / "artifacts").glob("*-numbers.safetensors")
         numbers.write_bytes(b"")
     refused = subprocess.run(
         (sys.executable, "-m", "jobs.evaluate", "--db", "a.db", "--where", "experiment = chain_fit"),

@@ -81,7 +81,8 @@ def accuracy_of(store, run_id: str, bits: int) -> float:
     """The share of right parities, from the artifact, without the package's code."""
     (done,) = store.attempts(run_id)
     attempt = Attempt(run_id, *(done[name] for name in ("number", "restart", "nonce")))
-    weights = load_file(Files(store.folder).artifacts(attempt) / "network.safetensors")
+    (network,) = Files(store.folder).artifacts(attempt)
+    weights = load_file(network)
     inputs = torch.tensor([[float(number >> bit & 1) for bit in range(bits)] for number in range(2**bits)])
     hidden = torch.tanh(inputs @ weights["0.weight"].T + weights["0.bias"])
     said = (hidden @ weights["2.weight"].T + weights["2.bias"])[:, 0] > 0

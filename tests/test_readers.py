@@ -298,7 +298,6 @@ def test_all_of_the_folder_is_shared_but_what_jobs_execute_and_log(folder: Path)
             "logs": 0o3775,
             "logs/j": 0o755,
             "artifacts": 0o2775,
-            "artifacts/run.1.0": 0o2775,
             "assets": 0o2775,
             "calibrations": 0o2775,
         }

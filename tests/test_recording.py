@@ -1,5 +1,6 @@
 """The recorder over a real store: checkpoints, the record, refusals."""
 
+import errno
 import hashlib
 import logging
 import os
@@ -135,7 +136,7 @@ def rewritten(path: Path, *, state: Mapping[str, Any] | None = None, **metadata:
 
 
 def of_another_run(path: Path) -> None:
-    checkpoint.write(path, STATE, traces={}, attempt=Attempt("f" * 64, 1))
+    checkpoint.write(path, checkpoint.Saved(STATE, {}, {}), attempt=Attempt("f" * 64, 1))
 
 
 @pytest.mark.parametrize(
@@ -177,17 +178,15 @@ def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(store, record, cap
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
-def test_a_checkpoint_and_an_artifact_of_another_user_are_not_believed(store, record, caplog) -> None:
+def test_a_checkpoint_of_another_user_is_not_believed(store, record, caplog) -> None:
     """Of two checkpoints the forged one has the larger number, and a seal that fits."""
     first = record()
-    first.artifact("mine.txt", b"mine")
-    first.artifact("theirs.txt", b"theirs")
     first.checkpoint(STATE)
     first.interrupt()
     own = Files(store.folder)
-    os.chown(own.artifacts(first.attempt) / "theirs.txt", NOBODY, NOBODY)
     forged = own.checkpoint(replace(first.attempt, number=99))
-    checkpoint.write(forged, {**STATE, "step": np.array(9)}, traces={}, attempt=first.attempt)
+    later = checkpoint.Saved({**STATE, "step": np.array(9)}, {}, {})
+    checkpoint.write(forged, later, attempt=first.attempt)
     os.chown(forged, NOBODY, NOBODY)
     with caplog.at_level(logging.WARNING):
         second = record()
@@ -196,8 +195,68 @@ def test_a_checkpoint_and_an_artifact_of_another_user_are_not_believed(store, re
         f"does not continue from its checkpoint {forged}.damaged: it is not believed: user {NOBODY}"
         in caplog.text
     )
-    assert "theirs.txt: it is not believed" in caplog.text
-    assert [path.name for path in own.artifacts(second.attempt).iterdir()] == ["mine.txt"]
+
+
+def test_a_run_goes_on_with_the_artifacts_that_it_had_at_its_checkpoint(store, record) -> None:
+    """One has a later version by then, and one came later."""
+    first = record()
+    first.artifact("note.txt", b"first")
+    first.artifact("note.txt", b"second")
+    first.checkpoint(STATE)
+    assert [path.read_bytes() for path in Files(store.folder).artifacts(first.attempt)] == [b"second"]
+    first.artifact("note.txt", b"third")
+    first.artifact("late.txt", b"late")
+    first.interrupt()
+    second = record()
+    second.finish("reached", seconds=1, weights=WEIGHTS)
+    assert store.artifacts(RUN.run_id) == {"note.txt": Artifact(6, hashlib.sha256(b"second").hexdigest())}
+    (left,) = (store.folder / "artifacts").iterdir()
+    assert (left, left.read_bytes()) == (Files(store.folder).artifacts(second.attempt)[0], b"second")
+
+
+def linked(path: Path) -> None:
+    """As a member of a group could do, to have the target copied; the content even fits."""
+    private = path.parent.parent / "private"
+    path.rename(private)
+    path.symlink_to(private)
+
+
+@pytest.mark.parametrize("damage", [one_bit_flipped, Path.unlink, linked], ids=["one bit", "missing", "link"])
+def test_a_checkpoint_without_its_artifacts_costs_its_steps_and_not_the_run(store, record, damage) -> None:
+    first = record()
+    first.artifact("note.txt", b"note")
+    first.checkpoint(STATE)
+    first.interrupt()
+    (path,) = Files(store.folder).artifacts(first.attempt)
+    damage(path)
+    second = record()
+    assert (second.checkpointed, Files(store.folder).artifacts(second.attempt)) == (None, [])
+    assert Files(store.folder).checkpoint(first.attempt).with_suffix(".safetensors.damaged").exists()
+    second.finish("reached", seconds=1, weights=WEIGHTS)
+    assert (store.artifacts(RUN.run_id), state(store)) == ({}, State.COMPLETED)
+
+
+@pytest.mark.parametrize(("errors", "restored"), [(1, True), (9, False)], ids=["for a moment", "for long"])
+def test_a_checkpoint_on_a_disk_that_is_away_is_kept(store, record, monkeypatch, errors, restored) -> None:
+    monkeypatch.setattr("jobs.recording.RETRY_AFTER_S", (0.01, 0.01))
+    first = record()
+    first.checkpoint(STATE)
+    first.interrupt()
+    read, away = Files.read, [OSError(errno.EIO, "Input/output error")] * errors
+
+    def reads(self, path):
+        if away:
+            raise away.pop()
+        return read(self, path)
+
+    monkeypatch.setattr(Files, "read", reads)
+    second = record()
+    assert Files(store.folder).checkpoint(first.attempt).exists()
+    assert (second.checkpointed is not None, state(store) is State.RUNNING) == (restored, restored)
+    if not restored:
+        assert state(store) is State.PREEMPTED
+        away.clear()
+        assert record().checkpointed is not None
 
 
 def test_finish_keeps_weights_and_record_and_removes_the_checkpoint(store, record, events) -> None:
@@ -236,8 +295,8 @@ BACKWARDS = {
 def test_arrays_in_any_order_are_kept_as_they_are(store, record) -> None:
     """safetensors writes the memory of an array as it lies, which is not always in the order of C."""
     recorder = record()
-    recorder.checkpoint({**BACKWARDS, "step": 3})
     recorder.artifact("found", BACKWARDS)
+    recorder.checkpoint({**BACKWARDS, "step": 3})
     again = record(replace(recorder.attempt, restart=1))
     assert again.checkpointed is not None
     assert again.checkpointed.pop("step") == 3
@@ -245,7 +304,7 @@ def test_arrays_in_any_order_are_kept_as_they_are(store, record) -> None:
     files = Files(store.folder)
     for kept in (
         again.checkpointed,
-        load_file(files.artifacts(again.attempt) / "found.safetensors"),
+        load_file(files.artifacts(again.attempt)[0]),
         load_file(files.weights(again.attempt)),
     ):
         assert kept.keys() == BACKWARDS.keys()
@@ -301,8 +360,8 @@ def test_a_superseded_attempt_leaves_a_stored_result_alone(store, superseded) ->
     old.finish("step_limit", seconds=9, weights=WEIGHTS)
     assert (store.run(RUN.run_id), files(store)) == stored
     assert store.artifacts(RUN.run_id) == {"note.txt": Artifact(3, hashlib.sha256(b"new").hexdigest())}
-    (left,) = store.folder.glob("artifacts/*/*")
-    assert left == Files(store.folder).artifacts(new.attempt) / "note.txt"
+    (left,) = store.folder.glob("artifacts/*")
+    assert [left] == Files(store.folder).artifacts(new.attempt)
 
 
 def test_a_full_disk_costs_no_training(store, record, monkeypatch) -> None:

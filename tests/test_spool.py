@@ -34,25 +34,28 @@ DONE = Spooled(Attempt(RUN, 2, 1, "0123abcd"), RECORD, WHO, 7.5)
 FAILED = Spooled(Attempt(RUN, 1), Ending(State.FAILED, "Traceback\nboom", 9, "last line"), WHO, 0.0)
 
 names = st.text(max_size=5)
-numbers = st.floats(allow_nan=False)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(-(2**63) + 1, 2**63 - 1)  # what a database stores
 records = st.builds(
     RunRecord,
     st.just(RUN),
     st.sampled_from(OUTCOMES),
     numbers,
     st.dictionaries(names, st.none() | numbers),
-    st.dictionaries(names, st.tuples(st.lists(st.integers()), st.lists(numbers))),
+    st.dictionaries(names, st.tuples(st.lists(counts), st.lists(numbers))),
     st.dictionaries(names, st.binary()),
 )
 endings = st.builds(
-    Ending, st.sampled_from(State), st.none() | st.text(), st.none() | st.integers(), st.none() | st.text()
+    Ending, st.sampled_from(State), st.none() | st.text(), st.none() | counts, st.none() | st.text()
 )
 entries = st.builds(
     Spooled,
-    st.builds(Attempt, st.just(RUN), st.integers(1), st.integers(0), st.sampled_from(["", "0123abcd"])),
+    st.builds(
+        Attempt, st.just(RUN), st.integers(1, 2**31), st.integers(0, 2**31), st.sampled_from(["", "0123abcd"])
+    ),
     records | endings,
     st.just(WHO),
-    numbers,
+    st.floats(0, 1e8),
 )
 
 

@@ -276,9 +276,8 @@ def test_a_checkpoint_of_another_shape_costs_its_steps_and_not_the_run(new_store
     (path,) = checkpoints_of(store, run)
     arrays = load_file(path)
     traces = {"state1": ([0], [0.5])}
-    checkpoint.write(
-        path, arrays | {"mean": arrays["mean"][:-1]}, traces=traces, attempt=Attempt(run.run_id, 1)
-    )
+    other = checkpoint.Saved(arrays | {"mean": arrays["mean"][:-1]}, traces, {})
+    checkpoint.write(path, other, attempt=Attempt(run.run_id, 1))
     assert run_pack(store, run) == {run.run_id: State.COMPLETED}
     assert "does not continue from its checkpoint" in caplog.text
     assert results(store, run.run_id) == results(undisturbed, run.run_id)

@@ -221,7 +221,7 @@ class Delivery:
             try:
                 self._look({attempt: one for attempt, one in own.items() if not one.over})
                 self._trouble = ""
-            except (StoreError, OSError) as error:
+            except Exception as error:  # without this thread nothing would be delivered any more
                 if str(error) != self._trouble:
                     log.warning("%s; continuing without the store", error)
                 self._trouble = str(error)

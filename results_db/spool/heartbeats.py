@@ -10,6 +10,7 @@ from pathlib import Path
 
 from results_db.contract import Attempt, Provenance
 from results_db.files import Files, attempts_of, file_name, write_atomically
+from results_db.spool.plain import read
 from results_db.spool.records import DamagedError
 from results_db.text import short
 
@@ -73,14 +74,8 @@ class HeartbeatFiles:
             written_at = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
             data = file.read()
         try:
-            plain = json.loads(data)
-            heartbeat = Heartbeat(
-                Attempt(**plain["attempt"]),
-                Provenance(**plain["provenance"]),
-                plain["step"],
-                plain["progress"],
-            )
-        except (ValueError, TypeError, KeyError) as error:
+            heartbeat: Heartbeat = read(Heartbeat, json.loads(data))
+        except (ValueError, RecursionError) as error:
             raise DamagedError(f"it cannot be read: {error}") from None
         if heartbeat.attempt != attempt:
             raise DamagedError(f"it belongs to another attempt, {heartbeat.attempt}")

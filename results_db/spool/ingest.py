@@ -108,11 +108,14 @@ def _ingest_heartbeats(store: Store, found: Ingested) -> None:
             continue
         if known.get(attempt) == written_at or datetime.now(UTC) - written_at > _FRESH:
             continue
-        reply = store.begin(attempt, heartbeat.provenance, at=written_at)
-        if reply is Reply.ACCEPTED:
-            store.heartbeat(attempt, step=heartbeat.step, progress=heartbeat.progress, at=written_at)
-        elif reply is Reply.REFUSED:
-            files.remove(attempt)
+        try:
+            reply = store.begin(attempt, heartbeat.provenance, at=written_at)
+            if reply is Reply.ACCEPTED:
+                store.heartbeat(attempt, step=heartbeat.step, progress=heartbeat.progress, at=written_at)
+            elif reply is Reply.REFUSED:
+                files.remove(attempt)
+        except UnfitError as error:
+            log.warning("cannot store %s: %s", files.path(attempt), error)
 
 
 def _read(spool: Spool, attempt: Attempt, found: Ingested) -> Spooled | None:

@@ -65,7 +65,7 @@ def remove(found: Iterable[Leftover]) -> list[str]:
         except OSError as error:
             failed.append(f"cannot delete {one.path}: {error.strerror}")
         with suppress(OSError):  # it is not empty
-            if one.kind in ("artifacts", "dispatches", "logs"):
+            if one.kind in ("dispatches", "logs"):
                 one.path.parent.rmdir()
     return failed
 
@@ -114,10 +114,8 @@ class _Needs:
         return attempt in self._records and not self._is_stored(attempt.run_id)
 
     def has_artifact(self, path: Path) -> bool:
-        """As `has_weights`, for the files in an attempt's folder; or the run may continue from its checkpoint."""
-        folder = self._files.folder / "artifacts"
-        name = path.relative_to(folder).parts[0]
-        attempt = attempt_of(Path(f"{name}.folder"))
+        """As `has_weights`; or the run may continue from its checkpoint."""
+        attempt = attempt_of(path)
         if attempt is None or self.has_weights(self._files.weights(attempt)):
             return True
         checkpoint = self._files.checkpoint(attempt)

@@ -12,12 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from results_db.contract import FAILURES, INTERRUPTED, Artifact, Attempt, Ending, Provenance, RunRecord, State
+from results_db.contract import FAILURES, INTERRUPTED, Attempt, Ending, Provenance, RunRecord
 from results_db.files import Files, attempts_of, file_name, write_atomically
+from results_db.spool.plain import read
 
 FORMAT = "imagine-spool"
 VERSION = 2
 """Attempts have a nonce since version 2."""
+
+_LONGEST_S = 1e9
+"""No attempt lasts 30 years."""
 
 
 class DamagedError(Exception):
@@ -77,31 +81,18 @@ def decode(data: bytes) -> Spooled:
         if hashlib.sha256(body).hexdigest() != about["sha256"]:
             raise DamagedError("its checksum is wrong")
         return _entry(json.loads(body))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"it cannot be read: {error}") from None
 
 
 def _entry(plain: dict[str, Any]) -> Spooled:
     if "ending" not in plain:  # version 1
-        names = ("state", "error", "exit_code", "log_tail")
-        plain["ending"] = plain["record"] or {name: plain[name] for name in names}
-    ending = plain["ending"]
-    return Spooled(
-        Attempt(**plain["attempt"]),
-        _record(ending) if "outcome" in ending else Ending(**{**ending, "state": State(ending["state"])}),
-        Provenance(**plain["provenance"]),
-        plain["lasted_s"],
-    )
-
-
-def _record(plain: dict[str, Any]) -> RunRecord:
-    samples = {name: base64.b64decode(npz) for name, npz in plain["samples"].items()}
-    traces = {name: (steps, values) for name, (steps, values) in plain["traces"].items()}
-    artifacts = {name: Artifact(**about) for name, about in plain.get("artifacts", {}).items()}
-    metrics = {name: None if value is None else float(value) for name, value in plain["metrics"].items()}
-    return RunRecord(
-        **{**plain, "metrics": metrics, "samples": samples, "traces": traces, "artifacts": artifacts}
-    )
+        ending = {name: plain.pop(name) for name in ("state", "error", "exit_code", "log_tail")}
+        plain["ending"] = plain.pop("record") or ending
+    entry: Spooled = read(Spooled, plain)
+    if not 0 <= entry.lasted_s < _LONGEST_S:
+        raise ValueError(f"an attempt of {entry.lasted_s} s")
+    return entry
 
 
 class Spool:
@@ -146,6 +137,11 @@ class Spool:
         if isinstance(entry.ending, RunRecord):
             if entry.ending.run_id != attempt.run_id:
                 raise DamagedError(f"its record belongs to run {entry.ending.run_id}")
+            for name, one in entry.ending.artifacts.items():
+                try:
+                    self._files.artifact(attempt, name, one.sha256)
+                except ValueError as error:
+                    raise DamagedError(str(error)) from None
         elif entry.ending.state not in FAILURES | INTERRUPTED:
             raise DamagedError(f"no attempt ends as {entry.ending.state} without a record")
         return entry

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shutil
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -242,10 +241,13 @@ class AttemptStore(Database, Store):
             adopted = Attempt(run.run_id, run.last_number + 1, nonce=attempt.nonce)
             _insert(connection, [(run, adopted)], state=State.RUNNING, **_begun(provenance, began_at or now))
             files = Files(self.folder)
-            with suppress(FileNotFoundError):
-                write_atomically(files.weights(adopted), files.weights(attempt).read_bytes())
-            with suppress(FileNotFoundError):
-                shutil.copytree(files.artifacts(attempt), files.artifacts(adopted), dirs_exist_ok=True)
+            left = {files.weights(attempt): files.weights(adopted)} | {
+                files.artifact(attempt, name, one.sha256): files.artifact(adopted, name, one.sha256)
+                for name, one in record.artifacts.items()
+            }
+            for source, target in left.items():
+                with suppress(FileNotFoundError):
+                    write_atomically(target, files.read(source))
             newest = rows.newest_attempt(connection, run)
             assert newest is not None
             _complete(connection, run, newest.id, record, at=at)

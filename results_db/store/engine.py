@@ -360,6 +360,6 @@ class Database:
             raise UnfitError(f"{self.display_url}: {reason(error)}") from error
         except DBAPIError as error:
             raise StoreError(f"{self.display_url}: {reason(error)}") from error
-        except (StatementError, ValueError) as error:  # the driver cannot encode a value
+        except (StatementError, ValueError, OverflowError) as error:  # the driver cannot encode a value
             words = one_line(getattr(error, "orig", error))
             raise UnfitError(f"{self.display_url}: {words}") from error

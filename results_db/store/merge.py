@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Table, insert, select
 
 from results_db.contract import ACTIVE, Attempt, PlannedRun, State, StoreError
-from results_db.files import Files, write_atomically
+from results_db.files import Files, file_name, write_atomically
 from results_db.store import discards, rows, tables
 from results_db.store.packed import unpack_metrics
 from results_db.store.sql import SqlStore
@@ -108,14 +108,17 @@ def merge(store: SqlStore, other: SqlStore, *, prefer: Prefer | None = None, dry
             fates = _fates(ours, theirs, prefer=prefer)
             found = _merged(fates, kept=prefer == "ours")
             found.launches = len(_new_launches(ours, theirs))
-        copies = list(_copies(theirs, fates, Files(store.folder), Files(other.folder)))
-        found.without_weights = [run_id for run_id, source, _ in copies if not _is_file(source) and run_id]
+        ours_files, other_files = Files(store.folder), Files(other.folder)
+        copies = list(_copies(theirs, fates, ours_files, other_files))
+        found.without_weights = [
+            run_id for run_id, source, _ in copies if run_id and not other_files.has(source)
+        ]
         if found.conflicts or dry_run:
             return found
         pairs = [(source, target) for _, source, target in copies]
-        pairs += _assets(theirs, fates, Files(store.folder), Files(other.folder))
-        files = [(source, target) for source, target in pairs if _is_file(source)]
-        made = _copy(files, Files(store.folder), uuid=store.uuid)
+        pairs += _assets(theirs, fates, ours_files, other_files)
+        files = [(source, target) for source, target in pairs if other_files.has(source)]
+        made = _copy(files, other_files, ours_files, uuid=store.uuid)
         try:
             with store._writing() as ours:
                 rows.lock_runs(ours, [own.run_id for _, own, _ in fates if own is not None])
@@ -265,16 +268,16 @@ def _copies(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Ite
             before = Attempt(run.run_id, row["number"], row["restart"], row["nonce"])
             after = replace(before, number=_offset(own) + before.number)
             source, target = other.weights(before), ours.weights(after)
-            left, brought = other.artifacts(before), ours.artifacts(after)
             if row["state"] == State.COMPLETED:
                 yield run.run_id, source, target
             elif row["state"] == State.DISCARDED:
-                left, brought = other.discarded / left.name, ours.discarded / brought.name
                 yield "", other.discarded / source.name, ours.discarded / target.name
             elif run.result is None:
                 yield "", other.checkpoint(before), ours.checkpoint(after)
-            for path in left.rglob("*"):
-                yield "", path, brought / path.relative_to(left)
+            folder = "discarded" if row["state"] == State.DISCARDED else "artifacts"
+            for path in other.artifacts(before, folder):
+                rest = path.name.removeprefix(file_name(before, ""))
+                yield "", path, ours.folder / folder / file_name(after, rest)
 
 
 def _assets(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Iterator[tuple[Path, Path]]:
@@ -290,12 +293,7 @@ def _assets(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Ite
                 yield other.asset(digest), ours.asset(digest)
 
 
-def _is_file(path: Path) -> bool:
-    """Whether it is a file, and not a link to one that may be private."""
-    return path.is_file() and not path.is_symlink()
-
-
-def _copy(files: Sequence[tuple[Path, Path]], ours: Files, *, uuid: str) -> list[Path]:
+def _copy(files: Sequence[tuple[Path, Path]], other: Files, ours: Files, *, uuid: str) -> list[Path]:
     """Copy these files, all or none; returns the new ones."""
     made: list[Path] = []
     try:
@@ -304,7 +302,7 @@ def _copy(files: Sequence[tuple[Path, Path]], ours: Files, *, uuid: str) -> list
         for source, target in files:
             if not target.exists():
                 made.append(target)
-            write_atomically(target, source.read_bytes())
+            write_atomically(target, other.read(source))
     except BaseException as error:
         for path in made:
             path.unlink(missing_ok=True)

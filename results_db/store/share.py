@@ -7,7 +7,6 @@ whatever the umask says; the folders give their group to it.
 import grp
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from sqlalchemy import update
@@ -42,12 +41,13 @@ def share(store: SqlStore, group: str) -> None:
     path = store.folder
     try:
         Files(path).share(store.uuid, number)
-        for path, mode in _shared(store.file, store.folder):
-            about = path.stat()
-            wanted = (about.st_mode | mode) & ~stat.S_IWOTH
-            if (about.st_gid, about.st_mode) != (number, wanted):  # else a member made it
-                os.chown(path, -1, number)
-                path.chmod(wanted)
+        for path in () if store.file is None else _database(store.file):
+            if path.exists():
+                _give(path, 0o060, number)
+        if store.file is not None:
+            path = store.file.parent
+            _give(path, 0o2070, number)
+        _give_all(store.folder, number)
     except OSError as error:
         raise StoreError(
             f"cannot share {path} with {group}: {error.strerror}; only its owner can, with an own group: "
@@ -57,20 +57,38 @@ def share(store: SqlStore, group: str) -> None:
         connection.execute(update(tables.store).values(shared_with=group))
 
 
-def _shared(file: Path | None, folder: Path) -> Iterator[tuple[Path, int]]:
-    """The paths to share, and what their modes need: new files in a folder get its group."""
-    if file is not None:
-        yield file.parent, 0o2070
-        yield from ((path, 0o060) for path in _database(file) if path.exists())
-    for name, inner, files in os.walk(folder):
+def _give_all(folder: Path, group: int) -> None:
+    """Share a store's folder: new files in a folder of it get its group."""
+    for name, inner, files, descriptor in os.fwalk(folder):
         top = Path(name)
         of_one = top.parent == folder and top.name in _OF_ONE_USER
-        yield top, 0o3070 if of_one or top == folder else 0o2070  # 3: only its maker may replace an entry
-        for path in (top / each for each in files):
-            if not path.is_symlink():
-                yield path, 0o040  # files there are written anew and renamed
+        # 3: only its maker may replace an entry
+        _give(".", 0o3070 if of_one or top == folder else 0o2070, group, within=descriptor)
+        for each in files:
+            _give(each, 0o040, group, within=descriptor)  # files there are written anew and renamed
         if of_one:
             inner.clear()
+
+
+def _give(path: Path | str, mode: int, group: int, *, within: int | None = None) -> None:
+    """Give a file or a folder to the group, and add these permissions.
+
+    A store that is shared already may have members who put links in the way, so links are left alone.
+    """
+    if _lacks(os.stat(path, dir_fd=within, follow_symlinks=False), mode, group):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=within)
+        try:
+            os.fchown(descriptor, -1, group)
+            os.fchmod(descriptor, (os.fstat(descriptor).st_mode | mode) & ~stat.S_IWOTH)
+        finally:
+            os.close(descriptor)
+
+
+def _lacks(about: os.stat_result, mode: int, group: int) -> bool:
+    """Whether a file or a folder is to be changed; one that a member made may be right, and cannot be."""
+    if stat.S_ISLNK(about.st_mode):
+        return False
+    return about.st_gid != group or about.st_mode & (mode | stat.S_IWOTH) != mode
 
 
 def _database(file: Path) -> list[Path]:

@@ -74,12 +74,13 @@ class StoredRun:
             raise FigureError(f"run {self.name} is {self.state} and has no artifact '{name}'; {there}")
         (done,) = [one for one in self._store.attempts(self.run_id) if one["state"] == State.COMPLETED]
         attempt = Attempt(self.run_id, *(done[key] for key in ("number", "restart", "nonce")))
-        path = Files(self._store.folder).artifacts(attempt) / name
+        files, sha256 = Files(self._store.folder), artifacts[name].sha256
+        path = files.artifact(attempt, name, sha256)
         try:
-            content = path.read_bytes()
+            content = files.read(path)
         except OSError:
             content = b""
-        if hashlib.sha256(content).hexdigest() != artifacts[name].sha256:
+        if hashlib.sha256(content).hexdigest() != sha256:
             raise FigureError(
                 f"run {self.name}: its artifact {path} is missing or damaged; choose another run"
             )
