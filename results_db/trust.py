@@ -5,13 +5,14 @@ nobody can swap it in between.
 """
 
 import errno
+import grp
 import os
+import pwd
 import stat
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
-
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class UntrustedError(PermissionError):
@@ -105,7 +106,7 @@ def check_own(folder: Path | int, *, shown: Path) -> None:
     about = folder.stat() if isinstance(folder, Path) else os.fstat(folder)
     if about.st_uid != os.geteuid():
         raise PermissionError(f"{shown} belongs to another user")
-    if about.st_mode & _OTHERS_WRITE:
+    if _others_write(about):
         raise PermissionError(f"other users can write {shown}; chmod go-w it")
 
 
@@ -130,7 +131,23 @@ def check_path(folder: Path) -> None:
 
 def _is_open(about: os.stat_result) -> bool:
     """Whether others can replace what is in this folder. With the sticky bit only the owner of an entry can."""
-    return bool(about.st_mode & _OTHERS_WRITE) and not about.st_mode & stat.S_ISVTX
+    return _others_write(about) and not about.st_mode & stat.S_ISVTX
+
+
+def _others_write(about: os.stat_result) -> bool:
+    return bool(about.st_mode & stat.S_IWOTH) or (
+        bool(about.st_mode & stat.S_IWGRP) and not _is_private(about.st_gid)
+    )
+
+
+@cache
+def _is_private(group: int) -> bool:
+    """Whether this is the group that many systems make for each user alone, with the user's name."""
+    try:
+        user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
+    except KeyError:
+        return False
+    return (user.pw_gid, user.pw_name) == (group, found.gr_name) and {*found.gr_mem} <= {user.pw_name}
 
 
 def keep_entries(folder: Path) -> None:

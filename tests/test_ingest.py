@@ -191,6 +191,36 @@ def test_files_of_another_stores_run_and_of_a_newer_version_stay(store: SqlStore
     assert "no run efef" in ingest(store, adopt=True).left[1]
 
 
+@pytest.mark.parametrize("kind", ["weights", "artifact"])
+def test_nothing_is_adopted_from_where_a_link_leads(store: SqlStore, tmp_path: Path, kind: str) -> None:
+    """In a shared store a member could have the adopting user copy a private file."""
+    files, spool = Files(store.folder), Spool(store.folder)
+    staged(store)
+    entry = result(Attempt(RUN, 7, nonce="ab"))
+    artifact = Artifact(7, hashlib.sha256(b"private").hexdigest())
+    assert isinstance(entry.ending, RunRecord)
+    spool.write(replace(entry, ending=replace(entry.ending, artifacts={"a.txt": artifact})))
+    left = {
+        "weights": files.weights(entry.attempt),
+        "artifact": files.artifact(entry.attempt, "a.txt", artifact.sha256),
+    }
+    for name, path in left.items():
+        put(path)
+        if name == kind:
+            (tmp_path / "private").write_bytes(b"private")
+            path.unlink()
+            path.symlink_to(tmp_path / "private")
+    found = ingest(store, adopt=True)
+    assert (found.stored, "it is a link" in found.left[0]) == ([], True)
+    assert b"private" not in {
+        path.read_bytes() for path in store.folder.rglob("*") if not path.is_symlink() and path.is_file()
+    }
+    left[kind].unlink()
+    put(left[kind])
+    assert ingest(store, adopt=True).stored == [entry.attempt]
+    assert store.artifacts(RUN) == {"a.txt": artifact}
+
+
 def test_while_the_store_is_away_everything_stays(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "a.db"), create=True)
     path = Spool(store.folder).write(result(claimed(store)))

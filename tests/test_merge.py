@@ -127,6 +127,19 @@ def test_artifacts_needs_and_what_is_known_of_the_experiment_join(store: SqlStor
         assert (Files(third.folder).discarded / brought.name).read_text() == "found"
 
 
+def test_no_file_is_merged_from_where_a_link_leads(store: SqlStore, other: SqlStore, tmp_path: Path) -> None:
+    other.stage([PlannedRun(RUN, {"seed": 1})])
+    attempt = start(other, RUN, WHO)
+    there = Files(other.folder)
+    private = write(tmp_path / "private", "private")
+    for path in (there.weights(attempt), there.artifact(attempt, "a.txt", "ab" * 32)):
+        path.parent.mkdir(parents=True)
+        path.symlink_to(private)
+    other.finish(attempt, record())
+    assert merge(store, other).without_weights == [RUN]
+    assert [path.name for path in store.folder.rglob("*") if path.is_file()] == []
+
+
 def test_files_that_a_run_builds_on_join(store: SqlStore, other: SqlStore) -> None:
     other.stage([PlannedRun(RUN, {"seed": 1, "source": f"sha256:{'cd' * 32}"})])
     for name in ("cd", "ef"):

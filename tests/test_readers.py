@@ -313,6 +313,23 @@ def test_all_of_the_folder_is_shared_but_what_jobs_execute_and_log(folder: Path)
     )  # a file is replaced, not written in place
 
 
+def test_what_a_member_put_in_the_way_of_sharing_is_left_alone(folder: Path) -> None:
+    """The owner shares the store again, to bring in files from elsewhere."""
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    (private / "key").touch(mode=0o600)
+    with open_store(str(folder / "x.db"), create=True) as store:
+        (store.folder / "weights").mkdir(parents=True)
+        (store.folder / "weights" / "a").symlink_to(private / "key")
+        (store.folder / "assets").symlink_to(private)
+        os.mkfifo(store.folder / "pipe", 0o600)
+        private.rename(folder.parent / "private")
+        share(store, grp.getgrgid(GROUP).gr_name)
+        assert (store.folder / "pipe").stat().st_gid == GROUP
+    for path in (folder.parent / "private", folder.parent / "private" / "key"):
+        assert path.stat().st_gid != GROUP
+
+
 def test_a_folder_that_cannot_be_read_is_one_line(folder: Path) -> None:
     store_of_the_owner(folder, mode=0o755)
     (folder / "x.files").mkdir()

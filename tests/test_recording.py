@@ -495,7 +495,7 @@ def test_started_reports_the_checkpoints_step(store, record, events) -> None:
 
 @pytest.mark.parametrize("ends_as", [State.COMPLETED, State.PREEMPTED])
 def test_the_checkpoint_stays_until_the_store_has_the_result_whoever_delivers_it(
-    store, record, events, monkeypatch, ends_as
+    monkeypatch, store, record, events, ends_as
 ) -> None:
     monkeypatch.setattr("results_db.spool.delivery.CLOSE_WITHIN_S", 0.2)
 

@@ -217,12 +217,12 @@ def backup(*, file: Path, db: str | None) -> None:
 @click.argument("group")
 @console.db_option
 def share_with(*, group: str, db: str | None) -> None:
-    """Let the members of GROUP launch into this store, and believe the results that they leave in its spool.
+    """Let the members of GROUP launch into this store, and believe what they write beside it.
 
-    The database, its folder and the folder beside it become the group's, and writable for it; of a database on a
-    server, only the folder beside it. The store remembers it, so that no umask undoes it. Only the owner can share a
-    store, with one of the owner's groups. The database's folder may hold nothing but stores, because the group can
-    write all of it.
+    The group can then write three places: the database, the folder that the database lies in, and X.files, the store's
+    folder beside X.db. Of a database on a server it can write only the store's folder. The store records the group, so
+    no umask of a later process undoes this. Only the owner can share a store, and only with a group of the owner's. The
+    folder that the database lies in may hold nothing but stores.
 
     Example: imagine-results db share lab --db /shared/lab/imagine.db
     """

@@ -179,7 +179,7 @@ yes_option = click.option(
     "-y",
     "--yes",
     is_flag=True,
-    help=f"Do not ask. Without it, more than {MOST_UNASKED} runs are asked about.",
+    help=f"Do not ask. Without it, the command asks before it trains more than {MOST_UNASKED} runs.",
 )
 
 
