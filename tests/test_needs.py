@@ -394,6 +394,19 @@ def test_a_file_that_is_named_by_its_digest_is_checked_before_anything_trains(fo
         assert not store.ended_attempts({State.CANCELLED})
 
 
+def test_a_needed_run_that_contradicts_the_config_is_refused(folder) -> None:
+    """Whether the spec names it by settings, or by its id."""
+    write(folder, "experiment: chain_source\nbase: {size: 1}\n")
+    (source,) = expand(load(folder / "s.yaml")).runs
+    assert launch(folder).code == 0
+    for needs in (
+        "needs: {source: {experiment: chain_source, size: 1}}",
+        f"base: {{source: {source.run_id}}}",
+    ):
+        write(folder, f"experiment: chain_fit\n{needs}\n")
+        assert "source: one number is too few; give a source of at least 2" in refusal(folder)
+
+
 def test_a_needed_run_of_another_experiment_is_refused(folder) -> None:
     assert launch(folder).code == 0
     (join,) = by_experiment(folder)["chain_join"]

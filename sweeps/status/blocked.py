@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from imagination import registry
-from imagination.schema import ASSET, ConfigError, fitting, needs
+from imagination.schema import ASSET, ConfigError, RunConfig, fitting, needs, rebuild
 from jobs.identity import assets, needed
 from results_db.columns import names_in
 from results_db.contract import ACTIVE, FAILURES, PlannedRun, State, Store
@@ -76,7 +76,7 @@ def lines(runs: Mapping[str, str]) -> list[str]:
 
 
 def check_needs(runs: Sequence[PlannedRun], store: Store) -> None:
-    """Check that the needed runs that a spec names by their ids exist, and are of experiments that fit.
+    """Check that the needed runs that a spec names by their ids exist, and fit the runs that need them.
 
     Raises:
         ConfigError: one does not exist, or does not fit.
@@ -84,6 +84,7 @@ def check_needs(runs: Sequence[PlannedRun], store: Store) -> None:
     planned = {run.run_id for run in runs}
     named = [(run, key, need) for run in runs for key, need in run.needs.items() if need not in planned]
     found = _rows({need for *_, need in named}, store) if named else {}
+    configs = {need: store.run(need)["config"] for need in found}
     for run, key, need in named:
         fits = fitting(registry.config_type(str(run.config["experiment"])), key)
         if need not in found:
@@ -95,6 +96,12 @@ def check_needs(runs: Sequence[PlannedRun], store: Store) -> None:
             raise ConfigError(
                 f"{key}: run {short(need)} is of {found[need]['experiment']}; give a run of {' or '.join(fits)}"
             )
+        _config(run.config).check_needs({key: _config(configs[need])})
+
+
+def _config(values: Mapping[str, object]) -> RunConfig:
+    kind: type[RunConfig] = registry.config_type(str(values["experiment"]))
+    return rebuild(kind, values)
 
 
 def _missing(files: Collection[str], store: Store, *, at_hand: Collection[str]) -> dict[str, str]:

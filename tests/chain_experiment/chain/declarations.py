@@ -1,9 +1,11 @@
 """Runs that build on runs: a source of numbers, steps that multiply them, and a join that adds two steps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from imagination.declaration import Declaration, Gate
-from imagination.schema import RunConfig, need, setting
+from imagination.schema import ConfigError, RunConfig, need, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,10 @@ class FitConfig(RunConfig):
     accuracy: float = setting(1.0)
     give_up_at: int = setting(0)
     give_up_accuracy: float = setting(0.0)
+
+    def check_needs(self, needed: Mapping[str, Any]) -> None:
+        if needed["source"].size < 2:
+            raise ConfigError("source: one number is too few; give a source of at least 2")
 
 
 SOURCE = Declaration(
