@@ -75,8 +75,10 @@ def read(data: bytes, *, run_id: str) -> Saved:
         raise DamagedError("it has no seal, as if a version before 0.3 wrote it")
     if about.pop("seal") != _seal(state, about):
         raise DamagedError("its seal does not fit its contents")
-    if about["run"] != run_id:
-        raise DamagedError(f"it belongs to run {about['run']}")
+    if about.get("run") != run_id:
+        raise DamagedError(f"it belongs to run {about.get('run')}")
+    if any(len(steps) != len(values) for steps, values in traces.values()):
+        raise DamagedError("a trace has more steps than values, or fewer")
     return Saved(state, traces, artifacts)
 
 

@@ -8,10 +8,9 @@ from imagination import registry
 from imagination.runner import Needed
 from imagination.schema import ASSET, ConfigError, fitting, needs, rebuild
 from results_db.contract import State, Store
-from results_db.files import Files, digest
+from results_db.files import Files
 from results_db.spool.results import Result, result
 from results_db.text import short
-from results_db.trust import UntrustedError
 
 
 class UnmetError(Exception):
@@ -52,7 +51,7 @@ def _find(key: str, value: str, *, fits: Sequence[str], store: Store) -> Needed:
     files = Files(store.folder)
     if value.startswith(ASSET):
         path = files.asset(value.removeprefix(ASSET))
-        if digest(path) != value.removeprefix(ASSET):
+        if not files.holds(path, value.removeprefix(ASSET)):
             raise UnmetError(f"its need {key}, the file {path}, is missing or damaged; launch again")
         return Needed(None, {}, {"file": path})
     found = result(store, value)
@@ -75,7 +74,7 @@ def _find(key: str, value: str, *, fits: Sequence[str], store: Store) -> Needed:
         left["weights"] = weights
     except FileNotFoundError:
         pass  # its experiment has none
-    except UntrustedError as error:
+    except OSError as error:
         raise UnmetError(f"its need {key}, run {short(value)}, left {weights}: {error}") from None
     for name, artifact in found.artifacts.items():
         path = files.artifact(found.attempt, name, artifact.sha256)

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ Report = Callable[[Mapping[str, object]], None]
 
 RETRY_AFTER_S = (0.5, 1, 2, 5, 10, 20, 20)
 """How long a record waits, again and again, for a disk that is full."""
+
+READ_AFTER_S = (0.5, 2)
+"""The same for a checkpoint; the runs of a pack read theirs one after the other."""
 
 _REPORT_EVERY_S = 0.5
 _OUTCOME = re.compile(r"[a-z][a-z_]{0,15}")
@@ -74,6 +77,8 @@ class RunRecorder(Recorder):
         self._saved_step: int | None = None
         self._restored: Path | None = None
         self._unfit: set[Path] = set()
+        self._artifacts: dict[str, Artifact] = {}
+        self._saved: Mapping[str, str] = {}  # the digests of artifacts that the newest checkpoint names
         self._ending: threading.Thread | None = None
         self.rewind()
 
@@ -94,14 +99,15 @@ class RunRecorder(Recorder):
             if path in self._unfit:
                 continue
             try:
-                _patiently(partial(self._restore, path))
+                _patiently(partial(self._restore, path), after_s=READ_AFTER_S)
             except FileNotFoundError:
                 continue  # a newer attempt deleted it
             except (UntrustedError, checkpoint.DamagedError, ValueError) as error:
                 self._set_aside(path, error)
             except OSError as error:  # it may be whole
-                log.warning("run %s waits: %s", short(self.attempt.run_id), error)
-                self._end(State.PREEMPTED)
+                why = f"its checkpoint cannot be read now: {error}"
+                log.warning("run %s waits: %s", short(self.attempt.run_id), why)
+                self._end(State.PREEMPTED, why)
                 return
             else:
                 return
@@ -113,23 +119,37 @@ class RunRecorder(Recorder):
             UntrustedError, checkpoint.DamagedError, ValueError: the checkpoint does not count.
             OSError: the disk is away, or full.
         """
-        saved = checkpoint.read(self._files.read(path), run_id=self.attempt.run_id)
-        artifacts: dict[str, Artifact] = {}
-        before = attempt_of(path)
-        for name, sha256 in saved.artifacts.items():
+        data = self._files.read(path)
+        saved = checkpoint.read(data, run_id=self.attempt.run_id)
+        try:
+            artifacts = self._take_over(saved.artifacts, attempt_of(path))
+        except FileNotFoundError as error:
+            if self._files.read(path) == data:
+                raise checkpoint.DamagedError(f"its artifact is missing: {error.filename}") from None
+            self._restore(path)  # its attempt lives, and has saved again
+        else:
+            self._artifacts, self._saved = artifacts, saved.artifacts
+            self._traces.update(saved.traces)
+            self.checkpointed, self._restored = saved.state, path
+
+    def _take_over(self, digests: Mapping[str, str], before: Attempt | None) -> dict[str, Artifact]:
+        """Copies these artifacts of the attempt before.
+
+        Raises:
+            FileNotFoundError: it has no such artifact.
+            UntrustedError, checkpoint.DamagedError, ValueError: one does not count.
+            OSError: the disk is away, or full.
+        """
+        artifacts = {}
+        for name, sha256 in digests.items():
             if before is None:
                 raise checkpoint.DamagedError("its name has no attempt")
-            try:
-                data = self._files.read(self._files.artifact(before, name, sha256))
-            except FileNotFoundError:
-                raise checkpoint.DamagedError(f"its artifact {name} is missing") from None
+            data = self._files.read(self._files.artifact(before, name, sha256))
             if hashlib.sha256(data).hexdigest() != sha256:
                 raise checkpoint.DamagedError(f"its artifact {name} is damaged")
             artifacts[name] = Artifact(len(data), sha256)
             write_atomically(self._files.artifact(self.attempt, name, sha256), data)
-        self._artifacts.update(artifacts)
-        self._traces.update(saved.traces)
-        self.checkpointed, self._restored = saved.state, path
+        return artifacts
 
     def _keep(self, name: str, data: bytes) -> None:
         sha256 = hashlib.sha256(data).hexdigest()
@@ -139,22 +159,28 @@ class RunRecorder(Recorder):
         except OSError:  # a full disk is no fault of the run
             self._end(State.PREEMPTED)
             raise
+        older = self._artifacts.get(name)
         self._artifacts[name] = Artifact(len(data), sha256)
-
-    def _remove_older_artifacts(self) -> None:
-        """Deletes artifacts whose names the run has given to later ones, when no checkpoint names them any more."""
-        kept = {self._files.artifact(self.attempt, *named) for named in self._digests().items()}
-        for path in set(self._files.artifacts(self.attempt)) - kept:
-            path.unlink(missing_ok=True)
+        if older is not None and older.sha256 != self._saved.get(name):
+            self._replaced({name: older.sha256})
 
     def _digests(self) -> dict[str, str]:
         return {name: artifact.sha256 for name, artifact in self._artifacts.items()}
+
+    def _replaced(self, older: Mapping[str, str]) -> None:
+        """Deletes those of these artifacts whose names later ones have now, because no checkpoint names them."""
+        for name, sha256 in older.items() - self._digests().items():
+            try:
+                self._files.artifact(self.attempt, name, sha256).unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("run %s: %s", short(self.attempt.run_id), error)
 
     def _forget(self) -> None:
         self._metrics: dict[str, float | None] = {}
         self._samples: dict[str, bytes] = {}
         self._traces: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
-        self._artifacts: dict[str, Artifact] = {}
+        self._artifacts = {}
+        self._saved = {}
         self.checkpointed = None
 
     def discard_checkpoint(self, why: object) -> None:
@@ -210,7 +236,8 @@ class RunRecorder(Recorder):
             saved = checkpoint.Saved(state, self._traces, self._digests())
             checkpoint.write(path, saved, attempt=self.attempt)
             self._files.remove_older_checkpoints(self.attempt)
-            self._remove_older_artifacts()
+            older, self._saved = self._saved, saved.artifacts
+            self._replaced(older)
         except OSError as error:  # a full disk must not end the training; the previous checkpoint remains
             log.warning("run %s: checkpoint not written: %s", short(self.attempt.run_id), error)
         else:
@@ -251,7 +278,6 @@ class RunRecorder(Recorder):
             if weights:
                 write_atomically(self._files.weights(self.attempt), save(checkpoint.in_order(weights)))
             self._delivery.end(self.attempt, record)
-            self._remove_older_artifacts()
 
         try:
             _patiently(commit)
@@ -260,6 +286,7 @@ class RunRecorder(Recorder):
         except Exception as error:
             self._failed(error)
         else:
+            self._replaced(self._saved)
             metrics = dict(record.metrics)
             self._ended(State.COMPLETED, outcome=record.outcome, seconds=record.seconds, metrics=metrics)
 
@@ -323,19 +350,19 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _patiently(write: Callable[[], None]) -> None:
-    """Calls `write`, again for about a minute if the disk is full or away.
+def _patiently(work: Callable[[], None], *, after_s: Sequence[float] | None = None) -> None:
+    """Does some work, again after these waits if the disk is full or away.
 
     Raises:
         OSError: it still is.
-        FileNotFoundError, PermissionError: at once.
+        FileNotFoundError, UntrustedError: at once.
     """
-    for delay_s in RETRY_AFTER_S:
+    for delay_s in RETRY_AFTER_S if after_s is None else after_s:
         try:
-            return write()
-        except (FileNotFoundError, PermissionError):
+            return work()
+        except (FileNotFoundError, UntrustedError):
             raise
         except OSError as error:
             log.warning("%s; trying again in %s s", error, delay_s)
             time.sleep(delay_s)
-    return write()
+    return work()

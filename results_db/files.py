@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from results_db.contract import Attempt, OtherStoreError, StoreError
 from results_db.trust import UntrustedError, is_from, keep_entries, open_believed, open_own
@@ -20,12 +21,20 @@ log = logging.getLogger(__name__)
 
 _TAIL_BYTES = 8192
 
+_KINDS = (
+    *("artifacts", "assets", "calibrations", "checkpoints", "discarded", "jobs", "logs"),
+    *("spool/alive", "spool/damaged", "weights"),
+)
+
 _NAME = re.compile(
     r"(?P<run_id>[0-9a-f]+)\.(?P<number>[0-9]+)\.(?P<restart>[0-9]+)(\.(?P<nonce>[0-9a-f]+))?(\.[a-z]+|-.+)"
 )
 
-_ARTIFACT = re.compile(r"\w[\w.-]{0,79}(?<!\.tmp)", re.ASCII)
+_ARTIFACT = re.compile(r"\w[\w.-]{0,79}(\.safetensors)?(?<!\.tmp)", re.ASCII)
 _SHA256 = re.compile("[0-9a-f]{64}")
+
+_LATEST = 2**33
+"""A time in the year 2242."""
 
 _ABANDONED_AFTER_S = 3600
 """No writer needs this long for a file, so the writer of an older unfinished file is dead."""
@@ -71,6 +80,11 @@ def digest(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+def written_at(about: os.stat_result) -> datetime:
+    """When a file was written; its owner may have set the time to anything."""
+    return datetime.fromtimestamp(min(max(about.st_mtime, 0), _LATEST), UTC)
 
 
 def file_name(attempt: Attempt, suffix: str) -> str:
@@ -169,7 +183,7 @@ class Files:
     def _owner(self) -> Path:
         return self.folder / "store"
 
-    def open(self, path: Path) -> BinaryIO:
+    def open(self, path: Path) -> BufferedReader:
         """Open a file in the folder for reading, if it is believed: see `open_believed`.
 
         Raises:
@@ -190,17 +204,22 @@ class Files:
             return file.read()
 
     def has(self, path: Path) -> bool:
-        """Whether this is a file of the folder that can be read and is believed."""
+        """Whether this is a file of the folder that is there and is believed.
+
+        Raises:
+            OSError: it is there and cannot be opened.
+        """
         try:
             self.open(path).close()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError, UntrustedError):
             return False
         return True
 
     def holds(self, path: Path, sha256: str) -> bool:
         """Whether a file of the folder has the content with this digest, and is believed."""
         try:
-            return hashlib.sha256(self.read(path)).hexdigest() == sha256
+            with self.open(path) as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
         except OSError:
             return False
 
@@ -212,6 +231,15 @@ class Files:
         except (OSError, ValueError):
             return None
         return int(group[0]) if group else None
+
+    def make_kinds(self) -> None:
+        """Make the folders of all kinds of files, so that no other user makes one in their place.
+
+        Raises:
+            OSError: one cannot be made.
+        """
+        for kind in _KINDS:
+            (self.folder / kind).mkdir(parents=True, exist_ok=True)
 
     def make_folder(self, kind: str, name: str, *, mode: int) -> None:
         """Make the new folder `kind/name` with at most these permissions, and those above it as the umask says.
@@ -278,9 +306,9 @@ class Files:
             )
         return self.folder / "artifacts" / file_name(attempt, f"-{sha256[:8]}-{name}")
 
-    def artifacts(self, attempt: Attempt, folder: str = "artifacts") -> list[Path]:
-        """The files of the artifacts that this attempt left, in this folder of the store."""
-        found = (self.folder / folder).glob(file_name(attempt, "-*"))
+    def artifacts(self, attempt: Attempt) -> list[Path]:
+        """The files of the artifacts that this attempt left."""
+        found = (self.folder / "artifacts").glob(file_name(attempt, "-*"))
         return [path for path in found if path.suffix != ".tmp"]
 
     def asset(self, sha256: str) -> Path:

@@ -5,21 +5,22 @@ nobody can swap it in between.
 """
 
 import errno
-import grp
 import os
-import pwd
 import stat
 from contextlib import suppress
-from functools import cache
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+
+_OTHERS_WRITE = (
+    stat.S_IWGRP | stat.S_IWOTH
+)  # with an access list, the group's bits are what it allows at most
 
 
 class UntrustedError(PermissionError):
     """Another user may have written the file. The message is the reason."""
 
 
-def open_believed(path: Path, *, owner: int, group: int | None = None) -> BinaryIO:
+def open_believed(path: Path, *, owner: int, group: int | None = None) -> BufferedReader:
     """Open a file for reading if root, this user, or the store's `owner` wrote it, or a member of its `group`.
 
     Args:
@@ -74,7 +75,7 @@ def is_anothers(path: Path) -> bool:
         return True
 
 
-def open_own(path: Path) -> BinaryIO:
+def open_own(path: Path) -> BufferedReader:
     """Open a file that nobody but this user can have put there, for reading: one whose content is executed or shown.
 
     Its folder, too, is checked and used by one descriptor. So another user who may rename it cannot have it checked and
@@ -106,7 +107,7 @@ def check_own(folder: Path | int, *, shown: Path) -> None:
     about = folder.stat() if isinstance(folder, Path) else os.fstat(folder)
     if about.st_uid != os.geteuid():
         raise PermissionError(f"{shown} belongs to another user")
-    if _others_write(about):
+    if about.st_mode & _OTHERS_WRITE:
         raise PermissionError(f"other users can write {shown}; chmod go-w it")
 
 
@@ -131,23 +132,7 @@ def check_path(folder: Path) -> None:
 
 def _is_open(about: os.stat_result) -> bool:
     """Whether others can replace what is in this folder. With the sticky bit only the owner of an entry can."""
-    return _others_write(about) and not about.st_mode & stat.S_ISVTX
-
-
-def _others_write(about: os.stat_result) -> bool:
-    return bool(about.st_mode & stat.S_IWOTH) or (
-        bool(about.st_mode & stat.S_IWGRP) and not _is_private(about.st_gid)
-    )
-
-
-@cache
-def _is_private(group: int) -> bool:
-    """Whether this is the group that many systems make for each user alone, with the user's name."""
-    try:
-        user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
-    except KeyError:
-        return False
-    return (user.pw_gid, user.pw_name) == (group, found.gr_name) and {*found.gr_mem} <= {user.pw_name}
+    return bool(about.st_mode & _OTHERS_WRITE) and not about.st_mode & stat.S_ISVTX
 
 
 def keep_entries(folder: Path) -> None:

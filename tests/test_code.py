@@ -152,12 +152,12 @@ def test_queued_jobs_run_what_was_launched(slurm, tmp_path, other) -> None:
 @pytest.mark.slow
 def test_code_is_not_taken_from_where_others_can_put_it(slurm, tmp_path) -> None:
     write_spec(tmp_path, runs=1)
-    tmp_path.chmod(0o777)
+    tmp_path.chmod(0o770)
     said = run(SWEEP, "launch", "s.yaml", *OPTIONS, "--snapshot", folder=tmp_path)
     assert said.returncode == 2
     assert f"other users can replace what is in {tmp_path}; chmod +t it, or name another store" in said.stderr
     assert not (tmp_path / "a.db").exists()
-    tmp_path.chmod(0o1777)
+    tmp_path.chmod(0o1770)
     launch(tmp_path, WAITS, "--snapshot")
     assert set(states(tmp_path).values()) == {State.PENDING}
 

@@ -186,7 +186,7 @@ def test_the_store_keeps_no_lines_that_another_user_may_have_chosen(tmp_path) ->
     """Each folder has a log, and a link to a private file."""
     secret = tmp_path / "secret"
     secret.write_text("my private key")
-    for name, owner, mode in (("mine", 0, 0o755), ("theirs", 65534, 0o755), ("shared", 0, 0o777)):
+    for name, owner, mode in (("mine", 0, 0o755), ("theirs", 65534, 0o755), ("shared", 0, 0o775)):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "log").write_text("one\ntwo\n")

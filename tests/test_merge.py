@@ -136,7 +136,7 @@ def test_no_file_is_merged_from_where_a_link_leads(store: SqlStore, other: SqlSt
         path.parent.mkdir(parents=True)
         path.symlink_to(private)
     other.finish(attempt, record())
-    assert merge(store, other).without_weights == [RUN]
+    assert merge(store, other).without_files == [RUN]
     assert [path.name for path in store.folder.rglob("*") if path.is_file()] == []
 
 
@@ -425,7 +425,7 @@ def test_a_store_is_made_by_a_merge_but_not_by_its_dry_run(
     for path in Path("b.files/weights").iterdir():
         path.unlink()
     said = output(capsys, "merge", "b.db", "--db", "new.db").splitlines()
-    assert said == ["b.db: 2 runs joined", "2 stored runs came without weights"]
+    assert said == ["b.db: 2 runs joined", "2 stored runs came without weights or artifacts"]
 
 
 @pytest.mark.parametrize(

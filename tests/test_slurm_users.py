@@ -95,7 +95,7 @@ def test_a_job_runs_nothing_that_another_user_may_have_written(slurm, shared, th
         for path in (dispatch, *dispatch.iterdir()):
             os.chown(path, NOBODY, NOBODY)
     else:
-        dispatch.chmod(0o777)
+        dispatch.chmod(0o770)
     start_now(slurm, job)
     wait_for_no_jobs(slurm)
     assert why in logs(shared)

@@ -107,8 +107,8 @@ def _say_merged(found: "Merged", other: str, *, dry_run: bool) -> None:
     parts = [f"{counted(len(runs), 'run')} {what}" for what, runs in counts.items() if runs]
     parts += [f"{found.launches} {'launch' if found.launches == 1 else 'launches'}"] if found.launches else []
     console.say(f"{other}{' (dry run)' if dry_run else ''}: {', '.join(parts) or 'nothing new'}")
-    if found.without_weights:
-        console.say(f"{counted(len(found.without_weights), 'stored run')} came without weights")
+    if found.without_files:
+        console.say(f"{counted(len(found.without_files), 'stored run')} came without weights or artifacts")
     if found.active:
         console.say(f"left out, because active: {some(found.active)}; merge again when they have ended")
     if found.unfit:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -223,7 +223,8 @@ class Delivery:
                 self._trouble = ""
             except Exception as error:  # without this thread nothing would be delivered any more
                 if str(error) != self._trouble:
-                    log.warning("%s; continuing without the store", error)
+                    unexpected = not isinstance(error, (StoreError, OSError))
+                    log.warning("%s; continuing without the store", error, exc_info=unexpected)
                 self._trouble = str(error)
             with self._changed:
                 for one in own.values():
@@ -297,7 +298,8 @@ class Delivery:
         except FileNotFoundError:
             pass  # `ingest` delivered it
         except UnfitError as error:
-            log.warning("%s: %s", self._spool.set_aside(attempt), error)
+            with suppress(OSError):  # `ingest` reports it
+                log.warning("%s: %s", self._spool.set_aside(attempt), error)
         except StoreError:
             raise
         except Exception as error:  # `ingest` reports it

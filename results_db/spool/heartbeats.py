@@ -5,11 +5,11 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from results_db.contract import Attempt, Provenance
-from results_db.files import Files, attempts_of, file_name, write_atomically
+from results_db.files import Files, attempts_of, file_name, write_atomically, written_at
 from results_db.spool.plain import read
 from results_db.spool.records import DamagedError
 from results_db.text import short
@@ -71,7 +71,7 @@ class HeartbeatFiles:
             DamagedError: it is not what was written.
         """
         with self._files.open(self.path(attempt)) as file:
-            written_at = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
+            at = written_at(os.fstat(file.fileno()))
             data = file.read()
         try:
             heartbeat: Heartbeat = read(Heartbeat, json.loads(data))
@@ -79,7 +79,7 @@ class HeartbeatFiles:
             raise DamagedError(f"it cannot be read: {error}") from None
         if heartbeat.attempt != attempt:
             raise DamagedError(f"it belongs to another attempt, {heartbeat.attempt}")
-        return heartbeat, written_at
+        return heartbeat, at
 
     def path(self, attempt: Attempt) -> Path:
         """The file of an attempt."""

@@ -16,8 +16,8 @@ def read(kind: Any, plain: object) -> Any:
     """The value of this type that `plain` stands for.
 
     Args:
-        kind: a dataclass, or what its fields may be: `int`, `float`, `str`, `bool`, `None`, `bytes` (as base64), a
-            `StrEnum`, and mappings, tuples and unions of these; a sequence of numbers.
+        kind: a dataclass, or what its fields may be: `int`, `float`, `str`, `bool`, `dict`, `None`, `bytes` (as
+            base64), a `StrEnum`, and mappings, tuples and unions of these; a sequence of numbers.
         plain: from `json.loads`.
 
     Raises:
@@ -31,7 +31,7 @@ def read(kind: Any, plain: object) -> Any:
         return _numbers(kind, [plain])[0]
     if kind is bytes:
         return base64.b64decode(_of(str, plain), validate=True)
-    if kind in (str, bool, type(None)):
+    if kind in (str, bool, dict, type(None)):
         return _of(kind, plain)
     return kind(plain)
 

@@ -8,12 +8,12 @@ import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from results_db.contract import FAILURES, INTERRUPTED, Attempt, Ending, Provenance, RunRecord
-from results_db.files import Files, attempts_of, file_name, write_atomically
+from results_db.files import Files, attempts_of, file_name, write_atomically, written_at
 from results_db.spool.plain import read
 
 FORMAT = "imagine-spool"
@@ -73,15 +73,15 @@ def decode(data: bytes) -> Spooled:
     head, _, body = data.partition(b"\n")
     body = body.removesuffix(b"\n")
     try:
-        about = json.loads(head)
+        about = read(dict, json.loads(head))
         if about["format"] != FORMAT:
             raise DamagedError(f"its format is {about['format']!r}")
-        if int(about["version"]) > VERSION:
+        if read(int, about["version"]) > VERSION:
             raise NewerFormatError(f"it has version {about['version']}, this one reads {VERSION}")
         if hashlib.sha256(body).hexdigest() != about["sha256"]:
             raise DamagedError("its checksum is wrong")
-        return _entry(json.loads(body))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return _entry(read(dict, json.loads(body)))
+    except (ValueError, KeyError, RecursionError) as error:
         raise DamagedError(f"it cannot be read: {error}") from None
 
 
@@ -152,7 +152,7 @@ class Spool:
         The worker's clock may be wrong.
         """
         try:
-            return datetime.fromtimestamp(self.path(attempt).lstat().st_mtime, UTC)
+            return written_at(self.path(attempt).lstat())
         except (FileNotFoundError, NotADirectoryError):
             return None
 

@@ -4,7 +4,8 @@ The database changes in one transaction. Weights are copied before it, under nam
 that is interrupted leaves the store as it was, and the same merge again completes it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Table, insert, select
 
 from results_db.contract import ACTIVE, Attempt, PlannedRun, State, StoreError
-from results_db.files import Files, file_name, write_atomically
+from results_db.files import Files, attempt_of, file_name, write_atomically
 from results_db.store import discards, rows, tables
 from results_db.store.packed import unpack_metrics
 from results_db.store.sql import SqlStore
@@ -77,7 +78,7 @@ class Merged:
         active: runs that were left out, because they are active in one of the stores.
         unfit: stored runs that were left out, because they build on results that do not join.
         conflicts: runs with different results, if none is preferred; then nothing is merged.
-        without_weights: stored runs among the first two of which the other store has no weights.
+        without_files: stored runs among the first two of which weights or an artifact are not there, or not believed.
         launches: the number of launches that this store had not.
     """
 
@@ -88,7 +89,7 @@ class Merged:
     active: list[str] = field(default_factory=list)
     unfit: list[str] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
-    without_weights: list[str] = field(default_factory=list)
+    without_files: list[str] = field(default_factory=list)
     launches: int = 0
 
 
@@ -110,14 +111,13 @@ def merge(store: SqlStore, other: SqlStore, *, prefer: Prefer | None = None, dry
             found.launches = len(_new_launches(ours, theirs))
         ours_files, other_files = Files(store.folder), Files(other.folder)
         copies = list(_copies(theirs, fates, ours_files, other_files))
-        found.without_weights = [
-            run_id for run_id, source, _ in copies if run_id and not other_files.has(source)
-        ]
+        there = {source: _has(other_files, source) for _, source, _ in copies}
+        found.without_files = sorted({run_id for run_id, source, _ in copies if run_id and not there[source]})
         if found.conflicts or dry_run:
             return found
         pairs = [(source, target) for _, source, target in copies]
         pairs += _assets(theirs, fates, ours_files, other_files)
-        files = [(source, target) for source, target in pairs if other_files.has(source)]
+        files = [(source, target) for source, target in pairs if _has(other_files, source)]
         made = _copy(files, other_files, ours_files, uuid=store.uuid)
         try:
             with store._writing() as ours:
@@ -261,6 +261,13 @@ def _conflict(ours: _Run, theirs: _Run) -> Conflict:
 
 def _copies(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Iterator[tuple[str, Path, Path]]:
     """The files of the runs that join: run id, source and target. The id is empty where the file may be missing."""
+    left = _by_attempt(
+        path for kind in ("artifacts", "discarded") for path in (other.folder / kind).glob("*-*")
+    )
+    table = tables.artifact
+    listed: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for one in theirs.execute(select(table.c.run, table.c.name, table.c.sha256)):
+        listed[one.run].append((one.name, one.sha256))
     for run, own, fate in fates:
         if fate not in (_Fate.JOINS, _Fate.REPLACES):
             continue
@@ -274,10 +281,19 @@ def _copies(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Ite
                 yield "", other.discarded / source.name, ours.discarded / target.name
             elif run.result is None:
                 yield "", other.checkpoint(before), ours.checkpoint(after)
-            folder = "discarded" if row["state"] == State.DISCARDED else "artifacts"
-            for path in other.artifacts(before, folder):
+            for name, sha256 in listed.get(run.id, ()) if row["state"] == State.COMPLETED else ():
+                yield run.run_id, other.artifact(before, name, sha256), ours.artifact(after, name, sha256)
+            for path in left[before] if row["state"] != State.COMPLETED else ():
                 rest = path.name.removeprefix(file_name(before, ""))
-                yield "", path, ours.folder / folder / file_name(after, rest)
+                yield "", path, ours.folder / path.parent.name / file_name(after, rest)
+
+
+def _by_attempt(paths: Iterable[Path]) -> Mapping[Attempt, list[Path]]:
+    found = defaultdict(list)
+    for path in paths:
+        if path.suffix != ".tmp" and (attempt := attempt_of(path)) is not None:
+            found[attempt].append(path)
+    return found
 
 
 def _assets(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Iterator[tuple[Path, Path]]:
@@ -291,6 +307,18 @@ def _assets(theirs: Connection, fates: _Fates, ours: Files, other: Files) -> Ite
             digest = str(value).removeprefix("sha256:")
             if digest in there and not ours.asset(digest).exists():
                 yield other.asset(digest), ours.asset(digest)
+
+
+def _has(files: Files, path: Path) -> bool:
+    """See `Files.has`.
+
+    Raises:
+        StoreError: the file is there and cannot be opened.
+    """
+    try:
+        return files.has(path)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}; merge again") from None
 
 
 def _copy(files: Sequence[tuple[Path, Path]], other: Files, ours: Files, *, uuid: str) -> list[Path]:
@@ -307,7 +335,9 @@ def _copy(files: Sequence[tuple[Path, Path]], other: Files, ours: Files, *, uuid
         for path in made:
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise StoreError(f"cannot copy {source} to {target}: {error.strerror}; merge again") from None
+            raise StoreError(
+                f"cannot copy {source} to {target}: {error.strerror or error}; merge again"
+            ) from None
         raise
     return made
 

@@ -41,6 +41,8 @@ def share(store: SqlStore, group: str) -> None:
     path = store.folder
     try:
         Files(path).share(store.uuid, number)
+        Files(path).make_kinds()
+        store.close()  # to open and close a file of SQLite's would drop the locks of this process
         for path in () if store.file is None else _database(store.file):
             if path.exists():
                 _give(path, 0o060, number)

@@ -27,9 +27,11 @@ def find(spec: Spec, files: Files) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder, need in _assets(spec):
         given = folder / need.asset
-        for path in (files.asset(need.sha256), given):
-            if need.sha256 not in found and digest(path) == need.sha256:
-                found[need.sha256] = path
+        kept = files.asset(need.sha256)
+        if files.holds(kept, need.sha256):
+            found[need.sha256] = kept
+        elif digest(given) == need.sha256:
+            found.setdefault(need.sha256, given)
         if need.sha256 not in found:
             source = f"; get it from {need.source}" if need.source else ""
             other = digest(given)
@@ -78,10 +80,10 @@ def check_kept(runs: Sequence[PlannedRun], store: Store, *, but: Collection[str]
     """
     values = {value.removeprefix(ASSET) for run in runs for value in identity.assets(run.config)}
     for sha256 in sorted(values.difference(but)):
-        kept = Files(store.folder).asset(sha256)
-        other = digest(kept)
-        if other != sha256:
-            why = "is missing" if other is None else "is damaged"
+        files = Files(store.folder)
+        kept = files.asset(sha256)
+        if not files.holds(kept, sha256):
+            why = "is damaged" if kept.exists() else "is missing"
             source = next((need.source for need in _launched(store) if need.sha256 == sha256), "")
             get = f"get it from {source} and " if source else ""
             raise ConfigError(
