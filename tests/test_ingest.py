@@ -349,7 +349,23 @@ def test_the_command_without_a_store(tmp_path: Path) -> None:
 
 
 DEEP = "[" * 99_999 + "]" * 99_999
-ODD = (None, True, -1, 2**63, 1e30, 10**400, [], {}, {"a": {}}, "", "\0", "\ud800", "../../x", "DEEP")
+ODD = (
+    None,
+    True,
+    -1,
+    2**63,
+    1e30,
+    10**400,
+    float("nan"),
+    [],
+    {},
+    {"a": {}},
+    "",
+    "\0",
+    "\ud800",
+    "../../x",
+    "DEEP",
+)
 
 
 def oddly(plain: Any) -> Iterator[Any]:
@@ -370,30 +386,33 @@ def test_a_record_or_heartbeat_with_any_odd_value_costs_only_itself(store: SqlSt
     left = replace(done.ending, metrics={"steps": 40.0}, artifacts={"a.txt": Artifact(3, "ab" * 32)})
     failed = replace(done, ending=Ending(State.FAILED, "boom", 9, "last line"))
     records = [json.loads(encode(one).splitlines()[1]) for one in (replace(done, ending=left), failed)]
-    written = [odd for record in records for odd in oddly(record)]
-    beats = list(oddly(asdict(Heartbeat(of, WHO, 5, {"loss": 0.5}))))
-
-    runs = [PlannedRun(f"{number:064x}", {"seed": number}) for number in range(len(written) + len(beats))]
+    heads = [odd for odd in oddly({"format": "imagine-spool", "version": 2}) if "DEEP" not in odd.values()]
+    beats = [*ODD, *oddly(asdict(Heartbeat(of, WHO, 5, {"loss": 0.5})))]
+    written = [records[0]] * len(heads) + [
+        *ODD,
+        *(odd for record in records for odd in oddly(record)),
+        *beats,
+    ]
+    runs = [PlannedRun(f"{number:064x}", {"seed": number}) for number in range(len(written))]
     store.stage(runs)
     ids = [one.run_id for one in runs]
     for number, attempt in enumerate(store.claim(ids, job_name="j", launcher="slurm")):
-        text = json.dumps((written + beats)[number]).replace(of.run_id, attempt.run_id)
+        text = json.dumps(written[number]).replace(of.run_id, attempt.run_id)
         body = text.replace("NONCE", attempt.nonce).replace('"DEEP"', DEEP)
-        head = {
-            "format": "imagine-spool",
-            "version": 2,
-            "sha256": hashlib.sha256(body.encode()).hexdigest(),
-        }
-        is_record = number < len(written)
+        sha256 = hashlib.sha256(body.encode()).hexdigest()
+        head = heads[number] if number < len(heads) else {"format": "imagine-spool", "version": 2}
+        is_record = number < len(written) - len(beats)
         path = spool.path(attempt) if is_record else HeartbeatFiles(store.folder).path(attempt)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{json.dumps(head)}\n{body}\n" if is_record else body)
+        path.write_text(f"{json.dumps({**head, 'sha256': sha256})}\n{body}\n" if is_record else body)
+        if number % 7 == 0:
+            os.utime(path, (number * 1e8, number * 1e8))
     good = claimed(store)
     spool.write(result(good))
 
     found = ingest(store)
     assert good in found.stored
     told = (found.stored, found.refused, found.damaged, found.left)
-    assert sum(map(len, told)) == len(written) + 1
-    assert len(found.damaged) > len(written) / 2
+    assert sum(map(len, told)) == len(written) - len(beats) + 1
+    assert len(found.damaged) > sum(map(len, told)) / 2
     assert ingest(store).stored == []

@@ -1,6 +1,7 @@
 """Merging stores: runs trained elsewhere join, and nothing of two different results is lost."""
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from cli_helpers import call, output
 from store_helpers import OTHER, RUN, THIRD, WHO, bare, files, start, started
+from user_helpers import NOBODY, need_root
 
 from results_db.contract import (
     Artifact,
@@ -127,17 +129,19 @@ def test_artifacts_needs_and_what_is_known_of_the_experiment_join(store: SqlStor
         assert (Files(third.folder).discarded / brought.name).read_text() == "found"
 
 
-def test_no_file_is_merged_from_where_a_link_leads(store: SqlStore, other: SqlStore, tmp_path: Path) -> None:
+def test_no_file_is_merged_that_another_user_may_have_put_there(store: SqlStore, other: SqlStore) -> None:
+    need_root()
     other.stage([PlannedRun(RUN, {"seed": 1})])
     attempt = start(other, RUN, WHO)
-    there = Files(other.folder)
-    private = write(tmp_path / "private", "private")
-    for path in (there.weights(attempt), there.artifact(attempt, "a.txt", "ab" * 32)):
-        path.parent.mkdir(parents=True)
-        path.symlink_to(private)
-    other.finish(attempt, record())
+    there, artifact = Files(other.folder), Artifact(3, "ab" * 32)
+    path = write(there.artifact(attempt, "a.txt", artifact.sha256), "theirs")
+    write(there.weights(attempt), "ours")
+    os.chown(path, NOBODY, NOBODY)
+    other.finish(attempt, replace(record(), artifacts={"a.txt": artifact}))
+    assert merge(store, other, dry_run=True).without_files == [RUN]
     assert merge(store, other).without_files == [RUN]
-    assert [path.name for path in store.folder.rglob("*") if path.is_file()] == []
+    left = [path.read_text() for path in store.folder.rglob("*") if path.is_file() and path.name != "store"]
+    assert left == ["ours"]
 
 
 def test_files_that_a_run_builds_on_join(store: SqlStore, other: SqlStore) -> None:

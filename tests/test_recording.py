@@ -214,6 +214,51 @@ def test_a_run_goes_on_with_the_artifacts_that_it_had_at_its_checkpoint(store, r
     assert (left, left.read_bytes()) == (Files(store.folder).artifacts(second.attempt)[0], b"second")
 
 
+def test_a_result_counts_if_an_older_artifact_cannot_be_deleted(store, record) -> None:
+    recorder = record()
+    recorder.artifact("note.txt", b"first")
+    recorder.checkpoint(STATE)
+    (older,) = Files(store.folder).artifacts(recorder.attempt)
+    recorder.artifact("note.txt", b"second")
+    older.unlink()
+    older.mkdir()
+    recorder.finish("reached", seconds=1, weights=WEIGHTS)
+    assert (recorder.state, state(store)) == (State.COMPLETED, State.COMPLETED)
+    assert list(store.artifacts(RUN.run_id)) == ["note.txt"]
+
+
+def test_an_artifact_that_is_replaced_leaves_no_file(store, record) -> None:
+    recorder = record()
+    for number in range(5):
+        recorder.artifact("a" * 80, {"n": np.array(number)})
+    (left,) = Files(store.folder).artifacts(recorder.attempt)
+    assert load_file(left)["n"] == 4
+
+
+def test_an_attempt_that_still_lives_may_save_while_its_checkpoint_is_restored(
+    store, record, monkeypatch
+) -> None:
+    """Between the two reads of the new attempt, the old one replaces checkpoint and artifact."""
+    old = record()
+    old.artifact("note.txt", b"first")
+    old.checkpoint(STATE)
+    store.end(old.attempt, Ending(State.LOST))
+    read = checkpoint.read
+
+    def read_late(data: bytes, *, run_id: str) -> checkpoint.Saved:
+        saved = read(data, run_id=run_id)
+        if int(saved.state["step"]) == 7:
+            old.artifact("note.txt", b"second")
+            old.checkpoint({**STATE, "step": np.array(8)})
+        return saved
+
+    monkeypatch.setattr(checkpoint, "read", read_late)
+    new = record()
+    assert int(new.checkpointed["step"]) == 8
+    (taken,) = Files(store.folder).artifacts(new.attempt)
+    assert taken.read_bytes() == b"second"
+
+
 def linked(path: Path) -> None:
     """As a member of a group could do, to have the target copied; the content even fits."""
     private = path.parent.parent / "private"
@@ -238,7 +283,7 @@ def test_a_checkpoint_without_its_artifacts_costs_its_steps_and_not_the_run(stor
 
 @pytest.mark.parametrize(("errors", "restored"), [(1, True), (9, False)], ids=["for a moment", "for long"])
 def test_a_checkpoint_on_a_disk_that_is_away_is_kept(store, record, monkeypatch, errors, restored) -> None:
-    monkeypatch.setattr("jobs.recording.RETRY_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr("jobs.recording.READ_AFTER_S", (0.01, 0.01))
     first = record()
     first.checkpoint(STATE)
     first.interrupt()
@@ -255,6 +300,7 @@ def test_a_checkpoint_on_a_disk_that_is_away_is_kept(store, record, monkeypatch,
     assert (second.checkpointed is not None, state(store) is State.RUNNING) == (restored, restored)
     if not restored:
         assert state(store) is State.PREEMPTED
+        assert "Input/output error" in store.attempts(RUN.run_id)[-1]["error"]
         away.clear()
         assert record().checkpointed is not None
 

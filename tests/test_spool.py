@@ -40,7 +40,7 @@ records = st.builds(
     RunRecord,
     st.just(RUN),
     st.sampled_from(OUTCOMES),
-    numbers,
+    st.floats(0, 1e8),
     st.dictionaries(names, st.none() | numbers),
     st.dictionaries(names, st.tuples(st.lists(counts), st.lists(numbers))),
     st.dictionaries(names, st.binary()),

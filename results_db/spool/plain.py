@@ -1,7 +1,6 @@
 """Plain JSON that another process wrote, as dataclasses: a value of another type or size is refused."""
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -48,12 +47,13 @@ def _generic(origin: Any, inner: Sequence[Any], plain: object) -> Any:
 
 def _first(kinds: Sequence[Any], plain: object) -> Any:
     """The value of the first of these types that fits."""
-    for kind in kinds[:-1]:
+    wrong = []
+    for kind in kinds:
         try:
             return read(kind, plain)
-        except ValueError:
-            pass
-    return read(kinds[-1], plain)
+        except ValueError as error:
+            wrong.append(str(error))
+    raise ValueError(", ".join(wrong))
 
 
 def _dataclass(kind: Any, plain: Mapping[str, object]) -> Any:
@@ -70,19 +70,16 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _numbers(kind: type, plain: Sequence[Any]) -> Sequence[Any]:
-    """These values, if they are numbers of this type that a database stores."""
+    """These values, if they are numbers of this type, and not too large for it."""
     if not {type(value) for value in plain} <= {int, kind}:
         raise ValueError(f"no {kind.__name__}")
-    if kind is int:
-        fits = not plain or (max(plain) <= _MAX and min(plain) >= -_MAX)
-    else:
+    if kind is float:
         try:
-            plain = [float(value) for value in plain]
+            return [float(value) for value in plain]
         except OverflowError as error:
             raise ValueError(str(error)) from None
-        fits = all(map(math.isfinite, plain))
-    if not fits:
-        raise ValueError(f"no {kind.__name__} that can be stored")
+    if plain and not -_MAX <= min(plain) <= max(plain) <= _MAX:
+        raise ValueError("a whole number that is too large")
     return plain
 
 

@@ -21,7 +21,7 @@ VERSION = 2
 """Attempts have a nonce since version 2."""
 
 _LONGEST_S = 1e9
-"""No attempt lasts 30 years."""
+"""No attempt and no run lasts 30 years."""
 
 
 class DamagedError(Exception):
@@ -90,8 +90,9 @@ def _entry(plain: dict[str, Any]) -> Spooled:
         ending = {name: plain.pop(name) for name in ("state", "error", "exit_code", "log_tail")}
         plain["ending"] = plain.pop("record") or ending
     entry: Spooled = read(Spooled, plain)
-    if not 0 <= entry.lasted_s < _LONGEST_S:
-        raise ValueError(f"an attempt of {entry.lasted_s} s")
+    for seconds in (entry.lasted_s, entry.ending.seconds if isinstance(entry.ending, RunRecord) else 0):
+        if not 0 <= seconds < _LONGEST_S:
+            raise ValueError(f"{seconds} s")
     return entry
 
 
