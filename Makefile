@@ -17,10 +17,10 @@ test-faults: $(VENV)/.installed-test  ## the long tests: whole sweeps on a real 
 	$(BIN)/python -m pytest -n 2 -m fault --durations=15
 
 check: $(VENV)/.installed-test lint  ## lint and the fast tests
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not fault"
 
 coverage: $(VENV)/.installed-test  ## the fast tests, with the share of lines that they run
-	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 -m "not slow and not fault" --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.installed-test  ## ruff, mypy and import-linter
 	$(BIN)/ruff check .

@@ -139,6 +139,14 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a server is slow."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "postgresql" in item.name:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of an empty database, once for each kind."""

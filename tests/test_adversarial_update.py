@@ -12,6 +12,8 @@ from training_helpers import after, experiment_of, random, tiny, tiny_count, tra
 from imagination.life import rules
 from imagination.training.state import TrainState
 
+pytestmark = pytest.mark.slow
+
 STEP = 3  # the update after three others, so that Adam's moments and the ramp matter
 TINIEST = {
     "channels": 2,

@@ -106,6 +106,7 @@ def test_an_override(tmp_path: Path, override: str, says: str) -> None:
     assert len(caught.value.lines) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("text", [BOMB, "[" * 100_000, "3", '{"parts": 1}'])
 def test_a_stored_spec(tmp_path: Path, text: str) -> None:

@@ -30,6 +30,7 @@ for number in range(int(sys.argv[1]), 1_000_000, 2):
 """
 
 
+@pytest.mark.slow
 def test_a_backup_is_the_store_at_one_moment(capsys: Capsys, tmp_path: Path) -> None:
     """Two processes write until they are killed; in every copy, each stored run has its metrics and its trace."""
     with open_store("x.db", create=True) as store:

@@ -16,6 +16,8 @@ from imagination.chess.positions import Positions
 from imagination.probing import split
 from imagination.schema import ConfigError
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"share": 0.6, "max_steps": 40, "batch": 16, "width": 16, "trace_every": 10}
 
 

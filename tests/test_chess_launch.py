@@ -191,6 +191,7 @@ def test_without_the_package_chess_the_launch_names_it(tmp_path, monkeypatch) ->
     assert "experiment 'chess_positions' needs a package that is not installed here, chess;" in said.err
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 @needs_stockfish
 def test_the_chain_is_trained_on_slurm(slurm, tmp_path) -> None:

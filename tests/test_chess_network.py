@@ -13,6 +13,8 @@ from imagination.chess import boards, network, training
 from imagination.chess.positions import Positions
 from imagination.runner import Needed
 
+pytestmark = pytest.mark.slow
+
 GAMES = 60
 ORDER = np.random.default_rng(5).permutation(1858)
 

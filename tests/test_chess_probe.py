@@ -17,6 +17,8 @@ from imagination.chess.probe import RUNNER, Frozen, Games, Probes
 from imagination.runner import Run
 from imagination.schema import ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def needs():

@@ -15,7 +15,7 @@ from results_db.contract import NewSweep, PlannedRun
 from results_db.paper.numbers import ABOUT, TABLES
 from results_db.store.sql import SqlStore, open_store
 
-pytestmark = pytest.mark.usefixtures("in_tmp_path")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_tmp_path")]
 
 
 @pytest.fixture

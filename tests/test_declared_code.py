@@ -16,6 +16,8 @@ from imagination import registry
 from results_db.contract import NewSweep, PlannedRun, RunRecord
 from results_db.store.sql import open_store
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

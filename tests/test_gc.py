@@ -122,6 +122,7 @@ def empty_store() -> Path:
     return folder
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(RUNS), st.sampled_from(ACTS)), max_size=14))
 @example([(RUN, "start"), (RUN, "lose"), (RUN, "strange")])
 @example([(RUN, "start"), (RUN, "lose"), (RUN, "start")])

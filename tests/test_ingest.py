@@ -378,6 +378,7 @@ def oddly(plain: Any) -> Iterator[Any]:
             yield changed
 
 
+@pytest.mark.slow
 def test_a_record_or_heartbeat_with_any_odd_value_costs_only_itself(store: SqlStore, spool: Spool) -> None:
     """A member of a group, or a bug, may write anything, with a checksum that fits."""
     of = Attempt("0" * 64, 1, nonce="NONCE")

@@ -210,6 +210,7 @@ def test_the_gpus_that_a_job_asks_for(settings: dict[str, object], gpus: int) ->
     assert resources(**settings).gpus == gpus
 
 
+@pytest.mark.slow
 def test_a_launcher_file_chooses_where_a_spec_runs(tmp_path: Path, own: Path) -> None:
     """The command line names it; because of `name: local` it trains here."""
     (own / "laptop.yaml").write_text("name: local\ncpus_per_task: 1\n")

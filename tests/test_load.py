@@ -38,7 +38,8 @@ def write(url: str, points: int, attempts: list[Attempt]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("points", [500, pytest.param(2_500, marks=pytest.mark.fault)])
+@pytest.mark.fault
+@pytest.mark.parametrize("points", [500, 2_500])
 def test_a_thousand_runs_from_fifty_processes(store: SqlStore, points: int) -> None:
     store.stage(PlannedRun(run_id(number), {"gol": 3, "seed": number}) for number in range(RUNS))
     claimed = store.claim(map(run_id, range(RUNS)), job_name="imagine-1", launcher="slurm")

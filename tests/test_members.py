@@ -14,7 +14,7 @@ from user_helpers import DAEMON, NOBODY, run_as
 
 from slurm.testbed.testbed import Testbed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
 OWNER, MEMBER = DAEMON, NOBODY
 GROUP = "users"

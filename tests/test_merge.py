@@ -356,6 +356,7 @@ with open_store(sys.argv[1], create=True) as store, open_to_read(sys.argv[2]) as
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_merge_that_is_killed_leaves_the_database_as_it_was(
     store: SqlStore, other: SqlStore, after: int

@@ -23,7 +23,7 @@ from results_db.views.figures import metrics
 
 Capsys = pytest.CaptureFixture[str]
 
-pytestmark = pytest.mark.usefixtures("in_tmp_path")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_tmp_path")]
 
 
 @pytest.fixture

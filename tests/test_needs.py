@@ -120,6 +120,7 @@ def begun(folder: Path) -> bool:
         return any(one.step for one in store.open_attempts())
 
 
+@pytest.mark.fault
 def test_a_chain_that_is_stopped_goes_on(folder) -> None:
     write(folder, CHAIN.read_text().replace("factor: 2", "factor: 2\n    rounds: 60"))
     command = (SWEEP, "launch", "s.yaml", "--db", "a.db", "--workers", "2")

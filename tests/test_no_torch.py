@@ -6,6 +6,8 @@ import sys
 import pytest
 from sweep_helpers import write_spec
 
+pytestmark = pytest.mark.slow
+
 SWEEP, RESULTS = "sweeps.cli.root", "results_db.cli.root"
 CASES = [
     (SWEEP, ["--help"], 0),

@@ -119,6 +119,7 @@ def test_it_is_launched_on_slurm(slurm, folder) -> None:
     assert [(row["bits"], row["width"], row["run"]) for row in rows] == [(4, 32, 2)]
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_every_command_reads_a_store_without_life(folder) -> None:
     (folder / "s.yaml").write_text("experiment: parity\nbase: {bits: 3}\ngrid: {width: [16, 24]}\nruns: 2\n")

@@ -14,6 +14,8 @@ from results_db.paper.compare import compare
 from results_db.store.sql import SqlStore, open_store
 from sweeps.spec.load import expand_spec
 
+pytestmark = pytest.mark.slow
+
 CURVES = {f"state{number}": ([0, 100], [0.5, 1.0]) for number in range(1, 5)}
 
 

@@ -21,7 +21,7 @@ from results_db.contract import State
 from slurm.client.client import Slurm
 from slurm.follow.reconcile import Reconciler
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
 TWO = ("launcher.gpus_per_node=2", "--no-check")
 

@@ -12,6 +12,8 @@ from imagination.life import networks, sampler
 from imagination.runner import CheckpointError, Run
 from imagination.training.loop import Trainer
 
+pytestmark = pytest.mark.slow
+
 STAGES = {
     "gan": "posthoc",
     "max_steps": 10,

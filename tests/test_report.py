@@ -27,6 +27,8 @@ from results_db.report.collect import collect
 from results_db.report.page import page as render
 from results_db.store.sql import open_store
 
+pytestmark = pytest.mark.slow
+
 Capsys = pytest.CaptureFixture[str]
 
 CHROMIUM = shutil.which("chromium")

@@ -445,6 +445,7 @@ def test_version(capsys: Capsys) -> None:
     assert output(capsys, "--version") == f"imagine-results, version {version('imagine-sweep')}\n"
 
 
+@pytest.mark.slow
 def test_nothing_imports_torch(filled: SqlStore) -> None:
     filled.close()
     for args in (["--help"], ["table", "--json"], ["table"], ["runs"], ["show", "01"]):
@@ -453,6 +454,7 @@ def test_nothing_imports_torch(filled: SqlStore) -> None:
         assert not modules & {"torch", "imagination.training", "jobs"}, args
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
     heavy = {"pandas", "numpy", "scipy", "sqlalchemy", "alembic", "lark", "rich", "matplotlib"}
     for command in ([], ["table"], ["trace"], ["figure", "strip"]):

@@ -22,6 +22,8 @@ from sweeps.follow.retry import plan_retries
 from sweeps.spec.expand import expand
 from sweeps.spec.load import expand_spec, load
 
+pytestmark = pytest.mark.slow
+
 
 def stage(store, path):
     """Stages a sweep as a launch of the spec does; its expansion."""
@@ -145,7 +147,6 @@ def test_where_takes_the_causes_that_runs_lists(folder, runs) -> None:
     assert rows(folder, "--where", f"cause = '{cause}'") == [row for row in everything if row[1] == "FAILED"]
 
 
-@pytest.mark.slow
 def test_failed_runs_are_trained_and_no_others(folder, runs) -> None:
     done = retry(folder, "s.yaml", "--json")
     assert done.code == 1  # one is left
@@ -164,7 +165,6 @@ def test_failed_runs_are_trained_and_no_others(folder, runs) -> None:
     assert "no failed run of a sweep" in again.err
 
 
-@pytest.mark.slow
 def test_what_fails_again_is_left_in_the_end(tmp_path) -> None:
     write_spec(tmp_path, runs=1, batch=HOPELESS)
     assert answer("launch", "s.yaml", "--db", "a.db", folder=tmp_path).code == 1

@@ -11,6 +11,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from imagination import registry
 from imagination.schema import needs
 from jobs.config import resolve
@@ -49,6 +51,7 @@ def current() -> dict[str, list[str]]:
     return {name: [each[:CHARACTERS] for each in found] for name, found in ids.items()}
 
 
+@pytest.mark.slow
 def test_no_run_id_changes() -> None:
     assert current() == json.loads(FILE.read_text())
 

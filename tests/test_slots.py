@@ -12,6 +12,8 @@ from imagination.training import native
 from imagination.training.loop import Trainer
 from imagination.training.state import TrainState
 
+pytestmark = pytest.mark.slow
+
 ADVERSARY = {"gan": "posthoc", "eval_every": 5, "trace_every": 1, "adv_layers": 2}
 BITS = pytest.mark.skipif(native.library() is None, reason="in packs of other sizes the bits differ")
 

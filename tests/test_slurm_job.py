@@ -24,7 +24,7 @@ from results_db.process import is_alive
 from slurm.client.client import Slurm
 from slurm.follow.reconcile import Reconciler
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
 LONGER = {**LONG, "max_steps": 25_000}
 """Longer than 45 s."""
@@ -85,7 +85,6 @@ def test_preempted_by_sigterm_alone_it_comes_back_as_well(slurm_with, long, undi
     assert_whole(long, slurm, undisturbed)
 
 
-@pytest.mark.fault
 def test_at_its_time_limit_it_goes_on_until_it_is_done_or_max_num_timeout_is_reached(slurm, tmp_path) -> None:
     """With a limit of a minute, at which submitit would take any signal for one time-out too many.
 

@@ -231,6 +231,7 @@ def test_a_folder_for_submitits_files_that_cannot_be_made(slurm, tmp_path) -> No
     assert_refused(slurm, tmp_path, said, "the jobs' files cannot be written: ", "/proc/x")
 
 
+@pytest.mark.fault
 def test_two_launches_at_once_submit_each_run_once(slurm, tmp_path) -> None:
     write_spec(tmp_path, runs=12)
     open_store(str(tmp_path / "a.db"), create=True).close()
@@ -365,6 +366,7 @@ def test_a_path_that_slurm_would_read_as_a_pattern_is_refused(slurm, tmp_path, n
     assert (said.code, "only %j, %t, %A and %a are allowed" in said.err) == (2, True)
 
 
+@pytest.mark.fault
 def test_no_node_is_free_to_look(slurm_with, tmp_path) -> None:
     slurm = slurm_with(nodes=1, accounting=False)
     blocker = slurm.run("sbatch", "--parsable", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600")

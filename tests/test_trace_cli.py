@@ -15,7 +15,7 @@ from results_db.store.sql import SqlStore, open_store
 
 SHORT = {number: run_id(number)[:10] for number in range(10)}
 
-pytestmark = pytest.mark.usefixtures("in_tmp_path")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_tmp_path")]
 
 Capsys = pytest.CaptureFixture[str]
 

@@ -15,6 +15,8 @@ from results_db.store import open_store
 from results_db.store.packed import Steps, Values
 from results_db.store.sql import SqlStore
 
+pytestmark = pytest.mark.slow
+
 SQLITE = sqlite.dialect()
 
 

@@ -157,6 +157,7 @@ def test_a_run_that_ends_leaves_the_pack_and_the_other_goes_on_as_before():
         np.testing.assert_allclose(value, alone.weights[name], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "stops"),
     [({}, (1,)), ({}, (7, 23)), ({}, (10, 10, 35)), (MUON, (1, 23)), (JOINT, (7, 35))],

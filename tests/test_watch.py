@@ -22,6 +22,8 @@ from results_db.store.sql import SqlStore, open_store
 from sweeps.spec.expand import expand
 from sweeps.spec.load import load
 
+pytestmark = pytest.mark.slow
+
 DB = ("--db", "a.db")
 
 

@@ -40,6 +40,8 @@ from results_db.spool.ingest import ingest
 from results_db.store import open_store
 from results_db.views.run import collect, describe
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 
@@ -132,7 +134,6 @@ def test_runs_that_are_complete_or_running_elsewhere_are_left_alone(store) -> No
     assert attempt_states(store, elsewhere.run_id) == ["RUNNING"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("steps", [0, 17])
 def test_stopped_and_resumed_is_as_if_undisturbed(new_store, count, steps) -> None:
@@ -224,7 +225,6 @@ def raising(for_seed, at_step):
     return Raising
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("at_step", [0, 12])
 def test_a_run_that_raises_fails_alone(new_store, monkeypatch, caplog, at_step) -> None:
     store, undisturbed = new_store(), new_store()
@@ -283,7 +283,6 @@ def test_a_checkpoint_of_another_shape_costs_its_steps_and_not_the_run(new_store
     assert results(store, run.run_id) == results(undisturbed, run.run_id)
 
 
-@pytest.mark.slow
 def test_damaged_and_swapped_checkpoints_change_no_result(new_store, caplog) -> None:
     """Of three runs, one has a checkpoint with a flipped bit, and the other two have each other's."""
     undisturbed, disturbed = new_store(), new_store()
@@ -363,7 +362,6 @@ def test_a_job_trains_the_attempts_that_were_claimed_for_it(store) -> None:
     assert store.states(ids([withdrawn, not_mine])) == dict.fromkeys(ids([withdrawn, not_mine]), State.STAGED)
 
 
-@pytest.mark.slow
 def test_a_requeued_job_continues_from_the_checkpoint_of_its_earlier_start(new_store) -> None:
     store, undisturbed = new_store(), new_store()
     run = small()
@@ -378,7 +376,6 @@ def test_a_requeued_job_continues_from_the_checkpoint_of_its_earlier_start(new_s
     assert run_pack(store, task=task.restarted(1)) == {}
 
 
-@pytest.mark.slow
 def test_a_pack_is_trained_without_the_store(new_store, monkeypatch) -> None:
     """The store is away for the whole training; the results are ingested later."""
     monkeypatch.setattr(delivery, "CLOSE_WITHIN_S", 0.1)
