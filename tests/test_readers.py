@@ -252,10 +252,10 @@ def test_a_record_of_another_user_counts_only_in_a_shared_store(folder: Path) ->
             assert "is not believed" in ingest(store).left[0]
             spooled(COLLEAGUE, store, attempt)
             assert ingest(store).stored == [attempt]
-            (folder / "x.files" / "weights").mkdir()
+            (folder / "x.files" / "weights" / "new").mkdir()
     finally:
         os.umask(before)
-    for path, mode in (("x.db", 0o664), (".", 0o2775), ("x.files", 0o3775), ("x.files/weights", 0o2775)):
+    for path, mode in (("x.db", 0o664), (".", 0o2775), ("x.files", 0o3775), ("x.files/weights/new", 0o2775)):
         assert stat.S_IMODE((folder / path).stat().st_mode) == mode, path
 
 
@@ -313,9 +313,9 @@ def test_all_of_the_folder_is_shared_but_what_jobs_execute_and_log(folder: Path)
     )  # a file is replaced, not written in place
 
 
-def test_what_a_member_put_in_the_way_of_sharing_is_left_alone(folder: Path) -> None:
+def test_what_a_member_put_in_the_way_of_sharing_is_left_alone(folder: Path, tmp_path: Path) -> None:
     """The owner shares the store again, to bring in files from elsewhere."""
-    private = folder / "private"
+    private = tmp_path / "private"
     private.mkdir(mode=0o700)
     (private / "key").touch(mode=0o600)
     with open_store(str(folder / "x.db"), create=True) as store:
@@ -323,10 +323,9 @@ def test_what_a_member_put_in_the_way_of_sharing_is_left_alone(folder: Path) -> 
         (store.folder / "weights" / "a").symlink_to(private / "key")
         (store.folder / "assets").symlink_to(private)
         os.mkfifo(store.folder / "pipe", 0o600)
-        private.rename(folder.parent / "private")
         share(store, grp.getgrgid(GROUP).gr_name)
         assert (store.folder / "pipe").stat().st_gid == GROUP
-    for path in (folder.parent / "private", folder.parent / "private" / "key"):
+    for path in (private, private / "key"):
         assert path.stat().st_gid != GROUP
 
 
