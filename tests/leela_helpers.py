@@ -37,7 +37,9 @@ def layer(at, values):
     return message(at, fields + message(3, steps.tobytes())), found.reshape(values.shape)
 
 
-def network(rng, *, blocks=2, filters=6, squeeze=3, value_planes=4, value_width=5, shapes=None, **formats):
+def network(
+    rng, *, blocks=2, filters=6, squeeze=3, value_planes=4, value_width=5, values=3, shapes=None, **formats
+):
     """The content of a file with a random network, and its arrays by name as they are stored.
 
     `shapes` gives arrays another shape; None leaves one out.
@@ -70,12 +72,13 @@ def network(rng, *, blocks=2, filters=6, squeeze=3, value_planes=4, value_width=
     weights += convolution(3, "policy", filters, 80, parts=("biases",))
     weights += convolution(6, "value", filters, value_planes, kernel=1)
     weights += one(7, "v1", value_width, 64 * value_planes) + one(8, "c1", value_width)
-    weights += one(9, "v2", 3, value_width) + one(10, "c2", 3)
+    weights += one(9, "v2", values, value_width) + one(10, "c2", values)
     formats = {"encoding": 1, "input": 1, "output": 2, "network": 4, "policy": 2, "value": 2} | formats
     kinds = b"".join(
         number(at, formats[name])
         for at, name in enumerate(("input", "output", "network", "policy", "value"), 1)
     )
+    kinds += number(7, formats.get("activation", 0))
     net = varint(1 << 3 | 5) + struct.pack("<I", formats.get("magic", 0x1C0))
     net += message(2, b"no licence") + message(4, number(1, formats["encoding"]) + message(2, kinds))
     return gzip.compress(net + message(10, weights)), kept

@@ -95,5 +95,5 @@ def test_the_table_has_the_papers_words(db, capsys) -> None:
     code, said, _ = call(capsys, "compare", "chess")
     assert code == 0
     (line,) = [line for line in said.splitlines() if "0.50 [0.48, 0.52]" in line]
-    assert "did not work" in line
+    assert "not tried" in line
     assert "above baseline" in line

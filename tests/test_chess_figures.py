@@ -13,6 +13,7 @@ from cli_helpers import call
 from compare_helpers import complete
 
 from imagination.chess import boards, drawing, figures
+from imagination.figures import FigureError
 from jobs.identity import run_id
 from results_db.contract import NewSweep, PlannedRun, RunRecord
 from results_db.store.sql import open_store
@@ -67,7 +68,7 @@ def probe(value, *, network="a", **changes) -> SimpleNamespace:
         "shuffled": False,
         **changes,
     }
-    names = {"board": "filled", "cause": "flips"}
+    names = {"board": "successor", "cause": "flips"}
     metrics = {
         names.get(str(config["target"]), "probe_accuracy"): value,
         "flips_random": 0.1,
@@ -96,6 +97,12 @@ def test_means_and_intervals_by_layer() -> None:
     assert (given.of, shuffled.of) == ("input", "shuffled")
 
 
+def test_runs_that_differ_otherwise_share_no_mean() -> None:
+    with pytest.raises(FigureError, match=r"differ in share: 0\.8 and 0\.4; choose with --where"):
+        figures.collect([probe(0.2, share=0.8), probe(0.4, share=0.4)])
+    assert len(figures.collect([probe(0.2, share=0.8), probe(0.4, share=0.4, target="to")])) == 2
+
+
 def test_the_metric_of_each_target_and_the_layers_of_a_decoder() -> None:
     decoder = SimpleNamespace(
         config={"experiment": "chess_decoder", "adversary": True, "network": "a"},
@@ -109,7 +116,7 @@ def test_the_metric_of_each_target_and_the_layers_of_a_decoder() -> None:
         )
     }
     assert found == {
-        ("board, ply 2: filled", "trained"): {0: 0.4},
+        ("board, ply 2: successor", "trained"): {0: 0.4},
         ("cause", "flips"): {0: 0.5},
         ("cause", "flips_other"): {0: 0.2},
         ("cause", "flips_random"): {0: 0.1},

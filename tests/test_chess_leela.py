@@ -13,7 +13,7 @@ import torch
 from training_helpers import CPU
 
 from imagination.chess import boards, leela
-from imagination.chess.network import frozen
+from imagination.chess.network import frozen, policy
 from imagination.runner import Needed
 from imagination.schema import ConfigError
 
@@ -140,6 +140,8 @@ def test_whatever_is_damaged_is_refused_or_is_a_network(file, seed) -> None:
         ({"input": 5}, "has input format 5"),
         ({"policy": 1}, "has policy format 1"),
         ({"network": 1}, "has network format 1"),
+        ({"activation": 1}, "has activation format 1"),  # mish
+        ({"values": 7}, "lacks parts of such a network"),
         ({"encoding": 2}, "has another encoding of weights than LINEAR16"),
         ({"magic": 7}, "is no network of Leela Chess Zero"),
     ],
@@ -163,3 +165,15 @@ def test_a_real_network_finds_moves_known_to_be_right() -> None:
         moves, _ = network(network.encode(rows(fen)))
         masked = np.where(boards.legal_masks(rows(fen))[0], moves[0].numpy(), -np.inf)
         assert boards.moves()[int(masked.argmax())] in wanted
+
+
+def test_a_value_of_one_number_is_an_expected_score(tmp_path) -> None:
+    """Older networks end in tanh, from -1 (lost) to 1 (won)."""
+    path = tmp_path / "net.pb.gz"
+    data, kept = written.network(np.random.default_rng(0), values=1)
+    path.write_bytes(data)
+    network = frozen(Needed(None, {}, {"file": path}), device=CPU)
+    start = rows(chess.STARTING_FEN)
+    _, (score,) = policy(network, start)
+    *_, value = written.forward(kept, network.encode(start).numpy())
+    assert score.item() == pytest.approx((np.tanh(value.item()) + 1) / 2, abs=1e-5)

@@ -1,6 +1,8 @@
 """Games of a real Stockfish: the same seed gives the same positions, also after an interruption."""
 
 import itertools
+import sys
+from pathlib import Path
 
 import chess
 import numpy as np
@@ -88,3 +90,23 @@ def test_a_machine_without_stockfish_says_how_to_install_it(monkeypatch) -> None
     monkeypatch.setattr(stockfish, "_DEBIAN", "/nowhere")
     with pytest.raises(ConfigError, match="sudo apt-get install stockfish"):
         stockfish.check([config_of("chess_positions")])
+
+
+def test_a_program_that_is_no_engine_is_one_line(monkeypatch) -> None:
+    monkeypatch.setattr(stockfish, "find", lambda: "/bin/true")
+    with pytest.raises(ConfigError, match="/bin/true does not start as an engine"):
+        stockfish.check([config_of("chess_positions")])
+
+
+@pytest.mark.parametrize("values", [{"fen": chess.STARTING_FEN}, {}])
+def test_without_the_rules_of_chess_a_spec_is_one_line(monkeypatch, values) -> None:
+    """Such as on a login node, for a spec that names a position or a file of Leela."""
+    for name in ("boards", "leela"):
+        monkeypatch.delitem(sys.modules, f"imagination.chess.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "chess", None)
+
+    def checked() -> None:
+        config_of("chess_decoder", **values).check_needs({"network": Path("a.pb.gz")})
+
+    with pytest.raises(ConfigError, match=r"not installed here, chess; pip install imagine-sweep\[chess\]"):
+        checked()

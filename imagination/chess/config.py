@@ -1,5 +1,6 @@
 """Configs of the chess experiments. Torch-free: specs are checked against them on the login node."""
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from imagination.schema import RunConfig, Scalar, need, plain, require, setting
+from imagination.schema import ConfigError, RunConfig, Scalar, need, plain, require, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +93,7 @@ class FrozenConfig(RunConfig):
     def check_needs(self, needed: Mapping[str, Any]) -> None:
         network = needed.get("network")
         if isinstance(network, Path):
-            from imagination.chess import leela
-
+            leela = _module("leela")
             self.check_blocks(leela.shape_of(leela.read(network))["blocks"])
         elif network is not None:
             self.check_blocks(network.blocks)
@@ -207,9 +207,21 @@ class DecoderConfig(FrozenConfig):
     @override
     def check(self) -> None:
         if self.fen:
-            from imagination.chess.boards import parse
+            _module("boards").parse(self.fen)
 
-            parse(self.fen)
+
+def _module(name: str) -> Any:
+    """A module of this folder that knows the rules of chess.
+
+    Raises:
+        ConfigError: the package that knows them is not installed.
+    """
+    try:
+        return importlib.import_module(f"imagination.chess.{name}")
+    except ImportError as error:
+        raise ConfigError(
+            f"chess needs a package that is not installed here, {error.name}; pip install imagine-sweep[chess]"
+        ) from None
 
 
 _TINY_GAMES: dict[str, Scalar] = {"nodes": 20, "games": 40, "held_games": 20, "opening": 1, "plies": 12}

@@ -15,6 +15,7 @@ from imagination.chess.network import Network, chosen, frozen, policy
 from imagination.chess.positions import Positions
 from imagination.function import FunctionRecorder
 from imagination.probing import split
+from imagination.schema import ConfigError
 
 PLIES = 3
 _TRIED = 2000
@@ -34,6 +35,10 @@ def run(config: DecoderConfig, recorder: FunctionRecorder) -> None:
         part.numpy()
         for part in split(torch.from_numpy(held.games[at]), seed=config.seed, shares=(config.share,))
     )
+    if not len(tested):
+        raise ConfigError(
+            f"share: {config.share} of {len(np.unique(held.games[at]))} games leaves none for the test"
+        )
     torch.manual_seed(config.seed)
     decoding = _Decoding(config, recorder, network)
     decoding.train(rows[learned], own[learned])

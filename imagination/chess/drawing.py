@@ -68,7 +68,8 @@ def curves(lines: Sequence[Line], *, caption: str) -> Figure:
     """A panel for everything that was asked: means by layer, with a band for the interval."""
     asked = list(dict.fromkeys(name for name, _, _ in lines))
     rows = -(-len(asked) // _COLUMNS)
-    colours = dict(zip(dict.fromkeys(of for _, of, _ in lines), itertools.cycle(COLOURS), strict=False))
+    looks = itertools.product("os^", COLOURS)  # markers and colours
+    look = dict(zip(dict.fromkeys(of for _, of, _ in lines), looks, strict=False))
     with rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH, 0.3 + 1.7 * rows), layout="constrained")
         panels = figure.subplots(rows, min(_COLUMNS, len(asked)), squeeze=False).flat
@@ -76,7 +77,7 @@ def curves(lines: Sequence[Line], *, caption: str) -> Figure:
         for name, axes in zip(asked, panels, strict=False):
             axes.set_title(name, fontsize=7)
             for _, of, by_layer in (line for line in lines if line[0] == name):
-                drawn[of] = _curve(axes, by_layer, is_level=of == "input", colour=colours[of])
+                drawn[of] = _curve(axes, by_layer, *look[of], is_level=of == "input")
             axes.set_ylim(0, min(1, axes.get_ylim()[1]))
             axes.set_xlabel("layer")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -87,7 +88,9 @@ def curves(lines: Sequence[Line], *, caption: str) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, by_layer: Mapping[int, Interval], *, is_level: bool, colour: str) -> Artist:
+def _curve(
+    axes: Axes, by_layer: Mapping[int, Interval], marker: str, colour: str, *, is_level: bool
+) -> Artist:
     """Means over layers; those of the input, which has none, are one level."""
     layers = sorted(by_layer)
     mean, low, high = np.array(
@@ -96,7 +99,7 @@ def _curve(axes: Axes, by_layer: Mapping[int, Interval], *, is_level: bool, colo
     if is_level:
         return axes.axhline(mean[0], color=colour, linewidth=1, linestyle=(0, (4, 2)))
     axes.fill_between(layers, low, high, color=colour, alpha=0.2, linewidth=0)
-    (line,) = axes.plot(layers, mean, color=colour, linewidth=1, marker="o", markersize=2)
+    (line,) = axes.plot(layers, mean, color=colour, linewidth=1, marker=marker, markersize=2)
     return line
 
 

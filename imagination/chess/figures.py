@@ -14,9 +14,9 @@ if TYPE_CHECKING:  # slow to import
 _MEASURED = {
     "from": ["probe_accuracy"],
     "to": ["probe_accuracy"],
-    "board": ["filled", "successor"],
-    "lens": ["probe_accuracy"],
-    "tuned": ["probe_accuracy"],
+    "board": ["successor"],
+    "lens": ["agreement", "probe_accuracy"],
+    "tuned": ["agreement", "probe_accuracy"],
     "cause": ["flips", "flips_other", "flips_random"],
 }
 """The metrics of each target that change from layer to layer."""
@@ -95,11 +95,17 @@ LAYERS = Analysis(chess_layers, title="Chess: what each layer knows of the moves
 
 
 def collect(runs: Sequence[Stored]) -> list[Line]:
-    """The lines of these runs, in the order of their first runs."""
+    """The lines of these runs, in the order of their first runs.
+
+    Raises:
+        FigureError: the runs of a line differ in something else.
+    """
     found: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     networks: dict[tuple[str, str], set[object]] = defaultdict(set)
+    others: dict[tuple[str, str], Stored] = {}
     for run in runs:
         for asked, of, layer, value in _values(run):
+            _check_alike(others.setdefault((asked, of), run), run)
             found[asked, of][layer].append(value)
             networks[asked, of].add(run.config["network"])
     return [
@@ -112,6 +118,18 @@ def collect(runs: Sequence[Stored]) -> list[Line]:
         )
         for (asked, of), layers in found.items()
     ]
+
+
+_MAY_DIFFER = {"layer", "network", "seed"}
+
+
+def _check_alike(one: Stored, other: Stored) -> None:
+    for key in sorted((one.config.keys() | other.config.keys()) - _MAY_DIFFER):
+        values = one.config.get(key), other.config.get(key)
+        if values[0] != values[1]:
+            raise FigureError(
+                f"runs {one.name} and {other.name} differ in {key}: {values[0]} and {values[1]}; choose with --where"
+            )
 
 
 def _said(line: Line) -> dict[str, str | int]:
@@ -137,7 +155,8 @@ def _values(run: Stored) -> list[tuple[str, str, int, float]]:
     asked, layer = f"{target}, {move}", int(run.config["layer"])
     found = {name: run.metrics[name] for name in _MEASURED[target] if name in run.metrics}
     if target in ("lens", "tuned"):
-        asked = target
+        whose = {"agreement": "own move", "probe_accuracy": "Stockfish's move"}
+        return [(f"{target}, {whose[name]}", of, layer, value) for name, value in found.items()]
     if target == "cause":
         return [(target, name, layer, value) for name, value in found.items()]
     return [

@@ -21,8 +21,9 @@ from imagination.schema import ConfigError
 
 MAGIC = 0x1C0
 LINEAR16 = 1
-_INPUT, _NETWORK, _POLICY = {0, 1}, {2, 4}, {0, 2}
-"""The formats that are read: the classical 112 planes, squeeze-excitation, and the convolutional policy."""
+_FORMATS = {"input": (1, {0, 1}), "network": (3, {2, 4}), "policy": (4, {0, 2}), "activation": (7, {0})}
+"""The formats that are read, and their fields: the classical 112 planes, squeeze-excitation, the convolutional policy,
+and ReLU."""
 
 _MEANS = 3
 _CONVOLUTION = {1: "0.weight", 2: "bias", 3: "1.running_mean", 4: "1.running_var", 5: "1.weight", 6: "1.bias"}
@@ -72,9 +73,8 @@ def _unread(why: str) -> ConfigError:
 
 def _check(form: Fields) -> None:
     kinds = _fields(form[2][0])
-    found = {name: (kinds[at] or [0])[0] for name, at in {"input": 1, "network": 3, "policy": 4}.items()}
-    allowed = {"input": _INPUT, "network": _NETWORK, "policy": _POLICY}
-    strange = [f"{name} format {value}" for name, value in found.items() if value not in allowed[name]]
+    found = {name: (kinds[at] or [0])[0] for name, (at, _) in _FORMATS.items()}
+    strange = [f"{name} format {value}" for name, value in found.items() if value not in _FORMATS[name][1]]
     if form[1] != [LINEAR16]:
         strange.append("another encoding of weights than LINEAR16")
     if strange:
@@ -144,6 +144,8 @@ def _state(weights: Fields) -> Arrays:
     planes = len(_layer(_fields(weights[6][0])[_MEANS][0]))
     found |= _convolution(weights[6][0], "value", filters, planes, kernel=1)
     width, values = (len(_layer(weights[at][0])) for at in (8, 10))
+    if values not in (1, 3):
+        raise ValueError("the value is neither one number nor three chances")
     found |= _linear(weights, 7, "value1", 64 * planes, width)
     found |= _linear(weights, 9, "value2", width, values)
     return found

@@ -133,9 +133,16 @@ def policy(network: Network, rows: boards.Rows) -> tuple[Tensor, Tensor]:
         for planes in network.batches(rows):
             logits, values = network(planes)
             moves.append(logits.cpu())
-            win, draw, _ = values.softmax(1).cpu().unbind(1)
-            scores.append(win + draw / 2)
+            scores.append(_expected(values).cpu())
     return torch.cat(moves), torch.cat(scores)
+
+
+def _expected(values: Tensor) -> Tensor:
+    """The expected scores `[N]`, from 0 to 1, of values `[N, 3]` or, as older networks have them, `[N, 1]`."""
+    if values.shape[1] == 1:
+        return (values[:, 0].tanh() + 1) / 2
+    win, draw, _ = values.softmax(1).unbind(1)
+    return win + draw / 2
 
 
 def chosen(rows: boards.Rows, logits: Tensor) -> tuple[NDArray[np.int64], boards.Rows]:

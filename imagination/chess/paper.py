@@ -10,8 +10,6 @@ from imagination.schema import Scalar
 LAST = 6
 """The last block of the specs' networks."""
 
-_FOUND, _UNTRIED = "did not work", "not tried"
-
 _DECODER = [
     Number(
         "chess_paper",
@@ -20,7 +18,7 @@ _DECODER = [
         None,
         None,
         [Source("chess_paper", ["chess_paper"])],
-        words=_FOUND,
+        words="did not work",
         baselines=[f"filled_usual_{board}"],
     )
     for adversary in (False, True)
@@ -33,7 +31,6 @@ _DECODER = [
 _PROBES: list[tuple[str, str, list[str], list[tuple[str, int]]]] = [
     ("from", "probe_accuracy", ["usual"], [("input", 0), ("trained", LAST)]),
     ("to", "probe_accuracy", ["usual"], [("input", 0), ("trained", LAST)]),
-    ("board", "filled", ["filled_usual"], [("input", 0), ("trained", LAST)]),
     ("board", "successor", ["chance"], [("input", 0), ("random", LAST - 1), ("trained", LAST - 1)]),
     ("lens", "probe_accuracy", ["chance"], [("trained", LAST // 2)]),
     ("tuned", "probe_accuracy", ["chance"], [("trained", LAST // 2)]),
@@ -51,7 +48,7 @@ def _probe(target: str, quantity: str, baselines: list[str], features: str, laye
         None,
         None,
         [Source("chess", ["chess"])],
-        words=_FOUND if target == "board" else _UNTRIED,
+        words="not tried",
         where="moves=network and shuffled=false",
         baselines=baselines,
     )

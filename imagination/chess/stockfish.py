@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import chess
 import chess.engine
@@ -13,6 +14,8 @@ from imagination.schema import ConfigError, RunConfig
 
 _DEBIAN = "/usr/games"  # where Debian puts it, which is not on the PATH of every user
 _HASH_MB = 16
+_CHANCES: Final = "sf15.1"
+"""How a score becomes chances, for every version: the package has the models of few."""
 
 
 def find() -> str:
@@ -43,7 +46,14 @@ Player = Callable[[chess.Board, int], tuple[chess.Move, chess.engine.Wdl]]
 
 @contextmanager
 def _started(version: str) -> Iterator[chess.engine.SimpleEngine]:
-    with chess.engine.SimpleEngine.popen_uci(find()) as engine:
+    path = find()
+    try:
+        started = chess.engine.SimpleEngine.popen_uci(path)
+    except (chess.engine.EngineError, OSError) as error:
+        raise ConfigError(
+            f"chess_positions: {path} does not start as an engine: {error}; install it again"
+        ) from None
+    with started as engine:
         name = engine.id.get("name", "")
         if name.split()[-1:] != [version]:
             raise ConfigError(
@@ -67,6 +77,6 @@ def player(*, version: str, nodes: int) -> Iterator[Player]:
         def best(board: chess.Board, game: int) -> tuple[chess.Move, chess.engine.Wdl]:
             played = engine.play(board, limit, game=game, info=chess.engine.INFO_SCORE)
             assert played.move is not None
-            return played.move, played.info["score"].relative.wdl(model="sf15.1", ply=board.ply())
+            return played.move, played.info["score"].relative.wdl(model=_CHANCES, ply=board.ply())
 
         yield best
