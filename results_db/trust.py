@@ -11,9 +11,8 @@ from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 
-_OTHERS_WRITE = (
-    stat.S_IWGRP | stat.S_IWOTH
-)  # with an access list, the group's bits are what it allows at most
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+"""With an access list, the group's bits are what the list allows at most."""
 
 
 class UntrustedError(PermissionError):

@@ -43,10 +43,9 @@ def share(store: SqlStore, group: str) -> None:
         Files(path).share(store.uuid, number)
         Files(path).make_kinds()
         store.close()  # to open and close a file of SQLite's would drop the locks of this process
-        for path in () if store.file is None else _database(store.file):
-            if path.exists():
-                _give(path, 0o060, number)
         if store.file is not None:
+            for path in filter(Path.exists, _database(store.file)):
+                _give(path, 0o060, number)
             path = store.file.parent
             _give(path, 0o2070, number)
         _give_all(store.folder, number)
