@@ -39,7 +39,14 @@ class Linear:
         return (features - self.mean) @ self.weights + self.bias
 
 
-def ridge(features: Read, targets: Sequence[Read], *, fit: Tensor, check: Tensor) -> list[Linear]:
+def ridge(
+    features: Read,
+    targets: Sequence[Read],
+    *,
+    fit: Tensor,
+    check: Tensor,
+    penalties: Sequence[Sequence[float]] | None = None,
+) -> list[Linear]:
     """Least squares with a penalty, one map from the features to each of the targets.
 
     The samples are read in batches. One factorisation per penalty serves all targets, and no target changes the map of
@@ -50,15 +57,19 @@ def ridge(features: Read, targets: Sequence[Read], *, fit: Tensor, check: Tensor
         targets: the targets, each `[B, K]`.
         fit: the indices of the samples.
         check: those of other samples: of the maps by penalty, the one with the least squared error there is taken.
+        penalties: those that each target may have, in the unit of `PENALTIES`; default: these.
     """
+    allowed = [PENALTIES] * len(targets) if penalties is None else penalties
     mean, gram, products, biases = _normal_equations(features, targets, fit=fit)
     unit = gram.diagonal().mean().clamp(min=1e-12)
     best: list[tuple[float, Linear] | None] = [None] * len(targets)
-    for penalty in PENALTIES:
+    for penalty in sorted({penalty for each in allowed for penalty in each}):
         penalised = gram.clone()
         penalised.diagonal().add_(penalty * unit)
         factor = torch.linalg.cholesky(penalised, out=penalised)
         for place, read in enumerate(targets):
+            if penalty not in allowed[place]:
+                continue
             weights = torch.cholesky_solve(products[place], factor)
             found = Linear(*(part.float() for part in (mean, weights, biases[place])))
             error, before = _error(found, features, read, check), best[place]
@@ -112,7 +123,8 @@ class Deal:
     def classifiers(self, features: Read, questions: "Sequence[Question]") -> list[Linear]:
         """A probe for each question, by least squares on its targets."""
         targets = [self._targets(question) for question in questions]
-        return ridge(features, targets, fit=self.fit, check=self.check)
+        penalties = [[question.penalty] if question.penalty else PENALTIES for question in questions]
+        return ridge(features, targets, fit=self.fit, check=self.check, penalties=penalties)
 
     def _targets(self, question: "Question") -> Read:
         if not question.shuffled:
@@ -133,20 +145,22 @@ class Question:
         classes: how many classes there are.
         before: None, or the classes that are known from before. A probe then says only what changes.
         shuffled: whether a probe learns the targets in a random order, so that it can know nothing.
+        penalty: the ridge penalty; 0: of `PENALTIES` the best one.
     """
 
     right: Tensor
     classes: int
     before: Tensor | None = None
     shuffled: bool = False
+    penalty: float = 0.0
 
     def targets(self, which: Tensor) -> Tensor:
         """The one-hot code of the right classes, minus that of the classes before, `[B, K]`."""
         return (self._coded(self.right, which) - self._known(which)).flatten(1)
 
-    def scores(self, probe: Linear, features: Tensor, which: Tensor) -> Tensor:
+    def scores(self, probe: Linear, features: Read, which: Tensor) -> Tensor:
         """The probe's score of each class on the CPU, `[B, classes]` or `[B, choices, classes]`."""
-        found = probe(features).cpu()
+        found = torch.cat([probe(features(part)).cpu() for part in which.split(AT_ONCE)])
         return found.reshape(len(which), *self.right.shape[1:], self.classes) + self._known(which)
 
     def _known(self, which: Tensor) -> Tensor | float:

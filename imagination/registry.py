@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from imagination.declaration import Declaration
 from imagination.figures import FigureError
-from imagination.schema import ConfigError, Scalar, nearest
+from imagination.schema import ConfigError, Scalar, nearest, rebuild
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +223,15 @@ def config_type(experiment: str) -> type:
         ConfigError: see `declaration`.
     """
     return declaration(experiment).config
+
+
+def rebuilt(config: Mapping[str, Scalar]) -> Any:
+    """The config of a stored run as its experiment's dataclass.
+
+    Raises:
+        ConfigError: see `declaration`, and `schema.rebuild`: the experiment may have changed since.
+    """
+    return rebuild(config_type(str(config["experiment"])), config)
 
 
 def preset(experiment: str, name: str) -> dict[str, Scalar]:

@@ -14,7 +14,6 @@ from typing import Any
 
 from imagination import registry
 from imagination.pace import Pace
-from imagination.schema import rebuild
 from jobs.pack import Pack, shape
 from jobs.provenance import slurm_job
 from results_db.contract import PlannedRun
@@ -69,7 +68,7 @@ class Device:
     def pace(self, pack: Pack, *, within_s: float) -> Pace | None:
         """How fast the runs of this pack train together; None: their runner cannot say."""
         experiment = str(pack.runs[0].config["experiment"])
-        configs: list[Any] = [rebuild(registry.config_type(experiment), run.config) for run in pack.runs]
+        configs = [registry.rebuilt(run.config) for run in pack.runs]
         found: Pace | None = self._worker.runner(experiment).pace(
             configs, device=self._device, within_s=within_s
         )

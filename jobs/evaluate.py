@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagination import registry
-from imagination.schema import ConfigError, Scalar, rebuild
+from imagination.schema import ConfigError, Scalar
 from jobs.needs import UnmetError, find
 from results_db import console
 from results_db.contract import DIVERGED, Attempt, State, StoreError
@@ -126,7 +126,7 @@ def evaluate(
         raise UnmetError(f"its weights {path}: {error}") from None
     except SafetensorError:
         return None
-    built: Any = rebuild(registry.config_type(experiment), config)
+    built = registry.rebuilt(config)
     (met,) = find([built], store)
     if isinstance(met, UnmetError):
         raise met

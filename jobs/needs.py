@@ -6,7 +6,7 @@ from typing import Any
 
 from imagination import registry
 from imagination.runner import Needed
-from imagination.schema import ASSET, ConfigError, fitting, needs, rebuild
+from imagination.schema import ASSET, ConfigError, fitting, needs
 from results_db.contract import State, Store
 from results_db.files import Files
 from results_db.spool.results import Result, result
@@ -64,7 +64,7 @@ def _find(key: str, value: str, *, fits: Sequence[str], store: Store) -> Needed:
     if found.missed is not None:
         raise UnmetError(f"its need {key}, run {short(value)}, {found.missed}")
     try:
-        built: Any = rebuild(registry.config_type(str(found.config["experiment"])), found.config)
+        built = registry.rebuilt(found.config)
     except ConfigError as error:
         raise UnmetError(f"its need {key}, run {short(value)}, cannot be read here: {error}") from None
     left: dict[str, Path] = {}

@@ -11,7 +11,7 @@ import torch
 from imagination import registry, schema
 from imagination.function import FunctionRunner
 from imagination.runner import CheckpointError, Needed, Run, Runner
-from imagination.schema import ConfigError, rebuild
+from imagination.schema import ConfigError
 from imagination.training import gpu, native
 from jobs import needs
 from jobs.needs import UnmetError
@@ -139,7 +139,7 @@ def run_pack(
         config: Any = None
         wrong: ConfigError | None = None
         try:
-            config = rebuild(registry.config_type(str(run.config["experiment"])), run.config)
+            config = registry.rebuilt(run.config)
         except ConfigError as error:  # the code changed since the launch
             wrong = error
         recorder = RunRecorder(

@@ -1,5 +1,7 @@
 """Rows, planes and policy indices of chess positions, against values derived by hand."""
 
+import itertools
+
 import chess
 import numpy as np
 import pytest
@@ -139,3 +141,29 @@ def test_a_fen_that_is_none_or_has_no_move_is_refused(fen: str) -> None:
     given = {"network": "0" * 64, "positions": "0" * 64}
     with pytest.raises(ConfigError, match=f"fen: '{fen}' is no "):
         build(DecoderConfig, {**given, "fen": fen})
+
+
+def test_a_move_fills_the_square_that_it_goes_to_unless_the_present_board_has_that_piece_there() -> None:
+    """A pawn takes a pawn, and a pawn takes back: where the second one lands, the board is as it was."""
+    game = chess.Board("4k3/5p2/4p3/3P4/8/8/8/4K3 w - - 0 1")
+    seen = [boards.squares(game, chess.WHITE)]
+    for move in ("d5e6", "f7e6", "e1e2"):
+        game.push_uci(move)
+        seen.append(boards.squares(game, chess.WHITE))
+    names = [
+        [chess.square_name(int(at)) for at in np.flatnonzero(boards.filled(seen[0], before, after))]
+        for before, after in itertools.pairwise(seen)
+    ]
+    assert names == [["e6"], [], ["e2"]]
+
+
+@pytest.mark.parametrize("fen", [E4, PASSING, chess.STARTING_FEN])
+def test_a_position_after_a_move_is_that_of_the_package_seen_by_the_other_player(fen) -> None:
+    """The row, and so the planes of every network, among them Leela's plane of the colour."""
+    board = chess.Board(fen)
+    row = boards.encode(board)
+    for number, seen in boards.legal(row).items():
+        (move,) = (move for move in board.legal_moves if boards.index(board, move) == number)
+        board.push(move)
+        assert boards.played(row, seen).tolist() == boards.encode(board).tolist()
+        board.pop()

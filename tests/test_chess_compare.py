@@ -37,10 +37,10 @@ def rows(db: SqlStore, table: str, *keys: str):
 def test_the_decoder_stands_beside_a_board_that_is_always_the_same(db) -> None:
     values = {"filled_own": 0.03, "filled_usual_own": 0.025, "filled_last": 0.4}
     store_five(db, "chess_paper", values, experiment="chess_decoder", adversary=True)
-    found = rows(db, "chess_paper", "adversary", "quantity")
-    assert len(found) == 10
+    found = rows(db, "chess_paper", "features", "adversary", "next_board", "quantity")
+    assert len(found) == 2 * 6 + 3 * 3
     # The deviations 0, .01 and .02 have the variance .00025, so the half width is 2.776 * sqrt(.00005) = .0196.
-    row = found[True, "filled_own"]
+    row = found["trained", True, True, "filled_own"]
     assert (row["low"], row["high"]) == (pytest.approx(0.0104, abs=1e-3), pytest.approx(0.0496, abs=1e-3))
     # The difference from the baseline is .005 +- .0196.
     assert (row["paper"], row["words"], row["baseline"], row["verdict"]) == (
@@ -49,8 +49,10 @@ def test_the_decoder_stands_beside_a_board_that_is_always_the_same(db) -> None:
         pytest.approx(0.025),
         "not above",
     )
-    assert found[True, "filled_last"]["verdict"] == "above baseline"
-    assert found[False, "filled_own"]["verdict"] == "too few runs"
+    assert found["trained", True, True, "filled_last"]["verdict"] == "above baseline"
+    assert found["trained", False, True, "filled_own"]["verdict"] == "too few runs"
+    assert found["trained", True, True, "filled_last"]["words"] == "no number"
+    assert found["random", True, True, "filled_own"]["words"] == "not tried"
 
 
 def test_probes_stand_beside_their_controls(db) -> None:
@@ -63,18 +65,20 @@ def test_probes_stand_beside_their_controls(db) -> None:
     store_five(db, "chess", {"probe_accuracy": 0.1}, **probe, target="to", layer=6, shuffled=True)
     flips = {"flips": 0.3, "flips_other": 0.2, "flips_random": 0.1}
     store_five(db, "chess", flips, **probe, target="cause", layer=3)
-    found = rows(db, "chess", "target", "quantity", "features")
+    store_five(db, "chess", {"probe_accuracy": 0.3, "usual": 0.1}, **probe, target="to", layer=6, ply=2)
+    found = rows(db, "chess", "target", "quantity", "features", "ply")
     told = {
         key: (round(row["ours"], 3), row["baseline"], row["kept"], row["verdict"])
         for key, row in found.items()
         if row["kept"]
     }
     assert told == {
-        ("to", "probe_accuracy", "trained"): (0.4, pytest.approx(0.1), 5, "above baseline"),
-        ("to", "probe_accuracy", "input"): (0.2, pytest.approx(0.1), 5, "above baseline"),
-        ("cause", "flips", "trained"): (0.3, pytest.approx(0.2), 5, "above baseline"),
+        ("to", "probe_accuracy", "trained", 2): (0.3, pytest.approx(0.1), 5, "above baseline"),
+        ("to", "probe_accuracy", "trained", 1): (0.4, pytest.approx(0.1), 5, "above baseline"),
+        ("to", "probe_accuracy", "input", 1): (0.2, pytest.approx(0.1), 5, "above baseline"),
+        ("cause", "flips", "trained", 1): (0.3, pytest.approx(0.2), 5, "above baseline"),
     }
-    assert {target for target, *_ in found} == {"from", "to", "board", "lens", "tuned", "cause"}
+    assert {target for target, *_ in found} == {"from", "to", "move", "board", "lens", "tuned", "cause"}
 
 
 def test_each_run_is_compared_with_its_own_baseline(db) -> None:

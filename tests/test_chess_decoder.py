@@ -10,8 +10,8 @@ from chess_helpers import Left, config_of, trained
 from test_chess_network import NEEDS, TINY
 from training_helpers import CPU
 
-from imagination.chess import boards, decoder
-from imagination.chess.network import chosen, frozen, policy
+from imagination.chess import boards, decoder, network
+from imagination.chess.network import frozen, line, policy
 from imagination.chess.positions import Positions
 from imagination.probing import split
 from imagination.schema import ConfigError
@@ -39,7 +39,7 @@ def following(needs):
     held = Positions.of(NEEDS["positions"].arrays("held"))
     at = held.followed(3)
     rows = held.rows[at]
-    _, own = chosen(rows, policy(frozen(needs["network"], device=CPU), rows)[0])
+    _, own = next(line(frozen(needs["network"], device=CPU), rows))
     learned, tested = split(torch.from_numpy(held.games[at]), seed=0, shares=(SMALL["share"],))
     return rows, {"own": own} | {str(ply): held.after(at, ply) for ply in (1, 2, 3)}, learned, tested
 
@@ -60,7 +60,8 @@ def test_it_learns_the_present_board_and_reports_every_layer_and_board(needs, fo
             assert found.metrics["filled_last"] == values[-1]
         # How often each square's most frequent class of the learned games is right where a piece arrives.
         usual = np.array([np.bincount(column).argmax() for column in after[learned].T])
-        arrived = (after[tested] != rows[tested, :64]) & (after[tested] > 0)
+        before = {"2": every["1"], "3": every["2"]}.get(which, rows[:, :64])[tested]
+        arrived = (after[tested] != before) & (after[tested] > 0) & (after[tested] != rows[tested, :64])
         right = (usual == after[tested])[arrived].mean()
         assert found.metrics[f"filled_usual_{which}"] == pytest.approx(right)
     # Every ply changes 2 to 4 of 64 squares, and may change one back.
@@ -91,9 +92,7 @@ def test_the_layer_is_chosen_once_on_learned_positions_and_is_neither_the_first_
 def test_the_network_is_asked_once_for_its_moves(needs, following, monkeypatch) -> None:
     """Every position is given to the network once for its move, and then in batches."""
     evaluated = []
-    monkeypatch.setattr(
-        decoder, "policy", lambda network, rows: evaluated.append(len(rows)) or policy(network, rows)
-    )
+    monkeypatch.setattr(network, "policy", lambda one, rows: evaluated.append(len(rows)) or policy(one, rows))
     decoded(needs, adversary=False)
     assert evaluated == [len(following[0])]
 
@@ -102,7 +101,7 @@ def test_the_board_after_the_networks_own_move(needs) -> None:
     network = frozen(needs["network"], device=CPU)
     rows = NEEDS["positions"].arrays("held")["rows"][:20]
     logits, _ = policy(network, rows)
-    for row, move, board, values in zip(rows, *chosen(rows, logits), logits, strict=True):
+    for row, move, board, values in zip(rows, *next(line(network, rows)), logits, strict=True):
         after = boards.decode(row)
         best = max(after.legal_moves, key=lambda one: values[boards.index(boards.decode(row), one)])
         assert move == boards.index(after, best)
@@ -114,6 +113,12 @@ def test_the_next_board_is_learned_from_the_last_layer_alone(needs) -> None:
     plain = decoded(needs, adversary=False, next_board=False, max_steps=150)
     taught = decoded(needs, adversary=False, next_board=True, max_steps=150)
     assert taught.metrics["filled_last"] > plain.metrics["filled_last"]
+
+
+def test_random_weights_are_decoded_as_a_control(needs) -> None:
+    found, control = (decoded(needs, features=features).metrics for features in ("trained", "random"))
+    assert found["filled_usual_own"] == control["filled_usual_own"]  # the trained network's moves in both
+    assert found["present"] != control["present"]
 
 
 def test_a_network_without_layers_in_between_is_refused() -> None:
@@ -140,6 +145,10 @@ def test_the_boards_for_figures(needs) -> None:
     assert np.array_equal(shown["line"][1], held["rows"][at + 2, :64])
     assert shown["decoded"].shape == (4, 64)
     assert shown["line"].shape == (3, 64)
+    row = held["rows"][at][None]
+    assert np.array_equal(shown["own"], next(line(frozen(needs["network"], device=CPU), row))[1][0])
     named = decoded(needs, fen=chess.STARTING_FEN).samples["boards"]
     assert np.array_equal(named["board"], boards.squares(chess.Board(), chess.WHITE))
     assert named["line"].shape == (0, 64)
+    after = boards.successors(boards.encode(chess.Board())).values()
+    assert any(np.array_equal(named["own"], one) for one in after)

@@ -20,7 +20,7 @@ from results_db.store.sql import open_store
 
 START = boards.squares(chess.Board(), chess.WHITE)
 E4 = boards.squares(chess.Board("rnbqkbnr/pppppppp/8/8/4P3/8/PPPP1PPP/RNBQKBNR b KQkq - 0 1"), chess.WHITE)
-SHOWN = {"board": START, "decoded": np.array([START, E4]), "line": np.array([E4, E4, E4])}
+SHOWN = {"board": START, "decoded": np.array([START, E4]), "own": E4, "line": np.array([E4, E4, E4])}
 
 
 def frames(axes) -> list[tuple[float, float]]:
@@ -34,17 +34,25 @@ def pieces(axes) -> dict[tuple[float, float], str]:
 
 
 def test_boards_stand_upright_and_changes_are_framed() -> None:
-    present, first, second, *_, third = drawing.boards(SHOWN).axes
+    present, first, second, _, own, *_, third = drawing.boards(SHOWN).axes
     assert len(pieces(present)) == 32
     assert pieces(present)[4, 0] == "♔"  # e1, at the bottom
     assert pieces(present)[4, 7] == "♚"
     assert frames(first) == []
-    assert frames(second) == frames(third) == [(4, 1), (4, 3)]  # e2 and e4
+    assert frames(second) == frames(own) == frames(third) == [(4, 1), (4, 3)]  # e2 and e4
     assert pieces(second)[4, 3] == "♙"
 
 
-def test_boards_without_a_line_have_one_row() -> None:
-    assert len(drawing.boards({**SHOWN, "line": np.zeros((0, 64))}).axes) == 3
+def test_boards_without_a_line_show_the_networks_own_move() -> None:
+    drawn = drawing.boards({**SHOWN, "line": np.zeros((0, 64))}).axes
+    assert [axes.get_title() for axes in drawn] == [
+        "present board",
+        "first layer",
+        "layer 1",
+        "its own move",
+        "",
+        "",
+    ]
 
 
 def test_the_heat_of_a_probe() -> None:
@@ -55,6 +63,8 @@ def test_the_heat_of_a_probe() -> None:
     assert image.get_array()[1, 4] == 0.5  # e2
     assert image.get_array().min() == 0  # least squares may give less, which says nothing more
     assert frames(axes) == [(4, 1)]
+    over, _ = drawing.heat({"board": START, "scores": scores, "right": np.array(64)}, title="from").axes
+    assert frames(over) == []
 
 
 def probe(value, *, network="a", **changes) -> SimpleNamespace:
@@ -68,7 +78,7 @@ def probe(value, *, network="a", **changes) -> SimpleNamespace:
         "shuffled": False,
         **changes,
     }
-    names = {"board": "successor", "cause": "flips"}
+    names = {"board": "successor", "move": "successor", "cause": "flips"}
     metrics = {
         names.get(str(config["target"]), "probe_accuracy"): value,
         "flips_random": 0.1,
@@ -105,22 +115,31 @@ def test_runs_that_differ_otherwise_share_no_mean() -> None:
 
 def test_the_metric_of_each_target_and_the_layers_of_a_decoder() -> None:
     decoder = SimpleNamespace(
-        config={"experiment": "chess_decoder", "adversary": True, "network": "a"},
+        config=asdict(config_of("chess_decoder")),
         traces={"filled_1": ((0, 1), (0.0, 0.03))},
     )
     life = SimpleNamespace(config={"experiment": "life_state"})
     found = {
         (line.asked, line.of): {at: one.mean for at, one in line.by_layer.items()}
         for line in figures.collect(
-            [probe(0.4, target="board", moves="stockfish", ply=2), probe(0.5, target="cause"), decoder, life]
+            [
+                probe(0.4, target="board"),
+                probe(0.5, target="cause"),
+                probe(0.6, ply=2),
+                probe(0.7, target="move"),
+                decoder,
+                life,
+            ]
         )
     }
     assert found == {
-        ("board, ply 2: successor", "trained"): {0: 0.4},
+        ("board successor, own move", "trained"): {0: 0.4},
+        ("from, own reply", "trained"): {0: 0.6},
+        ("move successor, own move", "trained"): {0: 0.7},
         ("cause", "flips"): {0: 0.5},
         ("cause", "flips_other"): {0: 0.2},
         ("cause", "flips_random"): {0: 0.1},
-        ("decoder, ply 1: filled", "adversary"): {0: 0.0, 1: 0.03},
+        ("filled, ply 1", "adversary"): {0: 0.0, 1: 0.03},
     }
 
 

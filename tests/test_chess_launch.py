@@ -25,7 +25,7 @@ from sweeps.launch.local import _check_machine
 from sweeps.spec.load import expand_spec
 
 SPEC = Path(__file__).with_name("chess_tiny.yaml")
-TARGETS = {"from", "to", "board", "lens", "tuned", "cause"}
+TARGETS = {"from", "to", "move", "board", "lens", "tuned", "cause"}
 
 
 def launch(folder: Path, *arguments: str):
@@ -38,9 +38,8 @@ def test_the_chain_is_trained_from_an_empty_store_and_tabulated(tmp_path) -> Non
     shutil.copy(SPEC, tmp_path)
     said = launch(tmp_path, "chess_tiny.yaml")
     assert said.code == 0, said.err
-    assert (
-        said.json["stored"] == 1 + 2 + 8 * 2 * 2
-    )  # positions, two networks; eight cells at two layers with two seeds
+    # Positions and two networks; with two seeds eleven cells at two layers, and one that has no layers.
+    assert said.json["stored"] == 1 + 2 + (11 * 2 + 1) * 2
     table = run(
         RESULTS, "table", "--db", "a.db", "--json", "--group", "target,layer,shuffled", folder=tmp_path
     )
@@ -55,7 +54,7 @@ def test_the_chain_is_trained_from_an_empty_store_and_tabulated(tmp_path) -> Non
             for key, group in probes.groupby(["network", "features"])
         }
     assert set(packs.values()) == {1}
-    assert len(packs) == 4
+    assert len(packs) == 6
     lens = probes[(probes["target"] == "lens") & (probes["layer"] == 2)]
     assert (lens["agreement"] == 1).all()  # the last layer's lens is the network
     board = probes[probes["target"] == "board"]
@@ -63,7 +62,7 @@ def test_the_chain_is_trained_from_an_empty_store_and_tabulated(tmp_path) -> Non
     # The paper's procedure on the same network, which is not trained again.
     said = launch(tmp_path, paper(tmp_path).name)
     assert said.code == 0, said.err
-    assert len(said.json["trained"]) == 2
+    assert len(said.json["trained"]) == 5
     with closing(opened(tmp_path)) as store:
         decoders = store.runs()[lambda frame: frame["experiment"] == "chess_decoder"]
     assert (decoders["copy_1"] > 0.9).all()
@@ -82,14 +81,22 @@ def paper(folder: Path) -> Path:
 def test_the_shipped_specs_build_on_the_same_networks() -> None:
     ids = [
         {one.run_id for one in expand_spec(name, ())[1].runs if one.config["experiment"] != experiment}
-        for name, experiment in (("chess", "chess_probe"), ("chess_paper", "chess_decoder"))
+        for name, experiment in (
+            ("chess", "chess_probe"),
+            ("chess_cause", "chess_probe"),
+            ("chess_paper", "chess_decoder"),
+        )
     ]
     assert len(ids[0]) == 1 + 5  # positions, five networks
-    assert ids[0] == ids[1]
+    assert ids[0] == ids[1] == ids[2]
+    data = {one.run_id for one in expand_spec("chess_data", ())[1].runs}
+    assert ids[0] < data  # which has other positions, too
 
 
 def test_a_layer_beyond_the_network_is_refused(tmp_path) -> None:
-    (tmp_path / "s.yaml").write_text(SPEC.read_text().replace("layer: [0, 2]", "layer: [0, 3]"))
+    (tmp_path / "s.yaml").write_text(
+        SPEC.read_text().replace("layer: [0, 2]", "layer: [0, 3]").replace("layer: 2}", "layer: 3}")
+    )
     said = answer("plan", "s.yaml", folder=tmp_path)
     assert said.code == 2
     first = said.err.splitlines()[0]
@@ -196,7 +203,7 @@ def test_without_the_package_chess_the_launch_names_it(tmp_path, monkeypatch) ->
 @needs_stockfish
 def test_the_chain_is_trained_on_slurm(slurm, tmp_path) -> None:
     (tmp_path / "s.yaml").write_text(SPEC.read_text() + "launcher: {cpus_per_task: 1}\n")
-    assert launch_on_slurm(tmp_path).json["submitted"] == 35
+    assert launch_on_slurm(tmp_path).json["submitted"] == 49
     wait_for_states(tmp_path, State.COMPLETED)
     with closing(opened(tmp_path)) as store:
-        assert len(store.runs()) == 35
+        assert len(store.runs()) == 49

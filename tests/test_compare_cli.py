@@ -29,7 +29,7 @@ def test_all_of_an_empty_store(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert (code, err.startswith(missing)) == (0, True)
     rows = json.loads(out)
     assert [row["table"] for row in rows] == [table for table in TABLES for _ in TABLES[table]]
-    assert len(rows) == 5 + 2 + 8 + 7 + 2 + 5 + 10 + 10
+    assert len(rows) == 5 + 2 + 8 + 7 + 2 + 5 + 21 + 19
     for row in rows:
         assert (row["kept"], row["run"], row["verdict"]) == (0, 0, "too few runs")
         assert [
@@ -151,7 +151,7 @@ def test_where_and_gate(capsys: pytest.CaptureFixture[str], db: SqlStore) -> Non
 def test_as_csv(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
     store_five(db)
     read = list(csv.DictReader(io.StringIO(output(capsys, "compare", "all", "--format", "csv"))))
-    assert len(read) == 49
+    assert len(read) == 69
     assert (read[1]["table"], read[1]["ae"], read[1]["kept"]) == ("table1", "true", "5")
     assert float(read[1]["ours"]) == pytest.approx(0.988)
     *_, last = (row for row in read if row["table"] == "signs")

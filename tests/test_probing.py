@@ -86,7 +86,8 @@ def test_a_question_about_what_changes() -> None:
     which = torch.tensor([0, 1])
     assert question.targets(which).reshape(2, 2, 3).tolist() == wanted
     nothing = probing.Linear(torch.zeros(1), torch.zeros(1, 6), torch.zeros(6))
-    assert question.scores(nothing, torch.zeros(2, 1), which).argmax(-1).tolist() == before.tolist()
+    features = torch.zeros(2, 1)
+    assert question.scores(nothing, features.__getitem__, which).argmax(-1).tolist() == before.tolist()
 
 
 @pytest.mark.parametrize("seed", [0, 1])

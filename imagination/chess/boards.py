@@ -87,9 +87,15 @@ def turned(classes: Rows) -> Rows:
     return np.where(upside_down == 0, 0, (upside_down + 5) % 12 + 1).astype(np.uint8)
 
 
-def filled(before: Rows, after: Rows) -> NDArray[np.bool_]:
-    """The squares `[..., 64]` where a piece has arrived. Neither the board before nor an empty one is right there."""
-    found: NDArray[np.bool_] = (before != after) & (after != 0)
+def filled(now: Rows, before: Rows, after: Rows) -> NDArray[np.bool_]:
+    """The squares `[..., 64]` where a move puts a piece. Neither an empty board nor the present one is right there.
+
+    Args:
+        now: the present board.
+        before: the board before the move: the present one, or one that follows.
+        after: the board after it.
+    """
+    found: NDArray[np.bool_] = (before != after) & (after != 0) & (after != now)
     return found
 
 
@@ -174,6 +180,15 @@ def successors(row: Rows) -> dict[int, Rows]:
     return found
 
 
+def played(row: Rows, move: chess.Move) -> Rows:
+    """The position after one of the `legal` moves, as the player sees it who moves next."""
+    board = decode(row)
+    board.push(move)
+    found = encode(board)
+    found[BLACK] = not row[BLACK]
+    return found
+
+
 def policy_map() -> NDArray[np.int64]:
     """Where each move is in the output of a convolutional policy, as index `[1858]` into its planes `[80, 8, 8]`.
 
@@ -189,7 +204,7 @@ def policy_map() -> NDArray[np.int64]:
 def planes(rows: Rows) -> NDArray[np.float32]:
     """The input of our networks, `[N, 18, 8, 8]`."""
     found = np.zeros((len(rows), PLANES, 64), np.float32)
-    found[:, :12] = _pieces(rows[:, :64])
+    found[:, :12] = pieces(rows[:, :64])
     found[:, 12:16] = (rows[:, CASTLING, None, None] >> np.arange(4)[:, None]) & 1
     found[:, 16] = rows[:, EN_PASSANT, None] == np.arange(64)
     found[:, 17] = 1
@@ -203,7 +218,7 @@ def leela_planes(rows: Rows) -> NDArray[np.float32]:
     position of a game they are empty.
     """
     found = np.zeros((len(rows), LEELA_PLANES, 64), np.float32)
-    now = _pieces(rows[:, :64])
+    now = pieces(rows[:, :64])
     earlier = now.copy()
     (passing,) = np.nonzero(rows[:, EN_PASSANT] != NONE)
     target = rows[passing, EN_PASSANT].astype(
@@ -222,7 +237,7 @@ def leela_planes(rows: Rows) -> NDArray[np.float32]:
     return found.reshape(len(rows), LEELA_PLANES, 8, 8)
 
 
-def _pieces(classes: Rows) -> NDArray[np.float32]:
-    """A plane for each kind of piece, `[N, 12, 64]`."""
+def pieces(classes: Rows) -> NDArray[np.float32]:
+    """A plane for each kind of piece, `[N, 12, 64]`, of squares `[N, 64]`."""
     same: NDArray[np.bool_] = classes[:, None] == np.arange(1, CLASSES)[:, None]
     return same.astype(np.float32)

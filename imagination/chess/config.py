@@ -19,9 +19,9 @@ class PositionsConfig(RunConfig):
         stockfish: its version. The games of another version are others.
         nodes: nodes that it searches per move, in one thread.
         games: games whose positions networks learn from.
-        held_games: further games, for networks' accuracy and for probes.
+        held_games: further games, for networks' accuracy, probes and decoders.
         opening: random moves of a game's opening; its positions are left out.
-        plies: the most moves of a game that follow.
+        plies: the most moves of a game after its opening.
     """
 
     experiment: str = setting("chess_positions", choices=("chess_positions",))
@@ -79,7 +79,7 @@ class NetworkConfig(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenConfig(RunConfig):
-    """What works on a frozen network has these keys.
+    """Keys of every experiment on a frozen network.
 
     Attributes:
         network: the network: a run, or a file in Leela's format.
@@ -102,20 +102,37 @@ class FrozenConfig(RunConfig):
         """Raises ConfigError if the values do not fit a network with so many blocks."""
 
 
+_LEAST_PENALTY = 1e-4
+_OWN: dict[str, Scalar] = {"moves": "network", "ply": 1, "features": "trained"}
+_LENS: dict[str, Scalar] = {**_OWN, "shuffled": False, "penalty": 0.0}
+_ONLY: dict[str, dict[str, Scalar]] = {
+    "move": {"ply": 1},
+    "board": {"ply": 1},
+    "cause": _OWN,
+    "lens": _LENS,
+    "tuned": _LENS,
+}
+"""The only values that make sense with a target."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig(FrozenConfig):
     """A closed-form probe of one layer. Runs on one network share a pack, and its forward pass.
 
     Attributes:
         layer: the layer that it reads: 0 is the first convolution, k the block k.
-        features: what it reads: the layer of the `trained` network, of one with `random` weights, or the `input`
-            planes (`layer` 0).
-        target: what it says: the square `from` or `to` which a move goes; the `board` after it; the network's move by
-            its own policy head on this layer (`lens`), or on the layer mapped to the last one (`tuned`); or `cause`:
-            how often the layer, moved along the probes' directions of another move, makes the network choose that.
-        moves: whose moves it is asked about: the `network`'s choice, or those that `stockfish` plays.
-        ply: which of Stockfish's moves: 1 the player's own, 2 the reply, 3 the next own one; of the network's always 1.
+        features: what it reads: the layer of the `trained` network, of one with `random` weights, the `input` planes
+            (`layer` 0), or these and the board after the network's own move (`next`, `layer` 0).
+        target: what it says: the square `from` or `to` which a move goes; the `move`, by the scores of its two squares;
+            the `board` after it; the network's move by its own policy head on this layer (`lens`), or on the layer
+            mapped to the last one (`tuned`); or `cause`: how often the layer, moved along the probes' directions of
+            another move, makes the network choose that.
+        moves: whose moves it is asked about: those that the `network` would play for both sides, or those that
+            `stockfish` plays.
+        ply: which of them: 1 the player's own, 2 the reply, 3 the next own one.
         shuffled: whether its training targets are shuffled, which shows what chance gives.
+        penalty: of the ridge, in units of the features' mean variance times the number of samples, at least .0001; 0:
+            the best of .01, .1, 1 and 10 for prediction.
         share: share of the held-out games that it learns from; the others test it. The seed deals them.
         strength: of `cause`: the length of the added direction, in norms of the layer's deviation from its mean.
         seed: deals the games, and draws random weights, shuffles and directions.
@@ -123,35 +140,36 @@ class ProbeConfig(FrozenConfig):
 
     experiment: str = setting("chess_probe", choices=("chess_probe",))
     layer: int = setting(0, low=0, high=100, packs=True)
-    features: str = setting("trained", choices=("trained", "random", "input"))
-    target: str = setting("from", choices=("from", "to", "board", "lens", "tuned", "cause"), packs=True)
+    features: str = setting("trained", choices=("trained", "random", "input", "next"))
+    target: str = setting(
+        "from", choices=("from", "to", "move", "board", "lens", "tuned", "cause"), packs=True
+    )
     moves: str = setting("network", choices=("network", "stockfish"), packs=True)
     ply: int = setting(1, low=1, high=3, packs=True)
     shuffled: bool = setting(False, packs=True)
+    penalty: float = setting(0.0, low=0, before=0.0, packs=True)
     share: float = setting(0.8, above=0, high=0.95, packs=True)
     strength: float = setting(0.5, above=0, packs=True)
 
     @override
     def check(self) -> None:
         require(
-            self.features != "input" or self.layer == 0,
-            f"layer: {self.layer} with features 'input'; the input has no layers, so set layer to 0",
+            self.features not in ("input", "next") or self.layer == 0,
+            f"layer: {self.layer} with features '{self.features}', which have no layers; set layer to 0",
             keys=("layer", "features"),
         )
         require(
-            self.moves == "stockfish" or self.ply == 1,
-            f"ply: {self.ply} with moves 'network', of which only the next one is asked; set moves to 'stockfish'",
-            keys=("ply", "moves"),
+            self.penalty == 0 or self.penalty >= _LEAST_PENALTY,
+            f"penalty: {plain(self.penalty)} is too small for the solver; give 0 or at least {_LEAST_PENALTY}",
+            keys=("penalty",),
         )
-        if self.target in ("lens", "tuned", "cause"):
-            for key, only in {"moves": "network", "features": "trained", "shuffled": False}.items():
-                given = getattr(self, key)
-                require(
-                    given == only,
-                    f"{key}: {plain(given)} with target '{self.target}', which is about the network's next move; "
-                    f"set {key} to {plain(only)}",
-                    keys=(key, "target"),
-                )
+        for key, only in _ONLY.get(self.target, {}).items():
+            given = getattr(self, key)
+            require(
+                given == only,
+                f"{key}: {plain(given)} with target '{self.target}'; set {key} to {plain(only)}",
+                keys=(key, "target"),
+            )
 
     @override
     def check_blocks(self, blocks: int) -> None:
@@ -167,7 +185,8 @@ class DecoderConfig(FrozenConfig):
     """The paper's procedure: a decoder of boards on the frozen network, which all layers share (section 3.3).
 
     Attributes:
-        adversary: whether a discriminator makes the boards look real that it decodes from later layers.
+        features: whose layers it decodes: those of the `trained` network, or of one with `random` weights.
+        adversary: whether a discriminator makes the boards that are decoded from later layers look real.
         next_board: whether it also learns the board after the move, from the last layer, as in the paper.
         width: channels of the decoder and of the discriminator.
         batch: positions per step.
@@ -180,6 +199,7 @@ class DecoderConfig(FrozenConfig):
     """
 
     experiment: str = setting("chess_decoder", choices=("chess_decoder",))
+    features: str = setting("trained", choices=("trained", "random"))
     adversary: bool = setting(True)
     next_board: bool = setting(True)
     width: int = setting(64, low=1, high=1024)

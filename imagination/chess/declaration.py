@@ -76,16 +76,16 @@ NETWORK = Declaration(
 PROBE = Declaration(
     name="chess_probe",
     config=ProbeConfig,
-    cells=("target", "moves", "ply", "features", "shuffled", "layer"),
+    cells=("target", "moves", "ply", "features", "shuffled", "penalty", "strength", "share", "layer"),
     shown=("probe_accuracy", "filled", "successor", "flips", "flips_other"),
     metrics={
         "probe_accuracy": "share of right squares; lens, tuned: of positions where the move is Stockfish's",
         "usual": "the same for always saying the most frequent square, or for repeating the board",
-        "filled": "board: share of right squares among those where a piece arrives (repeating the board has 0)",
+        "filled": "board: share of right squares among those where the move puts a piece (repeating the board has 0)",
         "filled_usual": "the same for a board that is the same everywhere, of each square's most frequent class",
-        "successor": "board, ply 1: how often the board after the move is the nearest of all legal ones",
-        "successor_mrr": "the mean reciprocal rank of that board",
-        "chance": "the same for a random legal move; also beside lens and tuned",
+        "successor": "move, board: how often the right move, or the board after it, ranks above all other legal ones",
+        "successor_mrr": "its mean reciprocal rank",
+        "chance": "how often a random legal move is right",
         "chance_mrr": "the mean reciprocal rank of a random order",
         "agreement": "lens, tuned: share of positions where the move is the network's own",
         "flips": "cause: how often the network chooses another move when the layer is moved towards that move",
@@ -103,7 +103,7 @@ DECODER = Declaration(
     name="chess_decoder",
     config=DecoderConfig,
     presets=DECODER_PRESETS,
-    cells=("adversary",),
+    cells=("features", "adversary", "next_board"),
     shown=("filled_own", "filled_usual_own", "filled_last", "squares_own", "copy_own"),
     metrics={
         "present": "share of right squares of the present board, decoded from the first layer",
@@ -113,7 +113,7 @@ DECODER = Declaration(
             name.format(which): line.format(board)
             for which, board in _FOLLOWING.items()
             for name, line in {
-                "filled_{}": "right squares among those where a piece has arrived on {}, at `best_layer`",
+                "filled_{}": "right squares of {} among those where its last move puts a piece, at `best_layer`",
                 "filled_usual_{}": "the same for one board for all positions, of each square's most frequent class",
                 "squares_{}": "share of right squares of {}, at `best_layer`",
                 "copy_{}": "the share of right squares that repeating the present board has of {}",

@@ -1,6 +1,6 @@
 """`chess_decoder`: the paper's procedure, one decoder of boards for all layers of a frozen network (section 3.3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from imagination.chess import boards
 from imagination.chess.config import DecoderConfig
 from imagination.chess.loop import descend, train
-from imagination.chess.network import Network, chosen, frozen, policy
+from imagination.chess.network import Network, frozen, line
 from imagination.chess.positions import Positions
 from imagination.function import FunctionRecorder
 from imagination.probing import split
@@ -24,12 +24,14 @@ _TRIED = 2000
 
 def run(config: DecoderConfig, recorder: FunctionRecorder) -> None:
     """Trains the decoder, and leaves its accuracy by layer and board, and the boards of one position."""
-    network = frozen(recorder.needs["network"], device=recorder.device)
+    player = network = frozen(recorder.needs["network"], device=recorder.device)
     config.check_blocks(len(network.blocks))
+    if config.features == "random":
+        network = frozen(recorder.needs["network"], device=recorder.device, random=config.seed)
     held = Positions.of(recorder.needs["positions"].arrays("held"))
     at = held.followed(PLIES)
     rows = held.rows[at]
-    _, own = chosen(rows, policy(network, rows)[0])
+    _, own = next(line(player, rows))
     following = {"own": own, **{str(ply): held.after(at, ply) for ply in range(1, PLIES + 1)}}
     learned, tested = (
         part.numpy()
@@ -43,7 +45,11 @@ def run(config: DecoderConfig, recorder: FunctionRecorder) -> None:
     decoding = _Decoding(config, recorder, network)
     decoding.train(rows[learned], own[learned])
     decoding.score(rows, following, learned=learned, tested=tested)
-    decoding.show(rows[tested[0]], [following[str(ply)][tested[0]] for ply in range(1, PLIES + 1)])
+    if config.fen:
+        shown = boards.encode(boards.parse(config.fen))
+        decoding.show(shown, {"own": next(line(player, shown[None]))[1][0]})
+    else:
+        decoding.show(rows[tested[0]], {name: after[tested[0]] for name, after in following.items()})
 
 
 class _Decoding:
@@ -99,30 +105,40 @@ class _Decoding:
         all metrics which is best on learned positions.
         """
         some = np.random.default_rng(self._config.seed).permutation(learned)[:_TRIED]
-        by_layer = _filled(self._decoded(rows[some]), rows[some], following["own"][some])
+        before = {"2": following["1"], "3": following["2"]}
+        put = {
+            name: boards.filled(rows[:, :64], before.get(name, rows[:, :64]), after)
+            for name, after in following.items()
+        }
+        by_layer = _right(self._decoded(rows[some]), following["own"][some], put["own"][some])
         best = 1 + int(by_layer[1:-1].argmax())
-        found, now = self._decoded(rows[tested]), rows[tested]
-        metrics = {"present": (found[0] == now[:, :64]).mean(), "best_layer": best}
+        found, now = self._decoded(rows[tested]), rows[tested, :64]
+        metrics = {"present": (found[0] == now).mean(), "best_layer": best}
         for name, every in following.items():
-            after = every[tested]
-            traced = {"squares": (found == after).mean((1, 2)), "filled": _filled(found, now, after)}
+            after, where = every[tested], put[name][tested]
+            traced = {"squares": (found == after).mean((1, 2)), "filled": _right(found, after, where)}
             for what, values in traced.items():
                 for layer, value in enumerate(values):
                     self._recorder.trace(f"{what}_{name}", layer, value)
                 metrics[f"{what}_{name}"] = values[best]
-            (metrics[f"filled_usual_{name}"],) = _filled(boards.usual(every[learned])[None, None], now, after)
-            metrics[f"copy_{name}"] = (after == now[:, :64]).mean()
-        metrics["filled_last"] = _filled(found, now, following["own"][tested])[-1]
+            (metrics[f"filled_usual_{name}"],) = _right(
+                boards.usual(every[learned])[None, None], after, where
+            )
+            metrics[f"copy_{name}"] = (after == now).mean()
+        metrics["filled_last"] = _right(found, following["own"][tested], put["own"][tested])[-1]
         for name, value in metrics.items():
             self._recorder.metric(name, value)
 
-    def show(self, row: boards.Rows, line: Sequence[boards.Rows]) -> None:
-        """Leaves a position, its boards by layer, and those that follow (none if the config names the position)."""
-        fen = self._config.fen
-        row = boards.encode(boards.parse(fen)) if fen else row
-        decoded = self._decoded(row[None])[:, 0]
-        following = np.array([] if fen else line, np.uint8).reshape(-1, 64)
-        self._recorder.sample("boards", {"board": row[:64], "decoded": decoded, "line": following})
+    def show(self, row: boards.Rows, following: Mapping[str, boards.Rows]) -> None:
+        """Leaves a position, its boards by layer, the one after the network's own move, and those of the line."""
+        line = [after for name, after in following.items() if name != "own"]
+        shown = {
+            "board": row[:64],
+            "decoded": self._decoded(row[None])[:, 0],
+            "own": following["own"],
+            "line": np.array(line, np.uint8).reshape(-1, 64),
+        }
+        self._recorder.sample("boards", shown)
 
     def _loss(self, layer: Tensor, squares: boards.Rows) -> Tensor:
         """The cross-entropy of these boards `[N, 64]`, decoded from a layer."""
@@ -142,17 +158,10 @@ class _Decoding:
         return torch.cat(parts, 1).numpy().astype(np.uint8)
 
 
-def _filled(found: boards.Rows, now: boards.Rows, after: boards.Rows) -> NDArray[np.float64]:
-    """By layer, the share of right squares among those where a piece has arrived.
-
-    Args:
-        found: the decoded boards `[layers, N, 64]`.
-        now: the positions.
-        after: the boards `[N, 64]` that follow.
-    """
-    arrived = boards.filled(now[:, :64], after)
+def _right(found: boards.Rows, after: boards.Rows, where: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """By layer, the share of some squares `[N, 64]` where the decoded boards `[layers, N, 64]` are those after."""
     right: NDArray[np.bool_] = found == after
-    shares: NDArray[np.float64] = right[:, arrived].mean(1)
+    shares: NDArray[np.float64] = right[:, where].mean(1)
     return shares
 
 

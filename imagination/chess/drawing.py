@@ -22,6 +22,8 @@ Line = tuple[str, str, Mapping[int, Interval]]
 
 _WIDTH = 7.0
 _COLUMNS = 3
+_NAMES = 6
+"""Names in a row of the legend."""
 _GLYPHS = " ♙♘♗♖♕♔♟♞♝♜♛♚"
 """By class: empty, the pieces of the player to move, the opponent's."""
 _SQUARES = np.indices((8, 8)).sum(0) % 2
@@ -30,22 +32,19 @@ _CHANGED = "#d55e00"
 
 def boards(sample: Arrays) -> Figure:
     """The present board and those decoded from each layer; below, the boards that follow."""
-    decoded, line = sample["decoded"], sample["line"]
-    columns = max(1 + len(decoded), 1 + len(line))
+    layers = {f"layer {at}" if at else "first layer": one for at, one in enumerate(sample["decoded"])}
+    plies = {f"after ply {ply}": one for ply, one in enumerate(sample["line"], start=1)}
+    rows = [{"present board": sample["board"], **layers}, {"its own move": sample["own"], **plies}]
+    columns = max(map(len, rows))
     board = _WIDTH / columns
     with rc_context(STYLE):
-        figure = Figure(figsize=(_WIDTH, (board + 0.25) * (2 if len(line) else 1)), layout="constrained")
-        axes = figure.subplots(2 if len(line) else 1, columns, squeeze=False)
+        figure = Figure(figsize=(_WIDTH, 2 * (board + 0.25)), layout="constrained")
+        axes = figure.subplots(2, columns, squeeze=False)
         for each in axes.flat:
             each.set_axis_off()
-        _board(axes[0, 0], sample["board"], title="present board", inches=board)
-        for place, one in enumerate(decoded):
-            name = f"layer {place}" if place else "first layer"
-            _board(axes[0, place + 1], one, title=name, before=sample["board"], inches=board)
-        for place, one in enumerate(line):
-            _board(
-                axes[1, place + 1], one, title=f"after ply {place + 1}", before=sample["board"], inches=board
-            )
+        for shown, row in zip(axes, rows, strict=True):
+            for each, (title, one) in zip(shown, row.items(), strict=False):
+                _board(each, one, title=title, before=sample["board"], inches=board)
     return figure
 
 
@@ -60,7 +59,8 @@ def heat(sample: Arrays, *, title: str) -> Figure:
             scores, cmap="Reds", origin="lower", vmin=0, vmax=max(0.1, scores.max()), zorder=0
         )
         figure.colorbar(shown, ax=axes, label="score", shrink=0.8)
-        _frame(axes, int(sample["right"]), colour="#0072b2")
+        if (right := int(sample["right"])) < 64:  # else the game is over, and no square is right
+            _frame(axes, right, colour="#0072b2")
     return figure
 
 
@@ -77,21 +77,21 @@ def curves(lines: Sequence[Line], *, caption: str) -> Figure:
         for name, axes in zip(asked, panels, strict=False):
             axes.set_title(name, fontsize=7)
             for _, of, by_layer in (line for line in lines if line[0] == name):
-                drawn[of] = _curve(axes, by_layer, *look[of], is_level=of == "input")
+                drawn[of] = _curve(axes, by_layer, *look[of], is_level=of in ("input", "next"))
             axes.set_ylim(0, min(1, axes.get_ylim()[1]))
             axes.set_xlabel("layer")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axes in panels:
             axes.set_axis_off()
         figure.supxlabel(caption, fontsize=7)
-        figure.legend(drawn.values(), drawn.keys(), loc="outside upper center", ncols=len(drawn))
+        figure.legend(drawn.values(), drawn.keys(), loc="outside upper center", ncols=_NAMES)
     return figure
 
 
 def _curve(
     axes: Axes, by_layer: Mapping[int, Interval], marker: str, colour: str, *, is_level: bool
 ) -> Artist:
-    """Means over layers; those of the input, which has none, are one level."""
+    """Means over layers; those of the input, which has none, are a level."""
     layers = sorted(by_layer)
     mean, low, high = np.array(
         [[one.mean, one.low, one.high] for one in map(by_layer.get, layers) if one], float

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from imagination.figures import Analysis, Drawn, FigureError, Findings, Stored, Table
-from imagination.intervals import Interval, mean_interval
+from imagination.intervals import Interval, decimals, mean_interval
 
 if TYPE_CHECKING:  # slow to import
     from imagination.recorder import Arrays
@@ -14,12 +14,17 @@ if TYPE_CHECKING:  # slow to import
 _MEASURED = {
     "from": ["probe_accuracy"],
     "to": ["probe_accuracy"],
+    "move": ["successor"],
     "board": ["successor"],
     "lens": ["agreement", "probe_accuracy"],
     "tuned": ["agreement", "probe_accuracy"],
     "cause": ["flips", "flips_other", "flips_random"],
 }
 """The metrics of each target that change from layer to layer."""
+
+
+_PLAYED = ("own move", "own reply", "own next move")
+"""The plies that the network itself would play, for both sides."""
 
 
 class Line(NamedTuple):
@@ -56,17 +61,19 @@ def chess_heat(run: Stored) -> Drawn:
     """
     from imagination.chess import drawing
 
-    whose = "the network's move" if run.config["moves"] == "network" else f"ply {run.config['ply']}"
-    title = f"{run.config['target']}-square of {whose}, layer {run.config['layer']}"
+    whose = "the network" if run.config["moves"] == "network" else "Stockfish"
+    title = f"{run.config['target']}-square, ply {run.config['ply']} of {whose}, layer {run.config['layer']}"
     return Drawn(drawing.heat(_sample(run, "heat"), title=title))
 
 
 def chess_layers(runs: Sequence[Stored]) -> Findings:
     """Print and draw what chess probes and decoders find in each layer, with intervals over runs.
 
-    Layer 0 is the first convolution. `input` are the input planes, which have no layers. Runs on different networks are
-    averaged; `networks` says how many. The intervals cover what differs from run to run: the deal of the games and, if
-    there are several, the network.
+    Values are percentages with half the width of their interval; --json has both bounds. Layer 0 is the first
+    convolution. `input` are the input planes, which have no layers; `next` are these and the board after the network's
+    own move. `untaught` decoders did not learn the next board. Runs on different networks are averaged; `n` says how
+    many. The intervals cover what differs from run to run: the deal of the games and, if there are several, the
+    network.
 
     Example: imagine-results chess-layers --where 'target=from or target=board'
     """
@@ -79,13 +86,30 @@ def chess_layers(runs: Sequence[Stored]) -> Findings:
         for layer, one in sorted(line.by_layer.items())
     ]
     layers = sorted({layer for line in lines for layer in line.by_layer})
-    shown = [{**_said(line), **{str(at): one.text() for at, one in line.by_layer.items()}} for line in lines]
     return Findings(
         runs=[run.name for run in runs if _values(run)],
         facts={"layers": rows},
         table=Table(rows, [*_SAID, "layer", "mean", "mean_low", "mean_high"]),
-        shown=[Table(shown, [*_SAID, *map(str, layers)])],
+        shown=[_shown(asked, lines, layers) for asked in dict.fromkeys(line.asked for line in lines)],
         draw=partial(drawing.curves, [line[:3] for line in lines], caption=_caption(lines)),
+    )
+
+
+def _shown(asked: str, lines: Sequence[Line], layers: Sequence[int]) -> Table:
+    """What was found of one question: a row for each line, with percentages by layer."""
+    rows = [
+        {asked: line.of, **{str(at): _percent(one) for at, one in line.by_layer.items()}, "n": line.networks}
+        for line in lines
+        if line.asked == asked
+    ]
+    return Table(rows, [asked, *map(str, layers), "n"])
+
+
+def _percent(one: Interval) -> str:
+    """The mean and half its interval, `37±2`."""
+    half = one.half
+    return decimals(100 * (one.mean or 0), places=0) + (
+        "" if half is None else f"±{decimals(100 * half, places=0)}"
     )
 
 
@@ -151,27 +175,25 @@ def _values(run: Stored) -> list[tuple[str, str, int, float]]:
         return []
     target, features = str(run.config["target"]), str(run.config["features"])
     of = "shuffled" if run.config["shuffled"] else features
-    move = "own move" if run.config["moves"] == "network" else f"ply {run.config['ply']}"
-    asked, layer = f"{target}, {move}", int(run.config["layer"])
+    ply, layer = int(run.config["ply"]), int(run.config["layer"])
+    move = _PLAYED[ply - 1] if run.config["moves"] == "network" else f"ply {ply}"
     found = {name: run.metrics[name] for name in _MEASURED[target] if name in run.metrics}
     if target in ("lens", "tuned"):
         whose = {"agreement": "own move", "probe_accuracy": "Stockfish's move"}
         return [(f"{target}, {whose[name]}", of, layer, value) for name, value in found.items()]
     if target == "cause":
         return [(target, name, layer, value) for name, value in found.items()]
-    return [
-        (asked if name == "probe_accuracy" else f"{asked}: {name}", of, layer, value)
-        for name, value in found.items()
-    ]
+    names = {name: target if name == "probe_accuracy" else f"{target} {name}" for name in found}
+    return [(f"{names[name]}, {move}", of, layer, value) for name, value in found.items()]
 
 
 def _decoded(run: Stored) -> Iterator[tuple[str, str, int, float]]:
     of = "adversary" if run.config["adversary"] else "no adversary"
+    of += "" if run.config["next_board"] else ", untaught"
+    of += "" if run.config["features"] == "trained" else ", random"
     for name, board in {"own": "own move", "1": "ply 1", "2": "ply 2", "3": "ply 3"}.items():
         layers, values = run.traces.get(f"filled_{name}", ((), ()))
-        yield from (
-            (f"decoder, {board}: filled", of, at, value) for at, value in zip(layers, values, strict=True)
-        )
+        yield from ((f"filled, {board}", of, at, value) for at, value in zip(layers, values, strict=True))
 
 
 def _sample(run: Stored, name: str) -> "Arrays":

@@ -1,5 +1,6 @@
 """Residual networks with squeeze-excitation, as AlphaZero and Leela have them: ours, and those of Leela's files."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +14,9 @@ from imagination import saving
 from imagination.chess import boards, leela
 from imagination.chess.config import NetworkConfig
 from imagination.runner import Needed
+
+OVER = -1
+"""The move where none is legal: the game has ended in mate or stalemate."""
 
 AT_ONCE = 512
 """Positions that are evaluated in one forward pass."""
@@ -145,16 +149,32 @@ def _expected(values: Tensor) -> Tensor:
     return win + draw / 2
 
 
-def chosen(rows: boards.Rows, logits: Tensor) -> tuple[NDArray[np.int64], boards.Rows]:
-    """The best legal moves `[N]`, and the boards `[N, 64]` after them, as the players see them who move."""
-    moves, after = [], []
-    for row, values in zip(rows, logits.numpy(), strict=True):
-        legal = boards.legal(row)
-        moves.append(max(legal, key=values.__getitem__))
-        board = boards.decode(row)
-        board.push(legal[moves[-1]])
-        after.append(boards.squares(board, player=True))
-    return np.array(moves), np.array(after)
+def line(
+    network: Network, rows: boards.Rows, logits: Tensor | None = None
+) -> Iterator[tuple[NDArray[np.int64], boards.Rows]]:
+    """Ply by ply, the moves `[N]` that the network would play for both sides, and the boards `[N, 64]` after them.
+
+    A move is the best legal one as the player sees it who makes it; `OVER` where no move is legal. Boards are as the
+    players see them who are to move in `rows`.
+
+    Args:
+        network: the network.
+        rows: the positions.
+        logits: its policy there, if it is known.
+    """
+    rows, after, going_on = rows.copy(), rows[:, :64], np.arange(len(rows))
+    for ply in itertools.count():
+        found = policy(network, rows[going_on])[0] if logits is None else logits
+        moves = np.full(len(rows), OVER)
+        for at, values in zip(going_on, found.numpy(), strict=True):
+            if legal := boards.legal(rows[at]):
+                moves[at] = best = max(legal, key=values.__getitem__)
+                rows[at] = boards.played(rows[at], legal[best])
+        going_on = np.flatnonzero(moves != OVER)
+        after = after.copy()
+        after[going_on] = rows[going_on, :64] if ply % 2 else boards.turned(rows[going_on, :64])
+        yield moves, after
+        logits = None
 
 
 def _channels_last(network: Network) -> Network:

@@ -2,8 +2,9 @@
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from typing_extensions import override
 
 from imagination.chess import boards
 from imagination.chess.config import ProbeConfig
-from imagination.chess.network import AT_ONCE, chosen, frozen, policy
+from imagination.chess.network import AT_ONCE, OVER, frozen, line
 from imagination.chess.positions import Positions
 from imagination.function import DONE
 from imagination.probing import Deal, Linear, Question, reciprocal_rank, ridge
@@ -26,11 +27,16 @@ _TRIED = 2000
 """Most test positions for which all next boards are ranked, or whose layer is changed. The seed draws them."""
 
 Metrics = dict[str, float]
-Probe = tuple[str, str, int, bool]
-"""The target, `moves`, ply and `shuffled` of a linear probe."""
 
-_ENDS: list[Probe] = [("from", "network", 1, False), ("to", "network", 1, False)]
-"""The probes along whose directions `cause` moves a layer."""
+
+class Probe(NamedTuple):
+    """What makes a linear probe of a layer: values of the config."""
+
+    target: str
+    moves: str = "network"
+    ply: int = 1
+    shuffled: bool = False
+    penalty: float = 0.0
 
 
 class Frozen:
@@ -48,12 +54,16 @@ class Frozen:
         random = config.seed if config.features == "random" else None
         self.network = frozen(self._needed, device=device, random=random)
         self._last = len(self.network.blocks)
+        self._following: list[tuple[NDArray[np.int64], boards.Rows]] = []
         for run in runs:
             run.config.check_blocks(len(self.network.blocks))
         self.held = Positions.of(runs[0].needs["positions"].arrays("held"))
         self.at = self.held.followed(PLIES)
-        if config.features == "input":
-            self._values = {0: torch.from_numpy(boards.planes(self.rows)).half().flatten(1).to(device)}
+        if config.features in ("input", "next"):
+            planes = [boards.planes(self.rows).reshape(len(self.at), -1, 64)]
+            if config.features == "next":
+                planes.append(boards.pieces(self.following(1)[1]))
+            self._values = {0: torch.from_numpy(np.hstack(planes)).half().flatten(1).to(device)}
         else:
             self._values = self._read({self._last, *(run.config.layer for run in runs)})
 
@@ -78,15 +88,21 @@ class Frozen:
             parts = self.maps(features).split(AT_ONCE)
             return torch.cat([self.network.moves(self.network.after(x, first)) for x in parts])
 
+    def following(self, ply: int) -> tuple[NDArray[np.int64], boards.Rows]:
+        """The moves `[N]` of this ply that the trained network would play, and the boards `[N, 64]` after them."""
+        while len(self._following) < ply:
+            self._following.append(next(self._line))
+        return self._following[ply - 1]
+
     @cached_property
-    def chosen(self) -> tuple[NDArray[np.int64], boards.Rows]:
-        """The trained network's own moves `[N]`, and the boards `[N, 64]` after them."""
+    def _line(self) -> Iterator[tuple[NDArray[np.int64], boards.Rows]]:
+        if self._features == "random":
+            return line(frozen(self._needed, device=self.network.places.device), self.rows)
         if self._features != "trained":
-            network = frozen(self._needed, device=self.network.places.device)
-            return chosen(self.rows, policy(network, self.rows)[0])
+            return line(self.network, self.rows)
         parts = torch.arange(len(self.at)).split(AT_ONCE)
         logits = [self.moves(self.layer(-1, part)).cpu() for part in parts]
-        return chosen(self.rows, torch.cat(logits))
+        return line(self.network, self.rows, torch.cat(logits))
 
     def _read(self, layers: Collection[int]) -> dict[int, Tensor]:
         """These layers at all positions, each `[N, D]` in half precision: they are most of a worker's memory."""
@@ -125,7 +141,7 @@ class Games:
 
     def moves(self, of: str) -> Tensor:
         """The moves of the network or of Stockfish in the test's positions, `[T]`."""
-        found = self._frozen.chosen[0] if of == "network" else self._frozen.held.moves[self._frozen.at]
+        found = self._frozen.following(1)[0] if of == "network" else self._frozen.held.moves[self._frozen.at]
         return torch.from_numpy(found[self.test.numpy()])
 
     def best(self, moves: Tensor, which: Tensor | slice = slice(None)) -> Tensor:
@@ -147,13 +163,14 @@ class Probes:
 
     def __init__(self, frozen: Frozen, games: Games, *, layer: int, probes: Collection[Probe]) -> None:
         self._frozen, self._games, self._layer = frozen, games, layer
-        self.questions = {probe: self._question(*probe) for probe in probes}
+        self.questions = {probe: self._question(probe) for probe in probes}
 
     def measure(self, run: Run) -> Metrics:
         """The metrics of one run."""
         measures: dict[str, Callable[[Run], Metrics]] = {
             "from": self._square,
             "to": self._square,
+            "move": self._move,
             "board": self._board,
             "lens": self._lens,
             "tuned": self._lens,
@@ -165,38 +182,40 @@ class Probes:
         return self._frozen.layer(self._layer, which)
 
     @cached_property
-    def _tested(self) -> Tensor:
-        """The layer in the test's positions, `[T, D]`."""
-        return self._features(self._games.test)
-
-    @cached_property
     def _linear(self) -> dict[Probe, Linear]:
         """All probes of this layer, which share one factorisation."""
         maps = self._games.deal.classifiers(self._features, list(self.questions.values()))
         return dict(zip(self.questions, maps, strict=True))
 
-    def _question(self, target: str, moves: str, ply: int, shuffled: bool) -> Question:
+    def _question(self, probe: Probe) -> Question:
         """What a probe is asked, as the player sees it who is to move now."""
-        held, at, of_network = self._frozen.held, self._frozen.at, moves == "network"
-        if target == "board":
-            after = self._frozen.chosen[1] if of_network else held.after(at, ply)
+        held, at, ply = self._frozen.held, self._frozen.at, probe.ply
+        how: dict[str, Any] = {"shuffled": probe.shuffled, "penalty": probe.penalty}
+        moves, after = held.moves[at + ply - 1], held.after(at, ply)
+        if probe.moves == "network":
+            moves, after = self._frozen.following(ply)
+        if probe.target == "board":
             right, now = (torch.from_numpy(part.astype(np.int64)) for part in (after, held.rows[at, :64]))
-            return Question(right, boards.CLASSES, before=now, shuffled=shuffled)
-        played = self._frozen.chosen[0] if of_network else held.moves[at + ply - 1]
-        ends = boards.ends()[played, 0 if target == "from" else 1]
-        return Question(torch.from_numpy(ends ^ 56 if ply == 2 else ends), 64, shuffled=shuffled)
+            return Question(right, boards.CLASSES, before=now, **how)
+        ends = boards.ends()[moves, 0 if probe.target == "from" else 1]
+        seen = np.where(moves == OVER, boards.NONE, ends ^ 56 if ply == 2 else ends)
+        return Question(torch.from_numpy(seen), 64 + bool((moves == OVER).any()), **how)
+
+    def _scores(self, probe: Probe, which: Tensor) -> Tensor:
+        return self.questions[probe].scores(self._linear[probe], self._features, which)
 
     def _asked(self, config: ProbeConfig) -> tuple[Tensor, Tensor, Tensor]:
         """A probe's scores in the test's positions, the right classes there, and those that it was fitted on."""
-        probe = _probe(config)
-        question, deal = self.questions[probe], self._games.deal
-        scores = question.scores(self._linear[probe], self._tested, deal.test)
-        return scores, question.right[deal.test], question.right[deal.fit]
+        (probe,) = _needed(config)
+        right, deal = self.questions[probe].right, self._games.deal
+        return self._scores(probe, deal.test), right[deal.test], right[deal.fit]
 
     def _square(self, run: Run) -> Metrics:
         scores, wanted, learned = self._asked(run.config)
         board = self._frozen.rows[self._games.test[0], :64]
-        run.recorder.sample("heat", {"board": board, "scores": scores[0].numpy(), "right": wanted[0].numpy()})
+        run.recorder.sample(
+            "heat", {"board": board, "scores": scores[0, :64].numpy(), "right": wanted[0].numpy()}
+        )
         usual = learned.mode().values
         return {"probe_accuracy": _share(scores.argmax(-1) == wanted), "usual": _share(wanted == usual)}
 
@@ -204,24 +223,36 @@ class Probes:
         scores, wanted, learned = self._asked(run.config)
         now = torch.from_numpy(self._frozen.rows[self._games.test.numpy(), :64])
         found, usual = scores.argmax(-1) == wanted, learned.mode(0).values == wanted
-        filled = torch.from_numpy(boards.filled(now.numpy(), wanted.numpy().astype(np.uint8)))
+        filled = (now != wanted) & (wanted > 0)
         metrics = {
             "probe_accuracy": _share(found),
             "usual": _share(now == wanted),
             "filled": _share(found[filled]),
             "filled_usual": _share(usual[filled]),
         }
-        return metrics | (self._successors(scores, run.config.moves) if run.config.ply == 1 else {})
+        # The squared distance of a board from the scores is a constant minus twice the sum of these.
+        near = (
+            one.gather(1, squares.T).sum(0)
+            for one, (squares, _) in zip(scores[self._games.tried], self._games.successors, strict=True)
+        )
+        return metrics | self._ranked(near, run.config.moves)
 
-    def _successors(self, scores: Tensor, of: str) -> Metrics:
-        """How near the board after the move is to the probe's scores, among all next boards."""
+    def _move(self, run: Run) -> Metrics:
+        """How high the move is among all legal ones, by the scores of the two squares."""
+        games, ends = self._games, torch.from_numpy(boards.ends())
+        sides = [self._scores(probe, games.test[games.tried]) for probe in _needed(run.config)]
+        scores = (
+            first[ends[moves, 0]] + second[ends[moves, 1]]
+            for first, second, (_, moves) in zip(*sides, games.successors, strict=True)
+        )
+        return self._ranked(scores, run.config.moves)
+
+    def _ranked(self, scores: Iterable[Tensor], of: str) -> Metrics:
+        """The rank of the move that is played, by the scores of all legal moves in each tried position."""
         games, ranks, counts = self._games, [], []
         played = games.moves(of)[games.tried].tolist()
-        for one, (squares, moves), move in zip(scores[games.tried], games.successors, played, strict=True):
-            near = one.gather(1, squares.T).sum(
-                0
-            )  # a board's squared distance is a constant minus twice this
-            ranks.append(reciprocal_rank(near, moves.index(move)))
+        for one, (_, moves), move in zip(scores, games.successors, played, strict=True):
+            ranks.append(reciprocal_rank(one, moves.index(move)))
             counts.append(len(moves))
         return {
             "successor": _mean([float(rank == 1) for rank in ranks]),
@@ -231,16 +262,18 @@ class Probes:
         }
 
     def _lens(self, run: Run) -> Metrics:
-        last = self._tuned(self._tested) if run.config.target == "tuned" else self._tested
-        found = self._games.best(self._frozen.moves(last))
+        mapped = self._tuned if run.config.target == "tuned" else lambda features: features
+        parts = map(self._features, self._games.test.split(AT_ONCE))
+        found = self._games.best(torch.cat([self._frozen.moves(mapped(part)).cpu() for part in parts]))
         return {
             "probe_accuracy": _share(found == self._games.moves("stockfish")),
             "agreement": _share(found == self._games.moves("network")),
             "chance": _mean((1 / self._games.legal.sum(1)).tolist()),
         }
 
-    def _tuned(self, features: Tensor) -> Tensor:
-        """The last layer, as a linear map of each square's channels gives it."""
+    @cached_property
+    def _tuned(self) -> Callable[[Tensor], Tensor]:
+        """Gives the last layer from this one, by a linear map of each square's channels."""
 
         def squares(x: Tensor) -> Tensor:
             return x.reshape(len(x), -1, 64).movedim(1, 2).flatten(0, 1)
@@ -254,7 +287,7 @@ class Probes:
             fit=self._games.deal.fit,
             check=self._games.deal.check,
         )
-        return lens(squares(features)).reshape(len(features), 64, -1).movedim(1, 2).flatten(1)
+        return lambda x: lens(squares(x)).reshape(len(x), 64, -1).movedim(1, 2).flatten(1)
 
     def _cause(self, run: Run) -> Metrics:
         """Flips to another legal move: towards it along the probes' directions, towards a third, and at random."""
@@ -264,27 +297,19 @@ class Probes:
         own = games.moves("network")[which].numpy()
         pairs = [_others(*pair, rng) for pair in zip(games.legal[which].numpy(), own, strict=True)]
         other, third = np.array(pairs).reshape(-1, 2).T
-        features = self._tested[which.to(self._tested.device)]
+        features = self._features(games.test[which])
         random = torch.from_numpy(rng.standard_normal(features.shape).astype(np.float32)).to(features)
-        length = config.strength * (features - self._linear[_ENDS[0]].mean).norm(dim=1, keepdim=True)
+        sides = [self._linear[probe] for probe in _needed(config)]
+        length = config.strength * (features - sides[0].mean).norm(dim=1, keepdim=True)
         flipped = {}
         for name, direction in {
-            "flips": self._towards(other, own),
-            "flips_other": self._towards(third, own),
+            "flips": _towards(other, own, sides),
+            "flips_other": _towards(third, own, sides),
             "flips_random": random,
         }.items():
             moved = self._frozen.moves(features + length * F.normalize(direction, dim=1), layer=config.layer)
             flipped[name] = _share(games.best(moved, which) == torch.from_numpy(other))
         return flipped
-
-    def _towards(self, moves: NDArray[np.int64], chosen: NDArray[np.int64]) -> Tensor:
-        """The probes' directions `[B, D]` from the squares of the chosen moves towards those of these."""
-        ends = boards.ends()
-        sides = [
-            weights[ends[moves, side]] - weights[ends[chosen, side]]
-            for side, weights in enumerate(self._linear[probe].weights.T for probe in _ENDS)
-        ]
-        return sides[0] + sides[1]
 
 
 class ProbeRunner(Runner):
@@ -333,14 +358,21 @@ def _grouped(runs: Sequence[Run], key: Callable[[ProbeConfig], tuple[float, ...]
 
 
 def _needed(config: ProbeConfig) -> list[Probe]:
-    """The linear probes that a run needs."""
-    if config.target == "cause":
-        return _ENDS
-    return [] if config.target in ("lens", "tuned") else [_probe(config)]
+    """The linear probes that a run needs: of both squares for `move` and `cause`."""
+    targets = {"move": ["from", "to"], "cause": ["from", "to"], "lens": [], "tuned": []}.get(
+        config.target, [config.target]
+    )
+    return [Probe(target, config.moves, config.ply, config.shuffled, config.penalty) for target in targets]
 
 
-def _probe(config: ProbeConfig) -> Probe:
-    return (config.target, config.moves, config.ply, config.shuffled)
+def _towards(moves: NDArray[np.int64], chosen: NDArray[np.int64], sides: Sequence[Linear]) -> Tensor:
+    """The directions `[B, D]` of the probes of both squares, from the chosen moves towards these."""
+    ends = boards.ends()
+    first, second = (
+        probe.weights.T[ends[moves, side]] - probe.weights.T[ends[chosen, side]]
+        for side, probe in enumerate(sides)
+    )
+    return first + second
 
 
 def _others(legal: NDArray[np.bool_], move: int, rng: np.random.Generator) -> NDArray[np.int64]:

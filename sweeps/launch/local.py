@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from imagination import registry
-from imagination.schema import ConfigError, RunConfig, rebuild
+from imagination.schema import ConfigError, RunConfig
 from jobs.pack import Pack
 from jobs.progress import Display
 from jobs.provenance import lose_dead_attempts
@@ -66,7 +66,7 @@ def _check_machine(packs: Sequence[Pack]) -> None:
     configs: dict[str, list[RunConfig]] = defaultdict(list)
     for run in (run for pack in packs for run in pack.runs):
         name = str(run.config["experiment"])
-        configs[name].append(rebuild(registry.config_type(name), run.config))
+        configs[name].append(registry.rebuilt(run.config))
     for name, same in configs.items():
         path = registry.declaration(name).ready
         try:

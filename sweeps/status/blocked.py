@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from imagination import registry
-from imagination.schema import ASSET, ConfigError, RunConfig, fitting, needs, rebuild
+from imagination.schema import ASSET, ConfigError, fitting, needs
 from jobs.identity import assets, needed
 from results_db.columns import names_in
 from results_db.contract import ACTIVE, FAILURES, PlannedRun, State, Store
@@ -96,12 +96,7 @@ def check_needs(runs: Sequence[PlannedRun], store: Store) -> None:
             raise ConfigError(
                 f"{key}: run {short(need)} is of {found[need]['experiment']}; give a run of {' or '.join(fits)}"
             )
-        _config(run.config).check_needs({key: _config(configs[need])})
-
-
-def _config(values: Mapping[str, object]) -> RunConfig:
-    kind: type[RunConfig] = registry.config_type(str(values["experiment"]))
-    return rebuild(kind, values)
+        registry.rebuilt(run.config).check_needs({key: registry.rebuilt(configs[need])})
 
 
 def _missing(files: Collection[str], store: Store, *, at_hand: Collection[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from imagination import registry
 from imagination.pace import Pace
-from imagination.schema import RunConfig, Scalar, rebuild
+from imagination.schema import RunConfig, Scalar
 from jobs.identity import canonical_json
 from jobs.progress import Training, Where
 from results_db.contract import State
@@ -24,12 +24,8 @@ _ALL = ""
 
 def total_steps(config: Mapping[str, Scalar]) -> int:
     """The largest number of steps of a run; 0 if it is not known."""
-    return _built(config).total_steps
-
-
-def _built(config: Mapping[str, Scalar]) -> RunConfig:
-    built: RunConfig = rebuild(registry.config_type(str(config["experiment"])), config)
-    return built
+    built: RunConfig = registry.rebuilt(config)
+    return built.total_steps
 
 
 @dataclass
@@ -174,7 +170,8 @@ class Estimate:
         return self._steps.get(config) or self._steps[_ALL]
 
     def _later_steps(self, config: str) -> int:
-        return _built(self._template[config]).later_steps
+        built: RunConfig = registry.rebuilt(self._template[config])
+        return built.later_steps
 
     def _mean_first_steps(self, config: str) -> float:
         """The steps of its first stage that a run of the cell is expected to need: a mean run's, else its limit."""
