@@ -1,8 +1,10 @@
 """A worker's way to the store: its records are safe before they are stored, and the store may be away."""
 
+import errno
 import multiprocessing
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -630,6 +632,29 @@ def test_more_jobs_than_connections_shut_nobody_out_and_leave_none_idle(
     assert next(read) == JOBS
     read.close()
     assert Spool(store.folder).attempts() == []
+
+
+def test_a_server_at_whose_socket_too_many_wait_is_asked_again(server: Any) -> None:
+    """A local server that accepts more slowly than processes come: `connect` then fails with EAGAIN at once."""
+    folder = Path(server.pgdata)
+    pid = int((folder / "postmaster.pid").read_text().split()[0])
+    open_store(server.get_uri(), create=True).close()
+    waiting: list[socket.socket] = []
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        joined = 0
+        while joined == 0:
+            waiting.append(socket.socket(socket.AF_UNIX))
+            waiting[-1].setblocking(False)
+            joined = waiting[-1].connect_ex(str(folder / ".s.PGSQL.5432"))
+        assert joined == errno.EAGAIN
+        threading.Timer(1.0, os.kill, (pid, signal.SIGCONT)).start()
+        with open_store(server.get_uri(), create=False) as store:
+            assert store.states([RUN]) == {}
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        for one in waiting:
+            one.close()
 
 
 def connections(uri: str) -> Generator[int, None, None]:

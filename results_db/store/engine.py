@@ -1,6 +1,8 @@
 """Engines, connections and transactions for both databases. A database error becomes one line for the user."""
 
+import errno
 import json
+import os
 import random
 import re
 import time
@@ -45,8 +47,10 @@ CONNECT_WITHIN_S = 10
 ANSWER_WITHIN_S = 45
 """How long a server may be silent. One that accepts and never answers knows no limit of its own."""
 
-_FULL = re.compile("too many (clients|connections)|remaining connection slots")
-"""What a server says that has no connection left; the driver gives no code."""
+_FULL = re.compile(
+    f"too many (clients|connections)|remaining connection slots|failed: {re.escape(os.strerror(errno.EAGAIN))}"
+)
+"""What the driver says when a server has no connection left, or when too many wait at its socket; it gives no code."""
 
 _CONNECT_AGAIN_S = (0.05, 0.5)
 """How long to wait, at random, before connecting again to a server that has no connection left."""
