@@ -30,6 +30,10 @@ def folded(x):
         (2, 33, [11, 6], (3, 12)),
         (1, 1, [1, 1], (1, 1)),
         (2, 16, [5, 4, 5], (4, 7)),
+        (2, 20, [9, 13, 8, 9], (7, 11)),  # Winograd's tiles and parts of channels that do not come out even
+        (1, 17, [5, 26, 6], (1, 5)),
+        (1, 3, [7, 5], (5, 1)),
+        (1, 2, [6, 17, 6], (20, 18)),
     ],
 )
 @pytest.mark.parametrize("linear_end", [False, True])

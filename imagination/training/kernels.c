@@ -142,17 +142,15 @@ int convolve(const float *x, const float *w, const float *bias, const float *sig
 
 /* --- stride 1 and several channels: Winograd's F(2x2, 3x3) (Lavin and Gray, 2016), 16 products for 4 pixels, not 36 --- */
 
-enum { POINTS = 16, BROAD = 8 };
+enum { POINTS = 16, MOST_TILES = 3, MOST_CHANNELS = 8 };
 
-/* Products of one point: m [CO, step] from v [in, step] and u [in, CO], PX tiles wide. */
-typedef void Dot(const vec *v, const float *u, vec *m, long in, long step);
+/* Products of one point: m [CO, 4, PX] from v [in, 4, PX] and u [in, CO]. */
+typedef void Dot(const vec *v, const float *u, vec *m, long in);
 
-INLINE void dot(int CO, int PX, const vec *v, const float *u, vec *m, long in, long step) {
-    vec acc[BROAD * 5];
-#pragma GCC unroll 40
-    for (int k = 0; k < CO * PX; k++) acc[k] = (vec){0};
-    for (long i = 0; i < in; i++, v += step, u += CO) {
-        vec here[5];
+INLINE void dot(int CO, int PX, const vec *v, const float *u, vec *m, long in) {
+    vec acc[MOST_CHANNELS * MOST_TILES] = {{0}};
+    for (long i = 0; i < in; i++, v += 4 * PX, u += CO) {
+        vec here[MOST_TILES];
 #pragma GCC unroll 8
         for (int p = 0; p < PX; p++) here[p] = v[p];
 #pragma GCC unroll 8
@@ -163,34 +161,26 @@ INLINE void dot(int CO, int PX, const vec *v, const float *u, vec *m, long in, l
 #pragma GCC unroll 8
     for (int c = 0; c < CO; c++)
 #pragma GCC unroll 8
-        for (int p = 0; p < PX; p++) m[c * step + p] = acc[c * PX + p];
+        for (int p = 0; p < PX; p++) m[4 * PX * c + p] = acc[c * PX + p];
 }
 
 #define DOT(CO, PX)                                                                                              \
-    static void dot_##CO##_##PX(const vec *v, const float *u, vec *m, long in, long step) {                       \
-        dot(CO, PX, v, u, m, in, step);                                                                           \
-    }
+    static void dot_##CO##_##PX(const vec *v, const float *u, vec *m, long in) { dot(CO, PX, v, u, m, in); }
 #define DOTS(PX) DOT(1, PX) DOT(2, PX) DOT(3, PX) DOT(4, PX) DOT(5, PX) DOT(6, PX) DOT(7, PX) DOT(8, PX)
-DOTS(1) DOTS(2) DOTS(3) DOTS(4) DOTS(5)
+DOTS(1) DOTS(2) DOTS(3)
 #define DOT_NAMES(PX)                                                                                            \
     {dot_1_##PX, dot_2_##PX, dot_3_##PX, dot_4_##PX, dot_5_##PX, dot_6_##PX, dot_7_##PX, dot_8_##PX}
-static Dot *const DOT_TABLE[5][BROAD] = {DOT_NAMES(1), DOT_NAMES(2), DOT_NAMES(3), DOT_NAMES(4), DOT_NAMES(5)};
+static Dot *const DOT_TABLE[MOST_TILES][MOST_CHANNELS] = {DOT_NAMES(1), DOT_NAMES(2), DOT_NAMES(3)};
 
 INLINE long tiles_of(Form f) { return (f.wide + 1) / 2; }
 
-/* Output channels at a time, so that their sums fit the registers. */
-INLINE long channel_parts(Form to) {
-    long tiles = tiles_of(to), widest = parts_of(tiles, parts_of(tiles, 5));
-    return parts_of(to.channels, widest <= 3 ? BROAD : widest == 4 ? 6 : 5);
-}
-
 /* Where it is faster than the plain sums. */
-INLINE int is_for_winograd(long in, long out) { return in >= 8 && out >= 8; }
+INLINE int is_for_winograd(long in, long out) { return in >= 5 && out >= 5; }
 
 /* The transformed weights G w G^T, [16, parts, in, part]. Arguments as in `pack`. */
 static void pack_points(const float *w, float *packed, long in, Form to, int turned) {
     static const float G[4][3] = {{1, 0, 0}, {.5f, .5f, .5f}, {.5f, -.5f, .5f}, {0, 0, 1}};
-    long out = to.channels, parts = channel_parts(to);
+    long out = to.channels, parts = parts_of(out, MOST_CHANNELS);
     for (long part = 0; part < parts; part++) {
         long begin = cut(out, parts, part), end = cut(out, parts, part + 1);
         for (long i = 0; i < in; i++)
@@ -214,82 +204,91 @@ static void pack_points(const float *w, float *packed, long in, Form to, int tur
     }
 }
 
-/* B^T d B of the 4x4 pixels from x, of which only the first `high` x `wide` exist. */
-INLINE void transform_input(const vec *x, long row, int high, int wide, vec *v, long step) {
-    vec t[4][4];
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        vec d[4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) d[i] = i < high && j < wide ? x[i * row + j] : (vec){0};
-        t[0][j] = d[0] - d[2];
-        t[1][j] = d[1] + d[2];
-        t[2][j] = d[2] - d[1];
-        t[3][j] = d[1] - d[3];
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        v[(4 * i + 0) * step] = t[i][0] - t[i][2];
-        v[(4 * i + 1) * step] = t[i][1] + t[i][2];
-        v[(4 * i + 2) * step] = t[i][2] - t[i][1];
-        v[(4 * i + 3) * step] = t[i][1] - t[i][3];
+/* Room for a row of points of some tiles, for their products, and for the tiles' pixels, in vectors. */
+INLINE long winograd_room(Form from, Form to) {
+    return 4 * MOST_TILES * (from.channels + MOST_CHANNELS + to.channels);
+}
+
+/* B^T d B: row `a` of the points, v [in, 4, PX], of PX tiles, the first at x. It needs the rows TOP[a] and `low`, and
+   `last` is the column of the last pixel. Beyond the border any row or column will do: only pixels outside of the
+   board depend on it. */
+INLINE void transform_input(int PX, int a, const vec *x, Form from, long low, long last, vec *v) {
+    static const int TOP[4] = {0, 1, 2, 1};
+    for (long i = 0; i < from.channels; i++, x += plane_of(from), v += 4 * PX) {
+        const vec *d = x + TOP[a] * row_of(from), *e = x + low * row_of(from);
+        vec half[2 * MOST_TILES + 2];
+#pragma GCC unroll 8
+        for (int k = 0; k < 2 * PX + 2; k++) {
+            long at = k < 2 * PX + 1 ? k : last;
+            half[k] = a == 1 ? d[at] + e[at] : d[at] - e[at];
+        }
+#pragma GCC unroll 3
+        for (int p = 0; p < PX; p++) {
+            v[p] = half[2 * p] - half[2 * p + 2];
+            v[PX + p] = half[2 * p + 1] + half[2 * p + 2];
+            v[2 * PX + p] = half[2 * p + 2] - half[2 * p + 1];
+            v[3 * PX + p] = half[2 * p + 1] - half[2 * p + 3];
+        }
     }
 }
 
-/* A^T m A: 2x2 pixels. */
-INLINE void transform_output(const vec *m, long step, vec y[2][2]) {
-    vec s[2][4];
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        vec a = m[j * step], b = m[(4 + j) * step], c = m[(8 + j) * step], d = m[(12 + j) * step];
-        s[0][j] = a + b + c;
-        s[1][j] = b - c - d;
-    }
+/* A^T m A: adds to the pixels y [count, 2, 2 PX] what row `a` of the points, m [count, 4, PX], gives. */
+INLINE void transform_output(int PX, int a, const vec *m, long count, vec *y) {
+    for (long c = 0; c < count; c++, m += 4 * PX, y += 4 * PX)
+#pragma GCC unroll 3
+        for (int p = 0; p < PX; p++) {
+            vec both[2] = {m[p] + m[PX + p] + m[2 * PX + p], m[PX + p] - m[2 * PX + p] - m[3 * PX + p]};
 #pragma GCC unroll 2
-    for (int i = 0; i < 2; i++) {
-        y[i][0] = s[i][0] + s[i][1] + s[i][2];
-        y[i][1] = s[i][1] - s[i][2] - s[i][3];
-    }
+            for (int b = 0; b < 2; b++) {
+                int up = 2 * p + b, down = up + 2 * PX;
+                if (a == 0) y[up] = both[b];
+                if (a == 1) y[up] += both[b], y[down] = both[b];
+                if (a == 2) y[up] += both[b], y[down] -= both[b];
+                if (a == 3) y[down] -= both[b];
+            }
+        }
 }
 
-/* As `convolve_group` with stride 1, with weights from `pack_points` and room for the points of a row of tiles. */
+/* PX tiles of `winograd_group`: pixels of rows j and j + 1, from column `left` on. */
+INLINE void strip(int PX, const vec *x, Form from, const float *u, const float *bias, const vec *sign, float slope,
+                  vec *y, Form to, vec *room, long j, long left) {
+    static const int LOW[4] = {2, 2, 1, 3};
+    long row = row_of(to), in = from.channels, out = to.channels, parts = parts_of(out, MOST_CHANNELS);
+    long high = to.high - j < 2 ? to.high - j : 2, wide = to.wide - left < 2 * PX ? to.wide - left : 2 * PX;
+    vec *v = room, *m = v + 4 * PX * in, *sums = m + 4 * PX * MOST_CHANNELS;
+    x += j * row + left;
+#pragma GCC unroll 4
+    for (int a = 0; a < 4; a++) {
+        transform_input(PX, a, x, from, LOW[a] < high + 2 ? LOW[a] : 0, wide + 1, v);
+        for (long part = 0; part < parts; part++) {
+            long c0 = cut(out, parts, part), co = cut(out, parts, part + 1) - c0;
+            for (long b = 0; b < 4; b++)
+                DOT_TABLE[PX - 1][co - 1](v + b * PX, u + ((4 * a + b) * out + c0) * in, m + b * PX, in);
+            transform_output(PX, a, m, co, sums + 4 * PX * c0);
+        }
+    }
+    for (long c = 0; c < out; c++)
+        for (long a = 0; a < high; a++)
+            for (long b = 0; b < wide; b++) {
+                long at = c * plane_of(to) + (j + a + 1) * row + left + b + 1;
+                vec sum = sums[(2 * c + a) * 2 * PX + b] + (bias ? bias[c] : 0.0f);
+                y[at] = sum * slope_of(sign ? sign[at] : sum, slope);
+            }
+}
+
+/* As `convolve_group` with stride 1, with weights from `pack_points`. It computes one row of points of a few tiles after
+   the other, so that all between x and y stays in the first cache. */
 static void winograd_group(const vec *x, Form from, const float *u, const float *bias, const vec *sign, float slope,
                            vec *y, Form to, vec *room) {
-    long tiles = tiles_of(to), strips = parts_of(tiles, 5), parts = channel_parts(to), row = row_of(to);
-    long in = from.channels, out = to.channels, v_step = in * tiles, m_step = out * tiles;
-    vec *v = room, *m = room + POINTS * v_step;
+    long tiles = tiles_of(to), strips = parts_of(tiles, MOST_TILES);
     clear_border(y, to);
-    for (long j = 0; j < to.high; j += 2) {
-        int high = to.high - j > 1 ? 4 : 3;
-        for (long i = 0; i < in; i++)
-            for (long t = 0; t < tiles; t++) {
-                const vec *first = x + i * plane_of(from) + j * row + 2 * t;
-                vec *points = v + i * tiles + t;
-                int wide = to.wide - 2 * t > 1 ? 4 : 3;
-                if (high == 4 && wide == 4) transform_input(first, row, 4, 4, points, v_step);
-                else transform_input(first, row, high, wide, points, v_step);
-            }
-        for (long k = 0; k < POINTS; k++)
-            for (long s = 0; s < strips; s++) {
-                long left = cut(tiles, strips, s), px = cut(tiles, strips, s + 1) - left;
-                for (long part = 0; part < parts; part++) {
-                    long c0 = cut(out, parts, part), co = cut(out, parts, part + 1) - c0;
-                    DOT_TABLE[px - 1][co - 1](v + k * v_step + left, u + k * in * out + in * c0,
-                                              m + k * m_step + c0 * tiles + left, in, tiles);
-                }
-            }
-        for (long c = 0; c < out; c++)
-            for (long t = 0; t < tiles; t++) {
-                vec found[2][2];
-                transform_output(m + c * tiles + t, m_step, found);
-                for (long a = 0; a < 2 && j + a < to.high; a++)
-                    for (long b = 0; b < 2 && 2 * t + b < to.wide; b++) {
-                        long at = c * plane_of(to) + (j + a + 1) * row + 2 * t + b + 1;
-                        vec sum = found[a][b] + (bias ? bias[c] : 0.0f);
-                        y[at] = sum * slope_of(sign ? sign[at] : sum, slope);
-                    }
-            }
-    }
+    for (long j = 0; j < to.high; j += 2)
+        for (long s = 0; s < strips; s++) {
+            long left = cut(tiles, strips, s), px = cut(tiles, strips, s + 1) - left;
+            if (px == 3) strip(3, x, from, u, bias, sign, slope, y, to, room, j, 2 * left);
+            else if (px == 2) strip(2, x, from, u, bias, sign, slope, y, to, room, j, 2 * left);
+            else strip(1, x, from, u, bias, sign, slope, y, to, room, j, 2 * left);
+        }
 }
 
 /* --- gradients of the weights: CO channels x 9 taps of one input channel at a time --- */
@@ -300,19 +299,30 @@ INLINE vec halves(vec a, vec b) { /* sums of neighbours: first those of a, then 
 }
 
 /* The sums of 16 vectors, in one. */
-INLINE vec totals(vec *v) {
-#pragma GCC unroll 4
-    for (int n = 8; n; n /= 2)
+INLINE vec totals(const vec *v) {
+    vec a[8], b[4];
 #pragma GCC unroll 8
-        for (int k = 0; k < n; k++) v[k] = halves(v[2 * k], v[2 * k + 1]);
-    return v[0];
+    for (int k = 0; k < 8; k++) a[k] = halves(v[2 * k], v[2 * k + 1]);
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) b[k] = halves(a[2 * k], a[2 * k + 1]);
+    return halves(halves(b[0], b[1]), halves(b[2], b[3]));
 }
 
-INLINE void weight_tile(int CO, int stride, const vec *g, const vec *x, Form to, long row, float *sums) {
-    vec acc[WEIGHT_TILE * TAPS], spread[2 * LANES] = {{0}};
-    long plane = plane_of(to);
+/* The sums of `count` vectors, 32 at most. */
+INLINE void sum_lanes(int count, const vec *acc, float *sums) {
+    vec v[2 * LANES];
 #pragma GCC unroll 32
-    for (int k = 0; k < CO * TAPS; k++) acc[k] = (vec){0};
+    for (int k = 0; k < 2 * LANES; k++) v[k] = k < count ? acc[k] : (vec){0};
+    vec both[2] = {totals(v), totals(v + LANES)};
+    memcpy(sums, both, sizeof both);
+}
+
+/* Keeps a vector in a register. GCC would load it anew for every product. */
+#define KEEP(x) __asm__("" : "+v"(x))
+
+INLINE void weight_tile(int CO, int stride, const vec *g, const vec *x, Form to, long row, float *sums) {
+    vec acc[WEIGHT_TILE * TAPS] = {{0}};
+    long plane = plane_of(to);
     for (long j = 0; j < to.high; j++) {
         const vec *down = g + (j + 1) * row_of(to) + 1, *from = x + j * stride * row;
         for (long p = 0; p < to.wide; p++, from += stride)
@@ -321,14 +331,12 @@ INLINE void weight_tile(int CO, int stride, const vec *g, const vec *x, Form to,
 #pragma GCC unroll 3
                 for (int dx = 0; dx < 3; dx++) {
                     vec here = from[dy * row + dx];
+                    KEEP(here);
 #pragma GCC unroll 8
                     for (int c = 0; c < CO; c++) acc[c * TAPS + 3 * dy + dx] += down[c * plane + p] * here;
                 }
     }
-#pragma GCC unroll 32
-    for (int k = 0; k < CO * TAPS; k++) spread[k] = acc[k];
-    vec both[2] = {totals(spread), totals(spread + LANES)};
-    memcpy(sums, both, sizeof both);
+    sum_lanes(CO * TAPS, acc, sums);
 }
 
 INLINE void weight_tiles(int CO, const vec *g, const vec *x, Form to, long row, long stride, float *sums) {
@@ -336,7 +344,7 @@ INLINE void weight_tiles(int CO, const vec *g, const vec *x, Form to, long row, 
     else weight_tile(CO, 2, g, x, to, row, sums);
 }
 
-static void weights_group(const vec *x, Form from, const vec *g, Form to, long stride, float *dw, float *db) {
+static void plain_weights(const vec *x, Form from, const vec *g, Form to, long stride, float *dw, float *db) {
     float sums[2 * LANES];
     long tiles = parts_of(to.channels, WEIGHT_TILE);
     for (long t = 0; t < tiles; t++) {
@@ -359,16 +367,127 @@ static void weights_group(const vec *x, Form from, const vec *g, Form to, long s
     }
 }
 
-/* The gradients of weights and bias, from x and the gradient g of the sums before LeakyReLU. */
+/* --- the same, stride 1 and several channels: Winograd's F(2, 3) in each row, 12 products for 2 pixels, not 18 --- */
+
+enum { ROW_POINTS = 4, ROW_TILE = 3 };
+
+/* For CO x CI channels and the 3 rows of taps, the sums over all pairs of pixels: [CO, CI, 3]. `u` and `v` are planes of
+   pairs, with `row` in a row. */
+typedef void Pairs(const vec *u, long u_plane, const vec *v, long v_plane, long row, float *sums);
+
+INLINE void pairs(int CO, int CI, const vec *u, long u_plane, const vec *v, long v_plane, long row, float *sums) {
+    vec acc[3 * ROW_TILE * ROW_TILE] = {{0}};
+    for (long n = 0; n < u_plane; n++) {
+        vec g[ROW_TILE];
+#pragma GCC unroll 3
+        for (int c = 0; c < CO; c++) g[c] = u[c * u_plane + n];
+#pragma GCC unroll 3
+        for (int i = 0; i < CI; i++)
+#pragma GCC unroll 3
+            for (int dy = 0; dy < 3; dy++) {
+                vec here = v[i * v_plane + dy * row + n];
+                KEEP(here);
+#pragma GCC unroll 3
+                for (int c = 0; c < CO; c++) acc[(c * CI + i) * 3 + dy] += g[c] * here;
+            }
+    }
+    sum_lanes(3 * CO * CI, acc, sums);
+}
+
+#define PAIRS(CO, CI)                                                                                            \
+    static void pairs_##CO##_##CI(const vec *u, long u_plane, const vec *v, long v_plane, long row, float *sums) { \
+        pairs(CO, CI, u, u_plane, v, v_plane, row, sums);                                                         \
+    }
+#define PAIRS_OF(CO) PAIRS(CO, 1) PAIRS(CO, 2) PAIRS(CO, 3)
+PAIRS_OF(1) PAIRS_OF(2) PAIRS_OF(3)
+#define PAIR_NAMES(CO) {pairs_##CO##_1, pairs_##CO##_2, pairs_##CO##_3}
+static Pairs *const PAIR_TABLE[ROW_TILE][ROW_TILE] = {PAIR_NAMES(1), PAIR_NAMES(2), PAIR_NAMES(3)};
+
+/* Vectors of room that `row_weights` needs. */
+INLINE long row_room(Form from, Form to) {
+    long pixels = (from.channels * (to.high + 2) + to.channels * to.high) * tiles_of(to);
+    return ROW_POINTS * (pixels + parts_of(3 * from.channels * to.channels, LANES));
+}
+
+static void row_weights(const vec *x, Form from, const vec *g, Form to, float *dw, float *db, vec *room) {
+    long in = from.channels, out = to.channels, row = tiles_of(to);
+    long v_plane = (to.high + 2) * row, u_plane = to.high * row;
+    vec *v = room, *u = v + ROW_POINTS * in * v_plane;
+    float *m = (float *)(u + ROW_POINTS * out * u_plane); /* [points, out, in, 3] */
+    for (long k = 0; k < in * (to.high + 2); k++) /* B^T d of each row of each channel, with its border */
+        for (long t = 0; t < row; t++) {
+            const vec *d = x + k * row_of(to) + 2 * t;
+            vec *point = v + k * row + t;
+            point[0] = d[0] - d[2];
+            point[in * v_plane] = d[1] + d[2];
+            point[2 * in * v_plane] = d[2] - d[1];
+            point[3 * in * v_plane] = d[1] - (2 * t + 1 < to.wide ? d[3] : (vec){0});
+        }
+    for (long c = 0; c < out; c++) {
+        vec sum = {0};
+        for (long y = 0; y < to.high; y++)
+            for (long t = 0; t < row; t++) { /* A g */
+                const vec *d = g + c * plane_of(to) + (y + 1) * row_of(to) + 2 * t + 1;
+                vec *point = u + c * u_plane + y * row + t, right = 2 * t + 1 < to.wide ? d[1] : (vec){0};
+                point[0] = d[0];
+                point[out * u_plane] = d[0] + right;
+                point[2 * out * u_plane] = d[0] - right;
+                point[3 * out * u_plane] = -right;
+                sum += d[0] + right;
+            }
+        for (int lane = 0; lane < LANES; lane++) db[c] += sum[lane];
+    }
+    long out_parts = parts_of(out, ROW_TILE), in_parts = parts_of(in, ROW_TILE);
+    for (long k = 0; k < ROW_POINTS; k++)
+        for (long p = 0; p < out_parts; p++)
+            for (long q = 0; q < in_parts; q++) {
+                long c0 = cut(out, out_parts, p), co = cut(out, out_parts, p + 1) - c0;
+                long i0 = cut(in, in_parts, q), ci = cut(in, in_parts, q + 1) - i0;
+                float sums[2 * LANES];
+                PAIR_TABLE[co - 1][ci - 1](u + (k * out + c0) * u_plane, u_plane, v + (k * in + i0) * v_plane, v_plane,
+                                           row, sums);
+                for (long c = 0; c < co; c++)
+                    memcpy(m + 3 * ((k * out + c0 + c) * in + i0), sums + 3 * c * ci, 3 * ci * sizeof(float));
+            }
+    for (long k = 0, each = 3 * in * out; k < each; k++) { /* G^T m */
+        float plus = (m[each + k] + m[2 * each + k]) / 2, minus = (m[each + k] - m[2 * each + k]) / 2;
+        dw[3 * k] += m[k] + plus;
+        dw[3 * k + 1] += minus;
+        dw[3 * k + 2] += plus + m[3 * each + k];
+    }
+}
+
+INLINE void weights_group(const vec *x, Form from, const vec *g, Form to, long stride, float *dw, float *db,
+                          vec *room) {
+    if (stride == 1 && is_for_winograd(from.channels, to.channels)) row_weights(x, from, g, to, dw, db, room);
+    else plain_weights(x, from, g, to, stride, dw, db);
+}
+
+/* Memory that a thread keeps, because new pages cost more than the numbers written to them. */
+static void *kept_memory(size_t size) {
+    static _Thread_local void *memory;
+    static _Thread_local size_t has;
+    if (size > has) {
+        free(memory);
+        memory = aligned_alloc(sizeof(vec), (size + sizeof(vec) - 1) / sizeof(vec) * sizeof(vec));
+        has = memory ? size : 0;
+    }
+    return memory;
+}
+
+/* The gradients of weights and bias, from x and the gradient g of the sums before LeakyReLU. Returns 1 if there is no
+   memory. */
 int weights(const float *x, const float *g, float *dw, float *db, long runs, long groups, long in, long out, long high,
-             long wide, long stride) {
+            long wide, long stride) {
     Form from = {in, high, wide}, to = {out, (high + stride - 1) / stride, (wide + stride - 1) / stride};
+    vec *room = kept_memory(row_room(from, to) * sizeof(vec));
+    if (!room) return 1;
     memset(dw, 0, runs * in * out * TAPS * sizeof(float));
     memset(db, 0, runs * out * sizeof(float));
     for (long r = 0; r < runs; r++)
         for (long k = r * groups; k < (r + 1) * groups; k++)
             weights_group((const vec *)x + k * size_of(from), from, (const vec *)g + k * size_of(to), to, stride,
-                          dw + r * in * out * TAPS, db + r * out);
+                          dw + r * in * out * TAPS, db + r * out, room);
     return 0;
 }
 
@@ -400,19 +519,7 @@ INLINE void layer_group(const vec *x, Form from, const float *packed, const floa
         convolve_group(x, from, packed, bias, sign, slope, y, to, 1);
 }
 
-/* Memory that a thread keeps, because new pages cost more than the numbers written to them. */
-static void *kept_memory(size_t size) {
-    static _Thread_local void *memory;
-    static _Thread_local size_t has;
-    if (size > has) {
-        free(memory);
-        memory = aligned_alloc(sizeof(vec), (size + sizeof(vec) - 1) / sizeof(vec) * sizeof(vec));
-        has = memory ? size : 0;
-    }
-    return memory;
-}
-
-/* Room for two activations of a group, for the points of one row of tiles, and for the packed weights of all layers. */
+/* Room for two activations of a group, for the points of a layer, and for the packed weights of all layers. */
 typedef struct {
     vec *activations[2], *points;
     float *packed;
@@ -422,8 +529,11 @@ static int room_of(const Stack *s, Room *room) {
     long size = 0, points = 0, weights = 0;
     for (long l = 0; l <= s->depth; l++) size = size_of(form_of(s, l)) > size ? size_of(form_of(s, l)) : size;
     for (long l = 0; l < s->depth; l++) {
-        long both = POINTS * tiles_of(form_of(s, l)) * (s->widths[l] + s->widths[l + 1]);
-        points = both > points ? both : points;
+        Form from = form_of(s, l), to = form_of(s, l + 1);
+        long row = winograd_room(from, to), back = winograd_room(to, from), all = row_room(from, to);
+        points = back > points ? back : points;
+        points = row > points ? row : points;
+        points = all > points ? all : points;
         weights += packed_of(s, l);
     }
     vec *memory = kept_memory((2 * size + points) * sizeof(vec) + weights * sizeof(float));
@@ -485,7 +595,8 @@ int stack_backward(const float *x, const float *const *weights, const float *slo
             for (long l = depth - 1; l >= 0; l--) {
                 Form from = form_of(&s, l), to = form_of(&s, l + 1);
                 const vec *in = (const vec *)(l ? outputs[l - 1] : x) + g * size_of(from);
-                weights_group(in, from, now, to, 1, dw[l] + r * weights_of(&s, l), db[l] + r * widths[l + 1]);
+                float *of_w = dw[l] + r * weights_of(&s, l), *of_b = db[l] + r * widths[l + 1];
+                weights_group(in, from, now, to, 1, of_w, of_b, room.points);
                 packed -= packed_of(&s, l);
                 if (l)
                     layer_group(now, to, packed, NULL, in, slopes[l - 1], next, from, room.points);

@@ -207,7 +207,7 @@ def weight_gradients(x: Tensor, gradient: Tensor, *, stride: int = 1) -> tuple[T
     out = gradient.shape[2]
     weight, bias = x.new_empty((runs, out, channels, 3, 3)), x.new_empty((runs, out))
     sizes = (runs, groups, channels, out, high, wide, stride)
-    _kernels().weights(*map(_pointer, (x, gradient, weight, bias)), *sizes)
+    _done(_kernels().weights(*map(_pointer, (x, gradient, weight, bias)), *sizes))
     return weight, bias
 
 
