@@ -3,12 +3,13 @@
     python benchmarks/bench_plain.py [--runs 8] [--times 5] [--authors 5] [KEY=VALUE ...]
 
 Both use all cores, and the time is from the command until the last result: `imagine-sweep launch`, and as many
-processes at a time as there are cores, one per run. The two ways draw other boards and weights, so the numbers of steps
-differ by chance; both are printed. With the authors' Adam (`paper_bce`) the plain way takes hours. So only some
+processes at a time as there are cores, one per run. Every run must reach 99%. The two ways draw other boards and
+weights, so the numbers of steps differ by chance. They are printed, and the seconds per step are a row of their own. With the authors' Adam (`paper_bce`) the plain way takes hours. So only some
 of its steps are measured, and the number of steps is printed from which the ratio is at least 15.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from results import record
 
@@ -29,6 +31,17 @@ TASK = ["gol=3", "model_t=3"]
 CORES = len(os.sched_getaffinity(0))
 
 
+class Ended(NamedTuple):
+    """How a run ended."""
+
+    steps: int
+    accuracy: float
+    metric: float
+
+
+Way = Callable[[int, list[str]], list[Ended]]
+
+
 def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -37,12 +50,27 @@ def main() -> None:
     parser.add_argument("--authors", type=int, default=5, help="steps with the authors' Adam")
     parser.add_argument("values", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
-    ours, plain = [], []
+    times: dict[Way, list[float]] = {_launch: [], _plain: []}
+    steps: dict[Way, int] = {}
     for _ in range(options.times):  # in turn, so that other work on this machine slows both
-        ours.append(_timed(_launch, options.runs, options.values))
-        plain.append(_timed(_plain, options.runs, options.values))
+        for way in times:
+            started = time.perf_counter()
+            ended = way(options.runs, options.values)
+            times[way].append(time.perf_counter() - started)
+            steps[way] = sum(run.steps for run in ended)  # the same each time
+            print(
+                f"{way.__name__[1:]}: {times[way][-1]:.1f} s, {steps[way]} steps",
+                *ended,
+                sep="\n  ",
+                flush=True,
+            )
+            assert len(ended) == options.runs
+            assert all(run.accuracy >= 0.99 for run in ended)
+    ours, plain = times[_launch], times[_plain]
     name = " ".join([f"{options.runs} runs of 3/3 to 99%, plain way", *options.values])
     print(record(name, ours, plain, unit="s"))
+    a_step = [[1000 * each / steps[way] for each in times[way]] for way in times]
+    print(record(f"{name}, a step", *a_step, unit="ms"))
     few, many = (_authors(1 + options.authors * times) for times in (0, 1))
     step = (many - few) / options.authors
     enough = 15 * statistics.median(ours) * CORES / options.runs / step
@@ -51,15 +79,7 @@ def main() -> None:
     )
 
 
-def _timed(way: Callable[[int, list[str]], list[str]], runs: int, values: list[str]) -> float:
-    started = time.perf_counter()
-    said = way(runs, values)
-    taken = time.perf_counter() - started
-    print(f"{way.__name__[1:]}: {taken:.1f} s", *said, sep="\n  ", flush=True)
-    return taken
-
-
-def _launch(runs: int, values: list[str]) -> list[str]:
+def _launch(runs: int, values: list[str]) -> list[Ended]:
     base = ", ".join(word.replace("=", ": ", 1) for word in [*TASK, *values])
     with tempfile.TemporaryDirectory() as folder:
         spec = f"experiment: life_state\npreset: fast\nruns: {runs}\nbase: {{{base}}}\n"
@@ -69,17 +89,13 @@ def _launch(runs: int, values: list[str]) -> list[str]:
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
         with closing(open_store(f"{folder}/a.db", create=False)) as store:
             found = store.runs()
-    assert len(found) == runs
-    return [
-        f"{run.steps:.0f} steps, accuracy {run.train_accuracy:.4f}, metric {run.metric:.4f}"
-        for run in found.itertuples()
-    ]
+    return [Ended(int(run.steps), run.train_accuracy, run.metric) for run in found.itertuples()]
 
 
-def _plain(runs: int, values: list[str]) -> list[str]:
+def _plain(runs: int, values: list[str]) -> list[Ended]:
     with ThreadPoolExecutor(CORES) as pool:
         said = pool.map(lambda seed: _one(["--seed", str(seed), *TASK, *values])[1], range(runs))
-        return [line.strip() for line in said]
+        return [Ended(**json.loads(line)) for line in said]
 
 
 def _authors(steps: int) -> float:

@@ -3,8 +3,8 @@
 python benchmarks/bench_trainer.py [--runs 5] [--before 7502ec3] [--set KEY=VALUE ...]
 
 Each run is a process of `python -m jobs.train` from its start to its record, and its CPU time counts, so other work on
-this machine matters little. Both commits train the same run ids in turn. The runs must end the same way, and their
-metrics are printed. The step is beside the matrix product of the same process.
+this machine matters little. Both commits train the same run ids in turn. The runs must end the same way. Their metrics are
+printed, with the interval of the mean difference. The step is beside the matrix product of the same process.
 """
 
 import argparse
@@ -23,10 +23,13 @@ from floor import core_rate, operations, product_rate
 from results import record
 
 from imagination import registry
+from imagination.intervals import mean_interval
 from imagination.life.config import LifeStateConfig
 from imagination.life.state import LifeState
 from imagination.schema import rebuild
 from imagination.training import memory
+from imagination.training.group import Group
+from imagination.training.state import TrainState
 
 HERE = Path(__file__).parents[1]
 RUNS = "from results_db.cli import main; main()"
@@ -51,19 +54,14 @@ def main() -> None:
 
 
 def _step(channels: int, *, times: int = 7) -> None:
-    """Useful operations of forward and backward pass, beside the matrix product and the core's rate."""
+    """Useful operations of a whole training step, beside the matrix product and the core's rate."""
     values = {**registry.preset("life_state", "fast"), "channels": channels}
     config: LifeStateConfig = rebuild(LifeStateConfig, values)
     experiment = LifeState([config], torch.device("cpu"))
-    parameters, data = experiment.initial_parameters().requires_grad_(), experiment.initial_data()
-    steps = torch.zeros(1, dtype=torch.int64)
-
-    def step() -> None:
-        torch.autograd.grad(experiment.forward(parameters, data, steps).loss.sum(), parameters)
-
+    group = Group(experiment, TrainState.initial(experiment), [0])
     ours, product = [], []
     for _ in range(times):
-        ours.append(operations(config) / _seconds(step, 10) / 1e9)
+        ours.append(operations(config) / _seconds(group.step, 10) / 1e9)
         product.append(product_rate() / 1e9)
     unit = "useful GFLOP/s"
     name = f"step of 3/3, {channels} channels, beside the"
@@ -93,16 +91,21 @@ def _whole_runs(runs: int, before: str, values: list[str]) -> None:
         subprocess.run(["tar", "-x", "-C", earlier], input=archive.stdout, check=True)
         stores = {earlier: Path(folder, "before.db"), now: Path(folder, "now.db")}
         seconds: dict[Path, list[float]] = {earlier: [], now: []}
+        changes: dict[str, list[float]] = {"metric_plain": [], "metric_adv": []}
         for seed in range(runs):
             for code in (earlier, now):
                 seconds[code].append(_train(code, stores[code], [f"seed={seed}", *values]))
             found = [_recorded(code, stores[code], seed) for code in (earlier, now)]
             print(f"  seed {seed}: {seconds[earlier][-1]:.1f} s, now {seconds[now][-1]:.1f} s")
             for row in found:
-                said = (f"{key} {row[key]}" for key in ("steps", "train_accuracy", "metric", "metric_adv"))
+                said = (f"{key} {row[key]}" for key in ("steps", "train_accuracy", *changes))
                 print(f"    {row['run_id'][:10]} {row['outcome']}: {', '.join(said)}", flush=True)
             same = [[row[key] for row in found] for key in ("run_id", "outcome")]
             assert all(one == other for one, other in same), same
+            for key, values_of in changes.items():
+                values_of.append(found[1][key] - found[0][key])
+        for key, values_of in changes.items():
+            print(f"  {key}, now minus before: {mean_interval(values_of).text(places=4)}")
         name = " ".join(["3/3 with adversary, whole run", *values])
         print(record(name, seconds[now], seconds[earlier], unit="s of CPU"))
 

@@ -1,7 +1,7 @@
 """Everything about the trainer on a GPU, in under ten minutes.
 
-    python benchmarks/gpu.py            # into benchmarks/results.json
-    python benchmarks/gpu.py --cpu --out /tmp/x.json    # tiny, on the CPU
+    python benchmarks/gpu.py           # into benchmarks/results.json
+    python benchmarks/gpu.py --cpu     # tiny, on the CPU; kept nowhere
 
 It first checks that all ways and precisions train the same, then measures them.
 Ways: `plain` is PyTorch's own operations, `triton` kernels of our own, `graphs`
@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,11 +46,12 @@ GOALS = {
     "alone": "gpu, best way of a pack, one after another in the plain way",
     "solo": "gpu, best way of a pack, one after another in the best way",
     "processes": "gpu, best way of a pack, processes that share the GPU",
-    "rate": "gpu, best way of a pack, 15,000 run-steps/s",
+    "rate": "gpu, best way and precision of a pack, 15,000 run-steps/s",
     "tf32": "gpu, best way of a pack in tf32, matrix product",
     "bfloat16": "gpu, best way of a pack in bfloat16, matrix product",
 }
-"""What the trainer should reach on a GPU, of packs of 64 runs."""
+"""What the trainer should reach on a GPU, of packs of 64 runs; in float32, unless the name says otherwise."""
+READY = "ready\n"
 LIMIT_S = 540
 STARTED = time.monotonic()
 
@@ -108,8 +110,8 @@ def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--cpu", action="store_true", help="a dry run at tiny sizes, on the CPU")
-    parser.add_argument("--out", type=Path, default=FILE)
-    parser.add_argument("--solo", type=float, nargs=2, help=argparse.SUPPRESS)  # a process among several
+    parser.add_argument("--out", type=Path, help="file of the results")
+    parser.add_argument("--solo", type=float, help=argparse.SUPPRESS)  # seconds of a process among several
     options = parser.parse_args()
     if not options.cpu and not torch.cuda.is_available():
         print(
@@ -119,10 +121,16 @@ def main() -> None:
     if options.cpu and os.environ.get("TRITON_INTERPRET") != "1":  # before anything imports Triton
         os.environ["TRITON_INTERPRET"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.argv])
-    plan = _tiny(options.out) if options.cpu else _full(options.out)
-    if options.solo:
-        print(_counted(plan, *options.solo))
-        return
+    with tempfile.TemporaryDirectory() as folder:
+        usual = Path(folder, FILE.name) if options.cpu else FILE
+        plan = (_tiny if options.cpu else _full)(options.out or usual)
+        if options.solo:
+            _alone(plan, options.solo)
+        else:
+            _measure(plan)
+
+
+def _measure(plan: Plan) -> None:
     torch.set_num_threads(1)
     agrees = _agreement(plan)
     ceilings = _ceilings(plan)
@@ -314,66 +322,84 @@ def _ways(plan: Plan, ceilings: dict[str, float]) -> None:
     best: dict[str, list[float]] = {}
     for precision in plan.precisions:
         for way in plan.ways:
+            if _is_late():
+                break
             rate = _rate(plan, plan.runs, way, precision=precision)
             name = f"gpu: {plan.runs} runs, {way}, {precision}"
             plan.say(f"{name}, beside one after another", rate, solo, unit=RATE)
             best[precision] = max(best.get(precision, rate), rate, key=statistics.median)
         ceiling = [ceilings[precision] / 1e12] * len(solo)
-        useful = [each * plan.operations / 1e12 for each in best[precision]]
-        if precision in GOALS:
+        if precision in GOALS and precision in best:
+            useful = [each * plan.operations / 1e12 for each in best[precision]]
             plan.say(GOALS[precision], useful, ceiling, unit="TFLOP/s")
     fastest = max(best.values(), key=statistics.median)
-    for kind, other in (("alone", solo), ("solo", best_solo), ("rate", [15_000.0] * len(solo))):
-        plan.say(GOALS[kind], fastest, other, unit=RATE)
-    usual = _rate(plan, plan.runs, PLAIN, stage=1)
+    usual = best["float32"]  # as the runs beside it
+    for kind, ours, other in (
+        ("alone", usual, solo),
+        ("solo", usual, best_solo),
+        ("rate", fastest, [15_000.0] * len(solo)),
+    ):
+        plan.say(GOALS[kind], ours, other, unit=RATE)
+    adversary = _rate(plan, plan.runs, PLAIN, stage=1)
     for way in plan.ways[1:]:
+        if _is_late():
+            break
         rate = _rate(plan, plan.runs, way, stage=1)
-        plan.say(f"gpu: adversary of {plan.runs} runs, {way}, plain", rate, usual, unit=RATE)
+        plan.say(f"gpu: adversary of {plan.runs} runs, {way}, plain", rate, adversary, unit=RATE)
 
 
 def _packs(plan: Plan, ceilings: dict[str, float]) -> None:
     """Time and peak memory against R."""
-    solo = _rate(plan, 1, PLAIN)
+    solo, alone = _rate(plan, 1, PLAIN), 0.0
     for way in (PLAIN, BOTH):
         for runs in plan.packs:
+            if _is_late():
+                return
             if plan.device.type == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             rate = _rate(plan, runs, way)
             plan.say(f"gpu: {runs} runs, {way}, beside one alone", rate, solo, unit=RATE)
             if plan.device.type == "cuda":
-                print(f"  {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB at most")
+                peak = torch.cuda.max_memory_allocated() / 2**20
+                alone = peak if runs == 1 else alone
+                name = f"gpu: memory of {runs} runs, {way}, so many times one alone"
+                plan.say(name, [peak], [runs * alone], unit="MiB", is_rate=False)
 
 
 def _processes(plan: Plan, ceilings: dict[str, float]) -> None:
     """A pack beside several processes that share the GPU, each with one run."""
-    length = 15.0 if plan.seconds else 0.5
-    start = time.time() + (30 if plan.seconds else 10)
     command = [sys.executable, __file__, *(["--cpu"] if plan.device.type == "cpu" else [])]
-    words = [*command, "--solo", str(start), str(length)]
-    started = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(plan.processes)]
-    counts = [int(process.communicate()[0]) for process in started]
-    assert all(process.returncode == 0 for process in started)
-    together = sum(counts) / length
+    words = [*command, "--solo", "15" if plan.seconds else ".5"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(words, **pipes) for _ in range(plan.processes)]
+    for process in started:
+        assert process.stdout.readline() == READY
+    for process in started:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    together = sum(float(process.communicate()[0]) for process in started)
     best = max((_rate(plan, plan.runs, way) for way in plan.ways), key=statistics.median)
     plan.say(GOALS["processes"], best, [together] * len(best), unit=RATE)
 
 
-def _counted(plan: Plan, start: float, length: float) -> int:
-    """The steps of one run between `start` (of the clock) and `length` seconds later."""
+def _alone(plan: Plan, length: float) -> None:
+    """Says that it is ready, waits for a line, and prints the steps per second of one run in `length` seconds."""
     with _asked(PLAIN):
         step = _stepper(plan, 1)
         for _ in range(6):
             step()
         _wait(plan)
-        time.sleep(max(0.0, start - time.time()))
-        steps = 0
-        while not steps or time.time() < start + length:
+        print(READY, end="", flush=True)
+        sys.stdin.readline()
+        started, steps = time.perf_counter(), 0
+        while not steps or time.perf_counter() - started < length:
             step()
             steps += 1
             if steps % 10 == 0:
                 _wait(plan)
-        return steps
+        _wait(plan)
+        print(steps / (time.perf_counter() - started))
 
 
 def _ending(plan: Plan, ceilings: dict[str, float]) -> None:

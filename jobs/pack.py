@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
@@ -63,7 +63,7 @@ class Task:
         """The task that `encode` wrote.
 
         Raises:
-            ValueError: the text is damaged, or a config is not that of its run.
+            ValueError: the text is damaged, a config is not that of its run, or the runs' shapes differ.
         """
         try:
             data = json.loads(text)
@@ -73,6 +73,7 @@ class Task:
             runs = tuple(PlannedRun(**run) for run in data["runs"])
             for run in runs:
                 _check(run)
+            _check_shapes(runs)
             return cls(
                 Pack(runs, data.get("slots")), tuple(Attempt(**attempt) for attempt in data["attempts"])
             )
@@ -89,6 +90,20 @@ def _check(run: PlannedRun) -> None:
     with suppress(ConfigError):  # the experiment is not installed here, which the worker reports
         if run_id(run.config) != run.run_id:
             raise ValueError(f"the config of run {short(run.run_id)} is not the one that its id was made of")
+
+
+def _check_shapes(runs: Sequence[PlannedRun]) -> None:
+    """Check that these runs can train together.
+
+    Raises:
+        ValueError: they cannot. The first one's shape would be taken for all.
+    """
+    with suppress(ConfigError):
+        named = {shape(run.config): short(run.run_id) for run in runs}
+        if len(named) > 1:
+            raise ValueError(
+                f"runs {', '.join(named.values())} have different tensor shapes and cannot share a pack"
+            )
 
 
 def shape(config: Mapping[str, Scalar]) -> str:

@@ -76,9 +76,12 @@ def runner(experiment: str) -> Runner:
 
 
 def kernels_name(device: torch.device) -> str:
-    """The kernels of ours that convolutions have on this device, with the threads of now; `none` without any."""
+    """What speeds training up on this device, with the threads of now: kernels of ours, graphs; `none` without any."""
     some = torch.zeros(0, device=device)
-    return "triton" if gpu.takes(some) else "avx512" if native.usable(some) else "none"
+    names = ["triton"] if gpu.takes(some) else ["avx512"] if native.usable(some) else []
+    if device.type == "cuda" and gpu.uses(gpu.GRAPHS):
+        names.append("graphs")
+    return "+".join(names) or "none"
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ def folded(x):
         (2, 20, [9, 13, 8, 9], (7, 11)),  # Winograd's tiles and parts of channels that do not come out even
         (1, 17, [5, 26, 6], (1, 5)),
         (1, 3, [7, 5], (5, 1)),
+        (1, 3, [6, 6], (3, 2)),
+        (1, 3, [6, 6], (1, 1)),
         (1, 2, [6, 17, 6], (20, 18)),
     ],
 )
@@ -117,8 +119,10 @@ def test_a_diverged_cell_is_nan_and_harms_no_other():
 
 
 @compiled
-def test_the_border_stays_zero():
-    x, weight, bias = folded(random(1, 3, 2, 4, 5)), random(1, 6, 2, 3, 3), torch.ones(1, 6)
+@pytest.mark.parametrize("channels", [2, 6])  # from 5 channels on by Winograd's way
+def test_the_border_stays_zero(channels):
+    x, weight = folded(random(1, 3, channels, 4, 5)), random(1, 6, channels, 3, 3)
+    bias = torch.ones(1, 6)
     y = x.convolutions([weight], [bias], slopes=[0.3]).values
     border = y.clone()
     border[..., 1:-1, 1:-1, :] = 0
@@ -127,13 +131,26 @@ def test_the_border_stays_zero():
 
 
 @compiled
-def test_each_run_of_a_pack_is_what_it_is_alone_to_the_bit():
-    x, weight, bias = random(2, 9, 3, 5, 5), random(2, 4, 3, 3, 3), random(2, 4)
-    weight[1, 0, 0, 0, 0] = torch.nan
-    both = folded(x).convolutions([weight], [bias], slopes=[0.3]).unfold()
-    alone = folded(x[:1]).convolutions([weight[:1]], [bias[:1]], slopes=[0.3]).unfold()
-    assert torch.equal(both[0], alone[0])
-    assert both[1].isnan().any()
+@pytest.mark.parametrize("widths", [[3, 4, 3], [6, 9, 6]])
+def test_each_run_of_a_pack_is_what_it_is_alone_to_the_bit(widths):
+    pairs = list(zip(widths[1:], widths, strict=False))
+    weights, biases = (
+        [random(2, out, into, 3, 3) for out, into in pairs],
+        [random(2, out) for out, _ in pairs],
+    )
+    weights[0][1, 0, 0, 0, 0] = torch.nan
+    boards = random(2, 9, widths[0], 5, 5)
+
+    def results(runs):
+        x = folded(boards[:runs])
+        ours, mine = ([each[:runs].requires_grad_() for each in group] for group in (weights, biases))
+        y = x.convolutions(ours, mine, slopes=[0.3, 1.0], residual=True)
+        gradients = torch.autograd.grad(y.values.square().sum(), [x.values, *ours, *mine])
+        return [y.values, *gradients]
+
+    for both, alone in zip(results(2), results(1), strict=True):
+        assert torch.equal(both[0], alone[0])
+        assert both[1].isnan().any()
 
 
 @compiled

@@ -109,6 +109,15 @@ def test_a_task_with_a_changed_value_is_damaged() -> None:
         Task.decode(text.replace('"lr": 0.001', '"lr": 0.002'))
 
 
+def test_a_task_of_runs_that_cannot_train_together_is_damaged() -> None:
+    """Else the first run's shape would be taken for all."""
+    pack = Pack((small(), small(channels=7)))
+    text = Task(pack, tuple(Attempt(run.run_id, 1) for run in pack.runs)).encode()
+    names = ", ".join(run.run_id[:10] for run in pack.runs)
+    with pytest.raises(ValueError, match=f"runs {names} have different tensor shapes"):
+        Task.decode(text)
+
+
 def test_the_id_depends_on_the_runs_and_their_order() -> None:
     one, two = small(seed=1), small(seed=2)
     assert Pack((one, two)).pack_id == hashlib.sha256(f"{one.run_id} {two.run_id}".encode()).hexdigest()[:16]

@@ -457,37 +457,16 @@ static void row_weights(const vec *x, Form from, const vec *g, Form to, float *d
     }
 }
 
-INLINE void weights_group(const vec *x, Form from, const vec *g, Form to, long stride, float *dw, float *db,
-                          vec *room) {
-    if (stride == 1 && is_for_winograd(from.channels, to.channels)) row_weights(x, from, g, to, dw, db, room);
-    else plain_weights(x, from, g, to, stride, dw, db);
-}
-
-/* Memory that a thread keeps, because new pages cost more than the numbers written to them. */
-static void *kept_memory(size_t size) {
-    static _Thread_local void *memory;
-    static _Thread_local size_t has;
-    if (size > has) {
-        free(memory);
-        memory = aligned_alloc(sizeof(vec), (size + sizeof(vec) - 1) / sizeof(vec) * sizeof(vec));
-        has = memory ? size : 0;
-    }
-    return memory;
-}
-
-/* The gradients of weights and bias, from x and the gradient g of the sums before LeakyReLU. Returns 1 if there is no
-   memory. */
+/* The gradients of weights and bias, from x and the gradient g of the sums before LeakyReLU. */
 int weights(const float *x, const float *g, float *dw, float *db, long runs, long groups, long in, long out, long high,
             long wide, long stride) {
     Form from = {in, high, wide}, to = {out, (high + stride - 1) / stride, (wide + stride - 1) / stride};
-    vec *room = kept_memory(row_room(from, to) * sizeof(vec));
-    if (!room) return 1;
     memset(dw, 0, runs * in * out * TAPS * sizeof(float));
     memset(db, 0, runs * out * sizeof(float));
     for (long r = 0; r < runs; r++)
         for (long k = r * groups; k < (r + 1) * groups; k++)
-            weights_group((const vec *)x + k * size_of(from), from, (const vec *)g + k * size_of(to), to, stride,
-                          dw + r * in * out * TAPS, db + r * out, room);
+            plain_weights((const vec *)x + k * size_of(from), from, (const vec *)g + k * size_of(to), to, stride,
+                          dw + r * in * out * TAPS, db + r * out);
     return 0;
 }
 
@@ -511,12 +490,29 @@ INLINE void pack_layer(const float *w, float *packed, long in, Form to, int turn
     else pack(w, packed, in, to.channels, turned);
 }
 
+INLINE void weights_group(const vec *x, Form from, const vec *g, Form to, float *dw, float *db, vec *room) {
+    if (is_for_winograd(from.channels, to.channels)) row_weights(x, from, g, to, dw, db, room);
+    else plain_weights(x, from, g, to, 1, dw, db);
+}
+
 INLINE void layer_group(const vec *x, Form from, const float *packed, const float *bias, const vec *sign, float slope,
                         vec *y, Form to, vec *room) {
     if (is_for_winograd(from.channels, to.channels))
         winograd_group(x, from, packed, bias, sign, slope, y, to, room);
     else
         convolve_group(x, from, packed, bias, sign, slope, y, to, 1);
+}
+
+/* Memory that a thread keeps, because new pages cost more than the numbers written to them. */
+static void *kept_memory(size_t size) {
+    static _Thread_local void *memory;
+    static _Thread_local size_t has;
+    if (size > has) {
+        free(memory);
+        memory = aligned_alloc(sizeof(vec), (size + sizeof(vec) - 1) / sizeof(vec) * sizeof(vec));
+        has = memory ? size : 0;
+    }
+    return memory;
 }
 
 /* Room for two activations of a group, for the points of a layer, and for the packed weights of all layers. */
@@ -530,10 +526,9 @@ static int room_of(const Stack *s, Room *room) {
     for (long l = 0; l <= s->depth; l++) size = size_of(form_of(s, l)) > size ? size_of(form_of(s, l)) : size;
     for (long l = 0; l < s->depth; l++) {
         Form from = form_of(s, l), to = form_of(s, l + 1);
-        long row = winograd_room(from, to), back = winograd_room(to, from), all = row_room(from, to);
-        points = back > points ? back : points;
-        points = row > points ? row : points;
-        points = all > points ? all : points;
+        long tiles = winograd_room(from, to), rows = row_room(from, to);
+        points = tiles > points ? tiles : points;
+        points = rows > points ? rows : points;
         weights += packed_of(s, l);
     }
     vec *memory = kept_memory((2 * size + points) * sizeof(vec) + weights * sizeof(float));
@@ -596,7 +591,7 @@ int stack_backward(const float *x, const float *const *weights, const float *slo
                 Form from = form_of(&s, l), to = form_of(&s, l + 1);
                 const vec *in = (const vec *)(l ? outputs[l - 1] : x) + g * size_of(from);
                 float *of_w = dw[l] + r * weights_of(&s, l), *of_b = db[l] + r * widths[l + 1];
-                weights_group(in, from, now, to, 1, of_w, of_b, room.points);
+                weights_group(in, from, now, to, of_w, of_b, room.points);
                 packed -= packed_of(&s, l);
                 if (l)
                     layer_group(now, to, packed, NULL, in, slopes[l - 1], next, from, room.points);

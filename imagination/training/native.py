@@ -201,13 +201,13 @@ def input_gradient(
     return found
 
 
-def weight_gradients(x: Tensor, gradient: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
+def weight_gradients(x: Tensor, gradient: Tensor, *, stride: int) -> tuple[Tensor, Tensor]:
     """The gradients of a convolution's weight and bias, from its input and the gradient of its output."""
     runs, groups, channels, high, wide = _form(x)
     out = gradient.shape[2]
     weight, bias = x.new_empty((runs, out, channels, 3, 3)), x.new_empty((runs, out))
     sizes = (runs, groups, channels, out, high, wide, stride)
-    _done(_kernels().weights(*map(_pointer, (x, gradient, weight, bias)), *sizes))
+    _kernels().weights(*map(_pointer, (x, gradient, weight, bias)), *sizes)
     return weight, bias
 
 
