@@ -4,8 +4,9 @@
 
 Both use all cores, and the time is from the command until the last result: `imagine-sweep launch`, and as many
 processes at a time as there are cores, one per run. Every run must reach 99%. The two ways draw other boards and
-weights, so the numbers of steps differ by chance. They are printed, and the seconds per step are a row of their own. With the authors' Adam (`paper_bce`) the plain way takes hours. So only some
-of its steps are measured, and the number of steps is printed from which the ratio is at least 15.
+weights, so the numbers of steps differ by chance. They are printed, and the time per step is a row of its own. With
+the authors' Adam (`paper_bce`) the plain way takes hours. So only some of its steps are measured, and the number of
+steps is printed from which the ratio is at least 15.
 """
 
 import argparse
@@ -53,13 +54,13 @@ def main() -> None:
     times: dict[Way, list[float]] = {_launch: [], _plain: []}
     steps: dict[Way, int] = {}
     for _ in range(options.times):  # in turn, so that other work on this machine slows both
-        for way in times:
+        for way, taken in times.items():
             started = time.perf_counter()
             ended = way(options.runs, options.values)
-            times[way].append(time.perf_counter() - started)
+            taken.append(time.perf_counter() - started)
             steps[way] = sum(run.steps for run in ended)  # the same each time
             print(
-                f"{way.__name__[1:]}: {times[way][-1]:.1f} s, {steps[way]} steps",
+                f"{way.__name__[1:]}: {taken[-1]:.1f} s, {steps[way]} steps",
                 *ended,
                 sep="\n  ",
                 flush=True,
@@ -89,7 +90,8 @@ def _launch(runs: int, values: list[str]) -> list[Ended]:
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
         with closing(open_store(f"{folder}/a.db", create=False)) as store:
             found = store.runs()
-    return [Ended(int(run.steps), run.train_accuracy, run.metric) for run in found.itertuples()]
+    values_of = found[["steps", "train_accuracy", "metric"]].to_numpy(float).tolist()
+    return [Ended(int(steps), accuracy, metric) for steps, accuracy, metric in values_of]
 
 
 def _plain(runs: int, values: list[str]) -> list[Ended]:

@@ -374,8 +374,10 @@ def _processes(plan: Plan, ceilings: dict[str, float]) -> None:
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     started = [subprocess.Popen(words, **pipes) for _ in range(plan.processes)]
     for process in started:
+        assert process.stdout
         assert process.stdout.readline() == READY
     for process in started:
+        assert process.stdin
         process.stdin.write("\n")
         process.stdin.flush()
     together = sum(float(process.communicate()[0]) for process in started)
