@@ -19,8 +19,11 @@ from training_helpers import (
     watched,
 )
 
+from imagination import registry
 from imagination.life import networks, rules
+from imagination.life.config import LifeStateConfig
 from imagination.life.state import LifeState
+from imagination.schema import rebuild
 from imagination.training.state import TrainState
 
 MUON, JOINT = {"optimizer": "muon"}, {"gan": "joint", "adv_weight": 0.5, "adv_ramp": 0.0}
@@ -126,6 +129,19 @@ def test_packed_and_alone_agree_over_the_first_steps(kind):
         rtol, atol = (1e-3, 1e-4) if config.optimizer == "muon" else (1e-4, 1e-5)
         torch.testing.assert_close(packed[index], alone, rtol=rtol, atol=atol)
         assert (alone - torch.from_numpy(start[index]["parameters"])).abs().max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["fast", "small"])
+@pytest.mark.usefixtures("kernels")
+def test_packed_and_alone_agree_over_fifty_steps_of_a_preset(preset):
+    config = rebuild(LifeStateConfig, registry.preset("life_state", preset))
+    configs = [replace(config, seed=seed) for seed in range(3)]
+    packed = parameters_after(configs, 50)
+    for run, config in zip(packed, configs, strict=True):
+        alone = parameters_after([config], 50)[0]
+        apart = torch.linalg.vector_norm(run - alone) / torch.linalg.vector_norm(alone)
+        assert apart < 1e-3
 
 
 @EACH
