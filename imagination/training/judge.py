@@ -88,7 +88,10 @@ class _Judge(torch.autograd.Function):
 
 
 def _spread(gradient: Tensor, x: Tensor) -> Tensor:
-    """The gradient of a convolution with stride 2, as that of one with stride 1: zero where stride 2 skips a pixel."""
+    """The gradient of a convolution with stride 2, as that of one with stride 1: zero where stride 2 skips a pixel.
+
+    Three of four products are then wasted, which costs little, because a discriminator has few channels.
+    """
     spread = x.new_zeros((*gradient.shape[:3], *x.shape[3:]))
     spread[..., 1:-1:2, 1:-1:2, :] = gradient[..., 1:-1, 1:-1, :]
     return spread
