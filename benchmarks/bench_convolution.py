@@ -3,8 +3,8 @@
     python benchmarks/bench_convolution.py [--repeats 5]
 
 Times forward and backward pass of the state task (preset fast: 3/3 timesteps, five convolutions each, 10x10 boards,
-batch 64) on one CPU thread or on the GPU, for one run and for a pack of four. By this
-`imagination.training.layers.memory_format` chooses.
+batch 64) on one CPU thread or on the GPU, for one run and for a pack of four. These results decided the layouts of
+`imagination.training.layers.memory_format`.
 """
 
 import argparse

@@ -3,7 +3,8 @@
     python benchmarks/bench_jobs.py [--runs 50]
 
 It starts a testbed of its own, with as many CPUs as this machine has cores, and wipes it at the end. The time is from
-the command until the store holds every run. Hydra's runs tell how long one run trains, without the start of its job.
+the command until the store holds every run. How long one run trains is taken from Hydra's runs, without the start of
+its job.
 """
 
 import argparse

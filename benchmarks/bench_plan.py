@@ -2,7 +2,7 @@
 
     python benchmarks/bench_plan.py [--repeats 5] [--hydra-runs 200]
 
-Hydra composes a sample of the runs, spread over all of them; its time is scaled to all and says so. Composition is
+Hydra composes a sample of the runs, spread over all of them, and its time is scaled to all of them. Composition is
 all that Hydra does there: it has no store to ask.
 """
 

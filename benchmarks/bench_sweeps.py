@@ -3,8 +3,9 @@
     python benchmarks/bench_sweeps.py [--runs 40] [--times 5]
 
 The time is from the command until every run is stored. Hydra's multirun uses hydra-submitit-launcher's local executor,
-with as many jobs at a time as there are cores. Optuna's `study.optimize` runs in as many processes, which train in
-themselves; its study is an SQLite file. All three train the same configs, and each one's results are counted.
+with as many jobs at a time as there are cores. Optuna's `study.optimize` runs in as many processes, which train their
+trials themselves and store less; its study is an SQLite file. All three train the same configs, and the benchmark
+checks that each stored all results.
 Optuna is no dependency of this project: pip install optuna.
 """
 

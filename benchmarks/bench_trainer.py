@@ -3,8 +3,9 @@
 python benchmarks/bench_trainer.py [--runs 5] [--before 7502ec3] [--set KEY=VALUE ...]
 
 Each run is a process of `python -m jobs.train` from its start to its record, and its CPU time counts, so other work on
-this machine matters little. Both commits train the same run ids in turn. The runs must end the same way. Their metrics
-are printed, with the interval of the mean difference. The step is beside the matrix product of the same process.
+this machine matters little. Both commits train the same run ids in turn. Both runs of a pair must have the same
+outcome. Their metrics are printed, with the interval of the mean difference. The rate of a step is compared with the
+matrix product's in the same process.
 """
 
 import argparse

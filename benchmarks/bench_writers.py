@@ -2,7 +2,7 @@
 
 python benchmarks/bench_writers.py [--processes 50] [--runs 1000] [--optuna-runs 50] [--folder FOLDER]
 
-Within the clock both write all that the store keeps of a run: its config, its metrics and its trace. We stage and claim
+Both measured times include all that the store keeps of a run: its config, its metrics and its trace. We stage and claim
 the runs as a launch does, in one process before the others write; Optuna takes each trial in one call. Optuna takes
 seconds for a run, so it writes fewer; both give a rate.
 Optuna is no dependency of this project: pip install optuna.

@@ -1,4 +1,7 @@
-"""What a step of the state task cannot be faster than: its useful operations over the core's float32 rate."""
+"""The useful operations of a step of the state task, and the core's float32 rate.
+
+A step without Winograd's algorithm cannot be faster than one over the other.
+"""
 
 import ctypes
 import os

@@ -2,8 +2,8 @@
 
 python benchmarks/time_to_99.py [--seeds 5] [--workers 1] [--db time_to_99.db]
 
-Trains with the tool itself (`imagine-sweep launch`), one thread per run, both settings in turn, so it can be stopped
-and goes on. A run that is not there at its last step counts with its whole time.
+Trains with the tool itself (`imagine-sweep launch`), one thread per run, both settings in turn. A stopped benchmark
+continues where it stopped. A run that never reaches 99% counts with its whole training time, so medians can be too low.
 """
 
 import argparse

@@ -65,7 +65,7 @@ static Tile *const TABLE[2][5][5] = {
     {NAMES(strided, 1), NAMES(strided, 2), NAMES(strided, 3), NAMES(strided, 4), NAMES(strided, 5)},
 };
 
-/* `total` in `parts` that differ by one at most: where part `k` begins. */
+/* Where part `k` begins if `total` items are split into `parts` whose sizes differ by one at most. */
 INLINE long cut(long total, long parts, long k) { return total * k / parts; }
 INLINE long parts_of(long total, long most) { return (total + most - 1) / most; }
 
@@ -83,8 +83,8 @@ static void clear_border(vec *x, Form f) {
     }
 }
 
-/* One group of boards. `w` is packed by tiles of output channels. The factor of LeakyReLU's slope depends on the sign of
-   `sign` (the tensor of the outputs' form), or of the output itself. */
+/* One group of boards. `w` is packed by tiles of output channels. LeakyReLU's slope applies where `sign` is not positive,
+   a tensor of the output's form; if it is NULL, where the output itself is not. */
 static void convolve_group(const vec *x, Form from, const float *w, const float *bias, const vec *sign, float slope,
                            vec *y, Form to, long stride) {
     long tiles = parts_of(to.channels, 5), strips = parts_of(to.wide, 5), row = row_of(to), plane = plane_of(to);
@@ -174,7 +174,7 @@ static Dot *const DOT_TABLE[MOST_TILES][MOST_CHANNELS] = {DOT_NAMES(1), DOT_NAME
 
 INLINE long tiles_of(Form f) { return (f.wide + 1) / 2; }
 
-/* Where it is faster than the plain sums. */
+/* Whether it is faster than direct convolution. */
 INLINE int is_for_winograd(long in, long out) { return in >= 5 && out >= 5; }
 
 /* The transformed weights G w G^T, [16, parts, in, part]. Arguments as in `pack`. */
@@ -654,7 +654,8 @@ int lstm_forward(const float *gates, const float *more, const float *before, flo
     return 0;
 }
 
-/* The gradients of the gates and, if there is `before`, of that; `dc` and `dh` are those of the results. */
+/* The gradients with respect to the gates and, if it is not NULL, to `before`; `dc` and `dh` are those with respect to the
+   new c and h. */
 int lstm_backward(const float *activations, const float *before, const float *c, const float *dc, const float *dh,
                   float *dgates, float *dbefore, long blocks, long size) {
     for (long b = 0; b < blocks; b++)

@@ -1,12 +1,12 @@
 """The trainer: trains R runs at once. The run is the first axis of every tensor.
 
 Runs of a pack share operations and nothing else. Each has its own random streams, step count, learning rate,
-early stop and record. The runs of each stage are a group, and the groups step in turn, so a run goes on in the group of
-its next stage while others are still in the first one. When a run ends, the others wait for its evaluation. Then its
-slot is free, and the next run of the pack begins there.
+early stop and record. The runs of each stage are a group, and the groups step in turn, so a run can train in its second
+stage while others are still in their first. When a run ends, the others wait for its evaluation. Then its slot is free,
+and the next run of the pack begins there.
 
-Between two events (a traced value, the end of an interval) the host starts steps and counts them: everything else stays
-on the device, and an event fetches what it needs at once.
+Between two events (a traced value, the end of an interval) the host starts steps and counts them. Everything else stays
+on the device. At an event the host fetches all that it needs in one transfer.
 """
 
 import logging
