@@ -639,22 +639,19 @@ def test_a_server_at_whose_socket_too_many_wait_is_asked_again(server: Any) -> N
     folder = Path(server.pgdata)
     pid = int((folder / "postmaster.pid").read_text().split()[0])
     open_store(server.get_uri(), create=True).close()
-    waiting: list[socket.socket] = []
     os.kill(pid, signal.SIGSTOP)
     try:
         joined = 0
         while joined == 0:
-            waiting.append(socket.socket(socket.AF_UNIX))
-            waiting[-1].setblocking(False)
-            joined = waiting[-1].connect_ex(str(folder / ".s.PGSQL.5432"))
+            with socket.socket(socket.AF_UNIX) as one:  # it keeps its place in the queue
+                one.setblocking(False)
+                joined = one.connect_ex(str(folder / ".s.PGSQL.5432"))
         assert joined == errno.EAGAIN
         threading.Timer(1.0, os.kill, (pid, signal.SIGCONT)).start()
         with open_store(server.get_uri(), create=False) as store:
             assert store.states([RUN]) == {}
     finally:
         os.kill(pid, signal.SIGCONT)
-        for one in waiting:
-            one.close()
 
 
 def connections(uri: str) -> Generator[int, None, None]:
