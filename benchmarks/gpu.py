@@ -322,7 +322,7 @@ def _ways(plan: Plan, ceilings: dict[str, float]) -> None:
     best: dict[str, list[float]] = {}
     for precision in plan.precisions:
         for way in plan.ways:
-            if _is_late():
+            if best and _is_late():
                 break
             rate = _rate(plan, plan.runs, way, precision=precision)
             name = f"gpu: {plan.runs} runs, {way}, {precision}"

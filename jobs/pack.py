@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 from imagination import registry
-from imagination.schema import ConfigError, Scalar, pack_keys
+from imagination.schema import ConfigError, Scalar, added, pack_keys
 from jobs.identity import canonical_json, run_id
 from results_db.contract import Attempt, PlannedRun
 from results_db.text import short
@@ -107,9 +107,10 @@ def _check_shapes(runs: Sequence[PlannedRun]) -> None:
 
 
 def shape(config: Mapping[str, Scalar]) -> str:
-    """The config keys that are equal in all runs of a pack, as text."""
-    keys = pack_keys(registry.config_type(str(config["experiment"])))
-    return canonical_json({key: config[key] for key in keys})
+    """The config keys that are equal in all runs of a pack, as text. A younger key has the value from before it."""
+    kind = registry.config_type(str(config["experiment"]))
+    values = {**added(kind), **config}
+    return canonical_json({key: values[key] for key in pack_keys(kind)})
 
 
 def group(runs: Iterable[PlannedRun], *, size: int, declared: bool = False) -> list[Pack]:

@@ -103,7 +103,7 @@ class _Databases:
     def take(self) -> str:
         """The name of an empty database."""
         if self.free:
-            return self.free.pop()
+            return self.free.pop(0)
         self.made += 1
         name = f"test{self.made}"
         self.run("postgres", f"CREATE DATABASE {name}")
@@ -113,9 +113,8 @@ class _Databases:
         """Empty a database."""
         others = "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         self.run(name, f"SELECT pg_terminate_backend(pid) FROM {others}")
-        self.run(
-            name, "DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC"
-        )
+        anew = "DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC"
+        self.run(name, f"SET lock_timeout = '20s'; {anew}")  # with the grant of a new database
         self.free.append(name)
 
     def run(self, database: str, command: str) -> None:

@@ -634,6 +634,7 @@ def test_more_jobs_than_connections_shut_nobody_out_and_leave_none_idle(
     assert Spool(store.folder).attempts() == []
 
 
+@pytest.mark.slow
 def test_a_server_at_whose_socket_too_many_wait_is_asked_again(server: Any) -> None:
     """A local server that accepts more slowly than processes come: `connect` then fails with EAGAIN at once."""
     folder = Path(server.pgdata)
