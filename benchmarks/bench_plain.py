@@ -72,7 +72,8 @@ def main() -> None:
     print(record(name, ours, plain, unit="s"))
     a_step = [[1000 * each / steps[way] for each in times[way]] for way in times]
     print(record(f"{name}, a step", *a_step, unit="ms"))
-    _authors(options.authors, ours_s=statistics.median(ours) * CORES / options.runs)
+    if not options.values:  # else ours is another task
+        _authors(options.authors, ours_s=statistics.median(ours) * CORES / options.runs)
 
 
 def _launch(runs: int, values: list[str]) -> list[Ended]:

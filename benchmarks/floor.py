@@ -1,6 +1,6 @@
 """The useful operations of a step of the state task, and the core's float32 rate.
 
-A step without Winograd's algorithm cannot be faster than one over the other.
+Without Winograd's algorithm a step takes at least the operations divided by the rate.
 """
 
 import ctypes

@@ -76,7 +76,7 @@ def runner(experiment: str) -> Runner:
 
 
 def kernels_name(device: torch.device) -> str:
-    """What speeds training up on this device, with the threads of now: kernels of ours, graphs; `none` without any."""
+    """Our kernels for convolutions here, with the threads of now, and `graphs` if asked for; `none` without any."""
     some = torch.zeros(0, device=device)
     names = ["triton"] if gpu.takes(some) else ["avx512"] if native.usable(some) else []
     if device.type == "cuda" and gpu.uses(gpu.GRAPHS):

@@ -94,7 +94,13 @@ def _postgres_package() -> Any:
 
 @dataclass
 class _Databases:
-    """A real PostgreSQL, and its databases that no test has now. A new one takes long: it is 300 files."""
+    """A real PostgreSQL. Creating a database takes long, so each is emptied and used again.
+
+    Attributes:
+        server: the server.
+        free: databases that no test uses.
+        made: how many were created.
+    """
 
     server: Any
     free: list[str] = field(default_factory=list)
@@ -133,6 +139,9 @@ def _databases() -> Iterator[_Databases]:
         server = server_package.get_server(folder, cleanup_mode="delete")
         databases = _Databases(server)
         databases.run("postgres", "ALTER SYSTEM SET fsync = off")  # a crash may lose these databases
+        databases.run(
+            "postgres", "ALTER SYSTEM SET autovacuum = off"
+        )  # its connections would count as a test's
         databases.run("postgres", "SELECT pg_reload_conf()")
         try:
             yield databases

@@ -640,6 +640,7 @@ def test_a_server_at_whose_socket_too_many_wait_is_asked_again(server: Any) -> N
     folder = Path(server.pgdata)
     pid = int((folder / "postmaster.pid").read_text().split()[0])
     open_store(server.get_uri(), create=True).close()
+    goes_on = threading.Timer(1.0, os.kill, (pid, signal.SIGCONT))
     os.kill(pid, signal.SIGSTOP)
     try:
         joined = 0
@@ -648,10 +649,11 @@ def test_a_server_at_whose_socket_too_many_wait_is_asked_again(server: Any) -> N
                 one.setblocking(False)
                 joined = one.connect_ex(str(folder / ".s.PGSQL.5432"))
         assert joined == errno.EAGAIN
-        threading.Timer(1.0, os.kill, (pid, signal.SIGCONT)).start()
+        goes_on.start()
         with open_store(server.get_uri(), create=False) as store:
             assert store.states([RUN]) == {}
     finally:
+        goes_on.cancel()
         os.kill(pid, signal.SIGCONT)
 
 

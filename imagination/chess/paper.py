@@ -79,14 +79,14 @@ PAPER = Paper(
     tables={
         "chess_paper": _DECODER,
         "chess": [
-            _probe(target, quantity, baselines, of, layer)
+            _probe(target, quantity, baselines, features, layer)
             for target, quantity, baselines, read in _PROBES
-            for of, layer in read
+            for features, layer in read
         ]
         + [
-            _probe(target, "probe_accuracy", ["usual"], of, layer, ply=2)
+            _probe(target, "probe_accuracy", ["usual"], features, layer, ply=2)
             for target in ("from", "to")
-            for of, layer in (("input", 0), ("next", 0), ("trained", LAST))
+            for features, layer in (("input", 0), ("next", 0), ("trained", LAST))
         ],
     },
     about={

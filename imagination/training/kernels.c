@@ -367,7 +367,7 @@ static void plain_weights(const vec *x, Form from, const vec *g, Form to, long s
     }
 }
 
-/* --- the same, stride 1 and several channels: Winograd's F(2, 3) in each row, 12 products for 2 pixels, not 18 --- */
+/* --- the same, stride 1 and several channels: Winograd's F(3, 2) in each row, 12 products for 2 pixels, not 18 --- */
 
 enum { ROW_POINTS = 4, ROW_TILE = 3 };
 
