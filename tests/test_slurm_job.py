@@ -26,8 +26,8 @@ from slurm.follow.reconcile import Reconciler
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
-LONGER = {**LONG, "max_steps": 25_000}
-"""Longer than 45 s."""
+LONGER = {**LONG, "max_steps": 50_000}
+"""Longer than 45 s, at up to a thousand steps per second."""
 
 ON_N1 = "launcher.additional_parameters={nodelist: n1}"
 
