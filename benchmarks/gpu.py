@@ -405,14 +405,22 @@ def _alone(plan: Plan, length: float) -> None:
 
 
 def _ending(plan: Plan, ceilings: dict[str, float]) -> None:
-    """The evaluation of a run that ended, beside the training of a run in a pack."""
+    """The evaluation of a run that ended, beside its training in a pack, and that of runs that end together."""
+    training = [plan.config.max_steps / rate for rate in _rate(plan, plan.runs, PLAIN)]
     for way in (PLAIN, gpu.TRITON):
-        with _asked(way):
-            experiment = LifeState([plan.config], plan.device)
-            weights = experiment.layout.unpack(experiment.initial_parameters())
-            seconds = _seconds(plan, lambda e=experiment, w=weights: e.evaluate(w))  # type: ignore[misc]
-        training = [plan.config.max_steps / rate for rate in _rate(plan, plan.runs, PLAIN)]
-        plan.say(f"gpu: evaluation of a run, {way}, its training", seconds, training, unit="s", is_rate=False)
+        alone, together = (_evaluation(plan, runs, way) for runs in (1, plan.runs))
+        shares = [seconds / plan.runs for seconds in together]
+        plan.say(f"gpu: evaluation of a run, {way}, its training", alone, training, unit="s", is_rate=False)
+        name = f"gpu: evaluation of a run, {plan.runs} together, {way}, alone"
+        plan.say(name, shares, alone, unit="s", is_rate=False)
+
+
+def _evaluation(plan: Plan, runs: int, way: str) -> list[float]:
+    """Seconds of an evaluation of so many runs together."""
+    with _asked(way):
+        experiment = LifeState([replace(plan.config, seed=seed) for seed in range(runs)], plan.device)
+        weights = experiment.layout.unpack(experiment.initial_parameters())
+        return _seconds(plan, lambda: experiment.evaluate(weights))
 
 
 if __name__ == "__main__":

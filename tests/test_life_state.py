@@ -14,7 +14,8 @@ from imagination.life.state import LifeState
 def evaluate(config, parameters=None):
     experiment = LifeState([config], CPU)
     parameters = experiment.initial_parameters() if parameters is None else parameters
-    return experiment.evaluate(experiment.layout.unpack(parameters))
+    (found,) = experiment.evaluate(experiment.layout.unpack(parameters))
+    return found
 
 
 def test_trivial_decoders_get_what_was_published_for_them():

@@ -245,7 +245,7 @@ def test_one_number_that_ran_away_is_enough(config, name):
     (recorder,) = train([config])
     named = {key: torch.from_numpy(value)[None].clone() for key, value in recorder.weights.items()}
     named[name].view(-1)[0] = float("nan")
-    found = experiment_of(config).evaluate(named)
+    (found,) = experiment_of(config).evaluate(named)
     assert found.metrics[ADVERSARIAL[config.experiment]] is None
     assert list(found.samples) == ["plain"]
 

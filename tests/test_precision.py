@@ -114,7 +114,7 @@ def test_evaluation_is_in_float32():
     experiment = experiment_of(config)
     named = experiment.layout.unpack(experiment.initial_parameters())
     exact = type(experiment)([replace(config, precision="float32")], CPU)
-    assert experiment.evaluate(named).metrics == exact.evaluate(named).metrics
+    assert experiment.evaluate(named)[0].metrics == exact.evaluate(named)[0].metrics
 
 
 def test_tf32_is_allowed_inside_a_step_and_nowhere_else():

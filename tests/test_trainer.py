@@ -317,6 +317,29 @@ def test_a_run_whose_evaluation_goes_wrong_fails_alone():
     assert fine.error is None
 
 
+@pytest.mark.parametrize("kind", [tiny, tiny_count])
+@pytest.mark.usefixtures("kernels")
+def test_runs_that_end_together_are_evaluated_as_each_alone(kind):
+    # The second run's adversarial decoder ran away, so this run shows its own decoder only.
+    configs = [kind(seed=seed, gan="posthoc", adv_steps=1) for seed in range(3)]
+    together = train(configs)
+    experiment = experiment_of(*configs).next_stage()
+    stacked = {
+        name: torch.stack([torch.from_numpy(each.weights[name]) for each in together])
+        for name in together[0].weights
+    }
+    stacked["adversary.0.weight"][1] = torch.nan
+    found = experiment.evaluate(stacked)
+    for run, each in enumerate(found):
+        weights = {name: value[run : run + 1] for name, value in stacked.items()}
+        (alone,) = experiment.select([run]).evaluate(weights)
+        assert each.metrics == pytest.approx(alone.metrics, abs=1e-6)
+        assert list(each.samples) == list(alone.samples)
+        if run != 1:
+            assert each.metrics == {name: together[run].metrics[name] for name in each.metrics}
+    assert [len(each.samples) for each in found] == [2, 1, 2]
+
+
 @pytest.mark.parametrize(
     "config",
     [

@@ -10,7 +10,7 @@ from imagination import metrics
 from imagination.life import networks, sampler
 from imagination.life.baselines import baseline_correlations
 from imagination.life.config import LifeCountConfig
-from imagination.life.experiment import LifeExperiment, joined
+from imagination.life.experiment import LifeExperiment
 from imagination.life.posthoc import posthoc_stage
 from imagination.life.samples import mean, samples
 from imagination.training.experiment import Evaluation, Experiment, Forward
@@ -83,8 +83,8 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
     @torch.no_grad()
     def evaluate(
         self, weights: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None
-    ) -> Evaluation:
-        """Metrics and samples of a single run (R = 1) on the evaluation set of its board and gol, in float32.
+    ) -> Sequence[Evaluation]:
+        """Each run's metrics and samples on the evaluation set of its board and gol, in float32.
 
         `correlation` is the paper's value. For each true state except the first it takes the best of h_0 .. h_T, then
         the mean over the true states, then the larger value of both decoders. `correlation_aligned` compares h_i
@@ -93,12 +93,23 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
         config = self.shape
         where = {"board": config.board, "sequences": config.eval_sequences, "device": self.device}
         truth = sampler.evaluation_states(config.gol, **where)
+        baselines = baseline_correlations(config.gol, config.model_t, **where)
         chunks, counts = [], []
         for hidden, decoded in self.evaluation_chunks(weights, truth, check):
-            counts.append(self.network.count(weights, hidden[-1])[0])
+            counts.append(self.network.count(weights, hidden[-1]))
             chunks.append(decoded)
-        boards = joined(chunks)
-        right = self._is_right(torch.cat(counts), self._living(truth[:, -1]))
+        right = self._is_right(torch.cat(counts, dim=1), self._living(truth[:, -1]))
+        boards = self.boards_by_run(weights, chunks)
+        return [self._evaluation(each, truth, right[run], baselines) for run, each in enumerate(boards)]
+
+    def _evaluation(
+        self,
+        boards: Mapping[str, Tensor],
+        truth: Tensor,
+        right: Tensor,
+        baselines: Mapping[str, float | None],
+    ) -> Evaluation:
+        """A run's evaluation, from its decoders' boards `[N, T + 1, H, W]` and whether its counts are right, `[N]`."""
         published = {
             name: mean(metrics.matthews(decoded, truth[:, 1:]).amax(0)) or 0.0
             for name, decoded in boards.items()
@@ -113,7 +124,7 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
             "correlation_aligned_adv": aligned.get("adversarial"),
             "eval_accuracy": mean(right.double()),
             "autoencoder_accuracy": mean(metrics.pixel_accuracy(boards["plain"][:, 0], truth[:, 0])),
-            **baseline_correlations(config.gol, config.model_t, **where),
+            **baselines,
         }
         # A true state without a living cell has no coefficient. A sequence with only such states has no score.
         scores = {

@@ -182,33 +182,48 @@ class LifeExperiment(LifeStage[C]):
     def evaluation_chunks(
         self, weights: Mapping[str, Tensor], truth: Tensor, check: Callable[[], None]
     ) -> Iterator[tuple[Sequence[Activations], dict[str, Tensor]]]:
-        """For each chunk of `truth`: the hidden states, and per decoder the boards, float32 `[n, T + 1, H, W]`.
+        """For each chunk of `truth`: the hidden states, and per decoder the boards, float32 `[R, n, T + 1, H, W]`.
 
         Args:
-            weights: the parameters of a single run, each `[1, ...]`.
+            weights: the parameters, each `[R, ...]`.
             truth: `[N, m, H, W]`.
             check: called before every chunk.
         """
-        decoders = self._decoders(weights)
-        for states in truth.split(_CHUNK if self.device.type == "cpu" else _CHUNK_OF_A_GPU):
+        runs = len(self.configs)
+        size = _CHUNK if self.device.type == "cpu" else max(_CHUNK_OF_A_GPU // runs, 1)
+        for states in truth.split(size):
             check()
-            hidden = self.network.hidden_states(weights, states[None, :, 0])
+            hidden = self.network.hidden_states(weights, states[:, 0].expand(runs, -1, -1, -1))
             boards = {
                 sample: torch.stack(
-                    [self.decoded(networks.decode(weights, h, name=name, depth=depth))[0] for h in hidden],
-                    dim=1,
+                    [self.decoded(networks.decode(weights, h, name=name, depth=depth)) for h in hidden], dim=2
                 )
-                for sample, (name, depth) in decoders.items()
+                for sample, (name, depth) in self._decoders(weights).items()
             }
             yield hidden, boards
+
+    def boards_by_run(
+        self, weights: Mapping[str, Tensor], chunks: Sequence[Mapping[str, Tensor]]
+    ) -> list[dict[str, Tensor]]:
+        """Each run's boards of all chunks, per decoder `[N, T + 1, H, W]`, without a decoder that diverged."""
+        whole = {sample: torch.cat([chunk[sample] for chunk in chunks], dim=1) for sample in chunks[0]}
+        trained = [value for name, value in weights.items() if name.startswith(f"{networks.ADVERSARY}.")]
+        return [
+            {
+                sample: boards[run]
+                for sample, boards in whole.items()
+                if self._decoders(weights)[sample][0] != networks.ADVERSARY
+                or all(bool(value[run].isfinite().all()) for value in trained)
+            }
+            for run in range(len(self.configs))
+        ]
 
     def _decoders(self, weights: Mapping[str, Tensor]) -> dict[str, tuple[str, int]]:
         """By name in samples and metrics: each decoder's name in the weights, and its depth."""
         config = self.shape
         own = "adversarial" if config.gan == "joint" else "plain"
         found = {own: (networks.DECODER, config.decoder_depth)}
-        trained = [value for name, value in weights.items() if name.startswith(f"{networks.ADVERSARY}.")]
-        if trained and all(bool(value.isfinite().all()) for value in trained):  # else it diverged
+        if any(name.startswith(f"{networks.ADVERSARY}.") for name in weights):
             found["adversarial"] = (networks.ADVERSARY, config.adv_depth)
         return found
 
@@ -225,8 +240,3 @@ def tf32() -> Iterator[None]:
     finally:
         for kind, allowed in zip(kinds, before, strict=True):
             kind.allow_tf32 = allowed
-
-
-def joined(chunks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The boards of all chunks, per decoder: `[N, T + 1, H, W]`."""
-    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}

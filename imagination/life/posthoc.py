@@ -98,6 +98,6 @@ class PosthocAdversary(LifeStage[LifeConfig]):
     @override
     def evaluate(
         self, weights: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None
-    ) -> Evaluation:
-        """The network's evaluation, with both decoders."""
+    ) -> Sequence[Evaluation]:
+        """The networks' evaluations, with both decoders."""
         return self._model.evaluate(weights, check=check)

@@ -11,7 +11,7 @@ from imagination import metrics
 from imagination.life import networks, sampler
 from imagination.life.baselines import baseline_metrics
 from imagination.life.config import LifeStateConfig
-from imagination.life.experiment import LifeExperiment, joined
+from imagination.life.experiment import LifeExperiment
 from imagination.life.posthoc import posthoc_stage
 from imagination.life.samples import mean, number, samples
 from imagination.training.adversary import Discriminator, Ramp
@@ -117,13 +117,23 @@ class LifeState(LifeExperiment[LifeStateConfig]):
     @torch.no_grad()
     def evaluate(
         self, weights: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None
+    ) -> Sequence[Evaluation]:
+        """Each run's metrics and samples on the evaluation set of its board and gol, in float32."""
+        where = {
+            "board": self.shape.eval_board,
+            "sequences": self.shape.eval_sequences,
+            "device": self.device,
+        }
+        truth = sampler.evaluation_states(self.shape.gol, **where)
+        baselines = baseline_metrics(self.shape.gol, self.shape.model_t, **where)
+        chunks = [boards for _, boards in self.evaluation_chunks(weights, truth, check)]
+        return [self._evaluation(boards, truth, baselines) for boards in self.boards_by_run(weights, chunks)]
+
+    def _evaluation(
+        self, boards: Mapping[str, Tensor], truth: Tensor, baselines: Mapping[str, float | None]
     ) -> Evaluation:
-        """Metrics and samples of a single run (R = 1) on the evaluation set of its board and gol, in float32."""
-        config = self.shape
-        where = {"board": config.eval_board, "sequences": config.eval_sequences, "device": self.device}
-        truth = sampler.evaluation_states(config.gol, **where)
-        boards = joined([boards for _, boards in self.evaluation_chunks(weights, truth, check)])
-        between = truth[:, 1:-1]
+        """A run's evaluation, from its decoders' boards `[N, T + 1, H, W]`."""
+        config, between = self.shape, truth[:, 1:-1]
         imagined = {name: decoded[:, 1:-1] for name, decoded in boards.items()}
         scores = {name: metrics.interpretability(each, between) for name, each in imagined.items()}
         means = {name: mean(score) for name, score in scores.items()}
@@ -144,7 +154,7 @@ class LifeState(LifeExperiment[LifeStateConfig]):
             ),
             "eval_accuracy": mean(metrics.pixel_accuracy(shown[:, -1], truth[:, -1])),
             "autoencoder_accuracy": mean(metrics.pixel_accuracy(shown[:, 0], truth[:, 0])),
-            **baseline_metrics(config.gol, config.model_t, **where),
+            **baselines,
         }
         return Evaluation(values, samples(boards, truth, scores, best=best))
 

@@ -87,10 +87,10 @@ class Experiment(Protocol):
 
     def evaluate(
         self, weights: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None
-    ) -> Evaluation:
-        """Metrics and samples of a single finished run (R = 1).
+    ) -> Sequence[Evaluation]:
+        """Metrics and samples of each run, now finished.
 
         Args:
-            weights: the run's parameters by name, each `[1, ...]`, of this stage or of a later one.
+            weights: the runs' parameters by name, each `[R, ...]`, of this stage or of a later one.
             check: called often; an exception that it raises ends the evaluation.
         """

@@ -2,8 +2,8 @@
 
 Runs of a pack share operations and nothing else. Each has its own random streams, step count, learning rate,
 early stop and record. The runs of each stage are a group, and the groups step in turn, so a run can train in its second
-stage while others are still in their first. When a run ends, the others wait for its evaluation. Then its slot is free,
-and the next run of the pack begins there.
+stage while others are still in their first. Runs that end together are evaluated
+together, and the others wait. Then their slots are free, and the next runs of the pack begin there.
 
 Between two events (a traced value, the end of an interval) the host starts steps and counts them. Everything else stays
 on the device. At an event the host fetches all that it needs in one transfer.
@@ -12,10 +12,11 @@ on the device. At an event the host fetches all that it needs in one transfer.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from imagination.recorder import Arrays, Recorder
 from imagination.runner import CheckpointError, Run
@@ -289,9 +290,8 @@ class Trainer:
             else:
                 ended[row] = _End(outcome, accuracy=accuracies[row], steps=steps)
         group.begin_intervals(continued)
-        for row, end in ended.items():
-            self._end(group, row, end)
-            self._charged = time.perf_counter()  # evaluation does not count as training time
+        self._end(group, ended)
+        self._charged = time.perf_counter()  # evaluation does not count as training time
         if ended and group.training:
             self._groups[group.experiment.stage] = group.compacted()
         return bool(ended)
@@ -308,46 +308,87 @@ class Trainer:
             return bool(left <= 0)
         return bool(left <= 0 or (step % config.eval_every == 0 and left >= config.eval_every))
 
-    def _end(self, group: Group, row: int, end: _End) -> None:
-        """Ends a run's stage: the run waits for the next stage, or is evaluated and recorded."""
-        place = group.places[row]
-        assert place is not None
-        recorder = self._members[place].recorder
-        alone = group.experiment.select([row])
-        hopeless = end.outcome in (DIVERGED, GIVEN_UP)
-        following = None if hopeless else alone.next_stage()
-        if following is None:
-            self._finish(group, row, end, alone=alone, recorder=recorder)
-        else:
+    def _end(self, group: Group, ended: Mapping[int, _End]) -> None:
+        """Ends the stage of these rows: each waits for the next stage, or is evaluated and recorded."""
+        finished: dict[int, _End] = {}
+        for row, end in ended.items():
+            hopeless = end.outcome in (DIVERGED, GIVEN_UP)
+            following = None if hopeless else group.experiment.select([row]).next_stage()
+            if following is None:
+                finished[row] = end
+                continue
+            place = group.places[row]
+            assert place is not None
             state = group.state.successor(row, following)
-            recorder.checkpoint(state.arrays(0))
+            self._members[place].recorder.checkpoint(state.arrays(0))
             self._waiting.append(_Waiting(place, following.stage, state))
-        group.places[row] = None  # nothing may fail between these two lines
+            group.places[row] = None  # nothing may fail between these two lines
+        self._finish(group, finished)
 
-    def _finish(self, group: Group, row: int, end: _End, *, alone: Experiment, recorder: Recorder) -> None:
-        """Evaluates an ended run and records it; an error in the evaluation fails only this run."""
-        recorder.checkpoint(group.state.arrays(row))  # a stopped evaluation begins again here
-        weights = group.experiment.layout.unpack(group.state.parameters[row : row + 1])
+    def _finish(self, group: Group, ended: Mapping[int, _End]) -> None:
+        """Evaluates and records runs that ended together; an error in a run's evaluation fails only this run."""
+        places = {row: place for row, place in group.training if row in ended}
+        for row, place in places.items():
+            self._members[place].recorder.checkpoint(group.state.arrays(row))  # for a stopped evaluation
+        found = self._evaluated(group, [row for row in places if ended[row].outcome != DIVERGED])
+        for row, place in places.items():
+            _record(
+                self._members[place].recorder,
+                ended[row],
+                found.get(row, Evaluation({}, {})),
+                seconds=float(group.state.seconds[row]),
+                weights=group.experiment.layout.unpack(group.state.parameters[row : row + 1]),
+            )
+            group.places[row] = None
+
+    def _evaluated(self, group: Group, rows: Sequence[int]) -> dict[int, Evaluation | Exception]:
+        """The evaluation of each row, or its error. After an error of several, each half is evaluated again."""
+        if not rows:
+            return {}
+        weights = group.experiment.layout.unpack(group.state.parameters[rows])
         try:
-            evaluation = Evaluation({}, {})
-            if end.outcome != DIVERGED:
-                evaluation = alone.evaluate(weights, check=self._check_stop)
+            evaluations = group.experiment.select(rows).evaluate(weights, check=self._check_stop)
+            return dict(zip(rows, evaluations, strict=True))
         except Stopped:
             raise
         except Exception as error:
-            recorder.fail(error)
-            return
-        recorder.metric("train_accuracy", end.accuracy)
-        recorder.metric("steps", end.steps)
-        for name, value in evaluation.metrics.items():
-            recorder.metric(name, value)
-        for name, arrays in evaluation.samples.items():
-            recorder.sample(name, arrays)
-        recorder.finish(
-            end.outcome,
-            seconds=float(group.state.seconds[row]),
-            weights={name: value[0].cpu().numpy() for name, value in weights.items()},
-        )
+            if len(rows) == 1:
+                return {rows[0]: error}
+        middle = len(rows) // 2
+        return {**self._evaluated(group, rows[:middle]), **self._evaluated(group, rows[middle:])}
+
+
+def _record(
+    recorder: Recorder,
+    end: _End,
+    found: Evaluation | Exception,
+    *,
+    seconds: float,
+    weights: Mapping[str, Tensor],
+) -> None:
+    """Records how a run ended.
+
+    Args:
+        recorder: the run's.
+        end: how its first stage ended.
+        found: its evaluation, or the error in it.
+        seconds: its share of the training time.
+        weights: its parameters by name, each `[1, ...]`.
+    """
+    if isinstance(found, Exception):
+        recorder.fail(found)
+        return
+    recorder.metric("train_accuracy", end.accuracy)
+    recorder.metric("steps", end.steps)
+    for name, value in found.metrics.items():
+        recorder.metric(name, value)
+    for name, arrays in found.samples.items():
+        recorder.sample(name, arrays)
+    recorder.finish(
+        end.outcome,
+        seconds=seconds,
+        weights={name: value[0].cpu().numpy() for name, value in weights.items()},
+    )
 
 
 def _outcome(config: TrainingConfig, step: int, *, accuracy: float, is_finite: bool) -> str | None:

@@ -78,7 +78,8 @@ class GradientRunner(Runner):
         if not experiment.layout.shapes.items() <= shapes.items():  # a later stage has further weights
             return None
         tensors = {name: torch.from_numpy(value)[None].to(device) for name, value in weights.items()}
-        return experiment.evaluate(tensors).metrics
+        (found,) = experiment.evaluate(tensors)
+        return found.metrics
 
 
 def _declares_needs(configs: Sequence[Any]) -> bool:
