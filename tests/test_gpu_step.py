@@ -55,7 +55,7 @@ def group_of(kind, stage, *, device):
         experiments = [experiment.next_stage() for experiment in experiments]
     state = vars(TrainState.initial(experiments[0]))
     group = Group(experiments[0], TrainState(**state), range(3))  # reads the runs' steps on the host
-    group.experiment, group._optimizers = experiments[1], experiments[1].optimizers()
+    group.experiment, group._step_with = experiments[1], (experiments[1], experiments[1].optimizers())
     group.state = TrainState(**{name: value.to(device) for name, value in state.items()})
     return group
 
@@ -105,7 +105,7 @@ def test_rows_of_ended_runs_change_no_result(gan, monkeypatch):
     configs.append(tiny(seed=5, lr=1e38, clip_by="none", gan=gan))
     usual = train(configs)
     packed, select = [], TrainState.select
-    monkeypatch.setattr(graphs, "rows", lambda live, device: 1 << (live - 1).bit_length())
+    monkeypatch.setattr(graphs, "keeps_rows", lambda device: True)
     monkeypatch.setattr(
         TrainState, "select", lambda self, kept: packed.append(len(kept)) or select(self, kept)
     )

@@ -8,7 +8,8 @@ from training_helpers import CPU, MemoryRecorder, after, experiment_of, tiny, ti
 
 from imagination.life.state import LifeState
 from imagination.runner import Run
-from imagination.training import native
+from imagination.training import graphs, native
+from imagination.training.group import Group
 from imagination.training.loop import Trainer
 from imagination.training.state import TrainState
 
@@ -90,6 +91,50 @@ def test_slots_change_no_result(slots):
     assert [one.outcome for one in found] == ["step_limit"] * 3 + ["diverged"]
     for one, config in zip(found[:3], configs, strict=False):
         assert_equal([one], train([config]))
+
+
+def groups_of(configs, monkeypatch, **options):
+    """What is recorded with rows as for CUDA graphs, and stage and rows of each group, whose step is captured once."""
+    built, begin = [], Group.__init__
+
+    def noted(self, experiment, *arguments):
+        begin(self, experiment, *arguments)
+        built.append((experiment.stage, len(self.places)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Group, "__init__", noted)
+        patch.setattr(graphs, "keeps_rows", lambda device: True)
+        return train(configs, **options), built
+
+
+@pytest.mark.parametrize("kind", [tiny, tiny_count])
+def test_a_run_takes_a_free_row_where_it_trains_as_alone(kind, monkeypatch):
+    settings = {"eval_every": 5, "trace_every": 1}
+    configs = [
+        kind(**settings, seed=steps, max_steps=steps, lr=1e-4 * steps, disc_lr=1e-5 * steps)
+        for steps in (30, 5, 10, 15, 20, 5)
+    ]
+    found, built = groups_of(configs, monkeypatch, slots=3)
+    # The rows of three runs are four. 5 and 10 end, and 15 and 20 take their rows. At step 20 the last begins, at 25 it
+    # ends. Two runs are left, which keep two rows until step 30.
+    assert built == [(0, 4), (0, 2)]
+    for one, config in zip(found, configs, strict=True):
+        (alone,) = train([config])
+        assert one.outcome == alone.outcome
+        assert one.metrics == pytest.approx(alone.metrics, abs=0.02)
+        for name, weight in one.weights.items():
+            assert weight == pytest.approx(alone.weights[name], abs=1e-4)
+
+
+def test_a_run_whose_step_is_another_takes_no_free_row(monkeypatch):
+    # Without the autoencoder in any run, a step does not decode h_0. A graph of that step cannot train the third run.
+    settings = {"eval_every": 5, "trace_every": 1}
+    configs = [tiny(**settings, seed=steps, max_steps=steps, ae=steps == 15) for steps in (30, 5, 15)]
+    found, built = groups_of(configs, monkeypatch, slots=2)
+    assert built == [(0, 2), (0, 2), (0, 1)]
+    for one, config in zip(found, configs, strict=True):
+        (alone,) = train([config])
+        assert one.weights["encoder.0.weight"] == pytest.approx(alone.weights["encoder.0.weight"], abs=1e-4)
 
 
 @pytest.mark.usefixtures("kernels")

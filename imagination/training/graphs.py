@@ -2,12 +2,13 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from imagination.schema import RunConfig
 from imagination.training import gpu
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,51 @@ def rows(live: int, device: torch.device) -> int:
     With graphs it is the next power of two, because every number of rows needs graphs of its own. The rows of ended
     runs go on training, and their results are ignored.
     """
-    return 1 << (live - 1).bit_length() if _captures(device) else live
+    return 1 << (live - 1).bit_length() if keeps_rows(device) else live
+
+
+def keeps_rows(device: torch.device) -> bool:
+    """Whether the rows of ended runs stay for others. Elsewhere each pack has its runs in order, for equal bits."""
+    return _captures(device)
+
+
+def pairs(old: object, new: object) -> Iterator[tuple[Tensor, Tensor]]:
+    """The tensors of two objects of equal structure, side by side.
+
+    A graph that was captured with one of them computes with the other once the tensors are copied. So nothing else may
+    differ, except for configs: what a step reads from them is a tensor, or an attribute of its own, or a key that is
+    equal in all runs of a pack.
+
+    Raises:
+        ValueError: something else differs.
+    """
+    if type(old) is not type(new):
+        raise ValueError(f"{type(old).__name__} and {type(new).__name__}")
+    if isinstance(old, Tensor) and isinstance(new, Tensor):
+        if old.shape != new.shape or old.dtype != new.dtype:
+            raise ValueError(f"tensors of {tuple(old.shape)} and {tuple(new.shape)}")
+        yield old, new
+        return
+    if isinstance(old, RunConfig):
+        return
+    mine, other = _parts(old), _parts(new)
+    if mine is None or other is None:
+        if old != new:
+            raise ValueError(f"{old!r} and {new!r}")
+        return
+    if list(mine) != list(other):
+        raise ValueError(f"parts {list(mine)} and {list(other)}")
+    for name, part in mine.items():
+        yield from pairs(part, other[name])
+
+
+def _parts(thing: object) -> Mapping[object, object] | None:
+    """What it consists of; None: it is compared as a whole."""
+    if isinstance(thing, Mapping):
+        return thing
+    if isinstance(thing, list | tuple):
+        return dict(enumerate(thing))
+    return None if isinstance(thing, type) else getattr(thing, "__dict__", None)
 
 
 def _captures(device: torch.device) -> bool:

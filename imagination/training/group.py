@@ -3,7 +3,7 @@
 What a step computes stays in place on the device. The host keeps what it needs to start steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,31 +19,34 @@ class Group:
     Args:
         experiment: the runs in this stage.
         state: their state.
-        places: by row of the tensors, the run's place in the pack; None if it has left the group.
+        places: by row of the tensors, the run's place in the pack.
+        free: rows whose runs have left. They train on, and nothing is recorded.
 
     Attributes:
-        experiment, state: as given.
-        places: by row, as given; the trainer writes None once a run has left.
+        experiment, state, places: as given.
+        free: as given; the trainer adds the row of a run that leaves.
         steps, earlier: by row, its updates in this stage and in earlier ones.
         names: of the values that a traced step returns.
         is_torn: whether the state is between two steps.
     """
 
-    def __init__(self, experiment: Experiment, state: TrainState, places: Sequence[int | None]) -> None:
-        self.places = list(places)
+    def __init__(
+        self, experiment: Experiment, state: TrainState, places: Sequence[int], free: Collection[int] = ()
+    ) -> None:
+        self.places, self.free = list(places), set(free)
         # On the host, so that no read waits.
         self.steps: list[int] = state.step.tolist()
         self.earlier: list[int] = state.earlier.tolist()
         self.names: list[str] = []
         self.is_torn = False
         self.experiment, self.state = experiment, state
-        self._optimizers = experiment.optimizers()
+        self._step_with = experiment, experiment.optimizers()
         self._graphs = graphs.Graphs(experiment.device)
 
     @property
     def training(self) -> list[tuple[int, int]]:
         """Row and place of each run that trains."""
-        return [(row, place) for row, place in enumerate(self.places) if place is not None]
+        return [(row, place) for row, place in enumerate(self.places) if row not in self.free]
 
     def step(self, *, traced: bool = False) -> Tensor | None:
         """Starts a step of every run. With `traced` the traced values from before it, float64 `[names, R]`."""
@@ -53,14 +56,14 @@ class Group:
 
     def _update(self, traced: bool) -> Tensor | None:
         """The device's work of a step. All tensors of the state stay where they are."""
-        state = self.state
+        (experiment, optimizers), state = self._step_with, self.state
         parameters = state.parameters.detach().requires_grad_()
-        with self.experiment.products():
-            forward = self.experiment.forward(parameters, state.data, state.step)
+        with experiment.products():
+            forward = experiment.forward(parameters, state.data, state.step)
             (gradient,) = torch.autograd.grad(forward.loss.sum(), parameters)
         values = self._traced(forward) if traced else None
         self.is_torn = True
-        for columns, optimizer in self._optimizers:
+        for columns, optimizer in optimizers:
             optimizer.update(
                 state.parameters[:, columns],
                 gradient[:, columns],
@@ -72,7 +75,7 @@ class Group:
         if forward.accuracy is not None:  # a later stage keeps the accuracy of the first stage's end
             state.interval += 1
             state.accuracy_sum += forward.accuracy
-        state.data.copy_(self.experiment.next_data(forward.carry, state.step))
+        state.data.copy_(experiment.next_data(forward.carry, state.step))
         self.is_torn = False
         return values
 
@@ -97,11 +100,44 @@ class Group:
     def compacted(self) -> "Group":
         """A group without the rows of runs that have left, or this one. This one stays as it is."""
         training = [row for row, _ in self.training]
-        left = [row for row, place in enumerate(self.places) if place is None]
         wanted = graphs.rows(len(training), self.experiment.device)
         if wanted >= len(self.places):
             return self
-        kept = sorted(training + left[: wanted - len(training)])
-        return Group(
-            self.experiment.select(kept), self.state.select(kept), [self.places[row] for row in kept]
-        )
+        kept = sorted(training + sorted(self.free)[: wanted - len(training)])
+        free = [row for row, before in enumerate(kept) if before in self.free]
+        places = [self.places[row] for row in kept]
+        return Group(self.experiment.select(kept), self.state.select(kept), places, free)
+
+    def seats(self, entering: Sequence[int]) -> list[int] | None:
+        """The places by row if runs with these places take free rows; None: there are too few."""
+        if len(entering) > len(self.free):
+            return None
+        taken = dict(zip(sorted(self.free), entering, strict=False))
+        return [taken.get(row, place) for row, place in enumerate(self.places)]
+
+    def admit(self, experiment: Experiment, places: Sequence[int], states: Mapping[int, TrainState]) -> bool:
+        """Lets runs enter in free rows. All tensors stay where they are, so graphs of the step stay valid.
+
+        Args:
+            experiment: the runs in this stage with `places`.
+            places: from `seats`.
+            states: by place, the state `[1, ...]` of each run that enters.
+
+        Returns:
+            False: a step of `experiment` does something else, and nothing has changed.
+        """
+        try:
+            pairs = list(graphs.pairs(self._step_with, (experiment, experiment.optimizers())))
+        except ValueError:
+            return False
+        for mine, other in pairs:
+            mine.copy_(other)
+        for row, place in enumerate(places):
+            if row in self.free and place in states:
+                self.state.put(row, states[place])
+                self.steps[row], self.earlier[row] = (
+                    int(count) for count in (states[place].step, states[place].earlier)
+                )
+                self.free.remove(row)
+        self.experiment, self.places = experiment, list(places)
+        return True

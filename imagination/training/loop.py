@@ -20,7 +20,7 @@ from torch import Tensor
 
 from imagination.recorder import Arrays, Recorder
 from imagination.runner import CheckpointError, Run
-from imagination.training import memory
+from imagination.training import graphs, memory
 from imagination.training.config import TrainingConfig
 from imagination.training.experiment import Evaluation, Experiment
 from imagination.training.group import Group
@@ -111,7 +111,7 @@ class Trainer:
         Raises:
             ValueError: the experiment has no such stage.
         """
-        whole = len(places) == len(self._members)
+        whole = list(places) == list(range(len(self._members)))
         experiment: Experiment | None = self._pack if whole else self._pack.select(places)
         for _ in range(stage):
             experiment = experiment.next_stage() if experiment is not None else None
@@ -175,25 +175,34 @@ class Trainer:
                 self._advance()
 
     def _fill(self) -> None:
-        """Begins or continues waiting runs in the free slots: those of later stages first, then in the pack's order."""
+        """Begins or continues waiting runs in the free slots: those of later stages first, then in the pack's order.
+
+        Then rows that are still free go.
+        """
         waiting = sorted(self._waiting, key=lambda entry: (-entry.stage, entry.place))
         free = self._slots - len(self._training())
-        entering, groups = waiting[:free], dict(self._groups)
-        if not entering:
-            return
-        self._charge()
+        entering = waiting[:free]
+        if entering:
+            self._charge()
         for stage in sorted({entry.stage for entry in entering}):
-            states = {entry.place: entry.state for entry in entering if entry.stage == stage}
-            if stage in groups:
-                group = groups[stage]
-                states |= {place: group.state.select([row]) for row, place in group.training}
-            places = sorted(states)  # in the pack's order, so that a stop and a resume change no row
-            joined = TrainState.joined([states[place] for place in places])
-            groups[stage] = Group(self._at_stage(places, stage), joined, places)
-        self._groups, self._waiting = (
-            groups,
-            waiting[free:],
-        )  # only now, because memory may have been too little
+            self._enter(stage, {entry.place: entry.state for entry in entering if entry.stage == stage})
+        self._groups = {stage: group.compacted() for stage, group in self._groups.items() if group.training}
+
+    def _enter(self, stage: int, states: Mapping[int, TrainState]) -> None:
+        """Lets waiting runs enter a stage, by place: in free rows of its group, or else in a new group."""
+        group = self._groups.get(stage)
+        seats = group.seats(list(states)) if group and graphs.keeps_rows(self._pack.device) else None
+        if not (group and seats and group.admit(self._at_stage(seats, stage), seats, states)):
+            rows = {place: group.state.select([row]) for row, place in group.training} if group else {}
+            rows |= states
+            places = sorted(rows)  # in the pack's order, so that a stop and a resume change no row
+            live = len(places)
+            places += places[:1] * (graphs.rows(live, self._pack.device) - live)
+            joined = TrainState.joined([rows[place] for place in places])
+            free = range(live, len(places))
+            self._groups[stage] = Group(self._at_stage(places, stage), joined, places, free)
+        # Only now, because memory may have been too little.
+        self._waiting = [entry for entry in self._waiting if entry.place not in states]
 
     def _training(self) -> list[tuple[Group, int, int]]:
         """Group, row and place of each run that trains now."""
@@ -230,7 +239,7 @@ class Trainer:
         """Divides the time since the last call among the runs. Call it after the host has waited for the device."""
         now = time.perf_counter()
         for group in self._groups.values():
-            group.state.seconds += (now - self._charged) / len(self._training())
+            group.state.seconds += (now - self._charged) / max(len(self._training()), 1)
         self._charged = now
 
     def _advance(self) -> None:
@@ -266,8 +275,7 @@ class Trainer:
         Returns:
             Whether a stage ended.
         """
-        ends = [self._end_intervals_of(group) for group in list(self._groups.values())]
-        self._groups = {stage: group for stage, group in self._groups.items() if group.training}
+        ends = [self._end_intervals_of(group) for group in self._groups.values()]
         return any(ends)
 
     def _end_intervals_of(self, group: Group) -> bool:
@@ -292,8 +300,6 @@ class Trainer:
         group.begin_intervals(continued)
         self._end(group, ended)
         self._charged = time.perf_counter()  # evaluation does not count as training time
-        if ended and group.training:
-            self._groups[group.experiment.stage] = group.compacted()
         return bool(ended)
 
     def _may_end_interval(self, group: Group, row: int, place: int) -> bool:
@@ -317,12 +323,10 @@ class Trainer:
             if following is None:
                 finished[row] = end
                 continue
-            place = group.places[row]
-            assert place is not None
-            state = group.state.successor(row, following)
+            place, state = group.places[row], group.state.successor(row, following)
             self._members[place].recorder.checkpoint(state.arrays(0))
             self._waiting.append(_Waiting(place, following.stage, state))
-            group.places[row] = None  # nothing may fail between these two lines
+            group.free.add(row)  # nothing may fail between these two lines
         self._finish(group, finished)
 
     def _finish(self, group: Group, ended: Mapping[int, _End]) -> None:
@@ -339,7 +343,7 @@ class Trainer:
                 seconds=float(group.state.seconds[row]),
                 weights=group.experiment.layout.unpack(group.state.parameters[row : row + 1]),
             )
-            group.places[row] = None
+            group.free.add(row)
 
     def _evaluated(self, group: Group, rows: Sequence[int]) -> dict[int, Evaluation | Exception]:
         """The evaluation of each row, or its error. After an error of several, each half is evaluated again."""

@@ -83,6 +83,11 @@ class TrainState:
         index = torch.tensor(kept, dtype=torch.int64, device=self.step.device)
         return TrainState(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
+    def put(self, row: int, other: "TrainState") -> None:
+        """Copies the only run of another state into this row."""
+        for f in fields(self):
+            getattr(self, f.name)[row] = getattr(other, f.name)[0]
+
     def on_host(self) -> "TrainState":
         """This state in the host's memory."""
         return TrainState(**{f.name: getattr(self, f.name).cpu() for f in fields(self)})
