@@ -341,7 +341,9 @@ class Trainer:
                 ended[row],
                 found.get(row, Evaluation({}, {})),
                 seconds=float(group.state.seconds[row]),
-                weights=group.experiment.layout.unpack(group.state.parameters[row : row + 1]),
+                weights=group.experiment.layout.unpack(
+                    group.state.parameters[[row]]
+                ),  # a copy: the row trains on
             )
             group.free.add(row)
 
