@@ -7,17 +7,23 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from imagination import registry
 from imagination.pace import Pace
+from imagination.training.memory import is_out_of_memory
 from jobs.pack import Pack, shape
 from jobs.provenance import slurm_job
 from results_db.contract import PlannedRun
 from results_db.files import write_atomically
+
+GAIN = 0.1
+"""The share of a step's time that a pack twice as large must save per run, or it is not worth its memory."""
+
+_MOST = 256  # runs that are measured at once
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,16 @@ class Calibration:
         """How fast runs of this run's shape train on the device, `at_once` together; None: not measured."""
         return self.paces.get((at_once, shape(run.config)))
 
+    def knee(self, run: PlannedRun) -> int | None:
+        """How many runs of this run's shape should train at once on the device; None: packs were not compared.
+
+        It is the smallest number beside which no larger one saves `GAIN` of a run's step.
+        """
+        like = shape(run.config)
+        step_s = {runs: sum(pace.step_s) for (runs, key), pace in sorted(self.paces.items()) if key == like}
+        enough = [runs for runs in step_s if step_s[runs] * (1 - GAIN) <= min(step_s.values())]
+        return enough[0] if len(step_s) > 1 else None
+
 
 class Device:
     """The device of this process, which it may measure.
@@ -73,6 +89,30 @@ class Device:
             configs, device=self._device, within_s=within_s
         )
         return found
+
+
+def walk(run: PlannedRun, pace: Callable[[Pack], Pace | None]) -> list[tuple[Pack, Pace]]:
+    """Measures packs of 1, 2, 4, ... runs, until twice as many save less than `GAIN` or do not fit into the memory.
+
+    Args:
+        run: the packs have its config with as many seeds. A step's time depends on the shape only.
+        pace: measures a pack; None: it cannot.
+    """
+    found: list[tuple[Pack, Pace]] = []
+    for runs in (2**power for power in range(_MOST.bit_length())):
+        pack = Pack(tuple(replace(run, config={**run.config, "seed": seed}) for seed in range(runs)))
+        try:
+            measured = pace(pack)
+        except (MemoryError, RuntimeError) as error:
+            if not found or not is_out_of_memory(error):
+                raise
+            break
+        if measured is None:
+            break
+        found.append((pack, measured))
+        if len(found) > 1 and sum(measured.step_s) > (1 - GAIN) * sum(found[-2][1].step_s):
+            break
+    return found
 
 
 def stored(folder: Path) -> list[Calibration]:

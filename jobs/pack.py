@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
@@ -113,8 +113,10 @@ def shape(config: Mapping[str, Scalar]) -> str:
     return canonical_json({key: values[key] for key in pack_keys(kind)})
 
 
-def group(runs: Iterable[PlannedRun], *, size: int, declared: bool = False) -> list[Pack]:
-    """Packs of at most `size` runs, in the order of their first runs.
+def group(
+    runs: Iterable[PlannedRun], *, size: int | Callable[[PlannedRun], int], declared: bool = False
+) -> list[Pack]:
+    """Packs of at most `size` runs, in the order of their first runs. The size may depend on a run's shape.
 
     With `declared`, the packs of an experiment that declares larger ones are as large as it says.
     """
@@ -123,7 +125,8 @@ def group(runs: Iterable[PlannedRun], *, size: int, declared: bool = False) -> l
     for run in runs:
         experiment = registry.declaration(str(run.config["experiment"]))
         keys = pack_keys(experiment.config)
-        most = max(size, experiment.pack) if declared else size
+        most = size(run) if callable(size) else size
+        most = max(most, experiment.pack) if declared else most
         key = tuple(run.config[name] for name in keys)
         if len(filling[key]) % most == 0:
             filling[key] = []

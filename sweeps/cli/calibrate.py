@@ -2,6 +2,7 @@
 
 import time
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sweeps.spec.expand import Expansion
 
 _LIMIT_S, _MOST_S = 45.0, 5.0
+_PACKS = 6  # that a walk usually measures
 
 
 @click.command()
@@ -26,7 +28,7 @@ _LIMIT_S, _MOST_S = 45.0, 5.0
     "--pack-size",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Runs that train at once. [default: 16 on a GPU, else 1]",
+    help="Runs that train at once. [default: on a GPU 1, 2, 4, ... until more save no time, else 1]",
 )
 @console.db_option
 @console.json_option
@@ -41,12 +43,13 @@ def calibrate(
 ) -> None:
     """Measure how fast this machine trains the runs of SPEC, in about a minute.
 
-    `plan` and `launch` then know the time of runs of which none has ended on such a device. For the GPUs of a cluster,
-    run it in a job: srun --gpus=1 imagine-sweep calibrate table3.
+    `plan` and `launch` then know the time of runs of which none has ended on such a device, and on a GPU also how many
+    runs should train at once. For the GPUs of a cluster, run it in a job: srun --gpus=1 imagine-sweep calibrate table3.
 
     Example: imagine-sweep calibrate table1
     """
-    from jobs.calibration import Device, keep, shapes
+    from jobs.calibration import Device, keep, shapes, walk
+    from jobs.pack import shape
     from results_db.files import Files
     from results_db.store.address import locate
     from results_db.store.sql import open_store, open_to_read
@@ -59,26 +62,31 @@ def calibrate(
     with closing(open_to_read(db)) as store:
         ((loaded, expansion),) = matching([find_spec(store, spec, overrides, report=say)], where)
     machines = on_this_machine(local_resources(choose(loaded.launcher)))
-    how = LaunchOptions(db=db, pack_size=pack_size)
-    wanted = shapes(all_packs(expansion, machines=machines, options=how))
     Files(locate(db).folder).check_writable()
     device = Device(threads=machines.cores)
+    compares = device.is_gpu and pack_size is None
+    how = LaunchOptions(db=db, pack_size=1 if compares else pack_size)
+    wanted = shapes(all_packs(expansion, machines=machines, options=how))
     started = time.monotonic()
     measured: list[tuple[Pack, Pace]] = []
     for number, pack in enumerate(wanted):
         left_s = started + _LIMIT_S - time.monotonic()
         if left_s > 0:
-            pace = device.pace(pack, within_s=min(_MOST_S, left_s / (len(wanted) - number)))
-            measured += [(pack, pace)] if pace else []
+            within_s = min(_MOST_S, left_s / (len(wanted) - number))
+            if compares:
+                measured += walk(pack.runs[0], partial(device.pace, within_s=within_s / _PACKS))
+            elif pace := device.pace(pack, within_s=within_s):
+                measured.append((pack, pace))
     with closing(open_store(db, create=True)) as store:
         Files(store.folder).take(store.uuid)
         keep(store.folder, device, measured)
     rows = [_row(expansion, pack, pace) for pack, pace in measured]
     options.print_rows(rows, as_json=as_json)
-    left = len(wanted) - len(measured)
+    done = {shape(pack.runs[0].config) for pack, _ in measured}
+    left = len({shape(pack.runs[0].config) for pack in wanted} - done)
     more = f"; {counted(left, 'shape')} not measured, choose fewer with --where" if left else ""
     took = f"{time.monotonic() - started:.0f} s"
-    say(f"{loaded.name}: {counted(len(measured), 'shape')} measured on {device.name} in {took}{more}")
+    say(f"{loaded.name}: {counted(len(done), 'shape')} measured on {device.name} in {took}{more}")
 
 
 def _row(expansion: "Expansion", pack: "Pack", pace: "Pace") -> dict[str, object]:

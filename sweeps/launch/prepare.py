@@ -18,11 +18,14 @@ from sweeps.spec.expand import Expansion, expand, first_runs, in_breadth_first_o
 from sweeps.spec.model import Spec
 from sweeps.status.blocked import check_needs, lines
 from sweeps.status.cell import Counts
-from sweeps.status.expected import Expected, Machines, expect
+from sweeps.status.expected import Expected, Machines, calibration_of, expect
 from sweeps.status.plan import Plan, make_plan
 
 GPU_PACK = 16
-"""Most runs of a pack on a GPU, by default."""
+"""Most runs of a pack on a GPU that is not calibrated, by default."""
+
+REFILLS = 4
+"""How many times as many runs as train at once a pack has, by default, on a calibrated GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,15 +232,23 @@ def form_packs(
     expansion: Expansion, plan: Plan, store: Store, *, machines: Machines, options: LaunchOptions
 ) -> tuple[list[Pack], Expected]:
     """The packs that a launch with these options trains on these machines, and how long that takes."""
+    chosen = options.pack_size or options.slots or not machines.gpus
+    calibration = None if chosen else calibration_of(store, machines)
+
+    def knee(run: PlannedRun) -> int | None:
+        return calibration.knee(run) if calibration else None
+
+    def size(run: PlannedRun) -> int:
+        at_once = knee(run)
+        if not at_once:
+            return _pack_size(machines, options)
+        share = -(-len(expansion.runs) // machines.workers)  # no worker shall have all of the runs
+        return max(at_once, min(share, REFILLS * at_once)) * machines.per_job
+
     packs = open_packs(
-        expansion,
-        plan,
-        store,
-        size=_pack_size(machines, options),
-        limit=options.limit,
-        declared=options.pack_size is None,
+        expansion, plan, store, size=size, limit=options.limit, declared=options.pack_size is None
     )
-    packs = [replace(pack, slots=options.slots) for pack in packs]
+    packs = [replace(pack, slots=options.slots or knee(pack.runs[0])) for pack in packs]
     return packs, expect(expansion, packs, store, machines=machines)
 
 
@@ -269,7 +280,7 @@ def open_packs(
     plan: Plan,
     store: Store,
     *,
-    size: int,
+    size: int | Callable[[PlannedRun], int],
     limit: int | None,
     declared: bool = False,
 ) -> list[Pack]:

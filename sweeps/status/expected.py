@@ -4,7 +4,7 @@ Past runs on its device, in packs of the same size, tell it; else what `imagine-
 of another device tell nothing.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from jobs.progress import Where
 from results_db.contract import PlannedRun, Store
 from sweeps.spec.expand import Expansion
 from sweeps.status.estimate import Estimate, total_steps
-from sweeps.status.past import device_of_jobs, past_runs
+from sweeps.status.past import PastRun, device_of_jobs, past_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +113,7 @@ def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machine
     frame = store.runs()
     past = past_runs(store, frame)
     estimate = Estimate(expansion.cells, frame, past)
-    calibrations = [one for one in stored(store.folder) if one.tells(threads=machines.cores)]
-    device = machines.device
-    if machines.on_slurm:
-        device = device_of_jobs(past, store, gpus=machines.gpus) or _calibrated_by_job(calibrations, machines)
-    # The newest, because it had the kernels of now.
-    calibration = next((one for one in reversed(calibrations) if one.device == device), None)
+    device, calibration = _calibrated(store, machines, past)
     by_run: dict[str, float | None] = {}
     longest, calibrated, is_limit = 0.0, 0, False
     for pack in packs:
@@ -149,6 +144,26 @@ def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machine
         is_limit=is_limit,
         estimate=estimate,
     )
+
+
+def calibration_of(store: Store, machines: Machines) -> Calibration | None:
+    """What was measured on the device of these machines; None: nothing, or the device is unknown."""
+    if not stored(store.folder):  # reading all runs takes time
+        return None
+    past = past_runs(store, store.runs()) if machines.on_slurm else {}
+    return _calibrated(store, machines, past)[1]
+
+
+def _calibrated(
+    store: Store, machines: Machines, past: Mapping[str, PastRun]
+) -> tuple[str | None, Calibration | None]:
+    """The device of these machines, by past runs on Slurm, and what was measured on it."""
+    calibrations = [one for one in stored(store.folder) if one.tells(threads=machines.cores)]
+    device = machines.device
+    if machines.on_slurm:
+        device = device_of_jobs(past, store, gpus=machines.gpus) or _calibrated_by_job(calibrations, machines)
+    # The newest, because it had the kernels of now.
+    return device, next((one for one in reversed(calibrations) if one.device == device), None)
 
 
 def _calibrated_by_job(calibrations: Sequence[Calibration], machines: Machines) -> str | None:
