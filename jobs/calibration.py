@@ -6,6 +6,7 @@
 import hashlib
 import importlib
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +36,7 @@ class Calibration:
         is_gpu: whether it is a GPU.
         threads: the threads of a process on a CPU.
         on_slurm: whether a Slurm job measured it.
+        ways: how a GPU trained; see `imagination.training.gpu`.
         paces: by the runs that trained at once and their `shape`.
     """
 
@@ -42,6 +44,7 @@ class Calibration:
     is_gpu: bool
     threads: int
     on_slurm: bool
+    ways: str
     paces: dict[tuple[int, str], Pace]
 
     def tells(self, *, threads: int) -> bool:
@@ -57,10 +60,18 @@ class Calibration:
 
         It is the smallest number beside which no larger one saves `GAIN` of a run's step.
         """
-        like = shape(run.config)
-        step_s = {runs: sum(pace.step_s) for (runs, key), pace in sorted(self.paces.items()) if key == like}
+        step_s = self._steps(run)
         enough = [runs for runs in step_s if step_s[runs] * (1 - GAIN) <= min(step_s.values())]
         return enough[0] if len(step_s) > 1 else None
+
+    def step_s(self, run: PlannedRun) -> float:
+        """Seconds of a step of such a run, as its share, in the best pack; infinite: not measured."""
+        return min(self._steps(run).values(), default=math.inf)
+
+    def _steps(self, run: PlannedRun) -> dict[int, float]:
+        """By the runs that trained at once, the smallest number first."""
+        like = shape(run.config)
+        return {runs: sum(pace.step_s) for (runs, key), pace in sorted(self.paces.items()) if key == like}
 
 
 class Device:
@@ -68,26 +79,36 @@ class Device:
 
     Args:
         threads: threads on a CPU.
+        ways: how a GPU trains; see `imagination.training.gpu`.
 
     Raises:
         ConfigError: `IMAGINE_DEVICE` names no device of this machine.
     """
 
-    def __init__(self, *, threads: int) -> None:
+    def __init__(self, *, threads: int, ways: str = "") -> None:
         self._worker: Any = importlib.import_module("jobs.worker")
         self._device = self._worker.choose_device(os.environ.get("IMAGINE_DEVICE", "auto"), threads=threads)
         self.name: str = self._worker.device_name(self._device)
         self.is_gpu: bool = self._device.type == "cuda"
         self.threads = threads
-        self.kernels: str = self._worker.kernels_name(self._device)
+        self.ways = ways
+        with self._worker.gpu.chosen(ways):
+            self.kernels: str = self._worker.kernels_name(self._device)
+
+    @property
+    def choices(self) -> Sequence[str]:
+        """The ways that a calibration compares here."""
+        gpu = self._worker.gpu
+        return gpu.CHOICES if self.is_gpu and gpu.VARIABLE not in os.environ else ("",)
 
     def pace(self, pack: Pack, *, within_s: float) -> Pace | None:
         """How fast the runs of this pack train together; None: their runner cannot say."""
         experiment = str(pack.runs[0].config["experiment"])
         configs = [registry.rebuilt(run.config) for run in pack.runs]
-        found: Pace | None = self._worker.runner(experiment).pace(
-            configs, device=self._device, within_s=within_s
-        )
+        with self._worker.gpu.chosen(self.ways):
+            found: Pace | None = self._worker.runner(experiment).pace(
+                configs, device=self._device, within_s=within_s
+            )
         return found
 
 
@@ -95,12 +116,13 @@ def walk(run: PlannedRun, pace: Callable[[Pack], Pace | None]) -> list[tuple[Pac
     """Measures packs of 1, 2, 4, ... runs, until twice as many save less than `GAIN` or do not fit into the memory.
 
     Args:
-        run: the packs have its config with as many seeds. A step's time depends on the shape only.
+        run: the others in its packs differ in the seed. A step's time depends on the shape only.
         pace: measures a pack; None: it cannot.
     """
     found: list[tuple[Pack, Pace]] = []
     for runs in (2**power for power in range(_MOST.bit_length())):
-        pack = Pack(tuple(replace(run, config={**run.config, "seed": seed}) for seed in range(runs)))
+        others = (replace(run, config={**run.config, "seed": seed}) for seed in range(1, runs))
+        pack = Pack((run, *others))
         try:
             measured = pace(pack)
         except (MemoryError, RuntimeError) as error:
@@ -139,6 +161,7 @@ def keep(folder: Path, device: Device, measured: Sequence[tuple[Pack, Pace]]) ->
         "is_gpu": device.is_gpu,
         "threads": device.threads,
         "kernels": device.kernels,
+        "ways": device.ways,
         "on_slurm": slurm_job() is not None,
     }
     rows = [{"runs": runs, "shape": key, **asdict(pace)} for (runs, key), pace in paces.items()]
@@ -162,6 +185,7 @@ def _read(path: Path) -> Calibration | None:
             is_gpu=bool(found["is_gpu"]),
             threads=int(found["threads"]),
             on_slurm=bool(found["on_slurm"]),
+            ways=str(found.get("ways", "")),
             paces=paces,
         )
     except (OSError, ValueError, KeyError, TypeError):

@@ -21,10 +21,12 @@ class Pack:
     Attributes:
         runs: the runs.
         slots: how many of them train at once; None: all. The next run begins where one has ended.
+        ways: how they train on a GPU, by its calibration; see `imagination.training.gpu`.
     """
 
     runs: tuple[PlannedRun, ...]
     slots: int | None = None
+    ways: str = ""
 
     @property
     def pack_id(self) -> str:
@@ -56,7 +58,8 @@ class Task:
     def encode(self) -> str:
         """The task as one line, for a file or a pipe."""
         runs, attempts = map(asdict, self.pack.runs), map(asdict, self.attempts)
-        return json.dumps({"runs": list(runs), "slots": self.pack.slots, "attempts": list(attempts)})
+        how = {"slots": self.pack.slots, "ways": self.pack.ways}
+        return json.dumps({"runs": list(runs), **how, "attempts": list(attempts)})
 
     @classmethod
     def decode(cls, text: str) -> "Task":
@@ -75,7 +78,8 @@ class Task:
                 _check(run)
             _check_shapes(runs)
             return cls(
-                Pack(runs, data.get("slots")), tuple(Attempt(**attempt) for attempt in data["attempts"])
+                Pack(runs, data.get("slots"), data.get("ways", "")),
+                tuple(Attempt(**attempt) for attempt in data["attempts"]),
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"no task: {error}") from error

@@ -130,7 +130,8 @@ def run_pack(
     experiments = {str(run.config["experiment"]) for run in task.pack.runs}
     packages = dict(package for name in experiments if (package := registry.package(name)) is not None)
     versions = {**provenance.versions, **packages}
-    provenance = replace(provenance, kernels=kernels_name(device), versions=versions)
+    with gpu.chosen(task.pack.ways):
+        provenance = replace(provenance, kernels=kernels_name(device), versions=versions)
     report = _in_turn(report)
     begun = {attempt.run_id: attempt for attempt in delivery.begin(task.attempts, provenance)}
     members: list[_Member] = []
@@ -168,7 +169,8 @@ def run_pack(
 
     if members:
         options = _Options(device, stops, checkpoint_every_s, task.pack.slots)
-        _train(members, options)
+        with gpu.chosen(task.pack.ways):
+            _train(members, options)
     for recorder in recorders:
         recorder.wait()
     return {r.attempt.run_id: r.state for r in recorders if r.state is not None}

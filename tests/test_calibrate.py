@@ -14,7 +14,7 @@ from imagination import registry
 from imagination.pace import Pace
 from imagination.training.group import Group
 from jobs.calibration import Device, keep, walk
-from jobs.pack import Pack
+from jobs.pack import Pack, Task
 from results_db.contract import RunRecord
 from results_db.store import open_store
 from sweeps.launch.machines import in_words
@@ -25,8 +25,9 @@ from sweeps.spec.load import load
 from sweeps.status.expected import Machines
 from sweeps.status.plan import make_plan
 
-HERE = SimpleNamespace(name=ME.device, is_gpu=False, threads=1, kernels="avx512")
-A_GPU = SimpleNamespace(name="a GPU", is_gpu=True, threads=1, kernels="none")
+HERE = SimpleNamespace(name=ME.device, is_gpu=False, threads=1, kernels="avx512", ways="")
+A_GPU = SimpleNamespace(name="a GPU", is_gpu=True, threads=1, kernels="none", ways="")
+BY_TRITON = SimpleNamespace(name="a GPU", is_gpu=True, threads=1, kernels="triton", ways="triton")
 ONE_CORE = Machines(workers=2, gpus=0, cores=1, device=ME.device)
 ON_GPUS = Machines(workers=9, gpus=1, cores=8, on_slurm=True)
 
@@ -203,6 +204,28 @@ def test_a_calibrated_gpu_trains_as_many_runs_at_once_as_pay_and_claims_four_tim
     other = replace(run_, config={**run_.config, "channels": 7})
     keep(store.folder, A_GPU, [(pack_of(other, 1), Pace((8.0,), 1.0))])
     assert packs() == [(16, 4), (4, 4)]
+
+
+def test_a_calibrated_gpu_trains_each_shape_in_its_fastest_way(store, tmp_path, monkeypatch) -> None:
+    write_spec(tmp_path, cells="[{gol: 1}, {gol: 2}, {gol: 3}]")
+    cells = expand(load(tmp_path / "s.yaml"))
+    first, second, third = (cell.runs[0] for cell in cells.cells)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    keep(store.folder, A_GPU, [(Pack((run_,)), Pace((0.5,), 1.0)) for run_ in (first, second, third)])
+    keep(
+        store.folder, BY_TRITON, [(Pack((first,)), Pace((0.25,), 1.0)), (Pack((second,)), Pace((1.0,), 1.0))]
+    )
+    how = LaunchOptions(db=None, pack_size=1)
+    plan = make_plan(cells, store)
+    packs, expected = form_packs(cells, plan, store, machines=ON_GPUS, options=how)
+    ways = {pack.runs[0].config["gol"]: pack.ways for pack in packs}
+    assert ways == {1: "triton", 2: "", 3: ""}
+    assert [expected.seconds([run_]) for run_ in (first, second, third)] == [40 * 0.25 + 1, 21, 21]
+    assert all(Task.decode(Task(pack, ()).encode()).pack.ways == pack.ways for pack in packs)
+    # A task from before has no ways.
+    older = json.loads(Task(packs[0], ()).encode())
+    del older["ways"]
+    assert Task.decode(json.dumps(older)).pack.ways == ""
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ import torch
 from training_helpers import experiment_of, tiny, tiny_count
 from triton_helpers import DEVICE, by_triton
 
-from imagination.training import gpu
+from imagination import registry
+from imagination.training import draws, gpu
 
 __all__ = ["by_triton"]
 
@@ -89,3 +90,18 @@ def test_a_way_that_does_not_exist_is_named(monkeypatch, caplog):
     assert not gpu.uses("triton")
     assert not gpu.uses("graphs")
     assert caplog.messages == ["IMAGINE_GPU: 'tritn' is not known; it may have triton and graphs"]
+
+
+@pytest.mark.slow
+def test_a_way_is_measured_only_if_it_trains_the_same(monkeypatch, caplog):
+    config = tiny(board=4, batch=2, channels=3)
+    runner = registry.load(registry.declaration(config.experiment).runner)
+    with gpu.chosen(gpu.TRITON):
+        assert gpu.takes(torch.zeros(1, device=DEVICE))
+        assert runner.pace([config], device=DEVICE, within_s=0).step_s[0] > 0
+        assert not caplog.messages
+        right = draws.words
+        monkeypatch.setattr(draws, "words", lambda *a, **k: right(*a, **k) ^ 1)  # other boards
+        assert runner.pace([config], device=DEVICE, within_s=0) is None
+    assert caplog.messages == ["training in the ways triton goes wrong here; they are not measured"]
+    assert not gpu.takes(torch.zeros(1, device=DEVICE))

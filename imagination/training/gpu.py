@@ -1,11 +1,14 @@
-"""What may make training on a GPU faster. It is used only where `IMAGINE_GPU` asks for it, until it has been measured.
+"""What may make training on a GPU faster. It is used only where a calibration or `IMAGINE_GPU` asks for it.
 
 `IMAGINE_GPU=triton,graphs` asks for both ways: kernels of our own, and CUDA graphs, which launch a whole step at once.
-`benchmarks/gpu.py` measures them. Where a way cannot be used, the log says so once and training goes on without it.
+`imagine-sweep calibrate` measures the ways on a device, for launches there; `benchmarks/gpu.py` compares their parts.
+Where a way cannot be used, the log says so once and training goes on without it.
 """
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -15,11 +18,30 @@ log = logging.getLogger(__name__)
 
 VARIABLE = "IMAGINE_GPU"
 TRITON, GRAPHS = "triton", "graphs"
+CHOICES = ("", TRITON, GRAPHS, f"{TRITON},{GRAPHS}")
+"""What may be chosen; the first is PyTorch's own way."""
+
+_choice = [""]
+
+
+@contextmanager
+def chosen(ways: str) -> Iterator[None]:
+    """Inside it, this process trains in these ways, one of `CHOICES`, unless `IMAGINE_GPU` is set."""
+    before, _choice[0] = _choice[0], ways
+    try:
+        yield
+    finally:
+        _choice[0] = before
+
+
+def choice() -> str:
+    """The ways that `IMAGINE_GPU` asks for, else those that are `chosen`."""
+    return os.environ.get(VARIABLE, _choice[0])
 
 
 def uses(way: str) -> bool:
-    """Whether `IMAGINE_GPU` asks for this way."""
-    return way in _asked(os.environ.get(VARIABLE, ""))
+    """Whether this way is asked for."""
+    return way in _asked(choice())
 
 
 def takes(x: Tensor) -> bool:

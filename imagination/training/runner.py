@@ -1,5 +1,7 @@
 """The runner of experiments that learn by gradient descent: the packed trainer."""
 
+import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,11 +13,13 @@ from imagination import schema
 from imagination.pace import Pace
 from imagination.recorder import Arrays
 from imagination.runner import Needed, Run, Runner
-from imagination.training import memory
+from imagination.training import gpu, memory
 from imagination.training.experiment import Experiment
 from imagination.training.group import Group
 from imagination.training.loop import Trainer
 from imagination.training.state import TrainState
+
+log = logging.getLogger(__name__)
 
 
 class GradientRunner(Runner):
@@ -61,6 +65,8 @@ class GradientRunner(Runner):
         while following is not None:
             stages.append(following)
             following = following.next_stage()
+        if not all(_agrees(stage) for stage in stages):
+            return None
         groups = [Group(stage, TrainState.initial(stage), range(len(configs))) for stage in stages]
         step_s = tuple(_step_s(group, within_s / len(stages)) / len(configs) for group in groups)
         last = stages[-1].select([0])
@@ -85,6 +91,31 @@ class GradientRunner(Runner):
 def _declares_needs(configs: Sequence[Any]) -> bool:
     kind: type = type(configs[0])
     return bool(schema.needs(kind))
+
+
+_CLOSE = 1e-3
+
+
+def _agrees(stage: Experiment) -> bool:
+    """Whether steps in the ways that are chosen give the parameters that PyTorch's own operations give.
+
+    The difference is below a thousandth of each run's parameters.
+    """
+    if not gpu.choice() or gpu.VARIABLE in os.environ:
+        return True
+    found = []
+    for ways in (gpu.choice(), ""):
+        with gpu.chosen(ways):
+            group = Group(stage, TrainState.initial(stage), range(len(stage.configs)))
+            for _ in range(_USUAL):
+                group.step()
+            found.append(group.state.parameters)
+    near = torch.linalg.vector_norm(found[0] - found[1], dim=1) < _CLOSE * torch.linalg.vector_norm(
+        found[1], dim=1
+    )
+    if not bool(near.all()):
+        log.warning("training in the ways %s goes wrong here; they are not measured", gpu.choice())
+    return bool(near.all())
 
 
 _USUAL = 5

@@ -14,6 +14,7 @@ from sweeps.launch.options import LaunchOptions, say
 
 if TYPE_CHECKING:
     from imagination.pace import Pace
+    from jobs.calibration import Device
     from jobs.pack import Pack
     from sweeps.spec.expand import Expansion
 
@@ -63,38 +64,42 @@ def calibrate(
         ((loaded, expansion),) = matching([find_spec(store, spec, overrides, report=say)], where)
     machines = on_this_machine(local_resources(choose(loaded.launcher)))
     Files(locate(db).folder).check_writable()
-    device = Device(threads=machines.cores)
-    compares = device.is_gpu and pack_size is None
+    usual = Device(threads=machines.cores)
+    compares = usual.is_gpu and pack_size is None
     how = LaunchOptions(db=db, pack_size=1 if compares else pack_size)
     wanted = shapes(all_packs(expansion, machines=machines, options=how))
+    devices = [Device(threads=machines.cores, ways=ways) for ways in usual.choices]
     started = time.monotonic()
-    measured: list[tuple[Pack, Pace]] = []
-    for number, pack in enumerate(wanted):
+    measured: dict[Device, list[tuple[Pack, Pace]]] = {device: [] for device in devices}
+    tasks = [(pack, device) for pack in wanted for device in devices]
+    for number, (pack, device) in enumerate(tasks):
         left_s = started + _LIMIT_S - time.monotonic()
         if left_s > 0:
-            within_s = min(_MOST_S, left_s / (len(wanted) - number))
+            within_s = min(_MOST_S, left_s / (len(tasks) - number))
             if compares:
-                measured += walk(pack.runs[0], partial(device.pace, within_s=within_s / _PACKS))
+                measured[device] += walk(pack.runs[0], partial(device.pace, within_s=within_s / _PACKS))
             elif pace := device.pace(pack, within_s=within_s):
-                measured.append((pack, pace))
+                measured[device].append((pack, pace))
     with closing(open_store(db, create=True)) as store:
         Files(store.folder).take(store.uuid)
-        keep(store.folder, device, measured)
-    rows = [_row(expansion, pack, pace) for pack, pace in measured]
+        for device in devices:
+            keep(store.folder, device, measured[device])
+    rows = [_row(expansion, device, *each) for device in devices for each in measured[device]]
     options.print_rows(rows, as_json=as_json)
-    done = {shape(pack.runs[0].config) for pack, _ in measured}
+    done = {shape(pack.runs[0].config) for pack, _ in measured[devices[0]]}
     left = len({shape(pack.runs[0].config) for pack in wanted} - done)
     more = f"; {counted(left, 'shape')} not measured, choose fewer with --where" if left else ""
     took = f"{time.monotonic() - started:.0f} s"
-    say(f"{loaded.name}: {counted(len(done), 'shape')} measured on {device.name} in {took}{more}")
+    say(f"{loaded.name}: {counted(len(done), 'shape')} measured on {usual.name} in {took}{more}")
 
 
-def _row(expansion: "Expansion", pack: "Pack", pace: "Pace") -> dict[str, object]:
+def _row(expansion: "Expansion", device: "Device", pack: "Pack", pace: "Pace") -> dict[str, object]:
     """What was measured: milliseconds of a run's step in either stage, and seconds of its evaluation."""
     cell = next(cell for cell in expansion.cells if pack.runs[0] in cell.runs)
     step_ms, adversary_ms = [*(round(1000 * seconds, 2) for seconds in pace.step_s), None][:2]
     return {
         **cell.columns,
+        "kernels": device.kernels,
         "pack": len(pack.runs),
         "step_ms": step_ms,
         "adversary_ms": adversary_ms,

@@ -1,10 +1,12 @@
 """Prepares a launch: recovers, plans and forms packs."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 
 from imagination.schema import ConfigError
+from jobs.calibration import Calibration
 from jobs.pack import Pack, group
 from results_db import console
 from results_db.contract import NewSweep, PlannedRun, State, Store
@@ -18,7 +20,7 @@ from sweeps.spec.expand import Expansion, expand, first_runs, in_breadth_first_o
 from sweeps.spec.model import Spec
 from sweeps.status.blocked import check_needs, lines
 from sweeps.status.cell import Counts
-from sweeps.status.expected import Expected, Machines, calibration_of, expect
+from sweeps.status.expected import Expected, Machines, calibrations_of, expect
 from sweeps.status.plan import Plan, make_plan
 
 GPU_PACK = 16
@@ -232,11 +234,19 @@ def form_packs(
     expansion: Expansion, plan: Plan, store: Store, *, machines: Machines, options: LaunchOptions
 ) -> tuple[list[Pack], Expected]:
     """The packs that a launch with these options trains on these machines, and how long that takes."""
-    chosen = options.pack_size or options.slots or not machines.gpus
-    calibration = None if chosen else calibration_of(store, machines)
+    calibrations = calibrations_of(store, machines) if machines.gpus else []
+
+    def fastest(run: PlannedRun) -> Calibration | None:
+        measured = [one for one in calibrations if one.step_s(run) < math.inf]
+        return min(measured, key=lambda one: one.step_s(run), default=None)
 
     def knee(run: PlannedRun) -> int | None:
+        calibration = None if options.pack_size or options.slots else fastest(run)
         return calibration.knee(run) if calibration else None
+
+    def ways(run: PlannedRun) -> str:
+        calibration = fastest(run)
+        return calibration.ways if calibration else ""
 
     def size(run: PlannedRun) -> int:
         at_once = knee(run)
@@ -248,7 +258,9 @@ def form_packs(
     packs = open_packs(
         expansion, plan, store, size=size, limit=options.limit, declared=options.pack_size is None
     )
-    packs = [replace(pack, slots=options.slots or knee(pack.runs[0])) for pack in packs]
+    packs = [
+        replace(pack, slots=options.slots or knee(pack.runs[0]), ways=ways(pack.runs[0])) for pack in packs
+    ]
     return packs, expect(expansion, packs, store, machines=machines)
 
 

@@ -113,7 +113,7 @@ def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machine
     frame = store.runs()
     past = past_runs(store, frame)
     estimate = Estimate(expansion.cells, frame, past)
-    device, calibration = _calibrated(store, machines, past)
+    device, calibrations = _calibrated(store, machines, past)
     by_run: dict[str, float | None] = {}
     longest, calibrated, is_limit = 0.0, 0, False
     for pack in packs:
@@ -122,7 +122,8 @@ def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machine
         times = {run.run_id: estimate.seconds(run.run_id, where) for run in pack.runs}
         unseen = [run_id for run_id, seconds in times.items() if seconds is None]
         at_once = min(pack.slots or together, together)
-        pace = calibration.pace(pack.runs[0], at_once=at_once) if calibration and unseen else None
+        alike = next((one for one in calibrations if one.ways == pack.ways), None) if unseen else None
+        pace = alike.pace(pack.runs[0], at_once=at_once) if alike else None
         for run_id in unseen if pace else ():
             assert pace is not None
             times[run_id], at_limit = estimate.paced(run_id, pace)
@@ -146,24 +147,24 @@ def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machine
     )
 
 
-def calibration_of(store: Store, machines: Machines) -> Calibration | None:
-    """What was measured on the device of these machines; None: nothing, or the device is unknown."""
+def calibrations_of(store: Store, machines: Machines) -> list[Calibration]:
+    """What was measured on the device of these machines, the newest first; nothing if the device is unknown."""
     if not stored(store.folder):  # reading all runs takes time
-        return None
+        return []
     past = past_runs(store, store.runs()) if machines.on_slurm else {}
     return _calibrated(store, machines, past)[1]
 
 
 def _calibrated(
     store: Store, machines: Machines, past: Mapping[str, PastRun]
-) -> tuple[str | None, Calibration | None]:
+) -> tuple[str | None, list[Calibration]]:
     """The device of these machines, by past runs on Slurm, and what was measured on it."""
     calibrations = [one for one in stored(store.folder) if one.tells(threads=machines.cores)]
     device = machines.device
     if machines.on_slurm:
         device = device_of_jobs(past, store, gpus=machines.gpus) or _calibrated_by_job(calibrations, machines)
-    # The newest, because it had the kernels of now.
-    return device, next((one for one in reversed(calibrations) if one.device == device), None)
+    # The newest first, because it had the kernels of now.
+    return device, [one for one in reversed(calibrations) if one.device == device]
 
 
 def _calibrated_by_job(calibrations: Sequence[Calibration], machines: Machines) -> str | None:
