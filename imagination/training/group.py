@@ -40,6 +40,23 @@ class Group:
         self._optimizers = experiment.optimizers()
         self._graphs = graphs.Graphs(experiment.device)
 
+    @classmethod
+    def of(cls, experiment: Experiment, states: Sequence[TrainState], places: Sequence[int]) -> "Group":
+        """The group of runs with these states, each `[1, ...]` with the columns of its own network."""
+        layout = experiment.layout
+        own = [experiment.layout_of(row) for row in range(len(states))]
+        wide = [
+            state if each is layout else state.widened(layout.columns_of(each))
+            for state, each in zip(states, own, strict=True)
+        ]
+        return cls(experiment, TrainState.joined(wide), places)
+
+    def run(self, row: int, *, state: TrainState | None = None) -> TrainState:
+        """A run's state `[1, ...]` with the columns of its own network, from a copy of the group's state, if given."""
+        found = (state or self.state).select([row])
+        layout, own = self.experiment.layout, self.experiment.layout_of(row)
+        return found if own is layout else found.narrowed(layout.columns_of(own))
+
     @property
     def training(self) -> list[tuple[int, int]]:
         """Row and place of each run that trains."""
@@ -102,6 +119,7 @@ class Group:
         if wanted >= len(self.places):
             return self
         kept = sorted(training + left[: wanted - len(training)])
-        return Group(
-            self.experiment.select(kept), self.state.select(kept), [self.places[row] for row in kept]
-        )
+        experiment, state = self.experiment.select(kept), self.state.select(kept)
+        if experiment.layout.size < self.experiment.layout.size:  # the widest runs have left
+            state = state.narrowed(self.experiment.layout.columns_of(experiment.layout))
+        return Group(experiment, state, [self.places[row] for row in kept])

@@ -154,7 +154,7 @@ class Trainer:
         self._slots = (runs + 1) // 2
         log.warning("%d runs do not fit into the memory; %d at a time are tried", runs, self._slots)
         for group, row, place in self._training():
-            self._waiting.append(_Waiting(place, group.experiment.stage, group.state.select([row])))
+            self._waiting.append(_Waiting(place, group.experiment.stage, group.run(row)))
         self._groups = {}
         if self._pack.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -185,10 +185,10 @@ class Trainer:
             states = {entry.place: entry.state for entry in entering if entry.stage == stage}
             if stage in groups:
                 group = groups[stage]
-                states |= {place: group.state.select([row]) for row, place in group.training}
+                states |= {place: group.run(row) for row, place in group.training}
             places = sorted(states)  # in the pack's order, so that a stop and a resume change no row
-            joined = TrainState.joined([states[place] for place in places])
-            groups[stage] = Group(self._at_stage(places, stage), joined, places)
+            joining = [states[place] for place in places]
+            groups[stage] = Group.of(self._at_stage(places, stage), joining, places)
         self._groups, self._waiting = (
             groups,
             waiting[free:],
@@ -223,7 +223,7 @@ class Trainer:
         for group in self._groups.values():
             state = group.state.on_host()
             for row, place in group.training:
-                self._members[place].recorder.checkpoint(state.arrays(row))
+                self._members[place].recorder.checkpoint(group.run(row, state=state).arrays(0))
 
     def _charge(self) -> None:
         """Divides the time since the last call among the runs. Call it after the host has waited for the device."""
@@ -319,15 +319,16 @@ class Trainer:
         if following is None:
             self._finish(group, row, end, alone=alone, recorder=recorder)
         else:
-            state = group.state.successor(row, following)
+            state = group.run(row).successor(following)
             recorder.checkpoint(state.arrays(0))
             self._waiting.append(_Waiting(place, following.stage, state))
         group.places[row] = None  # nothing may fail between these two lines
 
     def _finish(self, group: Group, row: int, end: _End, *, alone: Experiment, recorder: Recorder) -> None:
         """Evaluates an ended run and records it; an error in the evaluation fails only this run."""
-        recorder.checkpoint(group.state.arrays(row))  # a stopped evaluation begins again here
-        weights = group.experiment.layout.unpack(group.state.parameters[row : row + 1])
+        state = group.run(row)
+        recorder.checkpoint(state.arrays(0))  # a stopped evaluation begins again here
+        weights = alone.layout.unpack(state.parameters)
         try:
             evaluation = Evaluation({}, {})
             if end.outcome != DIVERGED:
@@ -345,7 +346,7 @@ class Trainer:
             recorder.sample(name, arrays)
         recorder.finish(
             end.outcome,
-            seconds=float(group.state.seconds[row]),
+            seconds=float(state.seconds),
             weights={name: value[0].cpu().numpy() for name, value in weights.items()},
         )
 

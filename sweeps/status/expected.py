@@ -127,7 +127,9 @@ def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machine
         times = {run.run_id: estimate.seconds(run.run_id, where) for run in pack.runs}
         unseen = [run_id for run_id, seconds in times.items() if seconds is None]
         at_once = min(pack.slots or together, together)
-        pace = calibration.pace(pack.runs[0], at_once=at_once) if calibration and unseen else None
+        # One shape is measured at a time, so nothing is known of a pack of several.
+        known = calibration if unseen and not pack.is_mixed else None
+        pace = known.pace(pack.runs[0], at_once=at_once) if known else None
         for run_id in unseen if pace else ():
             assert pace is not None
             times[run_id], at_limit = estimate.paced(run_id, pace)
