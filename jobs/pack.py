@@ -1,4 +1,4 @@
-"""Packs: runs with equal tensor shapes that train together, and the task of training one. Torch-free."""
+"""Packs: runs that train together, with equal tensor shapes or padded ones, and the task of one. Torch-free."""
 
 import hashlib
 import json

@@ -1,6 +1,7 @@
 """What the Game of Life experiments share: the boards of R runs, and the stage that trains a network.
 
-The tensors of the R runs have equal shapes. Keys that change no shape, such as `lr` or `seed`, may differ.
+The tensors of the R runs have equal shapes. Keys that change no shape, such as `lr` or `seed`, may differ; so may
+`channels`, for which the widest run sets the shapes.
 """
 
 from abc import abstractmethod
