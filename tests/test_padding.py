@@ -9,13 +9,20 @@ import torch
 from safetensors.numpy import load_file
 from store_helpers import Prompt
 from sweep_helpers import ME, small, task_of
-from training_helpers import CPU, TINY, after, experiment_of, tiny, tiny_count, train
+from training_helpers import (
+    CPU,
+    TINY,
+    after,
+    padding_of,
+    tiny,
+    tiny_count,
+    train,
+    trained,
+)
 
 from imagination import registry
 from imagination.schema import rebuild
-from imagination.training.group import Group
 from imagination.training.layers import Gates, ParameterLayout
-from imagination.training.state import TrainState
 from jobs.evaluate import evaluate
 from jobs.worker import run_pack
 from results_db.store.sql import open_store
@@ -42,17 +49,6 @@ KINDS = {
 }
 
 
-def trained(configs, *, steps):
-    """A group of these runs after so many steps of their last stage, on untrained networks if it is the second."""
-    first = experiment_of(*configs)
-    stage = first.next_stage() or first
-    states = [TrainState.initial(stage.select([row])) for row in range(len(configs))]
-    group = Group.of(stage, states, range(len(configs)))
-    for _ in range(steps):
-        group.step()
-    return group
-
-
 def close(found, wanted, *, within):
     """Whether the distance of two vectors is within this share of the second one's norm."""
     return torch.linalg.vector_norm(found - wanted) <= within * torch.linalg.vector_norm(wanted)
@@ -70,12 +66,11 @@ def test_padded_and_alone_agree_over_fifty_steps_and_the_padding_stays_zero(kind
     assert close(found.parameters, alone.parameters, within=1e-5)
     for name in ("mean", "variance"):  # where rounding turns the sign before a LeakyReLU, a gradient jumps
         assert close(getattr(found, name), getattr(alone, name), within=1e-3), name
-    layout = group.experiment.layout
-    padding = ~layout.columns_of(group.experiment.layout_of(0))
+    padding = padding_of(group)
     assert padding.any()
     for values in (group.state.parameters, group.state.mean, group.state.variance):
         assert not values[0, padding].any()
-    assert layout.size == trained([wide], steps=0).experiment.layout.size
+    assert len(padding) == trained([wide], steps=0).experiment.layout.size
     assert torch.equal(group.run(1).parameters, group.state.parameters[1:])
 
 
@@ -141,6 +136,17 @@ def test_a_run_continues_in_any_pack():
             name: values.shape for name, values in other.items()
         }
     assert_as_alone(train(ENDING, checkpoints=alone))
+
+
+@pytest.mark.usefixtures("kernels")
+def test_stopped_and_resumed_is_as_if_undisturbed_to_the_bit():
+    undisturbed, checkpoints = train(ENDING), [None] * len(ENDING)
+    for _ in range(2):
+        stopped = train(ENDING, checkpoints=checkpoints, stop=after(7))
+        checkpoints = [recorder.checkpoints[-1] for recorder in stopped]
+    for one, other in zip(train(ENDING, checkpoints=checkpoints), undisturbed, strict=True):
+        assert one.metrics == other.metrics
+        assert all(np.array_equal(values, other.weights[name]) for name, values in one.weights.items())
 
 
 def test_stored_weights_are_of_the_runs_own_width(tmp_path):
