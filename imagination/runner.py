@@ -68,7 +68,7 @@ class Run:
 
 
 class Runner(ABC):
-    """Trains packs: runs whose configs are equal in all keys but those with `packs=True`."""
+    """Trains packs: runs whose configs are equal in all keys but those with `packs=True`; padded packs, and `pads`."""
 
     @abstractmethod
     def train(

@@ -46,6 +46,7 @@ def setting(
     above: float | None = None,
     high: float | None = None,
     packs: bool = False,
+    pads: int | None = None,
     before: Scalar | None = None,
 ) -> Any:
     """A dataclass field with its allowed values.
@@ -57,6 +58,8 @@ def setting(
         above: number that the value must exceed.
         high: largest allowed number.
         packs: whether runs that differ in this key can train in one pack; it must not change a tensor's shape or dtype.
+        pads: for a width: runs that differ in this key can train in one padded pack if they have at least this value.
+            The pack's tensors have the shapes of the largest, see `imagination.training.experiment.Experiment`.
         before: for a key that is younger than stored runs: the value that these runs had without it. It stays for
             ever, also when the default changes, because the ids of all runs with this value leave the key out.
     """
@@ -66,6 +69,7 @@ def setting(
         "above": above,
         "high": high,
         "packs": packs or None,
+        "pads": pads,
         "before": before,
     }
     return dataclasses.field(default=default, metadata={k: v for k, v in rules.items() if v is not None})
@@ -200,6 +204,18 @@ def fitting(config_type: type, key: str) -> tuple[str, ...]:
 def pack_keys(config_type: type) -> tuple[str, ...]:
     """The config keys that must be equal for runs to train in one pack."""
     return tuple(f.name for f in dataclasses.fields(config_type) if not f.metadata.get("packs"))
+
+
+def pack_values(config_type: type, values: Mapping[str, Scalar], *, padded: bool) -> tuple[Scalar, ...]:
+    """What must be equal for runs to train in one pack: the values of the `pack_keys`, in their order.
+
+    With `padded`, all widths that may differ there have one value.
+    """
+    fields = _fields(config_type) if padded else {}
+    least = {key: field.metadata["pads"] for key, field in fields.items() if "pads" in field.metadata}
+    return tuple(
+        min(int(values[key]), least[key]) if key in least else values[key] for key in pack_keys(config_type)
+    )
 
 
 @functools.cache

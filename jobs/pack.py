@@ -1,14 +1,14 @@
-"""Packs: runs with equal tensor shapes that train together, and the task of training one. Torch-free."""
+"""Packs: runs that train together, with equal tensor shapes or padded ones, and the task of one. Torch-free."""
 
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 from imagination import registry
-from imagination.schema import ConfigError, Scalar, added, pack_keys
+from imagination.schema import ConfigError, Scalar, added, pack_keys, pack_values
 from jobs.identity import canonical_json, run_id
 from results_db.contract import Attempt, PlannedRun
 from results_db.text import short
@@ -16,17 +16,24 @@ from results_db.text import short
 
 @dataclass(frozen=True)
 class Pack:
-    """Runs that one worker trains. Their experiment and tensor shapes are equal.
+    """Runs that one worker trains. Their experiment and tensor shapes are equal, but for widths in a padded pack.
 
     Attributes:
         runs: the runs.
         slots: how many of them train at once; None: all. The next run begins where one has ended.
         ways: how they train on a GPU, by its calibration; see `imagination.training.gpu`.
+        padded: whether widths may differ: each run has zeros where its network has no channels, but the widest has.
     """
 
     runs: tuple[PlannedRun, ...]
     slots: int | None = None
     ways: str = ""
+    padded: bool = False
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether widths differ."""
+        return self.padded and len({shape(run.config) for run in self.runs}) > 1
 
     @property
     def pack_id(self) -> str:
@@ -58,8 +65,8 @@ class Task:
     def encode(self) -> str:
         """The task as one line, for a file or a pipe."""
         runs, attempts = map(asdict, self.pack.runs), map(asdict, self.attempts)
-        how = {"slots": self.pack.slots, "ways": self.pack.ways}
-        return json.dumps({"runs": list(runs), **how, "attempts": list(attempts)})
+        pack = {"slots": self.pack.slots, "ways": self.pack.ways, "padded": self.pack.padded}
+        return json.dumps({"runs": list(runs), **pack, "attempts": list(attempts)})
 
     @classmethod
     def decode(cls, text: str) -> "Task":
@@ -76,11 +83,9 @@ class Task:
             runs = tuple(PlannedRun(**run) for run in data["runs"])
             for run in runs:
                 _check(run)
-            _check_shapes(runs)
-            return cls(
-                Pack(runs, data.get("slots"), data.get("ways", "")),
-                tuple(Attempt(**attempt) for attempt in data["attempts"]),
-            )
+            pack = Pack(runs, data.get("slots"), data.get("ways", ""), data.get("padded", False))
+            _check_shapes(pack)
+            return cls(pack, tuple(Attempt(**attempt) for attempt in data["attempts"]))
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"no task: {error}") from error
 
@@ -96,44 +101,48 @@ def _check(run: PlannedRun) -> None:
             raise ValueError(f"the config of run {short(run.run_id)} is not the one that its id was made of")
 
 
-def _check_shapes(runs: Sequence[PlannedRun]) -> None:
+def _check_shapes(pack: Pack) -> None:
     """Check that these runs can train together.
 
     Raises:
         ValueError: they cannot. The first one's shape would be taken for all.
     """
     with suppress(ConfigError):
-        named = {shape(run.config): short(run.run_id) for run in runs}
+        named = {shape(run.config, padded=pack.padded): short(run.run_id) for run in pack.runs}
         if len(named) > 1:
             raise ValueError(
                 f"runs {', '.join(named.values())} have different tensor shapes and cannot share a pack"
             )
 
 
-def shape(config: Mapping[str, Scalar]) -> str:
+def shape(config: Mapping[str, Scalar], *, padded: bool = False) -> str:
     """The config keys that are equal in all runs of a pack, as text. A younger key has the value from before it."""
     kind = registry.config_type(str(config["experiment"]))
-    values = {**added(kind), **config}
-    return canonical_json({key: values[key] for key in pack_keys(kind)})
+    values = pack_values(kind, {**added(kind), **config}, padded=padded)
+    return canonical_json(dict(zip(pack_keys(kind), values, strict=True)))
 
 
 def group(
-    runs: Iterable[PlannedRun], *, size: int | Callable[[PlannedRun], int], declared: bool = False
+    runs: Iterable[PlannedRun],
+    *,
+    size: int | Callable[[PlannedRun], int],
+    declared: bool = False,
+    padded: bool = False,
 ) -> list[Pack]:
     """Packs of at most `size` runs, in the order of their first runs. The size may depend on a run's shape.
 
-    With `declared`, the packs of an experiment that declares larger ones are as large as it says.
+    With `declared`, the packs of an experiment that declares larger ones are as large as it says. With `padded`, widths
+    may differ in a pack.
     """
     packs: list[list[PlannedRun]] = []
     filling: dict[tuple[object, ...], list[PlannedRun]] = defaultdict(list)
     for run in runs:
         experiment = registry.declaration(str(run.config["experiment"]))
-        keys = pack_keys(experiment.config)
         most = size(run) if callable(size) else size
         most = max(most, experiment.pack) if declared else most
-        key = tuple(run.config[name] for name in keys)
-        if len(filling[key]) % most == 0:
+        key = pack_values(experiment.config, run.config, padded=padded)
+        if not filling[key] or len(filling[key]) >= most:
             filling[key] = []
             packs.append(filling[key])
         filling[key].append(run)
-    return [Pack(tuple(members)) for members in packs]
+    return [Pack(tuple(members), padded=padded) for members in packs]

@@ -336,6 +336,14 @@ def test_packs_train_together(tmp_path) -> None:
     assert history(tmp_path) == [["COMPLETED"]] * 6
 
 
+def test_with_pad_widths_share_a_pack(tmp_path) -> None:
+    write_spec(tmp_path, runs=2, cells="[{channels: 3}, {channels: 5}]")
+    done = run(*LAUNCH, "--pack-size", "4", "--pad", "--workers", "1", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "in 1 pack on 1 worker" in done.stderr
+    assert history(tmp_path) == [["COMPLETED"]] * 4
+
+
 def test_with_one_slot_a_worker_trains_the_runs_of_its_pack_one_after_the_other(tmp_path) -> None:
     write_spec(tmp_path, **LONG)
     done = run(*LAUNCH, "--pack-size", "2", "--slots", "1", "--workers", "1", folder=tmp_path)

@@ -1,6 +1,7 @@
 """Packs: which runs train together, in which order, and the file that a worker gets."""
 
 import hashlib
+import json
 
 import pytest
 from hypothesis import given
@@ -116,6 +117,37 @@ def test_a_task_of_runs_that_cannot_train_together_is_damaged() -> None:
     names = ", ".join(run.run_id[:10] for run in pack.runs)
     with pytest.raises(ValueError, match=f"runs {names} have different tensor shapes"):
         Task.decode(text)
+
+
+def test_widths_may_differ_in_a_padded_pack_and_nothing_else() -> None:
+    runs = [small(channels=channels) for channels in (8, 2, 3)]
+    assert group(runs, size=16, padded=True) == [Pack(tuple(runs), padded=True)]
+    assert len(group(runs, size=16)) == 3
+    for changes in ({"kernel": 5}, {"step_layers": 2}, {"batch": 4}, {"channels": 1}):
+        assert len(group([*runs, small(**changes)], size=16, padded=True)) == 2, changes
+    # With one channel no kernel is Muon's, so such runs share packs with one another alone.
+    assert len(group([small(channels=1, seed=seed) for seed in range(2)], size=16, padded=True)) == 1
+
+
+def test_a_padded_task_is_read_back_and_may_not_mix_more_than_widths() -> None:
+    def task(*runs: PlannedRun) -> Task:
+        return Task(Pack(runs, padded=True), tuple(Attempt(run.run_id, 1) for run in runs))
+
+    padded = task(small(), small(channels=7))
+    assert Task.decode(padded.encode()) == padded
+    assert padded.part(0, of=2).pack.padded
+    assert padded.pack.is_mixed
+    assert not task(small(), small(seed=2)).pack.is_mixed
+    for other in (small(batch=4), small(channels=1)):
+        with pytest.raises(ValueError, match="have different tensor shapes and cannot share a pack"):
+            Task.decode(task(small(), other).encode())
+
+
+def test_a_task_of_an_earlier_version_is_not_padded() -> None:
+    run = small()
+    task = Task(Pack((run,)), (Attempt(run.run_id, 1),))
+    text = json.dumps({key: value for key, value in json.loads(task.encode()).items() if key != "padded"})
+    assert Task.decode(text) == task
 
 
 def test_the_id_depends_on_the_runs_and_their_order() -> None:

@@ -410,6 +410,7 @@ BAD_LAUNCHES = {
     "no runs": (["ok.yaml", "-n", "0"], ["-n", "0"]),
     "no workers": (["ok.yaml", "--workers", "0"], ["--workers", "0"]),
     "more slots than runs": (["ok.yaml", "--pack-size", "2", "--slots", "3"], ["--slots", "--pack-size"]),
+    "packs of one run to pad": (["ok.yaml", "--pack-size", "1", "--pad"], ["--pad", "--pack-size"]),
     "no size": (["ok.yaml", "--pack-size", "big"], ["--pack-size", "big"]),
 }
 CASES = [

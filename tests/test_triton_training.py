@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_helpers import experiment_of, tiny, tiny_count
+from training_helpers import experiment_of, padding_of, tiny, tiny_count, trained
 from triton_helpers import DEVICE, by_triton
 
 from imagination import registry
@@ -49,6 +49,14 @@ def test_a_step_is_the_same_within_rounding(kind, stage, by_triton):
     by_triton()
     for found, plain in zip(losses_and_gradients(configs, stage), wanted, strict=True):
         torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [KINDS["state"], KINDS["joint"], replace(KINDS["count"], gan="none")])
+def test_padding_stays_zero(kind, by_triton):
+    by_triton()
+    group = trained([replace(kind, channels=channels) for channels in (2, 3)], steps=2)
+    assert not group.state.parameters[0, padding_of(group)].any()
 
 
 def said(*lines, **environment):

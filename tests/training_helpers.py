@@ -7,7 +7,9 @@ import torch
 from imagination import registry
 from imagination.life.config import LifeCountConfig, LifeStateConfig
 from imagination.runner import Run
+from imagination.training.group import Group
 from imagination.training.loop import Trainer
+from imagination.training.state import TrainState
 
 CPU = torch.device("cpu")
 torch.set_num_threads(1)  # threads slow down operations on tensors as small as these
@@ -89,6 +91,23 @@ def train(configs, *, experiment=None, checkpoints=None, **options):
     stop = options.pop("stop", lambda: False)
     Trainer(experiment or experiment_of(*configs), runs, **options).train(stop=stop)
     return recorders
+
+
+def trained(configs, *, steps):
+    """A group of these runs after so many steps of their last stage, on untrained networks if it is the second."""
+    first = experiment_of(*configs)
+    stage = first.next_stage() or first
+    states = [TrainState.initial(stage.select([row])) for row in range(len(configs))]
+    group = Group.of(stage, states, range(len(configs)))
+    for _ in range(steps):
+        group.step()
+    return group
+
+
+def padding_of(group):
+    """Which of the columns are padding in the first row of a group."""
+    layout = group.experiment.layout
+    return ~layout.columns_of(group.experiment.layout_of(0))
 
 
 def tiny(**changes):

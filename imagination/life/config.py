@@ -17,7 +17,7 @@ class LifeConfig(RunConfig):
         gan: adversarial training: `none`; `posthoc`: of a new decoder, on the frozen hidden states of the trained
             network; or `joint` (only life_state): of the network itself, so the generator's gradient reaches the
             hidden states.
-        channels: width of every hidden layer.
+        channels: width of every hidden layer. A run with 1 channel has no kernels for Muon, so it is not padded.
         enc_layers, dec_layers: convolutions of the encoder and of the decoder; for a decoder that is `tied`, see there.
         kernel: side of the convolution kernels, odd.
         reset: probability that a sequence of the chain sampler begins with a fresh board.
@@ -54,7 +54,7 @@ class LifeConfig(RunConfig):
     gol: int = setting(3, low=1, high=100)
     model_t: int = setting(3, low=1, high=100)
     gan: str = setting("none", choices=("none",))
-    channels: int = setting(20, low=1, high=1024)
+    channels: int = setting(20, low=1, high=1024, pads=2)
     enc_layers: int = setting(1, low=1, high=100)
     dec_layers: int = setting(1, low=1, high=100)
     kernel: int = setting(3, low=1, high=15)

@@ -1,6 +1,7 @@
 """What the Game of Life experiments share: the boards of R runs, and the stage that trains a network.
 
-The tensors of the R runs have equal shapes. Keys that change no shape, such as `lr` or `seed`, may differ.
+The tensors of the R runs have equal shapes. Keys that change no shape, such as `lr` or `seed`, may differ; so may
+`channels`, for which the widest run sets the shapes.
 """
 
 from abc import abstractmethod
@@ -18,7 +19,7 @@ from imagination.life import networks, rules, sampler
 from imagination.life.config import LifeConfig
 from imagination.training import layers
 from imagination.training.experiment import Experiment
-from imagination.training.layers import Activations
+from imagination.training.layers import Activations, ParameterLayout
 from imagination.training.optimizer import Adam, Muon, Optimizer
 
 C = TypeVar("C", bound=LifeConfig)
@@ -31,23 +32,28 @@ class LifeStage(Experiment, Generic[C]):
     """R runs in one stage of their training. Each run and stage has its own chains of boards.
 
     Args:
-        configs: one per run; their `pack_keys` must be equal.
+        configs: one per run; their `pack_keys` must be equal, but for `channels` in a padded pack.
         device: the device of all tensors.
         real_boards: keep a second batch of chains, whose first states are the discriminator's real boards.
 
     Attributes:
-        shape: the first run's config, for the keys that are equal in all runs.
+        shape: the first run's config, for the keys that are equal in all runs, with the most channels of any run.
         seeds: int64 `[R]`.
     """
 
     def __init__(self, configs: Sequence[C], device: torch.device, *, real_boards: bool = False) -> None:
         self.configs: list[C] = list(configs)
         self.device = device
-        self.shape: C = configs[0]
+        self.shape: C = replace(configs[0], channels=max(c.channels for c in configs))
         self.seeds = torch.tensor([c.seed for c in configs], dtype=torch.int64, device=device)
         self._reset = torch.tensor([c.reset for c in configs], dtype=torch.float64, device=device)
         self._real_boards = real_boards
         self._first_step = self.stage * _STEPS_OF_A_STAGE
+
+    @override
+    def layout_of(self, run: int) -> ParameterLayout:
+        is_widest = self.configs[run].channels == self.shape.channels
+        return self.layout if is_widest else self.select([run]).layout
 
     @override
     def initial_parameters(self) -> Tensor:

@@ -41,13 +41,16 @@ class Evaluation:
 class Experiment(Protocol):
     """R runs of one experiment. No method lets one run's data reach another run's results.
 
+    In a padded pack runs differ in a width (`pads` in their config). The shapes of all are then those of the largest,
+    and each run has zeros where its own network has no channels. Zeros must stay zeros in every step.
+
     Training has one or more stages. The stopping rule ends the first stage. A later stage ends after a fixed number
     of updates; its first columns of parameters are those of the stage before.
 
     Attributes:
         stage: number of this stage, from 0.
         configs: one per run.
-        layout: names and shapes of one run's P parameters.
+        layout: names and shapes of one run's P parameters; of the widest run, if widths differ.
         device: the device of all tensors.
     """
 
@@ -58,6 +61,10 @@ class Experiment(Protocol):
 
     def select(self, kept: Sequence[int]) -> "Experiment":
         """The same stage, with these runs only."""
+
+    def layout_of(self, run: int) -> ParameterLayout:
+        """The layout of one run's own network, which `select` of this run alone has."""
+        return self.layout
 
     def next_stage(self) -> "Experiment | None":
         """The stage that follows this one; None if this is the last."""
@@ -70,7 +77,7 @@ class Experiment(Protocol):
         """The optimiser of each group of parameters (columns of P). Columns in no group do not change."""
 
     def initial_parameters(self) -> Tensor:
-        """Fresh parameters, float32 `[R, P]`."""
+        """Fresh parameters of runs with equal widths, float32 `[R, P]`."""
 
     def initial_data(self) -> Tensor:
         """The data from which `forward` makes the first batch, `[R, ...]`."""

@@ -43,6 +43,24 @@ class Group:
         self._step_with = experiment, experiment.optimizers()
         self._graphs = graphs.Graphs(experiment.device)
 
+    @classmethod
+    def of(
+        cls,
+        experiment: Experiment,
+        states: Sequence[TrainState],
+        places: Sequence[int],
+        free: Collection[int] = (),
+    ) -> "Group":
+        """The group of runs with these states, each `[1, ...]` with the columns of its own network."""
+        wide = [_widened(state, experiment, row) for row, state in enumerate(states)]
+        return cls(experiment, TrainState.joined(wide), places, free)
+
+    def run(self, row: int, *, state: TrainState | None = None) -> TrainState:
+        """A run's state `[1, ...]` with the columns of its own network, from a copy of the group's state, if given."""
+        found = (state or self.state).select([row])
+        layout, own = self.experiment.layout, self.experiment.layout_of(row)
+        return found if own is layout else found.narrowed(layout.columns_of(own))
+
     @property
     def training(self) -> list[tuple[int, int]]:
         """Row and place of each run that trains."""
@@ -105,8 +123,14 @@ class Group:
             return self
         kept = sorted(training + sorted(self.free)[: wanted - len(training)])
         free = [row for row, before in enumerate(kept) if before in self.free]
-        places = [self.places[row] for row in kept]
-        return Group(self.experiment.select(kept), self.state.select(kept), places, free)
+        return Group(*self.part(kept), [self.places[row] for row in kept], free)
+
+    def part(self, rows: Sequence[int]) -> tuple[Experiment, TrainState]:
+        """The experiment of these rows, and a copy of their state, as wide as the widest of them."""
+        experiment, state = self.experiment.select(rows), self.state.select(rows)
+        if experiment.layout.size < self.experiment.layout.size:
+            state = state.narrowed(self.experiment.layout.columns_of(experiment.layout))
+        return experiment, state
 
     def seats(self, entering: Sequence[int]) -> list[int] | None:
         """The places by row if runs with these places take free rows; None: there are too few."""
@@ -121,7 +145,7 @@ class Group:
         Args:
             experiment: the runs in this stage with `places`.
             places: from `seats`.
-            states: by place, the state `[1, ...]` of each run that enters.
+            states: by place, the state `[1, ...]` of each run that enters, with the columns of its own network.
 
         Returns:
             False: a step of `experiment` does something else, and nothing has changed.
@@ -134,10 +158,16 @@ class Group:
             mine.copy_(other)
         for row, place in enumerate(places):
             if row in self.free and place in states:
-                self.state.put(row, states[place])
+                self.state.put(row, _widened(states[place], experiment, row))
                 self.steps[row], self.earlier[row] = (
                     int(count) for count in (states[place].step, states[place].earlier)
                 )
                 self.free.remove(row)
         self.experiment, self.places = experiment, list(places)
         return True
+
+
+def _widened(state: TrainState, experiment: Experiment, row: int) -> TrainState:
+    """The state `[1, ...]` of this row's run with the experiment's columns, from one with those of its own network."""
+    layout, own = experiment.layout, experiment.layout_of(row)
+    return state if own is layout else state.widened(layout.columns_of(own))

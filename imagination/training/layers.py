@@ -27,6 +27,12 @@ FORGET_BIAS = 1.0
 """Added to the forget gate, so that an untrained LSTM remembers (Jozefowicz et al., 2015; the default of Keras)."""
 
 
+class Gates(tuple[int, ...]):
+    """The shape of a parameter whose first axis has the channels of four gates, one gate after the other."""
+
+    number = 4
+
+
 class ParameterLayout:
     """Names and shapes of one run's parameters, in the order of the columns of `[R, P]`.
 
@@ -56,6 +62,21 @@ class ParameterLayout:
         parts = parameters.split(self._sizes, dim=1)
         named = zip(self.shapes.items(), parts, strict=True)
         return {name: part.reshape(-1, *shape) for (name, shape), part in named}
+
+    def columns_of(self, narrow: "ParameterLayout") -> Tensor:
+        """Which columns of P a narrower network has here, bool `[P]`: the lower end of every axis, for gates of each.
+
+        They are in the order of its own columns.
+        """
+        assert list(narrow.shapes) == list(self.shapes)
+        parts = []
+        for name, shape in self.shapes.items():
+            blocks = shape.number if isinstance(shape, Gates) else 1
+            high, *others = narrow.shapes[name]
+            part = torch.zeros(blocks, shape[0] // blocks, *shape[1:], dtype=torch.bool)
+            part[:, *(slice(size) for size in (high // blocks, *others))] = True
+            parts.append(part.flatten())
+        return torch.cat(parts)
 
     def glorot_uniform(self, seeds: Tensor) -> Tensor:
         """Initial parameters float32 `[R, P]`: Glorot-uniform weights, zero biases.
@@ -133,8 +154,12 @@ def convolutions(
 
 def lstm_shapes(name: str, *, channels: int, kernel: int) -> dict[str, tuple[int, ...]]:
     """Shapes of a convolutional LSTM cell: gates in the order input, forget, cell, output."""
-    gates = (4 * channels, channels, kernel, kernel)
-    return {f"{name}.input.weight": gates, f"{name}.hidden.weight": gates, f"{name}.bias": (4 * channels,)}
+    gates = Gates((Gates.number * channels, channels, kernel, kernel))
+    return {
+        f"{name}.input.weight": gates,
+        f"{name}.hidden.weight": gates,
+        f"{name}.bias": Gates((Gates.number * channels,)),
+    }
 
 
 def lstm_step(

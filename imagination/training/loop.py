@@ -155,7 +155,7 @@ class Trainer:
         self._slots = (runs + 1) // 2
         log.warning("%d runs do not fit into the memory; %d at a time are tried", runs, self._slots)
         for group, row, place in self._training():
-            self._waiting.append(_Waiting(place, group.experiment.stage, group.state.select([row])))
+            self._waiting.append(_Waiting(place, group.experiment.stage, group.run(row)))
         self._groups = {}
         if self._pack.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -193,14 +193,13 @@ class Trainer:
         group = self._groups.get(stage)
         seats = group.seats(list(states)) if group and graphs.keeps_rows(self._pack.device) else None
         if not (group and seats and group.admit(self._at_stage(seats, stage), seats, states)):
-            rows = {place: group.state.select([row]) for row, place in group.training} if group else {}
+            rows = {place: group.run(row) for row, place in group.training} if group else {}
             rows |= states
             places = sorted(rows)  # in the pack's order, so that a stop and a resume change no row
             live = len(places)
             places += places[:1] * (graphs.rows(live, self._pack.device) - live)
-            joined = TrainState.joined([rows[place] for place in places])
-            free = range(live, len(places))
-            self._groups[stage] = Group(self._at_stage(places, stage), joined, places, free)
+            joining, free = [rows[place] for place in places], range(live, len(places))
+            self._groups[stage] = Group.of(self._at_stage(places, stage), joining, places, free)
         # Only now, because memory may have been too little.
         self._waiting = [entry for entry in self._waiting if entry.place not in states]
 
@@ -233,7 +232,7 @@ class Trainer:
         for group in self._groups.values():
             state = group.state.on_host()
             for row, place in group.training:
-                self._members[place].recorder.checkpoint(state.arrays(row))
+                self._members[place].recorder.checkpoint(group.run(row, state=state).arrays(0))
 
     def _charge(self) -> None:
         """Divides the time since the last call among the runs. Call it after the host has waited for the device."""
@@ -323,7 +322,7 @@ class Trainer:
             if following is None:
                 finished[row] = end
                 continue
-            place, state = group.places[row], group.state.successor(row, following)
+            place, state = group.places[row], group.run(row).successor(following)
             self._members[place].recorder.checkpoint(state.arrays(0))
             self._waiting.append(_Waiting(place, following.stage, state))
             group.free.add(row)  # nothing may fail between these two lines
@@ -332,18 +331,17 @@ class Trainer:
     def _finish(self, group: Group, ended: Mapping[int, _End]) -> None:
         """Evaluates and records runs that ended together; an error in a run's evaluation fails only this run."""
         places = {row: place for row, place in group.training if row in ended}
+        states = {row: group.run(row) for row in places}
         for row, place in places.items():
-            self._members[place].recorder.checkpoint(group.state.arrays(row))  # for a stopped evaluation
+            self._members[place].recorder.checkpoint(states[row].arrays(0))  # for a stopped evaluation
         found = self._evaluated(group, [row for row in places if ended[row].outcome != DIVERGED])
         for row, place in places.items():
             _record(
                 self._members[place].recorder,
                 ended[row],
                 found.get(row, Evaluation({}, {})),
-                seconds=float(group.state.seconds[row]),
-                weights=group.experiment.layout.unpack(
-                    group.state.parameters[[row]]
-                ),  # a copy: the row trains on
+                seconds=float(states[row].seconds),
+                weights=group.experiment.layout_of(row).unpack(states[row].parameters),
             )
             group.free.add(row)
 
@@ -351,9 +349,11 @@ class Trainer:
         """The evaluation of each row, or its error. After an error of several, each half is evaluated again."""
         if not rows:
             return {}
-        weights = group.experiment.layout.unpack(group.state.parameters[rows])
+        experiment, state = group.part(rows)
         try:
-            evaluations = group.experiment.select(rows).evaluate(weights, check=self._check_stop)
+            evaluations = experiment.evaluate(
+                experiment.layout.unpack(state.parameters), check=self._check_stop
+            )
             return dict(zip(rows, evaluations, strict=True))
         except Stopped:
             raise

@@ -103,6 +103,7 @@ class Muon(Optimizer):
     """Muon of R runs (Jordan et al., 2024): a kernel moves by the orthogonal matrix nearest to its momentum.
 
     A convolution kernel is the matrix `[out, in * k * k]`. The gradient's size has no effect, so nothing is clipped.
+    Zeros that pad both sides alike change nothing: the ratio of the sides, and with it the rate, stays the same.
     `kernels` holds the names and shapes `(out, in, k, k)` of the group's parameters, in their order.
     """
 

@@ -1,7 +1,7 @@
 """The training state of R runs, and their checkpoints."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from imagination.recorder import Arrays
 from imagination.training.experiment import Experiment
+
+_OF_PARAMETERS = ("parameters", "mean", "variance")
+"""The tensors that have a column for each parameter."""
 
 
 @dataclass
@@ -61,16 +64,16 @@ class TrainState:
             seconds=zeros(torch.float64),
         )
 
-    def successor(self, run: int, experiment: Experiment) -> "TrainState":
-        """The state `[1, ...]` in which the run with this index begins the stage of `experiment` (R = 1).
+    def successor(self, experiment: Experiment) -> "TrainState":
+        """The state in which this run begins the stage of `experiment`. Both have R = 1.
 
         Its trained parameters come first. The accuracy of the last interval and the seconds are kept.
         """
         begun = TrainState.initial(experiment)
-        begun.parameters[0, : self.parameters.shape[1]] = self.parameters[run]
-        begun.earlier[0] = self.earlier[run] + self.step[run]
+        begun.parameters[:, : self.parameters.shape[1]] = self.parameters
+        begun.earlier = self.earlier + self.step
         for name in ("accuracy_sum", "interval", "seconds"):
-            getattr(begun, name)[0] = getattr(self, name)[run]
+            setattr(begun, name, getattr(self, name))
         return begun
 
     @classmethod
@@ -87,6 +90,19 @@ class TrainState:
         """Copies the only run of another state into this row."""
         for f in fields(self):
             getattr(self, f.name)[row] = getattr(other, f.name)[0]
+
+    def widened(self, columns: Tensor) -> "TrainState":
+        """This state with its columns at `columns` (bool `[P]`) of P, and zeros at the others."""
+        wide = {}
+        for name in _OF_PARAMETERS:
+            own: Tensor = getattr(self, name)
+            wide[name] = own.new_zeros(len(own), len(columns))
+            wide[name][:, columns] = own
+        return replace(self, **wide)
+
+    def narrowed(self, columns: Tensor) -> "TrainState":
+        """This state with these columns (bool `[P]`) alone."""
+        return replace(self, **{name: getattr(self, name)[:, columns] for name in _OF_PARAMETERS})
 
     def on_host(self) -> "TrainState":
         """This state in the host's memory."""

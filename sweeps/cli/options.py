@@ -133,6 +133,11 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Runs of a pack that train at once; the others follow as runs end. [default: all]",
         ),
         click.option(
+            "--pad",
+            is_flag=True,
+            help="Let runs of different widths share a pack: zeros pad each to the widest.",
+        ),
+        click.option(
             "--workers",
             type=positive,
             metavar="N",

@@ -17,6 +17,7 @@ class LaunchOptions:
         workers: number of local processes; None: one per GPU, or one per `launcher.cpus_per_task` cores.
         pack_size: most runs of a pack; None: 16 on a GPU, 1 on a CPU, or more if the experiment says so.
         slots: most runs of a pack that train at once; None: all.
+        pad: runs of different widths may share a pack.
         check: on Slurm, check a node before submitting.
         hold_after: on Slurm, hold the launch if its first so many runs all fail with the same error; 0: never.
         ask_above: on Slurm, expected GPU-hours above which the launch asks first.
@@ -30,6 +31,7 @@ class LaunchOptions:
     workers: int | None = None
     pack_size: int | None = None
     slots: int | None = None
+    pad: bool = False
     check: bool = True
     hold_after: int = HOLD_AFTER
     ask_above: float = 100.0

@@ -173,7 +173,7 @@ def prepare(
         recover: brings the store up to date, and returns lines for the user.
 
     Raises:
-        ConfigError: see `plan_launch`; or there are more slots than runs of a pack.
+        ConfigError: see `plan_launch`; there are more slots than runs of a pack; or packs of one run cannot be padded.
         StoreError: see `open_store`; or the folder beside the store cannot be written.
     """
     _pack_size(machines, options)
@@ -256,7 +256,13 @@ def form_packs(
         return max(at_once, min(share, REFILLS * at_once)) * machines.per_job
 
     packs = open_packs(
-        expansion, plan, store, size=size, limit=options.limit, declared=options.pack_size is None
+        expansion,
+        plan,
+        store,
+        size=size,
+        limit=options.limit,
+        declared=options.pack_size is None,
+        padded=options.pad,
     )
     packs = [
         replace(pack, slots=options.slots or knee(pack.runs[0]), ways=ways(pack.runs[0])) for pack in packs
@@ -270,6 +276,7 @@ def all_packs(expansion: Expansion, *, machines: Machines, options: LaunchOption
         in_breadth_first_order(expansion),
         size=_pack_size(machines, options),
         declared=options.pack_size is None,
+        padded=options.pad,
     )
 
 
@@ -277,13 +284,15 @@ def _pack_size(machines: Machines, options: LaunchOptions) -> int:
     """Most runs of a pack: so many for each worker that trains a part of it.
 
     Raises:
-        ConfigError: a pack has more slots.
+        ConfigError: a pack has more slots, or a pack of one run is to be padded.
     """
     size = options.pack_size or (GPU_PACK if machines.gpus else 1)
     if options.slots and options.slots > size:
         raise ConfigError(
             f"--slots: {options.slots} is more than the {size} of --pack-size; give a larger --pack-size"
         )
+    if options.pad and size == 1:
+        raise ConfigError("--pad: a pack has 1 run here, so no widths share one; give a larger --pack-size")
     return size * machines.per_job
 
 
@@ -295,6 +304,7 @@ def open_packs(
     size: int | Callable[[PlannedRun], int],
     limit: int | None,
     declared: bool = False,
+    padded: bool = False,
 ) -> list[Pack]:
     """The packs of the runs to train among the first `limit` runs (None: all), in breadth-first order.
 
@@ -306,9 +316,10 @@ def open_packs(
     open_ids = {run.run_id for run in plan.to_submit}
     alone = {one.attempt.run_id for one in store.ended_attempts({State.OUT_OF_MEMORY})}
     packs = []
-    for pack in group(in_breadth_first_order(first_runs(expansion, limit)), size=size, declared=declared):
+    runs = in_breadth_first_order(first_runs(expansion, limit))
+    for pack in group(runs, size=size, declared=declared, padded=padded):
         left = [run for run in pack.runs if run.run_id in open_ids]
         together = tuple(run for run in left if run.run_id not in alone)
-        packs += [Pack(together)] if together else []
+        packs += [Pack(together, padded=padded)] if together else []
         packs += [Pack((run,)) for run in left if run.run_id in alone]
     return packs

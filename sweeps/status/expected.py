@@ -122,7 +122,9 @@ def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machine
         times = {run.run_id: estimate.seconds(run.run_id, where) for run in pack.runs}
         unseen = [run_id for run_id, seconds in times.items() if seconds is None]
         at_once = min(pack.slots or together, together)
-        alike = next((one for one in calibrations if one.ways == pack.ways), None) if unseen else None
+        # One shape is measured at a time, so nothing is known of a pack of several.
+        known = calibrations if unseen and not pack.is_mixed else []
+        alike = next((one for one in known if one.ways == pack.ways), None)
         pace = alike.pace(pack.runs[0], at_once=at_once) if alike else None
         for run_id in unseen if pace else ():
             assert pace is not None
