@@ -124,13 +124,15 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--pack-size",
             type=positive,
             metavar="N",
-            help="Most runs of a pack; with several GPUs in a job, on each. [default: 16 on a GPU, else 1]",
+            help="Most runs of a pack; with several GPUs in a job, on each. [default: by the GPU's calibration, or "
+            "16 on a GPU, else 1]",
         ),
         click.option(
             "--slots",
             type=positive,
             metavar="N",
-            help="Runs of a pack that train at once; the others follow as runs end. [default: all]",
+            help="Runs of a pack that train at once; the others follow as runs end. [default: by the GPU's "
+            "calibration, or all]",
         ),
         click.option(
             "--pad",
