@@ -98,8 +98,17 @@ class Runner(ABC):
             CheckpointError: a checkpoint does not fit. The worker sets it aside and calls again.
         """
 
-    def pace(self, configs: Sequence[Any], *, device: "torch.device", within_s: float) -> Pace | None:
-        """How fast these runs train as a pack, measured for about `within_s` seconds; None: it cannot say."""
+    def pace(
+        self, configs: Sequence[Any], *, device: "torch.device", within_s: float, end_s: float | None = None
+    ) -> Pace | None:
+        """How fast these runs train as a pack, measured for about `within_s` seconds; None: it cannot say.
+
+        Args:
+            configs: of the pack.
+            device: where they train.
+            within_s: for the steps of all stages.
+            end_s: seconds of a run's evaluation; None: they are measured.
+        """
         return None
 
     def evaluate(

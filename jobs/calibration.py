@@ -8,7 +8,7 @@ import importlib
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,23 +92,37 @@ class Device:
         self.is_gpu: bool = self._device.type == "cuda"
         self.threads = threads
         self.ways = ways
-        with self._worker.gpu.chosen(ways):
-            self.kernels: str = self._worker.kernels_name(self._device)
+        self.kernels = self._kernels(ways)
+        self._end_s: dict[str, float] = {}  # by shape
 
     @property
-    def choices(self) -> Sequence[str]:
-        """The ways that a calibration compares here."""
+    def choices(self) -> list[str]:
+        """The ways that a calibration compares here: each has kernels of its own, or `IMAGINE_GPU` asks for it."""
         gpu = self._worker.gpu
-        return gpu.CHOICES if self.is_gpu and gpu.VARIABLE not in os.environ else ("",)
+        if not self.is_gpu:
+            return [""]
+        by_kernels: dict[str, str] = {}
+        for ways in [gpu.asked()] if gpu.VARIABLE in os.environ else gpu.CHOICES:
+            by_kernels.setdefault(self._kernels(ways), ways)
+        return list(by_kernels.values())
+
+    def _kernels(self, ways: str) -> str:
+        with self._worker.gpu.chosen(ways):
+            return str(self._worker.kernels_name(self._device))
 
     def pace(self, pack: Pack, *, within_s: float) -> Pace | None:
-        """How fast the runs of this pack train together; None: their runner cannot say."""
-        experiment = str(pack.runs[0].config["experiment"])
+        """How fast the runs of this pack train together; None: their runner cannot say, or these ways go wrong.
+
+        The evaluation is measured once for each shape.
+        """
+        experiment, like = str(pack.runs[0].config["experiment"]), shape(pack.runs[0].config)
         configs = [registry.rebuilt(run.config) for run in pack.runs]
         with self._worker.gpu.chosen(self.ways):
             found: Pace | None = self._worker.runner(experiment).pace(
-                configs, device=self._device, within_s=within_s
+                configs, device=self._device, within_s=within_s, end_s=self._end_s.get(like)
             )
+        if found is not None:
+            self._end_s[like] = found.end_s
         return found
 
 
@@ -143,8 +157,16 @@ def stored(folder: Path) -> list[Calibration]:
     return [one for path in files if (one := _read(path)) is not None]
 
 
-def keep(folder: Path, device: Device, measured: Sequence[tuple[Pack, Pace]]) -> None:
+def keep(
+    folder: Path, device: Device, measured: Sequence[tuple[Pack, Pace]], *, anew: Collection[str] = ()
+) -> None:
     """Keeps what was measured on this device, beside what was measured there before with the same kernels.
+
+    Args:
+        folder: `Store.folder`.
+        device: the device.
+        measured: packs, and how fast their runs train.
+        anew: shapes of which everything from before is dropped.
 
     Raises:
         OSError: the folder cannot be written.
@@ -153,7 +175,7 @@ def keep(folder: Path, device: Device, measured: Sequence[tuple[Pack, Pace]]) ->
     path = _folder(folder) / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
     before = _read(path)
     paces = {
-        **(before.paces if before else {}),
+        **{one: pace for one, pace in (before.paces if before else {}).items() if one[1] not in anew},
         **{(len(pack.runs), shape(pack.runs[0].config)): pace for pack, pace in measured},
     }
     about = {

@@ -130,7 +130,8 @@ def run_pack(
     experiments = {str(run.config["experiment"]) for run in task.pack.runs}
     packages = dict(package for name in experiments if (package := registry.package(name)) is not None)
     versions = {**provenance.versions, **packages}
-    with gpu.chosen(task.pack.ways):
+    ways = gpu.asked(task.pack.ways)
+    with gpu.chosen(ways):
         provenance = replace(provenance, kernels=kernels_name(device), versions=versions)
     report = _in_turn(report)
     begun = {attempt.run_id: attempt for attempt in delivery.begin(task.attempts, provenance)}
@@ -169,7 +170,7 @@ def run_pack(
 
     if members:
         options = _Options(device, stops, checkpoint_every_s, task.pack.slots)
-        with gpu.chosen(task.pack.ways):
+        with gpu.chosen(ways):
             _train(members, options)
     for recorder in recorders:
         recorder.wait()

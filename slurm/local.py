@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -429,7 +429,7 @@ class LocalLauncher:
         self._display.say(f"a worker died ({_end(code)}), {plan}; its log: {worker.log}")
         if again:
             # Run by run, so a run that kills its process does not stop the other runs of its pack.
-            self._waiting.extend([pack] if tries == 1 else [Pack((run,)) for run in pack.runs])
+            self._waiting.extend([pack] if tries == 1 else [replace(pack, runs=(run,)) for run in pack.runs])
             return
         assert worker.claimed is not None
         for run_id in list(worker.claimed):

@@ -1,20 +1,23 @@
 """What `calibrate` measures on a device, and how `plan` uses it: after past runs, and for no other device."""
 
 import json
+import math
 import os
 import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from sweep_helpers import ME, SWEEP, begun, run, trained_by_job, write_spec
+import torch
+from sweep_helpers import ME, SMALL, SWEEP, begun, run, trained_by_job, write_spec
 from training_helpers import CPU, tiny
 
 from imagination import registry
 from imagination.pace import Pace
+from imagination.training import gpu
 from imagination.training.group import Group
 from jobs.calibration import Device, keep, walk
-from jobs.pack import Pack, Task
+from jobs.pack import Pack, Task, shape
 from results_db.contract import RunRecord
 from results_db.store import open_store
 from sweeps.launch.machines import in_words
@@ -226,6 +229,71 @@ def test_a_calibrated_gpu_trains_each_shape_in_its_fastest_way(store, tmp_path, 
     older = json.loads(Task(packs[0], ()).encode())
     del older["ways"]
     assert Task.decode(json.dumps(older)).pack.ways == ""
+
+
+def test_a_new_walk_replaces_what_was_measured_of_its_shape(store, cells) -> None:
+    one, other = (cell.runs[0] for cell in cells.cells)
+    keep(store.folder, HERE, [(Pack((run_,)), Pace((0.5,), 3.0)) for run_ in (one, other)])
+    # These kernels now train the first shape wrong, so nothing was measured.
+    keep(store.folder, HERE, [], anew=[shape(one.config)])
+    assert times(cells, store)[0] == [None, 46]
+
+
+@pytest.mark.parametrize(
+    ("name", "gradients"),
+    [
+        ("zero in every second place", lambda found: found * (torch.arange(found.shape[1]) % 2)),
+        ("nan", lambda found: found * math.nan),
+    ],
+)
+def test_a_way_with_other_gradients_is_not_measured(name, gradients, monkeypatch, caplog) -> None:
+    # In the first steps of such a run, whose rate is still low, the parameters move by a thousandth only.
+    config = tiny(**{**registry.preset("life_state", "small"), **SMALL, "max_steps": 10_000})
+    right = torch.autograd.grad
+
+    def grad(*given, **options):
+        (found,) = right(*given, **options)
+        return (gradients(found) if gpu.choice() else found,)
+
+    trains = registry.load(registry.declaration(config.experiment).runner)
+    with gpu.chosen(gpu.GRAPHS):  # which changes nothing on a CPU
+        assert trains.pace([config], device=CPU, within_s=0).step_s[0] > 0
+        assert not caplog.messages
+        monkeypatch.setattr(torch.autograd, "grad", grad)
+        assert trains.pace([config], device=CPU, within_s=0) is None
+    assert caplog.messages == ["training with graphs has other gradients here, so it is not measured"]
+    assert trains.pace([config], device=CPU, within_s=0, end_s=3.0).end_s == 3
+
+
+def test_a_way_that_fails_is_not_measured_and_too_little_memory_is_told(monkeypatch, caplog) -> None:
+    def step(group, **options):
+        if gpu.choice():
+            raise error
+        return usual(group, **options)
+
+    usual = Group.step
+    monkeypatch.setattr(Group, "step", step)
+    trains = registry.load(registry.declaration("life_state").runner)
+    with gpu.chosen(gpu.TRITON):
+        error = RuntimeError("out of resource: shared memory\n")
+        assert trains.pace([tiny()], device=CPU, within_s=0) is None
+        error = MemoryError()
+        with pytest.raises(MemoryError):
+            trains.pace([tiny()], device=CPU, within_s=0)
+    assert caplog.messages == [
+        "training with triton fails here, so it is not measured: out of resource: shared memory"
+    ]
+
+
+def test_ways_with_the_same_kernels_are_compared_once(monkeypatch) -> None:
+    device = Device(threads=1)
+    assert device.choices == [""]
+    device.is_gpu = True  # but no graph can be captured here, and Triton's kernels are interpreted
+    assert device.choices == ["", "triton"]
+    monkeypatch.setattr(gpu, "takes", lambda x: False)
+    assert device.choices == [""]
+    monkeypatch.setenv(gpu.VARIABLE, "graphs, triton")
+    assert device.choices == ["triton,graphs"]
 
 
 @pytest.mark.slow

@@ -111,5 +111,5 @@ def test_a_way_is_measured_only_if_it_trains_the_same(monkeypatch, caplog):
         right = draws.words
         monkeypatch.setattr(draws, "words", lambda *a, **k: right(*a, **k) ^ 1)  # other boards
         assert runner.pace([config], device=DEVICE, within_s=0) is None
-    assert caplog.messages == ["training in the ways triton goes wrong here; they are not measured"]
+    assert caplog.messages == ["training with triton has other gradients here, so it is not measured"]
     assert not gpu.takes(torch.zeros(1, device=DEVICE))

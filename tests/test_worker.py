@@ -28,7 +28,7 @@ from training_helpers import after
 
 from imagination.life.state import LifeState
 from imagination.schema import ConfigError
-from imagination.training import native
+from imagination.training import gpu, native
 from imagination.training import runner as packed
 from imagination.training.runner import GradientRunner
 from jobs import checkpoint, worker
@@ -118,6 +118,22 @@ def test_an_attempt_tells_whether_it_had_the_compiled_kernels(new_store, monkeyp
         assert store.attempts(run.run_id)[0]["kernels"] == kernels
         shown = describe(collect(store, run.run_id))
         assert re.search(rf"device .*\n *kernels +{kernels}\n", shown)
+
+
+def test_a_pack_is_trained_in_its_ways_unless_the_user_asks_for_others(new_store, monkeypatch) -> None:
+    plain = "avx512" if native.has_kernels(CPU) else "none"
+    with gpu.chosen(gpu.TRITON):
+        triton = "triton" if gpu.takes(torch.zeros(1)) else plain
+    for asked, ways, kernels in ((None, "triton", triton), ("", "", plain), (" graphs", "graphs", plain)):
+        if asked is not None:
+            monkeypatch.setenv(gpu.VARIABLE, asked)
+        store, seen = new_store(), []
+        task = task_of(store, small())
+        task = replace(task, pack=replace(task.pack, ways="triton"))
+        run_pack(store, task=task, stop=lambda seen=seen: seen.append(gpu.choice()) or True)
+        assert set(seen) == {ways}
+        (attempt,) = store.attempts(small().run_id)
+        assert attempt["kernels"] == kernels
 
 
 def test_runs_that_are_complete_or_running_elsewhere_are_left_alone(store) -> None:

@@ -21,12 +21,12 @@ TRITON, GRAPHS = "triton", "graphs"
 CHOICES = ("", TRITON, GRAPHS, f"{TRITON},{GRAPHS}")
 """What may be chosen; the first is PyTorch's own way."""
 
-_choice = [""]
+_choice: list[str | None] = [None]
 
 
 @contextmanager
 def chosen(ways: str) -> Iterator[None]:
-    """Inside it, this process trains in these ways, one of `CHOICES`, unless `IMAGINE_GPU` is set."""
+    """Inside it, this process trains in these ways, one of `CHOICES`, whatever `IMAGINE_GPU` says."""
     before, _choice[0] = _choice[0], ways
     try:
         yield
@@ -34,14 +34,22 @@ def chosen(ways: str) -> Iterator[None]:
         _choice[0] = before
 
 
+def asked(usual: str = "") -> str:
+    """The ways that `IMAGINE_GPU` asks for, as one of `CHOICES`; if it is not set, the usual ones."""
+    if VARIABLE not in os.environ:
+        return usual
+    words = _words(os.environ[VARIABLE])
+    return ",".join(way for way in (TRITON, GRAPHS) if way in words)
+
+
 def choice() -> str:
-    """The ways that `IMAGINE_GPU` asks for, else those that are `chosen`."""
-    return os.environ.get(VARIABLE, _choice[0])
+    """The ways that are `chosen`, else those that `IMAGINE_GPU` asks for."""
+    return asked() if _choice[0] is None else _choice[0]
 
 
 def uses(way: str) -> bool:
     """Whether this way is asked for."""
-    return way in _asked(choice())
+    return way in _words(choice())
 
 
 def takes(x: Tensor) -> bool:
@@ -53,11 +61,11 @@ def takes(x: Tensor) -> bool:
 
 
 @lru_cache
-def _asked(text: str) -> frozenset[str]:
-    asked = frozenset(text.replace(",", " ").split())
-    if unknown := sorted(asked - {TRITON, GRAPHS}):
+def _words(text: str) -> frozenset[str]:
+    found = frozenset(text.replace(",", " ").split())
+    if unknown := sorted(found - {TRITON, GRAPHS}):
         log.warning("%s: '%s' is not known; it may have %s and %s", VARIABLE, unknown[0], TRITON, GRAPHS)
-    return asked
+    return found
 
 
 @lru_cache

@@ -71,19 +71,24 @@ def calibrate(
     devices = [Device(threads=machines.cores, ways=ways) for ways in usual.choices]
     started = time.monotonic()
     measured: dict[Device, list[tuple[Pack, Pace]]] = {device: [] for device in devices}
+    anew: dict[Device, set[str]] = {device: set() for device in devices}
     tasks = [(pack, device) for pack in wanted for device in devices]
     for number, (pack, device) in enumerate(tasks):
         left_s = started + _LIMIT_S - time.monotonic()
         if left_s > 0:
             within_s = min(_MOST_S, left_s / (len(tasks) - number))
             if compares:
-                measured[device] += walk(pack.runs[0], partial(device.pace, within_s=within_s / _PACKS))
-            elif pace := device.pace(pack, within_s=within_s):
-                measured[device].append((pack, pace))
+                found = walk(pack.runs[0], partial(device.pace, within_s=within_s / _PACKS))
+            else:
+                pace = device.pace(pack, within_s=within_s)
+                found = [(pack, pace)] if pace else []
+            measured[device] += found
+            if compares or not found:  # what was measured before no longer holds
+                anew[device].add(shape(pack.runs[0].config))
     with closing(open_store(db, create=True)) as store:
         Files(store.folder).take(store.uuid)
         for device in devices:
-            keep(store.folder, device, measured[device])
+            keep(store.folder, device, measured[device], anew=anew[device])
     rows = [_row(expansion, device, *each) for device in devices for each in measured[device]]
     options.print_rows(rows, as_json=as_json)
     done = {shape(pack.runs[0].config) for pack, _ in measured[devices[0]]}
