@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from sweep_helpers import ME, SMALL, SWEEP, begun, run, trained_by_job, write_spec
+from sweep_helpers import ME, SMALL, SWEEP, begun, run, small, trained_by_job, write_spec
 from training_helpers import CPU, tiny
 
 from imagination import registry
@@ -20,7 +20,7 @@ from jobs.calibration import Device, keep, walk
 from jobs.pack import Pack, Task, shape
 from results_db.contract import RunRecord
 from results_db.store import open_store
-from sweeps.launch.machines import in_words
+from sweeps.launch.machines import in_words, packs_as_rows, packs_in_words
 from sweeps.launch.options import LaunchOptions
 from sweeps.launch.prepare import form_packs
 from sweeps.spec.expand import Expansion, expand
@@ -154,6 +154,23 @@ def test_on_slurm_a_job_calibrates_its_kind_of_device(store, cells, monkeypatch)
 # --- how many runs should train at once ---
 
 
+def test_a_plan_says_how_packs_train_if_not_all_of_their_runs_train_at_once() -> None:
+    def pack(runs, **how):
+        return Pack(tuple(small(seed=seed) for seed in range(runs)), **how)
+
+    one_gpu, node = replace(ON_GPUS, workers=2), replace(ON_GPUS, workers=4, per_job=2)
+    packs = [pack(16, slots=4), pack(16, slots=4), pack(3, slots=4, ways="triton")]
+    assert packs_in_words(packs, one_gpu) == "3 packs of at most 16 runs, 3 to 4 at once with triton"
+    assert packs_as_rows(packs, one_gpu) == [
+        {"packs": 2, "runs": 16, "at_once": 4, "ways": ""},
+        {"packs": 1, "runs": 3, "at_once": 3, "ways": "triton"},
+    ]
+    assert (
+        packs_in_words(packs[2:], node) == "1 pack of at most 3 runs, 2 at once with triton"
+    )  # 2 and 1, in two parts
+    assert packs_in_words([pack(16), pack(3)], one_gpu) == ""
+
+
 def pack_of(run_, runs):
     return Pack((run_,) * runs)
 
@@ -201,7 +218,9 @@ def test_a_calibrated_gpu_trains_as_many_runs_at_once_as_pay_and_claims_four_tim
     assert packs() == [(16, 4), (4, 4)]
     assert packs(workers=2) == [(10, 4), (10, 4)]
     assert packs(workers=9) == [(4, 4)] * 5
+    assert packs(workers=2, limit=8) == [(4, 4), (4, 4)]
     assert packs(pack_size=8) == [(8, None), (8, None), (4, None)]
+    assert packs(pad=True) == [(16, None), (4, None)]  # widths may differ, of which no calibration tells
     assert packs(slots=2) == [(16, 2), (4, 2)]
     # One size says nothing about others.
     other = replace(run_, config={**run_.config, "channels": 7})
@@ -224,6 +243,8 @@ def test_a_calibrated_gpu_trains_each_shape_in_its_fastest_way(store, tmp_path, 
     ways = {pack.runs[0].config["gol"]: pack.ways for pack in packs}
     assert ways == {1: "triton", 2: "", 3: ""}
     assert [expected.seconds([run_]) for run_ in (first, second, third)] == [40 * 0.25 + 1, 21, 21]
+    assert {row["ways"]: row["packs"] for row in packs_as_rows(packs, ON_GPUS)} == {"triton": 2, "": 4}
+    assert packs_in_words(packs, ON_GPUS) == "6 packs of at most 1 run, 1 at once with triton"
     assert all(Task.decode(Task(pack, ()).encode()).pack.ways == pack.ways for pack in packs)
     # A task from before has no ways.
     older = json.loads(Task(packs[0], ()).encode())

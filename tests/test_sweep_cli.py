@@ -83,6 +83,7 @@ def test_plan_and_dry_run_as_json(sweep, filled) -> None:
         "unit": "core-hours",
         "device": cpu_name(),
         "workers": 1,
+        "packs": [{"packs": 1, "runs": 1, "at_once": 1, "ways": ""}],
     }
     assert one.pop("states") == {"COMPLETED": 1, "FAILED": 1}
     assert two.pop("states").items() >= {"COMPLETED": 1, "RUNNING": 1}.items()

@@ -180,7 +180,7 @@ def _show_plan(
 ) -> None:
     from jobs.progress import duration
     from slurm.submit.launchers import choose
-    from sweeps.launch.machines import in_words, machines_of
+    from sweeps.launch.machines import in_words, machines_of, packs_as_rows, packs_in_words
     from sweeps.launch.prepare import form_packs, plan_launch
     from sweeps.launch.preview import preview
     from sweeps.status.blocked import lines
@@ -196,6 +196,7 @@ def _show_plan(
         about = plan.as_dict() | expected.as_dict(machines)
         for row, seconds in zip(about["cells"], times, strict=True):
             row["expected_seconds"] = seconds
+        about["packs"] = packs_as_rows(packs, machines)
         if submitted is not None:
             about["slurm"] = submitted.as_dict()
         options.print_json({"name": spec.name, **about})
@@ -215,6 +216,8 @@ def _show_plan(
         console.say(f"{spec.name}: {line}")
     if counts.to_submit:
         console.say(f"{spec.name}: {in_words(expected, machines)}")
+    if how_packed := packs_in_words(packs, machines):
+        console.say(f"{spec.name}: {how_packed}")
     for line in submitted.lines() if submitted else ():
         click.echo(line)
 

@@ -16,7 +16,7 @@ from results_db.store import open_store
 from results_db.text import counted
 from slurm.local import LocalLauncher
 from slurm.submit.launchers import Launcher
-from sweeps.launch.machines import in_words, local_resources, on_this_machine
+from sweeps.launch.machines import in_words, local_resources, on_this_machine, packs_in_words
 from sweeps.launch.options import LaunchOptions
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
@@ -121,11 +121,13 @@ def _opening(ready: Prepared, machines: Machines) -> list[str]:
         "blocked": counts.blocked,
     }
     beside = ", ".join(f"{count} {word}" for word, count in others.items() if count)
+    packs = packs_in_words(ready.packs, machines)
     return [
         f"{ready.spec.name}: training {ready.runs} of {counted(counts.total, 'run')} in "
         f"{counted(len(ready.packs), 'pack')} on {counted(workers, 'worker')}"
         + (f" ({beside})" if beside else ""),
         f"{ready.spec.name}: {in_words(ready.expected, machines)}",
+        *([f"{ready.spec.name}: {packs}"] if packs else []),
     ]
 
 

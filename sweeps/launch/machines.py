@@ -1,5 +1,9 @@
 """What a launch trains on, and in words how long it is expected to take there."""
 
+from collections import Counter
+from collections.abc import Sequence
+
+from jobs.pack import Pack
 from jobs.progress import duration
 from results_db.text import counted
 from slurm.local import Resources as LocalResources
@@ -42,6 +46,33 @@ def on_slurm(asked: Resources) -> Machines:
         on_slurm=True,
         per_job=per_job,
     )
+
+
+def packs_as_rows(packs: Sequence[Pack], machines: Machines) -> list[dict[str, object]]:
+    """How the packs train, for `--json`: for packs that are alike a row, with the number of them."""
+    alike = Counter((len(pack.runs), _at_once(pack, machines), pack.ways) for pack in packs)
+    return [
+        {"packs": count, "runs": runs, "at_once": at_once, "ways": ways}
+        for (runs, at_once, ways), count in alike.items()
+    ]
+
+
+def _at_once(pack: Pack, machines: Machines) -> int:
+    """How many of its runs a worker trains at once."""
+    together = -(-len(pack.runs) // machines.per_job)
+    return min(pack.slots or together, together)
+
+
+def packs_in_words(packs: Sequence[Pack], machines: Machines) -> str:
+    """The same in a short line; empty if all runs of a pack train at once and in the usual way."""
+    if not any(pack.slots or pack.ways for pack in packs):
+        return ""
+    sizes = [len(pack.runs) for pack in packs]
+    at_once = sorted(_at_once(pack, machines) for pack in packs)
+    few = "" if at_once[0] == at_once[-1] else f"{at_once[0]} to "
+    ways = sorted({pack.ways for pack in packs} - {""})
+    by = f" with {' or '.join(ways)}" if ways else ""
+    return f"{counted(len(packs), 'pack')} of at most {counted(max(sizes), 'run')}, {few}{at_once[-1]} at once{by}"
 
 
 def in_words(expected: Expected, machines: Machines) -> str:

@@ -241,18 +241,20 @@ def form_packs(
         return min(measured, key=lambda one: one.step_s(run), default=None)
 
     def knee(run: PlannedRun) -> int | None:
-        calibration = None if options.pack_size or options.slots else fastest(run)
+        calibration = None if options.pack_size or options.slots or options.pad else fastest(run)
         return calibration.knee(run) if calibration else None
 
-    def ways(run: PlannedRun) -> str:
-        calibration = fastest(run)
+    def ways(pack: Pack) -> str:
+        calibration = None if pack.is_mixed else fastest(pack.runs[0])  # which tells of one shape
         return calibration.ways if calibration else ""
+
+    runs = len(first_runs(expansion, options.limit).runs)
 
     def size(run: PlannedRun) -> int:
         at_once = knee(run)
         if not at_once:
             return _pack_size(machines, options)
-        share = -(-len(expansion.runs) // machines.workers)  # no worker shall have all of the runs
+        share = -(-runs // machines.workers)  # no worker shall have all of the runs
         return max(at_once, min(share, REFILLS * at_once)) * machines.per_job
 
     packs = open_packs(
@@ -264,9 +266,7 @@ def form_packs(
         declared=options.pack_size is None,
         padded=options.pad,
     )
-    packs = [
-        replace(pack, slots=options.slots or knee(pack.runs[0]), ways=ways(pack.runs[0])) for pack in packs
-    ]
+    packs = [replace(pack, slots=options.slots or knee(pack.runs[0]), ways=ways(pack)) for pack in packs]
     return packs, expect(expansion, packs, store, machines=machines)
 
 

@@ -12,7 +12,7 @@ from slurm.submit.check import START_WITHIN_S, check_node
 from slurm.submit.dispatch import Submission
 from slurm.submit.folders import check_folders
 from slurm.submit.launchers import Launcher, Resources
-from sweeps.launch.machines import in_words, on_slurm
+from sweeps.launch.machines import in_words, on_slurm, packs_in_words
 from sweeps.launch.options import LaunchOptions, say
 from sweeps.launch.prepare import LaunchResult, Prepared, prepare
 from sweeps.spec.expand import Expansion
@@ -41,6 +41,8 @@ def launch_on_slurm(
             ready.stage()
             say(ready.nothing_to_train)
             return LaunchResult(name=spec.name, counts=ready.plan.counts, blocked=ready.plan.blocked)
+        if packs := packs_in_words(ready.packs, machines):
+            say(f"{spec.name}: {packs}")
         what = _confirm(ready, machines, options)
         if options.check:
             _check(ready.store, resources)
