@@ -15,8 +15,9 @@ class LaunchOptions:
         retry_failed: also train failed runs again.
         limit: the number of runs from the start of the spec to consider; None: all.
         workers: number of local processes; None: one per GPU, or one per `launcher.cpus_per_task` cores.
-        pack_size: most runs of a pack; None: 16 on a GPU, 1 on a CPU, or more if the experiment says so.
-        slots: most runs of a pack that train at once; None: all.
+        pack_size: most runs of a pack; None: by the GPU's calibration, else 16 on a GPU, 1 on a CPU, or more if the
+            experiment says so.
+        slots: most runs of a pack that train at once; None: by the GPU's calibration, else all.
         pad: runs of different widths may share a pack.
         check: on Slurm, check a node before submitting.
         hold_after: on Slurm, hold the launch if its first so many runs all fail with the same error; 0: never.
