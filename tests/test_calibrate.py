@@ -9,17 +9,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from sweep_helpers import ME, SMALL, SWEEP, begun, run, small, trained_by_job, write_spec
+from sweep_helpers import ME, SMALL, SWEEP, answer, begun, run, small, trained_by_job, write_spec
 from training_helpers import CPU, tiny
 
 from imagination import registry
 from imagination.pace import Pace
 from imagination.training import gpu
 from imagination.training.group import Group
+from jobs import calibration
 from jobs.calibration import Device, keep, walk
 from jobs.pack import Pack, Task, shape
 from results_db.contract import RunRecord
 from results_db.store import open_store
+from sweeps.cli import calibrate as cli_calibrate
 from sweeps.launch.machines import in_words, packs_as_rows, packs_in_words
 from sweeps.launch.options import LaunchOptions
 from sweeps.launch.prepare import form_packs
@@ -323,6 +325,29 @@ def test_a_walk_measures_real_packs(cells) -> None:
     found = walk(cells.runs[0], lambda pack: device.pace(pack, within_s=0.1) if len(pack.runs) < 5 else None)
     assert {len(pack.runs) for pack, _ in found} <= {1, 2, 4}
     assert all(pace.step_s[0] > 0 for _, pace in found)
+
+
+@pytest.mark.slow
+def test_calibrate_on_a_gpu_compares_packs_of_each_shape(tmp_path, monkeypatch) -> None:
+    class Gpu(
+        Device
+    ):  # a CPU that is taken for one, so graphs and Triton's kernels have nothing of their own
+        is_gpu = property(lambda self: True, lambda self, value: None)
+
+    monkeypatch.setattr(calibration, "Device", Gpu)
+    monkeypatch.setattr(gpu, "takes", lambda x: False)
+    monkeypatch.setattr(cli_calibrate, "_MOST_S", 0.3)
+    write_spec(tmp_path, cells="[{gol: 1, runs: 1}, {gol: 2, runs: 3}]")
+    done = answer("calibrate", "s.yaml", "--db", "a.db", "--json", folder=tmp_path)
+    assert "s: 2 shapes measured on " in done.err
+    (found,) = calibration.stored(tmp_path / "a.files")
+    for cell in expand(load(tmp_path / "s.yaml")).cells:
+        rows = [row for row in done.json if row["gol"] == cell.config["gol"]]
+        sizes = [row["pack"] for row in rows]
+        assert len(sizes) > 1  # more than the first cell has runs
+        assert sizes == [2**power for power in range(len(sizes))]
+        assert len({row["evaluation_s"] for row in rows}) == 1  # measured once
+        assert found.knee(cell.runs[0]) in sizes
 
 
 def test_a_damaged_calibration_is_replaced(store, cells) -> None:
