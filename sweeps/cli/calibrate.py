@@ -29,7 +29,8 @@ _PACKS = 6  # that a walk usually measures
     "--pack-size",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Runs that train at once. [default: on a GPU 1, 2, 4, ... until more save no time, else 1]",
+    help="Measure packs of N runs, all training at once. [default: 1; on a GPU 1, 2, 4, ... until a pack twice as "
+    "large saves less than a tenth per run]",
 )
 @console.db_option
 @console.json_option
@@ -44,8 +45,9 @@ def calibrate(
 ) -> None:
     """Measure how fast this machine trains the runs of SPEC, in about a minute.
 
-    `plan` and `launch` then know the time of runs of which none has ended on such a device, and on a GPU also how many
-    runs should train at once. For the GPUs of a cluster, run it in a job: srun --gpus=1 imagine-sweep calibrate table3.
+    `plan` and `launch` can then estimate times before any run has ended on such a device. On a GPU, `launch` also uses
+    the number of runs at once and the way to train that were best. For the GPUs of a cluster, run it in a job:
+    srun --gpus=1 imagine-sweep calibrate table3.
 
     Example: imagine-sweep calibrate table1
     """

@@ -124,15 +124,15 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--pack-size",
             type=positive,
             metavar="N",
-            help="Most runs of a pack; with several GPUs in a job, on each. [default: by the GPU's calibration, or "
-            "16 on a GPU, else 1]",
+            help="Most runs that a worker gets in one pack; a job has a worker per GPU. [default: by the GPU's "
+            "calibration, unless --slots or --pad is given; else 16 on a GPU, 1 on a CPU]",
         ),
         click.option(
             "--slots",
             type=positive,
             metavar="N",
             help="Runs of a pack that train at once; the others follow as runs end. [default: by the GPU's "
-            "calibration, or all]",
+            "calibration, unless --pack-size or --pad is given; else all]",
         ),
         click.option(
             "--pad",
