@@ -29,7 +29,7 @@ STATE_SPECS = [*TABLES, "contrasts", "channels", "coder_layers"]
 WITH_ADAM = {*STATE_SPECS, "signs", "tied"}
 CHESS = {"chess", "chess_cause", "chess_data", "chess_paper"}
 SEARCHES = ["paper_search", "paper_search_4", "paper_search_count"]
-COUNTING = ["table4", "one_shape_count", "paper_search_count"]
+COUNTING = ["table4", "optimizer_count", "one_shape_count", "paper_search_count"]
 PAPER_PRESET = {
     **{name: ["preset=paper"] for name in COUNTING},
     **{name: ["life_state.preset=paper_bce", "life_count.preset=paper"] for name in ("paper", "one_shape")},
@@ -63,7 +63,7 @@ def values(expansion: Expansion, key: str) -> set[object]:
 
 def test_these_ship() -> None:
     ours = {"data_matters", "fast_search", "fast_shape", "quick", "one_shape", "one_shape_count"}
-    ours |= {"optimizer", "tied"}
+    ours |= {"optimizer", "optimizer_count", "tied"}
     assert set(shipped()) == {*STATE_SPECS, "table4", "paper", "signs", *SEARCHES, *ours, *CHESS}
 
 
