@@ -55,22 +55,21 @@ class Calibration:
         """How fast runs of this run's shape train on the device, `at_once` together; None: not measured."""
         return self.paces.get((at_once, shape(run.config)))
 
-    def knee(self, run: PlannedRun) -> int | None:
-        """How many runs of this run's shape should train at once on the device; None: packs were not compared.
+    def knee(self, like: str) -> int | None:
+        """How many runs of this `shape` should train at once on the device; None: packs were not compared.
 
         It is the smallest number beside which no larger one saves `GAIN` of a run's step.
         """
-        step_s = self._steps(run)
+        step_s = self._steps(like)
         enough = [runs for runs in step_s if step_s[runs] * (1 - GAIN) <= min(step_s.values())]
         return enough[0] if len(step_s) > 1 else None
 
-    def step_s(self, run: PlannedRun) -> float:
-        """Seconds of a step of such a run, as its share, in the best pack; infinite: not measured."""
-        return min(self._steps(run).values(), default=math.inf)
+    def step_s(self, like: str) -> float:
+        """Seconds of a step of a run of this `shape`, as its share, in the best pack; infinite: not measured."""
+        return min(self._steps(like).values(), default=math.inf)
 
-    def _steps(self, run: PlannedRun) -> dict[int, float]:
+    def _steps(self, like: str) -> dict[int, float]:
         """By the runs that trained at once, the smallest number first."""
-        like = shape(run.config)
         return {runs: sum(pace.step_s) for (runs, key), pace in sorted(self.paces.items()) if key == like}
 
 

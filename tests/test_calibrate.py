@@ -347,7 +347,7 @@ def test_calibrate_on_a_gpu_compares_packs_of_each_shape(tmp_path, monkeypatch) 
         assert len(sizes) > 1  # more than the first cell has runs
         assert sizes == [2**power for power in range(len(sizes))]
         assert len({row["evaluation_s"] for row in rows}) == 1  # measured once
-        assert found.knee(cell.runs[0]) in sizes
+        assert found.knee(shape(cell.runs[0].config)) in sizes
 
 
 def test_a_damaged_calibration_is_replaced(store, cells) -> None:

@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from imagination.schema import ConfigError
 from jobs.calibration import Calibration
-from jobs.pack import Pack, group
+from jobs.pack import Pack, group, shape
 from results_db import console
 from results_db.contract import NewSweep, PlannedRun, State, Store
 from results_db.files import Files
@@ -236,16 +237,23 @@ def form_packs(
     """The packs that a launch with these options trains on these machines, and how long that takes."""
     calibrations = calibrations_of(store, machines) if machines.gpus else []
 
-    def fastest(run: PlannedRun) -> Calibration | None:
-        measured = [one for one in calibrations if one.step_s(run) < math.inf]
-        return min(measured, key=lambda one: one.step_s(run), default=None)
+    @cache
+    def fastest(like: str) -> Calibration | None:
+        measured = [one for one in calibrations if one.step_s(like) < math.inf]
+        return min(measured, key=lambda one: one.step_s(like), default=None)
+
+    @cache
+    def knee_of(like: str) -> int | None:
+        calibration = fastest(like)
+        return calibration.knee(like) if calibration else None
 
     def knee(run: PlannedRun) -> int | None:
-        calibration = None if options.pack_size or options.slots or options.pad else fastest(run)
-        return calibration.knee(run) if calibration else None
+        chosen = not calibrations or options.pack_size or options.slots or options.pad
+        return None if chosen else knee_of(shape(run.config))
 
     def ways(pack: Pack) -> str:
-        calibration = None if pack.is_mixed else fastest(pack.runs[0])  # which tells of one shape
+        # A calibration tells of one shape.
+        calibration = fastest(shape(pack.runs[0].config)) if calibrations and not pack.is_mixed else None
         return calibration.ways if calibration else ""
 
     runs = len(first_runs(expansion, options.limit).runs)
