@@ -154,15 +154,19 @@ class Group:
             pairs = list(graphs.pairs(self._step_with, (experiment, experiment.optimizers())))
         except ValueError:
             return False
+        entering = {
+            row: _widened(states[place], experiment, row)
+            for row, place in enumerate(places)
+            if row in self.free and place in states
+        }
+        counts = {row: (int(state.step), int(state.earlier)) for row, state in entering.items()}
+        # From here on nothing takes memory, so nothing may fail.
         for mine, other in pairs:
             mine.copy_(other)
-        for row, place in enumerate(places):
-            if row in self.free and place in states:
-                self.state.put(row, _widened(states[place], experiment, row))
-                self.steps[row], self.earlier[row] = (
-                    int(count) for count in (states[place].step, states[place].earlier)
-                )
-                self.free.remove(row)
+        for row, state in entering.items():
+            self.state.put(row, state)
+            self.steps[row], self.earlier[row] = counts[row]
+        self.free -= entering.keys()
         self.experiment, self.places = experiment, list(places)
         return True
 
