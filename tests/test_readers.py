@@ -118,6 +118,7 @@ READ: dict[tuple[str, ...], tuple[str, ...]] = {
     (RESULTS, "gc"): ("--dry-run",),
     (RESULTS, "discard"): ("--where", "gol=2", "--why", "x", "--dry-run"),
     (RESULTS, "db", "backup"): ("HOME/copy.db",),
+    (RESULTS, "db", "publish"): ("HOME/small.db",),
     (SWEEP, "plan"): (*SPEC, "--where", "gol=2"),
     (SWEEP, "launch"): DRY,
     (SWEEP, "coverage"): SPEC,

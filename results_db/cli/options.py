@@ -55,6 +55,19 @@ gate_option = click.option(
 )
 """Adds `--gate` and the argument `gate: str | None`."""
 
+group_option = click.option(
+    "--group",
+    metavar="COLUMNS",
+    shell_complete=console.complete_columns,
+    help="The columns to group by, with commas. [default: those that the experiments declare]",
+)
+"""Adds `--group` and the argument `group: str | None`."""
+
+
+def names(text: str) -> list[str]:
+    """The names in a text with commas."""
+    return [name.strip() for name in text.split(",")]
+
 
 @dataclass(frozen=True)
 class Choice:

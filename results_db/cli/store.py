@@ -213,6 +213,44 @@ def backup(*, file: Path, db: str | None) -> None:
     click.echo(f"{back_up(db, file)} is a copy of the store")
 
 
+@db.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@options.group_option
+@click.option(
+    "--files-of",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="How many kept runs of each group keep weights, artifacts and samples.",
+)
+@console.db_option
+def publish(*, file: Path, group: str | None, files_of: int, db: str | None) -> None:
+    """Copy a store into FILE, small enough to give away.
+
+    The copy has all runs with their metrics and traces, but weights, artifacts and samples of only N kept runs of each
+    group: of the first by id that have weights. An id is a digest of the config, so this choice does not depend on the
+    results.
+
+    Example: imagine-results db publish paper.db --group preset,gol,model_t
+    """
+    from results_db.frame import plain
+    from results_db.query.aggregate import grouped, grouping
+    from results_db.query.gate import completed, passed
+    from results_db.store.publish import publish as publish_store
+
+    with options.reading(db) as store:
+        frame = store.frame()
+        by = grouping(
+            frame, options.cells_of(frame, store.experiments()) if group is None else options.names(group)
+        )
+        kept = completed(frame)
+        kept = kept[passed(kept)]
+        rows = [plain(kept["run_id"][places]) for places in grouped(kept, by).values()]
+        copied = publish_store(store, file, rows, each=files_of)
+    console.say(f"{file} is a copy of the store, with weights and samples of {counted(len(copied), 'run')}")
+
+
 @db.command("share")
 @click.argument("group")
 @console.db_option

@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--group",
-    metavar="COLUMNS",
-    shell_complete=console.complete_columns,
-    help="The columns to group by, with commas. [default: those that the experiments declare]",
-)
+@options.group_option
 @click.option(
     "--metrics",
     metavar="NAMES",
@@ -65,10 +60,10 @@ def table(
     with choice.reading() as store:
         frame = choice.of(with_provenance(store, store.frame()))
         experiments = store.experiments()
-        by = grouping(frame, options.cells_of(frame, experiments) if group is None else _names(group))
+        by = grouping(frame, options.cells_of(frame, experiments) if group is None else options.names(group))
         shown = means(experiments)
         if metrics is not None:
-            shown = dict.fromkeys(_names(metrics), ())
+            shown = dict.fromkeys(options.names(metrics), ())
             for name in shown:
                 check_metric(name, frame.columns, origin="--metrics")
         rows = aggregate(frame, by, shown=shown, gate=choice.gate, interval=INTERVALS[interval])
@@ -91,10 +86,6 @@ def table(
                 console.say(line)
         else:
             choice.say_nothing(store, frame)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
 
 
 def _listed(

@@ -56,14 +56,8 @@ def aggregate(
     Raises:
         StoreError: a column to group by is unknown, is a measure, or is named twice.
     """
-    for name in by:
-        columns.check(name, [one for one in frame.columns if one not in measures(shown)], origin="--group")
-    if len(set(by)) < len(by):
-        raise StoreError(f"--group: '{','.join(by)}' names a column twice; name each column once")
     runs = completed(frame)
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for place, row in enumerate(zip(*(plain(runs[name]) for name in by), strict=True)):
-        groups.setdefault(row, []).append(place)
+    groups = grouped(runs, by, not_by=measures(shown))
     kept = passed(runs, gate=gate)
     code = runs["code"] if "code" in runs.columns else None
     keys = (name for name in columns.config_keys(runs.columns) if name != "seed")
@@ -79,6 +73,24 @@ def aggregate(
             ((key, np.array(places)) for key, places in groups.items()), key=lambda group: sort_key(group[0])
         )
     ]
+
+
+def grouped(
+    frame: Frame, by: Sequence[str], *, not_by: Sequence[str] = ()
+) -> dict[tuple[Any, ...], list[int]]:
+    """The places of the rows of each group; `not_by` names columns that make no groups.
+
+    Raises:
+        StoreError: a column to group by is unknown, is one of `not_by`, or is named twice.
+    """
+    for name in by:
+        columns.check(name, [one for one in frame.columns if one not in not_by], origin="--group")
+    if len(set(by)) < len(by):
+        raise StoreError(f"--group: '{','.join(by)}' names a column twice; name each column once")
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for place, row in enumerate(zip(*(plain(frame[name]) for name in by), strict=True)):
+        groups.setdefault(row, []).append(place)
+    return groups
 
 
 def grouping(frame: Frame, by: Sequence[str]) -> list[str]:
