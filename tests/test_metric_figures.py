@@ -84,25 +84,40 @@ def test_a_table_shows_runs_mean_interval_paper_and_ceiling(db: SqlStore) -> Non
 
 
 def test_the_metric_against_a_key_has_a_colour_for_each_group(db: SqlStore) -> None:
-    for seed in range(6):
-        store_run(db, config(seed=seed, ae=seed < 4, channels=10 + seed, lr=1e-3 * 2**seed), metric=seed / 10)
+    for seed in range(8):
+        each = config(seed=seed, ae=seed < 5, channels=10 + seed, lr=1e-3 * 2**seed, batch=32 << seed % 2)
+        store_run(db, each, metric=seed / 10)
     runs = completed(db.runs())
-    drawn = metrics.against(runs, "channels", metric="metric", by="ae")
+    drawn = metrics.against(runs, ["channels"], metric="metric", by="ae")
     (axes,) = drawn.axes
     assert [(line.get_color(), len(line.get_xdata())) for line in axes.get_lines()] == [  # type: ignore[arg-type]
-        (COLOURS[0], 2),
-        (COLOURS[1], 4),
+        (COLOURS[0], 3),
+        (COLOURS[1], 5),
     ]
-    assert sorted(points(drawn, "o")) == [(10 + seed, seed / 10) for seed in range(6)]
+    assert sorted(points(drawn, "o")) == [(10 + seed, seed / 10) for seed in range(8)]
     assert axes.get_xscale() == "linear"
-    assert metrics.against(runs, "lr", metric="metric").axes[0].get_xscale() == "log"
+
+
+def test_each_key_has_a_panel_and_few_values_stand_side_by_side(db: SqlStore) -> None:
+    for seed in range(8):
+        each = config(seed=seed, ae=seed < 4, lr=1e-3 * 2**seed, batch=32 << seed % 2, channels=20)
+        store_run(db, each, metric=seed / 10)
+    keys = ["lr", "seed", "batch", "channels"]
+    panels = metrics.against(completed(db.runs()), keys, metric="metric", by="ae").axes
+    assert [panel.get_xlabel() for panel in panels] == keys
+    assert [panel.get_xscale() for panel in panels] == ["log", "linear", "linear", "linear"]
+    without, with_ae = panels[2].get_lines()
+    # Batches 32 and 64 are at 0 and 1; without the autoencoder (seeds 4 to 7) .1 to the left, with it to the right.
+    assert sorted(without.get_xdata()) == pytest.approx([-0.1, -0.1, 0.9, 0.9])
+    assert sorted(with_ae.get_xdata()) == pytest.approx([0.1, 0.1, 1.1, 1.1])
+    assert [label.get_text() for label in panels[2].get_xticklabels()] == ["32", "64"]
 
 
 @pytest.mark.parametrize(
     ("command", "file"),
     [
         ("figure cells table1", "table1.png"),
-        ("figure key channels --by ae", "channels.png"),
+        ("figure key channels lr --by ae", "channels.png"),
         ("figure steps --by gol,ae", "steps.png"),
         ("figure steps -o a.pdf", "a.pdf"),
         ("figure cells table4 -o b.svg", "b.svg"),
@@ -125,7 +140,7 @@ def test_a_file_is_written_and_not_overwritten(capsys: Capsys, db: SqlStore, com
     [
         ("figure cells tabel1", "unknown table 'tabel1' (did you mean 'table1'?)"),
         ("figure cells learning_order", "valid tables: table1, table2, table3, table4"),
-        ("figure key channles", "unknown column 'channles' (did you mean 'channels'?)"),
+        ("figure key lr channles", "unknown column 'channles' (did you mean 'channels'?)"),
         ("figure key channels --metric board", "--metric: unknown column 'board'"),
         (
             "figure key channels --where gol=9",

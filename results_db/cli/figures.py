@@ -55,22 +55,22 @@ def cells(
 
 
 @figure.command()
-@click.argument("key", shell_complete=console.complete_columns)
+@click.argument("keys", metavar="KEY...", nargs=-1, required=True, shell_complete=console.complete_columns)
 @options.metric_option
 @click.option("--by", metavar="KEY", help="One colour for each value of this config key.")
 @options.choice_options(gate=True)
 @options.output_options
 def key(
     *,
-    key: str,
+    keys: tuple[str, ...],
     metric: str | None,
     by: str | None,
     choice: options.Choice,
     place: options.Place,
 ) -> None:
-    """Draw the metric of kept runs against a config key, such as a drawn width.
+    """Draw the metric of kept runs against config keys, such as a drawn width, with a panel for each.
 
-    Without -o the file is KEY.png.
+    Without -o the file is named by the first KEY: KEY.png.
 
     Example: imagine-results figure key layer --by ply --where target=board
     """
@@ -78,18 +78,20 @@ def key(
     from results_db.query.gate import completed, passed
     from results_db.views.figures import metrics
 
-    path = place(f"{key}.png")
+    path = place(f"{keys[0]}.png")
     with choice.reading() as store:
         frame = choice.of(store.runs())
         metric = options.metric_of(metric, frame, store)
     names = list(frame.columns)
-    check(key, config_keys(names), origin="KEY")
+    for key in keys:
+        check(key, config_keys(names), origin="KEY")
     if by is not None:
         check(by, config_keys(names), origin="--by")
     done = completed(frame)
     kept = done[passed(done, gate=choice.gate)]
-    _need(kept[[key, metric]].dropna(), f"kept run with {key} and {metric}", choice)
-    files.save(metrics.against(kept, key, metric=metric, by=by), path)
+    for key in keys:
+        _need(kept[[key, metric]].dropna(), f"kept run with {key} and {metric}", choice)
+    files.save(metrics.against(kept, keys, metric=metric, by=by), path)
     click.echo(str(path))
 
 

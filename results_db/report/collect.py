@@ -164,10 +164,10 @@ def _pictures(
     for metric in dict.fromkeys(one.shown[0] for one in experiments if one.shown):
         having = kept[kept[metric].notna()]
         by = next((key for key in merged(one.cells for one in experiments) if _is_switch(having[key])), None)
-        for key in config_keys(having.columns):
-            if key != "seed" and _is_varied(having[key]):
-                drawn = metrics.against(having, key, metric=metric, by=by)
-                yield _picture(f"{metric} against {key}", drawn)
+        keys = [key for key in config_keys(having.columns) if key != "seed" and _is_varied(having[key])]
+        if keys:
+            drawn = metrics.against(having, keys, metric=metric, by=by)
+            yield _picture(f"{metric} against {', '.join(keys)}", drawn)
 
 
 def _is_switch(column: "pd.Series[Any]") -> bool:

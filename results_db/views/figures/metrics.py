@@ -20,6 +20,8 @@ Row = Mapping[str, Any]
 _PER_ROW = 0.24
 _MARGIN = 0.55
 _PAPER = "#555555"
+_ACROSS = 3
+_FEW = 6
 
 
 def cells(
@@ -69,22 +71,42 @@ def _row_label(row: Row, by: Sequence[str], shared: set[str], short: Sequence[st
     return f"{', '.join(parts)}  ({row['kept']}/{row['run']})"
 
 
-def against(runs: pd.DataFrame, key: str, *, metric: str, by: str | None = None) -> Figure:
-    """The metric of kept runs against a config key, one colour for each value of `by`. Rates have a log axis."""
+def against(runs: pd.DataFrame, keys: Sequence[str], *, metric: str, by: str | None = None) -> Figure:
+    """The metric of kept runs against config keys, a panel for each, at most three beside each other.
+
+    Each value of `by` has a colour. Rates have a log axis. If a key has few values, the colours are drawn side by side.
+    """
+    across = min(len(keys), _ACROSS)
+    down = -(-len(keys) // across)
     with rc_context(STYLE):
-        figure = Figure(figsize=(COLUMN, 2.3), layout="constrained")
-        axes = figure.subplots()
-        for (label, group), colour in zip(_groups(runs, [by] if by else []), cycle(COLOURS)):
-            known = group[[key, metric]].dropna()
-            said = f"{label} ({len(known)})".strip()
-            axes.plot(known[key], known[metric], "o", color=colour, markersize=2.5, alpha=0.6, label=said)
-        values = runs[key].dropna()
-        if pd.api.types.is_float_dtype(values) and (values > 0).all() and values.max() > 3 * values.min():
-            axes.set_xscale("log")
-        axes.set_xlabel(key)
-        axes.set_ylabel(metric)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+        size = (COLUMN if across == 1 else 2 * COLUMN, 0.5 + 1.8 * down)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+        for key, axes in zip(keys, panels, strict=False):
+            _against(axes, runs, key, metric=metric, by=by)
+        for axes in panels[len(keys) :]:
+            axes.remove()
+        figure.supylabel(metric, fontsize=STYLE["axes.labelsize"])
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
+
+
+def _against(axes: Axes, runs: pd.DataFrame, key: str, *, metric: str, by: str | None) -> None:
+    values = runs[key].dropna()
+    few = sorted(set(values)) if values.nunique() <= _FEW else []
+    groups = _groups(runs, [by] if by else [])
+    for place, ((label, group), colour) in enumerate(zip(groups, cycle(COLOURS), strict=False)):
+        known = group[[key, metric]].dropna()
+        said = f"{label} ({len(known)})".strip()
+        apart = 0.2 * (place - (len(groups) - 1) / 2)
+        x = [few.index(value) + apart for value in known[key]] if few else known[key]
+        axes.plot(x, known[metric], "o", color=colour, markersize=2.5, alpha=0.6, label=said)
+    if few:
+        axes.set_xticks(range(len(few)), [cell_text(value) for value in few])
+        axes.set_xlim(-0.5, len(few) - 0.5)
+    elif pd.api.types.is_float_dtype(values) and (values > 0).all() and values.max() > 3 * values.min():
+        axes.set_xscale("log")
+    axes.set_xlabel(key)
 
 
 def steps(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
