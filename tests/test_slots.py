@@ -1,9 +1,11 @@
 """A pack with fewer slots than runs, and runs of one pack in different stages: no run waits for another one's end."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from training_helpers import CPU, MemoryRecorder, after, experiment_of, tiny, tiny_count, train
 
 from imagination.life.state import LifeState
@@ -135,6 +137,49 @@ def test_a_run_whose_step_is_another_takes_no_free_row(monkeypatch):
     for one, config in zip(found, configs, strict=True):
         (alone,) = train([config])
         assert one.weights["encoder.0.weight"] == pytest.approx(alone.weights["encoder.0.weight"], abs=1e-4)
+
+
+class Number(float):
+    """A number with attributes."""
+
+    unit = "s"
+
+
+class Holder:
+    """An object whose attributes are all that it is."""
+
+    def __init__(self, value):
+        self.value, self.rate = value, torch.zeros(2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (lambda x: x, lambda x: 2 * x),
+        (partial(pow, 2), partial(pow, 3)),
+        (Number(1), Number(2)),
+        (Holder(1).__init__, Holder(1).__init__),
+        (max, min),
+        ("adam", "muon"),
+        (torch.zeros(2), torch.zeros(3)),
+        (torch.zeros(2), torch.zeros(2, dtype=torch.float64)),
+        ([1], [1, 2]),
+        ({"a": 1}, {"b": 1}),
+        (1, 1.0),
+    ],
+)
+def test_what_differs_in_more_than_tensors_is_no_pair(old, new):
+    with pytest.raises(ValueError, match=r"."):
+        list(graphs.pairs(Holder(old), Holder(new)))
+
+
+def test_the_tensors_of_equal_objects_are_pairs():
+    old, new = (Holder([Holder(max), {"a": torch.ones(1)}, Number(3), "adam"]) for _ in range(2))
+    assert [(id(one), id(other)) for one, other in graphs.pairs(old, new)] == [
+        (id(old.value[0].rate), id(new.value[0].rate)),
+        (id(old.value[1]["a"]), id(new.value[1]["a"])),
+        (id(old.rate), id(new.rate)),
+    ]
 
 
 @pytest.mark.usefixtures("kernels")

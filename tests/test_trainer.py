@@ -302,19 +302,68 @@ def test_a_diverged_run_ends_with_its_outcome_and_without_metrics():
     assert recorder.metrics["steps"] == 10
 
 
-def test_a_run_whose_evaluation_goes_wrong_fails_alone():
-    class Broken(LifeState):
+class AsOnAGpu(LifeState):
+    """All runs that end together are one lot."""
+
+    def lots(self):
+        return [range(len(self.configs))]
+
+
+@pytest.mark.parametrize("kind", [LifeState, AsOnAGpu])
+def test_a_run_whose_evaluation_goes_wrong_fails_alone(kind, caplog):
+    lots = []
+
+    class Broken(kind):
         def evaluate(self, parameters, **options):
-            if self.configs[0].seed == 1:
+            lots.append([config.seed for config in self.configs])
+            if 1 in lots[-1]:
                 raise RuntimeError("boom")
             return super().evaluate(parameters, **options)
 
-    configs = [tiny(seed=1), tiny(seed=2)]
-    broken, fine = train(configs, experiment=Broken(configs, CPU))
+    configs = [tiny(seed=seed) for seed in (1, 2, 3, 4)]
+    broken, *fine = train(configs, experiment=Broken(configs, CPU))
     assert str(broken.error) == "boom"
     assert broken.outcome is None
-    assert fine.outcome == "step_limit"
-    assert fine.error is None
+    assert [(one.outcome, one.error) for one in fine] == [("step_limit", None)] * 3
+    if kind is LifeState:  # on a CPU each run is a lot
+        assert lots == [[1], [2], [3], [4]]
+    else:
+        assert lots == [[1, 2, 3, 4], [1, 2], [1], [2], [3, 4]]
+        assert [text.partition(" ")[0] for text in caplog.messages] == ["4", "2"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [(tiny, {"eval_board": 12}), (tiny, {"eval_sequences": 70}), (tiny_count, {"eval_sequences": 70})],
+)
+def test_runs_of_a_pack_have_evaluation_sets_of_their_own(kind, changes, first):
+    configs = [kind(seed=1), kind(seed=2, **changes)]
+    found = train(configs[first:] + configs[:first])
+    for one, config in zip(found, configs[first:] + configs[:first], strict=True):
+        (alone,) = train([config])
+        assert one.metrics == pytest.approx(alone.metrics, abs=0.02)
+        assert one.metrics["baseline_repeat"] == alone.metrics["baseline_repeat"]
+        assert {name: each["decoded"].shape for name, each in one.samples.items()} == {
+            name: each["decoded"].shape for name, each in alone.samples.items()
+        }
+
+
+def test_lots_have_one_evaluation_set_and_a_bounded_size():
+    def lots(*configs, device):
+        return LifeState(configs, torch.device(device)).lots()
+
+    mixed = [tiny(eval_board=8), tiny(eval_board=9), tiny(eval_board=8, eval_sequences=9), tiny(eval_board=9)]
+    assert lots(*mixed, device="meta") == [[0], [1, 3], [2]]
+    assert lots(*mixed, device="cpu") == [[0], [1], [3], [2]]
+    assert [len(lot) for lot in lots(*[tiny()] * 40, device="meta")] == [16, 16, 8]
+
+
+def test_a_stop_between_two_lots_loses_no_evaluation():
+    configs = [tiny(seed=seed) for seed in range(3)]
+    # 40 steps ask 40 times, and each evaluation of 40 sequences once.
+    found = train(configs, stop=after(42))
+    assert [one.outcome for one in found] == ["step_limit", "step_limit", None]
 
 
 @pytest.mark.parametrize("kind", [tiny, tiny_count])

@@ -95,6 +95,11 @@ class LifeConfig(RunConfig):
         return self.dec_layers
 
     @property
+    def evaluation_board(self) -> int:
+        """Side of the boards that the metrics are computed on."""
+        return self.board
+
+    @property
     @override
     def total_steps(self) -> int:
         """The largest number of updates, in all stages: the total of a progress bar."""
@@ -182,6 +187,11 @@ class LifeStateConfig(LifeConfig):
     @override
     def decoder_depth(self) -> int:
         return self.enc_layers if self.tied else self.dec_layers
+
+    @property
+    @override
+    def evaluation_board(self) -> int:
+        return self.eval_board
 
     @override
     def check(self) -> None:

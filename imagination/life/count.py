@@ -91,7 +91,7 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
         only with s_{i+1}, and exists where gol = model_t.
         """
         config = self.shape
-        where = {"board": config.board, "sequences": config.eval_sequences, "device": self.device}
+        where = self.evaluation_set()
         truth = sampler.evaluation_states(config.gol, **where)
         baselines = baseline_correlations(config.gol, config.model_t, **where)
         chunks, counts = [], []

@@ -25,6 +25,7 @@ from imagination.training.optimizer import Adam, Muon, Optimizer
 C = TypeVar("C", bound=LifeConfig)
 
 _CHUNK, _CHUNK_OF_A_GPU = 64, 500  # evaluation sequences per forward pass; a CPU's cache holds 64
+_LOT_OF_A_GPU = 16  # runs: by default, the boards of 16 runs take 4 GB
 _STEPS_OF_A_STAGE = 2**30  # the largest number of steps; `philox` has 32 bits for a step, so four stages fit
 
 
@@ -184,6 +185,23 @@ class LifeExperiment(LifeStage[C]):
         with self.autocast():
             outputs = [self.decode(named, h) for h in hidden]
         return self.similarity(map(self.decoded, outputs), sequence)
+
+    @override
+    def lots(self) -> Sequence[Sequence[int]]:
+        """Runs with the same evaluation set. On a CPU each run is alone: there a lot takes memory and saves no time."""
+        alike: dict[tuple[int, int], list[int]] = {}
+        for run, config in enumerate(self.configs):
+            alike.setdefault((config.evaluation_board, config.eval_sequences), []).append(run)
+        size = 1 if self.device.type == "cpu" else _LOT_OF_A_GPU
+        return [runs[start : start + size] for runs in alike.values() for start in range(0, len(runs), size)]
+
+    def evaluation_set(self) -> dict[str, Any]:
+        """What the evaluation set of a lot depends on beside `gol`, as arguments of `sampler.evaluation_states`."""
+        return {
+            "board": self.shape.evaluation_board,
+            "sequences": self.shape.eval_sequences,
+            "device": self.device,
+        }
 
     def evaluation_chunks(
         self, weights: Mapping[str, Tensor], truth: Tensor, check: Callable[[], None]

@@ -96,6 +96,10 @@ class PosthocAdversary(LifeStage[LifeConfig]):
             return torch.stack([decode(named, h, name=ADVERSARY, depth=depth) for h in hidden])
 
     @override
+    def lots(self) -> Sequence[Sequence[int]]:
+        return self._model.lots()
+
+    @override
     def evaluate(
         self, weights: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None
     ) -> Sequence[Evaluation]:

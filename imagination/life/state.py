@@ -119,11 +119,7 @@ class LifeState(LifeExperiment[LifeStateConfig]):
         self, weights: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None
     ) -> Sequence[Evaluation]:
         """Each run's metrics and samples on the evaluation set of its board and gol, in float32."""
-        where = {
-            "board": self.shape.eval_board,
-            "sequences": self.shape.eval_sequences,
-            "device": self.device,
-        }
+        where = self.evaluation_set()
         truth = sampler.evaluation_states(self.shape.gol, **where)
         baselines = baseline_metrics(self.shape.gol, self.shape.model_t, **where)
         chunks = [boards for _, boards in self.evaluation_chunks(weights, truth, check)]

@@ -92,10 +92,14 @@ class Experiment(Protocol):
     def next_data(self, carry: Tensor, steps: Tensor) -> Tensor:
         """The data of the next batch, from the `carry` of this one; `steps` (int64 `[R]`) are the next batch's."""
 
+    def lots(self) -> Sequence[Sequence[int]]:
+        """Which runs are evaluated together when all of them end: each run once, in as many lots as needed."""
+        return [[run] for run in range(len(self.configs))]
+
     def evaluate(
         self, weights: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None
     ) -> Sequence[Evaluation]:
-        """Metrics and samples of each run, now finished.
+        """Metrics and samples of each run of one of the `lots`, now finished.
 
         Args:
             weights: the runs' parameters by name, each `[R, ...]`, of this stage or of a later one.

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -63,13 +63,14 @@ def pairs(old: object, new: object) -> Iterator[tuple[Tensor, Tensor]]:
         yield from pairs(part, other[name])
 
 
-def _parts(thing: object) -> Mapping[object, object] | None:
+def _parts(thing: object) -> Mapping[Any, object] | None:
     """What it consists of; None: it is compared as a whole."""
     if isinstance(thing, Mapping):
         return thing
     if isinstance(thing, list | tuple):
         return dict(enumerate(thing))
-    return None if isinstance(thing, type) else getattr(thing, "__dict__", None)
+    # Others, such as functions and numbers, hold more than their attributes.
+    return vars(thing) if type(thing).__new__ is object.__new__ and hasattr(thing, "__dict__") else None
 
 
 def _captures(device: torch.device) -> bool:
@@ -81,9 +82,13 @@ class Graphs:
 
     Args:
         device: the device of all tensors.
+
+    Attributes:
+        is_capturing: whether a call only notes the device's work, and nothing runs.
     """
 
     def __init__(self, device: torch.device) -> None:
+        self.is_capturing = False
         self._captures = _captures(device)
         self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Tensor | None]] = {}
         self._calls: Counter[bool] = Counter()
@@ -102,14 +107,17 @@ class Graphs:
         if self._calls[traced] <= _WARM_UP:
             return _aside(step, traced)
         if traced not in self._graphs:
+            self.is_capturing = True
             try:
                 self._graphs[traced] = _captured(step, traced)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
                 log.warning("training goes on without CUDA graphs: %s", str(error).strip().splitlines()[0])
-                self._captures = False
+                self._captures = self.is_capturing = False
                 return step(traced)
+            finally:
+                self.is_capturing = False
         graph, found = self._graphs[traced]
         graph.replay()
         return found

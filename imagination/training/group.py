@@ -80,7 +80,7 @@ class Group:
             forward = experiment.forward(parameters, state.data, state.step)
             (gradient,) = torch.autograd.grad(forward.loss.sum(), parameters)
         values = self._traced(forward) if traced else None
-        self.is_torn = True
+        self.is_torn = not self._graphs.is_capturing
         for columns, optimizer in optimizers:
             optimizer.update(
                 state.parameters[:, columns],

@@ -2,8 +2,8 @@
 
 Runs of a pack share operations and nothing else. Each has its own random streams, step count, learning rate,
 early stop and record. The runs of each stage are a group, and the groups step in turn, so a run can train in its second
-stage while others are still in their first. Runs that end together are evaluated
-together, and the others wait. Then their slots are free, and the next runs of the pack begin there.
+stage while others are still in their first. While runs that ended are evaluated, the others wait. Then the slots are
+free, and the next runs of the pack begin there.
 
 Between two events (a traced value, the end of an interval) the host starts steps and counts them. Everything else stays
 on the device. At an event the host fetches all that it needs in one transfer.
@@ -12,7 +12,8 @@ on the device. At an event the host fetches all that it needs in one transfer.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -334,21 +335,27 @@ class Trainer:
         states = {row: group.run(row) for row in places}
         for row, place in places.items():
             self._members[place].recorder.checkpoint(states[row].arrays(0))  # for a stopped evaluation
-        found = self._evaluated(group, [row for row in places if ended[row].outcome != DIVERGED])
-        for row, place in places.items():
+        for row, found in self._evaluations(group, {row: ended[row] for row in places}):
             _record(
-                self._members[place].recorder,
+                self._members[places[row]].recorder,
                 ended[row],
-                found.get(row, Evaluation({}, {})),
+                found,
                 seconds=float(states[row].seconds),
                 weights=group.experiment.layout_of(row).unpack(states[row].parameters),
             )
             group.free.add(row)
 
+    def _evaluations(
+        self, group: Group, ended: Mapping[int, _End]
+    ) -> Iterator[tuple[int, Evaluation | Exception]]:
+        """Row and evaluation of each run, lot by lot, so that a stop between two lots loses nothing."""
+        rows = [row for row, end in ended.items() if end.outcome != DIVERGED]
+        yield from ((row, Evaluation({}, {})) for row in ended if row not in rows)
+        for lot in group.experiment.select(rows).lots() if rows else ():
+            yield from self._evaluated(group, [rows[index] for index in lot]).items()
+
     def _evaluated(self, group: Group, rows: Sequence[int]) -> dict[int, Evaluation | Exception]:
         """The evaluation of each row, or its error. After an error of several, each half is evaluated again."""
-        if not rows:
-            return {}
         experiment, state = group.part(rows)
         try:
             evaluations = experiment.evaluate(
@@ -359,7 +366,9 @@ class Trainer:
             raise
         except Exception as error:
             if len(rows) == 1:
+                traceback.clear_frames(error.__traceback__)  # they hold tensors
                 return {rows[0]: error}
+            log.warning("%d runs could not be evaluated together, each half is tried: %s", len(rows), error)
         middle = len(rows) // 2
         return {**self._evaluated(group, rows[:middle]), **self._evaluated(group, rows[middle:])}
 
