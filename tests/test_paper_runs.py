@@ -66,7 +66,7 @@ def test_every_number_has_the_runs_that_its_spec_wants(db: SqlStore) -> None:
                 wanted = 22  # the same runs as in Table 1
             if number.table == "learning_order":
                 wanted = 42
-            assert (preset, kept, run) == ("fast" if table == "table4" else "small", wanted, wanted), number
+            assert (preset, kept, run) == ("small", wanted, wanted), number
 
 
 def test_a_part_of_the_paper_is_enough(db: SqlStore) -> None:

@@ -26,7 +26,7 @@ TABLE4 = [(2, 2, 8), (2, 3, 5), (2, 4, 9), (3, 2, 7), (3, 3, 8), (3, 4, 4), (4, 
 
 TABLES = ["table1", "table2", "table3", "learning_order"]
 STATE_SPECS = [*TABLES, "contrasts", "channels", "coder_layers"]
-WITH_ADAM = {*STATE_SPECS, "signs", "tied"}
+WITH_ADAM = {*STATE_SPECS, "table4", "paper", "signs", "tied"}
 CHESS = {"chess", "chess_cause", "chess_data", "chess_paper"}
 SEARCHES = ["paper_search", "paper_search_4", "paper_search_count"]
 COUNTING = ["table4", "optimizer_count", "one_shape_count", "paper_search_count"]
@@ -117,15 +117,15 @@ def test_table_4_draws_the_authors_shapes() -> None:
     shapes = {"channels": [20, 50], "enc_layers": [2, 4], "lstm_layers": [2, 3], "count_layers": [1, 7]}
     for cell in expanded("table4").cells:
         assert {key: cell.sample[key].values for key in shapes} == shapes
+        assert cell.sample["lr"].values == [5e-4, 3e-3]
 
 
 def test_the_presets() -> None:
     """The paper's tables have the authors' optimiser, what was found with Muon has `fast`."""
     searched = {"paper_search": "paper_bce", "paper_search_4": "paper_bce", "paper_search_count": "paper"}
-    mixed = {"paper": {"small", "fast"}}  # table4 is not compared yet
     for name in shipped().keys() - CHESS:
         preset = "small" if name in WITH_ADAM else searched.get(name, "fast")
-        assert values(expanded(name), "preset") == mixed.get(name, {preset})
+        assert values(expanded(name), "preset") == {preset}
 
 
 def test_muon_and_adam_train_equal_shapes() -> None:
