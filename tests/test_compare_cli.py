@@ -103,6 +103,13 @@ def test_runs_of_other_specs_are_named_where_a_row_has_none(
     assert last == ("no run counts in the rows with 0/0; train some with: imagine-sweep launch table1")
 
 
+def test_runs_of_another_experiment_fit_into_no_row(capsys: pytest.CaptureFixture[str], db: SqlStore) -> None:
+    """Those of Tables 1 to 3 have the `gol` and `model_t` of Table 4, but no correlation."""
+    store_run(db, config(gol=2, model_t=2), sweep="quick", correlation=None)
+    last = output(capsys, "compare", "table4").splitlines()[-1]
+    assert last == ("no run counts in the rows with 0/0; train some with: imagine-sweep launch table4")
+
+
 def test_what_an_earlier_launch_set_is_named_where_it_keeps_its_runs_out(
     capsys: pytest.CaptureFixture[str], db: SqlStore
 ) -> None:

@@ -61,10 +61,13 @@ def runs_of(frame: pd.DataFrame, numbers: Sequence[Number], *, store: Store) -> 
 
 
 def others(table: str, frame: pd.DataFrame, *, store: Store) -> pd.DataFrame:
-    """The COMPLETED runs that would fit into the rows of this table that have no runs; they do not count."""
+    """The COMPLETED runs that would fit into the rows of this table that have no runs; they do not count.
+
+    Runs of another experiment have the same keys, but not the row's metric.
+    """
     runs = completed(_with_declared(frame))
     fitting = [
-        _fitting(runs, number)
+        _fitting(runs if number.derived else runs[runs[number.quantity].notna()], number)
         for number in TABLES[table]
         if not number.effect and runs_of(frame, [number], store=store).empty
     ]
