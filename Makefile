@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: quickstart test test-faults check coverage lint format bench reproduce-check slurm-install slurm-demo browser-install chess-install
+.PHONY: quickstart test test-faults check coverage lint format bench docs reproduce-check slurm-install slurm-demo browser-install chess-install
 
 quickstart: $(VENV)/.installed  ## install, train the small sweep, print its table
 	$(BIN)/imagine-sweep launch sweeps/quick.yaml
@@ -35,6 +35,13 @@ format: $(VENV)/.installed-test  ## fix what ruff can fix
 
 bench: $(VENV)/.installed-test  ## each benchmark beside a plain alternative
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+docs: export IMAGINE_DB := examples/paper.db
+docs: $(VENV)/.installed-test  ## write what commands say of the store that comes with the project into the pages
+	$(BIN)/cog -r -I docs -p "from shown import *" README.md docs/*.md
+	$(BIN)/imagine-results figure key channels enc_layers step_layers dec_layers lr batch --by ae --metric metric_plain \
+		--sweep contrasts --where 'preset=small and gol=3 and model_t=3 and rnn=true' -o docs/metric-keys.png --force
+	$(BIN)/imagine-results report -o docs/report.html --force
 
 reproduce-check: $(VENV)/.installed  ## train pairs for each sign of the paper (hours; it continues where it stopped)
 	-$(BIN)/imagine-sweep launch sweeps/signs.yaml

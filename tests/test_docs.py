@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -47,6 +49,25 @@ COMMANDS = sorted(
         )
     }
 )
+
+
+@pytest.mark.slow
+def test_the_pages_show_what_commands_say_of_the_store_that_comes_with_the_project():
+    pages = [str(page) for page in PAGES]
+    command = [
+        sys.executable,
+        "-m",
+        "cogapp",
+        "--check",
+        "--diff",
+        "-I",
+        "docs",
+        "-p",
+        "from shown import *",
+        *pages,
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}; write them anew with: make docs"
 
 
 def test_nothing_is_left_to_fill_in():
@@ -122,8 +143,9 @@ def test_links_resolve(page):
 
 
 def test_readme_is_one_page():
-    lines = TEXT["README.md"].splitlines()
-    assert len(lines) <= 150
+    """Without what cog writes into it."""
+    lines = re.sub(r"(?s)\]\]\] -->.*?<!-- \[\[\[end", "", TEXT["README.md"]).splitlines()
+    assert len(lines) <= 155
     assert max(map(len, lines)) <= 108
 
 

@@ -44,7 +44,7 @@ def test_files_hold_what_the_store_has(capsys: Capsys, db: SqlStore, kind: str) 
 
 
 def test_samples_are_files(capsys: Capsys, example: Path) -> None:
-    """Of the store that comes with the project: both decoders of a run."""
+    """Both decoders of a run."""
     run_id = str(results_db.open(str(example)).runs()["run_id"][0])
     output(capsys, "export", "out", "--db", str(example), "--where", f"run_id={run_id}")
     files = sorted(Path("out/samples").iterdir())

@@ -1,4 +1,4 @@
-"""The code of docs/notebook.md runs, in one session, on the store that comes with the project."""
+"""The code of docs/notebook.md runs, in one session, on the example store."""
 
 import re
 import shutil

@@ -25,7 +25,9 @@ from results_db.query.gate import completed, passed
 from results_db.report.boards import GREYS, packed
 from results_db.report.collect import collect
 from results_db.report.page import page as render
+from results_db.store.backup import back_up
 from results_db.store.sql import open_store
+from results_db.text import short
 
 pytestmark = pytest.mark.slow
 
@@ -46,14 +48,14 @@ def test_packed_boards_keep_sixteen_greys(values: list[float]) -> None:
 
 @pytest.fixture(scope="module")
 def kept(example: Path) -> pd.DataFrame:
-    """The kept runs of the store that comes with the project."""
+    """The kept runs of the example store."""
     runs = completed(results_db.open(str(example)).runs())
     return runs[passed(runs)]
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory, example: Path) -> Path:
-    """The report of the store that comes with the project."""
+    """The report of the example store."""
     from click.testing import CliRunner
 
     from results_db.cli.root import results
@@ -207,6 +209,18 @@ def test_an_existing_page_is_overwritten_only_by_force(
     assert (code, "report.html exists" in err) == (2, True)
     output(capsys, "report", *db, "-n", "3", "--title", "One & <two>", "--force")
     assert Path("report.html").read_text() == text
+
+
+def test_the_gallery_has_runs_with_samples(example: Path, tmp_path: Path) -> None:
+    """Of a published store these are few, and chance would hardly choose them."""
+    few = tmp_path / "few.db"
+    with results_db.open(str(example)) as store:
+        runs = completed(store.runs())
+        chosen = sorted(runs[passed(runs)]["run_id"])[:2]
+    back_up(str(example), few, samples_of=chosen)
+    with open_store(str(few), create=False) as store:
+        shown = collect(store, store.runs(), most_runs=20).runs
+    assert sorted(one["id"] for one in shown) == [short(one) for one in chosen]
 
 
 def test_the_launches_have_the_overrides_of_their_command_line(tmp_path: Path) -> None:

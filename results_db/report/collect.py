@@ -32,6 +32,7 @@ from results_db.query.aggregate import records, sort_key
 from results_db.query.gate import completed, passed
 from results_db.report.boards import plain
 from results_db.store.launched import launched
+from results_db.store.sampled import with_samples
 from results_db.store.sql import SqlStore
 from results_db.text import cell_text
 from results_db.views.figures import metrics
@@ -89,7 +90,7 @@ def collect(store: SqlStore, frame: pd.DataFrame, *, most_runs: int, gate: str |
     filled = {name: rows for name, rows in tables.items() if any(row["run"] for row in rows)}
     experiments = [one for name, one in store.experiments().items() if name in set(done["experiment"])]
     cells = merged([["experiment", "preset"], *(one.cells for one in experiments)])
-    shown = _spread(kept, most_runs, cells)
+    shown = _spread(kept[kept["run_id"].isin(with_samples(store))], most_runs, cells)
     own = [one for one in registry.declarations() if one.name in set(done["experiment"])]
     galleries = {one.name: found for one in own if (found := _gallery(one)) is not None}
     runs = _runs(store, shown, cells, galleries)

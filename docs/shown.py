@@ -1,0 +1,95 @@
+"""What the pages show of the store `examples/paper.db`. `make docs` writes it into them.
+
+A page calls these functions in comments, such as `<!-- [[[cog shown("compare table1") ]]] -->`. cog runs the call and
+writes what it says between this comment and the next, `<!-- [[[end]]] -->`.
+"""
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import cog
+import pandas as pd
+from click.testing import CliRunner
+
+import results_db
+from results_db.cli.root import results
+from results_db.query.gate import completed, passed
+from results_db.query.where import apply
+from results_db.views.tables import render
+
+STORE = "examples/paper.db"
+TABLES = "preset=small and (sweep=contrasts or sweep=table1 or sweep=table2 or sweep=table3)"
+"""The runs of Tables 1 to 3."""
+
+_FILE = str(Path(__file__).parents[1] / STORE)
+
+
+def shown(command: str) -> None:
+    """A command of imagine-results, and its answer.
+
+    Raises:
+        ValueError: the command fails.
+    """
+    words = [*shlex.split(command), "--db", _FILE, "--format", "markdown"]
+    done = CliRunner().invoke(results, words, catch_exceptions=False)
+    if done.exit_code:
+        raise ValueError(f"{command}: {done.output}")
+    cog.outl(f"\n    imagine-results {command} --db {STORE}\n\n{done.output}")
+
+
+def best_third(where: str, *, by: Sequence[str], metrics: Sequence[str]) -> None:
+    """For each group of kept runs, means over all of them, and over the third of them with the largest `metric`."""
+    runs = _completed(where)
+    rows = []
+    for cell, group in runs[passed(runs)].groupby(list(by)):
+        best = group.nlargest(math.ceil(len(group) / 3), "metric")
+        counts = {"kept": len(group), "best": len(best)}
+        means = {name: f"{group[name].mean():.2f}; {best[name].mean():.2f}" for name in metrics}
+        rows.append(dict(zip(by, cell, strict=True)) | counts | means)
+    _say(rows)
+
+
+def adversary(where: str, *, by: Sequence[str], right: float = 0.9, change: float = 0.1) -> None:
+    """For each group of kept runs: how many decode right by the plain decoder, and what the adversarial one changes.
+
+    Args:
+        where: the runs.
+        by: the columns to group by.
+        right: the metric above which a decoder is right.
+        change: the least change of the metric that counts.
+    """
+    runs = _completed(where)
+    rows = []
+    for cell, group in runs[passed(runs)].groupby(list(by)):
+        plain, changed = group["metric_plain"], group["metric_adv"] - group["metric_plain"]
+        counts = {
+            "kept": len(group),
+            "plain right": int((plain > right).sum()),
+            "of these spoiled": int(((plain > right) & (changed < -change)).sum()),
+            "plain not right": int((plain <= right).sum()),
+            "of these improved": int(((plain <= right) & (changed > change)).sum()),
+            "right afterwards": int(((plain <= right) & (group["metric_adv"] > right)).sum()),
+        }
+        rows.append(dict(zip(by, cell, strict=True)) | counts)
+    _say(rows)
+
+
+def cost() -> None:
+    """The completed runs of each preset, their training steps, and the hours of a core that these took."""
+    rows = []
+    for cell, group in _completed(None).groupby(["experiment", "preset"]):
+        steps, hours = f"{group['steps'].sum() / 1e6:.2f}", f"{group['seconds'].sum() / 3600:.1f}"
+        of = dict(zip(("experiment", "preset"), cell, strict=True))
+        rows.append(of | {"runs": len(group), "million steps": steps, "hours": hours})
+    _say(rows)
+
+
+def _completed(where: str | None) -> pd.DataFrame:
+    with results_db.open(_FILE) as store:
+        return completed(apply(where, store.runs()))
+
+
+def _say(rows: Sequence[dict[str, object]]) -> None:
+    cog.outl(f"\n{render(rows, list(rows[0]), style='markdown')}\n")
