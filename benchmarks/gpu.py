@@ -32,15 +32,16 @@ from imagination.life import sampler
 from imagination.life.config import LifeStateConfig
 from imagination.life.state import LifeState
 from imagination.schema import rebuild
-from imagination.training import gpu, pixels
+from imagination.training import pixels
 from imagination.training.group import Group
 from imagination.training.layers import ParameterLayout, convolutions
 from imagination.training.pixels import Pixels, Tiles
 from imagination.training.state import TrainState
+from imagination.ways import GRAPHS, TRITON, VARIABLE
 from jobs.worker import choose_device
 
 PLAIN = "plain"
-BOTH = f"{gpu.TRITON},{gpu.GRAPHS}"
+BOTH = f"{TRITON},{GRAPHS}"
 RATE = "run-steps/s"
 GOALS = {
     "alone": "gpu, best way of a pack, one after another in the plain way",
@@ -82,7 +83,7 @@ class Plan:
     seconds: float
     processes: int
     out: Path
-    ways: tuple[str, ...] = (PLAIN, gpu.TRITON, gpu.GRAPHS, BOTH)
+    ways: tuple[str, ...] = (PLAIN, TRITON, GRAPHS, BOTH)
     precisions: tuple[str, ...] = ("float32", "tf32", "bfloat16")
     tiles: tuple[Tiles, ...] = (Tiles(), Tiles(64), Tiles(256), Tiles(128, 64), Tiles(64, 64))
 
@@ -164,11 +165,11 @@ def _tiny(out: Path) -> Plan:
 
 @contextmanager
 def _asked(way: str) -> Iterator[None]:
-    os.environ[gpu.VARIABLE] = "" if way == PLAIN else way
+    os.environ[VARIABLE] = "" if way == PLAIN else way
     try:
         yield
     finally:
-        os.environ.pop(gpu.VARIABLE)
+        os.environ.pop(VARIABLE)
 
 
 def _wait(plan: Plan) -> None:
@@ -269,10 +270,10 @@ def _draws(plan: Plan, ceilings: dict[str, float]) -> None:
     boards = sampler.fresh(seeds, seeds, batch=plan.config.batch, board=plan.config.board)
     reset = torch.full((plan.runs,), 0.1, dtype=torch.float64, device=plan.device)
     found = {}
-    for way in (gpu.TRITON, PLAIN):
+    for way in (TRITON, PLAIN):
         with _asked(way):
             found[way] = _seconds(plan, lambda: sampler.advance(boards, seeds, reset, seeds))
-    plan.say("gpu: next boards, Triton, plain", found[gpu.TRITON], found[PLAIN], unit="s", is_rate=False)
+    plan.say("gpu: next boards, Triton, plain", found[TRITON], found[PLAIN], unit="s", is_rate=False)
 
 
 def _stacks(plan: Plan, ceilings: dict[str, float]) -> None:
@@ -407,7 +408,7 @@ def _alone(plan: Plan, length: float) -> None:
 def _ending(plan: Plan, ceilings: dict[str, float]) -> None:
     """The evaluation of a run that ended, beside its training in a pack, and that of runs that end together."""
     training = [plan.config.max_steps / rate for rate in _rate(plan, plan.runs, PLAIN)]
-    for way in (PLAIN, gpu.TRITON):
+    for way in (PLAIN, TRITON):
         alone, together = (_evaluation(plan, runs, way) for runs in (1, plan.runs))
         shares = [seconds / plan.runs for seconds in together]
         plan.say(f"gpu: evaluation of a run, {way}, its training", alone, training, unit="s", is_rate=False)

@@ -111,6 +111,10 @@ class Runner(ABC):
         """
         return None
 
+    def agrees(self, configs: Sequence[Any], *, device: "torch.device") -> bool:
+        """Whether these runs have the right gradients as a pack, with the kernels that are chosen."""
+        return True
+
     def evaluate(
         self, config: Any, weights: Arrays, *, device: "torch.device", needs: Mapping[str, Needed]
     ) -> Mapping[str, float | None] | None:

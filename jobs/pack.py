@@ -35,6 +35,15 @@ class Pack:
         """Whether widths differ."""
         return self.padded and len({shape(run.config) for run in self.runs}) > 1
 
+    def at_once(self, *, parts: int) -> int:
+        """How many of its runs a worker trains at once, if the pack is divided into so many parts."""
+        runs = self.part_size(parts)
+        return min(self.slots or runs, runs)
+
+    def part_size(self, parts: int) -> int:
+        """The runs of the largest of so many parts."""
+        return -(-len(self.runs) // parts)
+
     @property
     def pack_id(self) -> str:
         """The first 16 characters of the SHA-256 of the run ids, in their order."""

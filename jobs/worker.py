@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from imagination import registry, schema
+from imagination import registry, schema, ways
 from imagination.function import FunctionRunner
 from imagination.runner import CheckpointError, Needed, Run, Runner
 from imagination.schema import ConfigError
@@ -45,9 +45,11 @@ def choose_device(name: str = "auto", *, threads: int = 1) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if name.partition(":")[0] not in ("cpu", "cuda"):
+            raise RuntimeError("there are cpu, cuda, cuda:1, ...")
         device = torch.device(name)
         torch.zeros(1, device=device)  # raises if there is no such device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"device: '{name}' cannot be used here; try auto or cpu ({reason})") from None
     torch.backends.cudnn.allow_tf32 = False
@@ -79,7 +81,7 @@ def kernels_name(device: torch.device) -> str:
     """Our kernels for convolutions here, with the threads of now, and `graphs` if asked for; `none` without any."""
     some = torch.zeros(0, device=device)
     names = ["triton"] if gpu.takes(some) else ["avx512"] if native.usable(some) else []
-    if device.type == "cuda" and gpu.uses(gpu.GRAPHS):
+    if device.type == "cuda" and gpu.uses(ways.GRAPHS):
         names.append("graphs")
     return "+".join(names) or "none"
 
@@ -130,8 +132,9 @@ def run_pack(
     experiments = {str(run.config["experiment"]) for run in task.pack.runs}
     packages = dict(package for name in experiments if (package := registry.package(name)) is not None)
     versions = {**provenance.versions, **packages}
-    ways = gpu.asked(task.pack.ways)
-    with gpu.chosen(ways):
+    asked = ways.asked()
+    chosen = task.pack.ways if asked is None else asked
+    with gpu.chosen(chosen):
         provenance = replace(provenance, kernels=kernels_name(device), versions=versions)
     report = _in_turn(report)
     begun = {attempt.run_id: attempt for attempt in delivery.begin(task.attempts, provenance)}
@@ -170,7 +173,7 @@ def run_pack(
 
     if members:
         options = _Options(device, stops, checkpoint_every_s, task.pack.slots)
-        with gpu.chosen(ways):
+        with gpu.chosen(chosen):
             _train(members, options)
     for recorder in recorders:
         recorder.wait()

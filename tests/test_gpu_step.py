@@ -15,9 +15,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_helpers import CPU, experiment_of, tiny, tiny_count, train
 
-from imagination.training import gpu, graphs, native
+from imagination.training import graphs, native
 from imagination.training.group import Group
 from imagination.training.state import TrainState
+from imagination.ways import VARIABLE
 
 KINDS = {
     "state": tiny(gan="posthoc", optimizer="muon"),
@@ -93,7 +94,7 @@ def test_no_tensor_of_a_step_is_on_the_host(kind, stage, monkeypatch):
 def test_with_graphs_a_gpu_keeps_a_power_of_two_of_rows(monkeypatch):
     cuda = torch.device("cuda")
     assert graphs.rows(5, cuda) == 5
-    monkeypatch.setenv(gpu.VARIABLE, "graphs")
+    monkeypatch.setenv(VARIABLE, "graphs")
     assert [graphs.rows(live, cuda) for live in (1, 2, 3, 4, 5, 33)] == [1, 2, 4, 4, 8, 64]
     assert graphs.rows(5, CPU) == 5
 

@@ -7,11 +7,12 @@ import pytest
 from store_helpers import start
 from sweep_helpers import ME, begun, complete, ids, small, trained_by_job, write_spec
 
+from imagination.schema import ConfigError
 from results_db.contract import Ending, RunRecord, State, Store
 from results_db.store import open_store
 from sweeps.launch.machines import in_words, spent
 from sweeps.launch.options import LaunchOptions
-from sweeps.launch.prepare import form_packs
+from sweeps.launch.prepare import all_packs, form_packs
 from sweeps.spec.expand import Expansion, expand
 from sweeps.spec.load import apply_overrides, load
 from sweeps.status.cell import NEW, Counts, Status, count_by_status, read_cells
@@ -259,3 +260,24 @@ def test_an_override_makes_other_runs(store, tmp_path) -> None:
         ({"channels": 4}, Counts(stored=2)),
         ({"channels": 6}, Counts(to_submit=2)),
     ]
+
+
+def test_slots_may_be_as_many_as_the_runs_of_a_pack_that_the_experiment_declares(tmp_path) -> None:
+    # Probes of one network form packs of 200, if the user gives no size.
+    (tmp_path / "probes.yaml").write_text(
+        "experiment: chess_probe\ncells: [{target: from}]\nruns: 3\nneeds:\n"
+        "  network: {experiment: chess_network, preset: small, seed: 0, "
+        "needs: {positions: {experiment: chess_positions, seed: 0}}}\n"
+        "  positions: {experiment: chess_positions, seed: 0}\n"
+    )
+    expansion = expand(load(tmp_path / "probes.yaml"))
+    core = Machines(workers=1, gpus=0, cores=1)
+
+    def sizes(**options):
+        how = LaunchOptions(db=None, **options)
+        return [len(pack.runs) for pack in all_packs(expansion, machines=core, options=how)]
+
+    assert max(sizes(slots=200)) == 3
+    for options in ({"slots": 201}, {"slots": 2, "pack_size": 1}):
+        with pytest.raises(ConfigError, match="--slots: "):
+            sizes(**options)

@@ -12,6 +12,7 @@ from triton_helpers import DEVICE, by_triton
 
 from imagination import registry
 from imagination.training import draws, gpu
+from imagination.ways import TRITON, VARIABLE
 
 __all__ = ["by_triton"]
 
@@ -64,7 +65,7 @@ def said(*lines, **environment):
     code = ["import torch", "from imagination.training import gpu", "x = torch.zeros(1)", *lines]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join([*code, "print(gpu.takes(x), gpu.takes(x))"])],
-        env={**os.environ, gpu.VARIABLE: "triton,graphs", **environment},
+        env={**os.environ, VARIABLE: "triton,graphs", **environment},
         capture_output=True,
         text=True,
         check=True,
@@ -94,7 +95,7 @@ def test_where_triton_fails_training_goes_on_and_the_log_says_so_once(lines, rea
 
 
 def test_a_way_that_does_not_exist_is_named(monkeypatch, caplog):
-    monkeypatch.setenv(gpu.VARIABLE, "tritn")
+    monkeypatch.setenv(VARIABLE, "tritn")
     assert not gpu.uses("triton")
     assert not gpu.uses("graphs")
     assert caplog.messages == ["IMAGINE_GPU: 'tritn' is not known; it may have triton and graphs"]
@@ -104,12 +105,12 @@ def test_a_way_that_does_not_exist_is_named(monkeypatch, caplog):
 def test_a_way_is_measured_only_if_it_trains_the_same(monkeypatch, caplog):
     config = tiny(board=4, batch=2, channels=3)
     runner = registry.load(registry.declaration(config.experiment).runner)
-    with gpu.chosen(gpu.TRITON):
+    with gpu.chosen(TRITON):
         assert gpu.takes(torch.zeros(1, device=DEVICE))
-        assert runner.pace([config], device=DEVICE, within_s=0).step_s[0] > 0
+        assert runner.agrees([config], device=DEVICE)
         assert not caplog.messages
         right = draws.words
         monkeypatch.setattr(draws, "words", lambda *a, **k: right(*a, **k) ^ 1)  # other boards
-        assert runner.pace([config], device=DEVICE, within_s=0) is None
+        assert not runner.agrees([config], device=DEVICE)
     assert caplog.messages == ["training with triton has other gradients here, so it is not measured"]
     assert not gpu.takes(torch.zeros(1, device=DEVICE))

@@ -31,6 +31,7 @@ from imagination.schema import ConfigError
 from imagination.training import gpu, native
 from imagination.training import runner as packed
 from imagination.training.runner import GradientRunner
+from imagination.ways import TRITON, VARIABLE
 from jobs import checkpoint, worker
 from jobs.pack import Pack
 from results_db.contract import Attempt, Ending, State, StoreError
@@ -122,11 +123,11 @@ def test_an_attempt_tells_whether_it_had_the_compiled_kernels(new_store, monkeyp
 
 def test_a_pack_is_trained_in_its_ways_unless_the_user_asks_for_others(new_store, monkeypatch) -> None:
     plain = "avx512" if native.has_kernels(CPU) else "none"
-    with gpu.chosen(gpu.TRITON):
+    with gpu.chosen(TRITON):
         triton = "triton" if gpu.takes(torch.zeros(1)) else plain
     for asked, ways, kernels in ((None, "triton", triton), ("", "", plain), (" graphs", "graphs", plain)):
         if asked is not None:
-            monkeypatch.setenv(gpu.VARIABLE, asked)
+            monkeypatch.setenv(VARIABLE, asked)
         store, seen = new_store(), []
         task = task_of(store, small())
         task = replace(task, pack=replace(task.pack, ways="triton"))
@@ -351,7 +352,12 @@ def test_a_superseded_attempt_stops_training(store, monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "threads", "reason"),
-    [("quantum", 0, "device: 'quantum'"), ("cuda:99", 0, "device: 'cuda:99'"), ("cpu", -1, "threads: -1")],
+    [
+        ("quantum", 0, "device: 'quantum'"),
+        ("meta", 0, "device: 'meta'"),
+        ("cuda:99", 0, "device: 'cuda:99'"),
+        ("cpu", -1, "threads: -1"),
+    ],
 )
 def test_a_device_that_is_not_there(name, threads, reason) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from imagination.training import gpu, native
+from imagination.ways import TRITON, VARIABLE
 
 pytest.importorskip("triton", reason="Triton is not installed")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -15,7 +16,7 @@ def by_triton(monkeypatch):
     monkeypatch.setattr(native, "library", lambda: None)
 
     def choose():
-        monkeypatch.setenv(gpu.VARIABLE, gpu.TRITON)
+        monkeypatch.setenv(VARIABLE, TRITON)
         assert gpu.takes(torch.zeros(1, device=DEVICE))
 
     return choose

@@ -14,19 +14,16 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+from imagination.ways import TRITON, asked, words
 
-VARIABLE = "IMAGINE_GPU"
-TRITON, GRAPHS = "triton", "graphs"
-CHOICES = ("", TRITON, GRAPHS, f"{TRITON},{GRAPHS}")
-"""What may be chosen; the first is PyTorch's own way."""
+log = logging.getLogger(__name__)
 
 _choice: list[str | None] = [None]
 
 
 @contextmanager
 def chosen(ways: str) -> Iterator[None]:
-    """Inside it, this process trains in these ways, one of `CHOICES`, whatever `IMAGINE_GPU` says."""
+    """Inside it, this process trains in these ways, one of `ways.CHOICES`, whatever `IMAGINE_GPU` says."""
     before, _choice[0] = _choice[0], ways
     try:
         yield
@@ -34,22 +31,14 @@ def chosen(ways: str) -> Iterator[None]:
         _choice[0] = before
 
 
-def asked(usual: str = "") -> str:
-    """The ways that `IMAGINE_GPU` asks for, as one of `CHOICES`; if it is not set, the usual ones."""
-    if VARIABLE not in os.environ:
-        return usual
-    words = _words(os.environ[VARIABLE])
-    return ",".join(way for way in (TRITON, GRAPHS) if way in words)
-
-
 def choice() -> str:
     """The ways that are `chosen`, else those that `IMAGINE_GPU` asks for."""
-    return asked() if _choice[0] is None else _choice[0]
+    return asked() or "" if _choice[0] is None else _choice[0]
 
 
 def uses(way: str) -> bool:
     """Whether this way is asked for."""
-    return way in _words(choice())
+    return way in words(choice())
 
 
 def takes(x: Tensor) -> bool:
@@ -58,14 +47,6 @@ def takes(x: Tensor) -> bool:
         return False
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     return (interpreted if x.device.type == "cpu" else x.device.type == "cuda") and _works(x.device)
-
-
-@lru_cache
-def _words(text: str) -> frozenset[str]:
-    found = frozenset(text.replace(",", " ").split())
-    if unknown := sorted(found - {TRITON, GRAPHS}):
-        log.warning("%s: '%s' is not known; it may have %s and %s", VARIABLE, unknown[0], TRITON, GRAPHS)
-    return found
 
 
 @lru_cache

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from imagination.schema import RunConfig
 from imagination.training import gpu
+from imagination.ways import GRAPHS
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def _parts(thing: object) -> Mapping[Any, object] | None:
 
 
 def _captures(device: torch.device) -> bool:
-    return device.type == "cuda" and gpu.uses(gpu.GRAPHS)
+    return device.type == "cuda" and gpu.uses(GRAPHS)
 
 
 class Graphs:
@@ -85,10 +86,11 @@ class Graphs:
 
     Attributes:
         is_capturing: whether a call only notes the device's work, and nothing runs.
+        has_failed: whether no graph could be captured, so all further steps are ordinary calls.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.is_capturing = False
+        self.is_capturing = self.has_failed = False
         self._captures = _captures(device)
         self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Tensor | None]] = {}
         self._calls: Counter[bool] = Counter()
@@ -115,6 +117,7 @@ class Graphs:
             except RuntimeError as error:
                 log.warning("training goes on without CUDA graphs: %s", str(error).strip().splitlines()[0])
                 self._captures = self.is_capturing = False
+                self.has_failed = True
                 return step(traced)
             finally:
                 self.is_capturing = False

@@ -66,6 +66,11 @@ class Group:
         """Row and place of each run that trains."""
         return [(row, place) for row, place in enumerate(self.places) if row not in self.free]
 
+    @property
+    def lacks_graphs(self) -> bool:
+        """Whether graphs were asked for, and its steps go on without."""
+        return self._graphs.has_failed
+
     def step(self, *, traced: bool = False) -> Tensor | None:
         """Starts a step of every run. With `traced` the traced values from before it, float64 `[names, R]`."""
         values = self._graphs.run(self._update, traced=traced)

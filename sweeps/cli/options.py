@@ -125,14 +125,15 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=positive,
             metavar="N",
             help="Most runs that a worker gets in one pack; a job has a worker per GPU. [default: by the GPU's "
-            "calibration, unless --slots or --pad is given; else 16 on a GPU, 1 on a CPU]",
+            "calibration, unless --slots is given or --pad mixes widths; else 16 on a GPU, 1 on a CPU; more if the "
+            "experiment declares more]",
         ),
         click.option(
             "--slots",
             type=positive,
             metavar="N",
             help="Runs of a pack that train at once; the others follow as runs end. [default: by the GPU's "
-            "calibration, unless --pack-size or --pad is given; else all]",
+            "calibration, unless --pack-size is given or --pad mixes widths; else all]",
         ),
         click.option(
             "--pad",

@@ -50,17 +50,11 @@ def on_slurm(asked: Resources) -> Machines:
 
 def packs_as_rows(packs: Sequence[Pack], machines: Machines) -> list[dict[str, object]]:
     """How the packs train, for `--json`: for packs that are alike a row, with the number of them."""
-    alike = Counter((len(pack.runs), _at_once(pack, machines), pack.ways) for pack in packs)
+    alike = Counter((len(pack.runs), pack.at_once(parts=machines.per_job), pack.ways) for pack in packs)
     return [
         {"packs": count, "runs": runs, "at_once": at_once, "ways": ways}
         for (runs, at_once, ways), count in alike.items()
     ]
-
-
-def _at_once(pack: Pack, machines: Machines) -> int:
-    """How many of its runs a worker trains at once."""
-    together = -(-len(pack.runs) // machines.per_job)
-    return min(pack.slots or together, together)
 
 
 def packs_in_words(packs: Sequence[Pack], machines: Machines) -> str:
@@ -68,7 +62,7 @@ def packs_in_words(packs: Sequence[Pack], machines: Machines) -> str:
     if not any(pack.slots or pack.ways for pack in packs):
         return ""
     sizes = [len(pack.runs) for pack in packs]
-    at_once = sorted(_at_once(pack, machines) for pack in packs)
+    at_once = sorted(pack.at_once(parts=machines.per_job) for pack in packs)
     few = "" if at_once[0] == at_once[-1] else f"{at_once[0]} to "
     ways = sorted({pack.ways for pack in packs} - {""})
     by = f" with {' or '.join(ways)}" if ways else ""

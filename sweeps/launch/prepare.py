@@ -1,13 +1,14 @@
 """Prepares a launch: recovers, plans and forms packs."""
 
-import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 
+from imagination import registry, ways
 from imagination.schema import ConfigError
-from jobs.calibration import Calibration
+from jobs.calibration import USUAL, knee
 from jobs.pack import Pack, group, shape
 from results_db import console
 from results_db.contract import NewSweep, PlannedRun, State, Store
@@ -23,9 +24,6 @@ from sweeps.status.blocked import check_needs, lines
 from sweeps.status.cell import Counts
 from sweeps.status.expected import Expected, Machines, calibrations_of, expect
 from sweeps.status.plan import Plan, make_plan
-
-GPU_PACK = 16
-"""Most runs of a pack on a GPU that is not calibrated, by default."""
 
 REFILLS = 4
 """How many times as many runs as train at once a pack has, by default, on a calibrated GPU."""
@@ -177,7 +175,7 @@ def prepare(
         ConfigError: see `plan_launch`; there are more slots than runs of a pack; or packs of one run cannot be padded.
         StoreError: see `open_store`; or the folder beside the store cannot be written.
     """
-    _pack_size(machines, options)
+    _pack_size(expansion, machines, options)
     Files(locate(options.db).folder).check_writable()
     with closing(open_store(options.db, create=True)) as store:
         Files(store.folder).take(store.uuid)
@@ -235,35 +233,48 @@ def form_packs(
     expansion: Expansion, plan: Plan, store: Store, *, machines: Machines, options: LaunchOptions
 ) -> tuple[list[Pack], Expected]:
     """The packs that a launch with these options trains on these machines, and how long that takes."""
+    asked = ways.asked() if machines.gpus else ""
     calibrations = calibrations_of(store, machines) if machines.gpus else []
+    if asked is not None:
+        calibrations = [one for one in calibrations if one.ways == asked]
+    widths: defaultdict[str, set[str]] = defaultdict(set)  # by what is equal in a padded pack
+    for run in expansion.runs if options.pad and calibrations else ():
+        widths[shape(run.config, padded=True)].add(shape(run.config))
+
+    knee_of = cache(partial(knee, calibrations))
+
+    def most_at_once(run: PlannedRun) -> int | None:
+        if not calibrations or options.pack_size or options.slots:
+            return None
+        mixes = options.pad and len(widths[shape(run.config, padded=True)]) > 1
+        return None if mixes else knee_of(shape(run.config))
 
     @cache
-    def fastest(like: str) -> Calibration | None:
-        measured = [one for one in calibrations if one.step_s(like) < math.inf]
-        return min(measured, key=lambda one: one.step_s(like), default=None)
+    def fastest(like: str, at_once: int) -> str:
+        paces = [(one.ways, one.pace(like, at_once=at_once)) for one in calibrations]
+        step_s = {chosen: sum(pace.step_s) for chosen, pace in paces if pace}
+        return min(step_s, key=lambda chosen: step_s[chosen], default=asked or "")
 
-    @cache
-    def knee_of(like: str) -> int | None:
-        calibration = fastest(like)
-        return calibration.knee(like) if calibration else None
-
-    def knee(run: PlannedRun) -> int | None:
-        chosen = not calibrations or options.pack_size or options.slots or options.pad
-        return None if chosen else knee_of(shape(run.config))
-
-    def ways(pack: Pack) -> str:
-        # A calibration tells of one shape.
-        calibration = fastest(shape(pack.runs[0].config)) if calibrations and not pack.is_mixed else None
-        return calibration.ways if calibration else ""
+    def chosen(pack: Pack) -> Pack:
+        slots, runs = options.slots, pack.part_size(machines.per_job)
+        if most := most_at_once(pack.runs[0]):
+            slots = -(-runs // -(-runs // most))  # so that none is left to train almost alone
+        pack = replace(pack, slots=slots, padded=pack.is_mixed, ways=asked or "")
+        if not calibrations or pack.is_mixed:  # a calibration tells of one shape
+            return pack
+        return replace(pack, ways=fastest(shape(pack.runs[0].config), pack.at_once(parts=machines.per_job)))
 
     runs = len(first_runs(expansion, options.limit).runs)
+    usual = _pack_size(expansion, machines, options)
 
     def size(run: PlannedRun) -> int:
-        at_once = knee(run)
+        at_once = most_at_once(run)
         if not at_once:
-            return _pack_size(machines, options)
+            return usual
         share = -(-runs // machines.workers)  # no worker shall have all of the runs
-        return max(at_once, min(share, REFILLS * at_once)) * machines.per_job
+        # A job's GPU is paid for and shall be full; a GPU of this machine that has no runs is lost.
+        least = at_once if machines.on_slurm else 1
+        return max(least, min(share, REFILLS * at_once)) * machines.per_job
 
     packs = open_packs(
         expansion,
@@ -274,7 +285,7 @@ def form_packs(
         declared=options.pack_size is None,
         padded=options.pad,
     )
-    packs = [replace(pack, slots=options.slots or knee(pack.runs[0]), ways=ways(pack)) for pack in packs]
+    packs = [chosen(pack) for pack in packs]
     return packs, expect(expansion, packs, store, machines=machines)
 
 
@@ -282,24 +293,26 @@ def all_packs(expansion: Expansion, *, machines: Machines, options: LaunchOption
     """The packs of all runs on these machines, whether the store has them or not."""
     return group(
         in_breadth_first_order(expansion),
-        size=_pack_size(machines, options),
+        size=_pack_size(expansion, machines, options),
         declared=options.pack_size is None,
         padded=options.pad,
     )
 
 
-def _pack_size(machines: Machines, options: LaunchOptions) -> int:
-    """Most runs of a pack: so many for each worker that trains a part of it.
+def _pack_size(expansion: Expansion, machines: Machines, options: LaunchOptions) -> int:
+    """Most runs of a pack, if its experiment declares none: so many for each worker that trains a part of it.
 
     Raises:
-        ConfigError: a pack has more slots, or a pack of one run is to be padded.
+        ConfigError: no pack has so many slots, or all have one run and are to be padded.
     """
-    size = options.pack_size or (GPU_PACK if machines.gpus else 1)
-    if options.slots and options.slots > size:
+    size = options.pack_size or (USUAL if machines.gpus else 1)
+    names = {str(cell.template["experiment"]) for cell in expansion.cells} if not options.pack_size else ()
+    largest = max([size, *(registry.declaration(name).pack for name in names)])
+    if options.slots and options.slots > largest:
         raise ConfigError(
-            f"--slots: {options.slots} is more than the {size} of --pack-size; give a larger --pack-size"
+            f"--slots: {options.slots} is more than the {largest} of --pack-size; give a larger --pack-size"
         )
-    if options.pad and size == 1:
+    if options.pad and largest == 1:
         raise ConfigError("--pad: a pack has 1 run here, so no widths share one; give a larger --pack-size")
     return size * machines.per_job
 
@@ -316,10 +329,12 @@ def open_packs(
 ) -> list[Pack]:
     """The packs of the runs to train among the first `limit` runs (None: all), in breadth-first order.
 
-    Packs are formed from all runs by `jobs.pack.group`, and then lose the runs that are not to be trained.
-    So an interrupted run resumes in the same pack, and its result is that of an uninterrupted run; within rounding if
-    others of the pack have ended, or if the parts of a job with several GPUs get other runs. A run whose job
-    or process ran out of memory trains alone, because any run of its pack may have caused that.
+    Packs are formed from all runs by `jobs.pack.group`, and then lose the runs that are not to be trained. So an
+    interrupted run resumes in the same pack if `size`, `limit` and `padded` are the same. The size may change with a
+    new calibration, the number of workers and `limit`. The result of an interrupted run is that of an uninterrupted
+    one; within rounding if its pack is another, if others of the pack have ended, or if the parts of a job with several
+    GPUs get other runs. A run whose job or process ran out of memory trains alone, because any run of its pack may have
+    caused that.
     """
     open_ids = {run.run_id for run in plan.to_submit}
     alone = {one.attempt.run_id for one in store.ended_attempts({State.OUT_OF_MEMORY})}

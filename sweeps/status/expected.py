@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.calibration import Calibration, stored
-from jobs.pack import Pack
+from jobs.pack import Pack, shape
 from jobs.progress import Where
 from results_db.contract import PlannedRun, Store
 from sweeps.spec.expand import Expansion
@@ -117,15 +117,15 @@ def expect(expansion: Expansion, packs: Sequence[Pack], store: Store, *, machine
     by_run: dict[str, float | None] = {}
     longest, calibrated, is_limit = 0.0, 0, False
     for pack in packs:
-        together = -(-len(pack.runs) // machines.per_job)
+        together = pack.part_size(machines.per_job)
         where = None if device is None else Where(device, together)
         times = {run.run_id: estimate.seconds(run.run_id, where) for run in pack.runs}
         unseen = [run_id for run_id, seconds in times.items() if seconds is None]
-        at_once = min(pack.slots or together, together)
         # One shape is measured at a time, so nothing is known of a pack of several.
         known = calibrations if unseen and not pack.is_mixed else []
         alike = next((one for one in known if one.ways == pack.ways), None)
-        pace = alike.pace(pack.runs[0], at_once=at_once) if alike else None
+        at_once = pack.at_once(parts=machines.per_job)
+        pace = alike.pace(shape(pack.runs[0].config), at_once=at_once) if alike else None
         for run_id in unseen if pace else ():
             assert pace is not None
             times[run_id], at_limit = estimate.paced(run_id, pace)
