@@ -352,5 +352,6 @@ LIFE_COUNT_PRESETS: dict[str, dict[str, Scalar]] = {
 }
 """Presets of the counting task: their differences from `adam`, which has the config's defaults.
 
-`small` has the authors' optimiser and clipping, and the boards, batches and adversary of `fast`. `paper` is within the ranges that the authors searched. A table of all values is in docs/experiments.md.
+`small` has the authors' optimiser and clipping, and the boards, batches and adversary of `fast`. `paper` is within the
+ranges that the authors searched. A table of all values is in docs/experiments.md.
 """
