@@ -172,6 +172,7 @@ GALLERY = Gallery(raising, "nothing")
     done = call("report")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(raised) == 3  # the figure, the analysis, and the gallery once
+    assert "Warning" not in done.stderr
     for path in ("faulty.code:raising", "faulty.code:RAISING"):
         assert f"{path} {raised}" in done.stderr
     assert "Draw plain</" in (tmp_path / "report.html").read_text()

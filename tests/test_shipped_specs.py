@@ -202,7 +202,7 @@ def test_how_many_runs_the_paper_takes() -> None:
 
 def test_data_matters_goes_from_the_chain_to_fresh_boards() -> None:
     expansion = expanded("data_matters")
-    assert cells(expansion, "reset") == [(reset, 5) for reset in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)]
+    assert cells(expansion, "reset") == [(reset, 10) for reset in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)]
     assert [values(expansion, key) for key in ("gan", "gol", "model_t")] == [{"none"}, {3}, {3}]
 
 

@@ -97,7 +97,8 @@ def _with_declared(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with all columns of the experiments whose paper this is: a store of others lacks them."""
     papers = [one for one in registry.declarations() if one.numbers]
     known = [name for one in papers for name in (*one.keys, *one.metrics)]
-    return frame.assign(**{name: None for name in known if name not in frame.columns})
+    missing = [name for name in dict.fromkeys(known) if name not in frame.columns]
+    return pd.concat([frame, pd.DataFrame(None, index=frame.index, columns=missing, dtype=object)], axis=1)
 
 
 def _fitting(runs: pd.DataFrame, number: Number) -> pd.DataFrame:

@@ -90,7 +90,7 @@ def collect(store: SqlStore, frame: pd.DataFrame, *, most_runs: int, gate: str |
     filled = {name: rows for name, rows in tables.items() if any(row["run"] for row in rows)}
     experiments = [one for name, one in store.experiments().items() if name in set(done["experiment"])]
     cells = merged([["experiment", "preset"], *(one.cells for one in experiments)])
-    shown = _spread(kept[kept["run_id"].isin(with_samples(store))], most_runs, cells)
+    shown = _spread(_with_pictures(store, kept), most_runs, cells)
     own = [one for one in registry.declarations() if one.name in set(done["experiment"])]
     galleries = {one.name: found for one in own if (found := _gallery(one)) is not None}
     runs = _runs(store, shown, cells, galleries)
@@ -131,6 +131,12 @@ def _values(column: "pd.Series[Any]") -> str:
     """The distinct values of a config key, as an override has them: `20,32`."""
     distinct = sorted(set(column.dropna().tolist()), key=lambda value: sort_key([value]))
     return ",".join(repr(value) if isinstance(value, float) else cell_text(value) for value in distinct)
+
+
+def _with_pictures(store: SqlStore, kept: pd.DataFrame) -> pd.DataFrame:
+    """The runs with samples, and all runs of experiments without any."""
+    has = kept["run_id"].isin(with_samples(store))
+    return kept[has | ~has.groupby(kept["experiment"]).transform("any")]
 
 
 def _spread(kept: pd.DataFrame, most: int, cells: Sequence[str]) -> pd.DataFrame:
