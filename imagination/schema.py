@@ -79,7 +79,7 @@ ASSET = "sha256:"
 """What the value of a need begins with if it is a file, before the digest of its content."""
 
 
-def need(*experiments: str, asset: bool = False, optional: bool = False) -> Any:
+def need(*experiments: str, asset: bool = False, optional: bool = False, packs: bool = False) -> Any:
     """A dataclass field that names a run, or a file, that the run builds on.
 
     Its value is the id of the needed run, `sha256:` and the digest of a file, or an empty string for none. A spec gives
@@ -88,9 +88,12 @@ def need(*experiments: str, asset: bool = False, optional: bool = False) -> Any:
     Args:
         experiments: the experiments whose runs may be given.
         asset: whether a file may be given.
-        optional: whether it may be left out.
+        optional: whether it may be left out. The ids of runs without it leave the key out.
+        packs: whether runs that differ in it can train in one pack, see `setting`.
     """
-    rules = {"need": experiments, "asset": asset, "optional": optional}
+    rules: dict[str, Any] = {"need": experiments, "asset": asset, "optional": optional, "packs": packs}
+    if optional:
+        rules["before"] = ""
     return dataclasses.field(default="", metadata=rules)
 
 

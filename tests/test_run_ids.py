@@ -9,12 +9,12 @@ experiments. After a change that is meant to add or rename specs, write the file
 import json
 import sys
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from imagination import registry
-from imagination.schema import needs
 from jobs.config import resolve
 from jobs.identity import run_id
 from sweeps.spec.document import SpecError
@@ -30,7 +30,8 @@ def presets(experiment: str) -> list[str]:
 
 
 def made_up_needs(experiment: str) -> dict[str, str]:
-    return dict.fromkeys(needs(registry.config_type(experiment)), "0" * 64)
+    kind = registry.config_type(experiment)
+    return {one.name: "0" * 64 for one in fields(kind) if not one.metadata.get("optional", True)}
 
 
 def current() -> dict[str, list[str]]:

@@ -26,7 +26,7 @@ TABLE4 = [(2, 2, 8), (2, 3, 5), (2, 4, 9), (3, 2, 7), (3, 3, 8), (3, 4, 4), (4, 
 
 TABLES = ["table1", "table2", "table3", "learning_order"]
 STATE_SPECS = [*TABLES, "contrasts", "channels", "coder_layers"]
-WITH_ADAM = {*STATE_SPECS, "table4", "paper", "signs", "tied"}
+WITH_ADAM = {*STATE_SPECS, "table4", "paper", "signs", "tied", "longer"}
 CHESS = {"chess", "chess_cause", "chess_data", "chess_paper"}
 SEARCHES = ["paper_search", "paper_search_4", "paper_search_count"]
 COUNTING = ["table4", "optimizer_count", "one_shape_count", "paper_search_count"]
@@ -63,7 +63,7 @@ def values(expansion: Expansion, key: str) -> set[object]:
 
 def test_these_ship() -> None:
     ours = {"data_matters", "fast_search", "fast_shape", "quick", "one_shape", "one_shape_count"}
-    ours |= {"optimizer", "optimizer_count", "tied"}
+    ours |= {"optimizer", "optimizer_count", "tied", "longer"}
     assert set(shipped()) == {*STATE_SPECS, "table4", "paper", "signs", *SEARCHES, *ours, *CHESS}
 
 
@@ -143,8 +143,22 @@ def test_muon_and_adam_train_equal_shapes() -> None:
     assert len(muon) == 36
 
 
-def test_tied_networks_have_the_shapes_of_the_contrasts() -> None:
-    assert all(dict(cell.sample) == DRAWN for cell in expanded("tied").cells)
+@pytest.mark.parametrize("name", ["tied", "longer"])
+def test_what_is_better_than_the_paper_has_the_shapes_of_the_contrasts(name: str) -> None:
+    assert all(dict(cell.sample) == DRAWN for cell in expanded(name).own)
+
+
+def test_longer_is_a_chain_that_begins_with_the_contrasts() -> None:
+    """Each run starts from one of the same shape with a timestep less; the first are the runs of `contrasts`."""
+    expansion = expanded("longer")
+    by_id = {run.run_id: run for run in expansion.runs}
+    assert cells(expansion, "gol", "model_t") == [(t, t, 16) for t in range(3, 9)]
+    assert {run.run_id for run in expansion.cells[0].runs} <= ids(expanded("contrasts"))
+    for run in expansion.runs:
+        if run.config["gol"] != 3:
+            start = by_id[run.needs["start"]].config
+            assert (start["gol"], start["model_t"]) == (run.config["gol"] - 1, run.config["model_t"] - 1)
+            assert all(start[key] == run.config[key] for key in (*DRAWN, "seed"))
 
 
 def test_the_ablations_vary_one_thing() -> None:
@@ -241,7 +255,7 @@ def test_the_search_of_table_4_draws_from_the_authors_ranges() -> None:
 
 
 # The cells of fast_shape are single changes of `fast`, some of which the authors' presets make already.
-@pytest.mark.parametrize("name", sorted(shipped().keys() - {"fast_shape", *CHESS}))
+@pytest.mark.parametrize("name", sorted(shipped().keys() - {"fast_shape", "longer", *CHESS}))
 def test_every_spec_takes_the_authors_settings(name: str) -> None:
     overrides = PAPER_PRESET.get(name, ["preset=paper_bce"])
     ours, theirs = expanded(name), expanded(name, *overrides)

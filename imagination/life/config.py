@@ -1,10 +1,12 @@
 """Configs of the Game of Life experiments. Torch-free: specs are checked against them on the login node."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from typing_extensions import override
 
-from imagination.schema import ConfigError, RunConfig, Scalar, require, setting
+from imagination.schema import ConfigError, RunConfig, Scalar, need, plain, require, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class LifeConfig(RunConfig):
         adv_lr: its peak learning rate; `schedule` and `warmup` apply over `adv_steps`.
         disc_lr: constant learning rate of the discriminator.
         eval_sequences: number of sequences in the evaluation set.
+        start: a run whose network the training begins with, in place of a fresh one. `steps` counts the steps after it.
     """
 
     preset: str = setting("fast", packs=True)
@@ -158,6 +161,25 @@ class LifeConfig(RunConfig):
             )
 
 
+    def network_keys(self) -> tuple[str, ...]:
+        """The config keys that the names and shapes of the network's parameters depend on."""
+        return ("channels", "kernel", "enc_layers", "dec_layers")
+
+    @override
+    def check_needs(self, needed: Mapping[str, Any]) -> None:
+        for start in (needed["start"],) if "start" in needed else ():
+            unlike = [key for key in self.network_keys() if getattr(self, key) != getattr(start, key)]
+            require(
+                not unlike,
+                "start: its network is another one, with "
+                + ", ".join(
+                    f"{key} {plain(getattr(start, key))} instead of {plain(getattr(self, key))}" for key in unlike
+                )
+                + "; give these keys the same values in both, e.g. by `same` under needs.start",
+                keys=("start",),
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class LifeStateConfig(LifeConfig):
     """An encoder-RNN-decoder network that predicts a later state of Life (paper sections 2 and 3.1).
@@ -182,6 +204,7 @@ class LifeStateConfig(LifeConfig):
     loss: str = setting("bce", choices=("bce", "l2"), packs=True)
     eval_board: int = setting(20, low=3, high=256, packs=True)
     tied: bool = setting(False, before=False)
+    start: str = need("life_state", optional=True, packs=True)
 
     @property
     @override
@@ -192,6 +215,11 @@ class LifeStateConfig(LifeConfig):
     @override
     def evaluation_board(self) -> int:
         return self.eval_board
+
+    @override
+    def network_keys(self) -> tuple[str, ...]:
+        timesteps = () if self.rnn else ("model_t",)
+        return (*super().network_keys(), "step_layers", "tied", "rnn", *timesteps)
 
     @override
     def check(self) -> None:
@@ -227,6 +255,11 @@ class LifeCountConfig(LifeConfig):
     count_weight: float = setting(1.0, above=0, packs=True)
     disc_layers: int = setting(3, low=1, high=8)
     disc_width: int = setting(8, low=1, high=1024)
+    start: str = need("life_count", optional=True, packs=True)
+
+    @override
+    def network_keys(self) -> tuple[str, ...]:
+        return (*super().network_keys(), "lstm_layers", "count_layers", "board")
 
 
 _PAPER_STATE: dict[str, Scalar] = {

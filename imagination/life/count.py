@@ -13,6 +13,7 @@ from imagination.life.config import LifeCountConfig
 from imagination.life.experiment import LifeExperiment
 from imagination.life.posthoc import posthoc_stage
 from imagination.life.samples import mean, samples
+from imagination.runner import Needed
 from imagination.training.experiment import Evaluation, Experiment, Forward
 from imagination.training.runner import GradientRunner
 
@@ -27,8 +28,14 @@ class LifeCount(LifeExperiment[LifeCountConfig]):
     network: networks.CountNetwork
     untrained = slice(1, None)  # h_T, too, because the decoder never sees the final state
 
-    def __init__(self, configs: Sequence[LifeCountConfig], device: torch.device) -> None:
-        super().__init__(configs, device)
+    def __init__(
+        self,
+        configs: Sequence[LifeCountConfig],
+        device: torch.device,
+        *,
+        needs: Sequence[Mapping[str, Needed]] = (),
+    ) -> None:
+        super().__init__(configs, device, needs=needs)
         self.network = networks.CountNetwork(self.shape)
         self.layout = self.network.layout
         self._count_weight = torch.tensor([c.count_weight for c in configs], device=device)

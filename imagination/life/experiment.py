@@ -17,6 +17,7 @@ from typing_extensions import override
 from imagination import metrics
 from imagination.life import networks, rules, sampler
 from imagination.life.config import LifeConfig
+from imagination.runner import Needed
 from imagination.training import layers
 from imagination.training.experiment import Experiment
 from imagination.training.layers import Activations, ParameterLayout
@@ -135,6 +136,10 @@ class LifeStage(Experiment, Generic[C]):
 class LifeExperiment(LifeStage[C]):
     """R runs of one experiment in the stage that trains the network.
 
+    Args:
+        configs, device, real_boards: as in `LifeStage`.
+        needs: for each run, what it builds on by config key; default: nothing.
+
     Attributes:
         network: computes the hidden states from a run's parameters.
         untrained: which of h_0 .. h_T have no target; the post-hoc discriminator judges their boards.
@@ -143,6 +148,28 @@ class LifeExperiment(LifeStage[C]):
     stage = 0
     network: networks.Network
     untrained: slice
+
+    def __init__(
+        self,
+        configs: Sequence[C],
+        device: torch.device,
+        *,
+        real_boards: bool = False,
+        needs: Sequence[Mapping[str, Needed]] = (),
+    ) -> None:
+        super().__init__(configs, device, real_boards=real_boards)
+        self._needs = list(needs) or [{} for _ in configs]
+
+    @override
+    def initial_parameters(self) -> Tensor:
+        """Fresh parameters; in their place those of the run `start`, where it has them."""
+        parameters = super().initial_parameters()
+        for row, met in enumerate(self._needs):
+            known = met["start"].arrays() if "start" in met else {}
+            for name, fresh in self.layout.unpack(parameters[row : row + 1]).items():
+                if name in known:
+                    fresh.copy_(torch.from_numpy(known[name]))
+        return parameters
 
     @abstractmethod
     def supervised(self, outputs: Sequence[Tensor], sequence: Tensor) -> Tensor:
@@ -154,7 +181,8 @@ class LifeExperiment(LifeStage[C]):
 
     @override
     def select(self, kept: Sequence[int]) -> Self:
-        return type(self)([self.configs[index] for index in kept], self.device)
+        needs = [self._needs[index] for index in kept]
+        return type(self)([self.configs[index] for index in kept], self.device, needs=needs)
 
     @override
     def updates(self, config: LifeConfig) -> int:

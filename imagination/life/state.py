@@ -14,6 +14,7 @@ from imagination.life.config import LifeStateConfig
 from imagination.life.experiment import LifeExperiment
 from imagination.life.posthoc import posthoc_stage
 from imagination.life.samples import mean, number, samples
+from imagination.runner import Needed
 from imagination.training.adversary import Discriminator, Ramp
 from imagination.training.experiment import Evaluation, Experiment, Forward
 from imagination.training.layers import ParameterLayout
@@ -28,9 +29,15 @@ class LifeState(LifeExperiment[LifeStateConfig]):
 
     untrained = slice(1, -1)  # the intermediate states
 
-    def __init__(self, configs: Sequence[LifeStateConfig], device: torch.device) -> None:
+    def __init__(
+        self,
+        configs: Sequence[LifeStateConfig],
+        device: torch.device,
+        *,
+        needs: Sequence[Mapping[str, Needed]] = (),
+    ) -> None:
         is_joint = configs[0].gan == "joint"
-        super().__init__(configs, device, real_boards=is_joint)
+        super().__init__(configs, device, real_boards=is_joint, needs=needs)
         self.network = networks.StateNetwork(self.shape)
         self._autoencoder = torch.tensor([c.ae for c in configs], device=device)
         self._squared = torch.tensor([c.loss == "l2" for c in configs], device=device)

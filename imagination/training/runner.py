@@ -38,7 +38,8 @@ class GradientRunner(Runner):
     def _first_stage(
         self, configs: Sequence[Any], needs: Sequence[Mapping[str, Needed]], *, device: torch.device
     ) -> Experiment:
-        given = {"needs": needs} if _declares_needs(configs) else {}
+        kind: type = type(configs[0])
+        given = {"needs": needs} if schema.needs(kind) else {}
         return self.experiment(configs, device, **given)
 
     @override
@@ -61,7 +62,7 @@ class GradientRunner(Runner):
     def pace(
         self, configs: Sequence[Any], *, device: torch.device, within_s: float, end_s: float | None = None
     ) -> Pace | None:
-        if _declares_needs(configs):  # they cannot train without what they build on
+        if _build_on_others(configs):  # they cannot train without what they build on
             return None
         memory.keep_freed()
         stages = self._stages(configs, device)
@@ -75,7 +76,7 @@ class GradientRunner(Runner):
 
     @override
     def agrees(self, configs: Sequence[Any], *, device: torch.device) -> bool:
-        if not gpu.choice() or _declares_needs(configs):
+        if not gpu.choice() or _build_on_others(configs):
             return True
         return all(_agrees(stage) for stage in self._stages(configs, device))
 
@@ -100,9 +101,9 @@ class GradientRunner(Runner):
         return found.metrics
 
 
-def _declares_needs(configs: Sequence[Any]) -> bool:
+def _build_on_others(configs: Sequence[Any]) -> bool:
     kind: type = type(configs[0])
-    return bool(schema.needs(kind))
+    return any(getattr(config, key) for config in configs for key in schema.needs(kind))
 
 
 def _end_s(alone: Experiment) -> float:

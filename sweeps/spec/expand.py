@@ -14,7 +14,7 @@ from jobs.identity import canonical_json, planned
 from results_db.contract import PlannedRun
 from sweeps.spec.document import SpecError
 from sweeps.spec.model import Part, Row, Spec, Values
-from sweeps.spec.needs import AssetNeed, Need, RunNeed, values_of
+from sweeps.spec.needs import AssetNeed, Need, RunNeed, Sample, values_of
 from sweeps.spec.sample import Distribution
 
 MOST_RUNS = 200_000
@@ -180,11 +180,12 @@ def _needed(cells: Sequence[Cell]) -> list[Cell]:
     for cell in cells:
         for run in cell.runs:
             for need in cell.needs.values():
-                for each, its_needs in need.runs(run.config):
-                    kind = canonical_json({k: value for k, value in each.config.items() if k != "seed"})
+                for each, its_needs, drawn in need.runs(run.config, cell.sample):
+                    fresh = _needed_cell(each, its_needs, drawn)
+                    kind = canonical_json(fresh.config)
                     if each.run_id not in own | taken:
                         taken.add(each.run_id)
-                        known = found.setdefault(kind, _needed_cell(each, its_needs))
+                        known = found.setdefault(kind, fresh)
                         found[kind] = replace(known, runs=[*known.runs, each], wanted=known.wanted + 1)
                     if kind in found:
                         found[kind] = replace(found[kind], specs=found[kind].specs | cell.specs)
@@ -195,7 +196,7 @@ def _experiment(cell: Cell) -> Values:
     return {"experiment": cell.template["experiment"]}
 
 
-def _needed_cell(run: PlannedRun, needs: Mapping[str, Need]) -> Cell:
+def _needed_cell(run: PlannedRun, needs: Mapping[str, Need], sample: Sample) -> Cell:
     """The cell of a needed run, still without runs."""
     cells = registry.declaration(str(run.config["experiment"])).cells
     cell = Cell(
@@ -203,12 +204,13 @@ def _needed_cell(run: PlannedRun, needs: Mapping[str, Need]) -> Cell:
         wanted=0,
         runs=[],
         template=run.config,
-        sample={},
+        sample=sample,
         needs=needs,
         next_seed=None,
         is_needed=True,
     )
-    return replace(cell, columns={**_experiment(cell), **{key: run.config[key] for key in cells}})
+    named = {key: cell.config[key] for key in cells if key in cell.config}
+    return replace(cell, columns={**_experiment(cell), **named})
 
 
 def _check_size(spec: Spec) -> None:

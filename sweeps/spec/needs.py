@@ -11,8 +11,10 @@ from jobs.config import complete, resolve
 from jobs.identity import planned
 from results_db.contract import PlannedRun
 from sweeps.spec.document import Node, SpecError, check_keys
+from sweeps.spec.sample import Distribution
 
 Values = Mapping[str, Scalar]
+Sample = Mapping[str, Distribution]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +44,11 @@ class RunNeed:
         values = {**self.values, **{key: config[key] for key in self.same}}
         return planned(resolve(self.experiment, self.preset, values, self._ids(values)))
 
-    def runs(self, config: Values) -> "list[tuple[PlannedRun, Mapping[str, Need]]]":
-        """`run` with its own needs, after the runs that it needs."""
-        own = self.run(config)
-        return [*(each for need in self.needs.values() for each in need.runs(own.config)), (own, self.needs)]
+    def runs(self, config: Values, sample: Sample) -> "list[tuple[PlannedRun, Mapping[str, Need], Sample]]":
+        """`run`, after the runs that it needs: each with its own needs, and those of the drawn keys that it has."""
+        own, drawn = self.run(config), {key: one for key, one in sample.items() if key in self.same}
+        earlier = (each for need in self.needs.values() for each in need.runs(own.config, drawn))
+        return [*earlier, (own, self.needs, drawn)]
 
     def value(self, config: Values) -> str:
         """The value of the config key: the run's id."""
@@ -73,7 +76,7 @@ class AssetNeed:
     source: str = ""
     same: Sequence[str] = ()
 
-    def runs(self, config: Values) -> "list[tuple[PlannedRun, Mapping[str, Need]]]":
+    def runs(self, config: Values, sample: Sample) -> "list[tuple[PlannedRun, Mapping[str, Need], Sample]]":
         """None: a file needs no run."""
         return []
 

@@ -1,0 +1,116 @@
+"""Runs that begin with the network of another run (`start`)."""
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+import torch
+from chess_helpers import Left
+from sweep_helpers import answer, opened
+from training_helpers import CPU, tiny, tiny_count, train
+
+from imagination.life.count import LifeCount
+from imagination.life.state import LifeState
+from imagination.schema import ConfigError
+from sweeps.spec.expand import expand
+from sweeps.spec.load import load
+
+
+class Weights(Left):
+    """The final weights of a run, as what another run needs."""
+
+    def __init__(self, config, recorder):
+        super().__init__(config, recorder)
+        self.left["weights"] = recorder.weights
+
+
+def started(experiment, config, earlier, *others):
+    """The first stage of other runs and of a run that starts from `earlier`, and the weights that `earlier` left."""
+    (recorder,) = train([earlier])
+    configs = [*others, config]
+    needs = [*({} for _ in others), {"start": Weights(earlier, recorder)}]
+    return experiment(configs, CPU, needs=needs), recorder.weights
+
+
+@pytest.mark.parametrize(
+    ("experiment", "earlier", "later"),
+    [
+        (LifeState, tiny(gan="posthoc", adv_steps=5), tiny(gol=3, model_t=3)),
+        (LifeState, tiny(tied=True, channels=5), tiny(tied=True, channels=5, gan="joint")),
+        (LifeState, tiny(rnn=False), tiny(rnn=False, gol=4)),
+        (LifeCount, tiny_count(gol=1, model_t=1), tiny_count(gan="posthoc", adv_steps=5)),
+    ],
+    ids=["state", "a discriminator", "no rnn", "count"],
+)
+def test_it_begins_with_the_network_of_the_other(experiment, earlier, later):
+    """Only the discriminator of a joint training is fresh, and so are the other runs of the pack."""
+    stage, weights = started(experiment, later, earlier, later)
+    fresh, begun = stage.initial_parameters()
+    assert torch.equal(fresh, experiment([later], CPU).initial_parameters()[0])
+    network = stage.network.layout.shapes
+    assert network.keys() <= weights.keys()
+    fresh_by_name = stage.layout.unpack(fresh[None])
+    for name, value in stage.layout.unpack(begun[None]).items():
+        wanted = torch.from_numpy(weights[name]) if name in network else fresh_by_name[name][0]
+        assert torch.equal(value[0], wanted)
+    # Also alone, as runs of a pack begin that wait for a place.
+    assert torch.equal(stage.select([1]).initial_parameters()[0], begun)
+    assert torch.equal(stage.select([0]).initial_parameters()[0], fresh)
+
+
+def test_it_trains_on_from_there():
+    """As many timesteps and the same data as before: its first loss is the other's last, not that of fresh weights."""
+    earlier = tiny(max_steps=200, eval_every=200, lr=0.01)
+    stage, weights = started(LifeState, tiny(max_steps=1, eval_every=1, trace_every=1), earlier)
+    (recorder,) = train([earlier])
+    (again,) = train(stage.configs, experiment=stage)
+    assert recorder.metrics["train_accuracy"] > 0.8
+    assert again.metrics["train_accuracy"] == pytest.approx(recorder.metrics["train_accuracy"], abs=0.15)
+    assert again.metrics["steps"] == 1
+    moved = max(np.abs(again.weights[name] - value).max() for name, value in weights.items())
+    assert 0 < moved <= 0.01  # one step of Adam moves no weight by more than its rate
+
+
+@pytest.mark.parametrize(
+    ("later", "earlier", "said"),
+    [
+        (tiny(), tiny(channels=6, tied=True), "channels 6 instead of 4, tied true instead of false"),
+        (tiny(rnn=False), tiny(rnn=False, model_t=3), "model_t 3 instead of 2"),
+        (tiny_count(), tiny_count(count_layers=2, board=7), "count_layers 2 instead of 1, board 7 instead of 6"),
+    ],
+)
+def test_a_start_with_another_network_is_refused(later, earlier, said):
+    with pytest.raises(ConfigError, match=said):
+        later.check_needs({"start": earlier})
+
+
+@pytest.mark.parametrize(
+    ("later", "earlier"),
+    [(tiny(gol=3, model_t=3, ae=False, lr=1e-4), tiny()), (tiny_count(gol=1, model_t=4), tiny_count())],
+)
+def test_a_start_may_differ_in_everything_else(later, earlier):
+    later.check_needs({"start": earlier})
+
+
+SPEC = """
+name: chain
+experiment: life_state
+preset: fast
+base: {eval_sequences: 100, channels: 12}
+cells: [{gol: 2, model_t: 2}]
+needs:
+  start: {experiment: life_state, preset: fast, eval_sequences: 100, channels: 12, gol: 1, model_t: 1, same: [seed]}
+"""
+
+
+@pytest.mark.slow
+def test_a_spec_trains_the_start_first(tmp_path):
+    """In step 0 the second run decodes its first state, as its start has learned. Fresh weights show every second cell."""
+    (tmp_path / "s.yaml").write_text(SPEC)
+    assert answer("launch", "s.yaml", "--db", "a.db", "--json", folder=tmp_path).json["stored"] == 2
+    first, second = expand(load(tmp_path / "s.yaml")).runs
+    assert second.needs == {"start": first.run_id}
+    with closing(opened(tmp_path)) as store:
+        steps, values = store.traces(second.run_id)["state1"]
+    assert steps[0] == 0
+    assert values[0] >= 0.99
