@@ -284,7 +284,10 @@ def test_a_file_that_is_missing_or_another_one(folder) -> None:
             "experiment: chain_step\nneeds: {sauce: {}}\n",
             "needs no 'sauce' (did you mean 'source'?); it needs source",
         ),
-        ("experiment: life_state\nneeds: {network: {}}\n", "life_state needs no 'network'; it needs nothing"),
+        (
+            "experiment: chess_positions\nneeds: {network: {}}\n",
+            "chess_positions needs no 'network'; it needs nothing",
+        ),
         (
             "experiment: chain_step\nneeds: {source: {seed: 0}}\n",
             "experiment is missing; give one of chain_source",

@@ -76,7 +76,11 @@ def test_it_trains_on_from_there():
     [
         (tiny(), tiny(channels=6, tied=True), "channels 6 instead of 4, tied true instead of false"),
         (tiny(rnn=False), tiny(rnn=False, model_t=3), "model_t 3 instead of 2"),
-        (tiny_count(), tiny_count(count_layers=2, board=7), "count_layers 2 instead of 1, board 7 instead of 6"),
+        (
+            tiny_count(),
+            tiny_count(count_layers=2, board=7),
+            "count_layers 2 instead of 1, board 7 instead of 6",
+        ),
     ],
 )
 def test_a_start_with_another_network_is_refused(later, earlier, said):

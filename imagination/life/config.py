@@ -160,7 +160,6 @@ class LifeConfig(RunConfig):
                 against=(*list(long)[1:], "max_steps"),
             )
 
-
     def network_keys(self) -> tuple[str, ...]:
         """The config keys that the names and shapes of the network's parameters depend on."""
         return ("channels", "kernel", "enc_layers", "dec_layers")
@@ -173,7 +172,8 @@ class LifeConfig(RunConfig):
                 not unlike,
                 "start: its network is another one, with "
                 + ", ".join(
-                    f"{key} {plain(getattr(start, key))} instead of {plain(getattr(self, key))}" for key in unlike
+                    f"{key} {plain(getattr(start, key))} instead of {plain(getattr(self, key))}"
+                    for key in unlike
                 )
                 + "; give these keys the same values in both, e.g. by `same` under needs.start",
                 keys=("start",),
