@@ -109,7 +109,7 @@ needs:
 
 @pytest.mark.slow
 def test_a_spec_trains_the_start_first(tmp_path):
-    """In step 0 the second run decodes its first state, as its start has learned. Fresh weights show every second cell."""
+    """In step 0 the second run decodes its first state, as its start has learned. Fresh weights show noise."""
     (tmp_path / "s.yaml").write_text(SPEC)
     assert answer("launch", "s.yaml", "--db", "a.db", "--json", folder=tmp_path).json["stored"] == 2
     first, second = expand(load(tmp_path / "s.yaml")).runs
