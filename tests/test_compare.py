@@ -7,7 +7,7 @@ from compare_helpers import HALF, METRICS, complete, config, store_five, store_r
 
 from jobs.identity import run_id
 from results_db.contract import NewSweep, PlannedRun, RunRecord
-from results_db.paper.compare import compare, verdict
+from results_db.paper.compare import compare, not_counted, verdict
 from results_db.query.aggregate import Interval
 from results_db.store.sql import SqlStore, open_store
 
@@ -106,6 +106,13 @@ def test_a_number_without_any_result_says_what_is_to_be_trained(db: SqlStore) ->
     assert (row["run"], row["not_trained"]) == (0, 1)
 
 
+def test_a_run_of_several_rows_that_does_not_count_is_one_run(db: SqlStore) -> None:
+    """The runs with the autoencoder are one side of two effects."""
+    store_run(db, config(), sweep="contrasts", train_accuracy=0.5)
+    assert [row["missed_gate"] for row in compared(db, "signs")] == [1, 1, 0, 0, 0]
+    assert not_counted("signs", db.runs(), store=db)["missed_gate"] == 1
+
+
 def test_the_runs_of_both_sides_of_an_effect_count_once(db: SqlStore) -> None:
     store_run(db, config(seed=1, gol=3, model_t=2), sweep="contrasts", train_accuracy=0.5)
     of = config(seed=2, ae=False)
@@ -146,7 +153,7 @@ def test_a_run_of_tables_1_to_3_counts_in_all_of_them(db: SqlStore) -> None:
 
 @pytest.mark.parametrize(
     ("overridden", "expected"),
-    [([], 1), (["preset"], 0), (["max_steps", "preset"], 0), (None, 0)],
+    [([], 1), (["preset"], 1), (["max_steps", "preset"], 0), (None, 0)],
 )
 def test_a_launch_with_other_settings_is_another_experiment(
     db: SqlStore, overridden: list[str] | None, expected: int

@@ -118,7 +118,7 @@ def test_what_an_earlier_launch_set_is_named_where_it_keeps_its_runs_out(
     db.stage([PlannedRun(run_id(of), of)], sweep=NewSweep("table1", "", ("channels", "max_steps")))
     last = output(capsys, "compare", "table1").splitlines()[-1]
     assert last.startswith(
-        "1 run of other, table1 would fit into rows with 0/0, but do not count, because their launches set "
+        "1 run of other, table1 would fit into rows with 0/0, but does not count, because their launches set "
         "channels, max_steps; "
     )
 

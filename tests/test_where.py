@@ -84,6 +84,11 @@ def test_selects(text: str, expected: list[int]) -> None:
     assert rows(text) == expected
 
 
+@pytest.mark.parametrize("text", ["a=1 and not (b>2 or c in (x, y))", "a = 1 and b > 2 or c = a"])
+def test_a_filter_names_its_columns(text: str) -> None:
+    assert where.names(text) == {"a", "b", "c"}
+
+
 def test_no_filter_selects_everything_and_no_rows_give_none() -> None:
     assert len(where.apply(None, frame())) == 4
     assert len(where.apply("gol = 3 and loss = x", frame().iloc[:0])) == 0

@@ -106,17 +106,17 @@ def _sources(table: str, cell: Mapping[str, Scalar]) -> list[Source]:
     """Where the runs of a number come from: first our own specs, then the authors' ranges.
 
     Tables 1 to 3, the learning order and the contrasts are of the same runs, so a run of one of these specs counts in
-    all of them. `paper_search` trains with another optimiser and other ranges, so its runs are rows of their own.
-    In the learning order a launch may have overridden `gan`, see `_LEADS`.
+    all of them. `paper_search` trains with other ranges, so its runs are rows of their own, and so are the runs of each
+    preset. In the learning order a launch may have overridden `gan`, see `_LEADS`.
     """
-    gan = ["gan"] if table == "learning_order" else []
+    overridden = ["preset", "gan"] if table == "learning_order" else ["preset"]
     spec = _EFFECTS[str(cell["effect"])].spec if table == "signs" else table
+    sources = {spec: [spec]}
     if spec == "table4":
-        return [Source(spec, [spec]), Source("paper_search_count", ["paper_search_count"], ["preset"])]
-    if spec in _TABLES:
-        searches = ["paper_search", "paper_search_4"]
-        return [Source(spec, _TABLES, gan), Source("paper_search", searches, ["preset", *gan])]
-    return [Source(spec, [spec])]
+        sources["paper_search_count"] = ["paper_search_count"]
+    elif spec in _TABLES:
+        sources = {spec: _TABLES, "paper_search": ["paper_search", "paper_search_4"]}
+    return [Source(name, specs, overridden) for name, specs in sources.items()]
 
 
 def _about(quantity: str, cell: Mapping[str, Scalar]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The commands that print numbers over runs: `table`, and `compare` with the paper's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -132,10 +132,11 @@ def compare(
 
     TABLE is a table that an experiment declares, such as table1, or all. Without it, the command names them.
 
-    Example: imagine-results compare table3 --where preset=fast
+    Example: imagine-results compare table3 --where preset=small
     """  # noqa: D301 - click wants the character \\b
     from results_db.paper import numbers
     from results_db.paper.compare import compare as compare_table
+    from results_db.paper.compare import not_counted
     from results_db.paper.selection import others
 
     names = numbers.chosen(table)
@@ -156,7 +157,8 @@ def compare(
             (heading,) = tables.notes([f"{name}: {numbers.ABOUT[name]}"], style=style)[-1:]
             console.say(f"{heading}\n")
             click.echo(tables.comparison(part, by, style=style, sides=sides))
-            for line in tables.notes(_not_counted(part, by), style=style):
+            counts = not_counted(name, frame, store=store, gate=choice.gate)
+            for line in tables.notes(_not_counted(counts), style=style):
                 console.say(line)
             if not all(row["run"] for row in part):
                 fitting = others(name, frame, store=store)
@@ -180,14 +182,12 @@ def _remarks(frame: "Frame", rows: "Sequence[Row]", *, gate: str | None) -> list
     return remarks
 
 
-def _not_counted(rows: Sequence[Row], by: Sequence[str]) -> list[str]:
-    """The line that says why runs of these rows are not in their means. Rows of the same runs count once."""
+def _not_counted(counts: Mapping[str, int]) -> list[str]:
+    """The line that says why runs are in no mean."""
     from results_db.paper.selection import ABSENT
 
-    groups = {tuple(row.get(name) for name in (*by, "spec", "preset")): row for row in rows}
     why = {"missed_gate": "that missed the gate", **ABSENT}
-    counts = {words: sum(row[name] for row in groups.values()) for name, words in why.items()}
-    said = [f"{count:,} {words}" for words, count in counts.items() if count]
+    said = [f"{counts[name]:,} {words}" for name, words in why.items() if counts[name]]
     return [f"runs that do not count: {', '.join(said)}"] if said else []
 
 
@@ -202,7 +202,8 @@ def _without_runs(table: str, fitting: "pd.DataFrame", *, store: "SqlStore", whi
     of = f" of {', '.join(sweeps)}" if sweeps else ""
     keys = overridden(table, sweeps, store=store)
     why = f"their launches set {', '.join(keys)}" if keys else "no spec of the paper wants them"
+    do = "does" if len(fitting) == 1 else "do"
     return (
-        f"{counted(len(fitting), 'run')}{of} would fit into rows with 0/0, but do not count, because {why}; "
+        f"{counted(len(fitting), 'run')}{of} would fit into rows with 0/0, but {do} not count, because {why}; "
         f"train the paper's runs with: {how}"
     )

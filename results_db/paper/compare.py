@@ -74,9 +74,20 @@ def compare(table: str, frame: pd.DataFrame, *, store: Store, gate: str | None =
                 row = _derived(number, other, [found[run_id] for run_id in ids], run=len(runs))
             else:
                 row = _mean(number, runs, kept)
-            missed = {"missed_gate": len(runs) - len(kept), **absent}
+            missed = {"missed_gate": len(runs) - len(kept), **{why: len(ids) for why, ids in absent.items()}}
             rows.append({"table": table, "spec": spec, "preset": preset, **row, **missed})
     return rows
+
+
+def not_counted(table: str, frame: pd.DataFrame, *, store: Store, gate: str | None = None) -> dict[str, int]:
+    """Why runs of this table are in no mean, as in the rows of `compare`, to their number; each run counts once."""
+    found: dict[str, set[str]] = {}
+    for number in TABLES[table]:
+        for group in groups(frame, number, store=store):
+            missed = group.runs["run_id"][~passed(group.runs, gate=gate)]
+            for why, ids in {"missed_gate": missed, **group.absent}.items():
+                found.setdefault(why, set()).update(ids)
+    return {why: len(ids) for why, ids in found.items()}
 
 
 def _derive(path: str, traces: Mapping[str, Traces]) -> Mapping[str, Mapping[str, Derived]]:
@@ -178,7 +189,7 @@ def _ratio_verdict(wanted: float, share: Interval, ratio: Interval, *, kept: int
 def _effect(number: Number, effect: Effect, runs: pd.DataFrame, kept: pd.DataFrame) -> Row:
     """The difference in pairs: the mean of the first side's runs minus that of the second's, with all else equal."""
     sides = (effect.first, effect.second)
-    named = " ".join(side.where for side in sides).split()
+    named = where.names(effect.first.where) | where.names(effect.second.where)
     equal = [key for key in config_keys(runs.columns) if key not in named]
     first, second = paired(
         *(where.apply(side.where, kept) for side in sides),

@@ -22,13 +22,13 @@ class Group(NamedTuple):
         spec: the spec to launch for more of them.
         preset: their preset; None if there are none.
         runs: the COMPLETED runs, whatever accuracy they reached.
-        absent: why other runs are not among them, see `ABSENT`, to their number.
+        absent: why other runs are not among them, see `ABSENT`, to their ids.
     """
 
     spec: str
     preset: str | None
     runs: pd.DataFrame
-    absent: Mapping[str, int]
+    absent: Mapping[str, Collection[str]]
 
 
 ABSENT = {
@@ -125,14 +125,15 @@ def _found(fitting: pd.DataFrame, number: Number, source: Source, *, store: Stor
         yield Group(source.spec, preset, runs[runs["preset"] == preset], absent)
 
 
-def _absent(fitting: pd.DataFrame, source: Source, members: Collection[str]) -> dict[str, int]:
-    wanted = fitting["run_id"].isin(members)
+def _absent(fitting: pd.DataFrame, source: Source, members: Collection[str]) -> dict[str, list[str]]:
+    ids = fitting["run_id"]
+    wanted = ids.isin(members)
     stored, discarded = (fitting["state"] == state for state in (State.COMPLETED, State.DISCARDED))
     launched = np.array(
         [bool(set(names_in(cell)) & set(source.specs)) for cell in fitting["sweep"]], dtype=bool
     )
     return {
-        "not_trained": int((wanted & ~stored & ~discarded).sum()),
-        "overridden": int((launched & ~wanted & stored).sum()),
-        "discarded": int((wanted & discarded).sum()),
+        "not_trained": list(ids[wanted & ~stored & ~discarded]),
+        "overridden": list(ids[launched & ~wanted & stored]),
+        "discarded": list(ids[wanted & discarded]),
     }

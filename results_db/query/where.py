@@ -114,6 +114,12 @@ def apply(text: str | None, frame: AnyFrame, *, sweep: str | None = None) -> Any
     return frame if text is None else frame[mask(text, frame)]
 
 
+def names(text: str) -> set[str]:
+    """The columns that a filter is about."""
+    tokens = _PARSER.parse(text).scan_values(lambda token: isinstance(token, Token) and token.type == "NAME")
+    return {str(token) for token in tokens}
+
+
 def _naming(cells: np.ndarray, name: object) -> np.ndarray:
     return np.array([name in columns.names_in(cell) for cell in cells], dtype=bool)
 
