@@ -1,6 +1,6 @@
 """Every number that the paper reports (arXiv 2405.06409), and the runs that each number is of. Torch-free."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imagination.paper import Effect, Number, Paper, Side, Source
@@ -111,7 +111,7 @@ def _sources(table: str, cell: Mapping[str, Scalar]) -> list[Source]:
     """
     overridden = ["preset", "gan"] if table == "learning_order" else ["preset"]
     spec = _EFFECTS[str(cell["effect"])].spec if table == "signs" else table
-    sources = {spec: [spec]}
+    sources: dict[str, Sequence[str]] = {spec: [spec]}
     if spec == "table4":
         sources["paper_search_count"] = ["paper_search_count"]
     elif spec in _TABLES:
