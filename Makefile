@@ -44,7 +44,7 @@ docs: $(VENV)/.installed-test  ## write what commands say of the store that come
 	$(BIN)/imagine-results report -o docs/report.html --force
 
 reproduce-check: $(VENV)/.installed  ## train pairs for each sign of the paper (hours; it continues where it stopped)
-	$(BIN)/imagine-sweep launch sweeps/signs.yaml
+	-$(BIN)/imagine-sweep launch sweeps/signs.yaml
 	-$(BIN)/imagine-sweep top-up sweeps/signs.yaml -y
 	$(BIN)/imagine-results compare signs
 

@@ -20,8 +20,8 @@ class UnmetError(Exception):
 def find(configs: Sequence[Any], store: Store) -> list[dict[str, Needed] | UnmetError]:
     """What runs with these configs build on, by config key; each needed run or file is looked up and checked once.
 
-    For a run that cannot be built, the error: a needed run has no result or missed its gate, or a needed file is
-    missing or damaged.
+    For a run that cannot be built, the error: a needed run has no result, missed its gate or does not fit the config,
+    or a needed file is missing or damaged.
 
     Raises:
         StoreError: the store cannot be reached.
@@ -36,8 +36,19 @@ def find(configs: Sequence[Any], store: Store) -> list[dict[str, Needed] | Unmet
                 known[one] = _met(*one, fits=fitting(kind, one[0]), store=store)
         met = {key: known[key, value] for key, value in wanted.items()}
         unmet = next((one for one in met.values() if isinstance(one, UnmetError)), None)
-        found.append(unmet or {key: one for key, one in met.items() if isinstance(one, Needed)})
+        found.append(unmet or _fitting(config, {k: one for k, one in met.items() if isinstance(one, Needed)}))
     return found
+
+
+def _fitting(config: Any, met: dict[str, Needed]) -> dict[str, Needed] | UnmetError:
+    """What a run with this config builds on, if it fits the config."""
+    try:
+        config.check_needs(
+            {key: one.files["file"] if one.config is None else one.config for key, one in met.items()}
+        )
+    except ConfigError as error:
+        return UnmetError(str(error))
+    return met
 
 
 def _met(key: str, value: str, *, fits: Sequence[str], store: Store) -> Needed | UnmetError:

@@ -140,18 +140,36 @@ def group(
 ) -> list[Pack]:
     """Packs of at most `size` runs, in the order of their first runs. The size may depend on a run's shape.
 
-    With `declared`, the packs of an experiment that declares larger ones are as large as it says. With `padded`, widths
-    may differ in a pack.
+    No run shares a pack with one that it needs. With `declared`, the packs of an experiment that declares larger ones
+    are as large as it says. With `padded`, widths may differ in a pack.
     """
     packs: list[list[PlannedRun]] = []
     filling: dict[tuple[object, ...], list[PlannedRun]] = defaultdict(list)
-    for run in runs:
+    planned = list(runs)
+    depths = depths_of(planned)
+    for run in planned:
         experiment = registry.declaration(str(run.config["experiment"]))
         most = size(run) if callable(size) else size
         most = max(most, experiment.pack) if declared else most
-        key = pack_values(experiment.config, run.config, padded=padded)
+        key = (depths[run.run_id], *pack_values(experiment.config, run.config, padded=padded))
         if not filling[key] or len(filling[key]) >= most:
             filling[key] = []
             packs.append(filling[key])
         filling[key].append(run)
     return [Pack(tuple(members), padded=padded) for members in packs]
+
+
+def depths_of(runs: Iterable[PlannedRun]) -> dict[str, int]:
+    """Run id to the number of these runs that must be trained before it, one after the other."""
+    planned_runs = {run.run_id: run for run in runs}
+    found: dict[str, int] = {}
+
+    def depth(run: PlannedRun) -> int:
+        if run.run_id not in found:
+            before = (planned_runs[needed] for needed in run.needs.values() if needed in planned_runs)
+            found[run.run_id] = 1 + max(map(depth, before), default=-1)
+        return found[run.run_id]
+
+    for run in planned_runs.values():
+        depth(run)
+    return found

@@ -24,7 +24,7 @@ from imagination import registry
 from imagination.schema import build
 from jobs.evaluate import evaluate
 from jobs.needs import find
-from jobs.pack import Pack, group
+from jobs.pack import Pack, depths_of, group
 from results_db.contract import Attempt, RunRecord, State, StoreError
 from results_db.files import Files, write_atomically
 from results_db.spool.records import Spool, Spooled
@@ -32,7 +32,7 @@ from results_db.spool.results import Result, result
 from results_db.store.sql import open_store
 from slurm.submit.dispatch import in_levels
 from sweeps.spec.document import SpecError
-from sweeps.spec.expand import depths_of, expand, in_breadth_first_order
+from sweeps.spec.expand import expand, in_breadth_first_order
 from sweeps.spec.load import load
 from sweeps.status.blocked import blocked
 

@@ -1,6 +1,7 @@
 """Runs that begin with the network of another run (`start`)."""
 
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ from chess_helpers import Left
 from sweep_helpers import answer, opened
 from training_helpers import CPU, tiny, tiny_count, train
 
+from imagination import registry
 from imagination.life.count import LifeCount
-from imagination.life.state import LifeState
+from imagination.life.state import RUNNER, LifeState
 from imagination.schema import ConfigError
+from jobs.needs import find
+from jobs.pack import group
 from sweeps.spec.expand import expand
 from sweeps.spec.load import load
 
@@ -37,10 +41,11 @@ def started(experiment, config, earlier, *others):
     [
         (LifeState, tiny(gan="posthoc", adv_steps=5), tiny(gol=3, model_t=3)),
         (LifeState, tiny(tied=True, channels=5), tiny(tied=True, channels=5, gan="joint")),
+        (LifeState, tiny(gan="joint"), tiny(gan="joint", board=12)),
         (LifeState, tiny(rnn=False), tiny(rnn=False, gol=4)),
         (LifeCount, tiny_count(gol=1, model_t=1), tiny_count(gan="posthoc", adv_steps=5)),
     ],
-    ids=["state", "a discriminator", "no rnn", "count"],
+    ids=["state", "a discriminator", "another's discriminator", "no rnn", "count"],
 )
 def test_it_begins_with_the_network_of_the_other(experiment, earlier, later):
     """Only the discriminator of a joint training is fresh, and so are the other runs of the pack."""
@@ -116,5 +121,31 @@ def test_a_spec_trains_the_start_first(tmp_path):
     assert second.needs == {"start": first.run_id}
     with closing(opened(tmp_path)) as store:
         steps, values = store.traces(second.run_id)["state1"]
+        other = replace(registry.rebuilt(second.config), step_layers=4)
+        (unmet,) = find([other], store)
     assert steps[0] == 0
     assert values[0] >= 0.99
+    # A run by hand, whose spec nobody checked.
+    assert str(unmet).startswith("start: its network has step_layers 5 instead of 4")
+
+
+def test_a_run_and_its_start_never_share_a_pack(tmp_path):
+    """They would wait for each other. Both have the same shape, and the rates may differ in a pack."""
+    need = "{experiment: life_state, lr: 0.01, same: [seed]}"
+    (tmp_path / "s.yaml").write_text(f"experiment: life_state\nneeds: {{start: {need}}}\nruns: 3\n")
+    packs = group(iter(expand(load(tmp_path / "s.yaml")).runs), size=16)
+    assert [len(pack.runs) for pack in packs] == [3, 3]
+
+
+def test_a_network_that_does_not_fit_is_refused_at_any_depth(tmp_path):
+    inner = "{experiment: life_state, channels: 8, same: [seed]}"
+    outer = f"{{experiment: life_state, gol: 2, model_t: 2, same: [seed], needs: {{start: {inner}}}}}"
+    (tmp_path / "s.yaml").write_text(f"experiment: life_state\nneeds: {{start: {outer}}}\n")
+    refused = answer("plan", "s.yaml", "--db", "a.db", folder=tmp_path)
+    assert (refused.code, len(refused.err.splitlines())) == (2, 1)
+    assert "start: its network has channels 8 instead of 20; give these keys the same values" in refused.err
+
+
+def test_a_run_with_a_start_is_as_fast_as_one_without():
+    """So a calibration measures it without."""
+    assert RUNNER.pace([tiny(start="0" * 64)], device=CPU, within_s=0.05) is not None

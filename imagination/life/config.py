@@ -166,16 +166,16 @@ class LifeConfig(RunConfig):
 
     @override
     def check_needs(self, needed: Mapping[str, Any]) -> None:
-        for start in (needed["start"],) if "start" in needed else ():
-            unlike = [key for key in self.network_keys() if getattr(self, key) != getattr(start, key)]
+        if "start" in needed:
+            pairs = {key: (getattr(needed["start"], key), getattr(self, key)) for key in self.network_keys()}
+            unlike = [
+                f"{key} {plain(his)} instead of {plain(own)}"
+                for key, (his, own) in pairs.items()
+                if his != own
+            ]
             require(
                 not unlike,
-                "start: its network is another one, with "
-                + ", ".join(
-                    f"{key} {plain(getattr(start, key))} instead of {plain(getattr(self, key))}"
-                    for key in unlike
-                )
-                + "; give these keys the same values in both, e.g. by `same` under needs.start",
+                f"start: its network has {', '.join(unlike)}; give these keys the same values in both runs",
                 keys=("start",),
             )
 

@@ -162,13 +162,13 @@ class LifeExperiment(LifeStage[C]):
 
     @override
     def initial_parameters(self) -> Tensor:
-        """Fresh parameters; in their place those of the run `start`, where it has them."""
+        """Fresh parameters, but the network of a run with a `start` has those of that run's network."""
         parameters = super().initial_parameters()
         for row, met in enumerate(self._needs):
-            known = met["start"].arrays() if "start" in met else {}
-            for name, fresh in self.layout.unpack(parameters[row : row + 1]).items():
-                if name in known:
-                    fresh.copy_(torch.from_numpy(known[name]))
+            if "start" in met:
+                weights, named = met["start"].arrays(), self.layout.unpack(parameters[row : row + 1])
+                for name in self.network.layout.shapes:
+                    named[name][0] = torch.from_numpy(weights[name])
         return parameters
 
     @abstractmethod

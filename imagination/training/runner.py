@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -62,7 +63,8 @@ class GradientRunner(Runner):
     def pace(
         self, configs: Sequence[Any], *, device: torch.device, within_s: float, end_s: float | None = None
     ) -> Pace | None:
-        if _build_on_others(configs):  # they cannot train without what they build on
+        configs = _alone(configs)
+        if not configs:
             return None
         memory.keep_freed()
         stages = self._stages(configs, device)
@@ -76,7 +78,8 @@ class GradientRunner(Runner):
 
     @override
     def agrees(self, configs: Sequence[Any], *, device: torch.device) -> bool:
-        if not gpu.choice() or _build_on_others(configs):
+        configs = _alone(configs)
+        if not gpu.choice() or not configs:
             return True
         return all(_agrees(stage) for stage in self._stages(configs, device))
 
@@ -101,9 +104,12 @@ class GradientRunner(Runner):
         return found.metrics
 
 
-def _build_on_others(configs: Sequence[Any]) -> bool:
+def _alone(configs: Sequence[Any]) -> list[Any]:
+    """The configs without what they build on, which changes no time of a step; none if they cannot train without it."""
     kind: type = type(configs[0])
-    return any(getattr(config, key) for config in configs for key in schema.needs(kind))
+    optional = dict.fromkeys(set(schema.needs(kind)) & set(schema.added(kind)), "")
+    alone = [replace(config, **optional) for config in configs]
+    return [] if any(getattr(config, key) for config in alone for key in schema.needs(kind)) else alone
 
 
 def _end_s(alone: Experiment) -> float:

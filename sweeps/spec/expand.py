@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -11,6 +11,7 @@ from imagination import registry
 from imagination.schema import ConfigError, RunConfig, Scalar, build, plain
 from jobs.config import resolve
 from jobs.identity import canonical_json, planned
+from jobs.pack import depths_of
 from results_db.contract import PlannedRun
 from sweeps.spec.document import SpecError
 from sweeps.spec.model import Part, Row, Spec, Values
@@ -138,22 +139,6 @@ def in_breadth_first_order(expansion: Expansion) -> list[PlannedRun]:
     runs = [run for layer in layers for run in layer if run is not None]
     depths = depths_of(runs)
     return sorted(runs, key=lambda run: depths[run.run_id])
-
-
-def depths_of(runs: Iterable[PlannedRun]) -> dict[str, int]:
-    """Run id to the number of these runs that must be trained before it, one after the other."""
-    planned_runs = {run.run_id: run for run in runs}
-    found: dict[str, int] = {}
-
-    def depth(run: PlannedRun) -> int:
-        if run.run_id not in found:
-            before = (planned_runs[needed] for needed in run.needs.values() if needed in planned_runs)
-            found[run.run_id] = 1 + max(map(depth, before), default=-1)
-        return found[run.run_id]
-
-    for run in planned_runs.values():
-        depth(run)
-    return found
 
 
 def first_runs(expansion: Expansion, limit: int | None) -> Expansion:
@@ -344,10 +329,13 @@ def _template_ids(needs: Mapping[str, Need], values: Values, *, drawn: Collectio
 
 
 def _check_needs(needs: Mapping[str, Need], config: Values) -> None:
-    """Raises ConfigError if a config contradicts the runs that it needs."""
-    runs = {key: need.run(config) for key, need in needs.items() if isinstance(need, RunNeed)}
-    if runs:
-        _config(config).check_needs({key: _config(run.config) for key, run in runs.items()})
+    """Raises ConfigError if a config contradicts the runs that it needs, or one of these those that it needs itself."""
+    of_runs = {key: need for key, need in needs.items() if isinstance(need, RunNeed)}
+    configs = {key: need.run(config).config for key, need in of_runs.items()}
+    if configs:
+        _config(config).check_needs({key: _config(values) for key, values in configs.items()})
+    for key, values in configs.items():
+        _check_needs(of_runs[key].needs, values)
 
 
 def _config(values: Values) -> RunConfig:

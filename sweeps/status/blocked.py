@@ -7,11 +7,11 @@ from typing import Any
 from imagination import registry
 from imagination.schema import ASSET, ConfigError, fitting, needs
 from jobs.identity import assets, needed
+from jobs.pack import depths_of
 from results_db.columns import names_in
 from results_db.contract import ACTIVE, FAILURES, PlannedRun, State, Store
 from results_db.files import Files
 from results_db.text import counted, short
-from sweeps.spec.expand import depths_of
 from sweeps.status.cell import BLOCKED, NEW, open_statuses, status_of
 
 
