@@ -39,7 +39,7 @@ DRAWN = {
     "enc_layers": Distribution("randint", [1, 2]),
     "step_layers": Distribution("randint", [3, 8]),
     "dec_layers": Distribution("randint", [1, 2]),
-    "lr": Distribution("loguniform", [1e-3, 3e-3]),
+    "lr": Distribution("loguniform", [5e-4, 1e-3]),
     "batch": Distribution("choice", [32, 64, 128]),
 }
 """What the state task's specs draw for each run. The shapes are those of the authors' search."""
