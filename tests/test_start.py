@@ -29,11 +29,11 @@ class Weights(Left):
 
 
 def started(experiment, config, earlier, *others):
-    """The first stage of other runs and of a run that starts from `earlier`, and the weights that `earlier` left."""
+    """The first stage of other runs and of a run that starts from `earlier`, and what `earlier` recorded."""
     (recorder,) = train([earlier])
     configs = [*others, config]
     needs = [*({} for _ in others), {"start": Weights(earlier, recorder)}]
-    return experiment(configs, CPU, needs=needs), recorder.weights
+    return experiment(configs, CPU, needs=needs), recorder
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,8 @@ def started(experiment, config, earlier, *others):
 )
 def test_it_begins_with_the_network_of_the_other(experiment, earlier, later):
     """Only the discriminator of a joint training is fresh, and so are the other runs of the pack."""
-    stage, weights = started(experiment, later, earlier, later)
+    stage, recorder = started(experiment, later, earlier, later)
+    weights = recorder.weights
     fresh, begun = stage.initial_parameters()
     assert torch.equal(fresh, experiment([later], CPU).initial_parameters()[0])
     network = stage.network.layout.shapes
@@ -64,15 +65,14 @@ def test_it_begins_with_the_network_of_the_other(experiment, earlier, later):
 
 
 def test_it_trains_on_from_there():
-    """As many timesteps and the same data as before: its first loss is the other's last, not that of fresh weights."""
-    earlier = tiny(max_steps=200, eval_every=200, lr=0.01)
-    stage, weights = started(LifeState, tiny(max_steps=1, eval_every=1, trace_every=1), earlier)
-    (recorder,) = train([earlier])
+    """Both have the same task, so its first accuracy is near the other's last. Fresh weights have 34% there."""
+    earlier = tiny(max_steps=400, eval_every=400, lr=0.01)
+    stage, recorder = started(LifeState, tiny(max_steps=1, eval_every=1, trace_every=1), earlier)
     (again,) = train(stage.configs, experiment=stage)
     assert recorder.metrics["train_accuracy"] > 0.8
     assert again.metrics["train_accuracy"] == pytest.approx(recorder.metrics["train_accuracy"], abs=0.15)
     assert again.metrics["steps"] == 1
-    moved = max(np.abs(again.weights[name] - value).max() for name, value in weights.items())
+    moved = max(np.abs(again.weights[name] - value).max() for name, value in recorder.weights.items())
     assert 0 < moved <= 0.01  # one step of Adam moves no weight by more than its rate
 
 
@@ -125,7 +125,7 @@ def test_a_spec_trains_the_start_first(tmp_path):
         (unmet,) = find([other], store)
     assert steps[0] == 0
     assert values[0] >= 0.99
-    # A run by hand, whose spec nobody checked.
+    # `python -m jobs.train` reads no spec, so this is the only check of its runs.
     assert str(unmet).startswith("start: its network has step_layers 5 instead of 4")
 
 
@@ -146,6 +146,5 @@ def test_a_network_that_does_not_fit_is_refused_at_any_depth(tmp_path):
     assert "start: its network has channels 8 instead of 20; give these keys the same values" in refused.err
 
 
-def test_a_run_with_a_start_is_as_fast_as_one_without():
-    """So a calibration measures it without."""
+def test_the_pace_of_a_run_with_a_start_is_measured_without_it():
     assert RUNNER.pace([tiny(start="0" * 64)], device=CPU, within_s=0.05) is not None

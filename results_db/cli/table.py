@@ -121,7 +121,7 @@ def compare(
     \b
     Verdicts, the first that applies:
       too few runs   fewer than 5 kept runs
-      uncertain      our 95% interval reaches beyond +-.10
+      uncertain      our 95% interval reaches beyond +-.10 (leads: of `share`)
       reproduced     the paper's value lies in our interval, or within .05
       higher, lower  our mean is above, or below, the paper's value
     Where the paper gives no number:
