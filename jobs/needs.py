@@ -41,11 +41,9 @@ def find(configs: Sequence[Any], store: Store) -> list[dict[str, Needed] | Unmet
 
 
 def _fitting(config: Any, met: dict[str, Needed]) -> dict[str, Needed] | UnmetError:
-    """What a run with this config builds on, if it fits the config."""
+    """What a run with this config builds on, if the needed runs fit it. A launch checks the files once."""
     try:
-        config.check_needs(
-            {key: one.files["file"] if one.config is None else one.config for key, one in met.items()}
-        )
+        config.check_needs({key: one.config for key, one in met.items() if one.config is not None})
     except ConfigError as error:
         return UnmetError(str(error))
     return met
