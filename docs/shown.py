@@ -77,11 +77,12 @@ def adversary(where: str, *, by: Sequence[str], right: float = 0.9, change: floa
 
 
 def cost() -> None:
-    """The completed runs of each preset, their training steps, and the hours of a core that these took."""
+    """The completed runs of each preset and optimiser, their training steps, and the hours of a core that these took."""
     rows = []
-    for cell, group in _completed(None).groupby(["experiment", "preset"]):
+    keys = ("experiment", "preset", "optimizer")
+    for cell, group in _completed(None).groupby(list(keys)):
         steps, hours = f"{group['steps'].sum() / 1e6:.2f}", f"{group['seconds'].sum() / 3600:.1f}"
-        of = dict(zip(("experiment", "preset"), cell, strict=True))
+        of = dict(zip(keys, cell, strict=True))
         rows.append(of | {"runs": len(group), "million steps": steps, "hours": hours})
     _say(rows)
 
