@@ -6,7 +6,7 @@ writes what it says between this comment and the next, `<!-- [[[end]]] -->`.
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cog
@@ -14,6 +14,7 @@ import pandas as pd
 from click.testing import CliRunner
 
 import results_db
+from imagination.intervals import mean_interval
 from results_db.cli.root import results
 from results_db.query.gate import completed, passed
 from results_db.query.where import apply
@@ -76,8 +77,28 @@ def adversary(where: str, *, by: Sequence[str], right: float = 0.9, change: floa
     _say(rows)
 
 
+def paired(sets: Mapping[str, str], *, metric: str, by: Sequence[str] = ()) -> None:
+    """Kept runs of two sets that share seed, shape and batch: each set's mean, and the mean difference, in each group.
+
+    Args:
+        sets: the name and the filter of each set.
+        metric: what is compared.
+        by: the columns to group by, which pairs share as well.
+    """
+    on = [*by, "seed", "channels", "enc_layers", "step_layers", "dec_layers", "batch"]
+    (first, one), (second, other) = ((name, _completed(where)) for name, where in sets.items())
+    one, other = (runs[passed(runs)].groupby(on)[metric].mean() for runs in (one, other))
+    pairs = pd.concat([one.rename(first), other.rename(second)], axis=1, join="inner").reset_index()
+    rows = []
+    for cell, group in pairs.groupby(list(by)) if by else [((), pairs)]:
+        means = {name: f"{group[name].mean():.2f}" for name in (first, second)}
+        change = mean_interval(list(group[second] - group[first])).text()
+        rows.append(dict(zip(by, cell, strict=True)) | {"pairs": len(group)} | means | {"difference": change})
+    _say(rows)
+
+
 def cost() -> None:
-    """The completed runs of each preset and optimiser, their training steps, and the hours of a core that these took."""
+    """The completed runs of each preset and optimiser, their training steps, and their hours of one core."""
     rows = []
     keys = ("experiment", "preset", "optimizer")
     for cell, group in _completed(None).groupby(list(keys)):

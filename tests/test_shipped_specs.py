@@ -1,6 +1,8 @@
 """The specs that ship: the paper's cells with the paper's numbers of runs, and every shared run once."""
 
+from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -26,7 +28,7 @@ TABLE4 = [(2, 2, 8), (2, 3, 5), (2, 4, 9), (3, 2, 7), (3, 3, 8), (3, 4, 4), (4, 
 
 TABLES = ["table1", "table2", "table3", "learning_order"]
 STATE_SPECS = [*TABLES, "contrasts", "channels", "coder_layers"]
-WITH_ADAM = {*STATE_SPECS, "table4", "paper", "signs", "tied", "longer"}
+WITH_ADAM = {*STATE_SPECS, "table4", "paper", "signs", "tied", "longer", "second_decoder", "differences"}
 CHESS = {"chess", "chess_cause", "chess_data", "chess_paper"}
 SEARCHES = ["paper_search", "paper_search_4", "paper_search_count"]
 COUNTING = ["table4", "optimizer_count", "one_shape_count", "paper_search_count"]
@@ -63,7 +65,7 @@ def values(expansion: Expansion, key: str) -> set[object]:
 
 def test_these_ship() -> None:
     ours = {"data_matters", "fast_search", "fast_shape", "quick", "one_shape", "one_shape_count"}
-    ours |= {"optimizer", "optimizer_count", "tied", "longer"}
+    ours |= {"optimizer", "optimizer_count", "tied", "longer", "second_decoder", "differences"}
     assert set(shipped()) == {*STATE_SPECS, "table4", "paper", "signs", *SEARCHES, *ours, *CHESS}
 
 
@@ -161,6 +163,25 @@ def test_longer_is_a_chain_with_the_shapes_of_the_contrasts() -> None:
             assert all(start[key] == run.config[key] for key in (*shapes, "seed"))
 
 
+def test_a_second_decoder_reads_a_network_of_the_contrasts() -> None:
+    expansion, contrasts = expanded("second_decoder"), ids(expanded("contrasts"))
+    second = [run for run in expansion.runs if run.needs]
+    assert len(second) == 3 * 16
+    assert all(run.needs["start"] in contrasts and run.config["adv_weight"] == 0 for run in second)
+
+
+def test_each_of_the_differences_changes_one_key_of_a_run_of_the_contrasts() -> None:
+    def key_values(run: Any) -> set[tuple[str, object]]:
+        return set(run.config.items())
+
+    alone = {
+        run.config["seed"]: key_values(run) for run in expanded("contrasts").runs if not run.config["ae"]
+    }
+    changes = [key_values(run) - alone[run.config["seed"]] for run in expanded("differences").runs]
+    wanted = [("loss", "l2"), ("schedule", "constant"), ("board", 20)]
+    assert Counter(map(frozenset, changes)) == {frozenset([change]): 16 for change in wanted}
+
+
 def test_the_ablations_vary_one_thing() -> None:
     channels = cells(expanded("channels"), "gol", "model_t", "ae", "rnn", "channels")
     assert channels == [(3, 3, True, True, width, 14) for width in (20, 32)]
@@ -254,8 +275,11 @@ def test_the_search_of_table_4_draws_from_the_authors_ranges() -> None:
         assert len(drawn) > 10  # of 20 seeds, each of which has one draw in all cells
 
 
-# The cells of fast_shape are single changes of `fast`, some of which the authors' presets make already.
-@pytest.mark.parametrize("name", sorted(shipped().keys() - {"fast_shape", "longer", *CHESS}))
+# Not those with needs, whose preset stays, nor those whose cells are single changes, some of which the authors' presets
+# make already.
+@pytest.mark.parametrize(
+    "name", sorted(shipped().keys() - {"fast_shape", "differences", "longer", "second_decoder", *CHESS})
+)
 def test_every_spec_takes_the_authors_settings(name: str) -> None:
     overrides = PAPER_PRESET.get(name, ["preset=paper_bce"])
     ours, theirs = expanded(name), expanded(name, *overrides)
