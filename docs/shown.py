@@ -4,6 +4,7 @@ A page calls these functions in comments, such as `<!-- [[[cog shown("compare ta
 writes what it says between this comment and the next, `<!-- [[[end]]] -->`.
 """
 
+import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import pandas as pd
 from click.testing import CliRunner
 
 import results_db
-from imagination.intervals import mean_interval
+from imagination.intervals import Interval, decimals, mean_interval
 from results_db.cli.root import results
 from results_db.query.gate import completed, passed
 from results_db.query.where import apply
@@ -33,11 +34,58 @@ def shown(command: str) -> None:
     Raises:
         ValueError: the command fails.
     """
-    words = [*shlex.split(command), "--db", _FILE, "--format", "markdown"]
+    cog.outl(f"\n    imagine-results {command} --db {STORE}\n\n{_answer(command, '--format', 'markdown')}")
+
+
+def _answer(command: str, *more: str) -> str:
+    words = [*shlex.split(command), "--db", _FILE, *more]
     done = CliRunner().invoke(results, words, catch_exceptions=False)
     if done.exit_code:
         raise ValueError(f"{command}: {done.output}")
-    cog.outl(f"\n    imagine-results {command} --db {STORE}\n\n{done.output}")
+    return done.output
+
+
+def numbers(because: Mapping[str, str]) -> None:
+    """Every number of the paper about Life beside ours.
+
+    Args:
+        because: what may explain a difference, by the name of the row.
+    """
+    rows = []
+    for number in json.loads(_answer("compare all", "--json")):
+        if number["table"].startswith("chess"):
+            continue
+        name, quantity = _name(number), number["quantity"]
+        ratio = "ratio" if number["table"] == "learning_order" else ""
+        paper = number["paper_ratio"] if ratio else number["paper"]
+        mean, low, high = (
+            number[f"{ratio}{end}"] for end in (("", "_low", "_high") if ratio else ("ours", "low", "high"))
+        )
+        runs = number["paper_runs"] and f" ({number['paper_runs']})"
+        rows.append(
+            {
+                "table": number["table"],
+                "runs": name,
+                "number": f"ratio of {quantity}" if ratio else quantity,
+                "paper": f"{decimals(paper)}{runs or ''}",
+                "ours": Interval(mean, low, high).text(),
+                "kept/run": f"{number['kept']}/{number['run']}",
+                "ceiling": decimals(number["ceiling"]),
+                "verdict": ", ".join(filter(None, (number.get("sign"), number["verdict"]))),
+                "what may explain it": because.get(name, ""),
+            }
+        )
+    _say(rows)
+
+
+def _name(number: Mapping[str, object]) -> str:
+    """The row of a number, such as `3/3, no RNN`."""
+    if "effect" in number:
+        return f"{number['effect']}: {number['first']} - {number['second']}"
+    without = [
+        f", no {word}" for key, word in (("ae", "autoencoder"), ("rnn", "RNN")) if number.get(key) is False
+    ]
+    return "".join([f"{number['gol']}/{number['model_t']}", *without])
 
 
 def best_third(where: str, *, by: Sequence[str], metrics: Sequence[str]) -> None:
@@ -85,7 +133,7 @@ def paired(sets: Mapping[str, str], *, metric: str, by: Sequence[str] = ()) -> N
         metric: what is compared.
         by: the columns to group by, which pairs share as well.
     """
-    on = [*by, "seed", "channels", "enc_layers", "step_layers", "dec_layers", "batch"]
+    on = list(dict.fromkeys([*by, "seed", "channels", "enc_layers", "step_layers", "dec_layers", "batch"]))
     (first, one), (second, other) = ((name, _completed(where)) for name, where in sets.items())
     one, other = (runs[passed(runs)].groupby(on)[metric].mean() for runs in (one, other))
     pairs = pd.concat([one.rename(first), other.rename(second)], axis=1, join="inner").reset_index()

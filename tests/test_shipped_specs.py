@@ -28,7 +28,17 @@ TABLE4 = [(2, 2, 8), (2, 3, 5), (2, 4, 9), (3, 2, 7), (3, 3, 8), (3, 4, 4), (4, 
 
 TABLES = ["table1", "table2", "table3", "learning_order"]
 STATE_SPECS = [*TABLES, "contrasts", "channels", "coder_layers"]
-WITH_ADAM = {*STATE_SPECS, "table4", "paper", "signs", "tied", "longer", "second_decoder", "differences"}
+WITH_ADAM = {
+    *STATE_SPECS,
+    "table4",
+    "paper",
+    "signs",
+    "tied",
+    "longer",
+    "second_decoder",
+    "differences",
+    "rates",
+}
 CHESS = {"chess", "chess_cause", "chess_data", "chess_paper"}
 SEARCHES = ["paper_search", "paper_search_4", "paper_search_count"]
 COUNTING = ["table4", "optimizer_count", "one_shape_count", "paper_search_count"]
@@ -65,7 +75,7 @@ def values(expansion: Expansion, key: str) -> set[object]:
 
 def test_these_ship() -> None:
     ours = {"data_matters", "fast_search", "fast_shape", "quick", "one_shape", "one_shape_count"}
-    ours |= {"optimizer", "optimizer_count", "tied", "longer", "second_decoder", "differences"}
+    ours |= {"optimizer", "optimizer_count", "tied", "longer", "second_decoder", "differences", "rates"}
     assert set(shipped()) == {*STATE_SPECS, "table4", "paper", "signs", *SEARCHES, *ours, *CHESS}
 
 
@@ -180,6 +190,14 @@ def test_each_of_the_differences_changes_one_key_of_a_run_of_the_contrasts() -> 
     changes = [key_values(run) - alone[run.config["seed"]] for run in expanded("differences").runs]
     wanted = [("loss", "l2"), ("schedule", "constant"), ("board", 20)]
     assert Counter(map(frozenset, changes)) == {frozenset([change]): 16 for change in wanted}
+
+
+def test_the_rates_have_the_shapes_of_the_contrasts() -> None:
+    expansion = expanded("rates")
+    assert cells(expansion, "gol", "model_t", "ae", "lr") == [
+        (3, 3, False, lr, 16) for lr in (5e-4, 1e-3, 2e-3)
+    ]
+    assert all(dict(cell.sample) == {k: d for k, d in DRAWN.items() if k != "lr"} for cell in expansion.cells)
 
 
 def test_the_ablations_vary_one_thing() -> None:
