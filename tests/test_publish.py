@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,20 @@ def test_a_copy_is_a_store(capsys: Capsys, runs: dict[str, list[str]]) -> None:
     assert sorted(said["same"]) == sorted([*runs["True"], *runs["False"]])
     output(capsys, "db", "publish", "z.db", "--db", "there/y.db", "--group", "ae")
     assert len(list(Path("z.files/weights").iterdir())) == 4
+
+
+def test_a_copy_may_have_some_runs_only(capsys: Capsys, runs: dict[str, list[str]]) -> None:
+    """Of the other six, each of a launch of its own, nothing is left."""
+    output(capsys, "db", "publish", "y.db", "--db", "x.db", "--where", "ae=true", "--group", "ae")
+    with open_store("y.db", create=False) as copy:
+        assert sorted(copy.runs()["run_id"]) == sorted(runs["True"])
+    with sqlite3.connect("y.db") as found:
+        (launches,) = found.execute("SELECT count(*) FROM sweep").fetchone()
+        (attempts,) = found.execute("SELECT count(*) FROM attempt").fetchone()
+    assert (launches, attempts) == (6, 6)
+    assert {path.name.partition(".")[0] for path in Path("y.files/weights").iterdir()} == set(
+        runs["True"][1:3]
+    )
 
 
 @pytest.mark.parametrize(

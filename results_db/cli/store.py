@@ -224,13 +224,13 @@ def backup(*, file: Path, db: str | None) -> None:
     metavar="N",
     help="How many kept runs of each group keep weights, artifacts and samples.",
 )
-@console.db_option
-def publish(*, file: Path, group: str | None, files_of: int, db: str | None) -> None:
+@options.choice_options()
+def publish(*, file: Path, group: str | None, files_of: int, choice: options.Choice) -> None:
     """Copy a store into FILE, small enough to give away.
 
-    The copy has all runs with their metrics and traces, but weights, artifacts and samples of only N kept runs of each
-    group: of the first by id that have weights. An id is a digest of the config, so this choice does not depend on the
-    results.
+    The copy has all runs, or those that --where and --sweep choose, with their metrics and traces, but weights,
+    artifacts and samples of only N kept runs of each group: of the first by id that have weights. An id is a digest of
+    the config, so this choice does not depend on the results.
 
     Example: imagine-results db publish paper.db --group preset,gol,model_t
     """
@@ -239,15 +239,16 @@ def publish(*, file: Path, group: str | None, files_of: int, db: str | None) -> 
     from results_db.query.gate import completed, passed
     from results_db.store.publish import publish as publish_store
 
-    with options.reading(db) as store:
-        frame = store.frame()
+    with choice.reading() as store:
+        frame = choice.of(store.frame())
         by = grouping(
             frame, options.cells_of(frame, store.experiments()) if group is None else options.names(group)
         )
         kept = completed(frame)
         kept = kept[passed(kept)]
         rows = [plain(kept["run_id"][places]) for places in grouped(kept, by).values()]
-        copied = publish_store(store, file, rows, each=files_of)
+        runs = None if choice.is_all else plain(frame["run_id"])
+        copied = publish_store(store, file, rows, each=files_of, runs=runs)
     console.say(f"{file} is a copy of the store, with weights and samples of {counted(len(copied), 'run')}")
 
 

@@ -14,12 +14,19 @@ from results_db.store.address import locate
 from results_db.store.engine import BUSY_TIMEOUT_S
 
 
-def back_up(db: str | None, target: Path, *, samples_of: Collection[str] | None = None) -> Path:
+def back_up(
+    db: str | None,
+    target: Path,
+    *,
+    runs: Collection[str] | None = None,
+    samples_of: Collection[str] | None = None,
+) -> Path:
     """Copy the database of a SQLite store, its id included; returns the path of the copy.
 
     Args:
         db: see `open_store`.
         target: the file of the copy.
+        runs: the ids of the only runs that are copied. Default: all runs.
         samples_of: the ids of the only runs whose samples are copied; the copy is then made small. Default: all runs.
 
     Raises:
@@ -36,6 +43,8 @@ def back_up(db: str | None, target: Path, *, samples_of: Collection[str] | None 
         ):
             source.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
             source.backup(copy)
+            if runs is not None:
+                _leave(copy, runs)
             if samples_of is not None:
                 _shrink(copy, samples_of)
         os.link(unfinished, target)  # unlike a renaming, this replaces no file
@@ -66,6 +75,16 @@ def check(db: str | None, target: Path) -> tuple[Path, str]:
     if target.exists():
         raise StoreError(f"{target} exists; name another file, or move that one away")
     return address.file, address.shown
+
+
+def _leave(copy: sqlite3.Connection, runs: Collection[str]) -> None:
+    """Remove all other runs, with everything of theirs, and the launches that then have none."""
+    copy.execute("PRAGMA foreign_keys = ON")
+    copy.execute(
+        "DELETE FROM run WHERE run_id NOT IN (SELECT value FROM json_each(?))", [json.dumps(list(runs))]
+    )
+    copy.execute("DELETE FROM sweep WHERE id NOT IN (SELECT sweep FROM sweep_run)")
+    copy.commit()
 
 
 def _shrink(copy: sqlite3.Connection, samples_of: Collection[str]) -> None:

@@ -1,6 +1,6 @@
 """A copy of a store to give away: all results, and the files of a few runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from results_db.store.newest import newest_attempts
 from results_db.store.sql import SqlStore
 
 
-def publish(store: SqlStore, target: Path, groups: Iterable[Sequence[str]], *, each: int) -> list[str]:
+def publish(
+    store: SqlStore, target: Path, groups: Iterable[Sequence[str]], *, each: int, runs: Collection[str] | None
+) -> list[str]:
     """Copy a SQLite store, but weights, artifacts and samples of only a few runs; returns the ids of these.
 
     The files come first, so a copy that is interrupted has no database, and copying again completes it.
@@ -22,6 +24,7 @@ def publish(store: SqlStore, target: Path, groups: Iterable[Sequence[str]], *, e
         target: the file of the copy.
         groups: the run ids of each group, of which the first by id that have weights are copied.
         each: how many runs of a group.
+        runs: the ids of the only runs that are copied; None for all.
 
     Raises:
         StoreError: see `back_up`; or a file cannot be copied.
@@ -46,5 +49,5 @@ def publish(store: SqlStore, target: Path, groups: Iterable[Sequence[str]], *, e
                 write_atomically(copy.folder / path.relative_to(source.folder), source.read(path))
     except OSError as error:
         raise StoreError(f"cannot copy {error.filename} to {copy.folder}: {error.strerror}") from None
-    back_up(store.display_url, target, samples_of=chosen)
+    back_up(store.display_url, target, runs=runs, samples_of=chosen)
     return chosen
