@@ -146,13 +146,15 @@ def paired(sets: Mapping[str, str], *, metric: str, by: Sequence[str] = ()) -> N
 
 
 def cost() -> None:
-    """The completed runs of each preset and optimiser, their training steps, and their hours of one core."""
+    """The completed runs of each preset and optimiser, their steps of their networks, and their time on one core."""
     rows = []
     keys = ("experiment", "preset", "optimizer")
     for cell, group in _completed(None).groupby(list(keys)):
         steps, hours = f"{group['steps'].sum() / 1e6:.2f}", f"{group['seconds'].sum() / 3600:.1f}"
         of = dict(zip(keys, cell, strict=True))
-        rows.append(of | {"runs": len(group), "million steps": steps, "hours": hours})
+        counts = {"runs": len(group), "kept": int(passed(group).sum())}
+        median = f"{group['seconds'].median():.0f}"
+        rows.append(of | counts | {"million steps": steps, "hours": hours, "median seconds": median})
     _say(rows)
 
 
