@@ -356,6 +356,8 @@ LIFE_COUNT_PRESETS: dict[str, dict[str, Scalar]] = {
         "clip": 0.1,
         "clip_by": "value",
         "max_steps": 40_000,
+        "give_up_at": 20_000,
+        "give_up_accuracy": 0.9,
         "eval_every": 500,
         "trace_every": 100,
         "adv_steps": 3000,
